@@ -1,0 +1,1 @@
+"""fusemix: frozen unimodal encoders, one multimodal space."""

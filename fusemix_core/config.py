@@ -1,0 +1,213 @@
+"""The configuration of a run: nested frozen dataclasses, TOML in and out. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+
+from fusemix_core.errors import ConfigError, UnknownNameError
+
+T = TypeVar("T")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component by its registered name, and its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the engine trains. `None` means: chosen from the size of the data.
+
+    `batch_size` counts the pairs that the objective sees, so after mixing. `schedule`
+    `epoch-cosine` is the paper's (warm-up by step inside the first epoch, cosine by epoch);
+    `cosine` warms up and decays by step; `constant` stays. `patience` counts evaluations
+    without a better validation score; 0 never stops early.
+    """
+
+    epochs: int = 100
+    batch_size: int | None = None
+    lr: float = 1e-3
+    min_lr: float = 1e-6
+    warmup_lr: float = 1e-6
+    warmup_steps: int = 0
+    schedule: Literal["epoch-cosine", "cosine", "constant"] = "cosine"
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = None
+    ema: float = 0.0
+    evaluate_every: int = 1
+    patience: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A complete method. `start` names a closed-form aligner whose maps the adapters start from.
+
+    `dim` is the width of the shared space (None: the aligner chooses from the latents).
+    """
+
+    name: str
+    aligner: Part
+    summary: str = ""
+    paper: str = ""
+    dim: int | None = None
+    start: Part | None = None
+    adapter: Part | None = None
+    mixup: Part | None = None
+    objective: Part | None = None
+    training: Training | None = None
+    scorer: Part = Part("cosine")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pairs are and how they are split.
+
+    `columns` maps a modality to one or more columns, comma-separated. With `validation` or `test`
+    the split is by file; with `split_column` by that column; otherwise by seeded fraction, keeping
+    all rows that share an item, or a value of `group_by`, on one side.
+    """
+
+    source: tuple[str, ...] = ()
+    validation: str | None = None
+    test: str | None = None
+    columns: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    split_column: str | None = None
+    group_by: str | None = None
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+    max_bad: float = 0.01
+    allow_outside: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One `fusemix align`. `encoders` maps each modality of the data to an encoder's name."""
+
+    encoders: Mapping[str, str]
+    data: DataConfig
+    recipe: Recipe
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    store_dtype: Literal["float16", "float32"] = "float16"
+    encode_batch: int | None = None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as nested plain dicts, without the fields that are None."""
+    out: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        if value is not None:
+            out[f.name] = value
+    return out
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any], at: str = "") -> T:
+    """Build the config dataclass `kind` from nested dicts; a wrong key or type is a `ConfigError`."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{at or 'The config'} must be a table, not {values!r}.")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for key in values:
+        if key not in known:
+            raise UnknownNameError.of("setting", f"{at}{key}", [at + k for k in known])
+    for name, f in known.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise ConfigError(f"{at}{name} is missing.")
+    return kind(**{k: _convert(hints[k], v, f"{at}{k}") for k, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, at: str) -> Any:
+    """`value` as `hint` asks; raises `ConfigError` where it does not fit."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, at)
+    if dataclasses.is_dataclass(hint):
+        if hint is Part and isinstance(value, str):
+            return Part(value)
+        return from_dict(hint, value, f"{at}.")
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{at} is {value!r}; it must be one of {', '.join(map(str, args))}.")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(args[0], v, at) for v in value)
+    if origin is Mapping or hint is Mapping or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    elif hint in (bool, str) and isinstance(value, hint):
+        return value
+    raise ConfigError(f"{at} is {value!r}, which is not a {getattr(hint, '__name__', hint)}.")
+
+
+def parse_assignment(text: str) -> tuple[list[str], Any]:
+    """`a.b=value` as (["a", "b"], value); the value is read as TOML, or kept as a string."""
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"'{text}' is not KEY=VALUE.", "Example: --set training.epochs=20")
+    raw = raw.strip()
+    try:
+        value = tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = {"none": None, "": ""}.get(raw.lower(), raw)
+    return key.strip().split("."), value
+
+
+def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """`recipe` with `key=value` overrides: `dim=256`, `adapter=linear`, `adapter.blocks=2`, …"""
+    values = to_dict(recipe)
+    for text in assignments:
+        path, value = parse_assignment(text)
+        table, fields_here = values, {f.name: f for f in dataclasses.fields(Recipe)}
+        if path[0] not in fields_here or path[0] == "name":
+            raise UnknownNameError.of("setting", path[0], set(fields_here) - {"name"})
+        is_part = path[0] in ("aligner", "start", "adapter", "mixup", "objective", "scorer")
+        if len(path) == 1:
+            if is_part and isinstance(value, str):
+                value = {"name": value}
+            table[path[0]] = value
+            continue
+        table = table.setdefault(path[0], {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"'{text}': {path[0]} has no settings inside it.")
+        if is_part and path[1] != "name":
+            table = table.setdefault("options", {})
+        if len(path) > 2:
+            raise ConfigError(f"'{text}' is nested too deep.", "Settings are KEY or PART.KEY.")
+        table[path[1]] = value
+    return from_dict(Recipe, {k: v for k, v in values.items() if v is not None})
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The table in a TOML file; a fault is a `ConfigError` that names the file."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} can't be read as TOML: {error}") from error

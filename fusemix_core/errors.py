@@ -1,0 +1,94 @@
+"""Every error a user can meet: a message that says what is wrong and a hint that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FusemixError(Exception):
+    """Base of all errors raised on purpose.
+
+    `exit_code` is what the command line returns: 2 where the user can mend it, 1 where we must.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class ConfigError(FusemixError):
+    """An option or a config file holds something that can't be used."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that nothing has registered."""
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str], note: str = "") -> UnknownNameError:
+        """The error for `name`, with the nearest of `known` and an optional note in its hint."""
+        known = sorted(set(known))
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        near += [k for k in known if name and name.lower() in k and k not in near][:3]
+        if near:
+            hint = "Did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
+        elif known:
+            hint = f"Known: {', '.join(known[:12])}{', …' if len(known) > 12 else ''}."
+        else:
+            hint = f"Nothing of this kind is installed: a plugin brings each {kind}."
+        return cls(f"There is no {kind} named '{name}'.", "\n".join(filter(None, [hint, note])))
+
+
+class PluginError(FusemixError):
+    """A plugin could not be loaded, or two plugins claim one name."""
+
+
+class MissingDependencyError(FusemixError):
+    """A package that the named thing needs is not installed; the hint is the pip line."""
+
+    @classmethod
+    def of(cls, what: str, module: str, requirement: str) -> MissingDependencyError:
+        """The error for `what`, which imports `module`, found in the pip `requirement`."""
+        return cls(
+            f"'{what}' needs the Python package '{module}', which is not installed.",
+            f"pip install '{requirement}'",
+        )
+
+
+class DataError(FusemixError):
+    """A dataset can't be read. Give `path` and `row` (1-based, header not counted) where known."""
+
+    def __init__(
+        self, message: str, hint: str = "", *, path: object = None, row: int | None = None
+    ) -> None:
+        where = f"{path}" if path is not None else ""
+        if row is not None:
+            where += f", row {row}"
+        super().__init__(f"{where}: {message}" if where else message, hint)
+        self.path, self.row = path, row
+
+
+class ContractError(FusemixError):
+    """A component returned something its interface forbids."""
+
+    exit_code = 1
+
+    def __init__(self, component: str, expected: str, got: str) -> None:
+        super().__init__(
+            f"{component} broke its contract: expected {expected}, got {got}.",
+            "This is a fault of the component, not of your data; tell its author.",
+        )
+
+
+class ArtefactError(FusemixError):
+    """A saved model, checkpoint or shard is missing, damaged or does not fit."""
+
+
+class RunExistsError(FusemixError):
+    """The output folder already holds a run."""

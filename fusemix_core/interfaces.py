@@ -1,0 +1,275 @@
+"""What users and plugins subclass: Encoder, Adapter, Mixup, Objective, Aligner, Scorer, Evaluator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from fusemix_core.config import Recipe
+
+
+class Encoder(ABC):
+    """A frozen unimodal model. Row i of what it returns is item i.
+
+    A subclass sets `spec` (on the class, when it is one encoder) and implements `load`, `collate`
+    and `encode`. Weights live in attributes that are `nn.Module`s: pickling an encoder for a worker
+    process leaves these out, so that `collate` there needs none of them.
+    """
+
+    spec: EncoderSpec
+
+    @classmethod
+    @abstractmethod
+    def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
+        """The encoder that `spec` describes, frozen, in eval mode, on `device` in `dtype`."""
+
+    @classmethod
+    def tiny(cls, spec: EncoderSpec) -> Self:
+        """A random miniature that behaves like the real one and needs no download."""
+        raise NotImplementedError(f"{cls.__name__} has no miniature")
+
+    @abstractmethod
+    def collate(self, items: Sequence[Any]) -> Any:
+        """Decoded items (see `EncoderSpec.takes`) as one CPU batch. Runs in a worker.
+
+        Raises TypeError for an item of the wrong type.
+        """
+
+    @abstractmethod
+    def encode(self, batch: Any, view: str = "pooled") -> Tensor:
+        """The latents of a batch: `[n, d]` for `pooled`, finite, without gradient, on any device."""
+
+    @property
+    def weights_digest(self) -> str:
+        """A digest of the weights, where `spec.weights` does not tell; see `fingerprint`.
+
+        By default that of every parameter and buffer of the `nn.Module`s held as attributes.
+        """
+        from fusemix_core.digests import digest_modules
+
+        return digest_modules(v for v in vars(self).values() if isinstance(v, nn.Module))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if not isinstance(v, nn.Module)}
+
+
+class Adapter(nn.Module, ABC):
+    """The trained module of one modality: latents `[n, dim_in]` → embeddings `[n, dim_out]`.
+
+    Embeddings leave it without normalisation. Constructed as `Adapter(dim_in, dim_out, **options)`,
+    where the options are plain values: they are all that a saved model holds beside the weights.
+    """
+
+    @abstractmethod
+    def forward(self, latents: Tensor) -> Tensor: ...
+
+    def start_from(self, closed_form: Adapter) -> None:
+        """Take over a map fitted in closed form, so that both give the same embeddings."""
+        raise NotImplementedError(f"{type(self).__name__} can't start from a closed-form map")
+
+
+@dataclass
+class Batch:
+    """One training batch.
+
+    latents: modality → float `[n, d_m]`; rows whose entry is missing are zero.
+    links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
+    in each of the K modalities (in the order of `latents`), -1 where missing.
+    """
+
+    latents: dict[str, Tensor]
+    links: Tensor
+
+    def present(self) -> Tensor:
+        """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
+        return (self.links >= 0).all(dim=1)
+
+
+class Mixup(ABC):
+    """Augments a batch of latents: one lambda and one pairing of rows for all modalities."""
+
+    rows_per_pair: int = 1
+    """How many rows of data make one row for the objective (2 where the batch is halved)."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
+        """The augmented batch. Draws from `generator` (on the CPU) only.
+
+        `progress` is the share of training done, 0 ≤ progress < 1, for options that have a schedule.
+        """
+
+
+class Objective(nn.Module, ABC):
+    """A loss on a batch of embeddings. Owns its temperature, chunks and gathers inside."""
+
+    @abstractmethod
+    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
+        """The scalar loss.
+
+        embeddings: modality → float `[n, d]` as the adapters gave them (the objective normalises);
+        links: as in `Batch`, so that rows that share an item need not be each other's negatives.
+        """
+
+    def log(self) -> dict[str, float]:
+        """Numbers to record beside the loss, such as the temperature."""
+        return {}
+
+
+class LatentTable(Protocol):
+    """Latents of one modality's unique items, resident or on disk."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Tensor) -> Tensor:
+        """float32 `[len(index), dim]` for the int64 CPU tensor `index`, on the table's device."""
+        ...
+
+
+class ResidentLatents:
+    """A `LatentTable` held as one tensor `[n, d]` in memory or on a device."""
+
+    def __init__(self, latents: Tensor) -> None:
+        self.latents = latents
+
+    @property
+    def dim(self) -> int:
+        return self.latents.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def rows(self, index: Tensor) -> Tensor:
+        rows = self.latents.index_select(0, index.to(self.latents.device))
+        return rows if rows.dtype == torch.float64 else rows.float()
+
+
+@dataclass
+class PairedLatents:
+    """Latents of a paired dataset.
+
+    tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
+    `tables`, -1 where a modality is missing; each row links two items or more.
+    """
+
+    tables: dict[str, LatentTable]
+    links: Tensor
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.tables)
+
+    @property
+    def dims(self) -> dict[str, int]:
+        return {m: t.dim for m, t in self.tables.items()}
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    def select(self, rows: Tensor) -> PairedLatents:
+        """The same tables with only these rows of the links."""
+        return PairedLatents(self.tables, self.links[rows])
+
+    def linked(self, modality: str) -> Tensor:
+        """Sorted unique ids (int64) of the modality's items that occur in the links."""
+        ids = self.links[:, self.modalities.index(modality)]
+        return ids[ids >= 0].unique()
+
+    def batch(self, rows: Tensor, device: torch.device | str = "cpu") -> Batch:
+        """The rows of the links as a batch on `device`, zeros where an entry is missing."""
+        links = self.links[rows]
+        latents = {}
+        for k, (modality, table) in enumerate(self.tables.items()):
+            values = table.rows(links[:, k].clamp(min=0)).to(device)
+            absent = (links[:, k] < 0).to(device)
+            latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
+        return Batch(latents, links[:, None, :].to(device))
+
+
+class Callback:
+    """Told how a fit goes on. Override what you need."""
+
+    def on_start(self, total_steps: int) -> None: ...
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def on_end(self) -> None: ...
+
+
+@dataclass
+class FitContext:
+    """What surrounds a fit: where it runs, where it saves, whom it tells.
+
+    `checkpoints` is the folder for `step-N/`; None saves nothing. With `resume` the fit goes on
+    from the newest complete checkpoint there, to the result it would have had.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+    checkpoints: Path | None = None
+    resume: bool = False
+    callbacks: Sequence[Callback] = ()
+
+
+class Aligner(ABC):
+    """Fits one adapter a modality, by gradient or in closed form."""
+
+    @abstractmethod
+    def fit(
+        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
+    ) -> dict[str, Adapter]:
+        """Adapters by modality, in eval mode on the CPU. Choices are made on `validation` only."""
+
+
+class Scorer(ABC):
+    """Turns embeddings into scores; constructed as `Scorer(**options)`.
+
+    State that the fit leaves (a bank of training embeddings) is in `tensors`, which a saved model
+    holds, by name.
+    """
+
+    def fit(self, train: Mapping[str, Tensor]) -> None:
+        """Take what is needed from the unit-norm training embeddings, modality → `[n, d]`."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    @tensors.setter
+    def tensors(self, value: Mapping[str, Tensor]) -> None:
+        if value:
+            raise ValueError(f"{type(self).__name__} holds no tensors")
+
+    @abstractmethod
+    def score(self, queries: Tensor, gallery: Tensor, query: str, target: str) -> Tensor:
+        """Scores `[n, m]` of unit-norm queries `[n, d]` of modality `query` and gallery `[m, d]`
+        of modality `target`; larger is closer."""
+
+
+class Evaluator(ABC):
+    """Measures a fused model on a split. `primary_metric` is the one to select by."""
+
+    primary_metric: str
+    greater_is_better: bool = True
+
+    @abstractmethod
+    def __call__(
+        self,
+        embeddings: Mapping[str, Tensor],
+        links: Tensor,
+        score: Callable[[Tensor, Tensor, str, str], Tensor],
+    ) -> dict[str, Any]:
+        """Metrics of the unit-norm embeddings of each modality's items and the links `[m, K]`."""

@@ -1,0 +1,136 @@
+"""Metadata of encoders and components: plain data, so that listing a plugin imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from fusemix_core.errors import MissingDependencyError, PluginError
+
+Takes = Literal["text", "image", "audio", "file"]
+"""How an item reaches an encoder: str, PIL RGB image, `Audio` waveform, or `pathlib.Path`."""
+
+KINDS = (
+    "adapter",
+    "mixup",
+    "objective",
+    "aligner",
+    "scorer",
+    "selector",
+    "evaluator",
+    "reader",
+    "recipe",
+)
+"""What a `ComponentSpec` may register."""
+
+_TAKES_BY_MODALITY: dict[str, Takes] = {"image": "image", "audio": "audio", "video": "file"}
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def load_target(target: str) -> Any:
+    """The object that `pkg.module:Name` names."""
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except AttributeError as error:
+        raise PluginError(
+            f"'{target}' names nothing: module {module} has no '{attribute}'."
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """All that is known of an encoder without loading it.
+
+    `dim` is the width of the `pooled` view. `weights` is a hub id, a local path, or `package/file`
+    inside an installed package (with `sha256`). `revision` pins a hub id. `requires` maps each
+    module the target imports to the pip requirement that brings it. `options` are handed to the
+    target. `version` is raised when the encoder's maths change: it is part of the fingerprint.
+    """
+
+    name: str
+    modality: str
+    target: str
+    dim: int | None = None
+    summary: str = ""
+    aliases: tuple[str, ...] = ()
+    views: tuple[str, ...] = ("pooled",)
+    takes: Takes | None = None
+    weights: str = ""
+    sha256: str = ""
+    revision: str = ""
+    licence: str = ""
+    normalised: bool = False
+    image_size: int | None = None
+    sample_rate: int | None = None
+    max_tokens: int | None = None
+    prompt: str = ""
+    parameters: int | None = None
+    paper: str = ""
+    requires: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    version: str = "1"
+    local: bool = False
+    """True when weights came from the user as a path (`NAME@PATH`)."""
+
+    def __post_init__(self) -> None:
+        if self.takes is None:
+            object.__setattr__(self, "takes", _TAKES_BY_MODALITY.get(self.modality, "text"))
+
+    def check_requirements(self) -> None:
+        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
+        check_requirements(self.name, self.requires)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilySpec:
+    """Opens a whole hub: `PREFIX:NAME` becomes the `EncoderSpec` that `resolve(NAME)` returns.
+
+    `resolve` is `pkg.module:function`, imported only on use, and must itself be light.
+    """
+
+    prefix: str
+    resolve: str
+    summary: str = ""
+    example: str = ""
+    requires: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentSpec:
+    """An adapter, mixup, objective, aligner, scorer, selector, evaluator, reader or recipe.
+
+    `options` lists every keyword option of the target with its default, so that a wrong option is
+    found before anything is imported; a test holds it equal to the target's signature.
+    """
+
+    kind: str
+    name: str
+    target: str
+    summary: str = ""
+    aliases: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    requires: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise PluginError(
+                f"Component '{self.name}' has the unknown kind '{self.kind}'.",
+                f"Kinds: {', '.join(KINDS)}.",
+            )
+
+    def check_requirements(self) -> None:
+        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
+        check_requirements(self.name, self.requires)
+
+
+def check_requirements(name: str, requires: Mapping[str, str]) -> None:
+    """Raise `MissingDependencyError` for the first module of `requires` that is not installed."""
+    for module, requirement in requires.items():
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            raise MissingDependencyError.of(name, module, requirement)
