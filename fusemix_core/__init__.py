@@ -1,1 +1,60 @@
-"""fusemix: frozen unimodal encoders, one multimodal space."""
+"""fusemix: frozen, pre-trained unimodal encoders, one multimodal space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusemix_core.flow.align import align
+    from fusemix_core.fused import FusedModel
+    from fusemix_core.interfaces import (
+        Adapter,
+        Aligner,
+        Callback,
+        Encoder,
+        Evaluator,
+        Mixup,
+        Objective,
+        Scorer,
+    )
+    from fusemix_core.registry import registry
+    from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
+
+_HOMES = {
+    "align": "fusemix_core.flow.align",
+    "FusedModel": "fusemix_core.fused",
+    "registry": "fusemix_core.registry",
+    **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
+    **dict.fromkeys(
+        ["Adapter", "Aligner", "Callback", "Encoder", "Evaluator", "Mixup", "Objective", "Scorer"],
+        "fusemix_core.interfaces",
+    ),
+}
+
+__all__ = [
+    "Adapter",
+    "Aligner",
+    "Callback",
+    "ComponentSpec",
+    "Encoder",
+    "EncoderSpec",
+    "Evaluator",
+    "FamilySpec",
+    "FusedModel",
+    "Mixup",
+    "Objective",
+    "Scorer",
+    "align",
+    "registry",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported on first use, so that `import fusemix_core` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fusemix_core' has no attribute '{name}'")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

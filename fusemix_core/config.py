@@ -55,7 +55,8 @@ class Training:
 class Recipe:
     """A complete method. `start` names a closed-form aligner whose maps the adapters start from.
 
-    `dim` is the width of the shared space (None: the aligner chooses from the latents).
+    `dim` is the width of the shared space (None: the aligner chooses from the latents). `scorer`
+    None is whichever registered scorer does best on the validation split.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Recipe:
     mixup: Part | None = None
     objective: Part | None = None
     training: Training | None = None
-    scorer: Part = Part("cosine")
+    scorer: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,11 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(args[0], v, at) for v in value)
-    if origin is Mapping or hint is Mapping or (isinstance(origin, type) and issubclass(origin, Mapping)):
+    if (
+        origin is Mapping
+        or hint is Mapping
+        or (isinstance(origin, type) and issubclass(origin, Mapping))
+    ):
         if isinstance(value, Mapping):
             return dict(value)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -164,7 +169,7 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         return value
     elif hint in (bool, str) and isinstance(value, hint):
         return value
-    raise ConfigError(f"{at} is {value!r}, which is not a {getattr(hint, '__name__', hint)}.")
+    raise ConfigError(f"{at} is {value!r}, which is not of type {getattr(hint, '__name__', hint)}.")
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:
@@ -194,9 +199,9 @@ def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
                 value = {"name": value}
             table[path[0]] = value
             continue
-        table = table.setdefault(path[0], {})
-        if not isinstance(table, dict):
+        if not is_part and path[0] != "training":
             raise ConfigError(f"'{text}': {path[0]} has no settings inside it.")
+        table = table.setdefault(path[0], {})
         if is_part and path[1] != "name":
             table = table.setdefault("options", {})
         if len(path) > 2:

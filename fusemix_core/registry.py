@@ -101,7 +101,9 @@ class Registry:
             self._add_encoder_spec(spec, plugin.dist)
         for spec in components:
             self._add_component_spec(spec, plugin.dist)
-        plugin.encoders = [s.name if isinstance(s, EncoderSpec) else f"{s.prefix}:" for s in encoders]
+        plugin.encoders = [
+            s.name if isinstance(s, EncoderSpec) else f"{s.prefix}:" for s in encoders
+        ]
         plugin.components = [f"{s.kind} {s.name}" for s in components]
 
     @staticmethod
@@ -141,8 +143,12 @@ class Registry:
 
     def add_component(self, kind: str, name: str, target: type, **options: Any) -> type:
         """Register a component class of user code under `name`; `options` are its defaults."""
-        spec = ComponentSpec(kind=kind, name=name, target=f"{target.__module__}:{target.__qualname__}",
-                             options=options)
+        spec = ComponentSpec(
+            kind=kind,
+            name=name,
+            target=f"{target.__module__}:{target.__qualname__}",
+            options=options,
+        )
         self._add_component_spec(spec, USER)
         self._classes[f"{kind} {name.lower()}"] = target
         return target
@@ -161,8 +167,15 @@ class Registry:
             weights = Path(path).expanduser()
             if not weights.exists():
                 raise ConfigError(f"'{name}': {weights} does not exist.")
-            spec = replace(spec, name=name, aliases=(), weights=str(weights.resolve()), sha256="",
-                           revision="", local=True)
+            spec = replace(
+                spec,
+                name=name,
+                aliases=(),
+                weights=str(weights.resolve()),
+                sha256="",
+                revision="",
+                local=True,
+            )
         return spec
 
     def _named_encoder(self, name: str) -> EncoderSpec:
@@ -174,7 +187,11 @@ class Registry:
             family = self._families.get(prefix.lower())
             if not family:
                 raise UnknownNameError.of(
-                    "encoder family", f"{prefix}:", [f"{p}:" for p in self._families], self._broken())
+                    "encoder family",
+                    f"{prefix}:",
+                    [f"{p}:" for p in self._families],
+                    self._broken(),
+                )
             spec = self._only("encoder family", prefix, family)
             check_requirements(name, spec.requires)
             return load_target(spec.resolve)(rest)
@@ -219,8 +236,9 @@ class Registry:
         found = getattr(module, attribute, None)
         if not isinstance(getattr(found, "spec", None), EncoderSpec):
             raise ConfigError(f"{file} has no Encoder class '{attribute}' with a `spec`.")
-        spec = replace(found.spec, name=name, aliases=(), target=f"{module.__name__}:{attribute}",
-                       local=True)
+        spec = replace(
+            found.spec, name=name, aliases=(), target=f"{module.__name__}:{attribute}", local=True
+        )
         self._classes[name.lower()] = found
         return spec
 
@@ -259,8 +277,9 @@ class Registry:
             default = spec.options[option]
             if not _same_type(default, value):
                 raise ConfigError(
-                    f"{kind}.{option} is {value!r}; {spec.name} wants a {type(default).__name__} "
-                    f"such as {default!r}.")
+                    f"{kind}.{option} is {value!r}; {spec.name} wants something "
+                    f"like {default!r} ({type(default).__name__})."
+                )
         return spec
 
     def build(self, kind: str, part: Part, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,33 @@
+# The two commands of README, on a fresh machine:  make demo   and   make test
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+PACKAGES = . plugins/fusemix-timm plugins/fusemix-sentence-transformers plugins/fusemix-starter
+EDITABLE = -e '.[test]' -e plugins/fusemix-timm -e plugins/fusemix-sentence-transformers \
+           -e 'plugins/fusemix-starter[speech]'
+
+.PHONY: demo test lint
+
+demo: $(VENV)/demo.stamp
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m fusemix_starter.demo
+
+test: $(VENV)/test.stamp lint
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+
+$(VENV)/demo.stamp: $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) $(PACKAGES)
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) $(EDITABLE)
+	touch $@

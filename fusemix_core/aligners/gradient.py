@@ -1,0 +1,101 @@
+"""The `gradient` aligner: adapters trained by the engine, from scratch or from a closed form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.engine.checkpoint import run_digest
+from fusemix_core.engine.loop import Trainer, check_links
+from fusemix_core.engine.plan import plan_steps
+from fusemix_core.engine.randomness import seeded
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+from fusemix_core.registry import registry
+
+DIM = 512
+"""The width of the shared space where neither the recipe nor a closed-form start tells it."""
+
+
+class GradientAligner(Aligner):
+    """Trains the recipe's adapter, mixup and objective with AdamW; see `fusemix_core.engine`.
+
+    With `recipe.start` that aligner is fitted first and each adapter takes over its map; the shared
+    space then has that map's width, and the map itself is what is kept unless training scores
+    better on the validation split. A warm-up is shortened to the steps of the first epoch, so that
+    it completes. Latents in float64 are trained on in float64.
+
+    Raises `ConfigError` for a recipe without adapter or objective, or whose adapter can't start
+    from a map; `DataError` for too few pairs; `RunExistsError` and `ArtefactError` as `Trainer`.
+    """
+
+    def fit(
+        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
+    ) -> dict[str, Adapter]:
+        for kind in ("adapter", "objective"):
+            if getattr(recipe, kind) is None:
+                raise ConfigError(
+                    f"The recipe '{recipe.name}' trains by gradient but names no {kind}.",
+                    f"Example: --set {kind}={'mlp' if kind == 'adapter' else 'infonce'}",
+                )
+        check_links(train)
+        digest = run_digest(recipe, train, validation, context.seed)
+        with seeded(context.seed, context.device):
+            objective = registry.build("objective", recipe.objective)
+            mixup = registry.build("mixup", recipe.mixup or Part("none"))
+            plan = plan_steps(len(train), mixup.rows_per_pair, recipe.training or Training())
+            adapters = self._adapters(train, validation, recipe, context)
+            for module in (*adapters.values(), objective):
+                module.to(_dtype(train))
+            return Trainer(
+                adapters,
+                objective,
+                mixup,
+                train,
+                validation,
+                plan,
+                context,
+                digest,
+                score_start=recipe.start is not None,
+            ).run()
+
+    def _adapters(
+        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
+    ) -> dict[str, Adapter]:
+        """New adapters by modality, with the map of `recipe.start` where there is one."""
+        if recipe.start is None:
+            dim = recipe.dim or DIM
+            return {m: _build(recipe, d, dim) for m, d in train.dims.items()}
+        quiet = replace(context, checkpoints=None, resume=False, callbacks=())
+        maps = registry.build("aligner", recipe.start).fit(train, validation, recipe, quiet)
+        adapters = {}
+        for modality, dim_in in train.dims.items():
+            adapters[modality] = _build(recipe, dim_in, _width(maps[modality], dim_in))
+            try:
+                adapters[modality].start_from(maps[modality])
+            except NotImplementedError as error:
+                raise ConfigError(
+                    f"The adapter '{recipe.adapter.name}' can't start from the map of "
+                    f"'{recipe.start.name}'.",
+                    "Take the adapter 'residual', or leave out the recipe's start.",
+                ) from error
+        return adapters
+
+
+def _build(recipe: Recipe, dim_in: int, dim_out: int) -> Adapter:
+    return registry.build("adapter", recipe.adapter, dim_in, dim_out)
+
+
+@torch.no_grad()
+def _width(adapter: Adapter, dim_in: int) -> int:
+    """The width of the embeddings that an adapter gives."""
+    dtype = next((p.dtype for p in adapter.parameters()), torch.float32)
+    return adapter(torch.ones(2, dim_in, dtype=dtype)).shape[1]
+
+
+def _dtype(latents: PairedLatents) -> torch.dtype:
+    """The type its batches come in: float32, or float64 where a table holds it."""
+    row = latents.batch(torch.tensor([0])).latents.values()
+    return torch.float64 if any(x.dtype == torch.float64 for x in row) else torch.float32

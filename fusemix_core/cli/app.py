@@ -1,0 +1,91 @@
+"""The `fusemix` application and how its errors are shown."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from fusemix_core.cli import align, cache, embed, encoders, evaluate, plugins, recipes, search
+from fusemix_core.cli.console import print_error
+from fusemix_core.errors import FusemixError
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, unwound like an interrupt so that what is running can save."""
+
+
+def _on_terminate(*_: Any) -> None:
+    raise _Terminated
+
+
+class FusemixGroup(TyperGroup):
+    """Shows a `FusemixError` as message and hint; a traceback only with `--debug`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _on_terminate)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            print_error("Interrupted.", "What was finished is kept; run it again with --resume.")
+            ctx.exit(143 if isinstance(stop, _Terminated) else 130)
+        except FusemixError as error:
+            if ctx.params.get("debug"):
+                raise
+            print_error(error.message, error.hint)
+            ctx.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            sys.stderr.close()
+            ctx.exit(0)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            print_error(
+                f"{type(error).__name__}: {error}",
+                "This is a fault in fusemix or a plugin. `fusemix --debug …` shows where.",
+            )
+            ctx.exit(1)
+
+
+app = typer.Typer(
+    cls=FusemixGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Align frozen unimodal encoders into one multimodal space.",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from importlib.metadata import version
+
+        typer.echo(version("fusemix"))
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("align")(align.align)
+app.command("embed")(embed.embed)
+app.command("eval")(evaluate.evaluate)
+app.command("search")(search.search)
+app.add_typer(encoders.app, name="encoders")
+app.command("plugins")(plugins.plugins)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(cache.app, name="cache")

@@ -1,0 +1,105 @@
+"""Printing: tables, JSON, errors, progress."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+
+
+def print_error(message: str, hint: str = "") -> None:
+    """An error on stderr: what is wrong, then what to do."""
+    text = Text("Error: ", style="bold red").append(message, style="default not bold")
+    err.print(text, soft_wrap=True)
+    if hint:
+        err.print(Text(hint), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON on stdout, alone."""
+    out.file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", empty: str = ""
+) -> None:
+    """A table; numbers stand right, None is a dash."""
+    if not rows:
+        out.print(empty or "Nothing.")
+        return
+    table = Table(
+        title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False
+    )
+    for i, column in enumerate(columns):
+        numeric = all(isinstance(r[i], int | float) or r[i] is None for r in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[_cell(v) for v in row])
+    out.print(table)
+
+
+def _cell(value: Any) -> Text:
+    if value is None or value == "":
+        return Text("–")
+    if isinstance(value, float):
+        return Text(f"{value:.1f}")
+    return value if isinstance(value, Text) else Text(str(value))
+
+
+def size(count: int | None) -> str:
+    """Bytes as people read them."""
+    if count is None:
+        return "–"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people read them."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 1:
+        return "under 1 s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class _Rate(TextColumn):
+    """Items a second, smoothed."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__("")
+        self._unit = unit
+
+    def render(self, task: Any) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f} {self._unit}/s" if speed else "")
+
+
+def progress(unit: str) -> Progress:
+    """A bar with count, rate and time left, on stderr."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+        console=err,
+        speed_estimate_period=30,
+    )

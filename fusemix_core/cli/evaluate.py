@@ -1,0 +1,109 @@
+"""`fusemix eval`: measure a fused model on data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fusemix_core.cli import options as o
+from fusemix_core.errors import ConfigError
+
+
+def evaluate(
+    model: o.Model,
+    data: o.Data = None,
+    column: o.Columns = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, validation, test or all. [test; all with --classes]"),
+    ] = None,
+    split_column: o.SplitColumn = None,
+    test: o.Test = None,
+    group_by: o.GroupBy = None,
+    validation_fraction: o.ValidationFraction = None,
+    test_fraction: o.TestFraction = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Class names, a JSON list or one a line: zero-shot.")
+    ] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="Prompts with {} for the class, one a line.")
+    ] = None,
+    label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label",
+    modality: Annotated[str | None, typer.Option(help="What to classify.")] = None,
+    max_bad: o.MaxBad = None,
+    allow_outside: o.AllowOutside = None,
+    encoder: o.ModelEncoders = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    json: o.Json = False,
+) -> None:
+    """Measure a fused model: retrieval in all directions, or zero-shot classification.
+
+    Examples:
+
+        fusemix eval runs/1 --data pairs.csv
+
+        fusemix eval runs/1 --data other.csv --split all --json
+
+        fusemix eval runs/1 --data labelled.csv --classes classes.txt --templates prompts.txt
+    """
+    from fusemix_core.cli.console import print_json
+    from fusemix_core.config import DataConfig, from_dict
+
+    if not data:
+        raise ConfigError("No data given.", "Add --data PATH.")
+    table = o.data_values(
+        source=data,
+        columns=column,
+        split_column=split_column,
+        test=test,
+        group_by=group_by,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        max_bad=max_bad,
+        allow_outside=allow_outside,
+    )
+    config = from_dict(DataConfig, table, "data.")
+    if templates and not classes:
+        raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
+    if split not in (None, "train", "validation", "test", "all"):
+        raise ConfigError(f"--split is '{split}'; it must be train, validation, test or all.")
+    if classes:
+        from fusemix_core.evaluation.prompt_files import read_classes, read_templates
+
+        names = read_classes(classes)
+        prompts = read_templates(templates) if templates else None
+
+    from fusemix_core.cli.progress import ConsoleReporter
+    from fusemix_core.cli.show import show_geometry, show_retrieval, show_zero_shot
+    from fusemix_core.flow import apply
+
+    fused = apply.load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
+    with ConsoleReporter() as reporter:
+        if classes:
+            found = apply.classify(
+                fused,
+                config,
+                names,
+                prompts,
+                label_column=label_column,
+                split=split or "all",
+                modality=modality,
+                seed=seed or 0,
+                reporter=reporter,
+            )
+        else:
+            found = apply.evaluate(
+                fused, config, split or "test", seed=seed or 0, reporter=reporter
+            )
+    if json:
+        print_json(found)
+    elif classes:
+        show_zero_shot(found)
+    else:
+        show_retrieval(found["retrieval"], "Recall in percent, 95% intervals, by the model's scorer")
+        if "retrieval_cosine" in found:
+            show_retrieval(found["retrieval_cosine"], "The same, scored by cosine")
+        show_geometry(found["geometry"])

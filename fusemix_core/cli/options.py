@@ -1,0 +1,112 @@
+"""Options that several commands share, and how they become a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fusemix_core.errors import ConfigError
+
+A = Annotated[str | None, typer.Option("--a", help="First encoder (sugar for --encoder).")]
+B = Annotated[str | None, typer.Option("--b", help="Second encoder.")]
+Encoders = Annotated[
+    list[str] | None,
+    typer.Option("--encoder", "-e", metavar="MODALITY=NAME", help="An encoder; give two or more."),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="PATH",
+        help="Manifest (csv, tsv, jsonl, parquet, json), folder, tar shards or dataset.",
+    ),
+]
+Validation = Annotated[
+    str | None,
+    typer.Option("--validation", metavar="PATH", help="Validation pairs in a file of their own."),
+]
+Test = Annotated[
+    str | None, typer.Option("--test", metavar="PATH", help="Test pairs in a file of their own.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="MODALITY=COLUMN",
+        help="Which column(s) hold a modality: text=alt or text=alt,caption.",
+    ),
+]
+SplitColumn = Annotated[str | None, typer.Option(help="Column that says train/validation/test.")]
+GroupBy = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Keep rows with the same value in one split.")
+]
+ValidationFraction = Annotated[float | None, typer.Option(help="Share for validation. [0.1]")]
+TestFraction = Annotated[float | None, typer.Option(help="Share for test. [0.1]")]
+MaxBad = Annotated[float | None, typer.Option(help="Share of bad rows that fails a run. [0.01]")]
+AllowOutside = Annotated[
+    bool | None, typer.Option("--allow-outside", help="Accept paths outside the data folder.")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, … [auto]")]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16 encoders. [float32]")]
+StoreDtype = Annotated[str | None, typer.Option(help="float16 or float32 latents. [float16]")]
+EncodeBatch = Annotated[int | None, typer.Option(help="Items an encoder takes at once.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of splits and training. [0]")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="TOML", help="A run's config; options here win over it."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+Model = Annotated[str, typer.Argument(help="A run's folder, a model's folder, or a hub id.")]
+ModelEncoders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoder",
+        "-e",
+        metavar="MODALITY=NAME",
+        help="The encoder to use where a model's own can't be taken by its name.",
+    ),
+]
+
+
+def key_values(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """`["image=dinov2"]` as a dict; a malformed or repeated one is a `ConfigError`."""
+    out: dict[str, str] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not (equals and key and value):
+            raise ConfigError(
+                f"{option} {pair}: expected MODALITY=VALUE.", f"Example: {option} image=…"
+            )
+        if key in out:
+            raise ConfigError(f"{option} names '{key}' twice.")
+        out[key] = value
+    return out
+
+
+def data_values(**given: Any) -> dict[str, Any]:
+    """The `[data]` table that options make: only what was given."""
+    given["source"] = list(given["source"]) if given["source"] else None
+    given["columns"] = key_values(given["columns"], "--column") or None
+    return {k: v for k, v in given.items() if v is not None}
+
+
+def encoder_values(a: str | None, b: str | None, encoders: list[str] | None) -> dict[str, str]:
+    """modality → encoder name, `--a` and `--b` included, under their own modalities.
+
+    Two of one modality are called `a` and `b`.
+    """
+    named = key_values(encoders, "--encoder")
+    if a is None and b is None:
+        return named
+    if a is None or b is None or named:
+        raise ConfigError("Give both --a and --b, or --encoder MODALITY=NAME for each modality.")
+    from fusemix_core.registry import registry
+
+    first, second = registry.encoder(a).modality, registry.encoder(b).modality
+    if first == second:
+        first, second = "a", "b"
+    return {first: a, second: b}

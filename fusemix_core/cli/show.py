@@ -1,0 +1,149 @@
+"""How plans and results look on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.text import Text
+
+from fusemix_core.cli.console import duration, out, print_json, print_table, size
+from fusemix_core.evaluation.examples import Retrieved
+from fusemix_core.flow.align import RunResult
+from fusemix_core.flow.plan import Plan
+
+
+def show_plan(plan: Plan, json: bool) -> None:
+    """What a run will do."""
+    if json:
+        print_json(plan.as_dict())
+        return
+    rows = [
+        [e.modality, e.spec.name, e.items, e.cached,
+         None if e.cached is None else e.items - e.cached, size(e.store_bytes),
+         duration(e.seconds)]
+        for e in plan.encoders.values()
+    ]
+    print_table(
+        ["modality", "encoder", "items", "cached", "to encode", "to store", "time"], rows
+    )
+    pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
+    out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
+    out.print(f"recipe:  {plan.config.recipe.name} ({duration(plan.fit_seconds)})")
+    out.print(f"device:  {plan.config.device}")
+    for warning in plan.warnings:
+        out.print(Text(f"note:    {warning}", style="yellow"), soft_wrap=True)
+
+
+def show_retrieval(metrics: Mapping[str, Any], title: str) -> None:
+    """A table of recalls with intervals, a row a direction."""
+    rows = []
+    for direction, m in metrics["directions"].items():
+        cells = [with_interval(m[f"r{k}"], m[f"r{k}_interval"]) for k in (1, 5, 10)]
+        rows.append([direction.replace("->", " → "), *cells, m["median_rank"], m["map"],
+                     m["queries"], m["gallery"]])
+    print_table(["", "R@1", "R@5", "R@10", "median rank", "mAP", "queries", "gallery"], rows,
+                title=title)
+
+
+def with_interval(value: float, interval: list[float] | None) -> str:
+    """`41.2 [38.0, 44.9]`."""
+    return f"{value:.1f}" + (f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "")
+
+
+def show_result(result: RunResult, json: bool) -> None:
+    """What a run gave, where it is, what searching it is like, and how to load it."""
+    folder = result.folder
+    if json:
+        print_json({**result.results, "model": str(folder.model), "report": str(folder.report)})
+        return
+    results = result.results
+    split = "test" if "test" in results else "validation"
+    scorer = results["scorer"]["name"]
+    out.print()
+    show_retrieval(results[split]["retrieval"],
+                   f"Recall in percent on the {split} split, 95% intervals, scored by {scorer}")
+    if cosine := results[split].get("retrieval_cosine"):
+        out.print()
+        show_retrieval(cosine, "The same, scored by cosine")
+    show_examples(result)
+    out.print()
+    out.print(f"model:   {folder.model}", soft_wrap=True)
+    out.print(f"report:  {folder.report}", soft_wrap=True)
+    if rejected := results["rejected"]:
+        out.print(f"bad:     {rejected:,} entries set aside in {folder.rejected}", soft_wrap=True)
+    out.print()
+    out.print("Load it from Python:", style="bold")
+    out.print(Text(usage(result)), soft_wrap=True)
+
+
+def show_examples(result: RunResult, count: int = 3) -> None:
+    """Three searches: text queries where there is text, right and wrong as they were drawn."""
+    found = result.examples
+    of_text = [r for r in found if _takes(result, r.query) == "text"] or found
+    right = [r for r in of_text if r.rank == 1]
+    wrong = [r for r in of_text if r.rank > 1]
+    for retrieved in (right[: count - 1] + wrong)[:count]:
+        _show_search(result, retrieved)
+
+
+def _show_search(result: RunResult, retrieved: Retrieved) -> None:
+    items = result.encoded.dataset.items
+    query = items[retrieved.query].describe(retrieved.item)
+    out.print()
+    out.print(Text.assemble((f"{retrieved.query}: ", "bold"), shorten(query)), soft_wrap=True)
+    for place, hit in enumerate(retrieved.hits, 1):
+        mark = ("✓ ", "green") if hit.partner else ("  ", "")
+        name = shorten(items[retrieved.target].describe(hit.item))
+        out.print(Text.assemble(f"  {place}. ", mark, f"{hit.score:6.3f}  {name}"),
+                  soft_wrap=True)
+    if retrieved.rank > len(retrieved.hits):
+        out.print(f"     its own {retrieved.target} came at rank {retrieved.rank}")
+
+
+def _takes(result: RunResult, modality: str) -> str:
+    return result.encoded.dataset.items[modality].takes
+
+
+def shorten(text: str, width: int = 90) -> str:
+    """One line of at most `width` characters; of a path the end is kept."""
+    text = " ".join(text.split())
+    if len(text) <= width:
+        return text
+    return "…" + text[-width + 1 :] if "/" in text and " " not in text else text[: width - 1] + "…"
+
+
+def usage(result: RunResult) -> str:
+    """The lines of Python that load the model and use it."""
+    a, b = result.model.modalities[:2]
+    if _takes(result, a) == "text":
+        a, b = b, a
+    gallery = '["a.jpg", "b.jpg"]' if _takes(result, a) == "image" else "[…]"
+    query = '["what you look for"]' if _takes(result, b) == "text" else "[…]"
+    return (
+        "from fusemix_core import FusedModel\n"
+        f'model = FusedModel.from_pretrained("{result.folder.model}")\n'
+        f'{a} = model.encode("{a}", {gallery})\n'
+        f'{b} = model.encode("{b}", {query})\n'
+        f'print(model.similarity({b}, {a}, "{b}", "{a}"))'
+    )
+
+
+def show_zero_shot(found: Mapping[str, Any]) -> None:
+    """Top-1 and top-5, and a row a class."""
+    rows = [[name, m["items"], m["top1"], m["top5"]] for name, m in found["per_class"].items()]
+    print_table(["class", "items", "top-1", "top-5"], rows)
+    for name in ("top1", "top5", "mean_per_class"):
+        value = with_interval(found[name], found[f"{name}_interval"])
+        out.print(f"{name.replace('_', ' '):15} {value}", highlight=False)
+
+
+def show_geometry(found: Mapping[str, Any]) -> None:
+    """Modality gap, alignment and uniformity."""
+    rows = [
+        [name, f"{m['gap']:.3f}", f"{m['alignment']:.3f}", f"{m['positive_cosine']:.3f}"]
+        for name, m in found["pairs"].items()
+    ]
+    print_table(["pair", "modality gap", "alignment", "mean cosine"], rows)
+    uniform = ", ".join(f"{m} {v:.2f}" for m, v in found["uniformity"].items() if v is not None)
+    out.print(f"uniformity: {uniform}", highlight=False)

@@ -1,0 +1,119 @@
+"""The paired dataset: unique items of each modality, links, splits, and what was rejected."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fusemix_core.data.items import Items, Origin
+from fusemix_core.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Something in a row that can't be used. `modality` is empty where it is the row itself."""
+
+    path: str
+    row: int
+    modality: str
+    reason: str
+
+
+def say_rejected(rejected: Sequence[Rejected], most: int = 5) -> str:
+    """The first few of them, a line each."""
+    lines = [
+        f"  {r.path}, row {r.row}: {r.modality + ': ' if r.modality else ''}{r.reason}"
+        for r in rejected[:most]
+    ]
+    return "\n".join(lines + ([f"  … and {len(rejected) - most} more"] * (len(rejected) > most)))
+
+
+@dataclass
+class PairedDataset:
+    """Pairs (or tuples) of items.
+
+    items: by modality, in the order of the columns of `links`.
+    links: int64 `[m, K]`, -1 where a modality is missing; each row links `least` items or more.
+    splits: `train`, `validation`, `test` → int64 rows of `links`, disjoint; one may be empty.
+    origin: the file and row that each link came from.
+    rejected: what could not be used; rows_read: how many rows were read, rejected ones included.
+    warnings: what the user should know, a sentence or two each.
+    """
+
+    items: dict[str, Items]
+    links: np.ndarray
+    splits: dict[str, np.ndarray]
+    origin: Origin
+    rejected: list[Rejected] = field(default_factory=list)
+    rows_read: int = 0
+    warnings: list[str] = field(default_factory=list)
+    least: int = 2
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.items)
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    def without(self, modality: str, bad: dict[int, str]) -> PairedDataset:
+        """The dataset without some items of a modality, which could not be decoded.
+
+        bad: item → reason. Their links become -1, rows left with fewer than `least` items go, and
+        each row concerned is in `rejected`. Items keep their numbers.
+        """
+        if not bad:
+            return self
+        column = self.modalities.index(modality)
+        is_bad = np.zeros(len(self.items[modality]), bool)
+        is_bad[list(bad)] = True
+        entries = self.links[:, column]
+        hit = (entries >= 0) & is_bad[entries]
+        rejected = dict.fromkeys(self.rejected)
+        for i in np.flatnonzero(hit):
+            path, row = self.origin[i]
+            rejected[Rejected(path, row, modality, bad[int(entries[i])])] = None
+        links = self.links.copy()
+        links[hit, column] = -1
+        keep = (links >= 0).sum(axis=1) >= self.least
+        new_row = np.cumsum(keep) - 1
+        splits = {name: new_row[rows[keep[rows]]] for name, rows in self.splits.items()}
+        return dataclasses.replace(
+            self,
+            links=links[keep],
+            splits=splits,
+            origin=self.origin.select(np.flatnonzero(keep)),
+            rejected=list(rejected),
+        )
+
+    @property
+    def bad_rows(self) -> int:
+        """How many of the rows read have something rejected."""
+        return len({(r.path, r.row) for r in self.rejected})
+
+    def check_bad(self, max_bad: float) -> None:
+        """Raise `DataError` if more than the share `max_bad` of the rows read is bad."""
+        bad = self.bad_rows
+        if bad <= max_bad * self.rows_read:
+            return
+        share = bad / max(self.rows_read, 1)
+        enough = min(1.0, np.ceil(share * 100) / 100)
+        raise DataError(
+            f"{bad:,} of {self.rows_read:,} rows ({share:.1%}) can't be used; "
+            f"the limit is {max_bad:.1%}.\n{say_rejected(self.rejected)}",
+            f"Mend these rows, or allow as many: --max-bad {enough:g}",
+        )
+
+    def write_rejected(self, path: str | Path) -> None:
+        """Write `rejected`, one JSON object a line: path, row, modality, reason."""
+        with open(path, "w", encoding="utf-8") as file:
+            for one in self.rejected:
+                line = json.dumps(dataclasses.asdict(one), ensure_ascii=False)
+                file.write(line.encode("utf-8", "backslashreplace").decode() + "\n")

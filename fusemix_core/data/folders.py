@@ -1,0 +1,77 @@
+"""A folder of media with sidecar texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from fusemix_core.data.references import Fault
+from fusemix_core.data.rows import SPLIT_NAMES, Row
+from fusemix_core.errors import DataError
+
+MODALITY_OF_SUFFIX = {
+    **dict.fromkeys(IMAGE_SUFFIXES, "image"),
+    **dict.fromkeys(AUDIO_SUFFIXES, "audio"),
+    **dict.fromkeys(VIDEO_SUFFIXES, "video"),
+}
+_MAX_SIDECAR = 16 << 20
+
+
+class FolderReader:
+    """`photo.jpg` with `photo.txt` beside it, here and in subfolders.
+
+    Files of one folder that differ only in their suffix are one row (`a.jpg`, `a.wav`, `a.txt`).
+    Each line of the text that is not blank is a caption. Where every medium lies in a top folder
+    named as a split (`train`, `val`, …), that is its split. Hidden files are passed over.
+    Columns: image, audio, video, text.
+    """
+
+    def matches(self, path: Path) -> bool:
+        return path.is_dir()
+
+    def rows(self, path: Path) -> Iterator[Row | Rejected]:
+        stems: dict[str, dict[str, str]] = {}
+        for file in _files(path):
+            stem, suffix = os.path.splitext(file)
+            kind = "text" if suffix.lower() == ".txt" else MODALITY_OF_SUFFIX.get(suffix.lower())
+            if kind:
+                stems.setdefault(stem, {}).setdefault(kind, file)
+        stems = {stem: kinds for stem, kinds in stems.items() if kinds.keys() != {"text"}}
+        if not stems:
+            raise DataError(
+                "the folder holds no images, sounds or videos that fusemix knows",
+                "Give a manifest (CSV, TSV, JSONL, Parquet), .tar shards, or a folder of media "
+                "with a .txt beside each.",
+                path=path,
+            )
+        tops = {Path(stem).parts[0].lower() for stem in stems if len(Path(stem).parts) > 1}
+        nested = all(len(Path(stem).parts) > 1 for stem in stems)
+        is_split = nested and "train" in {SPLIT_NAMES.get(top) for top in tops}
+        is_split = is_split and tops <= SPLIT_NAMES.keys()
+        for number, (stem, kinds) in enumerate(stems.items(), start=1):
+            values: dict[str, object] = {k: f for k, f in kinds.items() if k != "text"}
+            values["text"] = _captions(path / kinds["text"]) if "text" in kinds else None
+            split = Path(stem).parts[0] if is_split else None
+            yield Row(str(path), number, values, split=split, base=str(path))
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Paths relative to `root`, in order of name."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for file in sorted(f for f in files if not f.startswith(".")):
+            yield os.path.relpath(os.path.join(folder, file), root)
+
+
+def _captions(path: Path) -> list[str] | Fault:
+    try:
+        if path.stat().st_size > _MAX_SIDECAR:
+            return Fault(f"{path} is larger than {_MAX_SIDECAR >> 20} MiB")
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        return Fault(f"{path} is not UTF-8")
+    except OSError as error:
+        return Fault(f"{path} can't be read: {error.strerror}")

@@ -1,0 +1,245 @@
+"""Turns rows into references and links, and keeps what can't be used."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from array import array
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusemix_core.data.dataset import SPLITS, Rejected
+from fusemix_core.data.items import Origin
+from fusemix_core.data.media import decode, normalise_text
+from fusemix_core.data.references import (
+    CellReference,
+    Fault,
+    FileReference,
+    HeldReference,
+    Reference,
+    SliceReference,
+    hold,
+)
+from fusemix_core.data.rows import SPLIT_NAMES, Row, is_missing
+from fusemix_core.errors import DataError
+
+if TYPE_CHECKING:
+    from fusemix_core.specs import Takes
+
+MOST_LINKS = 10_000
+"""A row may link at most so many combinations of the values in its cells."""
+_REFERENCES = (FileReference, SliceReference, CellReference, HeldReference)
+
+
+@dataclass
+class Gathered:
+    """The distinct references of one modality, and where each was met first."""
+
+    ids: dict[Hashable, int] = field(default_factory=dict)
+    references: list[str | Reference] = field(default_factory=list)
+    file: array = field(default_factory=lambda: array("i"))
+    row: array = field(default_factory=lambda: array("q"))
+
+    def add(self, reference: str | Reference, file: int, row: int) -> int:
+        found = self.ids.get(reference)
+        if found is None:
+            found = self.ids[reference] = len(self.references)
+            self.references.append(reference)
+            self.file.append(file)
+            self.row.append(row)
+        return found
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a source hold what. `split`: fixed for all rows, or None."""
+
+    modalities: Mapping[str, Sequence[str]]
+    group: str | None = None
+    split_column: str | None = None
+    split: str | None = None
+
+
+class Gatherer:
+    """Takes rows one by one; `links`, `split` and `group` grow by one entry a link."""
+
+    def __init__(self, takes: Mapping[str, Takes], least: int, allow_outside: bool) -> None:
+        self.takes = dict(takes)
+        self.least, self.allow_outside = least, allow_outside
+        self.gathered = {modality: Gathered() for modality in takes}
+        self.links, self.group = array("q"), array("q")
+        self.split = array("b")  # index into SPLITS; -1: not told
+        self.file, self.row = array("i"), array("q")
+        self.files: dict[str, int] = {}
+        self.groups: dict[str, int] = {}
+        self.rejected: list[Rejected] = []
+        self.rows_read = 0
+        self._counted: set[tuple[str, int]] = set()
+        self.unknown_splits: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def reject(self, one: Rejected) -> None:
+        """Take a row, or a part of one that is still to come, that the reader can't read."""
+        self.rows_read += (one.path, one.row) not in self._counted
+        self._counted.add((one.path, one.row))
+        self.rejected.append(one)
+
+    def add(self, row: Row, columns: Columns) -> None:
+        """Take what a row links; what can't be used goes to `rejected`."""
+        self.rows_read += (row.path, row.number) not in self._counted
+        values: dict[str, list[str | Reference]] = {}
+        faults = []
+        for modality, takes in self.takes.items():
+            values[modality] = []
+            for column in columns.modalities.get(modality, ()):
+                for one in self._entries(row, row.values.get(column), takes):
+                    if isinstance(one, Fault):
+                        faults.append(Rejected(row.path, row.number, modality, one.reason))
+                    else:
+                        values[modality].append(one)
+        split = self._split(row, columns)
+        if isinstance(split, Fault):
+            faults.append(Rejected(row.path, row.number, "", split.reason))
+        elif sum(map(bool, values.values())) < self.least:
+            faults = faults or [Rejected(row.path, row.number, "", self._too_few(values))]
+        elif math.prod(max(len(v), 1) for v in values.values()) > MOST_LINKS:
+            reason = f"the row links more than {MOST_LINKS:,} combinations of its values"
+            faults.append(Rejected(row.path, row.number, "", reason))
+        else:
+            self._link(row, values, split, columns)
+        self.rejected += faults
+
+    def _link(self, row: Row, values: dict[str, list], split: int, columns: Columns) -> None:
+        file = self.files.setdefault(row.path, len(self.files))
+        group = -1
+        value = row.values.get(columns.group) if columns.group else None
+        if not is_missing(value):
+            group = self.groups.setdefault(str(value), len(self.groups))
+        ids = [
+            [self.gathered[m].add(one, file, row.number) for one in dict.fromkeys(v)] or [-1]
+            for m, v in values.items()
+        ]
+        for link in product(*ids):
+            self.links.extend(link)
+            self.split.append(split)
+            self.group.append(group)
+            self.file.append(file)
+            self.row.append(row.number)
+
+    def _too_few(self, values: dict[str, list]) -> str:
+        empty = [m for m, v in values.items() if not v]
+        return f"the row has no {' and no '.join(empty)}"
+
+    def _split(self, row: Row, columns: Columns) -> int | Fault:
+        if columns.split is not None:
+            return SPLITS.index(columns.split)
+        value = row.values.get(columns.split_column) if columns.split_column else row.split
+        if is_missing(value):
+            return (
+                Fault(f"the column '{columns.split_column}' is empty")
+                if columns.split_column
+                else -1
+            )
+        name = SPLIT_NAMES.get(str(value).strip().lower())
+        if name is None:
+            self.unknown_splits[str(value)] = self.unknown_splits.get(str(value), 0) + 1
+            return Fault(f"'{value}' is no split")
+        return SPLITS.index(name)
+
+    # -- values ----------------------------------------------------------------------------------
+
+    def _entries(self, row: Row, value: Any, takes: Takes) -> list[str | Reference | Fault]:
+        """What a cell holds; nothing where it is empty."""
+        if isinstance(value, str) and value.startswith("[") and value.rstrip().endswith("]"):
+            value = _list_in(value)
+        out = []
+        for one in value if isinstance(value, list) else [value]:
+            if is_missing(one):
+                continue
+            entry = _text(one) if takes == "text" else self._medium(row, one, takes)
+            if entry != "":
+                out.append(entry)
+        return out
+
+    def _medium(self, row: Row, value: Any, takes: Takes) -> str | Reference | Fault:
+        if isinstance(value, (Fault, *_REFERENCES)):
+            if takes == "file" and not isinstance(value, FileReference | Fault):
+                return Fault(f"{value} lies in an archive, but its encoder opens files: extract it")
+            return value
+        if isinstance(value, str | Path):
+            return self._file(row, str(value).strip())
+        if isinstance(value, bool | int | float | dict | list):
+            return Fault(f"holds a {type(value).__name__}, not the path of a file")
+        try:
+            return hold(value, takes, f"{row.path} {row.number}")
+        except DataError as error:
+            return Fault(error.message)
+
+    def _file(self, row: Row, name: str) -> FileReference | Fault | str:
+        """The file that a cell names; one outside the source's folder is refused."""
+        if not name:
+            return ""
+        if "://" in name:
+            return Fault(f"'{name}' is a URL; download it and give its path")
+        if "\0" in name:
+            return Fault("the path holds a NUL byte")
+        base = row.base if row.base is not None else os.path.dirname(row.path)
+        base = os.path.abspath(base)
+        path = os.path.normpath(os.path.join(base, name))
+        if not self.allow_outside and os.path.commonpath([base, path]) != base:
+            return Fault(f"'{name}' is outside the folder of the data; --allow-outside lets it in")
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            return Fault("the path is not Unicode")
+        return FileReference(path)
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def link_table(self) -> np.ndarray:
+        """int64 `[m, K]` into the gathered references."""
+        return np.array(self.links, np.int64).reshape(-1, len(self.takes))
+
+    def origin(self, file: array | None = None, row: array | None = None) -> Origin:
+        """Where the links (or what `file` and `row` tell) were read."""
+        file = self.file if file is None else file
+        row = self.row if row is None else row
+        return Origin(tuple(self.files), np.array(file, np.int32), np.array(row, np.int64))
+
+
+def _list_in(cell: str) -> list[str] | str:
+    """The list of texts that a cell holds as JSON, else the cell itself."""
+    try:
+        values = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+    return values if values and all(isinstance(v, str) for v in values) else cell
+
+
+def _text(value: Any) -> str | Fault:
+    """The normalised text, "" where nothing is left of it."""
+    if isinstance(value, Fault):
+        return value
+    if isinstance(value, (bytes, Path, *_REFERENCES)):
+        try:
+            return decode(value if isinstance(value, bytes | Path) else value.read(), "text")
+        except DataError as error:
+            return "" if error.message == "empty text" else Fault(f"{error.message}")
+        except OSError as error:
+            return Fault(f"{value} can't be read: {error}")
+    if not isinstance(value, str | int | float):
+        return Fault(f"holds a {type(value).__name__}, not a text")
+    text = normalise_text(str(value))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Fault("the text holds half a surrogate pair")
+    return text

@@ -1,0 +1,187 @@
+"""Content keys of references, remembered between runs by path, size and time of change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from fusemix_core.data.references import CellReference, FileReference, HeldReference, Reference
+from fusemix_core.digests import content_key
+
+_PIECE = 1 << 20
+_CHUNK = 4096
+_SETTLED = 2.0
+"""Seconds. A file changed more recently may change again within one tick of its clock."""
+
+Stamp = tuple[int, int]
+Progress = Callable[[int, int], None]
+
+
+class HashMemory:
+    """The keys of files already hashed, in one SQLite file that several processes may share.
+
+    It is only a memory: where it can't be used, `warning` says why and nothing is remembered.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.warning = ""
+
+    def _run(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        if self.warning:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS hashes (name TEXT PRIMARY KEY, size INTEGER, "
+                    "mtime_ns INTEGER, key BLOB) WITHOUT ROWID"
+                )
+                work(connection)
+        except (sqlite3.Error, OSError) as error:
+            self.warning = (
+                f"The memory of hashes {self.path} can't be used ({error}): every file is hashed "
+                "again. Delete it if it is damaged."
+            )
+
+    def recall(self, stamps: dict[str, Stamp]) -> dict[str, bytes]:
+        """The keys known of these names, where size and mtime are still the same."""
+        found: dict[str, bytes] = {}
+        names = list(stamps)
+
+        def work(connection: sqlite3.Connection) -> None:
+            for at in range(0, len(names), 500):
+                some = names[at : at + 500]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT name, size, mtime_ns, key FROM hashes WHERE name IN ({marks})"
+                for name, size, mtime_ns, key in connection.execute(query, some):
+                    if (
+                        stamps[name] == (size, mtime_ns)
+                        and isinstance(key, bytes)
+                        and len(key) == 16
+                    ):
+                        found[name] = key
+
+        if names:
+            self._run(work)
+        return found
+
+    def remember(self, rows: Iterable[tuple[str, Stamp, bytes]]) -> None:
+        """Keep (name, (size, mtime_ns), key) of settled files."""
+        limit = time.time_ns() - int(_SETTLED * 1e9)
+        keep = [(name, *stamp, key) for name, stamp, key in rows if stamp[1] < limit]
+        if keep:
+            insert = "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)"
+            self._run(lambda connection: connection.executemany(insert, keep))
+
+
+def file_key(path: str) -> bytes:
+    """`content_key` of a file's bytes, read in pieces."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.digest()
+
+
+def text_keys(texts: Sequence[str]) -> np.ndarray:
+    """uint64 `[n, 2]`: the keys of normalised texts."""
+    digests = b"".join(content_key(text.encode()) for text in texts)
+    return np.frombuffer(digests, np.uint64).reshape(-1, 2)
+
+
+def reference_keys(
+    references: Sequence[Reference], memory: HashMemory, progress: Progress | None = None
+) -> tuple[np.ndarray, dict[int, str]]:
+    """(uint64 `[n, 2]` keys of the references' bytes, reason by index of those that can't be read).
+
+    `progress(done, total)` is called after every few thousand.
+    """
+    keys = np.zeros((len(references), 2), np.uint64)
+    faults: dict[int, str] = {}
+    stats: dict[str, Stamp | str] = {}
+    workers = min(8, (os.cpu_count() or 1) + 2)
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(references), _CHUNK):
+            some = references[start : start + _CHUNK]
+            for offset, result in enumerate(_chunk_keys(some, memory, stats, pool)):
+                if isinstance(result, bytes):
+                    keys[start + offset] = np.frombuffer(result, np.uint64)
+                else:
+                    faults[start + offset] = result
+            if progress is not None:
+                progress(start + len(some), len(references))
+    return keys, faults
+
+
+def _chunk_keys(
+    references: Sequence[Reference],
+    memory: HashMemory,
+    stats: dict[str, Stamp | str],
+    pool: ThreadPoolExecutor,
+) -> list[bytes | str]:
+    """For each reference its key, or the reason why there is none."""
+    results: list[bytes | str | None] = [None] * len(references)
+    stamps: dict[str, Stamp] = {}
+    for i, reference in enumerate(references):
+        if isinstance(reference, HeldReference):
+            results[i] = content_key(reference.data) if reference.data else f"{reference} is empty"
+            continue
+        name, path = reference.remembered_as()
+        if path not in stats:
+            stats[path] = _stat(path)
+        stamp = stats[path]
+        if isinstance(stamp, str):
+            results[i] = stamp
+        else:
+            stamps[name] = stamp
+    known = memory.recall(stamps)
+    new = []
+    for i, reference in enumerate(references):
+        if results[i] is None:
+            results[i] = known.get(reference.remembered_as()[0])
+            if results[i] is None:
+                new.append(i)
+    # Tables keep an open handle each, which threads may not share.
+    threaded = [i for i in new if not isinstance(references[i], CellReference)]
+    for i, result in zip(threaded, pool.map(lambda i: _key(references[i]), threaded), strict=True):
+        results[i] = result
+    for i in new:
+        if results[i] is None:
+            results[i] = _key(references[i])
+    names = {i: references[i].remembered_as()[0] for i in new if isinstance(results[i], bytes)}
+    memory.remember((name, stamps[name], results[i]) for i, name in names.items())
+    return results
+
+
+def _stat(path: str) -> Stamp | str:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return f"{path} does not exist"
+    except (OSError, ValueError) as error:
+        return f"{path} can't be read: {getattr(error, 'strerror', None) or error}"
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path} is not a file"
+    return status.st_size, status.st_mtime_ns
+
+
+def _key(reference: Reference) -> bytes | str:
+    try:
+        if isinstance(reference, FileReference):
+            if not os.path.getsize(reference.path):
+                return f"{reference} is empty"
+            return file_key(reference.path)
+        data = reference.read()
+    except (OSError, ValueError) as error:
+        return f"{reference} can't be read: {getattr(error, 'strerror', None) or error}"
+    return content_key(data) if data else f"{reference} is empty"

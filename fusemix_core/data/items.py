@@ -1,0 +1,97 @@
+"""The unique items of one modality, known by their content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusemix_core.data.media import decode
+from fusemix_core.data.references import FileReference, Reference
+from fusemix_core.errors import DataError
+
+if TYPE_CHECKING:
+    from fusemix_core.specs import Takes
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where each of n things was read: `files[file[i]]`, row `row[i]` (1-based, without header)."""
+
+    files: tuple[str, ...]
+    file: np.ndarray  # int32 [n]
+    row: np.ndarray  # int64 [n]
+
+    def __getitem__(self, i: int) -> tuple[str, int]:
+        return self.files[self.file[i]], int(self.row[i])
+
+    def select(self, index: np.ndarray) -> Origin:
+        return Origin(self.files, self.file[index], self.row[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The unique items of one modality.
+
+    references: for each item its normalised text, or where its bytes are. keys: uint64 `[n, 2]`,
+    the 128-bit `content_key` of its bytes (of its normalised text in UTF-8), all different.
+    origin: the row in which each was met first. Can be pickled for worker processes.
+    """
+
+    modality: str
+    takes: Takes
+    references: Sequence[str | Reference]
+    keys: np.ndarray
+    origin: Origin
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def load(self, i: int, sample_rate: int | None = None) -> Any:
+        """Item i as the encoder's `collate` takes it; see `media.decode`.
+
+        Raises `DataError`, with file and row, if it can't be read.
+        """
+        reference = self.references[i]
+        path, row = self.origin[i]
+        try:
+            if isinstance(reference, str | FileReference):
+                is_path = isinstance(reference, FileReference)
+                return decode(
+                    Path(reference.path) if is_path else reference, self.takes, sample_rate
+                )
+            return decode(reference.read(), self.takes, sample_rate)
+        except DataError as error:
+            inside = "" if isinstance(reference, str | FileReference) else f"{reference}: "
+            raise DataError(inside + error.message, error.hint, path=path, row=row) from error
+        except OSError as error:
+            raise DataError(f"{reference} can't be read: {error}", path=path, row=row) from error
+
+    def describe(self, i: int) -> str:
+        """The text itself, or the path to show to people."""
+        return str(self.references[i])
+
+    def read_bytes(self, i: int) -> bytes:
+        """The bytes of item i as they lie in its file (the UTF-8 of a text). Raises OSError."""
+        reference = self.references[i]
+        return reference.encode() if isinstance(reference, str) else reference.read()
+
+
+def first_occurrences(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(index int64 `[u]` of the first of each distinct row of keys uint64 `[n, 2]`, in order;
+    inverse int64 `[n]`: which of these each row equals)."""
+    if not len(keys):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in order of occurrence
+    ordered = keys[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = order[new]
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    inverse = np.empty(len(keys), np.int64)
+    inverse[order] = rank[np.cumsum(new) - 1]
+    return np.sort(first), inverse

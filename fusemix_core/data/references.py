@@ -1,0 +1,126 @@
+"""References: where the content of an item lies. Small, hashable, and picklable for workers."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fusemix_core.data.media import decode
+from fusemix_core.errors import DataError
+
+if TYPE_CHECKING:
+    from fusemix_core.specs import Takes
+
+
+class Cells(Protocol):
+    """A table whose cells hold media as bytes. Hashable by what it names, not by its contents."""
+
+    stamp: str
+    """A file that is written anew whenever the table changes."""
+
+    def read(self, column: str, index: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileReference:
+    """A whole file."""
+
+    path: str
+
+    def read(self) -> bytes:
+        return Path(self.path).read_bytes()
+
+    def remembered_as(self) -> tuple[str, str]:
+        """(name in the memory of hashes, file whose size and mtime must not have changed)."""
+        return self.path, self.path
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReference:
+    """`size` bytes at `offset` of an uncompressed archive; `name` is the member's."""
+
+    path: str
+    offset: int
+    size: int
+    name: str
+
+    def read(self) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) != self.size:
+            raise OSError(f"{self} is cut short")
+        return data
+
+    def remembered_as(self) -> tuple[str, str]:
+        return f"{self.path}#{self.offset}+{self.size}", self.path
+
+    def __str__(self) -> str:
+        return f"{self.path}#{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class CellReference:
+    """A cell of a table that holds bytes."""
+
+    cells: Cells
+    column: str
+    index: int
+
+    def read(self) -> bytes:
+        return self.cells.read(self.column, self.index)
+
+    def remembered_as(self) -> tuple[str, str]:
+        return str(self), self.cells.stamp
+
+    def __str__(self) -> str:
+        return f"{self.cells}#{self.column}/{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldReference:
+    """Bytes held in memory."""
+
+    data: bytes
+    name: str
+
+    def read(self) -> bytes:
+        return self.data
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Stands in a row for a value that can't be used; `reason` says why."""
+
+    reason: str
+
+
+Reference = FileReference | SliceReference | CellReference | HeldReference
+
+
+def hold(value: Any, takes: Takes, name: str) -> HeldReference:
+    """Bytes, a PIL image, an `Audio` or `(samples, rate)` as a reference, without loss.
+
+    An image is kept as PNG, a clip as float WAV. Raises `DataError`.
+    """
+    if isinstance(value, bytes):
+        return HeldReference(value, name)
+    buffer = io.BytesIO()
+    item = decode(value, takes)
+    if takes == "image":
+        item.save(buffer, "PNG", compress_level=1)
+    elif takes == "audio":
+        import soundfile
+
+        soundfile.write(buffer, item.samples, item.rate, format="WAV", subtype="FLOAT")
+    else:
+        raise DataError(f"a {type(value).__name__} can't be taken as a {takes}")
+    return HeldReference(buffer.getvalue(), name)

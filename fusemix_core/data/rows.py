@@ -1,0 +1,63 @@
+"""What a reader yields, and the interface that a plugin's reader implements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fusemix_core.data.dataset import Rejected
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""What a split may be called (in lower case) → what it is called here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source.
+
+    path: the file it stands in. number: 1-based, header not counted.
+    values: column → None or "" (missing), a text, a media path relative to `base` (default: the
+    folder of `path`), a reference (see `references`), bytes, a `Fault`, or a list of these.
+    split: one of `SPLIT_NAMES` where the source itself tells.
+    """
+
+    path: str
+    number: int
+    values: Mapping[str, Any]
+    split: str | None = None
+    base: str | None = None
+
+
+class Reader(Protocol):
+    """Reads one kind of source. Constructed without arguments; registered as kind `reader`."""
+
+    def matches(self, path: Path) -> bool:
+        """Whether this existing file or folder is of the kind. Quick: the name, or a few bytes."""
+        ...
+
+    def rows(self, path: Path) -> Iterator[Row | Rejected]:
+        """The rows, and a `Rejected` in place of each that can't be read.
+
+        Raises `DataError` if the whole source is unusable.
+        """
+        ...
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty: None, "" or NaN."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and not value)

@@ -1,0 +1,151 @@
+"""From what the user names to files and the readers that read them."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.delimited import DelimitedReader
+from fusemix_core.data.folders import FolderReader
+from fusemix_core.data.jsonl import JsonLinesReader, JsonReader
+from fusemix_core.data.parquet import ParquetReader
+from fusemix_core.data.rows import Reader, Row, is_missing
+from fusemix_core.data.saved import SavedReader
+from fusemix_core.data.shards import ShardReader
+from fusemix_core.errors import ContractError, DataError, FusemixError
+from fusemix_core.registry import CORE, registry
+
+BUILT_IN: tuple[type[Reader], ...] = (
+    DelimitedReader,
+    JsonLinesReader,
+    JsonReader,
+    ParquetReader,
+    SavedReader,
+    ShardReader,
+    FolderReader,  # last: it takes any folder
+)
+MANIFESTS = re.compile(r"(manifest|metadata|pairs)\.(csv|tsv|jsonl|parquet)", re.IGNORECASE)
+_MOST_FILES = 100_000
+_PEEK = 1000
+
+
+def expand(source: str) -> list[Path]:
+    """The existing files or folders that `source` names: a path, a glob, or braces.
+
+    `shard-{000..012}.tar` counts, `{a,b}.csv` lists. A folder that holds one manifest
+    (`manifest.*`, `metadata.*` or `pairs.*`) stands for it. Raises `DataError` if there are none.
+    """
+    names = [source] if os.path.exists(os.path.expanduser(source)) else list(braces(source))
+    paths: list[Path] = []
+    for name in names:
+        name = os.path.expanduser(name)
+        if os.path.exists(name):
+            paths.append(_manifest_in(Path(name)))
+        elif glob.has_magic(name):
+            found = sorted(glob.glob(name, recursive=True))
+            if not found:
+                raise DataError("no file matches this pattern", path=name)
+            paths += map(Path, found)
+        else:
+            raise DataError("there is no such file or folder", _near(Path(name)), path=name)
+    return paths
+
+
+def braces(pattern: str) -> Iterator[str]:
+    """`pattern` with its braces written out."""
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if not match:
+        yield pattern
+        return
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if span:
+        first, last = int(span[1]), int(span[2])
+        if abs(last - first) >= _MOST_FILES:
+            raise DataError(f"'{pattern}' names more than {_MOST_FILES:,} files")
+        step = 1 if last >= first else -1
+        parts = [str(n).zfill(len(span[1])) for n in range(first, last + step, step)]
+    else:
+        parts = match[1].split(",")
+    for part in parts:
+        yield from braces(before + part + after)
+
+
+def _manifest_in(path: Path) -> Path:
+    if path.is_dir():
+        found = [p for p in path.iterdir() if MANIFESTS.fullmatch(p.name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(p.name for p in found))
+            raise DataError(f"the folder holds several manifests: {names}", "Name one.", path=path)
+    return path
+
+
+def _near(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"The folder {folder} does not exist either."
+    near = difflib.get_close_matches(path.name, os.listdir(folder), n=1)
+    return f"Did you mean {folder / near[0]}?" if near else ""
+
+
+def reader_of(path: Path) -> tuple[Reader, list[str]]:
+    """(the reader of `path`, warnings). Plugins' readers are asked before the built-in ones.
+
+    A plugin's reader that can't be loaded is a warning; `DataError` if no reader matches.
+    """
+    warnings = []
+    for dist, spec in registry.all_components("reader"):
+        if dist == CORE:
+            continue
+        try:
+            spec.check_requirements()
+            reader = registry.target_of(spec)()
+        except (FusemixError, ImportError) as error:
+            warnings.append(f"The reader '{spec.name}' of {dist} can't be used: {error}")
+            continue
+        if reader.matches(path):
+            return reader, warnings
+    for kind in BUILT_IN:
+        reader = kind()
+        if reader.matches(path):
+            return reader, warnings
+    raise DataError(
+        f"no reader knows this kind of file ('{path.suffix}')",
+        "\n".join(
+            ["fusemix reads .csv, .tsv, .jsonl, .json, .parquet, .tar, folders of media with .txt, "
+             "and saved `datasets` folders.", *warnings]
+        ),
+        path=path,
+    )  # fmt: skip
+
+
+def open_source(path: Path) -> tuple[Iterator[Row | Rejected], Counter[str], list[str]]:
+    """(rows; in how many of the first thousand each column is filled; warnings) of a source."""
+    reader, warnings = reader_of(path)
+    rows = _checked(reader, path)
+    head = list(islice(rows, _PEEK))
+    filled: Counter[str] = Counter()
+    for row in head:
+        if isinstance(row, Row):
+            filled.update({name: not is_missing(value) for name, value in row.values.items()})
+    return chain(head, rows), filled, warnings
+
+
+def _checked(reader: Reader, path: Path) -> Iterator[Row | Rejected]:
+    """What a reader yields, its faults as errors that name the file."""
+    try:
+        for row in reader.rows(path):
+            if not isinstance(row, Row | Rejected):
+                raise ContractError(type(reader).__name__, "Row or Rejected", type(row).__name__)
+            yield row
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror or error}", path=path) from error

@@ -1,0 +1,256 @@
+"""Splits by seeded fraction in which nothing that belongs together straddles two sides.
+
+What belongs together: rows that share a medium (all captions of an image), rows with the same
+value of the group column, and rows that share a text. The last does not hold where texts are
+labels: in a set of 320 sounds and 10 class names it would put whole classes on one side. So texts
+bind rows unless more than half of the rows share a text with a row of another medium (the texts are
+labels), or texts would chain more than half of all rows into one component. Where every modality is
+read as text, `text` is the one that may be labels and the others count as media.
+
+Which side a component goes to is told by the least key of its items and the seed, so neither the
+order of the rows nor their paths matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusemix_core.data.dataset import SPLITS
+from fusemix_core.errors import DataError
+
+if TYPE_CHECKING:
+    from fusemix_core.data.items import Items
+
+FEWEST = 3
+"""With fewer components than this there is nothing to split."""
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """Shares of the rows that are set aside."""
+
+    validation: float
+    test: float
+
+    def __post_init__(self) -> None:
+        if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
+            raise DataError(
+                f"The split fractions {self.validation:g} (validation) and {self.test:g} (test) "
+                "leave nothing to train on.",
+                "Both are shares of the rows, 0 or more, and add up to less than 1.",
+            )
+
+
+def assign(
+    links: np.ndarray,
+    items: Mapping[str, Items],
+    told: np.ndarray,
+    groups: np.ndarray | None,
+    fractions: Fractions,
+    seed: int,
+    by_file: Collection[str] = (),
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """(the rows of each split, warnings).
+
+    links: int64 `[m, K]`, in the order of `items`. told: int8 `[m]`, 0, 1, 2 where the data say
+    train, validation or test, else -1. groups: int64 `[m]` or None. A part that is neither told nor
+    in `by_file` is drawn by its fraction from the rows that are not told or told to be train.
+    """
+    parts = {name: np.flatnonzero(told == code) for code, name in enumerate(SPLITS)}
+    given = [name for name in SPLITS[1:] if len(parts[name]) or name in by_file]
+    shares = {n: 0.0 if n in given else getattr(fractions, n) for n in SPLITS[1:]}
+    pool = np.flatnonzero(told <= 0)
+    parts["train"] = pool
+    warnings: list[str] = []
+    if len(pool) and any(shares.values()):
+        inner = None if groups is None else groups[pool]
+        drawn, warnings = _draw(links[pool], items, inner, Fractions(**shares), seed)
+        parts |= {name: pool[drawn[name]] for name in SPLITS if name not in given}
+        if (told >= 0).any():
+            warnings += [
+                f"No {name} split is given: {share:.0%} of the training rows are set aside for it."
+                for name, share in shares.items()
+                if share
+            ]
+    return parts, warnings + _leaks(links, items, parts, given)
+
+
+def _draw(
+    links: np.ndarray,
+    items: Mapping[str, Items],
+    groups: np.ndarray | None,
+    fractions: Fractions,
+    seed: int,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """(rows of each split by seeded fraction, warnings)."""
+    reads_text = [one.takes == "text" for one in items.values()]
+    component, binding, warning = bind(links, reads_text, list(items), groups)
+    least = _least_keys(links, list(items.values()), binding)
+    warnings = [warning] if warning else []
+    if component.max() + 1 < FEWEST:
+        warnings.append("There are too few items to split: all rows are for training.")
+    return split_rows(component, least, fractions, seed), warnings
+
+
+def connected_components(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """int64 `[m]`: the component of each row, numbered from 0.
+
+    columns: int64 `[m]` each; rows with the same value (≥ 0) in a column are connected.
+    """
+    rows = len(columns[0])
+    label = np.arange(rows)
+    compact = []
+    for column in columns:
+        present = np.flatnonzero(column >= 0)
+        values, ids = np.unique(column[present], return_inverse=True)
+        compact.append((present, ids, len(values)))
+    while True:
+        before = label.copy()
+        for present, ids, count in compact:
+            least = np.full(count, rows)
+            np.minimum.at(least, ids, label[present])
+            label[present] = np.minimum(label[present], least[ids])
+        np.minimum.at(label, before, label.copy())  # hook a row's old root to its new one
+        while (label[label] != label).any():
+            label = label[label]
+        if (label == before).all():
+            return np.unique(label, return_inverse=True)[1]
+
+
+def bind(
+    links: np.ndarray, reads_text: Sequence[bool], names: Sequence[str], groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Which rows belong together.
+
+    links: int64 `[m, K]`; reads_text, names: of each modality; groups: int64 `[m]` or None.
+    Returns (component int64 `[m]`, columns of `links` that bind, a warning or "").
+    """
+    is_text = np.array(reads_text, bool)
+    if is_text.all():
+        is_text = np.array([name == "text" for name in names])
+    if is_text.all():
+        is_text[:] = False
+    always = [links[:, k] for k in np.flatnonzero(~is_text)]
+    always += [groups] if groups is not None else []
+    media = connected_components(always)
+    texts = [links[:, k] for k in np.flatnonzero(is_text)]
+    shared = np.zeros(len(links), bool)
+    for column in texts:
+        shared |= _shared(column, media)
+    if texts and shared.mean() <= 0.5:
+        both = connected_components(always + texts)
+        if np.bincount(both).max() <= len(both) / 2 or np.bincount(media).max() > len(both) / 2:
+            return both, np.arange(links.shape[1]), ""
+        why = "chains of shared texts would tie more than half of the rows together"
+    elif texts:
+        why = f"{shared.mean():.0%} of the rows share their text with other items, as labels do"
+    else:
+        why = ""
+    warning = why and (
+        f"The split may put equal texts on two sides: {why}. All rows of one media item stay "
+        "together."
+    )
+    return media, np.flatnonzero(~is_text), warning
+
+
+def _shared(column: np.ndarray, media: np.ndarray) -> np.ndarray:
+    """bool `[m]`: whether the row's item also occurs in a row of another component."""
+    present = np.flatnonzero(column >= 0)
+    shared = np.zeros(len(column), bool)
+    if len(present):
+        ids, of = column[present], media[present]
+        lowest = np.full(ids.max() + 1, len(column))
+        highest = np.full(ids.max() + 1, -1)
+        np.minimum.at(lowest, ids, of)
+        np.maximum.at(highest, ids, of)
+        shared[present] = (lowest != highest)[ids]
+    return shared
+
+
+def split_rows(
+    component: np.ndarray, least_key: np.ndarray, fractions: Fractions, seed: int
+) -> dict[str, np.ndarray]:
+    """`train`, `validation`, `test` → sorted int64 rows.
+
+    component: int64 `[m]`; least_key: uint64 `[m]`, the least key among the row's binding items.
+    Both parts get at least one component wherever there are `FEWEST` components or more, and never
+    more rows than their share, unless every component is larger than that. Raises `DataError` if
+    one component holds more than half of the rows.
+    """
+    rows = len(component)
+    sizes = np.bincount(component)
+    if fractions.validation + fractions.test > 0 and len(sizes) and sizes.max() > rows / 2:
+        raise DataError(
+            f"{sizes.max():,} of {rows:,} rows belong together (they share items or a group), "
+            "so the data can't be split by fraction.",
+            "Give the split: --split-column COLUMN, or --validation and --test with their own "
+            "files. If --group-by is what ties them, group by another column.",
+        )
+    least = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, component, least_key)
+    order = np.argsort(_scramble(least ^ _scramble(np.array([seed % 2**64], np.uint64))))
+    part = np.zeros(len(sizes), np.int8)
+    if len(sizes) >= FEWEST:
+        for code, fraction in ((2, fractions.test), (1, fractions.validation)):
+            if fraction > 0:
+                part[_take(order[part[order] == 0], sizes, round(fraction * rows))] = code
+    of_row = part[component]
+    return {name: np.flatnonzero(of_row == code) for code, name in enumerate(SPLITS)}
+
+
+def _take(order: np.ndarray, sizes: np.ndarray, target: int) -> list[int]:
+    """The first components in `order` that fit into `target` rows together; one at least."""
+    taken, left = [], max(target, 1)
+    for one in order:
+        if sizes[one] <= left:
+            taken.append(one)
+            left -= sizes[one]
+            if not left:
+                break
+    return taken or [order[np.argmin(sizes[order])]]
+
+
+def _scramble(values: np.ndarray) -> np.ndarray:
+    """SplitMix64 (Steele, Lea & Flood 2014) of each uint64."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _least_keys(links: np.ndarray, items: Sequence[Items], binding: np.ndarray) -> np.ndarray:
+    """uint64 `[m]`: the least key among the binding items of each row (of all, if it has none)."""
+    highest = np.iinfo(np.uint64).max
+    least = np.full(len(links), highest)
+    for columns in (binding, range(links.shape[1])):
+        none_yet = least == highest
+        for k in columns:
+            present = none_yet & (links[:, k] >= 0)
+            least[present] = np.minimum(least[present], items[k].keys[links[present, k], 0])
+    return least
+
+
+def _leaks(
+    links: np.ndarray,
+    items: Mapping[str, Items],
+    parts: Mapping[str, np.ndarray],
+    given: Sequence[str],
+) -> list[str]:
+    """A warning for each modality with items in both the training rows and a `given` split."""
+    found = []
+    for k, modality in enumerate(items):
+        ids = {name: np.unique(links[rows, k]) for name, rows in parts.items()}
+        for name in given:
+            both = np.intersect1d(ids["train"], ids[name], assume_unique=True)
+            count = int((both >= 0).sum())
+            if count:
+                of = int((ids[name] >= 0).sum())
+                found.append(
+                    f"{count:,} of the {of:,} {modality} items of the {name} split also stand in "
+                    "training rows."
+                )
+    return found

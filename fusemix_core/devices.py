@@ -1,0 +1,38 @@
+"""Which device to run on, by name."""
+
+from __future__ import annotations
+
+import torch
+
+from fusemix_core.errors import ConfigError
+
+
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """The device that `name` stands for: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ….
+
+    `auto` is the machine's accelerator where there is one, else the CPU. Raises `ConfigError` for a
+    name that is no device and for a device that this machine, or this build of torch, has not.
+    """
+    accelerator = (
+        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    )
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"'{name}' is not a device.", _available(accelerator)) from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    there = accelerator is not None and device.type == accelerator.type
+    if not there or (device.index or 0) >= torch.accelerator.device_count():
+        raise ConfigError(f"The device '{name}' is not available.", _available(accelerator))
+    return device
+
+
+def _available(accelerator: torch.device | None) -> str:
+    names = ["auto", "cpu"]
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        names += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(count))]
+    return f"Available here: {', '.join(names)}."

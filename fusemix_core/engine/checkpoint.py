@@ -1,0 +1,188 @@
+"""Checkpoints: `step-N/state.safetensors` and `state.json`, complete or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fusemix_core.config import Recipe, to_dict
+from fusemix_core.engine.randomness import global_states, set_global_states
+from fusemix_core.engine.state import TrainState
+from fusemix_core.errors import ArtefactError
+from fusemix_core.interfaces import PairedLatents
+
+FORMAT = 1
+KEEP = 2
+COUNTERS = (
+    "step",
+    "epoch",
+    "index",
+    "evaluated",
+    "best_score",
+    "best_step",
+    "waited",
+    "loss_sum",
+    "loss_count",
+    "history",
+)
+"""The fields of `TrainState` that state.json holds; the rest are tensors."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk. `values` is its state.json: counters and `history`, the metrics of
+    every evaluation before it."""
+
+    folder: Path
+    values: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return self.values["step"]
+
+
+def run_digest(recipe: Recipe, train: PairedLatents, validation: PairedLatents, seed: int) -> str:
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links."""
+    values = to_dict(recipe)
+    values.pop("summary", None)
+    values.pop("paper", None)
+    links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
+    sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
+    text = json.dumps([values, seed, sizes, links], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def checkpoint_folders(checkpoints: Path) -> list[Path]:
+    """The `step-N` folders, oldest first."""
+    found = [p for p in checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+    return sorted(found, key=lambda p: int(p.name[5:]))
+
+
+def latest(checkpoints: Path) -> Checkpoint | None:
+    """The newest checkpoint, None where there is none. Raises `ArtefactError` if it is damaged."""
+    folders = checkpoint_folders(checkpoints)
+    if not folders:
+        return None
+    try:
+        values = json.loads((folders[-1] / "state.json").read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ArtefactError(
+                f"{folders[-1]} has the format {values['format']}; this version reads {FORMAT}.",
+                "Resume it with the version of fusemix that wrote it, or start a new run.",
+            )
+        return Checkpoint(folders[-1], values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folders[-1], error) from error
+
+
+def save(state: TrainState, checkpoints: Path, digest: str, device: torch.device) -> Path:
+    """Write `step-N`, drop all but the newest two, and return its folder.
+
+    It is written under another name, flushed to disk and renamed: a `step-N` that exists is whole.
+    """
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for stale in checkpoints.glob(".step-*.tmp"):
+        shutil.rmtree(stale)
+    folder = checkpoints / f"step-{state.step}"
+    temporary = checkpoints / f".step-{state.step}.tmp"
+    temporary.mkdir()
+    save_file(_tensors(state, device), temporary / "state.safetensors")
+    values = {"format": FORMAT, "digest": digest, **{c: getattr(state, c) for c in COUNTERS}}
+    (temporary / "state.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+    for path in (*temporary.iterdir(), temporary):
+        _flush(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+    _flush(checkpoints)
+    for old in checkpoint_folders(checkpoints)[:-KEEP]:
+        shutil.rmtree(old)
+    return folder
+
+
+def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.device) -> None:
+    """Put `state` (new, of the same run) and the global generators where the checkpoint was.
+
+    Raises `ArtefactError` if it is of another run, or damaged.
+    """
+    if checkpoint.values.get("digest") != digest:
+        raise ArtefactError(
+            f"{checkpoint.folder} was saved by a run with another recipe, seed or dataset.",
+            "Resume with the settings of that run, or start a new one in another folder.",
+        )
+    try:
+        tensors = load_file(checkpoint.folder / "state.safetensors")
+        for name, module in _modules(state).items():
+            module.load_state_dict(_under(tensors, name))
+        _load_optimiser(state.optimiser, _under(tensors, "optimiser"))
+        state.mixing.set_state(tensors["generator/mixup"])
+        states = {n: tensors[f"generator/{n}"] for n in global_states(device)}
+        set_global_states(states, device)
+        for counter in COUNTERS:
+            setattr(state, counter, checkpoint.values[counter])
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise _damaged(checkpoint.folder, error) from error
+    if any(name.startswith("best/") for name in tensors):
+        state.best = {m: _under(tensors, f"best/{m}") for m in state.adapters}
+
+
+def _damaged(folder: Path, error: Exception) -> ArtefactError:
+    return ArtefactError(
+        f"The checkpoint {folder} can't be read: {type(error).__name__}: {error}",
+        "Delete that folder to resume from the one before it.",
+    )
+
+
+def _modules(state: TrainState) -> dict[str, nn.Module]:
+    """Prefix of its tensors' names → module."""
+    modules: dict[str, nn.Module] = {f"adapters/{m}": a for m, a in state.adapters.items()}
+    modules |= {f"averaged/{m}": a for m, a in (state.averaged or {}).items()}
+    return modules | {"objective": state.objective}
+
+
+def _tensors(state: TrainState, device: torch.device) -> dict[str, Tensor]:
+    tensors = {
+        f"{prefix}/{name}": value
+        for prefix, module in _modules(state).items()
+        for name, value in module.state_dict().items()
+    }
+    for modality, weights in (state.best or {}).items():
+        tensors |= {f"best/{modality}/{name}": value for name, value in weights.items()}
+    for i, values in state.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{i}/{name}": value for name, value in values.items()}
+    tensors["generator/mixup"] = state.mixing.get_state()
+    tensors |= {f"generator/{name}": value for name, value in global_states(device).items()}
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name starts with `prefix/`, by the rest of their name."""
+    return {n[len(prefix) + 1 :]: t for n, t in tensors.items() if n.startswith(f"{prefix}/")}
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,253 @@
+"""The training loop: steps, evaluations, checkpoints, and the weights that are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fusemix_core.engine import checkpoint
+from fusemix_core.engine.interrupt import deferred_interrupt
+from fusemix_core.engine.plan import Plan, epoch_order
+from fusemix_core.engine.schedule import learning_rate, progress
+from fusemix_core.engine.state import TrainState, train_step
+from fusemix_core.engine.validation import at_most, recalls_at_1
+from fusemix_core.errors import DataError, RunExistsError
+from fusemix_core.interfaces import (
+    Adapter,
+    FitContext,
+    Mixup,
+    Objective,
+    PairedLatents,
+    ResidentLatents,
+)
+
+VALIDATION_ROWS = 10_000
+"""Rows of the validation split that choose the weights; more would cost time and tell little."""
+
+CHECKPOINT_SHARE = 0.1
+"""The share of the time that checkpoints may take; beyond it an evaluation goes unsaved."""
+
+
+class Trainer:
+    """One fit by gradient, on batches as `plan` cuts them. `run` may be called once.
+
+    `digest` ties checkpoints to the run (`checkpoint.run_digest`). With `score_start` the weights
+    given are evaluated before the first step, and kept if training finds none better.
+    Raises `RunExistsError` if the checkpoint folder holds another run's and `context.resume` is not
+    set.
+    """
+
+    def __init__(
+        self,
+        adapters: dict[str, Adapter],
+        objective: Objective,
+        mixup: Mixup,
+        train: PairedLatents,
+        validation: PairedLatents,
+        plan: Plan,
+        context: FitContext,
+        digest: str,
+        score_start: bool = False,
+    ) -> None:
+        self.plan, self.training = plan, plan.training
+        self.mixup, self.context, self.digest = mixup, context, digest
+        self.train, self.validation = on_device(
+            train, at_most(validation, VALIDATION_ROWS, context.seed), context.device
+        )
+        self.score_start = score_start
+        for module in (*adapters.values(), objective):
+            module.to(context.device).train()
+        self.state = TrainState.new(adapters, objective, self.training, context.seed)
+        self.order = (-1, torch.empty(0, dtype=torch.int64))
+        self.whole = True  # False while the state is between two steps
+        self.clock = SaveClock()
+
+    def run(self) -> dict[str, Adapter]:
+        """Train to the end and return the kept adapters, in eval mode on the CPU.
+
+        `KeyboardInterrupt` (also from a callback) saves a checkpoint and goes on up.
+        """
+        self._resume()
+        callbacks = self.context.callbacks
+        for callback in callbacks:
+            callback.on_start(self.plan.total_steps)
+        try:
+            with deferred_interrupt() as check_interrupt:
+                self._loop(check_interrupt)
+        except KeyboardInterrupt:
+            if self.whole:
+                self._save()
+            raise
+        finally:
+            for callback in callbacks:
+                callback.on_end()
+        return self._kept()
+
+    def _loop(self, check_interrupt: Callable[[], None]) -> None:
+        while True:
+            if self._evaluation_due():
+                self._evaluate()
+                if self._finished() or self.clock.due():
+                    self._save()
+            if self._finished():
+                return
+            check_interrupt()
+            self._step()
+
+    def _step(self) -> None:
+        state, plan = self.state, self.plan
+        place = (state.epoch, state.index, plan.steps_per_epoch)
+        if self.order[0] != state.epoch:
+            self.order = state.epoch, epoch_order(len(self.train), self.context.seed, state.epoch)
+        first = state.index * plan.rows_per_step
+        batch = self.train.batch(
+            self.order[1][first : first + plan.rows_per_step], self.context.device
+        )
+        self.whole = False
+        metrics = train_step(
+            state,
+            batch,
+            self.mixup,
+            learning_rate(self.training, *place),
+            progress(self.training, *place),
+            self.training.clip_norm,
+            self.training.ema,
+        )
+        metrics["epoch"] = state.epoch
+        state.index += 1
+        if state.index == plan.steps_per_epoch:
+            state.epoch, state.index = state.epoch + 1, 0
+        self.whole = True
+        for callback in self.context.callbacks:
+            callback.on_step(state.step, metrics)
+
+    def _evaluation_due(self) -> bool:
+        state = self.state
+        if state.index or state.evaluated == state.epoch:
+            return False
+        if state.epoch == 0:
+            return self.score_start
+        every = self.training.evaluate_every
+        return state.epoch % every == 0 or state.epoch == self.training.epochs
+
+    def _evaluate(self) -> None:
+        """Score the weights on the validation split and keep them if they are the best so far."""
+        state, self.whole = self.state, False
+        recalls = recalls_at_1(state.kept, self.validation, self.context.device)
+        metrics: dict[str, float] = {"epoch": state.epoch}
+        if state.loss_count:
+            metrics["loss"] = state.loss_sum / state.loss_count
+        metrics |= {f"recall_at_1/{a}-{b}": value for (a, b), value in recalls.items()}
+        if recalls:
+            metrics["recall_at_1"] = sum(recalls.values()) / len(recalls)
+            self._keep_if_better(metrics["recall_at_1"])
+            metrics["best"] = state.best_score
+        state.loss_sum, state.loss_count = 0.0, 0
+        state.evaluated = state.epoch
+        state.history.append({"step": state.step, **metrics})
+        self.whole = True
+        for callback in self.context.callbacks:
+            callback.on_evaluation(state.step, metrics)
+
+    def _keep_if_better(self, score: float) -> None:
+        state = self.state
+        if state.best_score is not None and score <= state.best_score:
+            state.waited += 1
+            return
+        state.best_score, state.best_step, state.waited = score, state.step, 0
+        state.best = {m: _weights(adapter) for m, adapter in state.kept.items()}
+
+    def _finished(self) -> bool:
+        patience = self.training.patience
+        return self.state.epoch >= self.training.epochs or 0 < patience <= self.state.waited
+
+    def _kept(self) -> dict[str, Adapter]:
+        """The best weights, or the last ones where no validation told."""
+        kept = self.state.kept
+        for modality, adapter in kept.items():
+            if self.state.best is not None:
+                adapter.load_state_dict(self.state.best[modality])
+            adapter.requires_grad_(True).eval().cpu()
+        return kept
+
+    def _save(self) -> None:
+        if self.context.checkpoints is not None:
+            with self.clock:
+                checkpoint.save(
+                    self.state, self.context.checkpoints, self.digest, self.context.device
+                )
+
+    def _resume(self) -> None:
+        folder = self.context.checkpoints
+        found = checkpoint.latest(folder) if folder is not None else None
+        if found is None:
+            return
+        if not self.context.resume:
+            raise RunExistsError(
+                f"{folder} holds the checkpoint {found.folder.name} of an earlier run.",
+                "Resume that run, or choose another folder.",
+            )
+        checkpoint.load(found, self.state, self.digest, self.context.device)
+
+
+class SaveClock:
+    """Tells when the next checkpoint is due, given how long the last one took to write."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = -1.0
+
+    def __enter__(self) -> None:
+        self.began = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.ended = time.monotonic()
+
+    def due(self) -> bool:
+        took = self.ended - self.began
+        return self.ended < 0 or (time.monotonic() - self.ended) * CHECKPOINT_SHARE >= took
+
+
+def check_links(train: PairedLatents) -> None:
+    """Raise `DataError` for a modality that no training pair has: it could not be learnt."""
+    if not len(train):
+        raise DataError("The training split is empty.", "Check how the data are split.")
+    for modality in train.modalities:
+        if not len(train.linked(modality)):
+            raise DataError(
+                f"No training pair has an item of the modality '{modality}'.",
+                "Leave the modality out, or check its column and how the data are split.",
+            )
+
+
+def on_device(
+    train: PairedLatents, validation: PairedLatents, device: torch.device
+) -> tuple[PairedLatents, PairedLatents]:
+    """Both splits with their tables on the device, where they fit in half of its free memory.
+
+    Otherwise, and on the CPU, the tables stay as they are and batches are gathered from them.
+    """
+    if device.type != "cuda":
+        return train, validation
+    tables = {id(t): t for d in (train, validation) for t in d.tables.values()}
+    free, _ = torch.cuda.mem_get_info(device)
+    if sum(len(t) * t.dim * 4 for t in tables.values()) > free // 2:
+        return train, validation
+    moved = {
+        i: ResidentLatents(
+            t.latents.to(device)
+            if isinstance(t, ResidentLatents)
+            else t.rows(torch.arange(len(t))).to(device)
+        )
+        for i, t in tables.items()
+    }
+    return tuple(
+        PairedLatents({m: moved[id(t)] for m, t in d.tables.items()}, d.links)
+        for d in (train, validation)
+    )
+
+
+def _weights(adapter: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in adapter.state_dict().items()}

@@ -1,0 +1,139 @@
+"""What a fit holds, and the one step that changes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusemix_core.config import Training
+from fusemix_core.engine.randomness import stream
+from fusemix_core.errors import FusemixError
+from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective
+
+EPS = 1e-8
+
+
+@dataclass
+class TrainState:
+    """Everything that decides the next step.
+
+    `step` counts the steps done, `epoch` the epochs done, `index` the steps done in this epoch;
+    `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the adapters'
+    moving average where the recipe asks for one. `best` are the weights kept so far, by modality,
+    on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation.
+    """
+
+    adapters: dict[str, Adapter]
+    objective: Objective
+    optimiser: torch.optim.Optimizer
+    mixing: torch.Generator
+    averaged: dict[str, Adapter] | None = None
+    step: int = 0
+    epoch: int = 0
+    index: int = 0
+    evaluated: int = -1
+    best: dict[str, dict[str, Tensor]] | None = None
+    best_score: float | None = None
+    best_step: int = 0
+    waited: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def new(
+        cls, adapters: dict[str, Adapter], objective: Objective, training: Training, seed: int
+    ) -> TrainState:
+        """The state before the first step. The modules are on their device already."""
+        averaged = None
+        if training.ema:
+            averaged = {m: deepcopy(a).eval().requires_grad_(False) for m, a in adapters.items()}
+        return cls(
+            adapters,
+            objective,
+            make_optimiser([*adapters.values(), objective], training),
+            stream(seed, "mixup"),
+            averaged,
+        )
+
+    @property
+    def kept(self) -> dict[str, Adapter]:
+        """The adapters that are evaluated and kept: the averaged ones where there are any."""
+        return self.adapters if self.averaged is None else self.averaged
+
+
+def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+    """Decay for parameters of two dimensions or more; none for offsets, norms and temperature."""
+    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def make_optimiser(modules: Iterable[nn.Module], training: Training) -> torch.optim.AdamW:
+    """AdamW (decoupled decay) over all parameters of the modules that are trained."""
+    groups = [g for g in parameter_groups(modules, training.weight_decay) if g["params"]]
+    cuda = all(p.device.type == "cuda" for g in groups for p in g["params"])
+    return torch.optim.AdamW(groups, lr=training.lr, betas=training.betas, eps=EPS, fused=cuda)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    mixup: Mixup,
+    lr: float,
+    progress: float = 0.0,
+    clip_norm: float | None = None,
+    ema: float = 0.0,
+) -> dict[str, float]:
+    """One step on one batch; returns its loss, rate and what the objective logs.
+
+    Raises `FusemixError` before anything is changed if the loss is not finite.
+    """
+    batch = mixup(batch, state.mixing, progress)
+    embeddings = {m: adapter(batch.latents[m]) for m, adapter in state.adapters.items()}
+    loss = state.objective(embeddings, batch.links)
+    metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
+    if not math.isfinite(metrics["loss"]):
+        raise FusemixError(
+            f"The loss became {metrics['loss']} at step {state.step + 1}.",
+            f"Lower training.lr (now {lr:.3g}) or set training.clip_norm=1. Checkpoints saved "
+            "before this step are kept.",
+        )
+    for group in state.optimiser.param_groups:
+        group["lr"] = lr
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm is not None:
+        parameters = [p for g in state.optimiser.param_groups for p in g["params"]]
+        metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters, clip_norm).item()
+    state.optimiser.step()
+    state.step += 1
+    state.loss_sum += metrics["loss"]
+    state.loss_count += 1
+    if state.averaged is not None:
+        update_average(state.averaged, state.adapters, ema, state.step)
+    return metrics
+
+
+@torch.no_grad()
+def update_average(
+    averaged: Mapping[str, nn.Module], current: Mapping[str, nn.Module], decay: float, step: int
+) -> None:
+    """averaged <- d · averaged + (1 - d) · current, where d = min(decay, (1 + step)/(10 + step)).
+
+    The smaller d of the first steps lets go of the initial weights. Buffers are copied.
+    """
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for modality, module in averaged.items():
+        for kept, new in zip(module.parameters(), current[modality].parameters(), strict=True):
+            kept.lerp_(new, share)
+        for kept, new in zip(module.buffers(), current[modality].buffers(), strict=True):
+            kept.copy_(new)

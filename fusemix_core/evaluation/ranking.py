@@ -1,0 +1,225 @@
+"""Ranks of the true partners of each query in a gallery, in tiles of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusemix_core.errors import ContractError
+
+Score = Callable[[Tensor, Tensor, str, str], Tensor]
+"""`Scorer.score`: unit-norm queries `[n, d]`, gallery `[m, d]`, their modalities → `[n, m]`."""
+
+MAX_SCORES = 1 << 22
+"""Scores held at once: 16 MiB in float32, few enough to stay near the processor."""
+
+_FEW = 8
+"""Up to so many positives a query, comparing with each is faster than sorting the tile."""
+
+
+def cosine(queries: Tensor, gallery: Tensor, query: str, target: str) -> Tensor:
+    """The cosine of unit-norm rows, as a `Score`."""
+    return queries @ gallery.T
+
+
+@dataclass(frozen=True)
+class Positives:
+    """Who belongs to whom in one direction of a split.
+
+    queries: int64 `[n]`, sorted ids of the items that have a partner. gallery: int64 `[m]`, sorted
+    ids of all items of the target modality in the links. pairs: int64 `[E, 2]`, unique positions
+    in `queries` and in `gallery`, in lexicographic order; every query occurs.
+    """
+
+    queries: Tensor
+    gallery: Tensor
+    pairs: Tensor
+
+    @classmethod
+    def of(cls, links: Tensor, query: int, target: int) -> Positives:
+        """From links int64 `[m, K]` (-1 where missing), between two of its columns."""
+        columns = links[:, [query, target]]
+        gallery = columns[columns[:, 1] >= 0, 1].unique()
+        linked = columns[(columns >= 0).all(dim=1)].unique(dim=0)
+        queries, first = linked[:, 0].unique(return_inverse=True)
+        second = torch.searchsorted(gallery, linked[:, 1].contiguous())
+        return cls(queries, gallery, torch.stack([first, second], dim=1))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What the metrics are made of, one entry a query.
+
+    best: int64 `[n]`, the 0-based rank of the best-ranked positive; `gallery` where no positive has
+    a score. average_precision: float64 `[n]` in 0..1, over all positives. gallery: its size.
+    """
+
+    best: Tensor
+    average_precision: Tensor
+    gallery: int
+
+    def hits(self, k: int) -> Tensor:
+        """bool `[n]`: whether a positive is among the first k."""
+        return self.best < min(k, self.gallery)
+
+
+@torch.no_grad()
+def rank(
+    queries: Tensor,
+    gallery: Tensor,
+    pairs: Tensor,
+    score: Callable[[Tensor, Tensor], Tensor],
+    max_scores: int = MAX_SCORES,
+) -> Ranks:
+    """Rank the positives of queries `[n, d]` in a gallery `[m, d]`; `pairs` as in `Positives`.
+
+    `score` gives `[q, c]` for a tile of each, of at most `max_scores` scores.
+
+    The rank of a positive is the number of negatives that do not score strictly lower: a tie counts
+    against the query, so equal embeddings for all items earn nothing, and so does a NaN. Other
+    positives ahead of it count for its precision but not for the best rank, as the best has none.
+    """
+    n, m = len(queries), len(gallery)
+    rows, columns = _tile_shape(n, m, max_scores)
+    pairs = pairs.to(queries.device)
+    ends = torch.searchsorted(pairs[:, 0].contiguous(), torch.arange(n + 1, device=pairs.device))
+    best, precision = [], []
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        own = pairs[ends[start] : ends[stop]] - pairs.new_tensor([start, 0])
+        tiles = _Tiles(queries[start:stop], gallery, own, columns, score)
+        chunk_best, chunk_precision = _rank_chunk(tiles)
+        best.append(chunk_best.cpu())
+        precision.append(chunk_precision.cpu())
+    return Ranks(torch.cat(best), torch.cat(precision), m)
+
+
+@torch.no_grad()
+def rank_direction(
+    embeddings: Mapping[str, Tensor],
+    links: Tensor,
+    query: str,
+    target: str,
+    score: Score = cosine,
+    device: torch.device | str | None = None,
+    max_scores: int = MAX_SCORES,
+) -> tuple[Positives, Ranks | None]:
+    """The positives of `links` from `query` to `target`, and their ranks (None: there are none)."""
+    modalities = list(embeddings)
+    positives = Positives.of(links.cpu(), modalities.index(query), modalities.index(target))
+    if not len(positives.queries):
+        return positives, None
+    sides = [
+        at_least_float32(embeddings[m][ids.to(embeddings[m].device)]).to(device)
+        for m, ids in ((query, positives.queries), (target, positives.gallery))
+    ]
+
+    def tile(rows: Tensor, columns: Tensor) -> Tensor:
+        return score(rows, columns, query, target)
+
+    return positives, rank(*sides, positives.pairs, tile, max_scores)
+
+
+def at_least_float32(rows: Tensor) -> Tensor:
+    """`rows` in float32, or as they are when in float64: half precision would make ties."""
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
+def _tile_shape(n: int, m: int, max_scores: int) -> tuple[int, int]:
+    """Rows and columns of a tile: whole rows (one pass) unless fewer than 64 would fit."""
+    if m * min(n, 64) <= max_scores:
+        return max(1, min(n, max_scores // m)), m
+    rows = max(1, min(n, int(max_scores**0.5)))
+    return rows, max(1, max_scores // rows)
+
+
+class _Tiles:
+    """The scores of a chunk of queries against the gallery, a tile of columns at a time."""
+
+    def __init__(
+        self,
+        queries: Tensor,
+        gallery: Tensor,
+        pairs: Tensor,
+        columns: int,
+        score: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self.queries, self.gallery, self.pairs, self.columns = queries, gallery, pairs, columns
+        self._score = score
+        self._only = self._tile(0) if columns >= len(gallery) else None
+
+    def _tile(self, start: int) -> Tensor:
+        rows = self.gallery[start : start + self.columns]
+        scores = self._score(self.queries, rows)
+        if scores.shape != (len(self.queries), len(rows)):
+            raise ContractError(
+                "The scorer",
+                f"scores of shape {(len(self.queries), len(rows))}",
+                f"{tuple(scores.shape)}",
+            )
+        return scores
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(scores `[q, c]`, mask over `pairs` of those inside, their columns) of each tile.
+
+        A second pass scores the same tiles again, so that a positive equals itself to the last bit.
+        """
+        for start in range(0, len(self.gallery), self.columns):
+            scores = self._tile(start) if self._only is None else self._only
+            column = self.pairs[:, 1] - start
+            inside = (column >= 0) & (column < scores.shape[1])
+            yield scores, inside, column[inside]
+
+
+def _rank_chunk(tiles: _Tiles) -> tuple[Tensor, Tensor]:
+    """Best ranks and average precisions of one chunk of queries."""
+    row, q, m = tiles.pairs[:, 0], len(tiles.queries), len(tiles.gallery)
+    own = torch.bincount(row, minlength=q)
+    slot = torch.arange(len(row), device=row.device) - (own.cumsum(0) - own)[row]
+
+    flat = None
+    for scores, inside, column in tiles:
+        if flat is None:
+            flat = scores.new_empty(len(row))
+        flat[inside] = scores[row[inside], column]
+
+    found = torch.zeros(q, dtype=torch.long, device=row.device)
+    found.index_add_(0, row, (~flat.isnan()).long())
+    wanted = flat.new_full((q, int(own.max())), -torch.inf)  # [q, P], unscored positives last
+    wanted[row, slot] = flat.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    wanted = wanted.sort(dim=1, descending=True).values
+
+    ahead = torch.zeros(wanted.shape, dtype=torch.long, device=row.device)
+    for scores, inside, column in tiles:
+        negatives = scores.clone()
+        negatives[row[inside], column] = -torch.inf
+        ahead += _count_not_below(negatives, wanted)
+    # Masked positives, too, are not below a positive that itself scores -inf.
+    ahead = ahead.minimum((m - own)[:, None])
+
+    best = torch.where(found > 0, ahead[:, 0], m)
+    place = torch.arange(1, wanted.shape[1] + 1, device=row.device)
+    precision = place.double() / (ahead + place)
+    precision = precision.masked_fill(place > found[:, None], 0).sum(dim=1) / own
+    return best, precision
+
+
+def _count_not_below(scores: Tensor, wanted: Tensor) -> Tensor:
+    """For each of `wanted [q, P]`, how many of its row of `scores [q, c]` are not below it."""
+    if wanted.shape[1] <= _FEW:
+        below = [_count(scores < wanted[:, j, None]) for j in range(wanted.shape[1])]
+        return scores.shape[1] - torch.stack(below, dim=1)
+    above_all = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    below = torch.searchsorted(above_all.sort(dim=1).values, wanted.contiguous())
+    return scores.shape[1] - below
+
+
+def _count(mask: Tensor) -> Tensor:
+    """How many are true in each row, int64 `[q]`."""
+    if mask.device.type == "cpu":  # five times as fast as torch's sum
+        return torch.from_numpy(np.count_nonzero(mask.numpy(), axis=1))
+    return mask.sum(dim=1)

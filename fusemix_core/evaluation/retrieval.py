@@ -1,0 +1,203 @@
+"""Cross-modal retrieval metrics: recall, median rank, mean average precision, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusemix_core.errors import DataError
+from fusemix_core.evaluation.bootstrap import (
+    CONFIDENCE,
+    RESAMPLES,
+    cluster_sums,
+    components,
+    interval,
+    resample,
+    share,
+)
+from fusemix_core.evaluation.ranking import (
+    MAX_SCORES,
+    Positives,
+    Ranks,
+    Score,
+    cosine,
+    rank_direction,
+)
+from fusemix_core.interfaces import Evaluator
+
+KS = (1, 5, 10)
+
+
+def retrieval(
+    embeddings: Mapping[str, Tensor],
+    links: Tensor,
+    score: Score = cosine,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    max_scores: int = MAX_SCORES,
+) -> dict[str, Any]:
+    """Retrieval between every ordered pair of modalities of a split.
+
+    embeddings: modality → unit-norm `[items, d]`; links: the split's rows of the link table, int64
+    `[m, K]`, columns in the order of `embeddings`, -1 where missing. Queries are the unique items
+    of one modality that have a partner in the other; the gallery is all unique items of the other
+    in these links; every linked item is a positive. A query's rank is that of its best positive;
+    ties and NaN count against it (see `ranking.rank`). `score` sees tiles of at most `max_scores`.
+
+    Returns, recalls, map and mrr in percent, ranks counted from 1:
+
+        mean_r1, mean_r1_interval          mean of R@1 over all directions
+        mean_recall                        mean of R@1, R@5 and R@10 over all directions
+        directions: {"image->text": {queries, gallery, positives, clusters,
+                     r1, r5, r10, r1_interval, …, median_rank, map, mrr}}
+        pairs: {"image-text": {mean_r1, mean_r1_interval, mean_recall, clusters}}
+        confidence, resamples, seed
+
+    Intervals are percentile bootstraps. Captions of one image rise and fall together, so what is
+    drawn is not queries but connected components of the links between the two modalities (of all
+    links for the mean over all directions): with one partner each that is the usual bootstrap over
+    queries. The two directions of a pair share the draws. An interval is None where everything
+    hangs together in one component, or `resamples` is 0.
+    """
+    if links.shape[1] != len(embeddings):
+        raise ValueError(f"{links.shape[1]} columns of links for {len(embeddings)} modalities")
+    directions = []
+    for query, target in permutations(embeddings, 2):
+        positives, ranks = rank_direction(
+            embeddings, links, query, target, score, device, max_scores
+        )
+        if ranks is not None:
+            directions.append(_Direction(query, target, positives, ranks))
+    if not directions:
+        raise DataError(
+            "No row of this split links two modalities, so there is nothing to retrieve.",
+            "Evaluate another split, or give it a larger fraction of the data.",
+        )
+    links_of = links.cpu().numpy()
+    sizes = {m: len(rows) for m, rows in embeddings.items()}
+    return _assemble(directions, links_of, sizes, resamples, seed)
+
+
+@dataclass(frozen=True)
+class _Direction:
+    query: str
+    target: str
+    positives: Positives
+    ranks: Ranks
+
+    @property
+    def name(self) -> str:
+        return f"{self.query}->{self.target}"
+
+    def hits(self) -> np.ndarray:
+        """float `[n, 1 + len(ks)]`: a one for each query, and whether it hits at each k."""
+        hits = [torch.ones(len(self.ranks.best))] + [self.ranks.hits(k) for k in KS]
+        return torch.stack([h.double() for h in hits], dim=1).numpy()
+
+    def metrics(self) -> dict[str, Any]:
+        rank = self.ranks.best.double() + 1
+        found = self.ranks.best < self.ranks.gallery
+        recalls = share(self.hits().sum(axis=0)[1:], len(rank))
+        return {
+            "queries": len(rank),
+            "gallery": self.ranks.gallery,
+            "positives": len(self.positives.pairs),
+            **{f"r{k}": float(r) for k, r in zip(KS, recalls, strict=True)},
+            "median_rank": float(np.median(rank.numpy())),
+            "map": 100 * float(self.ranks.average_precision.mean()),
+            "mrr": 100 * float((found / rank).mean()),
+        }
+
+
+def _assemble(
+    directions: list[_Direction],
+    links: np.ndarray,
+    sizes: Mapping[str, int],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The result of `retrieval` from its directions."""
+    modalities = list(sizes)
+    metrics = {d.name: d.metrics() for d in directions}
+    pairs = {}
+    for d in directions:
+        both = [e for e in directions if {e.query, e.target} == {d.query, d.target}]
+        if both[0] is not d:
+            continue
+        columns = [modalities.index(d.query), modalities.index(d.target)]
+        linked = links[:, columns]
+        linked = linked[(linked >= 0).all(axis=1)]
+        sums = _sums(both, linked, {m: sizes[m] for m in (d.query, d.target)})
+        recalls = _resampled(both, sums, resamples, seed)
+        for e in both:
+            metrics[e.name] |= {"clusters": len(sums)} | {
+                f"r{k}_interval": _interval(recalls, e.name, i) for i, k in enumerate(KS)
+            }
+        pairs[f"{d.query}-{d.target}"] = _means(both, metrics, recalls) | {"clusters": len(sums)}
+    everything = _resampled(directions, _sums(directions, links, sizes), resamples, seed)
+    return {
+        **_means(directions, metrics, everything),
+        "directions": metrics,
+        "pairs": pairs,
+        "confidence": CONFIDENCE,
+        "resamples": resamples,
+        "seed": seed,
+    }
+
+
+def _sums(directions: list[_Direction], links: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+    """Queries and hits by connected component of `links`, `[C, directions · (1 + ks)]`."""
+    labels = dict(zip(sizes, components(links, list(sizes.values())), strict=True))
+    queries = [labels[d.query][d.positives.queries.numpy()] for d in directions]
+    return cluster_sums(queries, [d.hits() for d in directions])
+
+
+def _resampled(
+    directions: list[_Direction], sums: np.ndarray, resamples: int, seed: int
+) -> dict[str, np.ndarray] | None:
+    """Direction → recalls `[resamples, len(ks)]`."""
+    drawn = resample(sums, resamples, seed)
+    if drawn is None:
+        return None
+    parts = np.split(drawn, len(directions), axis=1)
+    return {d.name: share(p[:, 1:], p[:, :1]) for d, p in zip(directions, parts, strict=True)}
+
+
+def _interval(recalls: dict[str, np.ndarray] | None, name: str, k: int) -> list[float] | None:
+    return None if recalls is None else interval(recalls[name][:, k])
+
+
+def _means(
+    directions: list[_Direction],
+    metrics: Mapping[str, Mapping[str, Any]],
+    recalls: dict[str, np.ndarray] | None,
+) -> dict[str, Any]:
+    drawn = None if recalls is None else np.mean([recalls[d.name][:, 0] for d in directions], 0)
+    return {
+        "mean_r1": float(np.mean([metrics[d.name]["r1"] for d in directions])),
+        "mean_r1_interval": None if drawn is None else interval(drawn),
+        "mean_recall": float(np.mean([metrics[d.name][f"r{k}"] for d in directions for k in KS])),
+    }
+
+
+class RetrievalEvaluator(Evaluator):
+    """`retrieval` as an evaluator; `resamples=0` leaves out the intervals, as in training."""
+
+    primary_metric = "mean_r1"
+    greater_is_better = True
+
+    def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
+        self.resamples, self.seed = resamples, seed
+
+    def __call__(
+        self, embeddings: Mapping[str, Tensor], links: Tensor, score: Score
+    ) -> dict[str, Any]:
+        return retrieval(embeddings, links, score, resamples=self.resamples, seed=self.seed)

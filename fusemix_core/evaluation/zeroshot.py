@@ -1,0 +1,181 @@
+"""Zero-shot classification: the nearest class, each class a mean over prompt templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fusemix_core.errors import DataError
+from fusemix_core.evaluation.bootstrap import CONFIDENCE, RESAMPLES, draw_kinds, interval, share
+from fusemix_core.evaluation.ranking import Score, at_least_float32, cosine
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "image": (
+        "a photo of a {}.",
+        "a picture of the {}.",
+        "an image showing a {}.",
+        "a close-up of a {}.",
+        "a drawing of a {}.",
+        "a diagram of a {}.",
+        "{}",
+    ),
+    "audio": (
+        "the sound of {}.",
+        "a recording of {}.",
+        "{} can be heard.",
+        "{} in the background.",
+        "{}",
+    ),
+    "video": ("a video of {}.", "a clip showing {}.", "footage of a person {}.", "{}"),
+    "text": ("a text about {}.", "this is about {}.", "the topic is {}.", "{}"),
+    "molecule": ("a molecule that is a {}.", "the molecule is a {}.", "a {} compound.", "{}"),
+}
+"""Prompt templates by the modality that is classified."""
+
+
+def default_templates(modality: str) -> tuple[str, ...]:
+    """The templates for items of `modality`; the bare class name where we know none."""
+    return TEMPLATES.get(modality, ("{}",))
+
+
+def prompts(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Every class in every template, class by class."""
+    return [template.replace("{}", name) for name in classes for template in templates]
+
+
+def class_embeddings(
+    encode: Callable[[list[str]], Tensor], classes: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """Unit-norm `[C, d]`: of each class the mean of its prompts' unit-norm embeddings.
+
+    `encode` gives `[n, d]` for a list of n prompts, such as `FusedModel.encode` for text. The
+    averaging of templates is that of Radford et al., 2021 (arXiv 2103.00020), section 3.1.4.
+    """
+    rows = normalize(at_least_float32(encode(prompts(classes, templates))), dim=-1)
+    return normalize(rows.reshape(len(classes), len(templates), -1).mean(dim=1), dim=-1)
+
+
+@torch.no_grad()
+def zero_shot(
+    embeddings: Tensor,
+    labels: Tensor | Sequence[int],
+    class_embeddings: Tensor,
+    classes: Sequence[str],
+    score: Score = cosine,
+    *,
+    query: str = "image",
+    target: str = "text",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    chunk: int = 4096,
+) -> dict[str, Any]:
+    """Classify unit-norm `[n, d]` items of modality `query` by `class_embeddings` `[C, d]`.
+
+    labels: the index of each item's class. As in retrieval a tie counts against the item, and a
+    NaN is never right. Returns, shares in percent (None for a class without items):
+
+        items, classes: [name, …]
+        top1, top5, mean_per_class, each with _interval    (bootstrap over items)
+        per_class: {name: {items, top1, top5}}
+        confusion: C rows (true) of C counts (predicted)
+        confidence, resamples, seed
+    """
+    labels = torch.as_tensor(labels, dtype=torch.long).cpu()
+    _check(labels, len(embeddings), class_embeddings, classes)
+    count = len(classes)
+    gallery = at_least_float32(class_embeddings)
+    ranks, predicted = [], []
+    for rows, own in zip(embeddings.split(chunk), labels.split(chunk), strict=True):
+        scores = score(at_least_float32(rows), gallery, query, target).cpu()
+        rank, best = _rank_classes(scores, own)
+        ranks.append(rank)
+        predicted.append(best)
+    rank, best = torch.cat(ranks), torch.cat(predicted)
+    confusion = torch.bincount(labels * count + best, minlength=count * count)
+    hits = np.stack([np.ones(len(rank)), (rank < 1).numpy(), (rank < 5).numpy()], axis=1)
+    totals = np.zeros((count, 3))
+    np.add.at(totals, labels.numpy(), hits)
+    return {
+        "items": len(labels),
+        "classes": list(classes),
+        **_shares(labels.numpy(), hits, totals, resamples, seed),
+        "per_class": {
+            name: {
+                "items": int(n),
+                "top1": 100 * top1 / n if n else None,
+                "top5": 100 * top5 / n if n else None,
+            }
+            for name, (n, top1, top5) in zip(classes, totals.tolist(), strict=True)
+        },
+        "confusion": confusion.reshape(count, count).tolist(),
+        "confidence": CONFIDENCE,
+        "resamples": resamples,
+        "seed": seed,
+    }
+
+
+def _check(labels: Tensor, items: int, embeddings: Tensor, classes: Sequence[str]) -> None:
+    if len(embeddings) != len(classes) or len(labels) != items:
+        raise ValueError(
+            f"{len(labels)} labels for {items} items, "
+            f"{len(embeddings)} class embeddings for {len(classes)} classes"
+        )
+    if len(classes) < 2:
+        raise DataError("Classification needs at least two classes.", "Add classes to --classes.")
+    if not items:
+        raise DataError(
+            "No item carries one of the classes, so there is nothing to classify.",
+            "The label of an item must be written as in the file of classes.",
+        )
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError("labels must be indices into classes")
+
+
+def _rank_classes(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """0-based rank of the true class (C where it has no score) and the predicted class, `[n]`.
+
+    The prediction is the true class only where it is strictly best.
+    """
+    true = scores.gather(1, labels[:, None])
+    others = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    others = others.scatter(1, labels[:, None], -torch.inf)
+    ahead = (~(others < true)).sum(dim=1).clamp(max=scores.shape[1] - 1)
+    rank = torch.where(true[:, 0].isnan(), scores.shape[1], ahead)
+    # The class masked above must not win a tie of -inf with the others.
+    rival = others.scatter(1, labels[:, None], torch.nan).nan_to_num(
+        nan=-torch.inf, posinf=torch.inf, neginf=torch.finfo(others.dtype).min
+    )
+    return rank, torch.where(rank == 0, labels, rival.argmax(dim=1))
+
+
+def _shares(
+    labels: np.ndarray, hits: np.ndarray, totals: np.ndarray, resamples: int, seed: int
+) -> dict[str, Any]:
+    """top1, top5 and mean_per_class with their intervals."""
+    classes, own = np.unique(labels, return_inverse=True)
+    everything = totals.sum(axis=0)
+    per_class = share(totals[classes, 1], totals[classes, 0])
+    out: dict[str, Any] = {
+        "top1": float(share(everything[1], everything[0])),
+        "top5": float(share(everything[2], everything[0])),
+        "mean_per_class": float(per_class.mean()),
+    }
+    intervals: list[list[float] | None] = [None, None, None]
+    # Items alike in class and hits are one kind; what is drawn is how often each kind comes up.
+    kinds, counts = np.unique(np.column_stack([own, hits[:, 1:]]), axis=0, return_counts=True)
+    drawn = draw_kinds(counts, resamples, seed)
+    if drawn is not None:
+        by_class = np.zeros((resamples, len(classes), 3))
+        for (index, top1, top5), times in zip(kinds, drawn.T, strict=True):
+            by_class[:, int(index)] += times[:, None] * np.array([1.0, top1, top5])
+        n, hit1, hit5 = by_class.sum(axis=1).T
+        per_class = np.nanmean(share(by_class[..., 1], by_class[..., 0]), axis=1)
+        intervals = [interval(v) for v in (share(hit1, n), share(hit5, n), per_class)]
+    for name, value in zip(("top1", "top5", "mean_per_class"), intervals, strict=True):
+        out[f"{name}_interval"] = value
+    return out

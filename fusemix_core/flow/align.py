@@ -1,0 +1,192 @@
+"""The main job: extract, fit, choose, measure, save. One function from a plan to a fused model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusemix_core.config import Part, RunConfig, to_dict
+from fusemix_core.devices import resolve_device
+from fusemix_core.errors import DataError
+from fusemix_core.evaluation.examples import Retrieved
+from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.flow.environment import environment
+from fusemix_core.flow.measure import (
+    BANK_MOST,
+    SplitEmbeddings,
+    choose_scorer,
+    draw_examples,
+    embed_split,
+    measure,
+)
+from fusemix_core.flow.plan import Plan, build_config, make_plan
+from fusemix_core.flow.rates import Rates, fit_rate_key
+from fusemix_core.flow.reporter import Reporter
+from fusemix_core.flow.run_folder import MetricsLog, RunFolder
+from fusemix_core.fused import EncoderInfo, FusedModel
+from fusemix_core.interfaces import Adapter, Encoder, FitContext, Scorer
+from fusemix_core.registry import registry
+
+
+@dataclass
+class RunResult:
+    """What a run leaves. `results` is the content of results.json; `examples` hold item numbers
+    of `dataset`."""
+
+    folder: RunFolder
+    model: FusedModel
+    results: dict[str, Any]
+    encoded: Encoded
+    examples: list[Retrieved]
+
+
+def align(
+    encoders: Mapping[str, str | Encoder | type[Encoder]],
+    data: str | Path | Mapping[str, Any],
+    *,
+    recipe: str | Mapping[str, Any] = "fusemix",
+    set: list[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Align frozen encoders on paired data; what `fusemix align` does, from Python.
+
+    encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
+    data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
+    set: `key=value` settings of the recipe. settings: `seed`, `device`, `dtype`, `store_dtype`,
+    `encode_batch`. Raises a `FusemixError` for anything that the caller can mend.
+
+    Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
+    """
+    objects = {m: e for m, e in encoders.items() if isinstance(e, Encoder)}
+    for encoder in encoders.values():
+        if not isinstance(encoder, str):
+            registry.add(encoder if isinstance(encoder, type) else encoder.spec)
+    names = {m: e if isinstance(e, str) else e.spec.name for m, e in encoders.items()}
+    table = dict(data) if isinstance(data, Mapping) else {"source": [str(data)]}
+    if isinstance(table.get("source"), str | Path):
+        table["source"] = [str(table["source"])]
+    config, specs = build_config(
+        {"encoders": names, "data": table, "recipe": recipe, **settings}, list(set)
+    )
+    plan = make_plan(config, specs)
+    return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
+
+
+def default_out() -> Path:
+    """A folder under `runs/` named for the time."""
+    return Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
+
+
+def run_plan(
+    plan: Plan,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    objects: Mapping[str, Encoder] | None = None,
+) -> RunResult:
+    """Carry out a plan in the folder `out`."""
+    config, reporter = plan.config, reporter or Reporter()
+    device = resolve_device(config.device)
+    folder = RunFolder(out)
+    folder.start(config, resume)
+    facts = environment()
+    folder.write_json(folder.environment, facts)
+
+    reporter.stage("Encoding")
+    how = Encoding(
+        device, config.dtype, config.store_dtype, config.encode_batch, config.data.max_bad
+    )
+    encoded = encode_dataset(plan.dataset, plan.specs, how, reporter, objects)
+    encoded.dataset.write_rejected(folder.rejected)
+    check_splits(encoded)
+
+    reporter.stage(f"Fitting ({config.recipe.name})")
+    began = time.monotonic()
+    adapters = fit(config, encoded, folder, device, resume, reporter)
+    seconds = time.monotonic() - began
+    key = fit_rate_key(config.recipe.name, device.type)
+    Rates().record(key, len(encoded.dataset.splits["train"]), seconds)
+
+    reporter.stage("Measuring")
+    train = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
+    validation = embed_split(adapters, encoded.paired("validation"), device)
+    part, scorer = choose_scorer(config.recipe, train, validation)
+    results = {
+        "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
+        "rejected": len(encoded.dataset.rejected),
+        "scorer": to_dict(part),
+        "fit_seconds": round(seconds, 2),
+        "validation": measure(validation, part.name, scorer, config.seed),
+    }
+    shown = validation
+    if len(encoded.dataset.splits["test"]):
+        shown = embed_split(adapters, encoded.paired("test"), device)
+        results["test"] = measure(shown, part.name, scorer, config.seed)
+
+    reporter.stage("Saving")
+    model = fused_model(config, plan, encoded, adapters, part, scorer, results)
+    model.save_pretrained(folder.model)
+    found = draw_examples(shown, scorer, config.seed)
+    folder.write_json(folder.results, results)
+    from fusemix_core.flow.summary import report_run
+
+    report_run(folder, plan, encoded, shown, found, results, facts)
+    return RunResult(folder, model, results, encoded, with_item_numbers(found, shown))
+
+
+def check_splits(encoded: Encoded) -> None:
+    """Raise `DataError` where there is nothing to fit or to choose on."""
+    splits = encoded.dataset.splits
+    for name, least in (("train", 2), ("validation", 1)):
+        if len(splits[name]) < least:
+            raise DataError(
+                f"The {name} split has {len(splits[name])} pairs; at least {least} are needed.",
+                "Give more pairs, or another split (--split-column, --validation-fraction).",
+            )
+
+
+def fit(
+    config: RunConfig,
+    encoded: Encoded,
+    folder: RunFolder,
+    device: torch.device,
+    resume: bool,
+    reporter: Reporter,
+) -> dict[str, Adapter]:
+    """The adapters that the recipe's aligner fits."""
+    aligner = registry.build("aligner", config.recipe.aligner)
+    context = FitContext(
+        device=device,
+        seed=config.seed,
+        checkpoints=folder.checkpoints,
+        resume=resume,
+        callbacks=[MetricsLog(folder.metrics), reporter],
+    )
+    return aligner.fit(
+        encoded.paired("train"), encoded.paired("validation"), config.recipe, context
+    )
+
+
+def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Retrieved]:
+    """The same retrievals with the numbers that items have in the dataset."""
+    return [
+        dataclasses.replace(
+            r,
+            item=int(split.items[r.query][r.item]),
+            hits=tuple(
+                dataclasses.replace(h, item=int(split.items[r.target][h.item])) for h in r.hits
+            ),
+            partners=tuple(int(split.items[r.target][p]) for p in r.partners),
+        )
+        for r in found
+    ]

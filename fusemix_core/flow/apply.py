@@ -1,0 +1,229 @@
+"""Using a fused model on a dataset: evaluate it, classify with it, search in it.
+
+Items go through the latent store, so what any run has encoded is not encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusemix_core.config import DataConfig
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.items import Items
+from fusemix_core.data.reading import read_pairs
+from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates, prompts, zero_shot
+from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.flow.measure import SplitEmbeddings, embed_split, measure
+from fusemix_core.flow.reporter import Reporter
+from fusemix_core.fused import FusedModel
+
+
+def load_model(
+    path: str | Path, device: str = "auto", encoders: dict[str, str] | None = None
+) -> FusedModel:
+    """The fused model in a model folder or a run folder, or of a hub id."""
+    inside = Path(path) / "model"
+    return FusedModel.from_pretrained(
+        inside if (inside / "config.json").exists() else path, device=device, encoders=encoders
+    )
+
+
+def encode_for(
+    model: FusedModel, dataset: PairedDataset, reporter: Reporter, max_bad: float = 0.01
+) -> Encoded:
+    """The latents of a dataset by the model's own encoders, refused where these have changed."""
+    lazy = {m: model.encoder(m) for m in dataset.modalities}
+    info = model.encoders[dataset.modalities[0]]
+    encoded = encode_dataset(
+        dataset,
+        {m: e.spec for m, e in lazy.items()},
+        Encoding(model.device, info.dtype, max_bad=max_bad),
+        reporter,
+        {m: e.given for m, e in lazy.items() if e.given is not None},
+    )
+    for modality, extraction in encoded.extractions.items():
+        lazy[modality].check(extraction.fingerprint)
+    return encoded
+
+
+def embed_for(model: FusedModel, encoded: Encoded, split: str | None) -> SplitEmbeddings:
+    """The embeddings of the items that one split links, or all rows do."""
+    adapters = {m: model.adapters[m] for m in encoded.dataset.modalities}
+    return embed_split(adapters, encoded.paired(split), model.device)
+
+
+def evaluate(
+    model: FusedModel,
+    config: DataConfig,
+    split: str = "test",
+    *,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Retrieval metrics and geometry on a split of a dataset (`all`: every row)."""
+    takes = {m: info.takes for m, info in model.encoders.items()}
+    dataset = read_pairs(config, takes, seed)
+    dataset.check_bad(config.max_bad)
+    if split != "all" and not len(dataset.splits.get(split, ())):
+        raise DataError(
+            f"The data has no {split} split.", "Use --split all, or name the split's column or file."
+        )
+    encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
+    found = embed_for(model, encoded, None if split == "all" else split)
+    return measure(found, model.scorer_name, model.scorer, seed)
+
+
+def classify(
+    model: FusedModel,
+    config: DataConfig,
+    classes: Sequence[str],
+    templates: Sequence[str] | None = None,
+    *,
+    label_column: str = "label",
+    split: str = "all",
+    modality: str | None = None,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Zero-shot classification of the items of one modality, by prompts of the class names.
+
+    The data's `label_column` tells each item's class. modality: what to classify, by default the
+    model's first that is not read as text.
+    """
+    text = next((m for m, i in model.encoders.items() if i.takes == "text"), None)
+    if text is None:
+        raise ConfigError("Zero-shot classification needs a model with a text modality.")
+    modality = modality or next((m for m in model.modalities if m != text), None)
+    if modality not in model.modalities or modality == text:
+        raise ConfigError(f"'{modality}' is no modality of this model that can be classified.")
+    columns = {modality: config.columns[modality]} if modality in config.columns else {}
+    takes = {modality: model.encoders[modality].takes, text: "text"}
+    dataset = read_pairs(replace(config, columns={**columns, text: label_column}), takes, seed)
+    dataset.check_bad(config.max_bad)
+    rows = slice(None) if split == "all" else dataset.splits[split]
+    links = dataset.links[rows]
+    if not len(links):
+        raise DataError(f"The data has no {split} split.", "Use --split all.")
+    labels = item_labels(dataset.items[text], links, classes)
+    alone = replace(
+        dataset, items={modality: dataset.items[modality]}, links=links[:, :1],
+        splits={"all": np.arange(len(links))}, origin=dataset.origin.select(
+            np.arange(len(dataset.links))[rows]), least=1,
+    )
+    encoded = encode_for(model, alone, reporter or Reporter(), config.max_bad)
+    found = embed_for(model, encoded, None)
+    templates = list(templates or default_templates(modality))
+    of_classes = class_embeddings(
+        model.encode(text, prompts(classes, templates)), len(classes), len(templates)
+    )
+    own = torch.tensor([labels[int(i)] for i in found.items[modality]])
+    return zero_shot(
+        found.embeddings[modality], own, of_classes, classes, model.scorer.score,
+        query=modality, target=text, seed=seed,
+    )
+
+
+def item_labels(texts: Items, links: np.ndarray, classes: Sequence[str]) -> dict[int, int]:
+    """item → index of its class, from links `[m, 2]` of (item, label text)."""
+    index = {name: i for i, name in enumerate(classes)}
+    labels: dict[int, int] = {}
+    for item, label in links.tolist():
+        name = texts.describe(label)
+        if name not in index:
+            path, row = texts.origin[label]
+            raise DataError(
+                f"the label '{name}' is none of the {len(classes)} classes.",
+                "Add it to --classes, or mend the row.", path=path, row=row,
+            )
+        if labels.setdefault(item, index[name]) != index[name]:
+            raise DataError(
+                f"one item has two labels, '{classes[labels[item]]}' and '{name}'.",
+                "Zero-shot classification needs one class an item.",
+            )
+    return labels
+
+
+@dataclass
+class SearchResult:
+    """The best items of a gallery for one query."""
+
+    query: str
+    target: str
+    hits: list[dict[str, Any]]
+
+
+class Gallery:
+    """The items of one modality, embedded, to search in.
+
+    items: the dataset's unique items; embeddings: unit-norm `[n, d]` of those numbered `ids`.
+    """
+
+    def __init__(
+        self, model: FusedModel, target: str, config: DataConfig, reporter: Reporter | None = None
+    ) -> None:
+        takes = {target: model.encoders[target].takes}
+        columns = {m: c for m, c in config.columns.items() if m == target}
+        config = replace(config, columns=columns, validation_fraction=0.0, test_fraction=0.0)
+        dataset = read_pairs(config, takes, least=1)
+        dataset.check_bad(config.max_bad)
+        encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
+        found = embed_for(model, encoded, None)
+        self.model, self.target = model, target
+        self.items: Items = encoded.dataset.items[target]
+        self.ids: Tensor = found.items[target]
+        self.embeddings: Tensor = found.embeddings[target]
+
+    def search(self, query: str | Path, modality: str, count: int = 10) -> SearchResult:
+        """The `count` items of the gallery that score highest for a query of `modality`."""
+        embedded = self.model.encode(modality, [query])
+        scores = self.model.similarity(embedded, self.embeddings, modality, self.target)[0]
+        best = scores.topk(min(count, len(scores)))
+        hits = [
+            {"rank": rank, "score": float(score), "item": self.items.describe(int(self.ids[i]))}
+            for rank, (score, i) in enumerate(
+                zip(best.values.tolist(), best.indices.tolist(), strict=True), 1
+            )
+        ]
+        return SearchResult(str(query), self.target, hits)
+
+
+def query_modality(model: FusedModel, query: str, given: str | None) -> str:
+    """The modality of a query: as given, else text unless it is the path of a file.
+
+    A path is of the model's modality that takes such files. Raises `ConfigError` where that is
+    not clear.
+    """
+    if given is not None:
+        if given not in model.modalities:
+            raise ConfigError(
+                f"The model has no modality '{given}'.", f"It has {', '.join(model.modalities)}."
+            )
+        return given
+    is_file = Path(query).is_file()
+    wanted = {media_of(query)} if is_file else {"text"}
+    fitting = [m for m, i in model.encoders.items() if i.takes in wanted]
+    if not fitting and is_file:
+        fitting = [m for m, i in model.encoders.items() if i.takes == "file"]
+    if len(fitting) != 1:
+        what = "a file" if is_file else "a text"
+        raise ConfigError(
+            f"'{query}' is {what}; this model's modalities are {', '.join(model.modalities)}.",
+            "Say which it is with --from MODALITY, or mend the path.",
+        )
+    return fitting[0]
+
+
+def media_of(path: str) -> str:
+    """What a file is by its suffix: `image`, `audio`, or `file`."""
+    from mimetypes import guess_type
+
+    kind = (guess_type(path)[0] or "").partition("/")[0]
+    return kind if kind in ("image", "audio") else "file"

@@ -1,0 +1,99 @@
+"""From a dataset to latents: each modality extracted in turn, bad items set aside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.flow.rates import Rates, encode_rate_key
+from fusemix_core.flow.reporter import Reporter
+from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
+from fusemix_core.latents.extraction import Extraction, extract
+from fusemix_core.latents.store import LatentStore
+from fusemix_core.specs import EncoderSpec
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How items are encoded: names as in `RunConfig`."""
+
+    device: torch.device
+    dtype: str = "float32"
+    store_dtype: str = "float16"
+    batch_size: int | None = None
+    max_bad: float = 0.01
+
+
+@dataclass
+class Encoded:
+    """A dataset without its bad items, the latents of the rest, and how each was extracted."""
+
+    dataset: PairedDataset
+    tables: dict[str, LatentTable]
+    extractions: dict[str, Extraction]
+
+    def paired(self, split: str | None = None) -> PairedLatents:
+        """The latents and links of one split, or of all rows."""
+        links = self.dataset.links
+        if split is not None:
+            links = links[self.dataset.splits[split]]
+        return PairedLatents(self.tables, torch.from_numpy(links))
+
+
+def encode_dataset(
+    dataset: PairedDataset,
+    specs: Mapping[str, EncoderSpec],
+    how: Encoding,
+    reporter: Reporter,
+    objects: Mapping[str, Encoder] | None = None,
+) -> Encoded:
+    """Fill the latent store for a dataset, one encoder at a time, and open it.
+
+    specs: modality → encoder. `objects` are loaded encoders by modality, in place of what the
+    specs would load. Raises `DataError` when more than `how.max_bad` of the rows are bad.
+    """
+    extractions: dict[str, Extraction] = {}
+    for modality, spec in specs.items():
+        began = time.monotonic()
+        done = extract(
+            spec,
+            dataset.items[modality],
+            LatentStore(),
+            view=spec.views[0],
+            device=how.device,
+            dtype=how.dtype,
+            store_dtype=how.store_dtype,
+            batch_size=how.batch_size,
+            progress=lambda n, total, name=spec.name: reporter.encoding(name, n, total),
+            encoder=(objects or {}).get(modality),
+        )
+        extractions[modality] = done
+        for warning in done.warnings:
+            reporter.note(warning)
+        key = encode_rate_key(done.fingerprint, how.device.type)
+        Rates().record(key, done.encoded, time.monotonic() - began)
+    kept = dataset
+    for modality, done in extractions.items():
+        kept = kept.without(modality, done.bad)
+    kept.check_bad(how.max_bad)
+    tables = {m: in_memory_if_it_fits(e.table) for m, e in extractions.items()}
+    return Encoded(kept, tables, extractions)
+
+
+def in_memory_if_it_fits(table: LatentTable) -> LatentTable:
+    """The table in memory where it takes a quarter of what is free or less, else as it is."""
+    return table.load() if table.nbytes < memory_free() // 4 else table
+
+
+def memory_free() -> int:
+    """Bytes of main memory that are available, or 4 GB where the system does not tell."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return 4 << 30

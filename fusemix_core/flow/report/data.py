@@ -1,0 +1,89 @@
+"""What a report shows, as plain data: whoever runs a fit fills this in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An item as a reader sees it: text, an image, or a note such as an audio file's name."""
+
+    text: str = ""
+    image: Image | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ShownHit:
+    """A retrieved item, its score, and whether it is a true partner of the query."""
+
+    item: Shown
+    score: float
+    partner: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query and what came first. `rank` is that of its best partner, from 1.
+
+    `partners` are the true ones (one is shown where it is not among the hits).
+    """
+
+    query: str
+    target: str
+    rank: int
+    item: Shown
+    hits: Sequence[ShownHit]
+    partners: Sequence[Shown] = ()
+
+
+@dataclass
+class ReportData:
+    """All that `write_report` needs. Only `title` is required; sections without data are left out.
+
+    title, summary: a line, and a sentence or two.
+    facts: label → value, shown beside the data: recipe, device, seconds, …
+    modalities: modality → {column: value} for the table of encoders, such as encoder, items, width.
+    splits: split → number of rows of the link table. rows_read: rows of the source.
+    rejected: rows set aside, each {"path", "row", "modality", "reason"}.
+    notes: sentences the reader should know, such as texts that were cut.
+    retrieval: scorer → result of `evaluation.retrieval`. scorer: the one that validation chose.
+    split: the split all figures are from; with an empty test split give "validation".
+    history: panel → series → [(step, value)], such as {"Loss": {"train": …}}; none for closed form.
+    best_step: the step that was kept.
+    examples: as drawn by `evaluation.examples`.
+    embeddings, links: modality → `[items, d]`, and int64 `[m, K]` of the split, for the map.
+    geometry: result of `evaluation.geometry`. zero_shot: result of `evaluation.zeroshot`.
+    load: the lines of Python that load the model. config: the run's TOML.
+    environment: result of `flow.environment`.
+    """
+
+    title: str
+    summary: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    modalities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
+    rows_read: int | None = None
+    rejected: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
+    retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scorer: str = "cosine"
+    split: str = "test"
+    history: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] = field(default_factory=dict)
+    best_step: int | None = None
+    examples: Sequence[Example] = ()
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    links: np.ndarray | None = None
+    geometry: Mapping[str, Any] | None = None
+    zero_shot: Mapping[str, Any] | None = None
+    load: str = ""
+    config: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,124 @@
+"""The folder of a run: config, environment, metrics, checkpoints, model, report."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fusemix_core.config import RunConfig, read_toml, to_dict
+from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
+from fusemix_core.interfaces import Callback
+
+
+class RunFolder:
+    """`<path>/` with config.toml, environment.json, metrics.jsonl, checkpoints/, model/, …"""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.rejected = self.path / "rejected.jsonl"
+        self.results = self.path / "results.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.report = self.path / "report.html"
+
+    def start(self, config: RunConfig, resume: bool) -> None:
+        """Make the folder, or with `resume` take up the run that is in it.
+
+        Raises `RunExistsError` for a folder in use, `ConfigError` where the run there had another
+        config, `ArtefactError` where the folder can't be written.
+        """
+        if self.config.exists():
+            self._check_same(config, resume)
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, tomli_w.dumps(_without_none(to_dict(config))))
+        except OSError as error:
+            raise ArtefactError(f"{self.path} can't be written: {error}") from error
+
+    def _check_same(self, config: RunConfig, resume: bool) -> None:
+        if not resume:
+            raise RunExistsError(
+                f"{self.path} already holds a run.",
+                "Go on with it by --resume, or choose another --out.",
+            )
+        old, new = flatten(read_toml(self.config)), flatten(_without_none(to_dict(config)))
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                raise ConfigError(
+                    f"The run in {self.path} had {key} = {old.get(key)!r}, not {new.get(key)!r}.",
+                    f"Resume it as it was (--config {self.config} --resume), or choose another --out.",
+                )
+
+    def write_json(self, path: Path, value: Any) -> None:
+        write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one table with dotted keys."""
+    out: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            out.update(flatten(value, f"{prefix}{key}."))
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class MetricsLog(Callback):
+    """Appends what a fit reports to metrics.jsonl; a resumed fit overwrites the steps it repeats."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened = False
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._write("train", step, metrics)
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._write("validation", step, metrics)
+
+    def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+        if not self._opened:
+            kept = [r for r in read_metrics(self.path) if r["step"] < step]
+            write_text(self.path, "".join(json.dumps(r) + "\n" for r in kept))
+            self._opened = True
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **metrics}) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; a last line cut short by a crash is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows

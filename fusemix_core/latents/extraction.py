@@ -1,0 +1,284 @@
+"""Extraction: encode the items that the latent store lacks, shard by shard."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusemix_core.errors import ContractError, DataError, FusemixError
+from fusemix_core.interfaces import Encoder, LatentTable
+from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.latents.pipeline import Collated, Pipeline
+from fusemix_core.latents.store import LatentStore, StoreDtype
+from fusemix_core.registry import registry
+from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from fusemix_core.data.items import Items
+
+Progress = Callable[[int, int], None]
+
+_BATCH = {"text": (64, 256), "image": (32, 128), "audio": (16, 64), "file": (16, 64)}
+"""Default batch by what the encoder takes: on the CPU, on an accelerator."""
+
+_WIDENED = {
+    "range": "hold values that float16 can't",
+    "order": "would lose the order of near neighbours as float16",
+}
+
+
+@dataclass
+class Extraction:
+    """The latents of all items, and how they were had.
+
+    table: memory-mapped; rows of bad items are zeros. bad: index of an item → why it has no latent.
+    encoded, cached: how many items were encoded now and before. warnings: sentences for the user.
+    """
+
+    table: LatentTable
+    fingerprint: str
+    bad: dict[int, str]
+    encoded: int
+    cached: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def extract(
+    spec: EncoderSpec,
+    items: Items,
+    store: LatentStore,
+    *,
+    view: str = "pooled",
+    device: torch.device | str,
+    dtype: str = "float32",
+    store_dtype: StoreDtype = "float16",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    encoder: Encoder | None = None,
+) -> Extraction:
+    """The latents of `items`: those that the store lacks are encoded, the others read.
+
+    The encoder is loaded only if something is missing (or only it can tell its fingerprint) and
+    freed at the end; a given `encoder` is used instead and stays. `progress(done, total)` counts
+    missing items. An interrupted extraction keeps its finished shards, and a later one leaves the
+    same files as if it had not been interrupted.
+
+    Raises DataError if no item can be read, ContractError if the encoder returns anything but
+    finite rows, ArtefactError if the store can't be written.
+    """
+    device = torch.device(device)
+    held = _Held(spec, device, dtype, encoder)
+    try:
+        known = fingerprint(spec, dtype)
+        if known is None:
+            known = fingerprint(spec, dtype, held.get().weights_digest)
+        warnings = store.repair(known, view, items.keys, store_dtype)
+        missing = np.flatnonzero(store.missing(known, view, items.keys, store_dtype))
+        bad: dict[int, str] = {}
+        if len(missing):
+            size = batch_size or _BATCH[spec.takes][device.type != "cpu"]
+            with Pipeline(spec, items, held.get(), workers) as pipeline:
+                job = _Job(pipeline, store, known, view, store_dtype, device, size, progress)
+                job.run(missing)
+            bad = dict(sorted(pipeline.bad.items()))
+            warnings += job.warnings()
+    finally:
+        held.free()
+    if len(bad) == len(items):
+        raise DataError(
+            f"None of the {len(items)} {spec.modality} items could be read.",
+            f"The first: {next(iter(bad.values()), 'there are no items')}",
+        )
+    table = store.open(known, view, items.keys, store_dtype, absent=bad)
+    encoded = len(missing) - len(bad)
+    return Extraction(table, known, bad, encoded, len(items) - len(missing), warnings)
+
+
+def shard_size(items: int) -> int:
+    """Items a shard: about 256 shards for the whole, each of 1,024 to 16,384 items.
+
+    A kill costs one shard; a gather of random rows visits all of them.
+    """
+    return min(max(1 << (items // 256).bit_length(), 1024), 16384)
+
+
+class _Held:
+    """The encoder, loaded when first asked for."""
+
+    def __init__(
+        self, spec: EncoderSpec, device: torch.device, dtype: str, given: Encoder | None
+    ) -> None:
+        self.spec, self.device, self.dtype = spec, device, dtype
+        self.given, self.loaded = given, None
+
+    def get(self) -> Encoder:
+        if self.given is not None:
+            return self.given
+        if self.loaded is None:
+            target = registry.target_of(self.spec)
+            self.loaded = target.load(self.spec, self.device, getattr(torch, self.dtype))
+        return self.loaded
+
+    def free(self) -> None:
+        """Let go of the encoder and of the device memory that it took."""
+        if self.loaded is not None:
+            self.loaded = None
+            gc.collect()
+            _empty_cache(self.device)
+
+
+class _Job:
+    """Encodes the missing items of one store view."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        store: LatentStore,
+        fingerprint: str,
+        view: str,
+        store_dtype: StoreDtype,
+        device: torch.device,
+        batch_size: int,
+        progress: Progress | None,
+    ) -> None:
+        self.pipeline, self.store, self.device = pipeline, store, device
+        self.spec, self.encoder, self.items = pipeline.spec, pipeline.encoder, pipeline.items
+        self.fingerprint, self.view, self.store_dtype = fingerprint, view, store_dtype
+        self.batch_size = self.limit = batch_size
+        self.progress = progress or (lambda done, total: None)
+        self.shape: tuple[int, ...] | None = None
+        self.done = self.total = self.cut = 0
+        self.shards: Counter[str] = Counter()
+
+    def run(self, missing: np.ndarray) -> None:
+        """Encode the items `missing` (sorted indices) and store them."""
+        self.total = len(missing)
+        self.progress(0, self.total)
+        size = shard_size(len(self.items))
+        current, rows = 0, []
+        for shard, batch in self.pipeline.batches(missing.tolist(), self.batch_size, size):
+            if shard != current:
+                self._store(rows)
+                current, rows = shard, []
+            self.cut += batch.cut
+            rows.extend(self._encode(batch))
+        self._store(rows)
+        self.progress(self.total, self.total)
+
+    def _encode(self, batch: Collated) -> Iterator[tuple[list[int], np.ndarray]]:
+        """(items, float32 latents) of a batch, halved for as long as the device has not room."""
+        index = batch.index
+        if not index:
+            return
+        if len(index) <= self.limit:
+            latents = self._attempt(batch)
+            if latents is not None:
+                self.done += len(index)
+                self.progress(min(self.done + len(self.pipeline.bad), self.total), self.total)
+                yield index, latents
+                return
+            self._halve(len(index))
+        size = self.limit
+        for at in range(0, len(index), size):
+            yield from self._encode(self.pipeline.collate(index[at : at + size]))
+
+    def _attempt(self, batch: Collated) -> np.ndarray | None:
+        """The checked latents, or None if the device is out of memory."""
+        try:
+            with torch.no_grad():
+                latents = self.encoder.encode(batch.batch, self.view)
+            return self._checked(batch.index, latents)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _halve(self, rows: int) -> None:
+        if rows == 1:
+            raise FusemixError(
+                f"{self.device} has not memory enough for {self.spec.name} to encode one item.",
+                "Use --dtype float16, a smaller encoder, or --device cpu.",
+            )
+        self.limit = (rows + 1) // 2
+        _empty_cache(self.device)
+
+    def _checked(self, index: list[int], latents: Any) -> np.ndarray:
+        """float32 on the CPU; raises `ContractError` for anything but finite rows of one shape."""
+        name = f"Encoder '{self.spec.name}'"
+        n, width = len(index), self.spec.dim or "d"
+        expected = f"latents of shape [{n}, {width}{'' if self.view == 'pooled' else ', …'}]"
+        if not isinstance(latents, Tensor):
+            raise ContractError(name, f"a Tensor of {expected}", f"a {type(latents).__name__}")
+        if not latents.is_floating_point():
+            raise ContractError(name, f"floating-point {expected}", str(latents.dtype))
+        shape = tuple(latents.shape[1:])
+        fits = latents.ndim > 1 and len(latents) == n
+        if self.view == "pooled":
+            fits = fits and latents.ndim == 2 and self.spec.dim in (None, shape[0])
+        if not fits:
+            raise ContractError(name, expected, f"shape {list(latents.shape)}")
+        if self.shape not in (None, shape):
+            raise ContractError(
+                name, f"rows of shape {list(self.shape)} as before", str(list(shape))
+            )
+        self.shape = shape
+        values = latents.detach().to("cpu", torch.float32).numpy()
+        finite = np.isfinite(values).reshape(n, -1).all(axis=1)
+        if not finite.all():
+            item = self.items.describe(index[int(np.flatnonzero(~finite)[0])])
+            raise ContractError(
+                name,
+                "finite latents",
+                f"NaN or infinity for {n - int(finite.sum())} of {n} items in {latents.dtype}, "
+                f"the first '{item[:200]}'",
+            )
+        return values
+
+    def _store(self, rows: list[tuple[list[int], np.ndarray]]) -> None:
+        """Write what was encoded as one shard, in the order of the items."""
+        if not rows:
+            return
+        index = np.concatenate([np.asarray(i, np.int64) for i, _ in rows])
+        order = np.argsort(index)
+        _, fault = self.store.write(
+            self.fingerprint,
+            self.view,
+            self.items.keys[index[order]],
+            np.concatenate([values for _, values in rows])[order],
+            spec=self.spec,
+            store_dtype=self.store_dtype,
+        )
+        self.shards["all"] += 1
+        self.shards[fault] += 1
+
+    def warnings(self) -> list[str]:
+        """What the user should know of the run, a sentence each."""
+        said = [
+            f"{self.shards[fault]} of {self.shards['all']} shards of {self.spec.name} {why}: "
+            "stored as float32."
+            for fault, why in _WIDENED.items()
+            if self.shards[fault]
+        ]
+        if self.cut:
+            limit = (
+                f"{self.spec.max_tokens} tokens" if self.spec.max_tokens else "the encoder takes"
+            )
+            said.append(
+                f"{self.cut} of {self.done} {self.spec.modality} items are longer than {limit} "
+                f"and were cut by {self.spec.name}."
+            )
+        if self.limit < self.batch_size:
+            said.append(f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory.")
+        return said
+
+
+def _empty_cache(device: torch.device) -> None:
+    """Give cached memory of an accelerator back."""
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()

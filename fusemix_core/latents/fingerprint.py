@@ -1,0 +1,123 @@
+"""The fingerprint of an encoder: one hex string for all that decides its latents. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fusemix_core.digests import file_sha256, path_sha256
+from fusemix_core.errors import PluginError
+from fusemix_core.specs import EncoderSpec
+
+_BRANCHES = {"", "main", "master"}
+"""Revisions of a hub that move, so that they pin nothing."""
+
+_USER_MODULE = "fusemix_user_"
+"""How `registry.import_file` begins the names of modules that it makes of the user's files."""
+
+
+def fingerprint(spec: EncoderSpec, dtype: str, digest: str | None = None) -> str | None:
+    """32 hex characters over target, weights, preprocessing, options, compute dtype and version.
+
+    Names and descriptions have no part in it, so that an alias finds the same latents. Weights are
+    known by `spec.sha256`, by the content of a local path, or by hub id and pinned revision; where
+    none of these tells, by `digest` (the encoder's `weights_digest`). None without that either:
+    then the encoder must be loaded first.
+    """
+    weights = _weights(spec) or (f"digest:{digest}" if digest else None)
+    if weights is None:
+        return None
+    facts = {
+        "target": _target(spec),
+        "weights": weights,
+        "takes": spec.takes,
+        "image_size": spec.image_size,
+        "sample_rate": spec.sample_rate,
+        "max_tokens": spec.max_tokens,
+        "prompt": spec.prompt,
+        "normalised": spec.normalised,
+        "options": plain(spec.options),
+        "dtype": dtype,
+        "version": spec.version,
+    }
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: dataclasses and mappings as dicts, tuples as lists, paths as text.
+
+    Raises `PluginError` for anything that has no such form.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted(plain(v) for v in value)
+    if isinstance(value, Path):
+        return str(value)
+    raise PluginError(
+        f"An encoder's options hold {value!r}, which is not plain data.",
+        "Options are strings, numbers, booleans, None, and lists and tables of these.",
+    )
+
+
+def _target(spec: EncoderSpec) -> str:
+    """The target; for a class in a user's file its name and the file's content, not its place."""
+    module, _, attribute = spec.target.partition(":")
+    if module.startswith(_USER_MODULE):
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file:
+            return f"{file_sha256(file)}:{attribute}"
+    return spec.target
+
+
+def _weights(spec: EncoderSpec) -> str | None:
+    if spec.sha256:
+        return f"sha256:{spec.sha256.lower()[:32]}"
+    path = Path(spec.weights).expanduser()
+    if spec.weights and (spec.local or path.is_absolute()) and path.exists():
+        return f"sha256:{remembered_sha256(path)}"
+    if spec.weights and spec.revision not in _BRANCHES:
+        return f"hub:{spec.weights}@{spec.revision}"
+    return None
+
+
+def remembered_sha256(path: Path) -> str:
+    """The first 32 hex characters of `path_sha256`, remembered until a file in it changes.
+
+    Change is seen by the names, sizes and modification times of the files, as for media.
+    """
+    from fusemix_core.data.hashes import HashMemory
+    from fusemix_core.home import home
+
+    path = path.resolve()
+    memory = HashMemory(home() / "hashes.sqlite")
+    name, stamp = f"weights {path}", _stamp(path)
+    if found := memory.recall({name: stamp}).get(name):
+        return found.hex()
+    digest = path_sha256(path)[:32]
+    memory.remember([(name, stamp, bytes.fromhex(digest))])
+    return digest
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """(size of a file, or for a folder a 63-bit hash of its listing; time of the newest change)."""
+    if path.is_file():
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    states = [(p.relative_to(path).as_posix(), p.stat()) for p in files]
+    listing = [(name, s.st_size, s.st_mtime_ns) for name, s in states]
+    digest = hashlib.blake2b(json.dumps(listing).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1, max((s.st_mtime_ns for _, s in states), default=0)

@@ -1,0 +1,223 @@
+"""From items to collated batches, decoded and collated in threads ahead of the encoder.
+
+Pillow, soundfile, soxr and tokenizers let go of the interpreter's lock, so threads keep all cores
+at work without a second copy of anything. What is held ahead is bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from fusemix_core.errors import DataError
+from fusemix_core.interfaces import Encoder
+from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from fusemix_core.data.items import Items
+
+UNREADABLE = (DataError, OSError, ValueError)
+"""What a bad item raises. Anything else is a fault of the program."""
+
+_HELD_AHEAD = 512 << 20
+_BATCH_BYTES = 256 << 20
+_SORT_BATCHES = 8
+
+
+@dataclass
+class Collated:
+    """A batch for the encoder: `batch` of the items `index`; `cut` of them were too long."""
+
+    index: list[int]
+    batch: Any
+    cut: int = 0
+
+
+@dataclass
+class Decoded:
+    """An item in memory, or why it can't be (`reason`)."""
+
+    index: int
+    value: Any = None
+    bytes: int = 0
+    reason: str = ""
+
+
+class Pipeline:
+    """Decodes and collates `items` for one encoder; use as a context manager.
+
+    Items that can't be decoded or collated are left out and noted in `bad`, index → reason.
+    """
+
+    def __init__(
+        self, spec: EncoderSpec, items: Items, encoder: Encoder, workers: int | None = None
+    ) -> None:
+        self.spec, self.items, self.encoder = spec, items, encoder
+        self.bad: dict[int, str] = {}
+        self.workers = workers or default_workers()
+        self._decoding = ThreadPoolExecutor(self.workers, "fusemix-decode")
+        # Tokenizers use all cores by themselves and can't be borrowed by two threads at once.
+        self._collators = 1 if spec.takes == "text" else self.workers
+        self._collating = ThreadPoolExecutor(self._collators, "fusemix-collate")
+        self._ready = self._ready_bytes = 0  # decoded, not yet taken
+        self._all = self._all_bytes = 0  # decoded ever
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._decoding, self._collating):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def batches(
+        self, wanted: Iterable[int], batch_size: int, shard_size: int
+    ) -> Iterator[tuple[int, Collated]]:
+        """(shard number, batch) of the wanted items.
+
+        A shard is the next `shard_size` items that can be decoded, so that what comes after a bad
+        item is cut the same whether or not the run was stopped in between. Batches never cross a
+        shard; within one, texts and clips of like length go together.
+        """
+        ahead: deque[tuple[int, Future[Collated]]] = deque()
+        for shard, group in self._cut(wanted, batch_size, shard_size):
+            ahead.append((shard, self._collating.submit(self._collate, group)))
+            if len(ahead) > self._collators:
+                shard, future = ahead.popleft()
+                yield shard, future.result()
+        for shard, future in ahead:
+            yield shard, future.result()
+
+    def collate(self, index: Sequence[int]) -> Collated:
+        """One batch of these items now, decoded again (after the encoder ran out of memory)."""
+        decoded = [self._decode(i) for i in index]
+        return self._collate([d for d in decoded if not d.reason])
+
+    # -- decoding --------------------------------------------------------------------------------
+
+    def _decoded(self, wanted: Iterable[int], ahead: int) -> Iterator[Decoded]:
+        """The items that can be decoded, in order."""
+        if self.spec.takes in ("text", "file"):  # nothing to decode: a thread would cost more
+            found = (self._decode(i) for i in wanted)
+        else:
+            found = self._decoded_ahead(iter(wanted), ahead)
+        for item in found:
+            if item.reason:
+                self.bad[item.index] = item.reason
+            else:
+                yield item
+
+    def _decoded_ahead(self, wanted: Iterator[int], ahead: int) -> Iterator[Decoded]:
+        queue: deque[Future[Decoded]] = deque()
+        while True:
+            while len(queue) < ahead and (len(queue) < self.workers or self._room(len(queue))):
+                if (i := next(wanted, None)) is None:
+                    break
+                queue.append(self._decoding.submit(self._decode_held, i))
+            if not queue:
+                return
+            item = queue.popleft().result()
+            with self._lock:
+                self._ready_bytes -= item.bytes
+                self._ready -= 1
+            yield item
+
+    def _room(self, queued: int) -> bool:
+        """Whether one more may be decoded ahead; those under way count as the mean of all."""
+        with self._lock:
+            mean = self._all_bytes / self._all if self._all else _HELD_AHEAD
+            return self._ready_bytes + (queued - self._ready) * mean < _HELD_AHEAD
+
+    def _decode_held(self, i: int) -> Decoded:
+        item = self._decode(i)
+        with self._lock:
+            self._ready, self._ready_bytes = self._ready + 1, self._ready_bytes + item.bytes
+            self._all, self._all_bytes = self._all + 1, self._all_bytes + item.bytes
+        return item
+
+    def _decode(self, i: int) -> Decoded:
+        try:
+            value = self.items.load(i, self.spec.sample_rate)
+        except UNREADABLE as error:
+            return Decoded(i, reason=_reason(error))
+        return Decoded(i, value, _size(value))
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def _cut(
+        self, wanted: Iterable[int], batch_size: int, shard_size: int
+    ) -> Iterator[tuple[int, list[Decoded]]]:
+        """(shard number, items of a batch), each at most `batch_size`, fewer if they are huge."""
+        window = {"text": shard_size, "audio": batch_size * _SORT_BATCHES}
+        window = window.get(self.spec.takes, batch_size)
+        waiting: list[Decoded] = []
+        shard = seen = held = 0
+        for item in self._decoded(wanted, ahead=max(window, 2 * batch_size)):
+            waiting.append(item)
+            held += item.bytes
+            shard, seen = seen // shard_size, seen + 1
+            if len(waiting) == window or held >= _BATCH_BYTES or seen % shard_size == 0:
+                yield from ((shard, b) for b in _like_lengths(waiting, batch_size, window))
+                waiting, held = [], 0
+        yield from ((shard, b) for b in _like_lengths(waiting, batch_size, window))
+
+    def _collate(self, group: list[Decoded]) -> Collated:
+        """A batch of the group, without the items that alone make `collate` fail."""
+        try:
+            return self._collated(group)
+        except UNREADABLE:
+            good = []
+            for item in group:
+                try:
+                    self.encoder.collate([item.value])
+                    good.append(item)
+                except UNREADABLE as fault:
+                    self.bad[item.index] = _reason(fault)
+            if len(good) == len(group):
+                raise
+            return self._collated(good)
+
+    def _collated(self, group: list[Decoded]) -> Collated:
+        if not group:
+            return Collated([], None)
+        values = [item.value for item in group]
+        truncated = getattr(self.encoder, "truncated", None)
+        cut = truncated(values) if truncated else 0
+        return Collated([item.index for item in group], self.encoder.collate(values), cut)
+
+
+def default_workers() -> int:
+    """As many threads as this process may use cores, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(16, cores or 1)
+
+
+def _like_lengths(waiting: list[Decoded], batch_size: int, window: int) -> list[list[Decoded]]:
+    """Batches of the waiting items; where several fill the window, longest first, so that little is
+    padding and want of memory shows at once."""
+    if window > batch_size:
+        waiting = sorted(waiting, key=lambda item: -_length(item.value))
+    return [waiting[at : at + batch_size] for at in range(0, len(waiting), batch_size)]
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str) else len(getattr(value, "samples", ()))
+
+
+def _size(value: Any) -> int:
+    """Bytes of a decoded item: image or waveform; texts and paths count for nothing."""
+    if hasattr(value, "getbands"):
+        return value.width * value.height * len(value.getbands())
+    samples = getattr(value, "samples", None)
+    return samples.nbytes if samples is not None else 0
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, DataError):
+        return error.message
+    return f"{type(error).__name__}: {error}"

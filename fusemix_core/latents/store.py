@@ -1,0 +1,229 @@
+"""The latent store: `<home>/latents/<fingerprint>/<view>/<shard id>.safetensors`.
+
+Keyed by content: any dataset finds the items that any other has had encoded. Shards are immutable
+and appear by rename, so presence means complete and two writers never conflict. Only `open` imports
+torch: planning and upkeep do without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from fusemix_core.errors import ArtefactError
+from fusemix_core.home import home as default_home
+from fusemix_core.latents import upkeep
+from fusemix_core.latents.fingerprint import plain
+from fusemix_core.latents.lookup import Places, find
+from fusemix_core.latents.precision import float16_fault
+from fusemix_core.latents.shards import (
+    SUFFIX,
+    BadShardError,
+    Shard,
+    read_shard,
+    set_aside,
+    write_shard,
+)
+from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from fusemix_core.latents.tables import StoredLatents
+
+StoreDtype = Literal["float16", "float32"]
+_State = tuple[int, int, int]
+"""What changes when a file is replaced: inode, size, modification time in ns."""
+
+
+class LatentStore:
+    """Latents by encoder fingerprint, view and content key.
+
+    `home` is the folder that holds `latents/`; by default `$FUSEMIX_HOME`, else ~/.cache/fusemix.
+    Keys are uint64 [n, 2]. A float16 request is served from float16 shards first, then from
+    float32 ones; a float32 request from float32 shards only.
+    """
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.folder = Path(home or default_home()) / "latents"
+        self._known: dict[Path, tuple[_State, Shard | None]] = {}
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def missing(
+        self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype
+    ) -> np.ndarray:
+        """bool [n]: which items have no latent. Headers are checked here, checksums are not."""
+        return self._find(fingerprint, view, keys, store_dtype)[0].missing
+
+    def repair(
+        self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype
+    ) -> list[str]:
+        """Verify every shard that these items need, once a process, and set bad ones aside.
+
+        Their items count as missing from then on. Also clears what killed writers left. Returns
+        a sentence for each bad shard.
+        """
+        for path in upkeep.strays(self._view(fingerprint, view)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return self._sound(fingerprint, view, keys, store_dtype)[1]
+
+    def open(
+        self,
+        fingerprint: str,
+        view: str,
+        keys: np.ndarray,
+        store_dtype: StoreDtype,
+        absent: Iterable[int] = (),
+    ) -> StoredLatents:
+        """The latents of `keys`, memory-mapped. Rows of the items in `absent` are zeros.
+
+        Raises `ArtefactError` if any other item is missing or its shard is damaged.
+        """
+        from fusemix_core.latents.tables import StoredLatents
+
+        places, faults = self._sound(fingerprint, view, keys, store_dtype)
+        lacking = places.missing.copy()
+        lacking[list(absent)] = False
+        if lacking.any():
+            raise ArtefactError(
+                f"{int(lacking.sum())} of {len(keys)} latents of encoder {fingerprint} are not in "
+                f"{self.folder}. {' '.join(faults)}".rstrip(),
+                "Run the same command again: missing items are encoded again.",
+            )
+        shapes = {s.shape for s in places.used()}
+        if len(shapes) != 1:
+            raise ArtefactError(
+                f"Latents of encoder {fingerprint} have the shapes {sorted(shapes)}.",
+                f"Remove them: fusemix cache prune --fingerprint {fingerprint}",
+            )
+        return StoredLatents(places)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def write(
+        self,
+        fingerprint: str,
+        view: str,
+        keys: np.ndarray,
+        latents: np.ndarray,
+        *,
+        spec: EncoderSpec,
+        store_dtype: StoreDtype,
+    ) -> tuple[Shard, str]:
+        """Store finite float32 latents [n, ...] as one shard.
+
+        Returns it and why it is float32 though float16 was asked for (see `float16_fault`), or "".
+        That is decided by each shard alone, so that a run that was killed and resumed leaves the
+        same files. Raises `ArtefactError` when it can't be written.
+        """
+        fault = float16_fault(latents) if store_dtype == "float16" else ""
+        dtype = "float32" if fault else store_dtype
+        facts = {
+            "encoder": spec.name,
+            "format": "fusemix-latents-1",
+            "fusemix": _version(),
+            "spec": json.dumps(plain(spec), sort_keys=True),
+            "view": view,
+        }
+        shard = write_shard(self._view(fingerprint, view), keys, latents.astype(dtype), facts)
+        return shard, fault
+
+    # -- upkeep ----------------------------------------------------------------------------------
+
+    def list(self) -> list[upkeep.CachedView]:
+        """What the store holds, one row an encoder and view."""
+        return upkeep.cached_views(self.folder)
+
+    def verify(self) -> list[upkeep.BadShard]:
+        """Read every shard whole; those that are damaged. Changes nothing."""
+        paths = [p for v in upkeep.views(self.folder) for p in sorted(v.glob(f"*{SUFFIX}"))]
+        return upkeep.bad_shards(paths)
+
+    def prune(
+        self, *, fingerprint: str | None = None, older_than: float | None = None, all: bool = False
+    ) -> upkeep.Pruned:
+        """Delete from the store.
+
+        Always what killed writers left and shards that were set aside. Without options also
+        shards that fail verification. `all`: every shard. `fingerprint` (or its beginning) and
+        `older_than` (days since written): the shards that fit both.
+        """
+        self._known.clear()
+        return upkeep.prune(self.folder, fingerprint, older_than, all)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _view(self, fingerprint: str, view: str) -> Path:
+        for part in (fingerprint, view):
+            if not re.fullmatch(r"\w[\w.-]*", part):
+                raise ValueError(f"{part!r} can't name a folder of the latent store")
+        return self.folder / fingerprint / view
+
+    def _sound(
+        self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype
+    ) -> tuple[Places, list[str]]:
+        """Where the keys are, in verified shards only, and a sentence for each bad one."""
+        said = []
+        while True:
+            places, bad = self._find(fingerprint, view, keys, store_dtype)
+            bad = bad or upkeep.bad_shards(s for s in places.used() if not s.verified)
+            if not bad:
+                return places, said
+            for shard in bad:
+                with contextlib.suppress(FileNotFoundError):
+                    # In a folder that can't be written it stays, so it must be known as bad.
+                    self._known[shard.path] = (_state(shard.path), None)
+                    set_aside(shard.path)
+                said.append(f"{shard.reason} Its items must be encoded again.")
+
+    def _find(
+        self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype
+    ) -> tuple[Places, list[upkeep.BadShard]]:
+        shards, bad = self._shards(self._view(fingerprint, view))
+        dtypes = ("float16", "float32") if store_dtype == "float16" else ("float32",)
+        usable = [s for dtype in dtypes for s in shards if s.dtype == dtype]
+        return find(usable, np.asarray(keys, np.uint64).reshape(-1, 2)), bad
+
+    def _shards(self, folder: Path) -> tuple[list[Shard], list[upkeep.BadShard]]:
+        """The readable shards of a folder by name, and the damaged. A file is read once."""
+        try:
+            with os.scandir(folder) as entries:
+                paths = sorted(Path(e.path) for e in entries if e.name.endswith(SUFFIX))
+        except FileNotFoundError:
+            return [], []
+        shards, bad = [], []
+        for path in paths:
+            try:
+                state = _state(path)
+                known = self._known.get(path)
+                if known is None or known[0] != state:
+                    known = self._known[path] = (state, read_shard(path))
+                if known[1] is not None:
+                    shards.append(known[1])
+            except FileNotFoundError:  # pruned by another process
+                continue
+            except BadShardError as error:
+                bad.append(upkeep.BadShard(path, error.message))
+            except OSError as error:
+                bad.append(upkeep.unreadable(path, error))
+        return shards, bad
+
+
+def _state(path: Path) -> _State:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _version() -> str:
+    try:
+        return metadata.version("fusemix")
+    except metadata.PackageNotFoundError:
+        return "unknown"

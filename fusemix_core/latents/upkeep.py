@@ -1,0 +1,146 @@
+"""What `fusemix cache` does to the latent store: list, verify, prune."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusemix_core.latents.shards import (
+    SET_ASIDE,
+    SUFFIX,
+    TEMPORARY,
+    BadShardError,
+    Shard,
+    is_stray,
+    read_shard,
+    verify_shard,
+)
+
+_READERS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class CachedView:
+    """One view of one encoder in the store. `modified` is in seconds since the epoch.
+
+    `items` counts rows; `dtype` is float16, float32 or mixed.
+    """
+
+    encoder: str
+    fingerprint: str
+    view: str
+    items: int
+    bytes: int
+    dtype: str
+    modified: float
+
+
+@dataclass(frozen=True)
+class BadShard:
+    """A shard that can't be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a prune removed."""
+
+    files: int
+    bytes: int
+
+
+def views(folder: Path) -> Iterator[Path]:
+    """The `<fingerprint>/<view>` folders of a store, sorted."""
+    yield from sorted(p for p in folder.glob("*/*") if p.is_dir())
+
+
+def cached_views(folder: Path) -> list[CachedView]:
+    """What the store holds; damaged shards are left out."""
+    rows = []
+    for view in views(folder):
+        shards = []
+        for path in sorted(view.glob(f"*{SUFFIX}")):
+            with contextlib.suppress(BadShardError, OSError):
+                shards.append((read_shard(path), path.stat().st_mtime))
+        if not shards:
+            continue
+        dtypes = {s.dtype for s, _ in shards}
+        newest, modified = max(shards, key=lambda row: row[1])
+        rows.append(
+            CachedView(
+                encoder=newest.metadata.get("encoder", ""),
+                fingerprint=view.parent.name,
+                view=view.name,
+                items=sum(len(s) for s, _ in shards),
+                bytes=sum(s.size for s, _ in shards),
+                dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
+                modified=modified,
+            )
+        )
+    return rows
+
+
+def bad_shards(shards: Iterable[Path | Shard]) -> list[BadShard]:
+    """Read shards whole, several at once, and give those whose header or checksum is wrong."""
+
+    def fault(item: Path | Shard) -> BadShard | None:
+        path = item.path if isinstance(item, Shard) else item
+        try:
+            verify_shard(item if isinstance(item, Shard) else read_shard(item))
+        except FileNotFoundError:
+            return BadShard(path, f"{path} has been removed.")
+        except OSError as error:
+            return unreadable(path, error)
+        except BadShardError as error:
+            return BadShard(path, error.message)
+        return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [f for f in pool.map(fault, shards) if f]
+
+
+def unreadable(path: Path, error: OSError) -> BadShard:
+    """The shard that the system won't read."""
+    return BadShard(path, f"{path} can't be read: {error.strerror or error}.")
+
+
+def strays(view: Path) -> list[Path]:
+    """Temporary files in a view's folder that a killed writer left."""
+    return [p for p in sorted(view.glob(f".*{TEMPORARY}")) if is_stray(p)]
+
+
+def prune(folder: Path, fingerprint: str | None, older_than: float | None, all: bool) -> Pruned:
+    """See `LatentStore.prune`."""
+    selective = fingerprint is not None or older_than is not None
+    newest_kept = time.time() - older_than * 86400 if older_than is not None else float("inf")
+    files = freed = 0
+    for view in list(views(folder)):
+        doomed = strays(view) + sorted(view.glob(f"*{SET_ASIDE}"))
+        shards = sorted(view.glob(f"*{SUFFIX}"))
+        if all or (selective and view.parent.name.startswith(fingerprint or "")):
+            doomed += [p for p in shards if all or _modified(p) <= newest_kept]
+        elif not selective:
+            doomed += [bad.path for bad in bad_shards(shards)]
+        for path in doomed:
+            with contextlib.suppress(FileNotFoundError):
+                size = path.stat().st_size
+                path.unlink()
+                files, freed = files + 1, freed + size
+        for empty in (view, view.parent):
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+    return Pruned(files, freed)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")

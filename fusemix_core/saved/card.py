@@ -1,0 +1,211 @@
+"""The model card: what a saved fused model is, how to load it, what it is known to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fusemix_core.saved.schema import EncoderInfo, SavedConfig
+
+_EXAMPLES = {
+    "text": '["a red bicycle"]',
+    "image": '["photo.jpg"]',
+    "audio": '["sound.wav"]',
+    "file": '["clip.mp4"]',
+}
+
+
+def model_card(config: SavedConfig, name: str) -> str:
+    """The card, Markdown with YAML front matter, of a model that is loaded by `name`."""
+    encoders = [saved.encoder for saved in config.modalities.values()]
+    parts = [
+        _front_matter(encoders),
+        f"# {' + '.join(f'{_code(e.name)}' for e in encoders)}",
+        _summary(config, encoders),
+        "## Use",
+        _usage(encoders, name),
+        "## Encoders",
+        _encoder_table(encoders),
+        "The encoders are not part of this model: each is loaded under its own licence, and only "
+        "if its fingerprint is the one of the fit.",
+        *_section("## Data", _listing(config.data)),
+        *_section("## Evaluation", _evaluation(config.metrics)),
+        *_section("## Fit", _listing({"recipe": config.recipe, "objective": config.objective})),
+        "## Limitations",
+        _limitations(config),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, body: str) -> tuple[str, ...]:
+    return (title, body) if body else ()
+
+
+def _front_matter(encoders: list[EncoderInfo]) -> str:
+    """YAML; a JSON string is a YAML string. The model's own licence is for its author to state."""
+    tags = ["fusemix", "multimodal", "cross-modal-retrieval", *(e.modality for e in encoders)]
+    lines = ["---", "library_name: fusemix", "pipeline_tag: feature-extraction", "tags:"]
+    lines += [f"- {json.dumps(tag)}" for tag in tags]
+    lines += ["encoder_licences:"]
+    lines += [
+        f"  {json.dumps(e.modality)}: {json.dumps(e.licence or 'not stated')}" for e in encoders
+    ]
+    return "\n".join([*lines, "---"])
+
+
+def _summary(config: SavedConfig, encoders: list[EncoderInfo]) -> str:
+    *first, last = [e.modality for e in encoders]
+    recipe = config.recipe.get("name")
+    fitted = f" with the recipe {_code(recipe)}" if recipe else ""
+    return (
+        f"One space of {config.dim} dimensions for {', '.join(first)} and {last}: small "
+        f"adapters on frozen encoders, fitted "
+        f"by [fusemix](https://pypi.org/project/fusemix/) {_text(config.fusemix)}{fitted}. Scores "
+        f"are {_code(config.scorer.name)}."
+    )
+
+
+def _usage(encoders: list[EncoderInfo], name: str) -> str:
+    """Code that runs as it stands, but for the items' file names."""
+    rows = {e.modality: re.sub(r"^(?=\d)|\W", "_", e.modality) + "_rows" for e in encoders}
+    given = [f"{e.modality!r}: {e.name!r}" for e in encoders if not e.registered]
+    extra = f", encoders={{{', '.join(given)}}}" if given else ""
+    a, b = encoders[0].modality, encoders[1].modality
+    lines = [
+        "```python",
+        "from fusemix_core.fused import FusedModel",
+        "",
+        f"model = FusedModel.from_pretrained({name!r}{extra})",
+        *(
+            f"{rows[e.modality]} = model.encode({e.modality!r}, {_EXAMPLES[e.takes]})"
+            for e in encoders
+        ),
+        f"scores = model.similarity({rows[b]}, {rows[a]}, {b!r}, {a!r})",
+        "```",
+    ]
+    dists = sorted({e.dist for e in encoders if e.dist} | {"fusemix"})
+    return "\n".join([f"`pip install {' '.join(dists)}`", "", *lines])
+
+
+def _encoder_table(encoders: list[EncoderInfo]) -> str:
+    rows = [
+        [
+            e.modality,
+            _code(e.name),
+            f"{_text(e.weights)}{f' @ {_text(e.revision)}' if e.revision else ''}" or "",
+            f"{_text(e.view)}, {e.dim}, {e.dtype}",
+            _text(e.licence) or "not stated",
+            _code(e.fingerprint[:16]),
+        ]
+        for e in encoders
+    ]
+    head = ["modality", "encoder", "weights", "latents", "licence", "fingerprint"]
+    return _table(head, rows)
+
+
+def _evaluation(metrics: Mapping[str, Any]) -> str:
+    """A table of retrieval wherever one is among the metrics, and a list of the other numbers."""
+    blocks = []
+    rest: dict[str, Any] = {}
+    for path, value in _walk(metrics):
+        if path and path[-1] == "directions" and isinstance(value, Mapping):
+            blocks.append("\n\n".join(filter(None, [_title(path[:-1]), _directions(value)])))
+        elif not isinstance(value, Mapping) and "directions" not in path:
+            rest[".".join(path)] = value
+    numbers = [
+        f"- {_text(key)}: {_number(value)}{_between(rest.get(f'{key}_interval'))}"
+        for key, value in rest.items()
+        if isinstance(value, int | float | str) and not isinstance(value, bool)
+    ]
+    return "\n\n".join([*blocks, *(["\n".join(numbers)] if numbers else [])])
+
+
+def _title(path: tuple[str, ...]) -> str:
+    return f"**{_text(' '.join(path))}**" if path else ""
+
+
+def _directions(directions: Mapping[str, Any]) -> str:
+    """Recalls in percent, with 95% intervals where they were computed."""
+    columns = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "median_rank": "median rank", "map": "mAP"}
+    sizes = {"queries": "queries", "gallery": "gallery"}
+    rows = [
+        [
+            _text(direction),
+            *(_number(values.get(key)) for key in sizes),
+            *(
+                _number(values.get(key)) + _between(values.get(f"{key}_interval"))
+                for key in columns
+            ),
+        ]
+        for direction, values in directions.items()
+        if isinstance(values, Mapping)
+    ]
+    return _table(["query → target", *sizes.values(), *columns.values()], rows)
+
+
+def _limitations(config: SavedConfig) -> str:
+    lines = [
+        "- It was fitted on the data above and is known to work on data like these only; what the "
+        "encoders do not see, no adapter can find.",
+        "- The encoders' biases, and those of the pairs, are in the shared space. Look at what it "
+        "retrieves for the people and subjects that matter to you before relying on it.",
+        "- Scores rank the items of one gallery; they are not probabilities.",
+    ]
+    if config.scorer.tensors:
+        lines.append("- The scorer holds embeddings of training items; they are in this model.")
+    if not config.metrics:
+        lines.append("- No evaluation was recorded.")
+    return "\n".join(lines)
+
+
+def _listing(table: Mapping[str, Any]) -> str:
+    """Nested tables as a list of dotted keys and values."""
+    return "\n".join(
+        f"- {_text('.'.join(path))}: {_text(value)}"
+        for path, value in _walk(table)
+        if not isinstance(value, Mapping)
+    )
+
+
+def _walk(
+    table: Mapping[str, Any], at: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in table.items():
+        path = (*at, str(key))
+        yield path, value
+        if isinstance(value, Mapping):
+            yield from _walk(value, path)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else _text(value)
+
+
+def _between(interval: Any) -> str:
+    """` (low–high)` of a pair of numbers, else nothing."""
+    if not isinstance(interval, list | tuple) or len(interval) != 2:
+        return ""
+    if not all(isinstance(bound, int | float) for bound in interval):
+        return ""
+    return f" ({_number(float(interval[0]))}–{_number(float(interval[1]))})"
+
+
+def _text(value: Any) -> str:
+    """One line that Markdown leaves as it is, in a table or out of one."""
+    line = " ".join(str(value).split())
+    for mark in "\\`*_|<>[]":
+        line = line.replace(mark, f"\\{mark}")
+    return line
+
+
+def _code(value: Any) -> str:
+    return "`" + " ".join(str(value).split()).replace("`", "'").replace("|", "\\|") + "`"

@@ -1,0 +1,117 @@
+"""The encoders of a fused model: loaded on first use, and only if they are those of the fit."""
+
+from __future__ import annotations
+
+import torch
+
+from fusemix_core.errors import ArtefactError, ConfigError, PluginError, UnknownNameError
+from fusemix_core.interfaces import Encoder
+from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.registry import Registry
+from fusemix_core.saved.components import brought_by
+from fusemix_core.saved.schema import EncoderInfo
+from fusemix_core.specs import EncoderSpec
+
+Source = str | EncoderSpec | Encoder
+"""What a user may give as an encoder: a name for the registry, a spec, or a loaded encoder."""
+
+
+class LazyEncoder:
+    """The encoder of one modality, loaded on first use.
+
+    `source` is what the user gave; None goes by the saved name, which is then taken only if it can
+    mean nothing but an encoder that an installed plugin registered. `model` is the name to show for
+    the saved model. Raises `ConfigError` at once for a source that names nothing.
+    """
+
+    def __init__(
+        self,
+        info: EncoderInfo,
+        source: Source | None,
+        device: torch.device,
+        registry: Registry,
+        model: str,
+    ) -> None:
+        if source is not None and not isinstance(source, Source):
+            raise ConfigError(
+                f"{source!r} is no encoder for {info.modality}.",
+                "Give a name, an EncoderSpec, or a loaded Encoder object.",
+            )
+        self.info = info
+        self.device = device
+        self.model = model
+        self._registry = registry
+        self._source = registry.encoder(source) if isinstance(source, str) else source
+        self._loaded: Encoder | None = None
+
+    def load(self) -> Encoder:
+        """The encoder. Raises `ArtefactError` where it is not the one of the fit."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def _load(self) -> Encoder:
+        if isinstance(self._source, Encoder):
+            encoder, spec = self._source, self._source.spec
+            known = fingerprint(spec, self.info.dtype)
+        else:
+            spec = self._source or self._saved_spec()
+            spec.check_requirements()
+            known = fingerprint(spec, self.info.dtype)
+            if known is not None:
+                self._check(known)  # before a large model is loaded in vain
+            dtype = getattr(torch, self.info.dtype)
+            encoder = self._registry.target_of(spec).load(spec, self.device, dtype)
+        self._check(known or fingerprint(spec, self.info.dtype, encoder.weights_digest))
+        return encoder
+
+    def _saved_spec(self) -> EncoderSpec:
+        """The spec of the saved name, for which nothing is fetched and no file is run."""
+        info = self.info
+        if not info.registered:
+            raise ArtefactError(
+                f"The {info.modality} encoder of this model is {info.name!r}: a hub's, or a local "
+                "file. Nothing is fetched or run because a saved model says so.",
+                "If you trust it, name it yourself:\n" + self._line(_with_folders(info.name)),
+            )
+        try:
+            return self._registry.encoder(info.name)
+        except UnknownNameError as error:
+            raise UnknownNameError(
+                error.message, f"{error.hint}\n{brought_by(info)}".strip()
+            ) from None
+        except PluginError:
+            if not info.dist:
+                raise
+            return self._registry.encoder(f"{info.dist}/{info.name}")
+
+    def _check(self, found: str | None) -> None:
+        info = self.info
+        if found == info.fingerprint:
+            return
+        raise ArtefactError(
+            f"The {info.modality} encoder {info.name!r} is not the one this model was trained "
+            f"with: its fingerprint was {info.fingerprint!r}, and is {found!r}. Its latents would "
+            "not fit the adapter.",
+            f"Its weights, preprocessing or version changed{self._origin()}. Install the version "
+            "of then, fit the model anew, or give the encoder of then:\n" + self._line("NAME@PATH"),
+        )
+
+    def _origin(self) -> str:
+        origin = [f"package {self.info.dist}"] if self.info.dist else []
+        origin += [self.info.weights] if self.info.weights else []
+        return f" (it came from {', '.join(origin)})" if origin else ""
+
+    def _line(self, name: str) -> str:
+        return (
+            f"    FusedModel.from_pretrained({self.model!r}, "
+            f"encoders={{{self.info.modality!r}: {name!r}}})"
+        )
+
+
+def _with_folders(name: str) -> str:
+    """A saved name with a place-holder where the folders of local files were left out."""
+    base, at, path = name.partition("@")
+    if ".py:" in base:
+        base = f"./{base}"
+    return f"{base}{at}/path/to/{path}" if at else base

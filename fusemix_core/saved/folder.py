@@ -1,0 +1,249 @@
+"""The folder of a saved model, `config.json`, `model.safetensors` and `README.md`: read strictly,
+written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fusemix_core.config import from_dict
+from fusemix_core.digests import file_sha256
+from fusemix_core.errors import ArtefactError, ConfigError
+from fusemix_core.saved.schema import (
+    FORMAT,
+    SavedConfig,
+    SavedModality,
+    check_modality,
+    describe,
+    version,
+)
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FILES = (CONFIG, WEIGHTS, CARD)
+
+_MAX_CONFIG_BYTES = 4 << 20
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder that `source` names: a folder here, or a hub id (fetched, at `revision`)."""
+    text = os.fspath(source)
+    path = Path(os.path.expanduser(text))
+    if path.is_dir():
+        if revision is not None:
+            raise ConfigError(
+                f"{path} is a folder, which has no revision '{revision}'.",
+                "Leave out revision, or give a hub id.",
+            )
+        return path
+    if path.exists() or not _HUB_ID.fullmatch(text):
+        raise ArtefactError(
+            f"{text} is not a folder.",
+            "Give the folder that save_pretrained wrote, or a hub id such as 'someone/model'.",
+        )
+    return _download(text, revision)
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    """The snapshot of a hub repository, of which only the three files are fetched."""
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=list(FILES))
+        )
+    except Exception as error:  # its errors are those of its HTTP client, which differ by version
+        raise ArtefactError(
+            f"'{hub_id}' is neither a folder here nor can it be fetched from the hub: "
+            f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
+            "Check the name and the network; a private model needs `hf auth login`.",
+        ) from error
+
+
+def read_config(folder: Path) -> SavedConfig:
+    """The config of a saved model. Anything wrong with it is an `ArtefactError`."""
+    path = folder / CONFIG
+    values = _read_json(path)
+    if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+        raise ArtefactError(f"{path} is not the config of a fused model.", _saved_how(folder))
+    written_by = f"{values.get('fusemix')!r:.40}"
+    if values["format"] > FORMAT:
+        raise ArtefactError(
+            f"{path} has format {values['format']}; fusemix {version()} reads up to {FORMAT}.",
+            f"It was saved by fusemix {written_by}: pip install --upgrade fusemix",
+        )
+    try:
+        config = from_dict(SavedConfig, values)
+        for name in config.modalities:
+            check_modality(name)
+        modalities = {
+            name: from_dict(SavedModality, value, f"modalities.{name}.")
+            for name, value in config.modalities.items()
+        }
+        _check(config, modalities)
+    except ConfigError as error:
+        upgrade = (
+            f"It was saved by fusemix {written_by}, this is {version()}: if that is newer, "
+            "pip install --upgrade fusemix"
+        )
+        raise ArtefactError(
+            f"{path}: {error.message}", "\n".join(filter(None, [error.hint, upgrade]))
+        ) from error
+    return dataclasses.replace(config, modalities=modalities)
+
+
+def _check(config: SavedConfig, modalities: Mapping[str, SavedModality]) -> None:
+    """What types alone don't say."""
+    if config.format != FORMAT:
+        raise ConfigError(f"format is {config.format}; there is only format {FORMAT}.")
+    if config.dim < 1 or len(modalities) < 2:
+        raise ConfigError("A fused model has two modalities or more, and dim 1 or more.")
+    for name, saved in modalities.items():
+        if saved.encoder.modality != name:
+            raise ConfigError(
+                f"modalities.{name}.encoder.modality is {saved.encoder.modality!r}, not '{name}'."
+            )
+        if saved.encoder.dim < 1:
+            raise ConfigError(f"modalities.{name}.encoder.dim is {saved.encoder.dim}.")
+    parts = [config.scorer]
+    for saved in modalities.values():
+        parts += [saved.encoder, saved.adapter]
+    for part in parts:
+        if not (part.name and part.name.isprintable() and part.dist.isprintable()):
+            raise ConfigError(f"{part.name!r} of {part.dist!r} is no name of a component.")
+
+
+def _read_json(path: Path) -> Any:
+    """JSON within the standard: UTF-8, finite numbers, no key twice, of a sensible size."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            raise ValueError("a key occurs twice in one table")
+        return table
+
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_CONFIG_BYTES + 1)
+        if len(raw) > _MAX_CONFIG_BYTES:
+            raise ValueError(f"it is larger than {_MAX_CONFIG_BYTES >> 20} MiB")
+        values = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        json.dumps(values, allow_nan=False, ensure_ascii=False).encode()
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{path} does not exist.", _saved_how(path.parent)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path} can't be read: {error}", _saved_how(path.parent)) from error
+    return values
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a saved model by name, on the CPU, mapped from the file."""
+    import safetensors
+    import safetensors.torch
+
+    path = folder / WEIGHTS
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{path} does not exist.", _saved_how(folder)) from error
+    except (OSError, ValueError, KeyError, AttributeError, safetensors.SafetensorError) as error:
+        raise ArtefactError(f"{path} can't be read: {error}", _saved_how(folder)) from error
+
+
+def check_tensors(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, str]) -> None:
+    """Raise `ArtefactError` unless the file holds just the tensors that are `expected`, as
+    `describe` puts them."""
+    wrong = [f"{name} is missing" for name in expected if name not in tensors]
+    wrong += [f"{name} is not expected" for name in tensors if name not in expected]
+    wrong += [
+        f"{name} is {describe(tensors[name])}, not {form}"
+        for name, form in expected.items()
+        if name in tensors and describe(tensors[name]) != form
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ArtefactError(
+            f"{folder / WEIGHTS} does not fit {CONFIG}: {'; '.join(wrong[:8])}{more}.",
+            _saved_how(folder),
+        )
+
+
+def check_digest(folder: Path, config: SavedConfig) -> None:
+    """Raise `ArtefactError` unless the weights are, byte for byte, those that were saved."""
+    if file_sha256(folder / WEIGHTS) != config.weights_sha256:
+        raise ArtefactError(
+            f"{folder / WEIGHTS} is not the file {CONFIG} was saved with: its SHA-256 differs.",
+            "It is damaged, or the files are of two models. " + _saved_how(folder),
+        )
+
+
+def _saved_how(folder: Path) -> str:
+    return f"{folder} should be a folder as save_pretrained wrote it: fetch or save it again."
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Put a folder that `fill` writes in the place of `folder`, whole or not at all.
+
+    Only an empty folder, or one that holds a saved model and nothing else, is replaced. Raises
+    `ArtefactError` for another one, and where the disk does not let it be written.
+    """
+    try:
+        folder = folder.expanduser().resolve()
+        _check_replaceable(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unique = uuid.uuid4().hex[:8]
+        new = folder.with_name(f".{folder.name}.{unique}.new")
+        old = folder.with_name(f".{folder.name}.{unique}.old")
+        try:
+            new.mkdir()
+            fill(new)
+            for path in (*new.iterdir(), new):
+                _sync(path)
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+            _sync(folder.parent)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, RuntimeError) as error:
+        raise ArtefactError(f"{folder} can't be written: {error}") from error
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ArtefactError(f"{folder} is a file.", "Give a folder to save in.")
+    held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if others := sorted(held - set(FILES)):
+        raise ArtefactError(
+            f"{folder} holds other files ({', '.join(others[:3])}{', …' if others[3:] else ''}).",
+            "Saving replaces the whole folder: choose an empty or a new one.",
+        )
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to the disk; Windows opens no folders, and needs it not."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

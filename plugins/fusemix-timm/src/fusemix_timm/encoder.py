@@ -1,0 +1,193 @@
+"""`TimmEncoder`: a timm model with timm's own preprocessing, and how its weights are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from fusemix_core.errors import ArtefactError, ConfigError, ContractError, UnknownNameError
+from fusemix_core.interfaces import Encoder
+from fusemix_core.specs import EncoderSpec
+
+HUB = "hf-hub:"
+TINY = {"vit": "test_vit", "convnext": "test_convnext", "resnet": "test_resnet"}
+
+
+class TimmEncoder(Encoder):
+    """Images through the timm model that `spec.options["model"]` names.
+
+    The pooled latent is timm's `forward_head(..., pre_logits=True)`: what the classifier would get.
+    """
+
+    def __init__(
+        self, spec: EncoderSpec, model: nn.Module, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        config = resolve_model_data_config(model)
+        self.spec = spec
+        self.device, self.dtype = device, dtype
+        self.input_size: tuple[int, int, int] = tuple(config["input_size"])
+        self.transform = create_transform(**config, is_training=False)
+        # channels_last is how oneDNN and cuDNN want their convolutions, CPU and GPU alike.
+        self.model = model.requires_grad_(False).eval()
+        self.model.to(device, dtype, memory_format=torch.channels_last)
+
+    @classmethod
+    def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
+        """The model with timm's weights from the hub, or with those at `spec.weights` if local.
+
+        Raises UnknownNameError for a name that timm does not have, ArtefactError for weights that
+        can't be had or do not fit.
+        """
+        name = spec.options["model"]
+        check_name(name, local=spec.local)
+        if spec.local:
+            model = from_path(name, Path(spec.weights))
+        else:
+            model = from_hub(name, spec.revision)
+        return cls(spec, model, device, dtype)
+
+    @classmethod
+    def tiny(cls, spec: EncoderSpec) -> Self:
+        """One of timm's `test_` models, of the same kind where there is one; random weights."""
+        name = spec.options["model"]
+        test = next((t for kind, t in TINY.items() if kind in name), "test_efficientnet")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = timm.create_model(test, pretrained=False, num_classes=0)
+        size = model.pretrained_cfg["input_size"]
+        spec = replace(spec, image_size=size[-1], weights="", sha256="", revision="")
+        encoder = cls(spec, model, torch.device("cpu"), torch.float32)
+        encoder.spec = replace(spec, dim=encoder.encode(torch.zeros(1, *size)).shape[1])
+        return encoder
+
+    def collate(self, items: Sequence[Image.Image]) -> Tensor:
+        """PIL images as float32 `[n, 3, h, w]`, by timm's evaluation transform."""
+        for item in items:
+            if not isinstance(item, Image.Image):
+                raise TypeError(f"{self.spec.name} takes PIL images, not {type(item).__name__}")
+        if not items:
+            return torch.empty(0, *self.input_size)
+        return torch.stack([self.transform(item.convert("RGB")) for item in items])
+
+    @torch.inference_mode()
+    def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
+        """float32 `[n, d]` of a batch `[n, 3, h, w]`."""
+        if view != "pooled":
+            raise ConfigError(f"{self.spec.name} has no view '{view}'.", "It has: pooled.")
+        pixels = batch.to(self.device, self.dtype, memory_format=torch.channels_last)
+        features = self.model.forward_features(pixels)
+        latents = self.model.forward_head(features, pre_logits=True)
+        if latents.ndim != 2:
+            raise ContractError(self.spec.name, "latents [n, d]", f"{tuple(latents.shape)}")
+        return latents.float()
+
+
+def check_name(name: str, *, local: bool) -> None:
+    """Raise unless timm knows the model, and has weights for it where none are given."""
+    if name.startswith(HUB):
+        return
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UnknownNameError.of("timm model", name, timm.list_models())
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and name not in tagged and not local:
+        raise UnknownNameError.of("pretrained timm model", name, tagged)
+    if not tagged and not local:
+        raise ConfigError(
+            f"timm has the model {architecture}, but no trained weights for it.",
+            f"Give your own: timm:{name}@weights.safetensors",
+        )
+
+
+def from_hub(name: str, revision: str = "") -> nn.Module:
+    """timm's model with its weights from the hub, at `revision` if given; every tensor must fit."""
+    overlay = None
+    if revision and name.startswith(HUB):
+        name = f"{name}@{revision}"
+    elif revision:
+        overlay = {"hf_hub_id": f"{timm.get_pretrained_cfg(name).hf_hub_id}@{revision}"}
+    try:
+        # With its own number of classes timm loads strictly; the classifier goes afterwards.
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    except (OSError, RuntimeError) as error:
+        raise ArtefactError(
+            f"The weights of timm:{name} could not be had: {_first_line(error)}",
+            "Check the network, or give a copy on disk: timm:NAME@model.safetensors",
+        ) from error
+    return without_classifier(model)
+
+
+def from_path(name: str, path: Path) -> nn.Module:
+    """timm's model with weights from a file, or from a folder in hub layout."""
+    if path.is_file():
+        return with_state(name, read_state(path), path)
+    try:
+        model = timm.create_model(f"local-dir:{path}", pretrained=True)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise _misfit(name, path, error) from error
+    found, wanted = model.pretrained_cfg["architecture"], name.partition(".")[0]
+    if found != wanted:
+        raise ArtefactError(f"{path} holds {found}, not {wanted}.", f"Use timm:{found}@{path}")
+    return without_classifier(model)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors in a .safetensors file, or in a torch file that holds no code."""
+    try:
+        return dict(load_state_dict(str(path), weights_only=True))
+    except Exception as error:  # torch, pickle, zip and safetensors each have their own
+        raise ArtefactError(
+            f"{path} can't be read as weights: {_first_line(error)}",
+            "Save the state dict with safetensors.torch.save_file.",
+        ) from error
+
+
+def with_state(name: str, state: Mapping[str, Tensor], origin: object) -> nn.Module:
+    """timm's model `name` without its classifier, holding exactly the tensors of `state`.
+
+    A classifier in `state` is left out; timm's own filter for original checkpoints is applied.
+    """
+    config = timm.get_pretrained_cfg(name)
+    classifiers = config.classifier or ()
+    classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
+    heads = {f"{c}.{part}" for c in classifiers for part in ("weight", "bias")}
+    overlay = {
+        "state_dict": {k: v for k, v in state.items() if k not in heads},
+        "num_classes": 0,  # as the model's, so that timm loads strictly
+        "custom_load": False,
+    }
+    try:
+        model = timm.create_model(
+            name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
+        )
+    except (RuntimeError, KeyError) as error:
+        raise _misfit(name, origin, error) from error
+    model.pretrained_cfg.pop("state_dict", None)
+    return model
+
+
+def without_classifier(model: nn.Module) -> nn.Module:
+    """The model, its classifier removed."""
+    model.reset_classifier(0)
+    return model
+
+
+def _misfit(name: str, origin: object, error: Exception) -> ArtefactError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ArtefactError(
+        f"The weights in {origin} do not fit timm's {name}: {' '.join(lines)[:400]}",
+        "Name the model that they were trained as; timm.list_models() has them all.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

@@ -1,0 +1,91 @@
+import tomllib
+
+import pytest
+import tomli_w
+
+from fusemix_core.config import (
+    DataConfig,
+    Part,
+    Recipe,
+    RunConfig,
+    Training,
+    from_dict,
+    override_recipe,
+    parse_assignment,
+    to_dict,
+)
+from fusemix_core.errors import ConfigError, UnknownNameError
+
+RECIPE = Recipe(
+    name="r",
+    aligner=Part("gradient"),
+    adapter=Part("mlp", {"blocks": 4}),
+    training=Training(epochs=3),
+)
+
+
+def test_config_survives_toml():
+    config = RunConfig(
+        encoders={"image": "x", "text": "y"},
+        data=DataConfig(source=("a.csv",), columns={"text": "alt"}),
+        recipe=RECIPE,
+        seed=3,
+    )
+    table = tomllib.loads(tomli_w.dumps(to_dict(config)))
+    assert from_dict(RunConfig, table) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=3", (["a", "b"], 3)),
+        ("a=0.5", (["a"], 0.5)),
+        ("a=true", (["a"], True)),
+        ("a=word", (["a"], "word")),
+        ("a=none", (["a"], None)),
+        ("a=[1, 2]", (["a"], [1, 2])),
+    ],
+)
+def test_assignments_are_read_as_toml(text, expected):
+    assert parse_assignment(text) == expected
+
+
+def test_override_reaches_numbers_parts_and_options():
+    changed = override_recipe(
+        RECIPE, ["dim=64", "training.epochs=7", "adapter.blocks=1", "mixup=none"]
+    )
+    assert changed.dim == 64
+    assert changed.training.epochs == 7
+    assert changed.adapter == Part("mlp", {"blocks": 1})
+    assert changed.mixup is None
+    assert RECIPE.training.epochs == 3
+
+
+def test_override_that_renames_a_part_drops_its_options():
+    assert override_recipe(RECIPE, ["adapter=linear"]).adapter == Part("linear")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "error", "says"),
+    [
+        ("trainng.epochs=3", UnknownNameError, "training"),
+        ("training.epoch=3", UnknownNameError, "training.epochs"),
+        ("training.epochs=three", ConfigError, "not of type int"),
+        ("training.schedule=linear", ConfigError, "epoch-cosine"),
+        ("epochs", ConfigError, "KEY=VALUE"),
+        ("name=x", UnknownNameError, "setting"),
+        ("dim.x=3", ConfigError, "no settings"),
+        ("adapter.a.b=3", ConfigError, "too deep"),
+    ],
+)
+def test_wrong_override_says_what_is_wrong(assignment, error, says):
+    with pytest.raises(error) as caught:
+        override_recipe(RECIPE, [assignment])
+    assert says in str(caught.value)
+
+
+def test_missing_and_unknown_keys_are_named():
+    with pytest.raises(ConfigError, match="aligner is missing"):
+        from_dict(Recipe, {"name": "r"})
+    with pytest.raises(UnknownNameError, match="sead"):
+        from_dict(RunConfig, {"encoders": {}, "data": {}, "recipe": to_dict(RECIPE), "sead": 1})

@@ -1,0 +1,105 @@
+"""The model card."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+
+import pytest
+
+from fusemix_core.fused import FusedModel
+
+METRICS = {
+    "test": {
+        "mean_r1": 14.25,
+        "mean_r1_interval": [12.0, 16.5],
+        "directions": {
+            "image->text": {
+                "queries": 100,
+                "gallery": 90,
+                "r1": 14.0,
+                "r5": 36.2,
+                "r10": 48.0,
+                "r1_interval": [11.9, 16.1],
+                "median_rank": 11.0,
+                "map": 25.123456,
+            }
+        },
+    }
+}
+
+
+@pytest.fixture
+def card(toys, tmp_path):
+    def make(modalities=("image", "text"), **more) -> str:
+        toys.model(modalities, **more).save_pretrained(tmp_path / "model", name="me/model")
+        return (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+    return make
+
+
+def test_front_matter_is_yaml_with_library_tags_and_licences(card):
+    yaml = pytest.importorskip("yaml")
+    text = card(("image", "text", "audio"))
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == "fusemix"
+    assert {"fusemix", "image", "text", "audio"} <= set(front["tags"])
+    assert front["encoder_licences"] == {"image": "MIT", "text": "MIT", "audio": "MIT"}
+    assert "license" not in front  # the author's to state
+
+
+def test_the_code_in_the_card_runs(card, toys, items, tmp_path, monkeypatch):
+    text = card()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    items["image"][0].save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    load = FusedModel.from_pretrained
+    monkeypatch.setattr(
+        FusedModel,
+        "from_pretrained",
+        lambda name: load(tmp_path / "model", registry=toys.registry, device="cpu"),
+    )
+    names: dict = {}
+    exec(compile(code, "card", "exec"), names)  # noqa: S102 - the card of this very test
+    assert names["scores"].shape == (1, 1)
+
+
+def test_encoders_that_must_be_given_stand_in_the_code(toys, tmp_path):
+    infos = {
+        "image": dataclasses.replace(toys.info("image"), name="timm:x", licence=""),
+        "2-text": dataclasses.replace(toys.info("text"), modality="2-text"),
+    }
+    adapters = {"image": toys.ToyAdapter(5, 4), "2-text": toys.ToyAdapter(7, 4)}
+    model = FusedModel(
+        adapters, infos, toys.csls(("image", "2-text")), registry=toys.registry, device="cpu"
+    )
+    model.save_pretrained(tmp_path / "model")
+    text = (tmp_path / "model" / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    ast.parse(code)
+    assert "encoders={'image': 'timm:x'}" in code
+    assert "not stated" in text and "holds embeddings of training items" in text
+
+
+def test_metrics_stand_in_a_table_with_their_intervals(card):
+    text = card(metrics=METRICS, data={"pairs": 5468, "source": "open|stax"})
+    row = "| image-\\>text | 100 | 90 | 14 (11.9–16.1) | 36.2 | 48 | 11 | 25.12 |"
+    assert row in text
+    assert "- test.mean\\_r1: 14.25 (12–16.5)" in text
+    assert "- pairs: 5468" in text and "open\\|stax" in text
+    assert "No evaluation was recorded" in card()
+
+
+def test_the_card_says_what_was_fitted_and_what_it_cannot_do(card):
+    text = card(
+        recipe={"name": "fusemix", "training": {"epochs": 8}}, objective={"temperature": 0.1}
+    )
+    for part in (
+        "`fusemix`",
+        "training.epochs: 8",
+        "temperature: 0.1",
+        "## Limitations",
+        "toy-image",
+    ):
+        assert part in text

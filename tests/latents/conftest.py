@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from fusemix_core.latents.store import LatentStore
+from fusemix_core.registry import import_file
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def toy():
+    """The module toy.py, its counters at zero."""
+    module = import_file(HERE / "toy.py")
+    module.ToyEncoder.loads = 0
+    module.ToyEncoder.batches = []
+    return module
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LatentStore(tmp_path / "home")

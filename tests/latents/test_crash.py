@@ -1,0 +1,30 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fusemix_core
+
+HERE = Path(__file__).parent
+
+
+def tree(home):
+    return {p.relative_to(home): p.read_bytes() for p in sorted(home.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
+def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
+    env["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(
+        [sys.executable, HERE / "crash_child.py", tmp_path], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    whole = tree(tmp_path / "whole")
+    assert len(whole) == 7  # 640 good items, 100 a shard
+    homes = sorted(p for p in tmp_path.iterdir() if p.name != "whole")
+    assert len(homes) == 10
+    for home in homes:
+        assert tree(home) == whole, home.name

@@ -1,0 +1,96 @@
+"""A small deterministic encoder and items for it. Loaded by `import_file`, also in children."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fusemix_core.data.media import Audio
+from fusemix_core.digests import content_key
+from fusemix_core.errors import DataError
+from fusemix_core.interfaces import Encoder
+from fusemix_core.specs import EncoderSpec
+
+DIM = 8
+
+
+class ToyItems:
+    """Items held in memory. A value that is an exception is raised when it is loaded."""
+
+    def __init__(self, values: list, modality: str = "text") -> None:
+        self.values, self.modality = values, modality
+        digests = b"".join(content_key(repr(v).encode()) for v in values)
+        self.keys = np.frombuffer(digests, np.uint64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def load(self, i: int, sample_rate: int | None = None):
+        value = self.values[i]
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def describe(self, i: int) -> str:
+        return str(self.values[i])
+
+
+def texts(n: int, start: int = 0) -> list[str]:
+    """Texts of many lengths, all different."""
+    return [f"{i} " + "word " * (i * 7919 % 40) for i in range(start, start + n)]
+
+
+class ToyEncoder(Encoder):
+    """Features of a text (or clip) through one fixed linear layer.
+
+    Options: `delay`, seconds a batch; `at_once`, the most items that fit its pretended memory.
+    """
+
+    loads = 0
+    batches: list[list] = []
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        self.spec = spec
+        self.layer = nn.Linear(16, DIM)
+        with torch.no_grad():
+            for parameter in self.layer.parameters():
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter).sin())
+
+    @classmethod
+    def load(cls, spec, device, dtype):
+        cls.loads += 1
+        return cls(spec)
+
+    def collate(self, items) -> tuple[list, Tensor]:
+        if any(isinstance(item, str) and "uncollatable" in item for item in items):
+            raise ValueError("can't collate that")
+        return list(items), torch.stack([features(item) for item in items])
+
+    @torch.no_grad()
+    def encode(self, batch, view: str = "pooled") -> Tensor:
+        items, values = batch
+        time.sleep(self.spec.options.get("delay", 0))
+        if len(items) > self.spec.options.get("at_once", 10**9):
+            raise torch.OutOfMemoryError("pretended")
+        type(self).batches.append(items)
+        return self.layer(values)
+
+
+def features(item: str | Audio) -> Tensor:
+    if isinstance(item, Audio):
+        item = item.samples.tobytes().hex()
+    data = np.frombuffer(content_key(item.encode()), np.uint8)
+    return torch.from_numpy(data.astype(np.float32) / 255)
+
+
+def spec(cls: type = ToyEncoder, **changes) -> EncoderSpec:
+    """The spec of the toy, its weights known by a digest."""
+    facts = {"name": "toy", "modality": "text", "dim": DIM, "sha256": "ab" * 32}
+    return EncoderSpec(**{**facts, "target": f"{cls.__module__}:{cls.__qualname__}", **changes})
+
+
+def damaged(i: int) -> DataError:
+    return DataError(f"item {i} is damaged")
