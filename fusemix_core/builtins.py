@@ -5,9 +5,140 @@ from __future__ import annotations
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import ComponentSpec
 
-FUSEMIX_PAPER = "https://arxiv.org/abs/2312.10144"
+PAPER = "https://arxiv.org/abs/2312.10144"
 
 
 @hookimpl
 def fusemix_components() -> list[ComponentSpec]:
-    return []
+    """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers, recipes."""
+    return [
+        ComponentSpec(
+            kind="adapter",
+            name="mlp",
+            target="fusemix_core.adapters.mlp:MlpAdapter",
+            summary="residual inverted-bottleneck blocks, then a linear layer",
+            options={"blocks": 4, "expansion": 4.0, "dropout": 0.0, "bias": True},
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="adapter",
+            name="linear",
+            target="fusemix_core.adapters.linear:LinearAdapter",
+            summary="an affine map",
+            options={"bias": True},
+        ),
+        ComponentSpec(
+            kind="mixup",
+            name="fusemix",
+            target="fusemix_core.mixups.fusemix:FuseMixMixup",
+            summary="first half of the batch with the second, one lambda for all modalities",
+            options={"alpha": 1.0, "alpha_max": 1.0, "schedule": "constant"},
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="mixup",
+            name="none",
+            target="fusemix_core.mixups.none:NoMixup",
+            summary="no augmentation",
+        ),
+        ComponentSpec(
+            kind="objective",
+            name="infonce",
+            target="fusemix_core.objectives.infonce:InfoNCE",
+            summary="symmetric contrastive cross-entropy with a clamped temperature",
+            options={"temperature": 0.07, "learnable": True, "mask_shared": False},
+            paper="https://arxiv.org/abs/1807.03748",
+        ),
+        ComponentSpec(
+            kind="aligner",
+            name="gradient",
+            target="fusemix_core.aligners.gradient:GradientAligner",
+            summary="trains adapter, mixup and objective; may start from a closed form",
+        ),
+        ComponentSpec(
+            kind="scorer",
+            name="cosine",
+            target="fusemix_core.scorers.cosine:CosineScorer",
+            summary="cosine similarity",
+        ),
+        ComponentSpec(
+            kind="scorer",
+            name="csls",
+            target="fusemix_core.scorers.csls:CSLSScorer",
+            summary="cosine corrected for hubs by a bank of training embeddings",
+            options={"neighbours": 10, "bank_size": 4096},
+            paper="https://arxiv.org/abs/1710.04087",
+        ),
+        ComponentSpec(
+            kind="selector",
+            name="uniform",
+            target="fusemix_core.selectors.uniform:UniformSelector",
+            summary="items at random",
+            options={"seed": 1},
+        ),
+        ComponentSpec(
+            kind="selector",
+            name="dpp",
+            target="fusemix_core.selectors.dpp:DppSelector",
+            summary="diverse items, by a greedy k-DPP",
+            options={"tolerance": 1e-10},
+            paper="https://arxiv.org/abs/1709.05135",
+        ),
+        ComponentSpec(
+            kind="evaluator",
+            name="retrieval",
+            target="fusemix_core.evaluation.retrieval:RetrievalEvaluator",
+            summary="recall, median rank and mAP in all directions, with intervals",
+            options={"resamples": 1000, "seed": 0},
+        ),
+        ComponentSpec(
+            kind="reader",
+            name="delimited",
+            target="fusemix_core.data.delimited:DelimitedReader",
+            summary="CSV and TSV manifests",
+        ),
+        ComponentSpec(
+            kind="reader",
+            name="jsonl",
+            target="fusemix_core.data.jsonl:JsonLinesReader",
+            summary="a JSON object a line",
+        ),
+        ComponentSpec(
+            kind="reader",
+            name="json",
+            target="fusemix_core.data.jsonl:JsonReader",
+            summary="a list of objects, or Karpathy's split files",
+        ),
+        ComponentSpec(
+            kind="reader",
+            name="parquet",
+            target="fusemix_core.data.parquet:ParquetReader",
+            summary="Parquet manifests, media as paths or bytes",
+        ),
+        ComponentSpec(
+            kind="reader",
+            name="saved",
+            target="fusemix_core.data.saved:SavedReader",
+            summary="datasets saved on disk by `datasets`",
+            requires={"datasets": "fusemix[datasets]"},
+        ),
+        ComponentSpec(
+            kind="reader",
+            name="shards",
+            target="fusemix_core.data.shards:ShardReader",
+            summary="WebDataset tar shards",
+        ),
+        ComponentSpec(
+            kind="reader",
+            name="folder",
+            target="fusemix_core.data.folders:FolderReader",
+            summary="media with sidecar .txt files",
+        ),
+        ComponentSpec(
+            kind="recipe",
+            name="fusemix-paper",
+            target="fusemix_core.recipes.fusemix_paper:fusemix_paper",
+            summary="FuseMix as published",
+            paper=PAPER,
+        ),
+    ]

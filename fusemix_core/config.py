@@ -124,7 +124,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any], at: str = "") -> T:
-    """Build the config dataclass `kind` from nested dicts; a wrong key or type is a `ConfigError`."""
+    """The config dataclass `kind` from nested dicts; a wrong key or type is a `ConfigError`."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{at or 'The config'} must be a table, not {values!r}.")
     hints = typing.get_type_hints(kind)
@@ -165,9 +165,7 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
             return dict(value)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif hint in (bool, str) and isinstance(value, hint):
+    elif hint in (bool, str, int) and type(value) is hint:
         return value
     raise ConfigError(f"{at} is {value!r}, which is not of type {getattr(hint, '__name__', hint)}.")
 

@@ -1,4 +1,4 @@
-"""Every error a user can meet: a message that says what is wrong and a hint that says what to do."""
+"""Every error a user can meet: a message that says what is wrong, a hint that says what to do."""
 
 from __future__ import annotations
 

@@ -117,6 +117,16 @@ class FusedModel:
         """The modalities, in the order of the fit."""
         return tuple(self.encoders)
 
+    @property
+    def scorer_name(self) -> str:
+        """The registered name of the scorer."""
+        return part_of("scorer", self.scorer, self._scorer_part, self.registry).name
+
+    def encoder(self, modality: str) -> LazyEncoder:
+        """The encoder of a modality, which `encode` loads on first use: its `spec`, its `load`."""
+        self._check_known(modality)
+        return self._encoders[modality]
+
     def _find_dim(self) -> int:
         """The width of the shared space, as all adapters must agree on it."""
         widths = {}
@@ -240,13 +250,7 @@ class FusedModel:
         gallery alone is computed once."""
         query, target = self._direction(query, target)
         self._check_embeddings(gallery, target)
-        prepare = getattr(self.scorer, "prepare", None)
-        if prepare is not None:
-            score = prepare(gallery, query, target)
-        else:
-
-            def score(queries: Tensor) -> Tensor:
-                return self.scorer.score(queries, gallery, query, target)
+        score = self.scorer.prepare(gallery, query, target)
 
         def checked(queries: Tensor) -> Tensor:
             self._check_embeddings(queries, query)

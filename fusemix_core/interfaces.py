@@ -1,4 +1,4 @@
-"""What users and plugins subclass: Encoder, Adapter, Mixup, Objective, Aligner, Scorer, Evaluator."""
+"""What users and plugins subclass: Encoder, Adapter, Mixup, Objective, Aligner, Scorer, …"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode(self, batch: Any, view: str = "pooled") -> Tensor:
-        """The latents of a batch: `[n, d]` for `pooled`, finite, without gradient, on any device."""
+        """The latents of a batch: `[n, d]` for `pooled`, finite, no gradient, on any device."""
 
     @property
     def weights_digest(self) -> str:
@@ -66,8 +66,16 @@ class Adapter(nn.Module, ABC):
     """The trained module of one modality: latents `[n, dim_in]` → embeddings `[n, dim_out]`.
 
     Embeddings leave it without normalisation. Constructed as `Adapter(dim_in, dim_out, **options)`,
-    where the options are plain values: they are all that a saved model holds beside the weights.
+    where the options are plain values: they are all that a saved model holds beside the weights,
+    and are remembered as `options`.
     """
+
+    options: dict[str, Any]
+
+    def __new__(cls, *dims: int, **options: Any) -> Self:
+        adapter = super().__new__(cls)
+        vars(adapter)["options"] = options
+        return adapter
 
     @abstractmethod
     def forward(self, latents: Tensor) -> Tensor: ...
@@ -104,7 +112,7 @@ class Mixup(ABC):
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
         """The augmented batch. Draws from `generator` (on the CPU) only.
 
-        `progress` is the share of training done, 0 ≤ progress < 1, for options that have a schedule.
+        `progress` is the share of training done, 0 ≤ progress < 1, for scheduled options.
         """
 
 
@@ -241,7 +249,7 @@ class Scorer(ABC):
     holds, by name.
     """
 
-    def fit(self, train: Mapping[str, Tensor]) -> None:
+    def fit(self, train: Mapping[str, Tensor]) -> None:  # noqa: B027  most learn nothing
         """Take what is needed from the unit-norm training embeddings, modality → `[n, d]`."""
 
     @property
@@ -257,6 +265,11 @@ class Scorer(ABC):
     def score(self, queries: Tensor, gallery: Tensor, query: str, target: str) -> Tensor:
         """Scores `[n, m]` of unit-norm queries `[n, d]` of modality `query` and gallery `[m, d]`
         of modality `target`; larger is closer."""
+
+    def prepare(self, gallery: Tensor, query: str, target: str) -> Callable[[Tensor], Tensor]:
+        """`score` against a fixed gallery, as a function of the queries. Override it where part of
+        the work depends on the gallery alone."""
+        return lambda queries: self.score(queries, gallery, query, target)
 
 
 class Evaluator(ABC):

@@ -33,8 +33,15 @@ def list_views(json: Json = False) -> None:
     print_table(
         ["encoder", "view", "items", "size", "dtype", "fingerprint", "written"],
         [
-            [r["encoder"], r["view"], r["items"], size(r["bytes"]), r["dtype"], r["fingerprint"][:12],
-             f"{datetime.fromtimestamp(r['modified']):%Y-%m-%d %H:%M}"]
+            [
+                r["encoder"],
+                r["view"],
+                r["items"],
+                size(r["bytes"]),
+                r["dtype"],
+                r["fingerprint"][:12],
+                f"{datetime.fromtimestamp(r['modified']):%Y-%m-%d %H:%M}",
+            ]
             for r in rows
         ],
         empty=f"Nothing is cached in {store.folder}.",
@@ -55,8 +62,9 @@ def verify(json: Json = False) -> None:
     if json:
         print_json([{"path": str(b.path), "reason": b.reason} for b in bad])
     else:
-        print_table(["shard", "reason"], [[b.path, b.reason] for b in bad],
-                    empty="Every shard is sound.")
+        print_table(
+            ["shard", "reason"], [[b.path, b.reason] for b in bad], empty="Every shard is sound."
+        )
     if bad:
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-out = Console(soft_wrap=False)
+_WIDE = 160
+"""Columns where output goes to a file or a pipe."""
+
+out = Console(width=None if sys.stdout.isatty() else _WIDE)
 err = Console(stderr=True)
 
 
@@ -40,7 +44,7 @@ def print_table(
     )
     for i, column in enumerate(columns):
         numeric = all(isinstance(r[i], int | float) or r[i] is None for r in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
     for row in rows:
         table.add_row(*[_cell(v) for v in row])
     out.print(table)

@@ -43,8 +43,12 @@ def embed(
             "Say what to encode.", "Example: fusemix embed --encoder image=NAME --data photos/"
         )
     table = o.data_values(
-        source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside,
-        validation_fraction=0.0, test_fraction=0.0,
+        source=data,
+        columns=column,
+        max_bad=max_bad,
+        allow_outside=allow_outside,
+        validation_fraction=0.0,
+        test_fraction=0.0,
     )
     config = from_dict(DataConfig, table, "data.")
     dataset = read_pairs(config, {m: s.takes for m, s in specs.items()}, least=1)
@@ -53,18 +57,28 @@ def embed(
     from fusemix_core.devices import resolve_device
     from fusemix_core.flow.encode import Encoding, encode_dataset
 
-    how = Encoding(resolve_device(device or "auto"), dtype or "float32", store_dtype or "float16",
-                   encode_batch, config.max_bad)
+    how = Encoding(
+        resolve_device(device or "auto"),
+        dtype or "float32",
+        store_dtype or "float16",
+        encode_batch,
+        config.max_bad,
+    )
     with ConsoleReporter() as reporter:
         encoded = encode_dataset(dataset, specs, how, reporter)
     rows = [
-        {"modality": m, "encoder": specs[m].name, "items": len(dataset.items[m]),
-         "encoded": e.encoded, "cached": e.cached, "bad": len(e.bad), "fingerprint": e.fingerprint}
+        {
+            "modality": m,
+            "encoder": specs[m].name,
+            "items": len(dataset.items[m]),
+            "encoded": e.encoded,
+            "cached": e.cached,
+            "bad": len(e.bad),
+            "fingerprint": e.fingerprint,
+        }
         for m, e in encoded.extractions.items()
     ]
     if json:
         print_json(rows)
     else:
         print_table(list(rows[0]), [list(r.values()) for r in rows])
-
-

@@ -103,7 +103,9 @@ def evaluate(
     elif classes:
         show_zero_shot(found)
     else:
-        show_retrieval(found["retrieval"], "Recall in percent, 95% intervals, by the model's scorer")
+        show_retrieval(
+            found["retrieval"], "Recall in percent, 95% intervals, by the model's scorer"
+        )
         if "retrieval_cosine" in found:
             show_retrieval(found["retrieval_cosine"], "The same, scored by cosine")
         show_geometry(found["geometry"])

@@ -40,9 +40,7 @@ def search(
 
     if not data:
         raise ConfigError("No data to search in.", "Add --data PATH.")
-    table = o.data_values(
-        source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside
-    )
+    table = o.data_values(source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside)
     config = from_dict(DataConfig, table, "data.")
 
     from fusemix_core.cli.console import out, print_json, print_table

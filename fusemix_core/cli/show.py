@@ -19,14 +19,18 @@ def show_plan(plan: Plan, json: bool) -> None:
         print_json(plan.as_dict())
         return
     rows = [
-        [e.modality, e.spec.name, e.items, e.cached,
-         None if e.cached is None else e.items - e.cached, size(e.store_bytes),
-         duration(e.seconds)]
+        [
+            e.modality,
+            e.spec.name,
+            e.items,
+            e.cached,
+            None if e.cached is None else e.items - e.cached,
+            size(e.store_bytes),
+            duration(e.seconds),
+        ]
         for e in plan.encoders.values()
     ]
-    print_table(
-        ["modality", "encoder", "items", "cached", "to encode", "to store", "time"], rows
-    )
+    print_table(["modality", "encoder", "items", "cached", "to encode", "to store", "time"], rows)
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
     out.print(f"recipe:  {plan.config.recipe.name} ({duration(plan.fit_seconds)})")
@@ -40,10 +44,19 @@ def show_retrieval(metrics: Mapping[str, Any], title: str) -> None:
     rows = []
     for direction, m in metrics["directions"].items():
         cells = [with_interval(m[f"r{k}"], m[f"r{k}_interval"]) for k in (1, 5, 10)]
-        rows.append([direction.replace("->", " → "), *cells, m["median_rank"], m["map"],
-                     m["queries"], m["gallery"]])
-    print_table(["", "R@1", "R@5", "R@10", "median rank", "mAP", "queries", "gallery"], rows,
-                title=title)
+        rows.append(
+            [
+                direction.replace("->", " → "),
+                *cells,
+                m["median_rank"],
+                m["map"],
+                m["queries"],
+                m["gallery"],
+            ]
+        )
+    print_table(
+        ["", "R@1", "R@5", "R@10", "median rank", "mAP", "queries", "gallery"], rows, title=title
+    )
 
 
 def with_interval(value: float, interval: list[float] | None) -> str:
@@ -61,8 +74,10 @@ def show_result(result: RunResult, json: bool) -> None:
     split = "test" if "test" in results else "validation"
     scorer = results["scorer"]["name"]
     out.print()
-    show_retrieval(results[split]["retrieval"],
-                   f"Recall in percent on the {split} split, 95% intervals, scored by {scorer}")
+    show_retrieval(
+        results[split]["retrieval"],
+        f"Recall in percent on the {split} split, 95% intervals, scored by {scorer}",
+    )
     if cosine := results[split].get("retrieval_cosine"):
         out.print()
         show_retrieval(cosine, "The same, scored by cosine")
@@ -74,7 +89,7 @@ def show_result(result: RunResult, json: bool) -> None:
         out.print(f"bad:     {rejected:,} entries set aside in {folder.rejected}", soft_wrap=True)
     out.print()
     out.print("Load it from Python:", style="bold")
-    out.print(Text(usage(result)), soft_wrap=True)
+    out.print(Text(result.usage), soft_wrap=True)
 
 
 def show_examples(result: RunResult, count: int = 3) -> None:
@@ -95,8 +110,7 @@ def _show_search(result: RunResult, retrieved: Retrieved) -> None:
     for place, hit in enumerate(retrieved.hits, 1):
         mark = ("✓ ", "green") if hit.partner else ("  ", "")
         name = shorten(items[retrieved.target].describe(hit.item))
-        out.print(Text.assemble(f"  {place}. ", mark, f"{hit.score:6.3f}  {name}"),
-                  soft_wrap=True)
+        out.print(Text.assemble(f"  {place}. ", mark, f"{hit.score:6.3f}  {name}"), soft_wrap=True)
     if retrieved.rank > len(retrieved.hits):
         out.print(f"     its own {retrieved.target} came at rank {retrieved.rank}")
 
@@ -111,22 +125,6 @@ def shorten(text: str, width: int = 90) -> str:
     if len(text) <= width:
         return text
     return "…" + text[-width + 1 :] if "/" in text and " " not in text else text[: width - 1] + "…"
-
-
-def usage(result: RunResult) -> str:
-    """The lines of Python that load the model and use it."""
-    a, b = result.model.modalities[:2]
-    if _takes(result, a) == "text":
-        a, b = b, a
-    gallery = '["a.jpg", "b.jpg"]' if _takes(result, a) == "image" else "[…]"
-    query = '["what you look for"]' if _takes(result, b) == "text" else "[…]"
-    return (
-        "from fusemix_core import FusedModel\n"
-        f'model = FusedModel.from_pretrained("{result.folder.model}")\n'
-        f'{a} = model.encode("{a}", {gallery})\n'
-        f'{b} = model.encode("{b}", {query})\n'
-        f'print(model.similarity({b}, {a}, "{b}", "{a}"))'
-    )
 
 
 def show_zero_shot(found: Mapping[str, Any]) -> None:

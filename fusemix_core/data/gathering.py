@@ -81,6 +81,7 @@ class Gatherer:
         self.rejected: list[Rejected] = []
         self.rows_read = 0
         self._counted: set[tuple[str, int]] = set()
+        self._bases: dict[tuple[str, str | None], str] = {}
         self.unknown_splits: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -105,6 +106,8 @@ class Gatherer:
                         faults.append(Rejected(row.path, row.number, modality, one.reason))
                     else:
                         values[modality].append(one)
+            if len(values[modality]) > 1:
+                values[modality] = list(dict.fromkeys(values[modality]))
         split = self._split(row, columns)
         if isinstance(split, Fault):
             faults.append(Rejected(row.path, row.number, "", split.reason))
@@ -124,7 +127,7 @@ class Gatherer:
         if not is_missing(value):
             group = self.groups.setdefault(str(value), len(self.groups))
         ids = [
-            [self.gathered[m].add(one, file, row.number) for one in dict.fromkeys(v)] or [-1]
+            [self.gathered[m].add(one, file, row.number) for one in v] or [-1]
             for m, v in values.items()
         ]
         for link in product(*ids):
@@ -158,8 +161,12 @@ class Gatherer:
 
     def _entries(self, row: Row, value: Any, takes: Takes) -> list[str | Reference | Fault]:
         """What a cell holds; nothing where it is empty."""
-        if isinstance(value, str) and value.startswith("[") and value.rstrip().endswith("]"):
-            value = _list_in(value)
+        if isinstance(value, str):
+            if value.startswith("[") and value.rstrip().endswith("]"):
+                value = _list_in(value)
+            elif takes == "text":
+                text = _text(value)
+                return [text] if text != "" else []
         out = []
         for one in value if isinstance(value, list) else [value]:
             if is_missing(one):
@@ -191,16 +198,24 @@ class Gatherer:
             return Fault(f"'{name}' is a URL; download it and give its path")
         if "\0" in name:
             return Fault("the path holds a NUL byte")
-        base = row.base if row.base is not None else os.path.dirname(row.path)
-        base = os.path.abspath(base)
+        base = self._base(row)
         path = os.path.normpath(os.path.join(base, name))
-        if not self.allow_outside and os.path.commonpath([base, path]) != base:
+        inside = path == base or path.startswith(base.rstrip(os.sep) + os.sep)
+        if not inside and not self.allow_outside:
             return Fault(f"'{name}' is outside the folder of the data; --allow-outside lets it in")
         try:
             path.encode()
         except UnicodeEncodeError:
             return Fault("the path is not Unicode")
         return FileReference(path)
+
+    def _base(self, row: Row) -> str:
+        """The absolute folder to which the row's paths are relative."""
+        base = self._bases.get((row.path, row.base))
+        if base is None:
+            folder = os.path.dirname(row.path) if row.base is None else row.base
+            base = self._bases[row.path, row.base] = os.path.abspath(folder)
+        return base
 
     # -- results ---------------------------------------------------------------------------------
 
@@ -221,7 +236,7 @@ def _list_in(cell: str) -> list[str] | str:
         values = json.loads(cell)
     except (ValueError, RecursionError):
         return cell
-    return values if values and all(isinstance(v, str) for v in values) else cell
+    return values if all(isinstance(v, str) for v in values) else cell
 
 
 def _text(value: Any) -> str | Fault:

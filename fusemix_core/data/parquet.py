@@ -23,7 +23,7 @@ class ParquetReader:
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
         import pyarrow as pa
 
-        cells = ParquetCells(str(path))
+        cells = ParquetCells(str(path.absolute()))
         number = 0
         try:
             with _open(path) as file:

@@ -95,7 +95,8 @@ def pairs_from(
     values: modality → for each row a text, a path (str or Path, relative to the working folder),
     bytes, a PIL image, an `Audio` or `(samples, rate)`, None where it is missing, or a list of
     these.
-    split: for each row `train`, `validation` or `test`. group: rows with one value stay together.
+    split: for each row `train`, `validation` or `test` (None: train); without it the split is drawn
+    by the fractions. group: rows with one value stay together.
     """
     fractions = splits.Fractions(validation_fraction, test_fraction)
     lists = {**values, **({"split": split} if split else {}), **({"group": group} if group else {})}
@@ -111,7 +112,7 @@ def pairs_from(
         cells = {name: column[i] for name, column in lists.items()}
         gatherer.add(Row("<list>", i + 1, cells, cells.get("split"), base="."), columns)
     _check_gathered(gatherer, 0, "<list>")
-    return _finish(gatherer, fractions, seed, [], (), None)
+    return _finish(gatherer, fractions, seed, [], SPLITS[1:] if split else (), None)
 
 
 def _gather(

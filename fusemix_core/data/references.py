@@ -111,7 +111,7 @@ def hold(value: Any, takes: Takes, name: str) -> HeldReference:
 
     An image is kept as PNG, a clip as float WAV. Raises `DataError`.
     """
-    if isinstance(value, bytes):
+    if isinstance(value, bytes) and takes != "file":
         return HeldReference(value, name)
     buffer = io.BytesIO()
     item = decode(value, takes)

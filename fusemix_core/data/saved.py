@@ -45,7 +45,7 @@ class SavedReader:
 
 def _rows(path: Path, split: str | None) -> Iterator[Row | Rejected]:
     dataset = _open(path)
-    cells = SavedCells(str(path))
+    cells = SavedCells(str(path.absolute()))
     labels = {n: f for n, f in dataset.features.items() if type(f).__name__ == "ClassLabel"}
     for start in range(0, len(dataset), _BATCH):
         columns = dataset[start : start + _BATCH]

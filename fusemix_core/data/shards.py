@@ -61,6 +61,7 @@ def _shard_rows(path: Path) -> Iterator[Row | Rejected]:
 
 def _members(path: Path) -> Iterator[tuple[str, str, SliceReference | str]]:
     """(key, extension, where it is or why it is refused) of every file in an archive."""
+    path = path.absolute()
     size = path.stat().st_size
     try:
         with tarfile.open(path, "r:") as archive:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FEWEST = 3
 """With fewer components than this there is nothing to split."""
+FEWEST_ROWS = 10
+"""With fewer rows than this it is no fault if most belong together: a first try, or a test."""
 
 
 @dataclass(frozen=True)
@@ -179,11 +181,12 @@ def split_rows(
     component: int64 `[m]`; least_key: uint64 `[m]`, the least key among the row's binding items.
     Both parts get at least one component wherever there are `FEWEST` components or more, and never
     more rows than their share, unless every component is larger than that. Raises `DataError` if
-    one component holds more than half of the rows.
+    one component holds more than half of ten rows or more.
     """
     rows = len(component)
     sizes = np.bincount(component)
-    if fractions.validation + fractions.test > 0 and len(sizes) and sizes.max() > rows / 2:
+    wanted = fractions.validation + fractions.test > 0
+    if wanted and rows >= FEWEST_ROWS and sizes.max() > rows / 2:
         raise DataError(
             f"{sizes.max():,} of {rows:,} rows belong together (they share items or a group), "
             "so the data can't be split by fraction.",

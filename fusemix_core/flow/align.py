@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fusemix_core.config import Part, RunConfig, to_dict
+from fusemix_core.config import RunConfig, to_dict
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.examples import Retrieved
@@ -29,21 +29,23 @@ from fusemix_core.flow.plan import Plan, build_config, make_plan
 from fusemix_core.flow.rates import Rates, fit_rate_key
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.flow.run_folder import MetricsLog, RunFolder
-from fusemix_core.fused import EncoderInfo, FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, FitContext, Scorer
+from fusemix_core.flow.summary import fused_model, report_run
+from fusemix_core.fused import FusedModel
+from fusemix_core.interfaces import Adapter, Encoder, FitContext
 from fusemix_core.registry import registry
 
 
 @dataclass
 class RunResult:
-    """What a run leaves. `results` is the content of results.json; `examples` hold item numbers
-    of `dataset`."""
+    """What a run leaves. `results` is the content of results.json, `examples` hold item numbers of
+    the dataset, `usage` is the Python that loads the model."""
 
     folder: RunFolder
     model: FusedModel
     results: dict[str, Any]
     encoded: Encoded
     examples: list[Retrieved]
+    usage: str
 
 
 def align(
@@ -134,14 +136,13 @@ def run_plan(
         results["test"] = measure(shown, part.name, scorer, config.seed)
 
     reporter.stage("Saving")
-    model = fused_model(config, plan, encoded, adapters, part, scorer, results)
+    model = fused_model(plan, encoded, adapters, (part, scorer), results, objects or {})
     model.save_pretrained(folder.model)
-    found = draw_examples(shown, scorer, config.seed)
+    found = with_item_numbers(draw_examples(shown, scorer, config.seed), shown)
+    load = usage(model, folder.model)
+    report_run(folder, plan, encoded, shown, found, results, facts, load)
     folder.write_json(folder.results, results)
-    from fusemix_core.flow.summary import report_run
-
-    report_run(folder, plan, encoded, shown, found, results, facts)
-    return RunResult(folder, model, results, encoded, with_item_numbers(found, shown))
+    return RunResult(folder, model, results, encoded, found, load)
 
 
 def check_splits(encoded: Encoded) -> None:
@@ -190,3 +191,20 @@ def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Re
         )
         for r in found
     ]
+
+
+def usage(model: FusedModel, path: Path) -> str:
+    """The lines of Python that load a model and use it."""
+    a, b = model.modalities[:2]
+    if model.encoders[a].takes == "text":
+        a, b = b, a
+    examples = {"text": '["what you look for"]', "image": '["a.jpg", "b.jpg"]'}
+    gallery = examples.get(model.encoders[a].takes, '["first", "second"]')
+    query = examples.get(model.encoders[b].takes, '["first"]')
+    return (
+        "from fusemix_core import FusedModel\n"
+        f'model = FusedModel.from_pretrained("{path}")\n'
+        f'gallery = model.encode("{a}", {gallery})\n'
+        f'queries = model.encode("{b}", {query})\n'
+        f'print(model.similarity(queries, gallery, "{b}", "{a}"))'
+    )

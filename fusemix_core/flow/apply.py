@@ -17,6 +17,7 @@ from torch import Tensor
 from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
+from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates, prompts, zero_shot
@@ -74,7 +75,8 @@ def evaluate(
     dataset.check_bad(config.max_bad)
     if split != "all" and not len(dataset.splits.get(split, ())):
         raise DataError(
-            f"The data has no {split} split.", "Use --split all, or name the split's column or file."
+            f"The data has no {split} split.",
+            "Use --split all, or name the split's column or file.",
         )
     encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
     found = embed_for(model, encoded, None if split == "all" else split)
@@ -114,9 +116,12 @@ def classify(
         raise DataError(f"The data has no {split} split.", "Use --split all.")
     labels = item_labels(dataset.items[text], links, classes)
     alone = replace(
-        dataset, items={modality: dataset.items[modality]}, links=links[:, :1],
-        splits={"all": np.arange(len(links))}, origin=dataset.origin.select(
-            np.arange(len(dataset.links))[rows]), least=1,
+        dataset,
+        items={modality: dataset.items[modality]},
+        links=links[:, :1],
+        splits={"all": np.arange(len(links))},
+        origin=dataset.origin.select(np.arange(len(dataset.links))[rows]),
+        least=1,
     )
     encoded = encode_for(model, alone, reporter or Reporter(), config.max_bad)
     found = embed_for(model, encoded, None)
@@ -126,8 +131,14 @@ def classify(
     )
     own = torch.tensor([labels[int(i)] for i in found.items[modality]])
     return zero_shot(
-        found.embeddings[modality], own, of_classes, classes, model.scorer.score,
-        query=modality, target=text, seed=seed,
+        found.embeddings[modality],
+        own,
+        of_classes,
+        classes,
+        model.scorer.score,
+        query=modality,
+        target=text,
+        seed=seed,
     )
 
 
@@ -141,7 +152,9 @@ def item_labels(texts: Items, links: np.ndarray, classes: Sequence[str]) -> dict
             path, row = texts.origin[label]
             raise DataError(
                 f"the label '{name}' is none of the {len(classes)} classes.",
-                "Add it to --classes, or mend the row.", path=path, row=row,
+                "Add it to --classes, or mend the row.",
+                path=path,
+                row=row,
             )
         if labels.setdefault(item, index[name]) != index[name]:
             raise DataError(
@@ -223,7 +236,7 @@ def query_modality(model: FusedModel, query: str, given: str | None) -> str:
 
 def media_of(path: str) -> str:
     """What a file is by its suffix: `image`, `audio`, or `file`."""
-    from mimetypes import guess_type
-
-    kind = (guess_type(path)[0] or "").partition("/")[0]
-    return kind if kind in ("image", "audio") else "file"
+    suffix = Path(path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "audio" if suffix in AUDIO_SUFFIXES else "file"

@@ -82,9 +82,9 @@ def choose_scorer(
         scorer.fit(train.embeddings)
         if len(candidates) == 1:
             return part, scorer
-        found = retrieval(
-            validation.embeddings, validation.links, scorer.score, resamples=0
-        )["mean_recall"]
+        found = retrieval(validation.embeddings, validation.links, scorer.score, resamples=0)[
+            "mean_recall"
+        ]
         if best is None or found > best[0]:
             best = (found, part, scorer)
     assert best is not None
@@ -112,7 +112,13 @@ def draw_examples(
         for target in modalities
         if query != target
         for found in examples(
-            split.embeddings, split.links, query, target, scorer.score,
-            right=right, wrong=wrong, seed=seed,
+            split.embeddings,
+            split.links,
+            query,
+            target,
+            scorer.score,
+            right=right,
+            wrong=wrong,
+            seed=seed,
         )
     ]

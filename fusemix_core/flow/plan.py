@@ -146,7 +146,9 @@ def make_plan(config: RunConfig, specs: Mapping[str, EncoderSpec]) -> Plan:
             missing * spec.dim * width if spec.dim else None,
             rates.seconds(encode_rate_key(known, config.device), missing) if known else None,
         )
-    fit = rates.seconds(fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"]))
+    fit = rates.seconds(
+        fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
+    )
     return Plan(config, dataset, encoders, fit, list(dataset.warnings))
 
 

@@ -56,7 +56,8 @@ class RunFolder:
             if old.get(key) != new.get(key):
                 raise ConfigError(
                     f"The run in {self.path} had {key} = {old.get(key)!r}, not {new.get(key)!r}.",
-                    f"Resume it as it was (--config {self.config} --resume), or choose another --out.",
+                    f"Resume it as it was (--config {self.config} --resume), or choose another "
+                    "--out.",
                 )
 
     def write_json(self, path: Path, value: Any) -> None:
@@ -91,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 class MetricsLog(Callback):
-    """Appends what a fit reports to metrics.jsonl; a resumed fit overwrites the steps it repeats."""
+    """Appends what a fit reports to metrics.jsonl; a resumed fit rewrites the steps it repeats."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

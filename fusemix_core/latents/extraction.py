@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +85,11 @@ def extract(
         missing = np.flatnonzero(store.missing(known, view, items.keys, store_dtype))
         bad: dict[int, str] = {}
         if len(missing):
+            store.prepare(known, view)
             size = batch_size or _BATCH[spec.takes][device.type != "cpu"]
-            with Pipeline(spec, items, held.get(), workers) as pipeline:
-                job = _Job(pipeline, store, known, view, store_dtype, device, size, progress)
-                job.run(missing)
-            bad = dict(sorted(pipeline.bad.items()))
-            warnings += job.warnings()
+            target = _Target(store, known, view, store_dtype)
+            bad, said = _fill(target, missing, items, held, size, workers, progress)
+            warnings += said
     finally:
         held.free()
     if len(bad) == len(items):
@@ -108,6 +108,35 @@ def shard_size(items: int) -> int:
     A kill costs one shard; a gather of random rows visits all of them.
     """
     return min(max(1 << (items // 256).bit_length(), 1024), 16384)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where latents go: one view of one encoder in the store."""
+
+    store: LatentStore
+    fingerprint: str
+    view: str
+    dtype: StoreDtype
+
+
+def _fill(
+    target: _Target,
+    missing: np.ndarray,
+    items: Items,
+    held: _Held,
+    batch_size: int,
+    workers: int | None,
+    progress: Progress | None,
+) -> tuple[dict[int, str], list[str]]:
+    """Encode and store the missing items; (bad items, warnings).
+
+    A function of its own so that nothing holds the encoder when `held` is freed.
+    """
+    with Pipeline(held.spec, items, held.get(), workers) as pipeline:
+        job = _Job(pipeline, target, held.device, batch_size, progress)
+        job.run(missing)
+    return dict(sorted(pipeline.bad.items())), job.warnings()
 
 
 class _Held:
@@ -141,17 +170,13 @@ class _Job:
     def __init__(
         self,
         pipeline: Pipeline,
-        store: LatentStore,
-        fingerprint: str,
-        view: str,
-        store_dtype: StoreDtype,
+        target: _Target,
         device: torch.device,
         batch_size: int,
         progress: Progress | None,
     ) -> None:
-        self.pipeline, self.store, self.device = pipeline, store, device
+        self.pipeline, self.target, self.device = pipeline, target, device
         self.spec, self.encoder, self.items = pipeline.spec, pipeline.encoder, pipeline.items
-        self.fingerprint, self.view, self.store_dtype = fingerprint, view, store_dtype
         self.batch_size = self.limit = batch_size
         self.progress = progress or (lambda done, total: None)
         self.shape: tuple[int, ...] | None = None
@@ -164,13 +189,18 @@ class _Job:
         self.progress(0, self.total)
         size = shard_size(len(self.items))
         current, rows = 0, []
-        for shard, batch in self.pipeline.batches(missing.tolist(), self.batch_size, size):
-            if shard != current:
-                self._store(rows)
-                current, rows = shard, []
-            self.cut += batch.cut
-            rows.extend(self._encode(batch))
-        self._store(rows)
+        # One thread writes a shard while the next is encoded; leaving waits for it.
+        with ThreadPoolExecutor(1, "fusemix-write") as writer:
+            written = writer.submit(self._store, [])
+            for shard, batch in self.pipeline.batches(missing.tolist(), self.batch_size, size):
+                if shard != current:
+                    written.result()
+                    written = writer.submit(self._store, rows)
+                    current, rows = shard, []
+                self.cut += batch.cut
+                rows.extend(self._encode(batch))
+            written.result()
+            self._store(rows)
         self.progress(self.total, self.total)
 
     def _encode(self, batch: Collated) -> Iterator[tuple[list[int], np.ndarray]]:
@@ -194,7 +224,7 @@ class _Job:
         """The checked latents, or None if the device is out of memory."""
         try:
             with torch.no_grad():
-                latents = self.encoder.encode(batch.batch, self.view)
+                latents = self.encoder.encode(batch.batch, self.target.view)
             return self._checked(batch.index, latents)
         except torch.OutOfMemoryError:
             return None
@@ -211,15 +241,16 @@ class _Job:
     def _checked(self, index: list[int], latents: Any) -> np.ndarray:
         """float32 on the CPU; raises `ContractError` for anything but finite rows of one shape."""
         name = f"Encoder '{self.spec.name}'"
+        pooled = self.target.view == "pooled"
         n, width = len(index), self.spec.dim or "d"
-        expected = f"latents of shape [{n}, {width}{'' if self.view == 'pooled' else ', …'}]"
+        expected = f"latents of shape [{n}, {width}{'' if pooled else ', …'}]"
         if not isinstance(latents, Tensor):
             raise ContractError(name, f"a Tensor of {expected}", f"a {type(latents).__name__}")
         if not latents.is_floating_point():
             raise ContractError(name, f"floating-point {expected}", str(latents.dtype))
         shape = tuple(latents.shape[1:])
         fits = latents.ndim > 1 and len(latents) == n
-        if self.view == "pooled":
+        if pooled:
             fits = fits and latents.ndim == 2 and self.spec.dim in (None, shape[0])
         if not fits:
             raise ContractError(name, expected, f"shape {list(latents.shape)}")
@@ -228,7 +259,8 @@ class _Job:
                 name, f"rows of shape {list(self.shape)} as before", str(list(shape))
             )
         self.shape = shape
-        values = latents.detach().to("cpu", torch.float32).numpy()
+        # A copy, because an encoder may use its output's memory again for the next batch.
+        values = latents.detach().to("cpu", torch.float32, copy=True).numpy()
         finite = np.isfinite(values).reshape(n, -1).all(axis=1)
         if not finite.all():
             item = self.items.describe(index[int(np.flatnonzero(~finite)[0])])
@@ -246,13 +278,13 @@ class _Job:
             return
         index = np.concatenate([np.asarray(i, np.int64) for i, _ in rows])
         order = np.argsort(index)
-        _, fault = self.store.write(
-            self.fingerprint,
-            self.view,
+        _, fault = self.target.store.write(
+            self.target.fingerprint,
+            self.target.view,
             self.items.keys[index[order]],
             np.concatenate([values for _, values in rows])[order],
             spec=self.spec,
-            store_dtype=self.store_dtype,
+            store_dtype=self.target.dtype,
         )
         self.shards["all"] += 1
         self.shards[fault] += 1

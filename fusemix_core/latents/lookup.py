@@ -39,11 +39,13 @@ def find(shards: Sequence[Shard], keys: np.ndarray) -> Places:
         return place
     stored = np.concatenate([s.keys for s in shards])
     lengths = [len(s) for s in shards]
-    order = np.argsort(stored[:, 0], kind="stable")
+    order = np.argsort(np.ascontiguousarray(stored[:, 0]), kind="stable")
     high, low = stored[order, 0], stored[order, 1]
 
     # Equal first halves are the same item in two shards or, almost never, a collision: walk along.
-    at = np.searchsorted(high, keys[:, 0])
+    at = np.empty(len(keys), np.int64)
+    sorted_keys = np.argsort(np.ascontiguousarray(keys[:, 0]))  # three times faster to look up
+    at[sorted_keys] = np.searchsorted(high, keys[sorted_keys, 0])
     found = np.full(len(keys), -1, np.int64)
     looking = np.arange(len(keys))
     while len(looking := looking[at[looking] < len(high)]):

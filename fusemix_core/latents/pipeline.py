@@ -51,7 +51,9 @@ class Decoded:
 class Pipeline:
     """Decodes and collates `items` for one encoder; use as a context manager.
 
-    Items that can't be decoded or collated are left out and noted in `bad`, index → reason.
+    Items that can't be decoded or collated are left out and noted in `bad`, index → reason. An
+    encoder that takes only so much of an item may have a method `truncated(items) -> int`, how many
+    of the decoded items it will cut; it is called where `collate` is, and never beside it.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Pipeline:
     def collate(self, index: Sequence[int]) -> Collated:
         """One batch of these items now, decoded again (after the encoder ran out of memory)."""
         decoded = [self._decode(i) for i in index]
-        return self._collate([d for d in decoded if not d.reason])
+        return self._collating.submit(self._collate, [d for d in decoded if not d.reason]).result()
 
     # -- decoding --------------------------------------------------------------------------------
 

@@ -10,17 +10,18 @@ KEPT = 0.99
 TIE = 0.01
 
 
-def float16_fault(latents: np.ndarray) -> str:
-    """What finite float32 latents [n, ...] would lose as float16.
+def to_float16(latents: np.ndarray) -> tuple[np.ndarray, str]:
+    """Finite float32 latents [n, ...] as float16, and what they lose by it.
 
     "range": a value overflows; "order": the order of near neighbours; "": nothing that matters.
     """
     with np.errstate(over="ignore"):
         rounded = latents.astype(np.float16)
     if not np.isfinite(rounded).all():
-        return "range"
+        return rounded, "range"
     sample = np.linspace(0, len(latents) - 1, min(SAMPLE, len(latents))).round().astype(np.int64)
-    return "order" if neighbours_kept(latents[sample], rounded[sample]) < KEPT else ""
+    kept = neighbours_kept(latents[sample], rounded[sample])
+    return rounded, "order" if kept < KEPT else ""
 
 
 def neighbours_kept(exact: np.ndarray, rounded: np.ndarray) -> float:

@@ -97,6 +97,15 @@ def write_shard(
     return Shard(path, keys, latents.shape[1:], dtype, offset, size, metadata, verified=True)
 
 
+def make_writable(folder: Path) -> None:
+    """Create a folder for shards; raises `ArtefactError` if none could be written there."""
+    probe = folder / f".probe.{os.getpid()}{TEMPORARY}"
+    with _explained(folder):
+        _make_folder(folder)
+        probe.touch()
+        probe.unlink(missing_ok=True)
+
+
 def _header(keys: np.ndarray, latents: np.ndarray, metadata: Mapping[str, str]) -> bytes:
     """Length and JSON header, padded so that the tensors are aligned to 8 bytes."""
     end = keys.nbytes + latents.nbytes

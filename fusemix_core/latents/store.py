@@ -23,11 +23,12 @@ from fusemix_core.home import home as default_home
 from fusemix_core.latents import upkeep
 from fusemix_core.latents.fingerprint import plain
 from fusemix_core.latents.lookup import Places, find
-from fusemix_core.latents.precision import float16_fault
+from fusemix_core.latents.precision import to_float16
 from fusemix_core.latents.shards import (
     SUFFIX,
     BadShardError,
     Shard,
+    make_writable,
     read_shard,
     set_aside,
     write_shard,
@@ -108,6 +109,10 @@ class LatentStore:
 
     # -- writing ---------------------------------------------------------------------------------
 
+    def prepare(self, fingerprint: str, view: str) -> None:
+        """Raise `ArtefactError` now if `write` could store nothing."""
+        make_writable(self._view(fingerprint, view))
+
     def write(
         self,
         fingerprint: str,
@@ -120,12 +125,14 @@ class LatentStore:
     ) -> tuple[Shard, str]:
         """Store finite float32 latents [n, ...] as one shard.
 
-        Returns it and why it is float32 though float16 was asked for (see `float16_fault`), or "".
+        Returns it and why it is float32 though float16 was asked for (see `to_float16`), or "".
         That is decided by each shard alone, so that a run that was killed and resumed leaves the
         same files. Raises `ArtefactError` when it can't be written.
         """
-        fault = float16_fault(latents) if store_dtype == "float16" else ""
-        dtype = "float32" if fault else store_dtype
+        fault = ""
+        if store_dtype == "float16":
+            rounded, fault = to_float16(latents)
+            latents = latents if fault else rounded
         facts = {
             "encoder": spec.name,
             "format": "fusemix-latents-1",
@@ -133,8 +140,7 @@ class LatentStore:
             "spec": json.dumps(plain(spec), sort_keys=True),
             "view": view,
         }
-        shard = write_shard(self._view(fingerprint, view), keys, latents.astype(dtype), facts)
-        return shard, fault
+        return write_shard(self._view(fingerprint, view), keys, latents, facts), fault
 
     # -- upkeep ----------------------------------------------------------------------------------
 
@@ -197,8 +203,13 @@ class LatentStore:
         try:
             with os.scandir(folder) as entries:
                 paths = sorted(Path(e.path) for e in entries if e.name.endswith(SUFFIX))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return [], []
+        except OSError as error:
+            raise ArtefactError(
+                f"The latent store {folder} can't be read: {error.strerror or error}.",
+                "Set FUSEMIX_HOME to a folder of your own.",
+            ) from error
         shards, bad = [], []
         for path in paths:
             try:

@@ -54,18 +54,15 @@ class StoredLatents:
         return ResidentLatents(self._gather(torch.arange(len(self)), self.dtype))
 
     def _gather(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        shard, row = self._shard[index], self._row[index]
-        if len(index) and bool((shard == shard[0]).all()) and shard[0] >= 0:
-            return self._maps[shard[0]][row].to(dtype)
         out = torch.zeros(len(index), *self.shape, dtype=dtype)
-        shard, order = shard.sort(stable=True)
-        row = row[order]
+        shard, order = self._shard[index].sort(stable=True)
+        row = self._row[index[order]]
         present, counts = shard.unique_consecutive(return_counts=True)
         start = 0
         for s, count in zip(present.tolist(), counts.tolist(), strict=True):
             part = slice(start, start + count)
             if s >= 0:
-                out[order[part]] = self._maps[s][row[part]].to(dtype)
+                out.index_copy_(0, order[part], self._maps[s].index_select(0, row[part]).to(dtype))
             start += count
         return out
 

@@ -61,8 +61,8 @@ def _summary(config: SavedConfig, encoders: list[EncoderInfo]) -> str:
     fitted = f" with the recipe {_code(recipe)}" if recipe else ""
     return (
         f"One space of {config.dim} dimensions for {', '.join(first)} and {last}: small "
-        f"adapters on frozen encoders, fitted "
-        f"by [fusemix](https://pypi.org/project/fusemix/) {_text(config.fusemix)}{fitted}. Scores "
+        "adapters on frozen encoders, fitted by "
+        f"[fusemix](https://pypi.org/project/fusemix/) {_text(config.fusemix)}{fitted}. Scores "
         f"are {_code(config.scorer.name)}."
     )
 
@@ -75,7 +75,7 @@ def _usage(encoders: list[EncoderInfo], name: str) -> str:
     a, b = encoders[0].modality, encoders[1].modality
     lines = [
         "```python",
-        "from fusemix_core.fused import FusedModel",
+        "from fusemix_core import FusedModel",
         "",
         f"model = FusedModel.from_pretrained({name!r}{extra})",
         *(
@@ -127,7 +127,7 @@ def _title(path: tuple[str, ...]) -> str:
 
 
 def _directions(directions: Mapping[str, Any]) -> str:
-    """Recalls in percent, with 95% intervals where they were computed."""
+    """What `evaluation.retrieval` found in each direction."""
     columns = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "median_rank": "median rank", "map": "mAP"}
     sizes = {"queries": "queries", "gallery": "gallery"}
     rows = [
@@ -142,7 +142,8 @@ def _directions(directions: Mapping[str, Any]) -> str:
         for direction, values in directions.items()
         if isinstance(values, Mapping)
     ]
-    return _table(["query → target", *sizes.values(), *columns.values()], rows)
+    head = ["query → target", *sizes.values(), *columns.values()]
+    return f"{_table(head, rows)}\n\nRecalls and mAP in percent; in brackets bootstrap intervals."
 
 
 def _limitations(config: SavedConfig) -> str:

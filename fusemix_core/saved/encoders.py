@@ -44,6 +44,18 @@ class LazyEncoder:
         self._source = registry.encoder(source) if isinstance(source, str) else source
         self._loaded: Encoder | None = None
 
+    @property
+    def given(self) -> Encoder | None:
+        """The encoder as an object, where there is one already: given by the user, or loaded."""
+        return self._source if isinstance(self._source, Encoder) else self._loaded
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The spec to load. Raises `ArtefactError` for a saved name that only a user may give."""
+        if isinstance(self._source, Encoder):
+            return self._source.spec
+        return self._source or self._saved_spec()
+
     def load(self) -> Encoder:
         """The encoder. Raises `ArtefactError` where it is not the one of the fit."""
         if self._loaded is None:
@@ -51,19 +63,30 @@ class LazyEncoder:
         return self._loaded
 
     def _load(self) -> Encoder:
-        if isinstance(self._source, Encoder):
-            encoder, spec = self._source, self._source.spec
-            known = fingerprint(spec, self.info.dtype)
-        else:
-            spec = self._source or self._saved_spec()
+        spec, dtype = self.spec, self.info.dtype
+        known = fingerprint(spec, dtype)
+        if known is not None:
+            self.check(known)  # before a large model is loaded in vain
+        encoder = self.given
+        if encoder is None:
             spec.check_requirements()
-            known = fingerprint(spec, self.info.dtype)
-            if known is not None:
-                self._check(known)  # before a large model is loaded in vain
-            dtype = getattr(torch, self.info.dtype)
-            encoder = self._registry.target_of(spec).load(spec, self.device, dtype)
-        self._check(known or fingerprint(spec, self.info.dtype, encoder.weights_digest))
+            target = self._registry.target_of(spec)
+            encoder = target.load(spec, self.device, getattr(torch, dtype))
+        self.check(known or fingerprint(spec, dtype, encoder.weights_digest))
         return encoder
+
+    def check(self, found: str | None) -> None:
+        """Raise `ArtefactError` unless `found` is the encoder's fingerprint of the fit."""
+        info = self.info
+        if found == info.fingerprint:
+            return
+        raise ArtefactError(
+            f"The {info.modality} encoder {info.name!r} is not the one this model was trained "
+            f"with: its fingerprint was {info.fingerprint!r}, and is {found!r}. Its latents would "
+            "not fit the adapter.",
+            f"Its weights, preprocessing or version changed{self._origin()}. Install the version "
+            "of then, fit the model anew, or give the encoder of then:\n" + self._line("NAME@PATH"),
+        )
 
     def _saved_spec(self) -> EncoderSpec:
         """The spec of the saved name, for which nothing is fetched and no file is run."""
@@ -84,18 +107,6 @@ class LazyEncoder:
             if not info.dist:
                 raise
             return self._registry.encoder(f"{info.dist}/{info.name}")
-
-    def _check(self, found: str | None) -> None:
-        info = self.info
-        if found == info.fingerprint:
-            return
-        raise ArtefactError(
-            f"The {info.modality} encoder {info.name!r} is not the one this model was trained "
-            f"with: its fingerprint was {info.fingerprint!r}, and is {found!r}. Its latents would "
-            "not fit the adapter.",
-            f"Its weights, preprocessing or version changed{self._origin()}. Install the version "
-            "of then, fit the model anew, or give the encoder of then:\n" + self._line("NAME@PATH"),
-        )
 
     def _origin(self) -> str:
         origin = [f"package {self.info.dist}"] if self.info.dist else []

@@ -119,8 +119,9 @@ def _check(config: SavedConfig, modalities: Mapping[str, SavedModality]) -> None
     for saved in modalities.values():
         parts += [saved.encoder, saved.adapter]
     for part in parts:
-        if not (part.name and part.name.isprintable() and part.dist.isprintable()):
-            raise ConfigError(f"{part.name!r} of {part.dist!r} is no name of a component.")
+        shown = [value for value in vars(part).values() if isinstance(value, str)]
+        if not part.name or not all(value.isprintable() for value in shown):
+            raise ConfigError(f"{part.name!r} is not described by printable text.")
 
 
 def _read_json(path: Path) -> Any:

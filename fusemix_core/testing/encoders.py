@@ -40,12 +40,22 @@ def sample_items(spec: EncoderSpec) -> list[Any]:
     if spec.takes == "audio":
         rate = spec.sample_rate or 16_000
         seconds = [0.1, 0.5, 1, 2, 0.3, 1.5, 3, 0.7]
-        tones = [np.sin(2 * np.pi * 110 * (i + 1) * np.arange(int(s * rate)) / rate)
-                 for i, s in enumerate(seconds)]
+        tones = [
+            np.sin(2 * np.pi * 110 * (i + 1) * np.arange(int(s * rate)) / rate)
+            for i, s in enumerate(seconds)
+        ]
         return [Audio(t.astype(np.float32), rate) for t in tones]
     if spec.takes == "text" and spec.modality == "text":
-        return ["a", "A dog runs.", "Two cats sleep on a warm red sofa.", "日本語の文", "3 + 4 = 7",
-                "naïve café", "word " * 60, "🙂"]
+        return [
+            "a",
+            "A dog runs.",
+            "Two cats sleep on a warm red sofa.",
+            "日本語の文",
+            "3 + 4 = 7",
+            "naïve café",
+            "word " * 60,
+            "🙂",
+        ]
     raise ContractError(
         f"The check of '{spec.name}'", f"sample items of {spec.modality}", "none: pass `items`"
     )

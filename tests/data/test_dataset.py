@@ -314,8 +314,9 @@ def test_progress_is_told(folder):
 
 def test_importing_the_data_layer_is_light():
     code = (
-        "import sys, fusemix_core.data; heavy = {'torch', 'PIL', 'soundfile', 'pyarrow', 'datasets'}"
-        " & set(sys.modules); assert not heavy, heavy"
+        "import sys, fusemix_core.data\n"
+        "heavy = {'torch', 'PIL', 'soundfile', 'pyarrow', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -333,3 +334,17 @@ def test_bytes_held_are_kept():
     data = pairs_from({"image": [buffer.getvalue()], "text": ["a"]}, TAKES, split=["train"])
     assert data.items["image"].read_bytes(0) == buffer.getvalue()
     assert data.items["image"].load(0).getpixel((1, 1)) == (9, 9, 9)
+
+
+def test_memory_grows_by_links_and_distinct_items_not_by_cells(tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "a.csv"
+    rows = "".join(f"C{i % 100},caption {i % 1000}\n" for i in range(20_000))
+    path.write_text("smiles,text\n" + rows)
+    tracemalloc.start()
+    data = read_pairs(DataConfig(source=(str(path),)), {"molecule": "text", "text": "text"})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data) == 20_000 and len(data.items["text"]) == 1000
+    assert peak < 20_000 * 300

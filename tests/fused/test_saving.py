@@ -30,7 +30,7 @@ def test_a_round_trip_is_exact(toys, items, tmp_path, modalities):
     model.save_pretrained(tmp_path / "model")
     loaded = _load(toys, tmp_path / "model")
     assert loaded.modalities == modalities and loaded.dim == model.dim == 4
-    assert loaded.encoders == model.encoders
+    assert loaded.encoders == model.encoders and loaded.scorer_name == "csls"
     rows = {m: model.encode(m, items[m]) for m in modalities}
     for m in modalities:
         assert torch.equal(loaded.encode(m, items[m]), rows[m])

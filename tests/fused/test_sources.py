@@ -53,7 +53,7 @@ def test_the_dtype_of_the_fit_is_the_dtype_of_use(toys):
     adapters = {m: toys.ToyAdapter(toys.dims[m], 4) for m in infos}
     model = FusedModel(adapters, infos, toys.csls(), registry=toys.registry, device="cpu")
     model.encode("text", ["a cat"])
-    assert model._encoders["text"].load().net.weight.dtype == torch.bfloat16
+    assert model.encoder("text").load().net.weight.dtype == torch.bfloat16
 
 
 def test_an_encoder_object_is_used_if_it_is_the_one_of_the_fit(toys, items):
@@ -74,6 +74,18 @@ def test_a_name_or_a_spec_may_be_given(toys, items):
     for source in ("twin", twin):
         model = toys.model(sources={"text": source})
         assert torch.equal(model.encode("text", items["text"]), expected)
+
+
+def test_the_lazy_encoder_tells_its_spec_and_checks_a_fingerprint(toys):
+    model = toys.model()
+    lazy = model.encoder("text")
+    assert lazy.spec == toys.specs["text"] and lazy.given is None and toys.Toy.loads == 0
+    lazy.check(model.encoders["text"].fingerprint)
+    with pytest.raises(ArtefactError, match="'text': 'NAME@PATH'"):
+        lazy.check("0" * 32)
+    assert lazy.load() is lazy.given is lazy.load()
+    with pytest.raises(UnknownNameError):
+        model.encoder("audio")
 
 
 def test_a_given_name_that_is_unknown_is_refused_at_once(toys):

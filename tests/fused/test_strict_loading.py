@@ -189,6 +189,7 @@ def test_every_value_has_its_type(saved, load):
         (("modalities", "text", "encoder", "modality"), "image"),
         (("modalities", "text", "encoder", "name"), ""),
         (("modalities", "text", "encoder", "name"), "toy\x1b[31m"),
+        (("modalities", "text", "encoder", "weights"), "\x1b]0;"),
         (("modalities", "text", "encoder", "dtype"), "float8"),
         (("modalities", "text", "encoder", "takes"), "pickle"),
         (("modalities", "text", "adapter", "options"), {"hidden": 7}),

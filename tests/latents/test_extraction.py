@@ -1,3 +1,4 @@
+import contextlib
 import threading
 import time
 
@@ -6,11 +7,11 @@ import pytest
 import torch
 
 from fusemix_core.data.media import Audio
-from fusemix_core.errors import ContractError, DataError, FusemixError
+from fusemix_core.errors import ArtefactError, ContractError, DataError, FusemixError
 from fusemix_core.latents import extraction
 from fusemix_core.latents.extraction import extract, shard_size
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.shards import read_shard
+from fusemix_core.latents.shards import read_shard, write_shard
 from fusemix_core.latents.store import LatentStore
 
 
@@ -134,7 +135,8 @@ def test_a_given_encoder_is_used_and_kept(toy, store):
     assert toy.ToyEncoder.loads == 0 and toy.ToyEncoder.batches
 
 
-def test_the_encoder_is_freed_also_after_a_failure(toy, store, monkeypatch):
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_encoder_is_freed_before_the_store_is_opened(toy, store, monkeypatch, fails):
     class Watched(toy.ToyEncoder):
         alive = 0
 
@@ -146,13 +148,20 @@ def test_the_encoder_is_freed_also_after_a_failure(toy, store, monkeypatch):
             type(self).alive -= 1
 
         def encode(self, batch, view="pooled"):
-            raise KeyError("broken")
+            if fails:
+                raise KeyError("broken")
+            return super().encode(batch, view)
 
     monkeypatch.setattr(toy, "Watched", Watched, raising=False)
     Watched.__module__, Watched.__qualname__ = toy.__name__, "Watched"
-    with pytest.raises(KeyError):
+    alive, opened = [], store.open
+    monkeypatch.setattr(
+        store, "open", lambda *a, **k: (alive.append(Watched.alive), opened(*a, **k))
+    )
+    with pytest.raises(KeyError) if fails else contextlib.nullcontext():
         run(toy, toy.ToyItems(toy.texts(5)), store, toy.spec(Watched))
     assert Watched.alive == 0
+    assert alive == ([] if fails else [0])
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(toy, store, small_shards):
@@ -286,6 +295,32 @@ def test_a_fault_of_the_program_is_no_bad_item(toy, store):
         run(toy, toy.ToyItems(values), store)
 
 
+def test_a_home_that_cannot_be_written_is_found_before_the_encoder_is_loaded(toy, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactError, match="can't be written"):
+        run(toy, toy.ToyItems(toy.texts(5)), LatentStore(tmp_path / "file"))
+    assert toy.ToyEncoder.loads == 0
+
+
+def test_a_full_disk_keeps_finished_shards_and_ends_with_an_error(
+    toy, store, small_shards, monkeypatch
+):
+    items, writes = toy.ToyItems(toy.texts(170)), []
+
+    def full_later(*args):
+        writes.append(args)
+        if len(writes) == 3:
+            raise ArtefactError("Latents can't be written: No space left on device.")
+        return write_shard(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fusemix_core.latents.store.write_shard", full_later)
+        with pytest.raises(ArtefactError, match="No space"):
+            run(toy, items, store)
+    assert len(shard_paths(store)) == 2
+    assert run(toy, items, store).encoded == 70
+
+
 # -- interrupted ---------------------------------------------------------------------------------
 
 
@@ -401,6 +436,14 @@ def test_a_latent_that_is_not_finite_names_its_item(toy, store, small_shards):
     with pytest.raises(ContractError, match=r"1 of \d items in torch.float32.*'the culprit'"):
         run(toy, toy.ToyItems(values), store, encoder=NaN(toy.spec()), batch_size=8)
     assert len(shard_paths(store)) == 1  # the shard before is kept
+
+
+def test_an_encoder_may_use_its_output_buffer_again(toy, store):
+    values, buffer = toy.texts(64), torch.empty(8, toy.DIM)
+    encoder = broken(toy, lambda z: buffer.copy_(z))
+    items = toy.ToyItems(values)
+    done = run(toy, items, store, encoder=encoder, batch_size=8, store_dtype="float32")
+    torch.testing.assert_close(done.table.rows(torch.arange(64)), expected(toy, values))
 
 
 def test_views_may_have_more_dimensions(toy, store):

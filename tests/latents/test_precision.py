@@ -1,11 +1,19 @@
 import numpy as np
 import pytest
 
-from fusemix_core.latents.precision import float16_fault, neighbours_kept
+from fusemix_core.latents.precision import neighbours_kept, to_float16
 
 
 def rows(n=300, d=32, seed=0):
     return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+def float16_fault(latents):
+    rounded, fault = to_float16(latents)
+    assert rounded.dtype == np.float16
+    if not fault:
+        np.testing.assert_allclose(rounded.astype(np.float32), latents, rtol=1e-3, atol=1e-7)
+    return fault
 
 
 def test_ordinary_latents_keep_their_neighbours():

@@ -201,10 +201,12 @@ def number(value: Any) -> str:
     if isinstance(value, str | bool):
         return str(value)
     if float(value).is_integer():
-        return f"{int(value):,}".replace(",", "\u202f")
-    if abs(value) >= 10:
-        return f"{value:,.1f}".replace(",", "\u202f")
-    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+        text = f"{int(value):,}"
+    elif abs(value) >= 10:
+        text = f"{value:,.1f}"
+    else:
+        text = f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+    return text.replace(",", "\u202f").replace("-", "\u2212")
 
 
 def recall(value: float | None) -> str:

@@ -22,7 +22,7 @@ SEED = "fusemix-starter 1"
 ROWS_PER_BOOK = 160
 WORDS = range(5, 101)
 LONGEST_ASPECT = 4.0
-SIDE, QUALITY = 176, 70
+SIDE, QUALITY = 160, 66
 TEST, VALIDATION = 1 / 6, 1 / 10
 REVISIONS = {"introduction-anthropology": "418eedd9be", "introduction-business": "78c9e7ad4e"}
 """Of the two books whose rows say HEAD; from the notes that came with the data."""

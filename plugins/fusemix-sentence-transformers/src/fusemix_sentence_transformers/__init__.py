@@ -9,7 +9,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import EncoderSpec, FamilySpec
 
-REQUIRES = {"sentence_transformers": "sentence-transformers>=5.0"}
+REQUIRES = {"sentence_transformers": "sentence-transformers>=6.0"}
 TARGET = "fusemix_sentence_transformers.encoder:SentenceTransformerEncoder"
 
 

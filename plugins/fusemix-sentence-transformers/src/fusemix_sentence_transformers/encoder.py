@@ -1,4 +1,8 @@
-"""`SentenceTransformerEncoder`: a sentence-transformers folder, tokenised in workers."""
+"""`SentenceTransformerEncoder`: a sentence-transformers folder, tokenised in workers.
+
+sentence_transformers takes seconds to import, so only what loads a model does: a worker that
+tokenises needs the tokenizer alone.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Transformer
-from sentence_transformers.util import is_sentence_transformer_model
 from torch import Tensor
-from transformers.utils import logging
 
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 Tokens = dict[str, Tensor]
 
@@ -150,6 +153,9 @@ def groups_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 def read_model(weights: str, revision: str = "", *, local: bool = False) -> SentenceTransformer:
     """The sentence-transformers model at a hub id or in a folder, on the CPU."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import is_sentence_transformer_model
+
     if local and not (Path(weights) / "modules.json").is_file():
         raise _not_one(weights)
     try:
@@ -184,6 +190,8 @@ def _not_one(weights: str) -> ArtefactError:
 
 def _tokenizer(model: SentenceTransformer) -> Any:
     """The fast tokenizer of a plain text model; None where the model must read the texts itself."""
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
     first = model[0]
     tokenizer = getattr(first, "tokenizer", None)
     plain = isinstance(first, Transformer) and getattr(tokenizer, "is_fast", False)
@@ -195,6 +203,8 @@ def _tokenizer(model: SentenceTransformer) -> Any:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

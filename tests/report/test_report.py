@@ -1,0 +1,258 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from fusemix_core.evaluation.geometry import geometry
+from fusemix_core.evaluation.retrieval import retrieval
+from fusemix_core.evaluation.zeroshot import zero_shot
+from fusemix_core.flow.report import (
+    Example,
+    ReportData,
+    Shown,
+    ShownHit,
+    render_report,
+    write_report,
+)
+from fusemix_core.flow.report.figures import principal_map
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x_{$"
+
+
+def rows(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return normalize(torch.randn(n, 6, generator=generator), dim=-1)
+
+
+def picture(size=(400, 300), mode="RGB"):
+    return Image.new(mode, size, 128 if mode in ("L", "P") else None)
+
+
+def report(modalities=("image", "text"), items=30, **changes):
+    """A report with something in every section."""
+    embeddings = {m: rows(items, i) for i, m in enumerate(modalities)}
+    links = torch.arange(items)[:, None].repeat(1, len(modalities))
+    found = retrieval(embeddings, links, resamples=20)
+    text, image = Shown(text="a caption"), Shown(image=picture(), note="a.jpg")
+    values = {
+        "title": "a run",
+        "summary": "It went well.",
+        "facts": {"recipe": "fusemix", "seconds": 3.25},
+        "modalities": {m: {"encoder": f"{m}-encoder", "items": items} for m in modalities},
+        "splits": {"train": 1200, "test": items},
+        "rows_read": 1233,
+        "rejected": [{"path": "p.csv", "row": 3, "modality": "image", "reason": "broken"}],
+        "notes": ["two texts were cut"],
+        "retrieval": {"cosine": found, "csls": found},
+        "scorer": "csls",
+        "history": {"Loss": {"train": [(1, 2.0), (2, float("nan")), (3, 1.0)]}},
+        "best_step": 2,
+        "examples": [
+            Example(*modalities[:2], 1, image, [ShownHit(text, 0.9, True)], [text]),
+            Example(*modalities[1::-1], 7, text, [ShownHit(image, 0.8, False)], [image]),
+        ],
+        "embeddings": {m: e.numpy() for m, e in embeddings.items()},
+        "links": links.numpy(),
+        "geometry": geometry(embeddings, links),
+        "zero_shot": zero_shot(rows(20), [0, 1] * 10, rows(2, 9), ["cat", "dog"], resamples=20),
+        "load": "model = FusedModel.from_pretrained('model')",
+        "config": "seed = 0",
+        "environment": {"python": "3.11", "packages": {"torch": "2.4"}, "gpus": []},
+    }
+    return ReportData(**(values | changes))
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and whether every element is closed in order."""
+
+    VOID = {"meta", "img", "br", "link"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.stack = [], "", []
+        self.feed(html)
+        self.close()
+        assert not self.stack
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def find(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_report_is_one_self_contained_file_without_script(tmp_path):
+    path = write_report(tmp_path / "deep" / "report.html", report())
+    html = path.read_text(encoding="utf-8")
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    page = Page(html)
+    assert "http:" not in html and "https:" not in html and "@import" not in html
+    assert not page.find("script") and not page.find("link") and not page.find("iframe")
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name == "src":
+                assert value.startswith("data:image/jpeg;base64,")
+            if name == "href":
+                assert value.startswith("#")
+    assert set(re.findall(r"url\((.)", html)) <= {"#"}
+    policy = next(m["content"] for m in page.find("meta") if "http-equiv" in m)
+    assert "default-src 'none'" in policy
+
+
+def test_every_section_shows_its_data():
+    page = Page(render_report(report()))
+    for expected in (
+        "image → text",
+        "text → image",
+        "csls",
+        "chosen on validation",
+        "two texts were cut",
+        "1\u202f200 rows",
+        "broken",
+        "a caption",
+        "✓ true",
+        "Loss",
+        "cat",
+        "seed = 0",
+        "packages · torch",
+    ):
+        assert expected in page.text, expected
+    assert len(page.find("svg")) == 3
+    assert all(s["role"] == "img" and s["aria-label"] for s in page.find("svg"))
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+
+
+def test_recalls_and_intervals_stand_in_the_table():
+    data = report()
+    html = render_report(data)
+    direction = data.retrieval["csls"]["directions"]["image->text"]
+    low, high = direction["r5_interval"]
+    assert f"{direction['r5']:.1f} <small>[{low:.1f}–{high:.1f}]</small>" in html
+
+
+def test_the_same_data_gives_the_same_bytes():
+    assert render_report(report()) == render_report(report())
+
+
+def test_data_of_strangers_is_never_markup():
+    evil = Shown(text=EVIL, note=EVIL)
+    harmless = Page(render_report(report()))
+    table = {EVIL: {EVIL: EVIL}}
+    data = report(modalities=(EVIL, f"b{EVIL}"))
+    data.title = data.summary = data.load = data.config = data.scorer = EVIL
+    data.retrieval = {EVIL: data.retrieval["csls"]}
+    data.facts, data.modalities, data.environment = {EVIL: EVIL}, table, table
+    data.splits, data.notes = {EVIL: 3}, [EVIL]
+    data.rejected = [{"path": EVIL, "row": 1, "modality": EVIL, "reason": EVIL}]
+    data.history = {EVIL: {EVIL: [(0, 1.0), (1, 2.0)]}}
+    data.examples = [
+        Example(EVIL, EVIL, 2, evil, [ShownHit(evil, 0.1, False)], [evil]),
+        Example(EVIL, EVIL, 1, Shown(image=picture(), note=EVIL), [ShownHit(evil, 0.1, True)]),
+    ]
+    data.zero_shot = zero_shot(rows(9), [0] * 9, rows(2, 3), [EVIL, f"{EVIL}2"], resamples=5)
+    page = Page(render_report(data))
+    assert not page.find("script")
+    assert {t for t, _ in page.tags} <= {t for t, _ in harmless.tags}
+    assert not any(name.startswith("on") for _, a in page.tags for name in a)
+    assert page.text.count(EVIL) > 25
+
+
+def test_a_title_is_enough():
+    page = Page(render_report(ReportData(title="empty")))
+    assert "empty" in page.text and not page.find("svg")
+
+
+def test_closed_form_has_no_training_section():
+    assert "Training" not in Page(render_report(report(history={}, best_step=None))).text
+    assert "Training" not in Page(render_report(report(history={"Loss": {"train": []}}))).text
+
+
+def test_three_modalities():
+    page = Page(render_report(report(("image", "text", "audio"))))
+    for name in ("image → audio", "audio → text", "image – text", "text – audio"):
+        assert name in page.text
+    assert len(page.find("svg")) == 5
+
+
+def test_text_to_text_with_missing_entries():
+    data = report(("question", "answer"))
+    data.links = data.links.copy()
+    data.links[:5, 0] = -1
+    data.examples = [
+        Example("question", "answer", 1, Shown("why?"), [ShownHit(Shown("so"), 0.5, True)])
+    ]
+    page = Page(render_report(data))
+    assert "question → answer" in page.text and not page.find("img")
+
+
+def test_an_empty_test_split_is_said():
+    page = Page(render_report(report(split="validation")))
+    assert "The test split is empty" in page.text and "On the validation split" in page.text
+    assert "The test split is empty" not in Page(render_report(report())).text
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK", "1", "I;16"])
+def test_thumbnails_are_small_jpegs(mode):
+    shown = Shown(image=Image.new(mode, (900, 300)))
+    data = report(examples=[Example("image", "text", 1, shown, [])])
+    (image,) = Page(render_report(data)).find("img")
+    decoded = Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))
+    assert decoded.format == "JPEG" and decoded.size == (160, 53)
+
+
+def test_the_file_stays_small_for_many_items():
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    shown = Shown(image=Image.fromarray(noise))
+    example = Example("image", "text", 9, shown, [ShownHit(shown, 0.1, False)] * 3, [shown])
+    long = {"train": [(i, 1 / i) for i in range(1, 20_000)]}
+    data = report(items=1500, examples=[example] * 16, history={"Loss": long})
+    assert len(render_report(data)) < 2_000_000
+
+
+def test_unknown_intervals_are_left_out():
+    data = report()
+    for direction in data.retrieval["csls"]["directions"].values():
+        direction["r1_interval"] = None
+    assert "None" not in render_report(data)
+
+
+def test_map_is_the_plane_of_the_first_principal_components():
+    embeddings = {m: rows(50, i).double().numpy() for i, m in enumerate("ab")}
+    links = np.stack([np.arange(50), np.arange(50)], 1)
+    points, lines, explained = principal_map(embeddings, links)
+    stacked = np.concatenate(list(embeddings.values()))
+    centred = stacked - stacked.mean(0)
+    values = np.sort(np.linalg.eigvalsh(centred.T @ centred))[::-1]
+    assert explained == pytest.approx(100 * values[:2] / values.sum())
+    flat = np.concatenate(points)
+    assert flat.T @ flat == pytest.approx(np.diag(values[:2]), abs=1e-9)
+    assert lines == pytest.approx(np.stack([points[0], points[1]], axis=1))
+
+
+def test_map_draws_a_sample_and_takes_nan_and_missing_entries():
+    embeddings = {m: rows(900, i).numpy().copy() for i, m in enumerate("ab")}
+    embeddings["a"][3] = np.nan
+    links = np.stack([np.arange(900), np.arange(900)], 1)
+    links[::3, 1] = -1
+    points, lines, _ = principal_map(embeddings, links, most=100)
+    assert len(points[0]) == 100 and len(points[1]) == len(lines) < 100
+    assert all(np.isfinite(p).all() for p in points)
