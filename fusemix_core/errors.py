@@ -62,7 +62,10 @@ class MissingDependencyError(FusemixError):
 
 
 class DataError(FusemixError):
-    """A dataset can't be read. Give `path` and `row` (1-based, header not counted) where known."""
+    """A dataset can't be read. Give `path` and `row` (1-based, header not counted) where known.
+
+    `reason` is the message without these.
+    """
 
     def __init__(
         self, message: str, hint: str = "", *, path: object = None, row: int | None = None
@@ -71,7 +74,7 @@ class DataError(FusemixError):
         if row is not None:
             where += f", row {row}"
         super().__init__(f"{where}: {message}" if where else message, hint)
-        self.path, self.row = path, row
+        self.reason, self.path, self.row = message, path, row
 
 
 class ContractError(FusemixError):

@@ -48,6 +48,10 @@ class Encoder(ABC):
     def encode(self, batch: Any, view: str = "pooled") -> Tensor:
         """The latents of a batch: `[n, d]` for `pooled`, finite, no gradient, on any device."""
 
+    def truncated(self, items: Sequence[Any]) -> int:
+        """How many of these decoded items are longer than the encoder takes, and will be cut."""
+        return 0
+
     @property
     def weights_digest(self) -> str:
         """A digest of the weights, where `spec.weights` does not tell; see `fingerprint`.

@@ -1,4 +1,4 @@
-"""Metadata of encoders and components: plain data, so that listing plugins imports nothing heavy."""
+"""Metadata of encoders and components: plain data, so that listing them imports nothing heavy."""
 
 from __future__ import annotations
 

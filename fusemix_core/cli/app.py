@@ -6,7 +6,6 @@ import signal
 import sys
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -26,7 +25,7 @@ def _on_terminate(*_: Any) -> None:
 class FusemixGroup(TyperGroup):
     """Shows a `FusemixError` as message and hint; a traceback only with `--debug`."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: typer.Context) -> Any:
         signal.signal(signal.SIGTERM, _on_terminate)
         try:
             return super().invoke(ctx)
@@ -38,13 +37,15 @@ class FusemixGroup(TyperGroup):
                 raise
             print_error(error.message, error.hint)
             ctx.exit(error.exit_code)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:
             sys.stderr.close()
             ctx.exit(0)
         except Exception as error:
-            if ctx.params.get("debug"):
+            # A wrong option: typer shows these itself. (It carries its own copy of click, so there
+            # is no class to name.)
+            if hasattr(error, "format_message") or ctx.params.get("debug"):
                 raise
             print_error(
                 f"{type(error).__name__}: {error}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from fusemix_core.cli import options as o
 from fusemix_core.errors import ConfigError
 

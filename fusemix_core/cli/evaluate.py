@@ -17,7 +17,7 @@ def evaluate(
     column: o.Columns = None,
     split: Annotated[
         str | None,
-        typer.Option(help="train, validation, test or all. [test; all with --classes]"),
+        typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
     ] = None,
     split_column: o.SplitColumn = None,
     test: o.Test = None,
@@ -41,20 +41,20 @@ def evaluate(
 ) -> None:
     """Measure a fused model: retrieval in all directions, or zero-shot classification.
 
+    Without --data a run is measured again on its own test split; on other data all rows are used,
+    unless a split is asked for.
+
     Examples:
 
-        fusemix eval runs/1 --data pairs.csv
+        fusemix eval runs/1
 
-        fusemix eval runs/1 --data other.csv --split all --json
+        fusemix eval runs/1 --data other.csv --json
 
         fusemix eval runs/1 --data labelled.csv --classes classes.txt --templates prompts.txt
     """
     from fusemix_core.cli.console import print_json
-    from fusemix_core.config import DataConfig, from_dict
 
-    if not data:
-        raise ConfigError("No data given.", "Add --data PATH.")
-    table = o.data_values(
+    given = o.data_values(
         source=data,
         columns=column,
         split_column=split_column,
@@ -65,11 +65,11 @@ def evaluate(
         max_bad=max_bad,
         allow_outside=allow_outside,
     )
-    config = from_dict(DataConfig, table, "data.")
     if templates and not classes:
         raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
-    if split not in (None, "train", "validation", "test", "all"):
-        raise ConfigError(f"--split is '{split}'; it must be train, validation, test or all.")
+    from fusemix_core.flow.measured_data import measured_data
+
+    what = measured_data(model, given, split, seed)
     if classes:
         from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 
@@ -85,18 +85,18 @@ def evaluate(
         if classes:
             found = apply.classify(
                 fused,
-                config,
+                what.config,
                 names,
                 prompts,
                 label_column=label_column,
                 split=split or "all",
                 modality=modality,
-                seed=seed or 0,
+                seed=what.seed,
                 reporter=reporter,
             )
         else:
             found = apply.evaluate(
-                fused, config, split or "test", seed=seed or 0, reporter=reporter
+                fused, what.config, what.split, seed=what.seed, reporter=reporter
             )
     if json:
         print_json(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -109,10 +110,26 @@ def _show_search(result: RunResult, retrieved: Retrieved) -> None:
     out.print(Text.assemble((f"{retrieved.query}: ", "bold"), shorten(query)), soft_wrap=True)
     for place, hit in enumerate(retrieved.hits, 1):
         mark = ("✓ ", "green") if hit.partner else ("  ", "")
-        name = shorten(items[retrieved.target].describe(hit.item))
+        name = _name(result, retrieved.target, hit.item)
         out.print(Text.assemble(f"  {place}. ", mark, f"{hit.score:6.3f}  {name}"), soft_wrap=True)
     if retrieved.rank > len(retrieved.hits):
         out.print(f"     its own {retrieved.target} came at rank {retrieved.rank}")
+
+
+def _name(result: RunResult, modality: str, item: int) -> str:
+    """A text; of a file the end of its path, and the first text that belongs to it."""
+    dataset = result.encoded.dataset
+    name = dataset.items[modality].describe(item)
+    if _takes(result, modality) == "text":
+        return shorten(name)
+    name = "/".join(Path(name).parts[-2:])
+    text = next((m for m in dataset.modalities if _takes(result, m) == "text"), None)
+    if text is None:
+        return name
+    own = dataset.links[:, dataset.modalities.index(modality)] == item
+    texts = dataset.links[own, dataset.modalities.index(text)]
+    texts = texts[texts >= 0]
+    return f"{name}  {shorten(dataset.items[text].describe(texts[0]), 60)}" if len(texts) else name
 
 
 def _takes(result: RunResult, modality: str) -> str:

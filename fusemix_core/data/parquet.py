@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from fusemix_core.data.dataset import Rejected
@@ -72,24 +73,33 @@ class ParquetCells:
 
     def __init__(self, path: str) -> None:
         self.stamp = path
+        self._forget()
+
+    def _forget(self) -> None:
         self._file: Any = None
         self._held: tuple[str, Any] = ("", None)
+        self._lock = Lock()  # decoding threads share the row group that is held
 
     def read(self, column: str, index: int) -> bytes:
         """The bytes in row `index` of `column`, which is `GROUP/NAME`."""
-        if self._held[0] != column:
-            group, _, name = column.partition("/")
-            self._file = self._file or _open(self.stamp)
-            self._held = ("", None)  # free one row group before the next is read
-            table = self._file.read_row_group(int(group), columns=[name])
-            self._held = (column, table.column(name))
-        return cell_bytes(self._held[1][index].as_py())
+        with self._lock:
+            if self._held[0] != column:
+                group, _, name = column.partition("/")
+                self._file = self._file or _open(self.stamp)
+                self._held = ("", None)  # free one row group before the next is read
+                table = self._file.read_row_group(int(group), columns=[name])
+                self._held = (column, table.column(name))
+            return cell_bytes(self._held[1][index].as_py())
 
     def __str__(self) -> str:
         return self.stamp
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"stamp": self.stamp, "_file": None, "_held": ("", None)}
+        return {"stamp": self.stamp}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ParquetCells) and other.stamp == self.stamp

@@ -89,7 +89,7 @@ class SavedCells:
         self._dataset: Any = None
 
     def read(self, column: str, index: int) -> bytes:
-        if self._dataset is None:
+        if self._dataset is None:  # opened twice by two threads does no harm
             self._dataset = _open(self.path)
         return cell_bytes(self._dataset.select_columns([column])[index][column])
 

@@ -5,7 +5,7 @@ Items go through the latent store, so what any run has encoded is not encoded ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fusemix_core.data.items import Items
 from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, DataError
-from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates, prompts, zero_shot
+from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates, zero_shot
 from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.flow.measure import SplitEmbeddings, embed_split, measure
 from fusemix_core.flow.reporter import Reporter
@@ -126,9 +126,7 @@ def classify(
     encoded = encode_for(model, alone, reporter or Reporter(), config.max_bad)
     found = embed_for(model, encoded, None)
     templates = list(templates or default_templates(modality))
-    of_classes = class_embeddings(
-        model.encode(text, prompts(classes, templates)), len(classes), len(templates)
-    )
+    of_classes = class_embeddings(lambda texts: model.encode(text, texts), classes, templates)
     own = torch.tensor([labels[int(i)] for i in found.items[modality]])
     return zero_shot(
         found.embeddings[modality],
@@ -193,11 +191,14 @@ class Gallery:
         self.items: Items = encoded.dataset.items[target]
         self.ids: Tensor = found.items[target]
         self.embeddings: Tensor = found.embeddings[target]
+        self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def search(self, query: str | Path, modality: str, count: int = 10) -> SearchResult:
         """The `count` items of the gallery that score highest for a query of `modality`."""
         embedded = self.model.encode(modality, [query])
-        scores = self.model.similarity(embedded, self.embeddings, modality, self.target)[0]
+        if modality not in self._scores:
+            self._scores[modality] = self.model.prepare(self.embeddings, modality, self.target)
+        scores = self._scores[modality](embedded)[0]
         best = scores.topk(min(count, len(scores)))
         hits = [
             {"rank": rank, "score": float(score), "item": self.items.describe(int(self.ids[i]))}

@@ -51,9 +51,7 @@ class Decoded:
 class Pipeline:
     """Decodes and collates `items` for one encoder; use as a context manager.
 
-    Items that can't be decoded or collated are left out and noted in `bad`, index → reason. An
-    encoder that takes only so much of an item may have a method `truncated(items) -> int`, how many
-    of the decoded items it will cut; it is called where `collate` is, and never beside it.
+    Items that can't be decoded or collated are left out and noted in `bad`, index → reason.
     """
 
     def __init__(
@@ -188,8 +186,7 @@ class Pipeline:
         if not group:
             return Collated([], None)
         values = [item.value for item in group]
-        truncated = getattr(self.encoder, "truncated", None)
-        cut = truncated(values) if truncated else 0
+        cut = self.encoder.truncated(values)
         return Collated([item.index for item in group], self.encoder.collate(values), cut)
 
 
@@ -221,5 +218,5 @@ def _size(value: Any) -> int:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, DataError):
-        return error.message
+        return error.reason
     return f"{type(error).__name__}: {error}"

@@ -89,7 +89,11 @@ def test_listing_and_resolving_import_nothing_heavy():
 
 def test_family_resolves_any_name(registry):
     spec = registry.encoder("timm:convnext_tiny.fb_in22k")
-    assert (spec.name, spec.modality, spec.takes) == ("timm:convnext_tiny.fb_in22k", "image", "image")
+    assert (spec.name, spec.modality, spec.takes) == (
+        "timm:convnext_tiny.fb_in22k",
+        "image",
+        "image",
+    )
     assert spec.options["model"] == "convnext_tiny.fb_in22k"
 
 
@@ -109,7 +113,9 @@ def test_unknown_name_gets_the_nearest(name, near):
 
 
 def test_a_model_without_trained_weights_says_so():
-    untrained = next(m for m in timm.list_models() if not timm.list_models(f"{m}.*", pretrained=True))
+    untrained = next(
+        m for m in timm.list_models() if not timm.list_models(f"{m}.*", pretrained=True)
+    )
     with pytest.raises(ConfigError, match="no trained weights") as error:
         check_name(untrained, local=False)
     assert f"timm:{untrained}@" in error.value.hint
@@ -225,7 +231,9 @@ def test_preprocessing_is_timms_value_by_value(registry, tmp_path, images):
     model = seeded("test_resnet")
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     encoder = load(registry, f"timm:test_resnet@{tmp_path / 'w.safetensors'}")
-    own = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    own = timm.data.create_transform(
+        **timm.data.resolve_model_data_config(model), is_training=False
+    )
     assert torch.equal(encoder.collate(images), torch.stack([own(i) for i in images]))
 
 

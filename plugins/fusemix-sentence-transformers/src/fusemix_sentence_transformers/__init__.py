@@ -58,7 +58,9 @@ def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
 def resolve(name: str) -> EncoderSpec:
     """The spec of `st:NAME`, where NAME is a hub id. What it is shows when it is loaded."""
     if not name.strip():
-        raise ConfigError("'st:' names no model.", "Example: st:sentence-transformers/all-mpnet-base-v2")
+        raise ConfigError(
+            "'st:' names no model.", "Example: st:sentence-transformers/all-mpnet-base-v2"
+        )
     return EncoderSpec(
         name=f"st:{name}",
         modality="text",

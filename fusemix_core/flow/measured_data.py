@@ -1,0 +1,56 @@
+"""Which data, and which part of it, a fused model is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusemix_core.config import DataConfig, from_dict, read_toml
+from fusemix_core.data.dataset import SPLITS
+from fusemix_core.errors import ConfigError
+
+_SPLITTING = ("split_column", "test", "validation_fraction", "test_fraction")
+
+
+@dataclass(frozen=True)
+class MeasuredData:
+    """A split of a dataset (`all`: every row), and the seed that splits it."""
+
+    config: DataConfig
+    split: str
+    seed: int
+
+
+def measured_data(
+    model: str | Path, given: Mapping[str, Any], split: str | None, seed: int | None
+) -> MeasuredData:
+    """What to measure the model of a run on.
+
+    given: fields of `DataConfig`. On the data of its own run, which is also meant where none are
+    given, a model is measured on the split it was not trained on: the run's seed and way of
+    splitting are kept, so that no training pair gets into the test. On other data every row counts,
+    unless `given` or `split` says otherwise.
+    """
+    run = run_of(model)
+    source = list(given.get("source") or run.get("data", {}).get("source", []))
+    if not source:
+        raise ConfigError("No data given.", "Add --data PATH.")
+    if split not in (None, "all", *SPLITS):
+        raise ConfigError(f"'{split}' is no split.", f"Splits: {', '.join(SPLITS)}, all.")
+    own = run.get("data", {}).get("source") == source
+    table = {**(run["data"] if own else {}), **given, "source": source}
+    if split is None:
+        split = "test" if own or any(name in given for name in _SPLITTING) else "all"
+    if seed is None:
+        seed = run.get("seed", 0) if own else 0
+    return MeasuredData(from_dict(DataConfig, table, "data."), split, seed)
+
+
+def run_of(model: str | Path) -> dict[str, Any]:
+    """The config of the run that a model lies in, or nothing."""
+    for folder in (Path(model), Path(model).parent):
+        if (folder / "config.toml").is_file() and (folder / "model").is_dir():
+            return read_toml(folder / "config.toml")
+    return {}

@@ -1,0 +1,245 @@
+"""The command line, run in this process on toy encoders."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pairs import write_world
+from typer.testing import CliRunner
+
+from fusemix_core.cli.app import app
+
+TOYS = Path(__file__).parents[1] / "toys.py"
+A, B = f"{TOYS}:ToyImage", f"{TOYS}:ToyText"
+SMALL = ["--recipe", "fusemix-paper", "--set", "training.epochs=3", "--set", "adapter.blocks=1",
+         "--set", "dim=8", "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args, code=0):
+        result = CliRunner().invoke(app, [str(a) for a in args], catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+@pytest.fixture
+def world(tmp_path):
+    return write_world(tmp_path / "world")
+
+
+@pytest.fixture
+def model(run, world):
+    run("align", "--a", A, "--b", B, "--data", world, "--out", "r", *SMALL)
+    return ["r", "-e", f"image={A}", "-e", f"text={B}"]
+
+
+def test_align_prints_recall_examples_and_how_to_load(run, world):
+    printed = run("align", "--a", A, "--b", B, "--data", world, "--out", "r", *SMALL).stdout
+    for wanted in ("image → text", "text → image", "R@1", "r/model", "r/report.html",
+                   "FusedModel.from_pretrained"):  # fmt: skip
+        assert wanted in printed
+    assert printed.count("number") >= 3
+    for file in ("config.toml", "environment.json", "metrics.jsonl", "results.json", "report.html",
+                 "rejected.jsonl", "model/model.safetensors", "model/README.md"):  # fmt: skip
+        assert Path("r", file).exists(), file
+
+
+def test_dry_run_plans_and_leaves_nothing(run, world):
+    out = run("align", "--a", A, "--b", B, "--data", world, "--dry-run", "--json", *SMALL).stdout
+    plan = json.loads(out)
+    assert [e["items"] for e in plan["encoders"]] == [64, 64]
+    assert sum(plan["pairs"].values()) == 64
+    assert not Path("runs").exists()
+
+
+def test_second_run_encodes_nothing(run, world, model):
+    plan = json.loads(
+        run("align", "--a", A, "--b", B, "--data", world, "--dry-run", "--json", *SMALL).stdout
+    )
+    cached = [e["cached"] for e in plan["encoders"]]
+    assert cached in ([64, 64], [None, None])
+    rows = json.loads(run("embed", "--a", A, "--b", B, "--data", world, "--json").stdout)
+    assert [r["encoded"] for r in rows] == [0, 0]
+    assert [r["cached"] for r in rows] == [64, 64]
+
+
+def test_folder_in_use_is_refused_and_resume_goes_on(run, world, model):
+    again = ["align", "--a", A, "--b", B, "--data", world, "--out", "r", *SMALL]
+    assert "--resume" in run(*again, code=2).stderr
+    before = Path("r/model/model.safetensors").read_bytes()
+    run(*again, "--resume")
+    assert Path("r/model/model.safetensors").read_bytes() == before
+    run("align", "--out", "r", "--resume")
+    assert "seed" in run(*again, "--resume", "--seed", "5", code=2).stderr
+
+
+def test_eval_measures_the_runs_own_test_split(run, model):
+    own = json.loads(run("eval", *model, "--json").stdout)
+    trained = json.loads(Path("r/results.json").read_text())["test"]
+    assert own["retrieval"]["mean_r1"] == pytest.approx(trained["retrieval"]["mean_r1"])
+
+
+def test_eval_on_other_data_takes_every_row(run, model, tmp_path):
+    other = write_world(tmp_path / "other", count=20)
+    found = json.loads(run("eval", *model, "--data", other, "--json").stdout)
+    assert found["retrieval"]["directions"]["image->text"]["queries"] == 20
+
+
+def test_zero_shot_classification(run, model, world):
+    Path("classes.txt").write_text("car\nhouse\nbird\ncup\ntree\nboat\ncoat\ndoor\n")
+    Path("prompts.txt").write_text("a {}\nthe {} number 1\n")
+    found = json.loads(
+        run("eval", *model, "--data", world, "--classes", "classes.txt", "--templates",
+            "prompts.txt", "--label-column", "thing", "--json").stdout
+    )  # fmt: skip
+    assert found["items"] == 64 and 0 <= found["top1"] <= 100
+    assert set(found["per_class"]) == {
+        "car", "house", "bird", "cup", "tree", "boat", "coat", "door"
+    }  # fmt: skip
+    Path("classes.txt").write_text("car\nhouse\n")
+    error = run("eval", *model, "--data", world, "--classes", "classes.txt", "--label-column",
+                "thing", code=2).stderr  # fmt: skip
+    assert "none of the 2 classes" in error and "row" in error
+
+
+def test_search_by_text_and_by_picture(run, model, world):
+    hits = json.loads(run("search", *model, "a red car", "--data", world, "-k", 5, "--json").stdout)
+    assert len(hits) == 5 and hits[0]["item"].endswith(".png")
+    assert [h["score"] for h in hits] == sorted((h["score"] for h in hits), reverse=True)
+    hits = json.loads(
+        run("search", *model, world.parent / "3.png", "--data", world, "--json").stdout
+    )
+    assert len(hits) == 10 and "number" in hits[0]["item"]
+    assert "no modality 'audio'" in run(
+        "search", *model, "x", "--data", world, "--to", "audio", code=2
+    ).stderr  # fmt: skip
+
+
+def test_search_in_a_folder_without_texts(run, model, world):
+    world.unlink()
+    hits = json.loads(
+        run("search", *model, "a red car", "--data", world.parent, "-k", 3, "--json").stdout
+    )
+    assert len(hits) == 3
+
+
+def test_saved_model_that_names_a_file_is_not_run_unasked(run, model):
+    assert "Nothing is fetched or run" in run("eval", "r", code=2).stderr
+
+
+def test_cache_lists_verifies_and_prunes(run, model):
+    rows = json.loads(run("cache", "list", "--json").stdout)
+    assert sorted(r["items"] for r in rows) == [64, 64]
+    run("cache", "verify")
+    shard = next(Path(os.environ["FUSEMIX_HOME"]).rglob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert shard.name in run("cache", "verify", code=1).stdout.replace("\n", "")
+    run("cache", "prune")
+    assert not shard.exists()
+    run("cache", "prune", "--all")
+    assert json.loads(run("cache", "list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--a", "toy-imag", "--b", B], "no encoder named 'toy-imag'"),
+        (["--a", A], "both --a and --b"),
+        (["--a", A, "--b", B, "--recipe", "fusemix-papr"], "fusemix-paper"),
+        (["--a", A, "--b", B, "--set", "training.epoch=3"], "training.epochs"),
+        (["--a", A, "--b", B, "--recipe", "fusemix-paper", "--set", "adapter.block=3"], "blocks"),
+        (["--a", A, "--b", B, "--device", "gpu9"], "gpu9"),
+        (["--a", A, "--b", B, "--dtype", "int8"], "float32"),
+        (["--a", A, "--b", B, "--column", "text"], "MODALITY=VALUE"),
+        (["--encoder", f"image={A}"], "two encoders"),
+        (["--a", "./none.py:X", "--b", B], "does not exist"),
+    ],
+)
+def test_wrong_options_say_what_to_do(run, world, args, says):
+    result = run("align", *args, "--data", world, code=2)
+    assert says in result.stderr and "Traceback" not in result.output
+
+
+def test_bad_rows_are_counted_and_the_limit_is_said(run, world):
+    (world.parent / "5.png").write_bytes(b"not a picture")
+    args = ["align", "--a", A, "--b", B, "--data", world, *SMALL]
+    stopped = run(*args, "--out", "r1", code=2).stderr
+    assert "row 6" in stopped and "--max-bad 0.02" in stopped
+    run(*args, "--out", "r2", "--max-bad", "0.05")
+    (bad,) = map(json.loads, Path("r2/rejected.jsonl").read_text().splitlines())
+    assert bad["row"] == 6 and bad["modality"] == "image"
+
+
+def test_recipes_and_encoders_are_shown(run):
+    assert "fusemix-paper" in run("recipes", "list").stdout
+    shown = run("recipes", "show", "fusemix-paper", "--set", "training.epochs=7").stdout
+    assert "epochs = 7" in shown and "expansion = 4.0" in shown
+    assert json.loads(run("recipes", "list", "--json").stdout)
+    assert isinstance(json.loads(run("encoders", "list", "--json").stdout), list)
+    assert json.loads(run("encoders", "show", A, "--json").stdout)["dim"] == 16
+    assert any(p["name"] == "core" for p in json.loads(run("plugins", "--json").stdout))
+
+
+def test_encoders_check_passes_a_good_one_and_fails_a_bad_one(run, tmp_path):
+    assert "0 failed" in run("encoders", "check", B, "--device", "cpu").stdout
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        f"import sys; sys.path.insert(0, {str(TOYS.parent)!r})\n"
+        "from toys import ToyText\n"
+        "class Bad(ToyText):\n"
+        "    def encode(self, batch, view='pooled'):\n"
+        "        return super().encode(batch - batch.mean(0))\n"
+    )
+    printed = run("encoders", "check", f"{bad}:Bad", "--device", "cpu", code=1).stdout
+    assert "FAILED" in printed and "batch size" in printed
+
+
+def commands(group=app, prefix=()):
+    for command in group.registered_commands:
+        yield (*prefix, command.name)
+    for sub in group.registered_groups:
+        yield from commands(sub.typer_instance, (*prefix, sub.name))
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_help_has_an_example(run, command):
+    text = run(*command, "--help").stdout
+    assert "Example" in text and f"fusemix {command[0]}" in text
+
+
+@pytest.mark.parametrize(
+    "args", [["encoders", "list"], ["plugins"], ["recipes", "show", "fusemix-paper"], ["--help"]]
+)
+def test_metadata_commands_import_neither_torch_nor_numpy(args):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['fusemix', *{args!r}]\n"
+        "from fusemix_core.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'timm', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_a_wrong_name_is_said_before_torch_is_imported(world):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['fusemix', 'align', '--a', 'nothing', '--b', 'x', '--data', {str(world)!r}]\n"
+        "from fusemix_core.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    assert stop.code == 2, stop.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
