@@ -65,7 +65,7 @@ def test_images_open_and_none_comes_twice(rows):
         with Image.open(FOLDER / row["image"]) as image:
             assert image.mode == "RGB" and min(image.size) >= 32
     assert len(digests) == len(rows)
-    assert {p for p in FOLDER.rglob("*.webp")} == {FOLDER / r["image"] for r in rows}
+    assert set(FOLDER.rglob("*.webp")) == {FOLDER / r["image"] for r in rows}
 
 
 def test_licence_credits_and_pinned_revisions(rows):

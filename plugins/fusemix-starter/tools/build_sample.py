@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -27,9 +28,18 @@ SIDE, QUALITY = 208, 66
 TEST, VALIDATION = 1 / 6, 1 / 10
 REVISIONS = {"introduction-anthropology": "418eedd9be", "introduction-business": "78c9e7ad4e"}
 """Of the two books whose rows say HEAD; from the notes that came with the data."""
-COLUMNS = (
-    "image text caption split book module section source revision licence"  # in this order
-).split()
+COLUMNS = [
+    "image",
+    "text",
+    "caption",
+    "split",
+    "book",
+    "module",
+    "section",
+    "source",
+    "revision",
+    "licence",
+]
 
 Row = dict[str, str]
 
@@ -75,21 +85,27 @@ def choose(rows: list[Row]) -> list[Row]:
         books[row["book"]][row["module"]].append(row)
     chosen = []
     for book, modules in sorted(books.items()):
-        order = sorted(
-            modules, key=lambda m: hashlib.sha256(f"{SEED} {book} {m}".encode()).digest()
-        )
         total = min(ROWS_PER_BOOK, sum(map(len, modules.values())))
         taken = 0
-        for module in order:
+        for module in sorted(modules, key=partial(seeded, book)):
             if taken >= total:
                 break
-            share = taken / total
-            split = (
-                "test" if share < TEST else "validation" if share < TEST + VALIDATION else "train"
-            )
+            split = split_at(taken / total)
             chosen += [{**row, "split": split} for row in modules[module]]
             taken += len(modules[module])
     return chosen
+
+
+def seeded(book: str, module: str) -> bytes:
+    """Where a module comes in the order of its book."""
+    return hashlib.sha256(f"{SEED} {book} {module}".encode()).digest()
+
+
+def split_at(share: float) -> str:
+    """The split of a module that begins at this share of its book's rows."""
+    if share < TEST:
+        return "test"
+    return "validation" if share < TEST + VALIDATION else "train"
 
 
 def write(rows: list[Row], source: Path, out: Path) -> None:

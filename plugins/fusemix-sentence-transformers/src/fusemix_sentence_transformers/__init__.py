@@ -10,6 +10,7 @@ from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import EncoderSpec, FamilySpec
 
 REQUIRES = {"sentence_transformers": "sentence-transformers>=6.0"}
+EXAMPLE = "st:sentence-transformers/all-mpnet-base-v2"
 TARGET = "fusemix_sentence_transformers.encoder:SentenceTransformerEncoder"
 
 
@@ -49,7 +50,7 @@ def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
             prefix="st",
             resolve="fusemix_sentence_transformers:resolve",
             summary="any sentence-transformers model on the hub, or saved on disk",
-            example="st:sentence-transformers/all-mpnet-base-v2",
+            example=EXAMPLE,
             requires=REQUIRES,
         ),
     ]
@@ -58,9 +59,7 @@ def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
 def resolve(name: str) -> EncoderSpec:
     """The spec of `st:NAME`, where NAME is a hub id. What it is shows when it is loaded."""
     if not name.strip():
-        raise ConfigError(
-            "'st:' names no model.", "Example: st:sentence-transformers/all-mpnet-base-v2"
-        )
+        raise ConfigError("'st:' names no model.", f"Example: {EXAMPLE}")
     return EncoderSpec(
         name=f"st:{name}",
         modality="text",

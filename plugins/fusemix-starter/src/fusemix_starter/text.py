@@ -22,6 +22,6 @@ class PackagedSentenceTransformerEncoder(SentenceTransformerEncoder):
         if spec.local:
             return super().load(spec, device, dtype)
         folder = packaged_weights(spec).parent
-        requirement = next(reversed(spec.requires.values()))
+        requirement = spec.requires[spec.weights.partition("/")[0]]
         check_file(folder / "tokenizer.json", TOKENIZER_SHA256, requirement)
         return cls(spec, read_model(str(folder), local=True), device, dtype)

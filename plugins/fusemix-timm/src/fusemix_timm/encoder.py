@@ -49,10 +49,8 @@ class TimmEncoder(Encoder):
         """
         name = spec.options["model"]
         check_name(name, local=spec.local)
-        if spec.local:
-            model = from_path(name, Path(spec.weights))
-        else:
-            model = from_hub(name, spec.revision)
+        path = Path(spec.weights) if spec.local else None
+        model = from_path(name, path) if path else from_hub(name, spec.revision)
         return cls(spec, model, device, dtype)
 
     @classmethod
