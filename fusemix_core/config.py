@@ -9,13 +9,11 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from fusemix_core.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Part:
     """A component by its registered name, and its options."""
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class DataConfig:
     source: tuple[str, ...] = ()
     validation: str | None = None
     test: str | None = None
-    columns: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    columns: Mapping[str, str] = field(default_factory=dict)
     split_column: str | None = None
     group_by: str | None = None
     validation_fraction: float = 0.1

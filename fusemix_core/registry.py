@@ -247,7 +247,10 @@ class Registry:
         self.load()
         rows = {(d, s.name): s for by in self._encoders.values() for d, s in by.items()}
         encoders = sorted(rows.items(), key=lambda r: (r[1].modality, r[1].name))
-        families = sorted((d, s) for by in self._families.values() for d, s in by.items())
+        families = sorted(
+            ((d, s) for by in self._families.values() for d, s in by.items()),
+            key=lambda r: (r[1].prefix, r[0]),
+        )
         return [(d, s) for (d, _), s in encoders] + families
 
     def all_components(self, kind: str | None = None) -> list[tuple[str, ComponentSpec]]:

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 from fusemix_core.errors import MissingDependencyError, PluginError
@@ -28,7 +27,6 @@ KINDS = (
 """What a `ComponentSpec` may register."""
 
 _TAKES_BY_MODALITY: dict[str, Takes] = {"image": "image", "audio": "audio", "video": "file"}
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def load_target(target: str) -> Any:
@@ -71,8 +69,8 @@ class EncoderSpec:
     prompt: str = ""
     parameters: int | None = None
     paper: str = ""
-    requires: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    requires: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     version: str = "1"
     local: bool = False
     """True when weights came from the user as a path (`NAME@PATH`)."""
@@ -97,7 +95,7 @@ class FamilySpec:
     resolve: str
     summary: str = ""
     example: str = ""
-    requires: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    requires: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +111,8 @@ class ComponentSpec:
     target: str
     summary: str = ""
     aliases: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
-    requires: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    requires: Mapping[str, str] = field(default_factory=dict)
     paper: str = ""
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.errors import ContractError, DataError, FusemixError
 from fusemix_core.interfaces import Encoder, LatentTable
 from fusemix_core.latents.fingerprint import fingerprint
@@ -76,6 +77,8 @@ def extract(
     finite rows, ArtefactError if the store can't be written.
     """
     device = torch.device(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     held = _Held(spec, device, dtype, encoder)
     try:
         known = fingerprint(spec, dtype)
