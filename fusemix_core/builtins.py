@@ -28,6 +28,14 @@ def fusemix_components() -> list[ComponentSpec]:
             options={"bias": True},
         ),
         ComponentSpec(
+            kind="adapter",
+            name="residual",
+            target="fusemix_core.adapters.residual:ResidualAdapter",
+            summary="a linear path and random Fourier features beside it",
+            options={"hidden": 0},
+            paper="https://papers.nips.cc/paper/3182",
+        ),
+        ComponentSpec(
             kind="mixup",
             name="fusemix",
             target="fusemix_core.mixups.fusemix:FuseMixMixup",
@@ -54,6 +62,18 @@ def fusemix_components() -> list[ComponentSpec]:
             name="gradient",
             target="fusemix_core.aligners.gradient:GradientAligner",
             summary="trains adapter, mixup and objective; may start from a closed form",
+        ),
+        ComponentSpec(
+            kind="aligner",
+            name="cca",
+            target="fusemix_core.aligners.cca:CCAAligner",
+            summary="regularised canonical correlation, in closed form",
+            options={
+                "hidden": None,
+                "dim": 256,
+                "ridges": (1.0, 3.0, 10.0),
+                "powers": (0.5, 0.75, 1.0),
+            },
         ),
         ComponentSpec(
             kind="scorer",
@@ -133,6 +153,13 @@ def fusemix_components() -> list[ComponentSpec]:
             name="folder",
             target="fusemix_core.data.folders:FolderReader",
             summary="media with sidecar .txt files",
+        ),
+        ComponentSpec(
+            kind="recipe",
+            name="fusemix",
+            target="fusemix_core.recipes.fusemix:fusemix",
+            summary="closed form, then FuseMix from there: minutes",
+            paper=PAPER,
         ),
         ComponentSpec(
             kind="recipe",

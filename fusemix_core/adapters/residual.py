@@ -72,25 +72,30 @@ class ResidualAdapter(Adapter):
         return torch.addmm(self.bias, features, self.weight)
 
     def start_from(self, closed_form: Adapter) -> None:
-        """Copy another residual adapter; one without features of its own is the linear path only.
+        """Become a copy of another residual adapter, its number of random features included.
 
         Raises `ConfigError` for a map that this one can't express.
         """
         if not isinstance(closed_form, ResidualAdapter):
-            raise ConfigError(f"residual can't start from a {type(closed_form).__name__}.")
-        if closed_form.weight.shape[1] != self.weight.shape[1]:
-            raise ConfigError("residual can't start from a map of another width.")
-        if closed_form.hidden != self.hidden:
             raise ConfigError(
-                f"residual with hidden={self.hidden} can't start from one with "
-                f"hidden={closed_form.hidden}.",
-                "Give aligner and adapter the same `hidden`.",
+                f"A residual adapter can't start from a {type(closed_form).__name__}.",
+                "Start from the aligner 'cca', or leave out the recipe's start.",
             )
-        self.load_state_dict(closed_form.state_dict())
+        if closed_form.bias.shape != self.bias.shape:
+            raise ConfigError(
+                f"A residual adapter of width {len(self.bias)} can't start from a map of width "
+                f"{len(closed_form.bias)}.",
+                "Leave the recipe's `dim` unset, so that it is taken from the closed-form map.",
+            )
+        self.hidden, self.options = closed_form.hidden, dict(closed_form.options)
+        for name, buffer in closed_form.named_buffers():
+            setattr(self, name, buffer.detach().clone())
+        self.weight = nn.Parameter(closed_form.weight.detach().clone())
+        self.bias = nn.Parameter(closed_form.bias.detach().clone())
 
 
 def skewed(latents: Tensor) -> bool:
     """Whether most features of `[n, d]` have a long right tail, as pooled rectified ones do."""
-    spread = latents.std(0).clamp(min=1e-12)
+    spread = latents.std(0, correction=0).clamp(min=1e-12)
     skewness = ((latents - latents.mean(0)) / spread).pow(3).mean(0)
     return bool(skewness.median() > 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusemix_core.adapters.residual import ResidualAdapter
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.config import Recipe
-from fusemix_core.engine.validation import validation_score
+from fusemix_core.engine.validation import at_most, validation_score
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 
@@ -19,6 +19,9 @@ MOST_ROWS = 100_000
 """Pairs that the moments are taken over; more change the map by less than the choice of ridge."""
 
 _CHUNK = 2_048
+_LEAST_RIDGE = 1e-6
+"""Of features whose mean square norm is about 1: keeps a modality that never varies solvable."""
+
 _DENSE = 1_200
 """Up to this order the eigenproblem is solved densely, above it in a Krylov space."""
 
@@ -39,7 +42,7 @@ class CCAAligner(Aligner):
     def __init__(
         self,
         *,
-        hidden: int = 0,
+        hidden: int | None = None,
         dim: int = 256,
         ridges: Sequence[float] = (1.0, 3.0, 10.0),
         powers: Sequence[float] = (0.5, 0.75, 1.0),
@@ -55,23 +58,27 @@ class CCAAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        train = sample(train, context.seed)
+        train = at_most(train, MOST_ROWS, context.seed)
         dim = min(recipe.dim or self.dim, len(train) - 1, *train.dims.values())
         adapters = self._prepared(train, dim, context)
-        moments = Moments([d + self.hidden for d in train.dims.values()], context.device)
+        widths = [a.weight.shape[0] for a in adapters.values()]
+        moments = Moments(widths, context.device)
         add_rows(moments, adapters, train, context.device)
         best: tuple[float, dict[str, dict[str, Tensor]]] | None = None
+        spread = [moments.covariance(k, k) for k in range(len(adapters))]
         for ridge in self.ridges:
-            ridges = [ridge * moments.covariance(k, k).trace().item() / len(train)
-                      for k in range(len(adapters))]
+            ridges = [max(ridge * c.trace().item() / len(train), _LEAST_RIDGE) for c in spread]
             solved = solve(moments, ridges, dim, context.seed)
             for power in self.powers:
                 for k, adapter in enumerate(adapters.values()):
-                    set_map(adapter, solved.weighted(k, power), moments.mean(k), ridges[k])
-                score = validation_score(adapters, validation, context.device)
+                    map_ = solved.weighted(k, power)
+                    set_map(adapter, map_, moments.mean(k), spread[k], ridges[k])
+                score = validation_score(adapters, validation, context.device) or 0.0
                 if best is None or score > best[0]:
-                    kept = {m: {n: t.clone() for n, t in a.state_dict().items()}
-                            for m, a in adapters.items()}
+                    kept = {
+                        m: {n: t.clone() for n, t in a.state_dict().items()}
+                        for m, a in adapters.items()
+                    }
                     best = score, kept
         for modality, adapter in adapters.items():
             adapter.load_state_dict(best[1][modality])
@@ -82,9 +89,10 @@ class CCAAligner(Aligner):
         self, train: PairedLatents, dim: int, context: FitContext
     ) -> dict[str, ResidualAdapter]:
         adapters = {}
+        hidden = choose_hidden(len(train)) if self.hidden is None else self.hidden
         for number, (modality, table) in enumerate(train.tables.items()):
             generator = torch.Generator().manual_seed(context.seed * 1000 + number)
-            adapter = ResidualAdapter(table.dim, dim, hidden=self.hidden)
+            adapter = ResidualAdapter(table.dim, dim, hidden=hidden)
             ids = train.linked(modality)
             some = ids[torch.randperm(len(ids), generator=generator)[: 4 * _CHUNK]]
             adapter.prepare(table.rows(some).cpu().float(), generator)
@@ -92,13 +100,9 @@ class CCAAligner(Aligner):
         return adapters
 
 
-def sample(train: PairedLatents, seed: int) -> PairedLatents:
-    """The pairs, or `MOST_ROWS` of them drawn by seed."""
-    if len(train) <= MOST_ROWS:
-        return train
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(train), generator=generator)[:MOST_ROWS]
-    return train.select(rows.sort().values)
+def choose_hidden(pairs: int) -> int:
+    """Random features for so many training pairs: few where there is little to tell them apart."""
+    return min(max(1 << (max(pairs // 2, 1).bit_length() - 1), 128), 2048)
 
 
 @torch.no_grad()
@@ -116,9 +120,12 @@ def add_rows(
 
 
 @torch.no_grad()
-def set_map(adapter: ResidualAdapter, map_: Tensor, mean: Tensor, ridge: float) -> None:
-    """Give an adapter the map (f - mean) @ map, scaled so that embeddings have norm about 1."""
-    scale = map_.square().sum().sqrt().clamp(min=1e-12)
+def set_map(
+    adapter: ResidualAdapter, map_: Tensor, mean: Tensor, covariance: Tensor, ridge: float
+) -> None:
+    """Give an adapter the map (f - mean) @ map, scaled so that the mean square norm of embeddings
+    is 1: the step of an optimiser then means the same whatever the data."""
+    scale = ((covariance @ map_) * map_).sum().clamp(min=1e-24).sqrt()
     adapter.weight.copy_(map_ / scale)
     adapter.bias.copy_(-(mean @ map_) / scale)
     adapter.noise.fill_(ridge**0.5)

@@ -21,9 +21,7 @@ class Moments:
         pairs = [(k, m) for k in range(len(dims)) for m in range(len(dims))]
         zeros = {"dtype": torch.float64, "device": device}
         self._first = {(k, m): torch.zeros(dims[k], **zeros) for k, m in pairs}
-        self._second = {
-            (k, m): torch.zeros(dims[k], dims[m], **zeros) for k, m in pairs if k <= m
-        }
+        self._second = {(k, m): torch.zeros(dims[k], dims[m], **zeros) for k, m in pairs if k <= m}
 
     def update(self, rows: Sequence[Tensor], present: Tensor) -> None:
         """Add n rows: of each modality `[n, d_k]`, any value where `present` bool `[n, K]` is not."""

@@ -13,7 +13,7 @@ from fusemix_core.engine.interrupt import deferred_interrupt
 from fusemix_core.engine.plan import Plan, epoch_order
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import TrainState, train_step
-from fusemix_core.engine.validation import at_most, recalls_at_1
+from fusemix_core.engine.validation import at_most, mean_recall, recalls
 from fusemix_core.errors import DataError, RunExistsError
 from fusemix_core.interfaces import (
     Adapter,
@@ -136,14 +136,15 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the weights on the validation split and keep them if they are the best so far."""
         state, self.whole = self.state, False
-        recalls = recalls_at_1(state.kept, self.validation, self.context.device)
+        found = recalls(state.kept, self.validation, self.context.device)
         metrics: dict[str, float] = {"epoch": state.epoch}
         if state.loss_count:
             metrics["loss"] = state.loss_sum / state.loss_count
-        metrics |= {f"recall_at_1/{a}-{b}": value for (a, b), value in recalls.items()}
-        if recalls:
-            metrics["recall_at_1"] = sum(recalls.values()) / len(recalls)
-            self._keep_if_better(metrics["recall_at_1"])
+        metrics |= {f"recall_at_1/{a}-{b}": shares[0] for (a, b), shares in found.items()}
+        if found:
+            metrics["recall_at_1"] = sum(s[0] for s in found.values()) / len(found)
+            metrics["score"] = mean_recall(found)
+            self._keep_if_better(metrics["score"])
             metrics["best"] = state.best_score
         state.loss_sum, state.loss_count = 0.0, 0
         state.evaluated = state.epoch

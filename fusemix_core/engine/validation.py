@@ -1,4 +1,4 @@
-"""The score that the engine keeps weights by: recall at 1 on the validation split."""
+"""The score that weights are chosen by: recall on the validation split."""
 
 from __future__ import annotations
 
@@ -14,29 +14,39 @@ from fusemix_core.interfaces import LatentTable, PairedLatents
 
 EMBED_CHUNK = 8192
 
+KS = (1, 5, 10)
 
-def validation_recall(
+Recalls = dict[tuple[str, str], tuple[float, ...]]
+
+
+def validation_score(
     adapters: Mapping[str, nn.Module],
     latents: PairedLatents,
     device: torch.device | str = "cpu",
     chunk: int = 2048,
 ) -> float | None:
-    """The mean of `recalls_at_1` over both directions of all pairs of modalities, in [0, 1].
+    """`mean_recall` of `recalls`: what weights and closed-form maps are chosen by."""
+    return mean_recall(recalls(adapters, latents, device, chunk))
 
-    None where the split has nothing to tell apart.
+
+def mean_recall(found: Recalls) -> float | None:
+    """The mean over directions and `KS`, in [0, 1]; None where there is nothing to tell apart.
+
+    Of a small split R@1 alone is too coarse to choose by.
     """
-    recalls = recalls_at_1(adapters, latents, device, chunk)
-    return sum(recalls.values()) / len(recalls) if recalls else None
+    values = [value for shares in found.values() for value in shares]
+    return sum(values) / len(values) if values else None
 
 
 @torch.no_grad()
-def recalls_at_1(
+def recalls(
     adapters: Mapping[str, nn.Module],
     latents: PairedLatents,
     device: torch.device | str = "cpu",
     chunk: int = 2048,
-) -> dict[tuple[str, str], float]:
-    """(query modality, target modality) → share of queries whose nearest target is linked to them.
+) -> Recalls:
+    """(query modality, target modality) → share of queries with a linked target among the nearest
+    k, for each k of `KS`.
 
     Queries and targets are the unique items of the links that have both modalities; nearness is the
     cosine of the embeddings, and any of several linked targets counts. Pairs of modalities with
@@ -45,7 +55,7 @@ def recalls_at_1(
     training = {m: a.training for m, a in adapters.items()}
     for adapter in adapters.values():
         adapter.eval()
-    unit, recalls = {}, {}
+    unit, found = {}, {}
     for modality in latents.modalities:
         ids = latents.linked(modality)
         unit[modality] = ids, embed(adapters[modality], latents.tables[modality], ids, device)
@@ -57,11 +67,11 @@ def recalls_at_1(
         if min(len(ids_a), len(ids_b)) < 2:
             continue
         x, y = _rows(*unit[a], ids_a), _rows(*unit[b], ids_b)
-        recalls[a, b] = _share_right(x, y, of_a, of_b, chunk)
-        recalls[b, a] = _share_right(y, x, of_b, of_a, chunk)
+        found[a, b] = _shares_right(x, y, of_a, of_b, chunk)
+        found[b, a] = _shares_right(y, x, of_b, of_a, chunk)
     for modality, adapter in adapters.items():
         adapter.train(training[modality])
-    return recalls
+    return found
 
 
 @torch.no_grad()
@@ -82,11 +92,16 @@ def _rows(ids: Tensor, embeddings: Tensor, wanted: Tensor) -> Tensor:
     return embeddings[torch.searchsorted(ids, wanted).to(embeddings.device)]
 
 
-def _share_right(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, chunk: int) -> float:
-    """The share of rows of x whose nearest row of y is linked: (of_x[i], of_y[i]) are the links."""
-    nearest = torch.cat([(part @ y.T).argmax(1) for part in x.split(chunk)]).cpu()
-    found = torch.arange(len(x)) * len(y) + nearest
-    return torch.isin(found, of_x * len(y) + of_y).double().mean().item()
+def _shares_right(
+    x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, chunk: int
+) -> tuple[float, ...]:
+    """For each k of `KS` the share of rows of x with a linked row of y among the k nearest:
+    (of_x[i], of_y[i]) are the links."""
+    most = min(max(KS), len(y))
+    nearest = torch.cat([(part @ y.T).topk(most, dim=1).indices for part in x.split(chunk)]).cpu()
+    found = torch.arange(len(x))[:, None] * len(y) + nearest
+    right = torch.isin(found, of_x * len(y) + of_y)
+    return tuple(right[:, :k].any(1).double().mean().item() for k in KS)
 
 
 def at_most(latents: PairedLatents, rows: int, seed: int) -> PairedLatents:

@@ -45,7 +45,6 @@ def fused_model(
         adapters,
         infos,
         scorer[1],
-        adapter_parts=plan.config.recipe.adapter,
         scorer_part=scorer[0],
         sources={m: objects.get(m, spec) for m, spec in plan.specs.items()},
         recipe=to_dict(plan.config.recipe),
@@ -134,8 +133,8 @@ def history(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float,
 
 def best_step(rows: list[dict[str, Any]]) -> int | None:
     """The step with the best validation score, the earlier of equals."""
-    scored = [r for r in rows if r["kind"] == "validation" and "recall_at_1" in r]
-    return max(scored, key=lambda r: (r["recall_at_1"], -r["step"]))["step"] if scored else None
+    scored = [r for r in rows if r["kind"] == "validation" and "score" in r]
+    return max(scored, key=lambda r: (r["score"], -r["step"]))["step"] if scored else None
 
 
 def shown_example(retrieved: Retrieved, items: Mapping[str, Items]) -> Example:

@@ -12,7 +12,7 @@ from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine import checkpoint, loop
 from fusemix_core.engine.state import TrainState, train_step, update_average
-from fusemix_core.engine.validation import validation_recall
+from fusemix_core.engine.validation import validation_score
 from fusemix_core.errors import ConfigError, DataError, FusemixError
 from fusemix_core.interfaces import (
     Adapter,
@@ -62,7 +62,7 @@ def same(a, b):
 def test_a_fit_learns_the_shared_causes(split, recipe):
     data = split(400, 60)
     adapters = fit(recipe(epochs=12, lr=1e-2, batch_size=32), data)
-    assert validation_recall(adapters, data[1]) > 0.5
+    assert validation_score(adapters, data[1]) > 0.5
     for adapter in adapters.values():
         assert isinstance(adapter, Adapter) and not adapter.training
         assert all(p.device.type == "cpu" for p in adapter.parameters())
@@ -72,7 +72,7 @@ def test_three_modalities_with_missing_entries_are_learnt(split, recipe):
     data = split(400, 60, widths=(12, 9, 7), missing=0.5)
     assert bool((data[0].links < 0).any())
     adapters = fit(recipe(epochs=12, lr=1e-2, batch_size=32), data)
-    assert validation_recall(adapters, data[1]) > 0.4
+    assert validation_score(adapters, data[1]) > 0.4
 
 
 def bridged_recall(recipe, broken):
@@ -90,7 +90,7 @@ def bridged_recall(recipe, broken):
         train[150:, 2] = train[150:, 2][torch.randperm(150, generator=g)]
     data = PairedLatents(tables, train), PairedLatents(tables, validation)
     settings = recipe(epochs=10, lr=1e-2, batch_size=16, adapter=Part("linear"))
-    return validation_recall(fit(settings, data, seed=2), data[1])
+    return validation_score(fit(settings, data, seed=2), data[1])
 
 
 def test_modalities_that_never_meet_are_joined_by_a_third(recipe):
@@ -174,7 +174,7 @@ def test_callbacks_are_told_in_order(split, recipe):
 def scripted_scores(monkeypatch, scores):
     """Have every evaluation of a fit give the next of `scores`."""
     scores = iter(scores)
-    monkeypatch.setattr(loop, "recalls_at_1", lambda *args: {("m0", "m1"): next(scores)})
+    monkeypatch.setattr(loop, "recalls", lambda *args: {("m0", "m1"): (next(scores),) * 3})
 
 
 def test_the_best_weights_are_kept_and_ties_go_to_the_earlier(split, recipe, tmp_path, monkeypatch):
@@ -203,9 +203,9 @@ def test_a_start_is_kept_where_training_only_harms(split, recipe):
     adapters = fit(harm, data, callbacks=[record])
     evaluations = record.all("evaluation")
     assert evaluations[0][0] == 0 and "loss" not in evaluations[0][1]
-    scores = [m["recall_at_1"] for _, m in evaluations]
+    scores = [m["score"] for _, m in evaluations]
     assert scores[0] == max(scores) > 0.8
-    assert validation_recall(adapters, data[1]) == scores[0]
+    assert validation_score(adapters, data[1]) == scores[0]
     assert all(a.out.out_features == 5 for a in adapters.values())
 
 
@@ -301,8 +301,8 @@ def test_the_average_follows_the_weights():
 def test_averaged_weights_are_the_ones_scored_and_kept(split, recipe):
     data, record = split(60, 20), Record()
     adapters = fit(recipe(ema=0.95, epochs=6, lr=2e-2), data, callbacks=[record])
-    scores = [m["recall_at_1"] for _, m in record.all("evaluation")]
-    assert validation_recall(adapters, data[1]) == max(scores)
+    scores = [m["score"] for _, m in record.all("evaluation")]
+    assert validation_score(adapters, data[1]) == max(scores)
     plain = fit(recipe(epochs=6, lr=2e-2), data)
     assert not same(adapters, plain)
     assert all(p.requires_grad for a in adapters.values() for p in a.parameters())

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from fusemix_core.engine.validation import at_most, recalls_at_1, validation_recall
+from fusemix_core.engine.validation import KS, at_most, recalls, validation_score
 from fusemix_core.interfaces import PairedLatents, ResidentLatents
 
 
 def naive_recalls(adapters, latents):
-    """Each query's nearest target, one by one."""
-    recalls = {}
+    """Each query's nearest targets, one by one."""
+    found = {}
     names = latents.modalities
     for i, a in enumerate(names):
         for j, b in enumerate(names):
@@ -22,12 +22,13 @@ def naive_recalls(adapters, latents):
                 {k: adapters[m](latents.tables[m].latents[k]).tolist() for k in ids}
                 for m, ids in ((a, queries), (b, targets))
             )
-            right = 0
+            right = dict.fromkeys(KS, 0)
             for q in queries:
-                best = max(targets, key=lambda t: cosine(x[q], y[t]))
-                right += (q, best) in links
-            recalls[a, b] = right / len(queries)
-    return recalls
+                best = sorted(targets, key=lambda t: -cosine(x[q], y[t]))
+                for k in KS:
+                    right[k] += any((q, t) in links for t in best[:k])
+            found[a, b] = tuple(right[k] / len(queries) for k in KS)
+    return found
 
 
 def cosine(u, v):
@@ -55,8 +56,11 @@ def test_recall_with_several_positives(seed):
     torch.manual_seed(seed)
     adapters = {"m0": nn.Linear(4, 5), "m1": nn.Linear(3, 5)}
     want = naive_recalls(adapters, latents)
-    assert recalls_at_1(adapters, latents, chunk=7) == pytest.approx(want)
-    assert validation_recall(adapters, latents) == pytest.approx(sum(want.values()) / 2)
+    found = recalls(adapters, latents, chunk=7)
+    assert found.keys() == want.keys()
+    assert all(found[d] == pytest.approx(want[d]) for d in want)
+    mean = sum(map(sum, want.values())) / 6
+    assert validation_score(adapters, latents) == pytest.approx(mean)
 
 
 def test_recall_of_three_modalities_with_missing_entries():
@@ -68,17 +72,19 @@ def test_recall_of_three_modalities_with_missing_entries():
     adapters = {f"m{i}": nn.Linear(w, 5) for i, w in enumerate((4, 3, 6))}
     want = naive_recalls(adapters, latents)
     assert len(want) == 6
-    assert recalls_at_1(adapters, latents, chunk=3) == pytest.approx(want)
+    found = recalls(adapters, latents, chunk=3)
+    assert found.keys() == want.keys()
+    assert all(found[d] == pytest.approx(want[d]) for d in want)
 
 
 def test_pairs_of_modalities_without_a_choice_are_left_out():
     links = torch.tensor([[0, 0, -1], [1, 1, -1], [2, 2, 3]])
     latents = random_latents(links, widths=(4, 3, 6))
     adapters = {f"m{i}": nn.Linear(w, 5) for i, w in enumerate((4, 3, 6))}
-    assert set(recalls_at_1(adapters, latents)) == {("m0", "m1"), ("m1", "m0")}
+    assert set(recalls(adapters, latents)) == {("m0", "m1"), ("m1", "m0")}
     nothing = latents.select(torch.tensor([2]))
-    assert validation_recall(adapters, nothing) is None
-    assert validation_recall(adapters, latents.select(torch.tensor([], dtype=torch.int64))) is None
+    assert validation_score(adapters, nothing) is None
+    assert validation_score(adapters, latents.select(torch.tensor([], dtype=torch.int64))) is None
 
 
 def test_adapters_are_scored_in_eval_mode_and_left_as_they_were():
@@ -88,7 +94,7 @@ def test_adapters_are_scored_in_eval_mode_and_left_as_they_were():
         "m1": nn.Linear(3, 5).eval(),
     }
     latents = random_latents(links)
-    assert recalls_at_1(adapters, latents) == recalls_at_1(adapters, latents)
+    assert recalls(adapters, latents) == recalls(adapters, latents)
     assert adapters["m0"].training and not adapters["m1"].training
 
 

@@ -1,0 +1,206 @@
+"""The closed form against direct generalised eigenproblems (scipy), and the adapter it fits."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from fusemix_core.adapters.linear import LinearAdapter
+from fusemix_core.adapters.residual import ResidualAdapter, skewed
+from fusemix_core.aligners.cca import CCAAligner, choose_hidden, solve, top_eigenpairs
+from fusemix_core.aligners.moments import Moments
+from fusemix_core.config import Part, Recipe
+from fusemix_core.engine.validation import validation_score
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
+
+DIMS = (9, 7, 6)
+RIDGES = (0.5, 0.3, 0.2)
+
+
+def world(n=200, seed=0, dims=DIMS):
+    """Float64 views of one hidden factor, and which entries are there (two or more a row)."""
+    g = torch.Generator().manual_seed(seed)
+    factor = torch.randn(n, 4, generator=g, dtype=torch.float64)
+    views = [
+        factor @ torch.randn(4, d, generator=g, dtype=torch.float64)
+        + torch.randn(n, d, generator=g, dtype=torch.float64)
+        + d
+        for d in dims
+    ]
+    present = torch.rand(n, len(dims), generator=g) > 0.3
+    present[present.sum(1) < 2] = True
+    return views, present
+
+
+def moments_of(views, present, chunk=64):
+    moments = Moments([v.shape[1] for v in views])
+    for i in range(0, len(present), chunk):
+        moments.update([v[i : i + chunk] for v in views], present[i : i + chunk])
+    return moments
+
+
+def naive_covariance(x, y, both):
+    x, y = x[both].numpy(), y[both].numpy()
+    return (x - x.mean(0)).T @ (y - y.mean(0)) / len(x)
+
+
+def test_moments_in_chunks_are_the_covariances():
+    views, present = world()
+    moments = moments_of(views, present)
+    for k in range(3):
+        assert torch.allclose(moments.mean(k), views[k][present[:, k]].mean(0))
+        for m in range(3):
+            both = present[:, k] & present[:, m]
+            want = naive_covariance(views[k], views[m], both)
+            np.testing.assert_allclose(moments.covariance(k, m).numpy(), want, atol=1e-10)
+
+
+def test_two_modalities_are_regularised_cca():
+    (x, y), _ = world(dims=(9, 7))
+    everything = torch.ones(len(x), 2, dtype=torch.bool)
+    solved = solve(moments_of([x, y], everything), RIDGES[:2], dim=5)
+    cxx, cyy, cxy = (naive_covariance(a, b, everything[:, 0]) for a, b in ((x, x), (y, y), (x, y)))
+    cxx, cyy = cxx + 0.5 * np.eye(9), cyy + 0.3 * np.eye(7)
+    values, vectors = scipy.linalg.eigh(cxy @ np.linalg.solve(cyy, cxy.T), cxx)
+    np.testing.assert_allclose(solved.correlations, values[::-1][:5] ** 0.5, atol=1e-9)
+    for i, want in enumerate(vectors[:, ::-1][:, :5].T):
+        got = solved.maps[0][:, i].numpy()
+        np.testing.assert_allclose(got * np.sign(got @ cxx @ want), want, atol=1e-7)
+    for own, c in zip(solved.maps, (cxx, cyy), strict=True):
+        np.testing.assert_allclose(own.T.numpy() @ c @ own.numpy(), np.eye(5), atol=1e-9)
+
+
+def test_three_modalities_with_missing_entries_are_the_block_eigenproblem():
+    views, present = world()
+    solved = solve(moments_of(views, present), RIDGES, dim=5)
+    off = np.cumsum([0, *DIMS])
+    left, right = np.zeros((22, 22)), np.zeros((22, 22))
+    for k in range(3):
+        for m in range(3):
+            c = naive_covariance(views[k], views[m], present[:, k] & present[:, m])
+            block = np.s_[off[k] : off[k + 1], off[m] : off[m + 1]]
+            if k == m:
+                right[block] = c + RIDGES[k] * np.eye(DIMS[k])
+            else:
+                left[block] = c
+    values, vectors = scipy.linalg.eigh(left, right)
+    np.testing.assert_allclose(solved.correlations, values[::-1][:5] / 2, atol=1e-9)
+    stacked = torch.cat(solved.maps).numpy() / 3**0.5
+    along = np.abs((stacked * (right @ vectors[:, ::-1][:, :5])).sum(0))
+    np.testing.assert_allclose(along, 1, atol=1e-7)
+
+
+def test_modalities_that_never_meet_share_a_space_through_a_third():
+    views, present = world(n=400)
+    present[:] = True
+    present[::2, 0] = False
+    present[1::2, 1] = False  # 0 and 1 never in one row
+    solved = solve(moments_of(views, present), RIDGES, dim=3)
+    a, b = (
+        torch.nn.functional.normalize((v - v.mean(0)) @ m, dim=1)
+        for v, m in zip(views[:2], solved.maps[:2], strict=True)
+    )
+    cosines = a @ b.T
+    assert cosines.diagonal().mean() > 0.6
+    assert cosines.mean().abs() < 0.1
+
+
+def test_krylov_space_finds_the_dense_answer():
+    g = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(1500, 1500, generator=g, dtype=torch.float64)).Q
+    values = 0.98 ** torch.arange(1499, -1, -1, dtype=torch.float64)
+    matrix = basis * values @ basis.T
+    got, vectors = top_eigenpairs(matrix, 10, seed=0)
+    assert torch.allclose(got, values.flip(0)[:10], atol=1e-3)
+    residual = matrix @ vectors - vectors * got
+    assert residual.norm(dim=0).max() < 0.02
+
+
+def paired(n=300, seed=0):
+    views, _ = world(n, seed)
+    tables = {f"m{k}": ResidentLatents(v.float()) for k, v in enumerate(views)}
+    links = torch.arange(n).repeat(3, 1).T.clone()
+    links[: n // 3, 2] = -1
+    data = PairedLatents(tables, links)
+    return data.select(torch.arange(0, 240)), data.select(torch.arange(240, n))
+
+
+def test_aligner_fits_better_than_chance_and_leaves_eval_adapters():
+    train, validation = paired()
+    adapters = CCAAligner(dim=4).fit(train, validation, Recipe("r", Part("cca")), FitContext())
+    assert list(adapters) == ["m0", "m1", "m2"]
+    assert not any(a.training for a in adapters.values())
+    assert validation_score(adapters, validation) > 0.35
+
+
+def test_aligner_is_deterministic_and_its_choices_matter():
+    train, validation = paired()
+    recipe = Recipe("r", Part("cca"))
+    a, b = (CCAAligner(dim=4).fit(train, validation, recipe, FitContext(seed=3)) for _ in "ab")
+    for m in a:
+        for name, value in a[m].state_dict().items():
+            assert torch.equal(value, b[m].state_dict()[name])
+
+
+def test_recipe_dim_is_limited_by_the_data():
+    train, validation = paired()
+    few = train.select(torch.arange(4))
+    adapters = CCAAligner().fit(few, validation, Recipe("r", Part("cca")), FitContext())
+    assert adapters["m0"].weight.shape[1] <= 4
+
+
+@pytest.mark.parametrize("options", [{"dim": 0}, {"ridges": []}, {"ridges": [0.0]}, {"powers": []}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ConfigError, match="cca needs"):
+        CCAAligner(**options)
+
+
+def test_random_features_approximate_the_gaussian_kernel():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 6, generator=g)
+    adapter = ResidualAdapter(6, 2, hidden=20_000)
+    adapter.prepare(x, g, bandwidth=0.7)
+    waves = adapter.features(x)[:, 6:]
+    u = (torch.nn.functional.normalize(x, dim=1) - adapter.centre) / adapter.scale
+    kernel = torch.exp(-0.5 * 0.7**2 * torch.cdist(u, u).square())
+    assert (waves @ waves.T - kernel).abs().max() < 0.04
+
+
+def test_skewed_latents_are_rooted():
+    g = torch.Generator().manual_seed(0)
+    rectified = torch.randn(500, 8, generator=g).clamp(min=0).pow(2)
+    assert skewed(rectified) and not skewed(torch.randn(500, 8, generator=g))
+    adapter = ResidualAdapter(8, 2)
+    adapter.prepare(rectified, g)
+    assert adapter.power == 0.5
+
+
+def test_noise_is_for_training_only():
+    adapter = ResidualAdapter(5, 3, hidden=4)
+    adapter.noise.fill_(0.5)
+    x = torch.randn(6, 5)
+    assert not torch.equal(adapter.train()(x), adapter(x))
+    assert torch.equal(adapter.eval()(x), adapter(x))
+
+
+def test_start_from_copies_map_and_size():
+    train, validation = paired()
+    recipe = Recipe("r", Part("cca"))
+    fitted = CCAAligner(dim=4, hidden=16).fit(train, validation, recipe, FitContext())["m0"]
+    adapter = ResidualAdapter(9, 4)
+    adapter.start_from(fitted)
+    x = torch.randn(5, 9)
+    assert torch.equal(adapter.eval()(x), fitted(x))
+    assert adapter.options == {"hidden": 16}
+    again = ResidualAdapter(9, 4, **adapter.options)
+    again.load_state_dict(adapter.state_dict())
+    for other in (LinearAdapter(9, 4), ResidualAdapter(9, 5)):
+        with pytest.raises(ConfigError, match="start from"):
+            adapter.start_from(other)
+
+
+def test_hidden_grows_with_the_data():
+    assert [choose_hidden(n) for n in (10, 300, 1500, 6000, 10**6)] == sorted(
+        choose_hidden(n) for n in (10, 300, 1500, 6000, 10**6)
+    )
