@@ -10,7 +10,8 @@ EDITABLE = -e '.[test]' -e plugins/fusemix-timm -e plugins/fusemix-sentence-tran
 .PHONY: demo test lint
 
 demo: $(VENV)/demo.stamp
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m fusemix_starter.demo
+	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix align --a efficientnet-lite0 --b minilm --split-column split \
+	    --data "$$($(VENV)/bin/python -c 'import fusemix_starter; print(fusemix_starter.sample_path())')"
 
 test: $(VENV)/test.stamp lint
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest

@@ -11,6 +11,7 @@ from torch import Tensor
 from fusemix_core.adapters.residual import ResidualAdapter
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.config import Recipe
+from fusemix_core.engine.loop import check_links
 from fusemix_core.engine.validation import at_most, validation_score
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
@@ -58,6 +59,7 @@ class CCAAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
+        check_links(train)
         train = at_most(train, MOST_ROWS, context.seed)
         dim = min(recipe.dim or self.dim, len(train) - 1, *train.dims.values())
         adapters = self._prepared(train, dim, context)
