@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks for the next use; nothing on other systems.
 
     By default each activation of a few megabytes is mapped afresh and returned to the kernel, batch
-    after batch: the page faults double the time of a small image encoder (benchmarks/extraction.py).
+    after batch; the page faults can double the time of a small image encoder.
     Process-wide and idempotent.
     """
     if not sys.platform.startswith("linux"):

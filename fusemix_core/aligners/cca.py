@@ -1,4 +1,4 @@
-"""The `cca` aligner: regularised canonical correlation of two modalities or more, in closed form."""
+"""The `cca` aligner: regularised canonical correlation of K modalities, in closed form."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Moments:
         self._second = {(k, m): torch.zeros(dims[k], dims[m], **zeros) for k, m in pairs if k <= m}
 
     def update(self, rows: Sequence[Tensor], present: Tensor) -> None:
-        """Add n rows: of each modality `[n, d_k]`, any value where `present` bool `[n, K]` is not."""
+        """Add n rows: `[n, d_k]` of each modality, present bool `[n, K]` says which count."""
         rows = [row.double() for row in rows]
         complete = bool(present.all())
         for (k, m), total in self._second.items():

@@ -58,8 +58,9 @@ class ConsoleReporter(Reporter):
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._bars is not None and "steps" in self._tasks:
-            best = ", ".join(f"{k} {v:.1f}" for k, v in list(metrics.items())[:1])
-            self._bars.update(self._tasks["steps"], completed=step, note=f"validation {best}")
+            recall = metrics.get("recall_at_1")
+            note = "" if recall is None else f"validation R@1 {100 * recall:.1f}"
+            self._bars.update(self._tasks["steps"], completed=step, note=note)
 
     def on_end(self) -> None:
         self._close()
