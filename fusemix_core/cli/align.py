@@ -60,10 +60,9 @@ def align(
 
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
-    from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import show_plan, show_result
     from fusemix_core.errors import ConfigError
-    from fusemix_core.flow.plan import build_config, make_plan
+    from fusemix_core.flow.settings import build_config
 
     if resume and out is None:
         raise ConfigError("--resume needs the run's folder.", "Add --out runs/…")
@@ -96,6 +95,8 @@ def align(
     values |= {k: v for k, v in top.items() if v is not None}
     run_config, specs = build_config(values, set_ or [])
 
+    from fusemix_core.flow.plan import make_plan
+
     plan = make_plan(run_config, specs)
     if dry_run:
         show_plan(plan, json)
@@ -103,6 +104,7 @@ def align(
     if not json:
         show_plan(plan, False)
 
+    from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.flow.align import default_out, run_plan
 
     with ConsoleReporter() as reporter:

@@ -34,7 +34,7 @@ def embed(
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.config import DataConfig, from_dict
     from fusemix_core.data.reading import read_pairs
-    from fusemix_core.flow.plan import resolve_encoders
+    from fusemix_core.flow.settings import resolve_encoders
 
     specs = resolve_encoders(o.encoder_values(a, b, encoder))
     if not specs or not data:

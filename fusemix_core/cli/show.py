@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from fusemix_core.cli.console import duration, out, print_json, print_table, size
-from fusemix_core.evaluation.examples import Retrieved
-from fusemix_core.flow.align import RunResult
-from fusemix_core.flow.plan import Plan
+
+if TYPE_CHECKING:
+    from fusemix_core.evaluation.examples import Retrieved
+    from fusemix_core.flow.align import RunResult
+    from fusemix_core.flow.plan import Plan
 
 
 def show_plan(plan: Plan, json: bool) -> None:

@@ -25,10 +25,11 @@ from fusemix_core.flow.measure import (
     embed_split,
     measure,
 )
-from fusemix_core.flow.plan import Plan, build_config, make_plan
+from fusemix_core.flow.plan import Plan, make_plan
 from fusemix_core.flow.rates import Rates, fit_rate_key
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.flow.run_folder import MetricsLog, RunFolder
+from fusemix_core.flow.settings import build_config
 from fusemix_core.flow.summary import fused_model, report_run
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, FitContext

@@ -1,0 +1,84 @@
+"""From names, tables and `key=value` settings to a checked config. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fusemix_core.config import Recipe, RunConfig, from_dict, override_recipe, to_dict
+from fusemix_core.errors import ConfigError
+from fusemix_core.registry import Registry, registry
+from fusemix_core.specs import EncoderSpec
+
+PARTS = ("aligner", "adapter", "mixup", "objective", "scorer")
+
+
+def find_recipe(
+    given: str | Mapping | Recipe, overrides: list[str] = (), registry: Registry = registry
+) -> Recipe:
+    """The recipe of a registered name, of a table `{name, …overrides}`, or as given, checked.
+
+    Raises `UnknownNameError` or `ConfigError` for anything in it that can't be used.
+    """
+    if isinstance(given, str):
+        given = {"name": given}
+    if isinstance(given, Mapping):
+        if not isinstance(given.get("name"), str):
+            raise ConfigError("The recipe has no name.", 'Example: recipe = "fusemix"')
+        spec = registry.component("recipe", given["name"])
+        base = to_dict(registry.target_of(spec)())
+        given = from_dict(Recipe, _merged(base, dict(given)), "recipe.")
+    recipe = override_recipe(given, list(overrides))
+    for kind in PARTS:
+        part = getattr(recipe, kind)
+        if part is not None:
+            registry.check(kind, part)
+    if recipe.start is not None:
+        registry.check("aligner", recipe.start)
+    return recipe
+
+
+def _merged(base: dict, over: Mapping) -> dict:
+    """`base` with the values of `over`, tables merged; a part of another name starts afresh."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        if isinstance(value, str) and isinstance(old, dict):
+            value = {"name": value}
+        if isinstance(value, Mapping) and isinstance(old, dict):
+            same = value.get("name", old.get("name")) == old.get("name")
+            out[key] = _merged(old, value) if same else dict(value)
+        else:
+            out[key] = value
+    return out
+
+
+def resolve_encoders(
+    names: Mapping[str, str], registry: Registry = registry
+) -> dict[str, EncoderSpec]:
+    """modality → spec; raises for an unknown name or a package that is not installed."""
+    specs = {}
+    for modality, name in names.items():
+        specs[modality] = registry.encoder(name)
+        specs[modality].check_requirements()
+    return specs
+
+
+def build_config(
+    values: Mapping, overrides: list[str] = (), registry: Registry = registry
+) -> tuple[RunConfig, dict[str, EncoderSpec]]:
+    """A checked `RunConfig` and its encoders, from the tables of a TOML file or of options.
+
+    `recipe` may be a name or a table; `overrides` are `key=value` settings of the recipe.
+    """
+    values = dict(values)
+    recipe = find_recipe(values.pop("recipe", "fusemix"), overrides, registry)
+    encoders = values.get("encoders")
+    if not isinstance(encoders, Mapping) or len(encoders) < 2:
+        raise ConfigError(
+            "A run needs two encoders or more.",
+            "Example: fusemix align --a efficientnet-lite0 --b minilm --data pairs.csv",
+        )
+    config = from_dict(RunConfig, {**values, "recipe": to_dict(recipe)})
+    if not config.data.source:
+        raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
+    return config, resolve_encoders(config.encoders, registry)
