@@ -70,7 +70,7 @@ def fusemix_components() -> list[ComponentSpec]:
             summary="regularised canonical correlation, in closed form",
             options={
                 "hidden": None,
-                "dim": 256,
+                "dim": 384,
                 "ridges": (1.0, 3.0, 10.0),
                 "powers": (0.5, 0.75, 1.0),
             },

@@ -28,6 +28,7 @@ class Part:
 class Training:
     """How the engine trains. `None` means: chosen from the size of the data.
 
+    `max_steps` ends training at the last whole epoch within it (one at least).
     `batch_size` counts the pairs that the objective sees, so after mixing. `schedule`
     `epoch-cosine` is the paper's (warm-up by step inside the first epoch, cosine by epoch);
     `cosine` warms up and decays by step; `constant` stays. `patience` counts evaluations
@@ -35,6 +36,7 @@ class Training:
     """
 
     epochs: int = 100
+    max_steps: int | None = None
     batch_size: int | None = None
     lr: float = 1e-3
     min_lr: float = 1e-6

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusemix_core.adapters.residual import ResidualAdapter
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.config import Recipe
-from fusemix_core.engine.loop import check_links
+from fusemix_core.engine.loop import VALIDATION_ROWS, check_links
 from fusemix_core.engine.validation import at_most, validation_score
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
@@ -35,23 +35,24 @@ class CCAAligner(Aligner):
     (MAXVAR, Kettenring 1971); for K = 2 that is regularised CCA exactly. Column i is weighted by
     its correlation to the `power`. The ridge is r_k = ridge · tr(C_kk) / n.
 
-    hidden: random features a modality has beside its own. ridges, powers: what validation chooses
-    from. dim: width of the space, at most what the data determine. Rows that lack a modality count
-    for those they have. Takes float64 moments over at most `MOST_ROWS` pairs.
+    hidden: random features a modality has beside its own (None: `choose_hidden`). ridges, powers:
+    what validation chooses from. dim: width of the space, at most what the data determine: one
+    less than the pairs, and the second widest modality. Rows that lack a modality count for those
+    they have. Takes float64 moments over at most `MOST_ROWS` pairs.
     """
 
     def __init__(
         self,
         *,
         hidden: int | None = None,
-        dim: int = 256,
+        dim: int = 384,
         ridges: Sequence[float] = (1.0, 3.0, 10.0),
         powers: Sequence[float] = (0.5, 0.75, 1.0),
     ) -> None:
         if dim < 1 or not ridges or not powers or min(ridges) <= 0:
             raise ConfigError(
                 "cca needs dim ≥ 1, at least one power, and ridges above 0.",
-                "Example: --set start.dim=256 --set start.ridges=[1,3,10]",
+                "Example: --set start.dim=384 --set start.ridges=[1,3,10]",
             )
         self.hidden, self.dim = hidden, dim
         self.ridges, self.powers = tuple(ridges), tuple(powers)
@@ -61,7 +62,8 @@ class CCAAligner(Aligner):
     ) -> dict[str, Adapter]:
         check_links(train)
         train = at_most(train, MOST_ROWS, context.seed)
-        dim = min(recipe.dim or self.dim, len(train) - 1, *train.dims.values())
+        validation = at_most(validation, VALIDATION_ROWS, context.seed)
+        dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
         adapters = self._prepared(train, dim, context)
         widths = [a.weight.shape[0] for a in adapters.values()]
         moments = Moments(widths, context.device)
@@ -103,8 +105,8 @@ class CCAAligner(Aligner):
 
 
 def choose_hidden(pairs: int) -> int:
-    """Random features for so many training pairs: few where there is little to tell them apart."""
-    return min(max(1 << (max(pairs // 2, 1).bit_length() - 1), 128), 2048)
+    """Random features for so many training pairs: none where the linear path alone overfits."""
+    return 0 if pairs < 500 else min(1 << ((pairs // 2).bit_length() - 1), 2048)
 
 
 @torch.no_grad()

@@ -53,7 +53,10 @@ def plan_steps(rows: int, rows_per_pair: int, training: Training) -> Plan:
         )
     batch = min(training.batch_size or choose_batch_size(pairs), pairs)
     steps = pairs // batch
-    training = complete_warmup(replace(training, batch_size=batch), steps)
+    epochs = training.epochs
+    if training.max_steps is not None:
+        epochs = min(epochs, max(training.max_steps // steps, 1))
+    training = complete_warmup(replace(training, batch_size=batch, epochs=epochs), steps)
     return Plan(training, batch * rows_per_pair, steps)
 
 
@@ -64,6 +67,8 @@ def _check(training: Training) -> None:
             f"{training.evaluate_every}.",
             "Both are 1 or more.",
         )
+    if training.max_steps is not None and training.max_steps < 1:
+        raise ConfigError(f"training.max_steps is {training.max_steps}.", "It is 1 or more.")
     if training.batch_size is not None and training.batch_size < 2:
         raise ConfigError(
             f"training.batch_size is {training.batch_size}.",

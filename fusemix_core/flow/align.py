@@ -13,12 +13,14 @@ import torch
 
 from fusemix_core.config import RunConfig, to_dict
 from fusemix_core.devices import resolve_device
+from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.flow.environment import environment
 from fusemix_core.flow.measure import (
     BANK_MOST,
+    MEASURED_MOST,
     SplitEmbeddings,
     choose_scorer,
     draw_examples,
@@ -32,7 +34,7 @@ from fusemix_core.flow.run_folder import MetricsLog, RunFolder
 from fusemix_core.flow.settings import build_config
 from fusemix_core.flow.summary import fused_model, report_run
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, FitContext
+from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
 from fusemix_core.registry import registry
 
 
@@ -122,7 +124,7 @@ def run_plan(
 
     reporter.stage("Measuring")
     train = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
-    validation = embed_split(adapters, encoded.paired("validation"), device)
+    validation = embed_split(adapters, measured(encoded, "validation", config.seed), device)
     part, scorer = choose_scorer(config.recipe, train, validation)
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
@@ -133,7 +135,7 @@ def run_plan(
     }
     shown = validation
     if len(encoded.dataset.splits["test"]):
-        shown = embed_split(adapters, encoded.paired("test"), device)
+        shown = embed_split(adapters, measured(encoded, "test", config.seed), device)
         results["test"] = measure(shown, part.name, scorer, config.seed)
 
     reporter.stage("Saving")
@@ -144,6 +146,11 @@ def run_plan(
     report_run(folder, plan, encoded, shown, found, results, facts, load)
     folder.write_json(folder.results, results)
     return RunResult(folder, model, results, encoded, found, load)
+
+
+def measured(encoded: Encoded, split: str, seed: int) -> PairedLatents:
+    """The part of a split that is measured: all of it up to `MEASURED_MOST` rows."""
+    return at_most(encoded.paired(split), MEASURED_MOST, seed)
 
 
 def check_splits(encoded: Encoded) -> None:

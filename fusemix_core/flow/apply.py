@@ -19,12 +19,14 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
 from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from fusemix_core.data.reading import read_pairs
+from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates, zero_shot
 from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
-from fusemix_core.flow.measure import SplitEmbeddings, embed_split, measure
+from fusemix_core.flow.measure import MEASURED_MOST, SplitEmbeddings, embed_split, measure
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.fused import FusedModel
+from fusemix_core.interfaces import PairedLatents
 
 
 def load_model(
@@ -55,10 +57,9 @@ def encode_for(
     return encoded
 
 
-def embed_for(model: FusedModel, encoded: Encoded, split: str | None) -> SplitEmbeddings:
-    """The embeddings of the items that one split links, or all rows do."""
-    adapters = {m: model.adapters[m] for m in encoded.dataset.modalities}
-    return embed_split(adapters, encoded.paired(split), model.device)
+def embed_for(model: FusedModel, pairs: PairedLatents) -> SplitEmbeddings:
+    """The embeddings of the items that these rows link."""
+    return embed_split({m: model.adapters[m] for m in pairs.tables}, pairs, model.device)
 
 
 def evaluate(
@@ -69,7 +70,8 @@ def evaluate(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Retrieval metrics and geometry on a split of a dataset (`all`: every row)."""
+    """Retrieval metrics and geometry on a split of a dataset (`all`: every row), of which at most
+    `MEASURED_MOST` rows, drawn by seed, are measured."""
     takes = {m: info.takes for m, info in model.encoders.items()}
     dataset = read_pairs(config, takes, seed)
     dataset.check_bad(config.max_bad)
@@ -79,7 +81,8 @@ def evaluate(
             "Use --split all, or name the split's column or file.",
         )
     encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
-    found = embed_for(model, encoded, None if split == "all" else split)
+    pairs = encoded.paired(None if split == "all" else split)
+    found = embed_for(model, at_most(pairs, MEASURED_MOST, seed))
     return measure(found, model.scorer_name, model.scorer, seed)
 
 
@@ -124,7 +127,7 @@ def classify(
         least=1,
     )
     encoded = encode_for(model, alone, reporter or Reporter(), config.max_bad)
-    found = embed_for(model, encoded, None)
+    found = embed_for(model, encoded.paired())
     templates = list(templates or default_templates(modality))
     of_classes = class_embeddings(lambda texts: model.encode(text, texts), classes, templates)
     own = torch.tensor([labels[int(i)] for i in found.items[modality]])
@@ -186,7 +189,7 @@ class Gallery:
         dataset = read_pairs(config, takes, least=1)
         dataset.check_bad(config.max_bad)
         encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
-        found = embed_for(model, encoded, None)
+        found = embed_for(model, encoded.paired())
         self.model, self.target = model, target
         self.items: Items = encoded.dataset.items[target]
         self.ids: Tensor = found.items[target]

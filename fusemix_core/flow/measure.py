@@ -17,6 +17,10 @@ from fusemix_core.evaluation.retrieval import retrieval
 from fusemix_core.interfaces import Adapter, PairedLatents, Scorer
 from fusemix_core.registry import Registry, registry
 
+MEASURED_MOST = 20_000
+"""Rows of a split that are measured; a seeded sample of a larger one, as a gallery of a million
+tells no more and takes its square in time."""
+
 BANK_MOST = 65_536
 """Training items of each modality that a scorer is shown; more would not change its statistics."""
 
