@@ -30,7 +30,8 @@ class Training:
 
     `max_steps` ends training at the last whole epoch within it (one at least).
     `batch_size` counts the pairs that the objective sees, so after mixing. `schedule`
-    `epoch-cosine` is the paper's (warm-up by step inside the first epoch, cosine by epoch);
+    `epoch-cosine` is the paper's (warm-up by step, cosine by epoch; `-cut` ends the warm-up with
+    the first epoch, as the original implementation does);
     `cosine` warms up and decays by step; `constant` stays. `patience` counts evaluations
     without a better validation score; 0 never stops early.
     """
@@ -42,7 +43,7 @@ class Training:
     min_lr: float = 1e-6
     warmup_lr: float = 1e-6
     warmup_steps: int = 0
-    schedule: Literal["epoch-cosine", "cosine", "constant"] = "cosine"
+    schedule: Literal["epoch-cosine", "epoch-cosine-cut", "cosine", "constant"] = "cosine"
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = None

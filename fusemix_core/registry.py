@@ -198,7 +198,12 @@ class Registry:
         dist, slash, short = name.partition("/")
         if slash and (spec := self._encoders.get(short.lower(), {}).get(dist)):
             return spec
-        raise UnknownNameError.of("encoder", name, self._encoders, self._broken())
+        families = ", ".join(f"{p}:NAME" for p in sorted(self._families))
+        note = "Each encoder comes with a plugin, a pip package: fusemix encoders list"
+        note += f"\nModels of a hub: {families}" if families else ""
+        raise UnknownNameError.of(
+            "encoder", name, self._encoders, f"{note}\n{self._broken()}".strip()
+        )
 
     def component(self, kind: str, name: str) -> ComponentSpec:
         """The spec of the component `name` (or `dist/name`) of a kind."""

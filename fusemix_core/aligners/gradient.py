@@ -24,7 +24,7 @@ class GradientAligner(Aligner):
 
     With `recipe.start` that aligner is fitted first and each adapter takes over its map; the shared
     space then has that map's width, and the map itself is what is kept unless training scores
-    better on the validation split. A warm-up is shortened to the steps of the first epoch, so that
+    better on the validation split. A warm-up takes half of all steps at most, so that
     it completes. Latents in float64 are trained on in float64.
 
     Raises `ConfigError` for a recipe without adapter or objective, or whose adapter can't start

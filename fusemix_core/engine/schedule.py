@@ -7,20 +7,27 @@ from dataclasses import replace
 
 from fusemix_core.config import Training
 
+BY_EPOCH = ("epoch-cosine", "epoch-cosine-cut")
+
 
 def learning_rate(training: Training, epoch: int, index: int, steps_per_epoch: int) -> float:
     """The rate of step `index` (from 0) of `epoch` (from 0).
 
-    `epoch-cosine` is the original's: in epoch 0 a ramp from `warmup_lr` by step, capped at `lr`;
-    later the cosine from `lr` to `min_lr` at epoch / epochs, constant inside an epoch. A ramp
-    longer than epoch 0 is therefore cut off: `complete_warmup` is what prevents it.
+    `epoch-cosine` is the paper's: a ramp from `warmup_lr` by step, and the cosine from `lr` to
+    `min_lr` at epoch / epochs, constant inside an epoch; the lower of the two. In
+    `epoch-cosine-cut` the ramp ends with epoch 0, however far it got, as it does in the original
+    implementation: on data of few steps an epoch the rate then jumps to its full height.
     `cosine` ramps for `warmup_steps`, then decays by step; `constant` only ramps.
     """
-    if training.schedule == "epoch-cosine":
+    if training.schedule in BY_EPOCH:
+        cut = training.schedule == "epoch-cosine-cut"
+        step = index if cut else epoch * steps_per_epoch + index
+        slope = (training.lr - training.warmup_lr) / max(training.warmup_steps, 1)
+        ramp = min(training.lr, training.warmup_lr + slope * step)
         if epoch == 0:
-            ramp = (training.lr - training.warmup_lr) * index / max(training.warmup_steps, 1)
-            return min(training.lr, training.warmup_lr + ramp)
-        return _cosine(training, epoch / training.epochs)
+            return ramp
+        cosine = _cosine(training, epoch / training.epochs)
+        return cosine if cut else min(cosine, ramp)
     step, ramp_steps = epoch * steps_per_epoch + index, training.warmup_steps
     if step < ramp_steps:
         return training.warmup_lr + (training.lr - training.warmup_lr) * step / ramp_steps
@@ -37,21 +44,19 @@ def _cosine(training: Training, share: float) -> float:
 
 
 def complete_warmup(training: Training, steps_per_epoch: int) -> Training:
-    """`training` with a warm-up short enough to complete.
-
-    Under `epoch-cosine` that is the first epoch, under the others half of all steps.
-    """
-    limit = steps_per_epoch
-    if training.schedule != "epoch-cosine":
-        limit = training.epochs * steps_per_epoch // 2
+    """`training` with a warm-up of half of all steps at most, so that it completes (but for
+    `epoch-cosine-cut`)."""
+    if training.schedule == "epoch-cosine-cut":
+        return training
+    limit = training.epochs * steps_per_epoch // 2
     return replace(training, warmup_steps=min(training.warmup_steps, limit))
 
 
 def progress(training: Training, epoch: int, index: int, steps_per_epoch: int) -> float:
     """The share of training done before a step, in [0, 1), as a mixup's own schedule sees it.
 
-    It moves by epoch under `epoch-cosine`, as in the original, and by step otherwise.
+    It moves by epoch in the `epoch-cosine` schedules, as in the original, and by step otherwise.
     """
-    if training.schedule == "epoch-cosine":
+    if training.schedule in BY_EPOCH:
         return epoch / training.epochs
     return (epoch * steps_per_epoch + index) / (training.epochs * steps_per_epoch)

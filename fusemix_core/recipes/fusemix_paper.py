@@ -21,7 +21,8 @@ def fusemix_paper() -> Recipe:
       the recipe, and an alpha that would switch it off is an error;
     - there the weights are chosen on the test split, by image-to-text recall only; here on the
       validation split, by R@1 of both directions;
-    - there a warm-up longer than the first epoch is cut off; here it is shortened to complete;
+    - there a warm-up longer than the first epoch is cut off, and the rate jumps; here it goes on
+      (`--set training.schedule=epoch-cosine-cut` is the original's);
     - there a dataset smaller than a batch gives no step at all; here the batch shrinks to it.
     """
     return Recipe(

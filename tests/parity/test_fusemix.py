@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from fusemix_core.adapters.mlp import MlpAdapter
 from fusemix_core.config import Training
-from fusemix_core.engine.schedule import complete_warmup, learning_rate, progress
+from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import TrainState, parameter_groups, train_step
 from fusemix_core.interfaces import Batch, Mixup
 from fusemix_core.mixups.fusemix import FuseMixMixup, alpha_at
@@ -124,7 +125,7 @@ def training_of(case):
         min_lr=HYPER["min_lr"],
         warmup_lr=HYPER["warm_lr"],
         warmup_steps=HYPER[warm],
-        schedule="epoch-cosine",
+        schedule="epoch-cosine" if case == "train" else "epoch-cosine-cut",
         weight_decay=HYPER["wd"],
     )
 
@@ -169,10 +170,20 @@ def test_learning_rates_of_the_paper():
     close([learning_rate(training, e, i, 600) for e, i in places], "lr_table.out.lr")
 
 
-def test_the_cut_off_warmup_is_not_what_a_fit_does():
-    training = training_of("train_truncated_warmup")
-    steps = HYPER["iters"]
-    assert complete_warmup(training, steps).warmup_steps == steps < training.warmup_steps
+def test_the_recipe_does_not_cut_its_warmup_off():
+    training = fusemix_paper().training
+    rates = [learning_rate(training, *divmod(step, 5), 5) for step in range(101)]
+    assert rates == sorted(rates)
+    assert rates[50] == pytest.approx(5e-4, rel=2e-3)
+
+
+def test_where_the_warmup_fits_into_an_epoch_both_schedules_agree():
+    training = training_of("train")
+    cut = replace(training, schedule="epoch-cosine-cut")
+    places = [(epoch, index) for epoch in range(5) for index in range(5)]
+    assert [learning_rate(training, *p, 5) for p in places] == [
+        learning_rate(cut, *p, 5) for p in places
+    ]
 
 
 @pytest.mark.parametrize("case", ["alpha0", "alpha1", "alpha2"])
