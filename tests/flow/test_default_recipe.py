@@ -1,0 +1,50 @@
+"""The default recipe on little data: it behaves, and is never worse than its closed form."""
+
+import json
+
+import pytest
+import torch
+from pairs import write_world
+from toys import ToyImage, ToySound, ToyText
+
+from fusemix_core import FusedModel, align
+
+ENCODERS = {"image": ToyImage, "text": ToyText}
+
+
+@pytest.mark.parametrize("count", [12, 40, 200])
+def test_any_number_of_pairs(tmp_path, count):
+    data = write_world(tmp_path / "w", count=count)
+    done = align(ENCODERS, data, out=tmp_path / "r", device="cpu")
+    assert done.results["scorer"]["name"] in ("cosine", "csls")
+    loaded = FusedModel.from_pretrained(
+        tmp_path / "r/model", encoders={"image": ToyImage.spec, "text": ToyText.spec}
+    )
+    texts = ["a red car", "a blue bird"]
+    assert torch.equal(loaded.encode("text", texts), done.model.encode("text", texts))
+
+
+def test_kept_weights_are_not_worse_than_the_closed_form(tmp_path):
+    data = write_world(tmp_path / "w", count=120)
+    align(ENCODERS, data, out=tmp_path / "r", device="cpu")
+    rows = [json.loads(r) for r in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    scores = [(r["step"], r["score"]) for r in rows if r["kind"] == "validation"]
+    assert scores[0][0] == 0
+    assert rows[-1]["best"] >= scores[0][1]
+
+
+def test_three_modalities_with_gaps_beat_chance(tmp_path):
+    data = write_world(tmp_path / "w", count=240, sounds=True)
+    done = align({**ENCODERS, "audio": ToySound}, data, out=tmp_path / "r", device="cpu")
+    directions = done.results["test"]["retrieval"]["directions"]
+    for direction in ("image->text", "audio->image", "text->audio"):
+        found = directions[direction]
+        assert found["r5"] > 2 * 100 * 5 / found["gallery"], direction
+
+
+def test_closed_form_alone_is_a_recipe_setting(tmp_path):
+    data = write_world(tmp_path / "w", count=80)
+    done = align(ENCODERS, data, set=["aligner=cca"], out=tmp_path / "r", device="cpu")
+    assert not (tmp_path / "r/metrics.jsonl").exists()
+    assert done.model.recipe["aligner"]["name"] == "cca"
+    assert "R@10" in (tmp_path / "r/report.html").read_text()
