@@ -206,7 +206,11 @@ def usage(model: FusedModel, path: Path) -> str:
     a, b = model.modalities[:2]
     if model.encoders[a].takes == "text":
         a, b = b, a
-    examples = {"text": '["what you look for"]', "image": '["a.jpg", "b.jpg"]'}
+    examples = {
+        "text": '["what you look for"]',
+        "image": '["a.jpg", "b.jpg"]',
+        "audio": '["a.wav", "b.wav"]',
+    }
     gallery = examples.get(model.encoders[a].takes, '["first", "second"]')
     query = examples.get(model.encoders[b].takes, '["first"]')
     return (
