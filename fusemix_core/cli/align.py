@@ -83,7 +83,10 @@ def align(
         max_bad=max_bad,
         allow_outside=allow_outside,
     )
-    values["data"] = {**values.get("data", {}), **given}
+    table = values.get("data", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{config}: data must be a table, not {table!r}.", "Write [data].")
+    values["data"] = {**table, **given}
     top = {
         "recipe": recipe,
         "seed": seed,

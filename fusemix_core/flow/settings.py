@@ -27,6 +27,8 @@ def find_recipe(
         spec = registry.component("recipe", given["name"])
         base = to_dict(registry.target_of(spec)())
         given = from_dict(Recipe, _merged(base, dict(given)), "recipe.")
+    if not isinstance(given, Recipe):
+        raise ConfigError(f"recipe is {given!r}.", 'Example: recipe = "fusemix"')
     recipe = override_recipe(given, list(overrides))
     for kind in PARTS:
         part = getattr(recipe, kind)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,37 @@ def test_cache_lists_verifies_and_prunes(run, model):
 def test_wrong_options_say_what_to_do(run, world, args, says):
     result = run("align", *args, "--data", world, code=2)
     assert says in result.stderr and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("data = 3", "must be a table"),
+        ("recipe = 3", "recipe is 3"),
+        ("sead = 3", "seed"),
+        ("[recipe]\ndim = 3", "no name"),
+        ("encoders = [1]", "two encoders"),
+        ("not toml", "can't be read as TOML"),
+    ],
+)
+def test_a_wrong_config_file_says_what_is_wrong(run, world, text, says):
+    Path("run.toml").write_text(text)
+    args = [] if text == "data = 3" else ["--data", world]
+    names = [] if "encoders" in text else ["--a", A, "--b", B]
+    assert says in run("align", "--config", "run.toml", *names, *args, code=2).stderr
+
+
+def test_a_config_file_is_a_whole_run(run, world):
+    Path("run.toml").write_text(
+        f'recipe = "fusemix-paper"\nseed = 4\ndevice = "cpu"\n[encoders]\nimage = "{A}"\n'
+        f'text = "{B}"\n[data]\nsource = ["{world}"]\ngroup_by = "thing"\n'
+    )
+    run("align", "--config", "run.toml", "--out", "r", "--set", "training.epochs=2",
+        "--set", "adapter.blocks=1")  # fmt: skip
+    saved = tomllib.loads(Path("r/config.toml").read_text())
+    assert saved["recipe"]["training"]["epochs"] == 2
+    assert saved["recipe"]["training"]["warmup_steps"] == 100
+    assert saved["data"]["group_by"] == "thing" and saved["seed"] == 4
 
 
 def test_bad_rows_are_counted_and_the_limit_is_said(run, world):
