@@ -125,9 +125,6 @@ def history(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float,
                 add(key, "train", row, key)
             elif row["kind"] == "validation" and key.startswith("recall_at_1"):
                 add("validation R@1", key.partition("/")[2] or "mean", row, key)
-    recalls = panels.get("validation R@1", {})
-    if len(recalls) == 2:  # of two modalities the mean is the pair itself
-        del recalls["mean"]
     return panels
 
 
