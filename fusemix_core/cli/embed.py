@@ -61,10 +61,10 @@ def embed(
         dtype or "float32",
         store_dtype or "float16",
         encode_batch,
-        config.max_bad,
     )
     with ConsoleReporter() as reporter:
         encoded = encode_dataset(dataset, specs, how, reporter)
+    encoded.dataset.check_bad(config.max_bad)
     rows = [
         {
             "modality": m,

@@ -108,11 +108,10 @@ def run_plan(
     folder.write_json(folder.environment, facts)
 
     reporter.stage("Encoding")
-    how = Encoding(
-        device, config.dtype, config.store_dtype, config.encode_batch, config.data.max_bad
-    )
+    how = Encoding(device, config.dtype, config.store_dtype, config.encode_batch)
     encoded = encode_dataset(plan.dataset, plan.specs, how, reporter, objects)
     encoded.dataset.write_rejected(folder.rejected)
+    encoded.dataset.check_bad(config.data.max_bad)
     check_splits(encoded)
 
     reporter.stage(f"Fitting ({config.recipe.name})")

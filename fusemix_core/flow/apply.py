@@ -48,10 +48,11 @@ def encode_for(
     encoded = encode_dataset(
         dataset,
         {m: e.spec for m, e in lazy.items()},
-        Encoding(model.device, info.dtype, max_bad=max_bad),
+        Encoding(model.device, info.dtype),
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
     )
+    encoded.dataset.check_bad(max_bad)
     for modality, extraction in encoded.extractions.items():
         lazy[modality].check(extraction.fingerprint)
     return encoded

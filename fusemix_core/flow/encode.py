@@ -9,12 +9,17 @@ from dataclasses import dataclass
 import torch
 
 from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.errors import ConfigError
 from fusemix_core.flow.rates import Rates, encode_rate_key
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
 from fusemix_core.latents.extraction import Extraction, extract
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.specs import EncoderSpec
+
+
+DTYPES = ("float32", "float16", "bfloat16")
+STORE_DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,13 @@ class Encoding:
     dtype: str = "float32"
     store_dtype: str = "float16"
     batch_size: int | None = None
-    max_bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, known in (("dtype", DTYPES), ("store_dtype", STORE_DTYPES)):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}.", f"It is one of {', '.join(known)}."
+                )
 
 
 @dataclass
@@ -54,7 +65,7 @@ def encode_dataset(
     """Fill the latent store for a dataset, one encoder at a time, and open it.
 
     specs: modality → encoder. `objects` are loaded encoders by modality, in place of what the
-    specs would load. Raises `DataError` when more than `how.max_bad` of the rows are bad.
+    specs would load. Whether too many rows are bad is for the caller to check.
     """
     extractions: dict[str, Extraction] = {}
     for modality, spec in specs.items():
@@ -79,7 +90,6 @@ def encode_dataset(
     kept = dataset
     for modality, done in extractions.items():
         kept = kept.without(modality, done.bad)
-    kept.check_bad(how.max_bad)
     tables = {m: in_memory_if_it_fits(e.table) for m, e in extractions.items()}
     return Encoded(kept, tables, extractions)
 

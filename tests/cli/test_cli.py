@@ -207,9 +207,16 @@ def test_bad_rows_are_counted_and_the_limit_is_said(run, world):
     args = ["align", "--a", A, "--b", B, "--data", world, *SMALL]
     stopped = run(*args, "--out", "r1", code=2).stderr
     assert "row 6" in stopped and "--max-bad 0.02" in stopped
+    assert '"row": 6' in Path("r1/rejected.jsonl").read_text()
     run(*args, "--out", "r2", "--max-bad", "0.05")
     (bad,) = map(json.loads, Path("r2/rejected.jsonl").read_text().splitlines())
     assert bad["row"] == 6 and bad["modality"] == "image"
+
+
+def test_embed_refuses_types_that_it_does_not_know(run, world):
+    args = ["embed", "--encoder", f"text={B}", "--data", world]
+    assert "float16" in run(*args, "--dtype", "int8", code=2).stderr
+    assert "float32" in run(*args, "--store-dtype", "int8", code=2).stderr
 
 
 def test_recipes_and_encoders_are_shown(run):
