@@ -17,7 +17,6 @@ from fusemix_core.latents.extraction import Extraction, extract
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.specs import EncoderSpec
 
-
 DTYPES = ("float32", "float16", "bfloat16")
 STORE_DTYPES = ("float16", "float32")
 
