@@ -30,7 +30,10 @@ class FusemixGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            print_error("Interrupted.", "What was finished is kept; run it again with --resume.")
+            print_error(
+                "Interrupted.",
+                "What was finished is kept. Run it again; `align` goes on with --resume and its --out.",
+            )
             ctx.exit(143 if isinstance(stop, _Terminated) else 130)
         except FusemixError as error:
             if ctx.params.get("debug"):

@@ -49,7 +49,7 @@ def plan_steps(rows: int, rows_per_pair: int, training: Training) -> Plan:
     if pairs < 2:
         raise DataError(
             f"The training split has {rows} row(s); this recipe needs {2 * rows_per_pair} or more.",
-            "Add pairs, or lower --set data.validation_fraction and data.test_fraction.",
+            "Add pairs, or lower --validation-fraction and --test-fraction.",
         )
     batch = min(training.batch_size or choose_batch_size(pairs), pairs)
     steps = pairs // batch
