@@ -32,7 +32,7 @@ class FusemixGroup(TyperGroup):
         except KeyboardInterrupt as stop:
             print_error(
                 "Interrupted.",
-                "What was finished is kept. Run it again; `align` goes on with --resume and its --out.",
+                "What was finished is kept. Run it again (align: --resume with its --out).",
             )
             ctx.exit(143 if isinstance(stop, _Terminated) else 130)
         except FusemixError as error:
