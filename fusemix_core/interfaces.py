@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from fusemix_core.config import Recipe
 
 
+@dataclass(frozen=True)
+class Padded:
+    """Latents of a view whose items differ in length: `values` float `[n, T, d]`, `mask` bool
+    `[n, T]`, True where there is a latent; an item's latents come first, the rest is padding."""
+
+    values: Tensor
+    mask: Tensor
+
+
 class Encoder(ABC):
     """A frozen unimodal model. Row i of what it returns is item i.
 
@@ -45,8 +54,21 @@ class Encoder(ABC):
         """
 
     @abstractmethod
-    def encode(self, batch: Any, view: str = "pooled") -> Tensor:
-        """The latents of a batch: `[n, d]` for `pooled`, finite, no gradient, on any device."""
+    def encode(self, batch: Any, view: str = "pooled") -> Tensor | Padded:
+        """The latents of a batch: `[n, d]` for `pooled`, finite, no gradient, on any device.
+
+        `view` is one of `spec.views`, which also says its shape. A view of which items have
+        unequal lengths (`tokens` of texts, `time` of sounds) is `Padded`.
+        """
+
+    @classmethod
+    def sample_items(cls, spec: EncoderSpec) -> Sequence[Any]:
+        """Eight or more different decoded items for `fusemix_core.testing`, edge cases among them.
+
+        Texts, pictures and sounds it makes up itself, for who returns none; any other modality
+        brings its own.
+        """
+        return ()
 
     def truncated(self, items: Sequence[Any]) -> int:
         """How many of these decoded items are longer than the encoder takes, and will be cut."""

@@ -155,18 +155,21 @@ class Registry:
 
     # -- looking up ------------------------------------------------------------------------------
 
-    def encoder(self, name: str) -> EncoderSpec:
-        """The spec of `name`, `dist/name`, `family:name`, `NAME@PATH` or `./file.py:Class`."""
+    def encoder(self, name: str, modality: str | None = None) -> EncoderSpec:
+        """The spec of `name`, `dist/name`, `family:name`, `NAME@PATH` or `./file.py:Class`.
+
+        `modality` is what the user calls it: a family may need it to know what a model reads.
+        """
         self.load()
         base, at, path = name.partition("@")
+        weights = Path(path).expanduser() if at else None
+        if weights and not weights.exists():
+            raise ConfigError(f"'{name}': {weights} does not exist.")
         if base.partition(":")[0].endswith(".py"):
             spec = self._encoder_from_file(base)
         else:
-            spec = self._named_encoder(base)
-        if at:
-            weights = Path(path).expanduser()
-            if not weights.exists():
-                raise ConfigError(f"'{name}': {weights} does not exist.")
+            spec = self._named_encoder(base, modality, weights)
+        if weights:
             spec = replace(
                 spec,
                 name=name,
@@ -178,7 +181,7 @@ class Registry:
             )
         return spec
 
-    def _named_encoder(self, name: str) -> EncoderSpec:
+    def _named_encoder(self, name: str, modality: str | None, path: Path | None) -> EncoderSpec:
         found = self._encoders.get(name.lower())
         if found:
             return self._only("encoder", name, found)
@@ -194,7 +197,7 @@ class Registry:
                 )
             spec = self._only("encoder family", prefix, family)
             check_requirements(name, spec.requires)
-            return load_target(spec.resolve)(rest)
+            return load_target(spec.resolve)(rest, modality, path)
         dist, slash, short = name.partition("/")
         if slash and (spec := self._encoders.get(short.lower(), {}).get(dist)):
             return spec

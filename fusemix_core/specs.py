@@ -48,6 +48,11 @@ class EncoderSpec:
     inside an installed package (with `sha256`). `revision` pins a hub id. `requires` maps each
     module the target imports to the pip requirement that brings it. `options` are handed to the
     target. `version` is raised when the encoder's maths change: it is part of the fingerprint.
+    `price` is in US dollars per million tokens, where encoding costs money.
+
+    `views` are what `Encoder.encode` can give, the first one by default. A name begins with its
+    kind, alone or with a variant behind a dash (`pooled`, `pooled-cls-mean`): `pooled [n, d]`,
+    `layers [n, L, d]`, `tokens [n, T, d]`, `grid [n, H, W, d]`, `time [n, T, d]`.
     """
 
     name: str
@@ -68,6 +73,7 @@ class EncoderSpec:
     max_tokens: int | None = None
     prompt: str = ""
     parameters: int | None = None
+    price: float = 0.0
     paper: str = ""
     requires: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -86,9 +92,11 @@ class EncoderSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec:
-    """Opens a whole hub: `PREFIX:NAME` becomes the `EncoderSpec` that `resolve(NAME)` returns.
+    """Opens a whole hub: `PREFIX:NAME` becomes the `EncoderSpec` that `resolve` returns.
 
-    `resolve` is `pkg.module:function`, imported only on use, and must itself be light.
+    `resolve` is `pkg.module:function`, imported only on use, and must itself be light. It is called
+    as `resolve(NAME, modality, path)`: `modality` is what the user calls it (`-e image=PREFIX:NAME`)
+    or None, `path` the folder or file of `PREFIX:NAME@PATH` or None.
     """
 
     prefix: str

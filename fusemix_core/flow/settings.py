@@ -60,7 +60,7 @@ def resolve_encoders(
     """modality → spec; raises for an unknown name or a package that is not installed."""
     specs = {}
     for modality, name in names.items():
-        specs[modality] = registry.encoder(name)
+        specs[modality] = registry.encoder(name, modality)
         specs[modality].check_requirements()
     return specs
 

@@ -41,7 +41,9 @@ class LazyEncoder:
         self.device = device
         self.model = model
         self._registry = registry
-        self._source = registry.encoder(source) if isinstance(source, str) else source
+        self._source = (
+            registry.encoder(source, info.modality) if isinstance(source, str) else source
+        )
         self._loaded: Encoder | None = None
 
     @property

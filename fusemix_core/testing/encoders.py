@@ -75,10 +75,12 @@ def check_encoder(
     tolerance: the largest difference, relative to the largest latent, that another batch size may
     make. Errors of the checks are results; errors of loading are raised.
     """
-    items = list(items) if items is not None else sample_items(spec)
     spec.check_requirements()
+    target = registry.target_of(spec) if encoder is None else type(encoder)
+    if items is None:
+        items = target.sample_items(spec) or sample_items(spec)
+    items = list(items)
     if encoder is None:
-        target = registry.target_of(spec)
         encoder = target.load(spec, resolve_device(device), torch.float32)
     checks = _Checks(spec, encoder, items, tolerance)
     return [checks.run(name, check) for name, check in checks.all().items()]

@@ -47,7 +47,7 @@ def registry(*points):
     return Registry(lambda: points)
 
 
-def resolve_family(name):
+def resolve_family(name, modality, path):
     return spec(f"fam:{name}")
 
 

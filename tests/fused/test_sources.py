@@ -104,7 +104,7 @@ def _model_with_text_encoder(toys, **changes) -> FusedModel:
     return FusedModel(adapters, infos, toys.csls(), registry=toys.registry, device="cpu")
 
 
-def _fetch(name: str):
+def _fetch(name, modality, path):
     raise AssertionError(f"a saved model made us fetch {name}")
 
 

@@ -4,6 +4,7 @@ imports neither sentence_transformers nor torch."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.hookspecs import hookimpl
@@ -56,7 +57,7 @@ def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
     ]
 
 
-def resolve(name: str) -> EncoderSpec:
+def resolve(name: str, modality: str | None = None, path: Path | None = None) -> EncoderSpec:
     """The spec of `st:NAME`, where NAME is a hub id. What it is shows when it is loaded."""
     if not name.strip():
         raise ConfigError("'st:' names no model.", f"Example: {EXAMPLE}")

@@ -4,6 +4,7 @@ torch."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.hookspecs import hookimpl
@@ -27,7 +28,7 @@ def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
     ]
 
 
-def resolve(name: str) -> EncoderSpec:
+def resolve(name: str, modality: str | None = None, path: Path | None = None) -> EncoderSpec:
     """The spec of `timm:NAME`. Whether timm has such a model shows when it is loaded."""
     if not name.strip():
         raise ConfigError("'timm:' names no model.", "Example: timm:convnext_tiny.fb_in22k")

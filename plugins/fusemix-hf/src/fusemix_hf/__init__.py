@@ -1,0 +1,1 @@
+"""Any transformers model as a fusemix encoder: `hf:NAME`. Metadata only."""
