@@ -83,8 +83,7 @@ class Registry:
             try:
                 self._load_plugin(plugin, point.load())
             except (Exception, SystemExit) as error:
-                summary = traceback.format_exception_only(error)[-1].strip()
-                plugin.error = summary or type(error).__name__
+                plugin.error = _summary(error)
 
     def _load_plugin(self, plugin: Plugin, module: Any) -> None:
         """Take everything a plugin declares, or nothing of it."""
@@ -107,9 +106,9 @@ class Registry:
         plugin.components = [f"{s.kind} {s.name}" for s in components]
 
     @staticmethod
-    def _call(module: Any, hook: str) -> Iterable[Any]:
+    def _call(module: Any, hook: str, *args: Any) -> Iterable[Any]:
         function = getattr(module, hook, None)
-        return function() or () if function is not None else ()
+        return function(*args) or () if function is not None else ()
 
     def _add_encoder_spec(self, spec: EncoderSpec | FamilySpec, dist: str) -> None:
         if isinstance(spec, FamilySpec):
@@ -299,9 +298,19 @@ class Registry:
         return self.target_of(spec)(*args, **kwargs, **part.options)
 
     def commands(self, app: Any) -> None:
-        """Let every plugin add its commands to the typer app."""
+        """Let every plugin add its commands to the typer app; one that fails is noted as broken."""
         self.load()
-        self._manager.hook.fusemix_commands(app=app)
+        for plugin in self.plugins:
+            if plugin.error:
+                continue
+            try:
+                self._call(self._manager.get_plugin(plugin.name), "fusemix_commands", app)
+            except (Exception, SystemExit) as error:
+                plugin.error = _summary(error)
+
+
+def _summary(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip() or type(error).__name__
 
 
 def _same_type(default: Any, value: Any) -> bool:

@@ -173,3 +173,13 @@ def test_only_named_plugins_load(monkeypatch):
     monkeypatch.setenv("FUSEMIX_PLUGINS", "b")
     r = registry(plugin("a", [spec("x")]), plugin("b", [spec("y")]))
     assert [s.name for _, s in r.all_encoders()] == ["y"]
+
+
+def test_a_command_that_fails_is_noted_and_the_others_are_added():
+    bad, good = plugin("bad"), plugin("good")
+    bad.load().fusemix_commands = lambda app: app.nothing
+    good.load().fusemix_commands = lambda app: app.append("good")
+    r, app = registry(bad, good), []
+    r.commands(app)
+    assert app == ["good"]
+    assert [(p.name, bool(p.error)) for p in r.plugins] == [("bad", True), ("good", False)]

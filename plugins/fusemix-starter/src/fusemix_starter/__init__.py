@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    import typer
 
 SPEECH = "fusemix-starter[speech]"
 
@@ -97,6 +101,14 @@ WHISPER_TINY = EncoderSpec(
 def fusemix_encoders() -> Iterable[EncoderSpec]:
     """Two for images, one for text, one for speech."""
     return [LITE0, LITE2, MINILM, WHISPER_TINY]
+
+
+@hookimpl
+def fusemix_commands(app: typer.Typer) -> None:
+    """`fusemix sample`."""
+    from fusemix_starter.command import sample
+
+    app.command("sample")(sample)
 
 
 def sample_path() -> Path:
