@@ -8,7 +8,9 @@ import typer
 
 from fusemix_core.cli.console import out, print_json, print_table
 from fusemix_core.config import to_dict
+from fusemix_core.errors import UnknownNameError
 from fusemix_core.registry import registry
+from fusemix_core.specs import KINDS
 
 app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Named recipes.")
 
@@ -17,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.callback()
 def _default(ctx: typer.Context) -> None:
-    """List the recipes, or show one.
+    """List the recipes, show one, or list what they are made of.
 
     Examples:
 
@@ -48,6 +50,42 @@ def list_recipes(json: Json = False) -> None:
         return
     print_table(
         ["name", "summary", "paper", "plugin"], [[s.name, s.summary, s.paper, d] for d, s in specs]
+    )
+
+
+@app.command("components")
+def list_components(
+    kind: Annotated[str | None, typer.Option(help="Only adapters: --kind adapter.")] = None,
+    json: Json = False,
+) -> None:
+    """What recipes are made of, with options and defaults, as for --set.
+
+    Example:
+
+        fusemix recipes components --kind objective
+    """
+    if kind not in (None, *KINDS):
+        raise UnknownNameError.of("kind of component", kind, KINDS)
+    rows = [
+        {"kind": s.kind, "name": s.name, "options": dict(s.options), "summary": s.summary,
+         "plugin": d}
+        for d, s in registry.all_components(kind)
+    ]  # fmt: skip
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        ["kind", "name", "options", "summary", "plugin"],
+        [
+            [
+                r["kind"],
+                r["name"],
+                " ".join(f"{k}={v!r}" for k, v in r["options"].items()),
+                r["summary"],
+                r["plugin"],
+            ]
+            for r in rows
+        ],
     )
 
 

@@ -1,0 +1,153 @@
+"""Writes the reference pages that follow from the code: `python docs/generate.py`.
+
+The command line from its own help, encoders and components from the registry (of the plugins in
+this repository). A test holds the committed pages to what this makes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from fusemix_core.cli.app import app
+from fusemix_core.registry import Registry
+from fusemix_core.specs import KINDS, EncoderSpec
+
+FOLDER = Path(__file__).parent / "reference"
+NOTE = "<!-- Made by docs/generate.py; change the code, then run it. -->\n\n"
+
+
+def pages(registry: Registry) -> dict[str, str]:
+    """File name → text of every generated page."""
+    return {
+        "cli.md": cli_page(registry),
+        "encoders.md": encoders_page(registry),
+        "components.md": components_page(registry),
+    }
+
+
+# -- the command line ----------------------------------------------------------------------------
+
+
+def cli_page(registry: Registry) -> str:
+    registry.commands(app)
+    parts = [
+        "# Command line\n",
+        "What `--help` says, in one page. `fusemix --debug COMMAND …` shows tracebacks. Exit codes: 0 "
+        "done, 2 something for you to mend, 1 a fault of ours, 130 and 143 interrupted after saving.\n",
+    ]
+    for name, command in commands(get_command(app), "fusemix"):
+        parts.append(command_section(name, command))
+    return NOTE + "\n".join(parts)
+
+
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """(full name, command) of every command that does something, groups' children included."""
+    for child_name, child in getattr(command, "commands", {}).items():
+        if hasattr(child, "commands"):
+            yield from commands(child, f"{name} {child_name}")
+        else:
+            yield f"{name} {child_name}", child
+
+
+def command_section(name: str, command: Any) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option"]
+    usage = [name, "[OPTIONS]" if options else "", *(argument_usage(p) for p in arguments)]
+    text, _, examples = inspect.cleandoc(command.help or "").partition("Example")
+    lines = [f"## `{name}`\n", f"`{' '.join(u for u in usage if u)}`\n", text.strip() + "\n"]
+    if arguments or options:
+        lines += ["| | |", "|---|---|"]
+        lines += [f"| `{argument_usage(p)}` | {cell(p.help or '')} |" for p in arguments]
+        lines += [f"| {option_names(p)} | {cell(p.help or '')} |" for p in options]
+        lines.append("")
+    shown = [line.strip() for line in examples.splitlines()[1:] if line.strip()]
+    if shown:
+        lines += ["```text", *shown, "```", ""]
+    return "\n".join(lines)
+
+
+def argument_usage(parameter: Any) -> str:
+    name = parameter.metavar or parameter.name.upper()
+    return name if parameter.required else f"[{name}]"
+
+
+def option_names(parameter: Any) -> str:
+    names = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts))
+    return names if parameter.is_flag else f"{names} `{parameter.metavar or 'VALUE'}`"
+
+
+# -- the registry --------------------------------------------------------------------------------
+
+
+def encoders_page(registry: Registry) -> str:
+    rows = registry.all_encoders()
+    encoders = [(d, s) for d, s in rows if isinstance(s, EncoderSpec)]
+    families = [(d, s) for d, s in rows if not isinstance(s, EncoderSpec)]
+    parts = [
+        "# Encoders\n",
+        "What the plugins of this repository bring; `fusemix encoders list` shows what is installed, "
+        "`fusemix encoders show NAME` all that is known of one. How names work: "
+        "[encoders](../how-to/encoders.md).\n",
+        "## Families\n",
+        "| name | opens | example | plugin |",
+        "|---|---|---|---|",
+        *(
+            f"| `{s.prefix}:NAME` | {cell(s.summary)} | `{s.example}` | {dist} |"
+            for dist, s in families
+        ),
+        "",
+    ]
+    for modality in dict.fromkeys(s.modality for _, s in encoders):
+        parts += [
+            f"## {modality.capitalize()}\n",
+            "| name | width | views | licence | plugin | |",
+            "|---|---|---|---|---|---|",
+        ]
+        for dist, s in encoders:
+            if s.modality == modality:
+                names = ", ".join(f"`{n}`" for n in (s.name, *s.aliases))
+                views = ", ".join(s.views)
+                what = f"[{cell(s.summary)}]({s.paper})" if s.paper else cell(s.summary)
+                parts.append(
+                    f"| {names} | {s.dim or ''} | {views} | {cell(s.licence)} | {dist} | {what} |"
+                )
+        parts.append("")
+    return NOTE + "\n".join(parts)
+
+
+def components_page(registry: Registry) -> str:
+    parts = [
+        "# Components and recipes\n",
+        "What a recipe is made of: `fusemix recipes components` shows what is installed. Options are "
+        "given as `--set adapter.blocks=2`, with the default here.\n",
+    ]
+    for kind in KINDS:
+        rows = registry.all_components(kind)
+        if not rows:
+            continue
+        parts += [
+            f"## {kind.capitalize()}s\n",
+            "| name | | options | plugin |",
+            "|---|---|---|---|",
+        ]
+        for dist, s in rows:
+            options = ", ".join(f"`{k}={v!r}`" for k, v in s.options.items())
+            what = f"[{cell(s.summary)}]({s.paper})" if s.paper else cell(s.summary)
+            parts.append(f"| `{s.name}` | {what} | {options} | {dist} |")
+        parts.append("")
+    return NOTE + "\n".join(parts)
+
+
+def cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    for file, text in pages(Registry()).items():
+        (FOLDER / file).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        print(FOLDER / file)

@@ -1,0 +1,105 @@
+"""The code blocks of a page of the docs, and a shell that runs fusemix in this process."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import fusemix_starter
+from typer.testing import CliRunner
+
+from fusemix_core.cli.app import app
+from fusemix_core.registry import registry
+
+_BLOCK = re.compile(
+    r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+NOT_RUN = "not run: "
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. `reason`: why it is not run, as the comment above it says; or ""."""
+
+    language: str
+    code: str
+    line: int
+    reason: str = ""
+
+
+def blocks(page: Path) -> list[Block]:
+    """All fenced blocks of a page, in order."""
+    text = page.read_text()
+    found = []
+    for match in _BLOCK.finditer(text):
+        mark = match["mark"] or ""
+        reason = mark.removeprefix(NOT_RUN) if mark.startswith(NOT_RUN) else ""
+        line = text.count("\n", 0, match.start("language")) + 1
+        found.append(Block(match["language"], match["code"], line, reason))
+    return found
+
+
+def run_shell(code: str) -> None:
+    """Each line of a shell block; `fusemix` in this process, as importing torch takes seconds."""
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        if words[0] == "fusemix":
+            result = CliRunner().invoke(app, words[1:])
+            assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+        else:
+            done = subprocess.run(
+                ["bash", "-e", "-c", line], capture_output=True, text=True, env=os.environ
+            )
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        if words[:2] == ["fusemix", "sample"]:
+            trim(Path("sample/pairs.csv"))
+
+
+def trim(manifest: Path, most: tuple[int, int, int] = (100, 30, 30)) -> list[dict[str, str]]:
+    """Keep so many train, validation and test rows of the sample: the tests' time is short."""
+    left = dict(zip(("train", "validation", "test"), most, strict=True))
+    with open(manifest, newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = []
+    for row in rows:
+        left[row["split"]] -= 1
+        if left[row["split"]] >= 0:
+            kept.append(row)
+    write_csv(manifest, kept)
+    return kept
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_user_folder(folder: Path) -> None:
+    """What the pages take a user to have: pairs.csv, photos/, labelled.csv, classes.txt, sample/."""
+    shutil.copytree(fusemix_starter.sample_path().parent, folder / "sample")
+    rows = trim(folder / "sample/pairs.csv")
+    (folder / "photos").mkdir()
+    pairs, labelled = [], []
+    for i, row in enumerate(rows[:60]):
+        name = f"photos/{i}.webp"
+        shutil.copy(folder / "sample" / row["image"], folder / name)
+        (folder / name).with_suffix(".txt").write_text(row["text"])
+        pairs.append({"image": name, "text": row["text"]})
+        labelled.append({"image": name, "label": ("map", "chart", "portrait")[i % 3]})
+    write_csv(folder / "pairs.csv", pairs)
+    write_csv(folder / "labelled.csv", labelled)
+    (folder / "classes.txt").write_text("map\nchart\nportrait\n")
+
+
+registry.commands(app)

@@ -1,0 +1,46 @@
+"""Every code block of README and the docs runs, in the order of its page."""
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from doc_blocks import blocks, run_shell
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHOWN = {"text", "html"}
+
+
+def name(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_run(page, user_folder, tmp_path, monkeypatch):
+    todo = [b for b in blocks(page) if b.language not in SHOWN and not b.reason]
+    if page.name != "tutorial.md" and todo:
+        shutil.copytree(user_folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = {"__name__": "page"}
+    for block in todo:
+        if block.language == "sh":
+            run_shell(block.code)
+        elif block.language == "python":
+            source = "\n" * block.line + block.code  # so that a traceback names the page's line
+            exec(compile(source, name(page), "exec"), names)
+        elif block.language == "toml":
+            tomllib.loads(block.code)
+        elif block.language == "json":
+            json.loads(block.code)
+        else:
+            raise AssertionError(f"{name(page)}:{block.line}: a block in '{block.language}'")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_is_not_run_says_why(page):
+    for block in blocks(page):
+        assert block.language, f"{name(page)}:{block.line}: a block without a language"
+    assert "<!-- not run -->" not in page.read_text()
