@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 PACKAGES = . plugins/fusemix-timm plugins/fusemix-sentence-transformers plugins/fusemix-starter
-EDITABLE = -e '.[test]' -e plugins/fusemix-timm -e plugins/fusemix-sentence-transformers \
-           -e 'plugins/fusemix-starter[speech]'
+PLUGINS = $(wildcard plugins/*)
+EDITABLE = -e '.[test,docs]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
+           -e './plugins/fusemix-starter[speech]'
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 
 demo: $(VENV)/demo.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix align --a efficientnet-lite0 --b minilm --split-column split \
@@ -21,6 +22,10 @@ lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 
+docs: $(VENV)/test.stamp
+	$(VENV)/bin/python docs/generate.py
+	$(VENV)/bin/mkdocs serve
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
@@ -29,6 +34,6 @@ $(VENV)/demo.stamp: $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install $(PIP_ARGS) $(PACKAGES)
 	touch $@
 
-$(VENV)/test.stamp: $(VENV)/bin/python pyproject.toml
+$(VENV)/test.stamp: $(VENV)/bin/python pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	$(VENV)/bin/python -m pip install $(PIP_ARGS) $(EDITABLE)
 	touch $@

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusemix_core.flow.align import align
+    from fusemix_core.flow.embed import embed
     from fusemix_core.fused import FusedModel
     from fusemix_core.interfaces import (
         Adapter,
@@ -17,13 +18,12 @@ if TYPE_CHECKING:
         Objective,
         Scorer,
     )
-    from fusemix_core.registry import registry
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
 
 _HOMES = {
     "align": "fusemix_core.flow.align",
+    "embed": "fusemix_core.flow.embed",
     "FusedModel": "fusemix_core.fused",
-    "registry": "fusemix_core.registry",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
     **dict.fromkeys(
         ["Adapter", "Aligner", "Callback", "Encoder", "Evaluator", "Mixup", "Objective", "Scorer"],
@@ -45,7 +45,7 @@ __all__ = [
     "Objective",
     "Scorer",
     "align",
-    "registry",
+    "embed",
 ]
 
 

@@ -96,11 +96,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One `fusemix align`. `encoders` maps each modality of the data to an encoder's name."""
+    """One `fusemix align`. `encoders` maps each modality of the data to an encoder's name, `views`
+    to the view of it (without an entry: the encoder's first)."""
 
     encoders: Mapping[str, str]
     data: DataConfig
     recipe: Recipe
+    views: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"

@@ -26,6 +26,7 @@ from fusemix_core.errors import (
     UnknownNameError,
 )
 from fusemix_core.interfaces import Adapter, Scorer
+from fusemix_core.latents.returned import kind_of
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved import folder as files
 from fusemix_core.saved.card import model_card
@@ -175,12 +176,16 @@ class FusedModel:
         return torch.cat(parts)
 
     def embed(self, modality: str, latents: Tensor) -> Tensor:
-        """Unit-norm embeddings, float32 `[n, dim]` on the CPU, of latents `[n, encoder's dim]`."""
+        """Unit-norm embeddings, float32 `[n, dim]` on the CPU, of latents `[n, encoder's dim]`.
+
+        Those of a view with more axes may have them, as in `[n, L, d]`.
+        """
         self._check_known(modality)
         width = self.encoders[modality].dim
+        given, latents = latents, latents.flatten(1) if latents.dim() > 2 else latents
         if latents.dim() != 2 or latents.shape[1] != width:
             raise ConfigError(
-                f"Latents of {modality} must be [n, {width}]; these are {list(latents.shape)}.",
+                f"Latents of {modality} must be [n, {width}]; these are {list(given.shape)}.",
                 f"They are of the view '{self.encoders[modality].view}' of the encoder "
                 f"'{self.encoders[modality].name}'.",
             )
@@ -191,7 +196,8 @@ class FusedModel:
 
     @torch.no_grad()
     def _latents(self, modality: str, items: list[Any], first: int) -> Tensor:
-        """Latents `[len(items), d]` of one batch, whose first item is number `first`."""
+        """Latents `[len(items), d]` of one batch, whose first item is number `first`; a view of
+        more axes as the fit had it, one row an item."""
         from fusemix_core.data.media import decode
 
         encoder, info = self._encoders[modality].load(), self.encoders[modality]
@@ -204,12 +210,16 @@ class FusedModel:
                     f"{modality} item {first + i} can't be encoded: {error.message}", error.hint
                 ) from error
         latents = encoder.encode(encoder.collate(decoded), info.view)
-        if latents.shape != (len(items), info.dim):
-            got = f"{list(latents.shape)}"
-            raise ContractError(f"Encoder '{info.name}'", f"[{len(items)}, {info.dim}]", got)
-        if not latents.isfinite().all():
-            raise ContractError(f"Encoder '{info.name}'", "finite latents", "NaN or infinity")
-        return latents
+        component, wanted = f"Encoder '{info.name}'", f"[{len(items)}, {info.dim}]"
+        if not isinstance(latents, Tensor):
+            raise ContractError(component, wanted, f"a {type(latents).__name__}")
+        rows = latents if kind_of(info.view) == "pooled" else latents.flatten(1)
+        if rows.shape != (len(items), info.dim):
+            shape = f"{list(latents.shape)}"
+            raise ContractError(component, f"{wanted} of the view '{info.view}'", shape)
+        if not rows.isfinite().all():
+            raise ContractError(component, "finite latents", "NaN or infinity")
+        return rows
 
     @torch.no_grad()
     def _embed(self, modality: str, latents: Tensor) -> Tensor:

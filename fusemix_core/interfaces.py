@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,6 +74,10 @@ class Encoder(ABC):
     def truncated(self, items: Sequence[Any]) -> int:
         """How many of these decoded items are longer than the encoder takes, and will be cut."""
         return 0
+
+    def notes(self) -> Sequence[str]:
+        """Sentences for the user when all is encoded, such as what it cost."""
+        return ()
 
     @property
     def weights_digest(self) -> str:
@@ -159,7 +164,11 @@ class Objective(nn.Module, ABC):
 
 
 class LatentTable(Protocol):
-    """Latents of one modality's unique items, resident or on disk."""
+    """Latents of one modality's unique items, resident or on disk, as adapters take them.
+
+    A view whose latents have more axes (`layers [n, L, d]`, `grid [n, H, W, d]`) comes as one row
+    an item, `[n, L * d]`: an adapter that wants the axes takes their count as an option.
+    """
 
     @property
     def dim(self) -> int: ...
@@ -172,20 +181,25 @@ class LatentTable(Protocol):
 
 
 class ResidentLatents:
-    """A `LatentTable` held as one tensor `[n, d]` in memory or on a device."""
+    """A `LatentTable` held as one tensor `[n, *shape]` in memory or on a device."""
 
     def __init__(self, latents: Tensor) -> None:
         self.latents = latents
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an item's latents before they are made one row."""
+        return tuple(self.latents.shape[1:])
+
+    @property
     def dim(self) -> int:
-        return self.latents.shape[1]
+        return math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def rows(self, index: Tensor) -> Tensor:
-        rows = self.latents.index_select(0, index.to(self.latents.device))
+        rows = self.latents.index_select(0, index.to(self.latents.device)).flatten(1)
         return rows if rows.dtype == torch.float64 else rows.float()
 
 

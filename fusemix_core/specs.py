@@ -48,7 +48,9 @@ class EncoderSpec:
     inside an installed package (with `sha256`). `revision` pins a hub id. `requires` maps each
     module the target imports to the pip requirement that brings it. `options` are handed to the
     target. `version` is raised when the encoder's maths change: it is part of the fingerprint.
-    `price` is in US dollars per million tokens, where encoding costs money.
+    `price` is in US dollars per million tokens, where encoding costs money. `environment` names
+    the variables that must be set before anything can be encoded, such as that of a key. `batch`
+    is how many items `encode` gets at once, where the usual number does not suit.
 
     `views` are what `Encoder.encode` can give, the first one by default. A name begins with its
     kind, alone or with a variant behind a dash (`pooled`, `pooled-cls-mean`): `pooled [n, d]`,
@@ -74,6 +76,8 @@ class EncoderSpec:
     prompt: str = ""
     parameters: int | None = None
     price: float = 0.0
+    environment: tuple[str, ...] = ()
+    batch: int | None = None
     paper: str = ""
     requires: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)

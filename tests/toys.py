@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from fusemix_core.data.media import Audio
-from fusemix_core.interfaces import Encoder
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.specs import EncoderSpec
 
 
@@ -22,6 +23,8 @@ class _Toy(Encoder):
         return cls(spec, device)
 
     def encode(self, batch, view="pooled"):
+        if view not in self.spec.views:
+            raise ConfigError(f"no view '{view}'")
         with torch.no_grad():
             return torch.tanh(batch.to(self.device) @ self.mix.to(self.device))
 
@@ -61,6 +64,44 @@ class ToyText(_Toy):
 
     def truncated(self, items):
         return sum(len(i.split()) > 40 for i in items)
+
+
+class GridImage(ToyImage):
+    """A ToyImage with a view of two more axes."""
+
+    spec = EncoderSpec(
+        name="toy-grid", modality="image", target="toys:GridImage", dim=16, views=("pooled", "grid")
+    )
+
+    def encode(self, batch, view="pooled"):
+        pooled = super().encode(batch)
+        if view == "grid":
+            places = [pooled * (i + 1) - i for i in range(6)]
+            return torch.stack(places, dim=1).unflatten(1, (2, 3))
+        return pooled
+
+
+class TokenText(ToyText):
+    """A ToyText with one latent a word, after one for the beginning, and two layers."""
+
+    spec = EncoderSpec(
+        name="toy-tokens", modality="text", target="toys:TokenText", dim=12,
+        views=("pooled", "tokens", "layers"),
+    )  # fmt: skip
+
+    def collate(self, items):
+        if not all(isinstance(i, str) for i in items):
+            raise TypeError("texts only")
+        return [super(TokenText, self).collate(["", *item.split()]) for item in items]
+
+    def encode(self, batch, view="pooled"):
+        if view == "tokens":
+            rows = [super(TokenText, self).encode(words) for words in batch]
+            lengths = torch.tensor([len(row) for row in rows])
+            mask = torch.arange(int(lengths.max())) < lengths[:, None]
+            return Padded(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask)
+        pooled = super().encode(torch.stack([words.sum(0) for words in batch]))
+        return torch.stack([-pooled, pooled], dim=1) if view == "layers" else pooled
 
 
 class ToySound(_Toy):

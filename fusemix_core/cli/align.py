@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.config import read_toml
+from fusemix_core.errors import ConfigError
 
 
 def align(
     a: o.A = None,
     b: o.B = None,
     encoder: o.Encoders = None,
+    view: o.Views = None,
     data: o.Data = None,
     validation: o.Validation = None,
     test: o.Test = None,
@@ -58,10 +60,11 @@ def align(
 
         fusemix align -e image=dinov2 -e text=bge-large -e audio=clap --data triples.parquet
 
+        fusemix align --a dinov2 --b bge-large --view image=layers --data pairs.csv
+
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
     from fusemix_core.cli.show import show_plan, show_result
-    from fusemix_core.errors import ConfigError
     from fusemix_core.flow.settings import build_config
 
     if resume and out is None:
@@ -69,8 +72,11 @@ def align(
     if resume and config is None and (out / "config.toml").exists():
         config = out / "config.toml"
     values = read_toml(config) if config else {}
+    views = _table(values, "views", config)
     if named := o.encoder_values(a, b, encoder):
         values["encoders"] = named
+        views = {}  # those of the file's encoders
+    values["views"] = {**views, **o.key_values(view, "--view")}
     given = o.data_values(
         source=data,
         validation=validation,
@@ -83,10 +89,7 @@ def align(
         max_bad=max_bad,
         allow_outside=allow_outside,
     )
-    table = values.get("data", {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{config}: data must be a table, not {table!r}.", "Write [data].")
-    values["data"] = {**table, **given}
+    values["data"] = {**_table(values, "data", config), **given}
     top = {
         "recipe": recipe,
         "seed": seed,
@@ -113,3 +116,11 @@ def align(
     with ConsoleReporter() as reporter:
         result = run_plan(plan, out or default_out(), resume=resume, reporter=reporter)
     show_result(result, json)
+
+
+def _table(values: dict[str, Any], name: str, config: Path | None) -> dict[str, Any]:
+    """A table of the config file; `ConfigError` where that has something else by its name."""
+    table = values.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{config}: {name} must be a table, not {table!r}.", f"Write [{name}].")
+    return table

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fusemix_core.cli import align, cache, embed, encoders, evaluate, plugins, recipes, search
+from fusemix_core.cli import (
+    align,
+    cache,
+    embed,
+    encoders,
+    evaluate,
+    new_plugin,
+    plugins,
+    recipes,
+    search,
+)
 from fusemix_core.cli.console import print_error
 from fusemix_core.errors import FusemixError
 
@@ -91,5 +101,6 @@ app.command("eval")(evaluate.evaluate)
 app.command("search")(search.search)
 app.add_typer(encoders.app, name="encoders")
 app.command("plugins")(plugins.plugins)
+app.command("new-plugin")(new_plugin.new_plugin)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(cache.app, name="cache")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from fusemix_core.cli import options as o
 from fusemix_core.errors import ConfigError
 
@@ -10,6 +14,7 @@ def embed(
     a: o.A = None,
     b: o.B = None,
     encoder: o.Encoders = None,
+    view: o.Views = None,
     data: o.Data = None,
     column: o.Columns = None,
     max_bad: o.MaxBad = None,
@@ -18,58 +23,61 @@ def embed(
     dtype: o.Dtype = None,
     store_dtype: o.StoreDtype = None,
     encode_batch: o.EncodeBatch = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     json: o.Json = False,
 ) -> None:
     """Encode the items of a dataset and keep their latents, for any later run.
 
-    What is in the store already is not encoded again. One encoder is enough here.
+    What is in the store already is not encoded again. One encoder is enough here; its view then
+    needs no modality. `fusemix_core.embed` does the same and gives the latents.
 
     Examples:
 
         fusemix embed --a dinov2 --b bge-large --data pairs.csv
 
         fusemix embed --encoder image=efficientnet-lite0 --data photos/
-    """
-    from fusemix_core.cli.console import print_json, print_table
-    from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.config import DataConfig, from_dict
-    from fusemix_core.data.reading import read_pairs
-    from fusemix_core.flow.settings import resolve_encoders
 
-    specs = resolve_encoders(o.encoder_values(a, b, encoder))
-    if not specs or not data:
+        fusemix embed --encoder text=minilm --view tokens --data pairs.csv
+    """
+    from fusemix_core.flow.settings import resolve_encoders, resolve_views
+
+    names = o.encoder_values(a, b, encoder)
+    if not names or not data:
         raise ConfigError(
             "Say what to encode.", "Example: fusemix embed --encoder image=NAME --data photos/"
         )
-    table = o.data_values(
-        source=data,
-        columns=column,
-        max_bad=max_bad,
-        allow_outside=allow_outside,
-        validation_fraction=0.0,
-        test_fraction=0.0,
-    )
-    config = from_dict(DataConfig, table, "data.")
-    dataset = read_pairs(config, {m: s.takes for m, s in specs.items()}, least=1)
-    dataset.check_bad(config.max_bad)
+    specs = resolve_encoders(names)
+    views = resolve_views(specs, o.view_values(view, names))
+    table = o.data_values(source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside)
 
-    from fusemix_core.devices import resolve_device
-    from fusemix_core.flow.encode import Encoding, encode_dataset
+    from fusemix_core.cli.console import print_json, print_table
+    from fusemix_core.cli.progress import ConsoleReporter
+    from fusemix_core.cli.show import show_encoders
+    from fusemix_core.flow.embed import plan_embedding, run_embedding
 
-    how = Encoding(
-        resolve_device(device or "auto"),
-        dtype or "float32",
-        store_dtype or "float16",
-        encode_batch,
+    plan = plan_embedding(
+        names,
+        table,
+        views=views,
+        device=device or "auto",
+        dtype=dtype or "float32",
+        store_dtype=store_dtype or "float16",
+        encode_batch=encode_batch,
     )
+    if json and dry_run:
+        print_json([e.as_dict() for e in plan.encoders.values()])
+    elif not json:
+        show_encoders(plan.encoders.values())
+    if dry_run:
+        return
     with ConsoleReporter() as reporter:
-        encoded = encode_dataset(dataset, specs, how, reporter)
-    encoded.dataset.check_bad(config.max_bad)
+        encoded = run_embedding(plan, reporter)
     rows = [
         {
             "modality": m,
             "encoder": specs[m].name,
-            "items": len(dataset.items[m]),
+            "view": views[m],
+            "items": e.encoded + e.cached + len(e.bad),
             "encoded": e.encoded,
             "cached": e.cached,
             "bad": len(e.bad),

@@ -14,6 +14,10 @@ from fusemix_core.specs import EncoderSpec
 app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Installed encoders.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(help="A name, family:NAME, NAME@PATH or file.py:Class.")]
+Modality = Annotated[
+    str | None, typer.Option(help="What a family's model is to read, where it can't tell.")
+]
 
 
 @app.callback()
@@ -75,11 +79,8 @@ def list_encoders(
         print_json(rows)
         return
     print_table(
-        ["name", "modality", "dim", "licence", "plugin", "summary"],
-        [
-            [r["name"], r["modality"], r["dim"], r["licence"], r["plugin"], r["summary"]]
-            for r in rows
-        ],
+        ["name", "modality", "dim", "views", "licence", "plugin", "summary"],
+        [[", ".join(v) if isinstance(v, list) else v for v in r.values()] for r in rows],
         empty="No encoders. Install a plugin, for example: pip install fusemix-starter",
     )
     if broken:
@@ -88,23 +89,22 @@ def list_encoders(
 
 @app.command("show")
 def show_encoder(
-    name: Annotated[str, typer.Argument(help="A name, family:NAME, NAME@PATH or file.py:Class.")],
+    name: Name,
+    modality: Modality = None,
     json: Json = False,
 ) -> None:
     """All that is known of an encoder, without loading it.
 
-    Example:
+    Examples:
 
         fusemix encoders show efficientnet-lite0
+
+        fusemix encoders show hf:google/vit-base-patch16-224 --modality image
     """
-    spec = registry.encoder(name)
+    spec = registry.encoder(name, modality)
     facts = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
-    facts |= {
-        "requires": dict(spec.requires),
-        "options": dict(spec.options),
-        "aliases": list(spec.aliases),
-        "views": list(spec.views),
-    }
+    facts = {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items()}
+    facts |= {"requires": dict(spec.requires), "options": dict(spec.options)}
     if json:
         print_json(facts)
         return
@@ -114,27 +114,38 @@ def show_encoder(
 
 @app.command("check")
 def check_encoder(
-    name: Annotated[str, typer.Argument(help="The encoder to load and check.")],
+    name: Name,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Check its random miniature, which needs no weights.")
+    ] = False,
+    modality: Modality = None,
     device: Annotated[str, typer.Option(help="Where to load it.")] = "auto",
     json: Json = False,
 ) -> None:
     """Load an encoder and check that it keeps the contract. Exit 1 if it does not.
 
-    Example:
+    Examples:
 
         fusemix encoders check minilm
-    """
-    from fusemix_core.testing.encoders import check_encoder as run_checks
 
-    results = run_checks(registry.encoder(name), device=device)
+        fusemix encoders check timm:vit_small_patch16_224 --tiny
+
+        fusemix encoders check ./my_encoder.py:MyEncoder --json
+    """
+    spec = registry.encoder(name, modality)
+    spec.check_requirements()
+    from fusemix_core.testing import encoders
+
+    report = encoders.check_encoder(spec, tiny=tiny, device=device)
     if json:
-        print_json([dataclasses.asdict(r) for r in results])
+        print_json(report.as_dict())
     else:
         print_table(
-            ["check", "result", "detail"],
-            [[r.name, "passed" if r.passed else "FAILED", r.detail] for r in results],
+            ["check", "result", "what it holds, or what went wrong"],
+            [[r.name, "passed" if r.ok else "FAILED", r.detail or r.holds] for r in report],
         )
-        failed = sum(not r.passed for r in results)
-        out.print(f"{len(results)} checks, {failed} failed")
-    if any(not r.passed for r in results):
+        out.print(f"{spec.name}: {report.summary()}")
+        if report.held < report.least:
+            out.print(f"Only {report.held} checks passed, of {report.least} at least.")
+    if not report.ok:
         raise typer.Exit(1)

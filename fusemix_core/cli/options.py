@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,14 @@ B = Annotated[str | None, typer.Option("--b", help="Second encoder.")]
 Encoders = Annotated[
     list[str] | None,
     typer.Option("--encoder", "-e", metavar="MODALITY=NAME", help="An encoder; give two or more."),
+]
+Views = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--view",
+        metavar="MODALITY=VIEW",
+        help="Which latent of an encoder to take, e.g. image=grid. [its first]",
+    ),
 ]
 Data = Annotated[
     list[str] | None,
@@ -85,6 +94,13 @@ def key_values(pairs: list[str] | None, option: str) -> dict[str, str]:
             raise ConfigError(f"{option} names '{key}' twice.")
         out[key] = value
     return out
+
+
+def view_values(views: list[str] | None, encoders: Mapping[str, str]) -> dict[str, str]:
+    """modality → view; of one encoder alone the view may stand without its modality."""
+    if len(encoders) == 1:
+        views = [v if "=" in v else f"{next(iter(encoders))}={v}" for v in views or []]
+    return key_values(views, "--view")
 
 
 def data_values(**given: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from fusemix_core.cli.console import duration, out, print_json, print_table, siz
 if TYPE_CHECKING:
     from fusemix_core.evaluation.examples import Retrieved
     from fusemix_core.flow.align import RunResult
-    from fusemix_core.flow.plan import Plan
+    from fusemix_core.flow.plan import EncoderPlan, Plan
 
 
 def show_plan(plan: Plan, json: bool) -> None:
@@ -21,25 +21,39 @@ def show_plan(plan: Plan, json: bool) -> None:
     if json:
         print_json(plan.as_dict())
         return
-    rows = [
-        [
-            e.modality,
-            e.spec.name,
-            e.items,
-            e.cached,
-            None if e.cached is None else e.items - e.cached,
-            size(e.store_bytes),
-            duration(e.seconds),
-        ]
-        for e in plan.encoders.values()
-    ]
-    print_table(["modality", "encoder", "items", "cached", "to encode", "to store", "time"], rows)
+    show_encoders(plan.encoders.values())
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
     out.print(f"recipe:  {plan.config.recipe.name} ({duration(plan.fit_seconds)})")
     out.print(f"device:  {plan.config.device}")
     for warning in plan.warnings:
         out.print(Text(f"note:    {warning}", style="yellow"), soft_wrap=True)
+
+
+def show_encoders(encoders: Iterable[EncoderPlan]) -> None:
+    """What is to be encoded, a row an encoder, and what that costs."""
+    encoders = list(encoders)
+    rows = [
+        [
+            e.modality,
+            e.spec.name if e.view == e.spec.views[0] else f"{e.spec.name} ({e.view})",
+            e.items,
+            e.cached,
+            None if e.cached is None else e.items - e.cached,
+            size(e.store_bytes),
+            duration(e.seconds),
+        ]
+        for e in encoders
+    ]
+    print_table(["modality", "encoder", "items", "cached", "to encode", "to store", "time"], rows)
+    for e in encoders:
+        if e.tokens:
+            out.print(
+                f"cost:    {e.spec.name}: about US${e.cost:,.4f} for about {e.tokens:,} tokens, "
+                f"at US${e.spec.price:g} a million and four characters a token",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def show_retrieval(metrics: Mapping[str, Any], title: str) -> None:

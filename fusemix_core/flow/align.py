@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from typing import Any
 import torch
 
 from fusemix_core.config import RunConfig, to_dict
+from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.flow.environment import environment
+from fusemix_core.flow.given import Given, data_table, encoder_names
 from fusemix_core.flow.measure import (
     BANK_MOST,
     MEASURED_MOST,
@@ -52,7 +55,7 @@ class RunResult:
 
 
 def align(
-    encoders: Mapping[str, str | Encoder | type[Encoder]],
+    encoders: Mapping[str, Given],
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "fusemix",
@@ -66,22 +69,15 @@ def align(
 
     encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
     data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
-    set: `key=value` settings of the recipe. settings: `seed`, `device`, `dtype`, `store_dtype`,
-    `encode_batch`. Raises a `FusemixError` for anything that the caller can mend.
+    set: `key=value` settings of the recipe. settings: `views` (modality → view of its encoder),
+    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`. Raises a `FusemixError` for anything
+    that the caller can mend.
 
     Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
     """
-    objects = {m: e for m, e in encoders.items() if isinstance(e, Encoder)}
-    for encoder in encoders.values():
-        if not isinstance(encoder, str):
-            registry.add(encoder if isinstance(encoder, type) else encoder.spec)
-    names = {m: e if isinstance(e, str) else e.spec.name for m, e in encoders.items()}
-    table = dict(data) if isinstance(data, Mapping) else {"source": [str(data)]}
-    if isinstance(table.get("source"), str | Path):
-        table["source"] = [str(table["source"])]
-    config, specs = build_config(
-        {"encoders": names, "data": table, "recipe": recipe, **settings}, list(set)
-    )
+    names, objects = encoder_names(encoders)
+    values = {"encoders": names, "data": data_table(data), "recipe": recipe, **settings}
+    config, specs = build_config(values, list(set))
     plan = make_plan(config, specs)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
 
@@ -108,8 +104,8 @@ def run_plan(
     folder.write_json(folder.environment, facts)
 
     reporter.stage("Encoding")
-    how = Encoding(device, config.dtype, config.store_dtype, config.encode_batch)
-    encoded = encode_dataset(plan.dataset, plan.specs, how, reporter, objects)
+    how = Encoding(device, config.dtype, config.store_dtype, config.encode_batch, plan.views)
+    encoded = encode_dataset(plan.dataset, plan.specs, how, reporter, objects, ragged=False)
     encoded.dataset.write_rejected(folder.rejected)
     encoded.dataset.check_bad(config.data.max_bad)
     check_splits(encoded)
@@ -141,7 +137,7 @@ def run_plan(
     model = fused_model(plan, encoded, adapters, (part, scorer), results, objects or {})
     model.save_pretrained(folder.model)
     found = with_item_numbers(draw_examples(shown, scorer, config.seed), shown)
-    load = usage(model, folder.model)
+    load = usage(model, folder.model, encoded.dataset)
     report_run(folder, plan, encoded, shown, found, results, facts, load)
     folder.write_json(folder.results, results)
     return RunResult(folder, model, results, encoded, found, load)
@@ -200,22 +196,27 @@ def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Re
     ]
 
 
-def usage(model: FusedModel, path: Path) -> str:
+def usage(model: FusedModel, path: Path, dataset: PairedDataset) -> str:
     """The lines of Python that load a model and use it."""
     a, b = model.modalities[:2]
     if model.encoders[a].takes == "text":
         a, b = b, a
-    examples = {
-        "text": '["what you look for"]',
-        "image": '["a.jpg", "b.jpg"]',
-        "audio": '["a.wav", "b.wav"]',
-    }
-    gallery = examples.get(model.encoders[a].takes, '["first", "second"]')
-    query = examples.get(model.encoders[b].takes, '["first"]')
     return (
         "from fusemix_core import FusedModel\n"
         f'model = FusedModel.from_pretrained("{path}")\n'
-        f'gallery = model.encode("{a}", {gallery})\n'
-        f'queries = model.encode("{b}", {query})\n'
+        f'gallery = model.encode("{a}", {_example_items(model, a, dataset, 2)})\n'
+        f'queries = model.encode("{b}", {_example_items(model, b, dataset, 1)})\n'
         f'print(model.similarity(queries, gallery, "{b}", "{a}"))'
     )
+
+
+def _example_items(model: FusedModel, modality: str, dataset: PairedDataset, count: int) -> str:
+    """A list of items as Python, such as a user has; of what is no text, picture or sound, some of
+    the data's own."""
+    if modality == "text":
+        return '["what you look for"]'
+    if suffix := {"image": "jpg", "audio": "wav"}.get(model.encoders[modality].takes):
+        return str([f"{name}.{suffix}" for name in "ab"[:count]]).replace("'", '"')
+    items = dataset.items[modality]
+    own = [items.describe(i) for i in range(min(count, len(items)))]
+    return f"[{', '.join(json.dumps(item, ensure_ascii=False) for item in own)}]"

@@ -45,12 +45,14 @@ def encode_for(
     """The latents of a dataset by the model's own encoders, refused where these have changed."""
     lazy = {m: model.encoder(m) for m in dataset.modalities}
     info = model.encoders[dataset.modalities[0]]
+    views = {m: model.encoders[m].view for m in lazy}
     encoded = encode_dataset(
         dataset,
         {m: e.spec for m, e in lazy.items()},
-        Encoding(model.device, info.dtype),
+        Encoding(model.device, info.dtype, views=views),
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
+        ragged=False,
     )
     encoded.dataset.check_bad(max_bad)
     for modality, extraction in encoded.extractions.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -14,7 +14,9 @@ from fusemix_core.flow.rates import Rates, encode_rate_key
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
 from fusemix_core.latents.extraction import Extraction, extract
+from fusemix_core.latents.returned import kind_of
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.specs import EncoderSpec
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -23,12 +25,13 @@ STORE_DTYPES = ("float16", "float32")
 
 @dataclass(frozen=True)
 class Encoding:
-    """How items are encoded: names as in `RunConfig`."""
+    """How items are encoded: names as in `RunConfig`, of whose `views` each modality has one."""
 
     device: torch.device
     dtype: str = "float32"
     store_dtype: str = "float16"
     batch_size: int | None = None
+    views: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, known in (("dtype", DTYPES), ("store_dtype", STORE_DTYPES)):
@@ -43,11 +46,20 @@ class Encoded:
     """A dataset without its bad items, the latents of the rest, and how each was extracted."""
 
     dataset: PairedDataset
-    tables: dict[str, LatentTable]
+    tables: dict[str, LatentTable | RaggedLatents]
     extractions: dict[str, Extraction]
 
     def paired(self, split: str | None = None) -> PairedLatents:
-        """The latents and links of one split, or of all rows."""
+        """The latents and links of one split, or of all rows.
+
+        Raises `ConfigError` where a modality's items differ in length: these are no rows.
+        """
+        for modality, table in self.tables.items():
+            if isinstance(table, RaggedLatents):
+                raise ConfigError(
+                    f"The {modality} items differ in length, so that their latents are no rows.",
+                    "Take another view of the encoder, such as a pooled one.",
+                )
         links = self.dataset.links
         if split is not None:
             links = links[self.dataset.splits[split]]
@@ -60,20 +72,27 @@ def encode_dataset(
     how: Encoding,
     reporter: Reporter,
     objects: Mapping[str, Encoder] | None = None,
+    *,
+    ragged: bool = True,
 ) -> Encoded:
     """Fill the latent store for a dataset, one encoder at a time, and open it.
 
     specs: modality → encoder. `objects` are loaded encoders by modality, in place of what the
-    specs would load. Whether too many rows are bad is for the caller to check.
+    specs would load. Without `ragged`, a view whose items differ in length, which no adapter
+    takes, is a `ConfigError`. Whether too many rows are bad is for the caller to check.
     """
-    extractions: dict[str, Extraction] = {}
-    for modality, spec in specs.items():
+    views = {m: how.views.get(m, spec.views[0]) for m, spec in specs.items()}
+    extractions: dict[str, Extraction] = dict.fromkeys(specs)
+    # What may prove to be no rows for a fit goes first, not after hours of another encoder.
+    for modality in sorted(specs, key=lambda m: kind_of(views[m]) not in ("tokens", "time")):
+        spec = specs[modality]
         began = time.monotonic()
         done = extract(
             spec,
             dataset.items[modality],
             LatentStore(),
-            view=spec.views[0],
+            view=views[modality],
+            ragged=ragged,
             device=how.device,
             dtype=how.dtype,
             store_dtype=how.store_dtype,
@@ -93,8 +112,12 @@ def encode_dataset(
     return Encoded(kept, tables, extractions)
 
 
-def in_memory_if_it_fits(table: LatentTable) -> LatentTable:
+def in_memory_if_it_fits(
+    table: StoredLatents | RaggedLatents,
+) -> LatentTable | RaggedLatents:
     """The table in memory where it takes a quarter of what is free or less, else as it is."""
+    if isinstance(table, RaggedLatents):
+        return table
     return table.load() if table.nbytes < memory_free() // 4 else table
 
 

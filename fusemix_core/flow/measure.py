@@ -25,6 +25,8 @@ BANK_MOST = 65_536
 """Training items of each modality that a scorer is shown; more would not change its statistics."""
 
 _CHUNK = 8_192
+_CHUNK_VALUES = 1 << 26
+"""Rows that are embedded at a time, and how many numbers these may hold together."""
 
 
 @dataclass
@@ -52,9 +54,10 @@ def embed_split(
         if most and len(ids) > most:
             ids = ids[torch.linspace(0, len(ids) - 1, most).round().long()]
         adapter = adapters[modality].to(device).eval()
+        size = max(1, min(_CHUNK, _CHUNK_VALUES // table.dim))
         chunks = [
             normalize(adapter(table.rows(part).to(device)), dim=1).float().cpu()
-            for part in ids.split(_CHUNK)
+            for part in ids.split(size)
         ]
         embeddings[modality] = torch.cat(chunks) if chunks else torch.zeros(0, 1)
         items[modality] = ids

@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fusemix_core.config import RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
+from fusemix_core.errors import ConfigError
 from fusemix_core.flow.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from fusemix_core.flow.encode import Encoding
 
 
 @dataclass
 class EncoderPlan:
-    """One modality's part of the plan. `cached` is None where only loading the encoder can tell."""
+    """One modality's part of the plan. `cached` is None where only loading the encoder can tell,
+    `store_bytes` where nothing tells the shape of the view's latents. `tokens` is an estimate, for
+    an encoder that has a price."""
 
     modality: str
     spec: EncoderSpec
+    view: str
     items: int
     cached: int | None
     store_bytes: int | None
     seconds: float | None
+    tokens: int | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars for the `tokens` estimated, None where encoding costs nothing."""
+        return None if self.tokens is None else self.tokens * self.spec.price / 1e6
+
+    def as_dict(self) -> dict:
+        """As plain data, for `--json`."""
+        return {
+            "modality": self.modality,
+            "encoder": self.spec.name,
+            "view": self.view,
+            "items": self.items,
+            "cached": self.cached,
+            "missing": None if self.cached is None else self.items - self.cached,
+            "bytes": self.store_bytes,
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+            "cost": self.cost,
+        }
 
 
 @dataclass
@@ -38,21 +71,14 @@ class Plan:
     def specs(self) -> dict[str, EncoderSpec]:
         return {m: e.spec for m, e in self.encoders.items()}
 
+    @property
+    def views(self) -> dict[str, str]:
+        return {m: e.view for m, e in self.encoders.items()}
+
     def as_dict(self) -> dict:
         """The plan as plain data, for `--json`."""
         return {
-            "encoders": [
-                {
-                    "modality": e.modality,
-                    "encoder": e.spec.name,
-                    "items": e.items,
-                    "cached": e.cached,
-                    "missing": None if e.cached is None else e.items - e.cached,
-                    "bytes": e.store_bytes,
-                    "seconds": e.seconds,
-                }
-                for e in self.encoders.values()
-            ],
+            "encoders": [e.as_dict() for e in self.encoders.values()],
             "pairs": {name: len(rows) for name, rows in self.dataset.splits.items()},
             "rejected": len(self.dataset.rejected),
             "recipe": to_dict(self.config.recipe),
@@ -62,12 +88,31 @@ class Plan:
         }
 
 
+def declared_shape(spec: EncoderSpec, view: str) -> tuple[int, ...] | None:
+    """The shape of an item's latent where the spec tells: of its first view, if that is pooled."""
+    pooled = view == spec.views[0] and view.partition("-")[0] == "pooled"
+    return (spec.dim,) if pooled and spec.dim else None
+
+
 def make_plan(config: RunConfig, specs: Mapping[str, EncoderSpec]) -> Plan:
     """Read the data and look into the latent store. Raises `DataError` for unusable data."""
     dataset = read_pairs(config.data, {m: s.takes for m, s in specs.items()}, config.seed)
     dataset.check_bad(config.data.max_bad)
 
+    encoders = plan_encoders(dataset, specs, config, config.device)
+    fit = Rates().seconds(
+        fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
+    )
+    return Plan(config, dataset, encoders, fit, list(dataset.warnings))
+
+
+def plan_encoders(
+    dataset: PairedDataset, specs: Mapping[str, EncoderSpec], how: RunConfig | Encoding, device: str
+) -> dict[str, EncoderPlan]:
+    """What is to be encoded, modality by modality. Raises `ConfigError` where something is, and a
+    variable that its encoder must find in the environment is not set."""
     # The store imports torch: only now, when names, options and data are known to be good.
+    from fusemix_core.flow.cost import estimate_tokens
     from fusemix_core.latents.fingerprint import fingerprint
     from fusemix_core.latents.store import LatentStore
 
@@ -75,23 +120,33 @@ def make_plan(config: RunConfig, specs: Mapping[str, EncoderSpec]) -> Plan:
     rates = Rates()
     encoders = {}
     for modality, spec in specs.items():
-        items = dataset.items[modality]
-        known = fingerprint(spec, config.dtype)
-        cached = None
+        items, view = dataset.items[modality], how.views.get(modality, spec.views[0])
+        known = fingerprint(spec, how.dtype)
+        shape, missing = declared_shape(spec, view), np.ones(len(items), bool)
         if known is not None:
-            missing_mask = store.missing(known, spec.views[0], items.keys, config.store_dtype)
-            cached = int(len(items) - missing_mask.sum())
-        missing = len(items) - (cached or 0)
-        width = 2 if config.store_dtype == "float16" else 4
+            missing = store.missing(known, view, items.keys, how.store_dtype)
+            shape = shape or store.item_shape(known, view)
+        count = int(missing.sum())
+        if count:
+            _check_environment(spec)
+        width = 2 if how.store_dtype == "float16" else 4
         encoders[modality] = EncoderPlan(
             modality,
             spec,
+            view,
             len(items),
-            cached,
-            missing * spec.dim * width if spec.dim else None,
-            rates.seconds(encode_rate_key(known, config.device), missing) if known else None,
+            None if known is None else len(items) - count,
+            count * math.prod(shape) * width if shape else None,
+            rates.seconds(encode_rate_key(known, device), count) if known else None,
+            estimate_tokens(spec, items, np.flatnonzero(missing)),
         )
-    fit = rates.seconds(
-        fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
-    )
-    return Plan(config, dataset, encoders, fit, list(dataset.warnings))
+    return encoders
+
+
+def _check_environment(spec: EncoderSpec) -> None:
+    for variable in spec.environment:
+        if not os.environ.get(variable, "").strip():
+            raise ConfigError(
+                f"{spec.name} needs the environment variable {variable}, which is not set.",
+                f"export {variable}=…",
+            )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fusemix_core.config import Recipe, RunConfig, from_dict, override_recipe, to_dict
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
 
@@ -65,6 +66,23 @@ def resolve_encoders(
     return specs
 
 
+def resolve_views(specs: Mapping[str, EncoderSpec], given: Mapping[str, str]) -> dict[str, str]:
+    """modality → view of its encoder: as given, else the first that the encoder declares.
+
+    Raises `ConfigError` for a view that it does not declare, or a modality that has no encoder.
+    """
+    for modality, view in given.items():
+        if modality not in specs:
+            raise UnknownNameError.of("modality of this run", modality, specs)
+        spec = specs[modality]
+        if view not in spec.views:
+            raise ConfigError(
+                f"The encoder '{spec.name}' has no view '{view}'.",
+                f"Its views: {', '.join(spec.views)}.",
+            )
+    return {m: given.get(m, spec.views[0]) for m, spec in specs.items()}
+
+
 def build_config(
     values: Mapping, overrides: list[str] = (), registry: Registry = registry
 ) -> tuple[RunConfig, dict[str, EncoderSpec]]:
@@ -83,4 +101,5 @@ def build_config(
     config = from_dict(RunConfig, {**values, "recipe": to_dict(recipe)})
     if not config.data.source:
         raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
-    return config, resolve_encoders(config.encoders, registry)
+    specs = resolve_encoders(config.encoders, registry)
+    return replace(config, views=resolve_views(specs, config.views)), specs

@@ -35,7 +35,7 @@ def fused_model(
             modality=m,
             dim=encoded.tables[m].dim,
             fingerprint=encoded.extractions[m].fingerprint,
-            view=spec.views[0],
+            view=plan.views[m],
             dtype=plan.config.dtype,
         )
         for m, spec in plan.specs.items()
@@ -85,6 +85,7 @@ def report_run(
         modalities={
             m: {
                 "encoder": spec.name,
+                "view": plan.views[m],
                 "items": len(dataset.items[m]),
                 "encoded now": encoded.extractions[m].encoded,
                 "width": encoded.tables[m].dim,

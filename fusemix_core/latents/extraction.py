@@ -7,18 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fusemix_core.allocator import keep_freed_memory
-from fusemix_core.errors import ContractError, DataError, FusemixError
-from fusemix_core.interfaces import Encoder, LatentTable
+from fusemix_core.errors import ConfigError, ContractError, DataError, FusemixError
+from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.pipeline import Collated, Pipeline
+from fusemix_core.latents.pipeline import SORT_BATCHES, Collated, Pipeline
+from fusemix_core.latents.returned import Latents, kind_of, latents_of
 from fusemix_core.latents.store import LatentStore, StoreDtype
+from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
@@ -30,6 +31,10 @@ Progress = Callable[[int, int], None]
 _BATCH = {"text": (64, 256), "image": (32, 128), "audio": (16, 64), "file": (16, 64)}
 """Default batch by what the encoder takes: on the CPU, on an accelerator."""
 
+SHARD_BYTES = 256 << 20
+"""float32 bytes at which a shard is complete, however few its items: what the largest pooled shards
+take. A grid of one picture can take as much as 500 pooled latents."""
+
 _WIDENED = {
     "range": "hold values that float16 can't",
     "order": "would lose the order of near neighbours as float16",
@@ -40,11 +45,12 @@ _WIDENED = {
 class Extraction:
     """The latents of all items, and how they were had.
 
-    table: memory-mapped; rows of bad items are zeros. bad: index of an item → why it has no latent.
-    encoded, cached: how many items were encoded now and before. warnings: sentences for the user.
+    table: memory-mapped; `RaggedLatents` of a view whose items differ in length; bad items have
+    rows of zeros, or none. bad: index of an item → why it has no latent. encoded, cached: how many
+    items were encoded now and before. warnings: sentences for the user.
     """
 
-    table: LatentTable
+    table: StoredLatents | RaggedLatents
     fingerprint: str
     bad: dict[int, str]
     encoded: int
@@ -58,6 +64,7 @@ def extract(
     store: LatentStore,
     *,
     view: str = "pooled",
+    ragged: bool = True,
     device: torch.device | str,
     dtype: str = "float32",
     store_dtype: StoreDtype = "float16",
@@ -74,7 +81,8 @@ def extract(
     same files as if it had not been interrupted.
 
     Raises DataError if no item can be read, ContractError if the encoder returns anything but
-    finite rows, ArtefactError if the store can't be written.
+    finite latents of the view's shape, ArtefactError if the store can't be written; without
+    `ragged` ConfigError, at the first batch, if items differ in length.
     """
     device = torch.device(device)
     if device.type == "cpu":
@@ -89,8 +97,8 @@ def extract(
         bad: dict[int, str] = {}
         if len(missing):
             store.prepare(known, view)
-            size = batch_size or _BATCH[spec.takes][device.type != "cpu"]
-            target = _Target(store, known, view, store_dtype)
+            size = batch_size or spec.batch or _BATCH[spec.takes][device.type != "cpu"]
+            target = _Target(store, known, view, store_dtype, ragged)
             bad, said = _fill(target, missing, items, held, size, workers, progress)
             warnings += said
     finally:
@@ -101,8 +109,22 @@ def extract(
             f"The first: {next(iter(bad.values()), 'there are no items')}",
         )
     table = store.open(known, view, items.keys, store_dtype, absent=bad)
+    if not ragged and isinstance(table, RaggedLatents):
+        raise unequal_lengths(spec, view)
     encoded = len(missing) - len(bad)
     return Extraction(table, known, bad, encoded, len(items) - len(missing), warnings)
+
+
+def unequal_lengths(spec: EncoderSpec, view: str) -> ConfigError:
+    """What to say where rows of one width are needed and items differ in length."""
+    pooled = [v for v in spec.views if kind_of(v) == "pooled"]
+    example = f", such as '{pooled[0]}'" if pooled else ""
+    return ConfigError(
+        f"The view '{view}' of {spec.name} gives items of different length, and an adapter takes "
+        "one row of one width for each.",
+        f"Take a view in which all items have one shape{example}; views of {spec.name}: "
+        f"{', '.join(spec.views)}.",
+    )
 
 
 def shard_size(items: int) -> int:
@@ -113,14 +135,26 @@ def shard_size(items: int) -> int:
     return min(max(1 << (items // 256).bit_length(), 1024), 16384)
 
 
+def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int:
+    """Items that are encoded before a shard may be found complete by its bytes.
+
+    A whole shard of pooled latents; of others, which can be hundreds of times larger, a few
+    batches, sorted by length where that saves padding.
+    """
+    if kind_of(view) == "pooled":
+        return shard
+    return batch_size * (SORT_BATCHES // 2 if spec.takes in ("text", "audio") else 1)
+
+
 @dataclass(frozen=True)
 class _Target:
-    """Where latents go: one view of one encoder in the store."""
+    """Where latents go: one view of one encoder in the store. Not `ragged`: of one shape only."""
 
     store: LatentStore
     fingerprint: str
     view: str
     dtype: StoreDtype
+    ragged: bool
 
 
 def _fill(
@@ -182,32 +216,42 @@ class _Job:
         self.spec, self.encoder, self.items = pipeline.spec, pipeline.encoder, pipeline.items
         self.batch_size = self.limit = batch_size
         self.progress = progress or (lambda done, total: None)
-        self.shape: tuple[int, ...] | None = None
+        self.form: tuple[bool, tuple[int, ...]] | None = None
         self.done = self.total = self.cut = 0
         self.shards: Counter[str] = Counter()
 
     def run(self, missing: np.ndarray) -> None:
-        """Encode the items `missing` (sorted indices) and store them."""
+        """Encode the items `missing` (sorted indices) and store them.
+
+        A shard is as many whole groups as reach `shard_size` items or `SHARD_BYTES`. No batch
+        crosses a group, and a group depends on nothing before it: so what follows a shard is the
+        same whether or not the run was stopped in between.
+        """
         self.total = len(missing)
         self.progress(0, self.total)
-        size = shard_size(len(self.items))
-        current, rows = 0, []
+        most = shard_size(len(self.items))
+        size = group_size(self.spec, self.target.view, self.batch_size, most)
+        current, groups, held, rows = 0, 1, 0, []
         # One thread writes a shard while the next is encoded; leaving waits for it.
         with ThreadPoolExecutor(1, "fusemix-write") as writer:
             written = writer.submit(self._store, [])
-            for shard, batch in self.pipeline.batches(missing.tolist(), self.batch_size, size):
-                if shard != current:
-                    written.result()
-                    written = writer.submit(self._store, rows)
-                    current, rows = shard, []
+            for group, batch in self.pipeline.batches(missing.tolist(), self.batch_size, size):
+                if group != current:
+                    if groups * size >= most or held >= SHARD_BYTES:
+                        written.result()
+                        written = writer.submit(self._store, rows)
+                        groups, held, rows = 0, 0, []
+                    current, groups = group, groups + 1
                 self.cut += batch.cut
-                rows.extend(self._encode(batch))
+                for index, latents in self._encode(batch):
+                    rows.append((index, latents))
+                    held += latents.values.nbytes
             written.result()
             self._store(rows)
         self.progress(self.total, self.total)
 
-    def _encode(self, batch: Collated) -> Iterator[tuple[list[int], np.ndarray]]:
-        """(items, float32 latents) of a batch, halved for as long as the device has not room."""
+    def _encode(self, batch: Collated) -> Iterator[tuple[list[int], Latents]]:
+        """(items, latents) of a batch, halved for as long as the device has not room."""
         index = batch.index
         if not index:
             return
@@ -223,14 +267,36 @@ class _Job:
         for at in range(0, len(index), size):
             yield from self._encode(self.pipeline.collate(index[at : at + size]))
 
-    def _attempt(self, batch: Collated) -> np.ndarray | None:
+    def _attempt(self, batch: Collated) -> Latents | None:
         """The checked latents, or None if the device is out of memory."""
         try:
             with torch.no_grad():
-                latents = self.encoder.encode(batch.batch, self.target.view)
-            return self._checked(batch.index, latents)
+                returned = self.encoder.encode(batch.batch, self.target.view)
+            latents = latents_of(
+                self.spec,
+                self.target.view,
+                returned,
+                len(batch.index),
+                lambda i: self.items.describe(batch.index[i]),
+            )
         except torch.OutOfMemoryError:
             return None
+        self._check_form(latents)
+        return latents
+
+    def _check_form(self, latents: Latents) -> None:
+        """Raise `ContractError` where batches differ in form."""
+        if self.form is None:
+            self.form = latents.form
+            if latents.lengths is not None and not self.target.ragged:
+                raise unequal_lengths(self.spec, self.target.view)
+        if self.form != latents.form:
+            (was_ragged, shape), (ragged, now) = self.form, latents.form
+            raise ContractError(
+                f"Encoder '{self.spec.name}'",
+                f"{'padded ' if was_ragged else ''}latents of shape {list(shape)} as before",
+                f"{'padded ' if ragged else ''}{list(now)}",
+            )
 
     def _halve(self, rows: int) -> None:
         if rows == 1:
@@ -241,51 +307,26 @@ class _Job:
         self.limit = (rows + 1) // 2
         _empty_cache(self.device)
 
-    def _checked(self, index: list[int], latents: Any) -> np.ndarray:
-        """float32 on the CPU; raises `ContractError` for anything but finite rows of one shape."""
-        name = f"Encoder '{self.spec.name}'"
-        pooled = self.target.view == "pooled"
-        n, width = len(index), self.spec.dim or "d"
-        expected = f"latents of shape [{n}, {width}{'' if pooled else ', …'}]"
-        if not isinstance(latents, Tensor):
-            raise ContractError(name, f"a Tensor of {expected}", f"a {type(latents).__name__}")
-        if not latents.is_floating_point():
-            raise ContractError(name, f"floating-point {expected}", str(latents.dtype))
-        shape = tuple(latents.shape[1:])
-        fits = latents.ndim > 1 and len(latents) == n
-        if pooled:
-            fits = fits and latents.ndim == 2 and self.spec.dim in (None, shape[0])
-        if not fits:
-            raise ContractError(name, expected, f"shape {list(latents.shape)}")
-        if self.shape not in (None, shape):
-            raise ContractError(
-                name, f"rows of shape {list(self.shape)} as before", str(list(shape))
-            )
-        self.shape = shape
-        # A copy, because an encoder may use its output's memory again for the next batch.
-        values = latents.detach().to("cpu", torch.float32, copy=True).numpy()
-        finite = np.isfinite(values).reshape(n, -1).all(axis=1)
-        if not finite.all():
-            item = self.items.describe(index[int(np.flatnonzero(~finite)[0])])
-            raise ContractError(
-                name,
-                "finite latents",
-                f"NaN or infinity for {n - int(finite.sum())} of {n} items in {latents.dtype}, "
-                f"the first '{item[:200]}'",
-            )
-        return values
-
-    def _store(self, rows: list[tuple[list[int], np.ndarray]]) -> None:
+    def _store(self, rows: list[tuple[list[int], Latents]]) -> None:
         """Write what was encoded as one shard, in the order of the items."""
         if not rows:
             return
         index = np.concatenate([np.asarray(i, np.int64) for i, _ in rows])
         order = np.argsort(index)
+        values = np.concatenate([latents.values for _, latents in rows])
+        lengths = None
+        if rows[0][1].lengths is None:
+            values = values[order]
+        else:
+            lengths = np.concatenate([latents.lengths for _, latents in rows])
+            parts = np.split(values, np.cumsum(lengths)[:-1])
+            values, lengths = np.concatenate([parts[i] for i in order]), lengths[order]
         _, fault = self.target.store.write(
             self.target.fingerprint,
             self.target.view,
             self.items.keys[index[order]],
-            np.concatenate([values for _, values in rows])[order],
+            values,
+            lengths,
             spec=self.spec,
             store_dtype=self.target.dtype,
         )
@@ -310,7 +351,7 @@ class _Job:
             )
         if self.limit < self.batch_size:
             said.append(f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory.")
-        return said
+        return [*said, *self.encoder.notes()]
 
 
 def _empty_cache(device: torch.device) -> None:

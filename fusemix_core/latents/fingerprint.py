@@ -85,6 +85,8 @@ def _target(spec: EncoderSpec) -> str:
 def _weights(spec: EncoderSpec) -> str | None:
     if spec.sha256:
         return f"sha256:{spec.sha256.lower()[:32]}"
+    if "://" in spec.weights:  # a model behind an endpoint is known by its address alone
+        return f"served:{spec.weights}"
     path = Path(spec.weights).expanduser()
     if spec.weights and (spec.local or path.is_absolute()) and path.exists():
         return f"sha256:{remembered_sha256(path)}"

@@ -26,7 +26,7 @@ UNREADABLE = (DataError, OSError, ValueError)
 
 _HELD_AHEAD = 512 << 20
 _BATCH_BYTES = 256 << 20
-_SORT_BATCHES = 8
+SORT_BATCHES = 8
 
 
 @dataclass
@@ -76,22 +76,22 @@ class Pipeline:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def batches(
-        self, wanted: Iterable[int], batch_size: int, shard_size: int
+        self, wanted: Iterable[int], batch_size: int, group_size: int
     ) -> Iterator[tuple[int, Collated]]:
-        """(shard number, batch) of the wanted items.
+        """(group number, batch) of the wanted items.
 
-        A shard is the next `shard_size` items that can be decoded, so that what comes after a bad
+        A group is the next `group_size` items that can be decoded, so that what comes after a bad
         item is cut the same whether or not the run was stopped in between. Batches never cross a
-        shard; within one, texts and clips of like length go together.
+        group; within one, texts and clips of like length go together.
         """
         ahead: deque[tuple[int, Future[Collated]]] = deque()
-        for shard, group in self._cut(wanted, batch_size, shard_size):
-            ahead.append((shard, self._collating.submit(self._collate, group)))
+        for group, items in self._cut(wanted, batch_size, group_size):
+            ahead.append((group, self._collating.submit(self._collate, items)))
             if len(ahead) > self._collators:
-                shard, future = ahead.popleft()
-                yield shard, future.result()
-        for shard, future in ahead:
-            yield shard, future.result()
+                group, future = ahead.popleft()
+                yield group, future.result()
+        for group, future in ahead:
+            yield group, future.result()
 
     def collate(self, index: Sequence[int]) -> Collated:
         """One batch of these items now, decoded again (after the encoder ran out of memory)."""
@@ -150,21 +150,21 @@ class Pipeline:
     # -- batches ---------------------------------------------------------------------------------
 
     def _cut(
-        self, wanted: Iterable[int], batch_size: int, shard_size: int
+        self, wanted: Iterable[int], batch_size: int, group_size: int
     ) -> Iterator[tuple[int, list[Decoded]]]:
-        """(shard number, items of a batch), each at most `batch_size`, fewer if they are huge."""
-        window = {"text": shard_size, "audio": batch_size * _SORT_BATCHES}
+        """(group number, items of a batch), each at most `batch_size`, fewer if they are huge."""
+        window = {"text": group_size, "audio": batch_size * SORT_BATCHES}
         window = window.get(self.spec.takes, batch_size)
         waiting: list[Decoded] = []
-        shard = seen = held = 0
+        group = seen = held = 0
         for item in self._decoded(wanted, ahead=max(window, 2 * batch_size)):
             waiting.append(item)
             held += item.bytes
-            shard, seen = seen // shard_size, seen + 1
-            if len(waiting) == window or held >= _BATCH_BYTES or seen % shard_size == 0:
-                yield from ((shard, b) for b in _like_lengths(waiting, batch_size, window))
+            group, seen = seen // group_size, seen + 1
+            if len(waiting) == window or held >= _BATCH_BYTES or seen % group_size == 0:
+                yield from ((group, b) for b in _like_lengths(waiting, batch_size, window))
                 waiting, held = [], 0
-        yield from ((shard, b) for b in _like_lengths(waiting, batch_size, window))
+        yield from ((group, b) for b in _like_lengths(waiting, batch_size, window))
 
     def _collate(self, group: list[Decoded]) -> Collated:
         """A batch of the group, without the items that alone make `collate` fail."""

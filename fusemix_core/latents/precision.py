@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 SAMPLE = 256
+SAMPLE_VALUES = 1 << 24
+"""Numbers in the sample at most, 128 MB as float64: rows of a grid can have 200,000 each."""
 NEIGHBOURS = 10
 KEPT = 0.99
 TIE = 0.01
@@ -19,7 +21,8 @@ def to_float16(latents: np.ndarray) -> tuple[np.ndarray, str]:
         rounded = latents.astype(np.float16)
     if not np.isfinite(rounded).all():
         return rounded, "range"
-    sample = np.linspace(0, len(latents) - 1, min(SAMPLE, len(latents))).round().astype(np.int64)
+    size = min(SAMPLE, len(latents), max(SAMPLE_VALUES // latents[0].size, 2 * NEIGHBOURS))
+    sample = np.linspace(0, len(latents) - 1, size).round().astype(np.int64)
     kept = neighbours_kept(latents[sample], rounded[sample])
     return rounded, "order" if kept < KEPT else ""
 

@@ -1,5 +1,8 @@
 """One shard: an immutable safetensors file with `keys` uint64 [n, 2] and `latents` [n, ...].
 
+Of a view whose items differ in length it holds `lengths` int64 [n] too, and `latents` are those of
+all items one after another, [sum of lengths, d].
+
 Written and read here byte by byte, so that the same items give the same bytes (the safetensors
 library promises no order of metadata) and the checksum covers the header too. Any safetensors
 reader opens the files; the format is that of https://github.com/huggingface/safetensors.
@@ -31,7 +34,8 @@ SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"
 SET_ASIDE = ".bad"
 DTYPES = {"float16": "F16", "float32": "F32"}
-_NUMPY = {"U64": "<u8", "F16": "<f2", "F32": "<f4"}
+_CODES = {"uint64": "U64", "int64": "I64", **DTYPES}
+_NUMPY = {"U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4"}
 _MAX_HEADER = 1 << 24
 _CHUNK = 1 << 22
 _NO_CHECKSUM = "0" * 64
@@ -45,6 +49,7 @@ class BadShardError(ArtefactError):
 class Shard:
     """A complete shard file. `offset` is where its latents begin, `shape` theirs without n.
 
+    `lengths` int64 [n] is how many latents of that shape each item has, None where each has one.
     `verified` is set once its checksum has been found right.
     """
 
@@ -55,10 +60,16 @@ class Shard:
     offset: int
     size: int
     metadata: Mapping[str, str]
+    lengths: np.ndarray | None = None
     verified: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def head(self) -> int:
+        """Bytes before the first tensor."""
+        return self.offset - _before_latents(len(self), self.lengths is not None)
 
 
 def shard_id(keys: np.ndarray, dtype: str) -> str:
@@ -69,22 +80,29 @@ def shard_id(keys: np.ndarray, dtype: str) -> str:
 
 
 def write_shard(
-    folder: Path, keys: np.ndarray, latents: np.ndarray, metadata: Mapping[str, str]
+    folder: Path,
+    keys: np.ndarray,
+    latents: np.ndarray,
+    metadata: Mapping[str, str],
+    lengths: np.ndarray | None = None,
 ) -> Shard:
     """Write latents (float16 or float32, finite) of `keys` [n, 2], so that presence means complete.
 
-    Raises `ArtefactError` when the disk is full or the folder can't be written.
+    With `lengths` [n], each 1 or more, they are [sum of lengths, d]. Raises `ArtefactError` when
+    the disk is full or the folder can't be written.
     """
     dtype = latents.dtype.name
-    keys = np.ascontiguousarray(keys, "<u8")
-    latents = np.ascontiguousarray(latents, _NUMPY[DTYPES[dtype]])
-    parts = [keys.reshape(-1).view(np.uint8).data, latents.reshape(-1).view(np.uint8).data]
+    tensors = {"keys": np.ascontiguousarray(keys, "<u8")}
+    if lengths is not None:
+        tensors["lengths"] = lengths = np.ascontiguousarray(lengths, "<i8")
+    tensors["latents"] = np.ascontiguousarray(latents, _NUMPY[DTYPES[dtype]])
+    parts = [tensor.reshape(-1).view(np.uint8).data for tensor in tensors.values()]
     metadata = {**metadata, "checksum": _NO_CHECKSUM}
-    digest = hashlib.blake2b(_header(keys, latents, metadata), digest_size=32)
+    digest = hashlib.blake2b(_header(tensors, metadata), digest_size=32)
     for part in parts:
         digest.update(part)
     metadata["checksum"] = digest.hexdigest()
-    header = _header(keys, latents, metadata)
+    header = _header(tensors, metadata)
     path = folder / f"{shard_id(keys, dtype)}{SUFFIX}"
     with _explained(folder):
         _make_folder(folder)
@@ -93,8 +111,9 @@ def write_shard(
         except FileNotFoundError:  # another process took our file for a stray as we made it
             _write_atomically(path, [header, *parts])
     size = len(header) + sum(p.nbytes for p in parts)
-    offset = len(header) + keys.nbytes
-    return Shard(path, keys, latents.shape[1:], dtype, offset, size, metadata, verified=True)
+    offset = size - parts[-1].nbytes
+    keys, shape = tensors["keys"], latents.shape[1:]
+    return Shard(path, keys, shape, dtype, offset, size, metadata, lengths, verified=True)
 
 
 def make_writable(folder: Path) -> None:
@@ -106,21 +125,23 @@ def make_writable(folder: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def _header(keys: np.ndarray, latents: np.ndarray, metadata: Mapping[str, str]) -> bytes:
+def _header(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
     """Length and JSON header, padded so that the tensors are aligned to 8 bytes."""
-    end = keys.nbytes + latents.nbytes
-    tensors = {
-        "__metadata__": dict(sorted(metadata.items())),
-        "keys": {"dtype": "U64", "shape": keys.shape, "data_offsets": [0, keys.nbytes]},
-        "latents": {
-            "dtype": DTYPES[latents.dtype.name],
-            "shape": latents.shape,
-            "data_offsets": [keys.nbytes, end],
-        },
-    }
-    text = json.dumps(tensors, separators=(",", ":")).encode()
+    facts: dict = {"__metadata__": dict(sorted(metadata.items()))}
+    start = 0
+    for name, tensor in tensors.items():
+        end = start + tensor.nbytes
+        code = _CODES[tensor.dtype.name]
+        facts[name] = {"dtype": code, "shape": tensor.shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(facts, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
+
+
+def _before_latents(n: int, ragged: bool) -> int:
+    """Bytes of the keys, and of the lengths where there are some, of n items."""
+    return (24 if ragged else 16) * n
 
 
 def _write_atomically(path: Path, parts: list) -> None:
@@ -181,7 +202,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def read_shard(path: Path) -> Shard:
-    """The shard at `path`, its size, header and keys checked but not its checksum.
+    """The shard at `path`, its size, header, keys and lengths checked but not its checksum.
 
     Raises `BadShardError` if it is truncated or malformed, OSError if it can't be read.
     """
@@ -189,27 +210,32 @@ def read_shard(path: Path) -> Shard:
         size = os.fstat(file.fileno()).st_size
         head, tensors = _read_header(path, file, size)
         try:
-            metadata = tensors["__metadata__"]
-            keys, latents = tensors["keys"], tensors["latents"]
+            metadata, keys, latents = (tensors[k] for k in ("__metadata__", "keys", "latents"))
             n, shape = keys["shape"][0], tuple(latents["shape"])
             dtype = {code: name for name, code in DTYPES.items()}[latents["dtype"]]
-            ends = keys["data_offsets"][1], latents["data_offsets"][1]
+            ragged = "lengths" in tensors
+            start = _before_latents(n, ragged)
+            end = start + math.prod(shape) * np.dtype(dtype).itemsize
             fits = (
-                (keys["dtype"], keys["shape"], keys["data_offsets"][0]) == ("U64", [n, 2], 0)
-                and ends[0] == latents["data_offsets"][0] == 16 * n
-                and shape[0] == n
-                and len(shape) > 1
-                and all(type(width) is int and width > 0 for width in shape)
-                and ends[1] - ends[0] == math.prod(shape) * np.dtype(dtype).itemsize
-                and size == head + ends[1]
+                all(type(width) is int and width > 0 for width in (n, *shape))
+                and keys == {"dtype": "U64", "shape": [n, 2], "data_offsets": [0, 16 * n]}
+                and latents["data_offsets"] == [start, end]
+                and size == head + end
+                and (len(shape) == 2 if ragged else len(shape) > 1 and shape[0] == n)
                 and all(isinstance(v, str) for v in metadata.values())
             )
+            if fits and ragged:
+                expected = {"dtype": "I64", "shape": [n], "data_offsets": [16 * n, 24 * n]}
+                fits = tensors["lengths"] == expected
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise BadShardError(f"{path} has a malformed header ({error!r}).") from error
         if not fits:
             raise BadShardError(f"{path} is truncated or its header is damaged ({size} bytes).")
         found = np.fromfile(file, "<u8", 2 * n).reshape(n, 2)
-    return Shard(path, found, shape[1:], dtype, head + ends[0], size, metadata)
+        lengths = np.fromfile(file, "<i8", n) if ragged else None
+    if ragged and not (1 <= lengths.min() <= lengths.max() <= lengths.sum() == shape[0]):
+        raise BadShardError(f"{path} has lengths that don't fit its latents.")
+    return Shard(path, found, shape[1:], dtype, head + start, size, metadata, lengths)
 
 
 def _read_header(path: Path, file, size: int) -> tuple[int, dict]:
@@ -229,7 +255,7 @@ def verify_shard(shard: Shard) -> None:
     stated = shard.metadata.get("checksum", "")
     digest = hashlib.blake2b(digest_size=32)
     with open(shard.path, "rb") as file:
-        head = file.read(shard.offset - 16 * len(shard))
+        head = file.read(shard.head)
         digest.update(head.replace(stated.encode(), _NO_CHECKSUM.encode(), 1))
         while piece := file.read(_CHUNK):
             digest.update(piece)

@@ -36,7 +36,7 @@ from fusemix_core.latents.shards import (
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
-    from fusemix_core.latents.tables import StoredLatents
+    from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 
 StoreDtype = Literal["float16", "float32"]
 _State = tuple[int, int, int]
@@ -83,12 +83,12 @@ class LatentStore:
         keys: np.ndarray,
         store_dtype: StoreDtype,
         absent: Iterable[int] = (),
-    ) -> StoredLatents:
-        """The latents of `keys`, memory-mapped. Rows of the items in `absent` are zeros.
+    ) -> StoredLatents | RaggedLatents:
+        """The latents of `keys`, memory-mapped; those in `absent` need have none.
 
         Raises `ArtefactError` if any other item is missing or its shard is damaged.
         """
-        from fusemix_core.latents.tables import StoredLatents
+        from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 
         places, faults = self._sound(fingerprint, view, keys, store_dtype)
         lacking = places.missing.copy()
@@ -99,13 +99,19 @@ class LatentStore:
                 f"{self.folder}. {' '.join(faults)}".rstrip(),
                 "Run the same command again: missing items are encoded again.",
             )
-        shapes = {s.shape for s in places.used()}
+        shapes = {_shape(s) for s in places.used()}
         if len(shapes) != 1:
             raise ArtefactError(
-                f"Latents of encoder {fingerprint} have the shapes {sorted(shapes)}.",
+                f"Latents of encoder {fingerprint} have the shapes {', '.join(sorted(shapes))}.",
                 f"Remove them: fusemix cache prune --fingerprint {fingerprint}",
             )
-        return StoredLatents(places)
+        ragged = places.used()[0].lengths is not None
+        return RaggedLatents(places) if ragged else StoredLatents(places)
+
+    def item_shape(self, fingerprint: str, view: str) -> tuple[int, ...] | None:
+        """The shape of each item's latent, or None where none is stored or the lengths differ."""
+        shards, _ = self._shards(self._view(fingerprint, view))
+        return shards[0].shape if shards and shards[0].lengths is None else None
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -119,11 +125,13 @@ class LatentStore:
         view: str,
         keys: np.ndarray,
         latents: np.ndarray,
+        lengths: np.ndarray | None = None,
         *,
         spec: EncoderSpec,
         store_dtype: StoreDtype,
     ) -> tuple[Shard, str]:
-        """Store finite float32 latents [n, ...] as one shard.
+        """Store finite float32 latents [n, ...] as one shard; with `lengths` int64 [n], where
+        items differ in length, [sum of lengths, d].
 
         Returns it and why it is float32 though float16 was asked for (see `to_float16`), or "".
         That is decided by each shard alone, so that a run that was killed and resumed leaves the
@@ -140,7 +148,7 @@ class LatentStore:
             "spec": json.dumps(plain(spec), sort_keys=True),
             "view": view,
         }
-        return write_shard(self._view(fingerprint, view), keys, latents, facts), fault
+        return write_shard(self._view(fingerprint, view), keys, latents, facts, lengths), fault
 
     # -- upkeep ----------------------------------------------------------------------------------
 
@@ -226,6 +234,11 @@ class LatentStore:
             except OSError as error:
                 bad.append(upkeep.unreadable(path, error))
         return shards, bad
+
+
+def _shape(shard: Shard) -> str:
+    """`[n, …]` of a shard's latents; what differs from item to item by a letter."""
+    return f"[{', '.join(map(str, ('n', *(['T'] * (shard.lengths is not None)), *shard.shape)))}]"
 
 
 def _state(path: Path) -> _State:

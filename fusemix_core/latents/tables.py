@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.interfaces import ResidentLatents
+from fusemix_core.interfaces import Padded, ResidentLatents
 from fusemix_core.latents.lookup import Places
 from fusemix_core.latents.shards import Shard
 
 
-class StoredLatents:
-    """A `LatentTable` of n items spread over memory-mapped shards, on the CPU.
+class _Stored:
+    """n items spread over memory-mapped shards, on the CPU.
 
-    Rows of items that have no latent (those that could not be decoded) are zeros. `dtype` is
-    float32 when any shard that is used is, else float16.
+    shape: that of one latent. dtype: float32 when any shard that is used is, else float16.
     """
 
     def __init__(self, places: Places) -> None:
@@ -36,25 +36,8 @@ class StoredLatents:
     def __len__(self) -> int:
         return len(self._row)
 
-    @property
-    def dim(self) -> int:
-        return self.shape[-1]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that `load` takes."""
-        return len(self) * math.prod(self.shape) * self.dtype.itemsize
-
-    def rows(self, index: Tensor) -> Tensor:
-        """float32 `[len(index), *shape]`, gathered shard by shard."""
-        return self._gather(index, torch.float32)
-
-    def load(self) -> ResidentLatents:
-        """All rows in memory, in `dtype`."""
-        return ResidentLatents(self._gather(torch.arange(len(self)), self.dtype))
-
-    def _gather(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        out = torch.zeros(len(index), *self.shape, dtype=dtype)
+    def _by_shard(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(shard, places in `index`, rows of the shard) of the items that have a latent."""
         shard, order = self._shard[index].sort(stable=True)
         row = self._row[index[order]]
         present, counts = shard.unique_consecutive(return_counts=True)
@@ -62,9 +45,71 @@ class StoredLatents:
         for s, count in zip(present.tolist(), counts.tolist(), strict=True):
             part = slice(start, start + count)
             if s >= 0:
-                out.index_copy_(0, order[part], self._maps[s].index_select(0, row[part]).to(dtype))
+                yield s, order[part], row[part]
             start += count
+
+
+class StoredLatents(_Stored):
+    """A `LatentTable` of items whose latents are all of one `shape`.
+
+    `rows` gives each as one row, `dim` wide; `unflatten(1, shape)` gives the axes back. Rows of
+    items that have no latent (those that could not be decoded) are zeros.
+    """
+
+    @property
+    def dim(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that `load` takes."""
+        return len(self) * self.dim * self.dtype.itemsize
+
+    def rows(self, index: Tensor) -> Tensor:
+        """float32 `[len(index), dim]`, gathered shard by shard."""
+        return self._gather(index, torch.float32).flatten(1)
+
+    def load(self) -> ResidentLatents:
+        """All latents in memory, in `dtype`."""
+        return ResidentLatents(self._gather(torch.arange(len(self)), self.dtype))
+
+    def _gather(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        out = torch.zeros(len(index), *self.shape, dtype=dtype)
+        for s, places, row in self._by_shard(index):
+            out.index_copy_(0, places, self._maps[s].index_select(0, row).to(dtype))
         return out
+
+
+class RaggedLatents(_Stored):
+    """Items of which each has latents `[T, d]` of a length T of its own: no `LatentTable`.
+
+    lengths: int64 `[n]`, 0 where an item has no latent (it could not be decoded). shape: `(d,)`.
+    """
+
+    def __init__(self, places: Places) -> None:
+        super().__init__(places)
+        self._lengths = [torch.from_numpy(s.lengths) for s in self.shards]
+        self._starts = [lengths.cumsum(0) - lengths for lengths in self._lengths]
+        self.lengths = torch.zeros(len(self), dtype=torch.int64)
+        for s, places_, row in self._by_shard(torch.arange(len(self))):
+            self.lengths[places_] = self._lengths[s][row]
+
+    def rows(self, index: Tensor) -> Padded:
+        """The latents of the items in the int64 tensor `index`: values float32 `[m, T, d]`, T the
+        longest of these items."""
+        lengths = self.lengths[index]
+        longest = int(lengths.max()) if len(index) else 0
+        out = torch.zeros(len(index), longest, *self.shape)
+        flat = out.flatten(0, 1)
+        for s, places, row in self._by_shard(index):
+            count = self._lengths[s][row]
+            within = torch.arange(int(count.sum())) - (count.cumsum(0) - count).repeat_interleave(
+                count
+            )
+            source = self._starts[s][row].repeat_interleave(count) + within
+            target = (places * longest).repeat_interleave(count) + within
+            flat.index_copy_(0, target, self._maps[s].index_select(0, source).float())
+        return Padded(out, torch.arange(longest) < lengths[:, None])
 
 
 def memory_map(shard: Shard) -> Tensor:
@@ -74,4 +119,4 @@ def memory_map(shard: Shard) -> Tensor:
     """
     whole = torch.from_file(str(shard.path), shared=False, size=shard.size, dtype=torch.uint8)
     values = whole[shard.offset :].view(getattr(torch, shard.dtype))
-    return values.view(len(shard), *shard.shape)
+    return values.view(-1, *shard.shape)

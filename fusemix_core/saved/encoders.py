@@ -53,10 +53,17 @@ class LazyEncoder:
 
     @property
     def spec(self) -> EncoderSpec:
-        """The spec to load. Raises `ArtefactError` for a saved name that only a user may give."""
-        if isinstance(self._source, Encoder):
-            return self._source.spec
-        return self._source or self._saved_spec()
+        """The spec to load. Raises `ArtefactError` for a saved name that only a user may give, and
+        for an encoder that has not the view of the fit."""
+        given = self._source.spec if isinstance(self._source, Encoder) else self._source
+        spec = given or self._saved_spec()
+        if self.info.view not in spec.views:
+            raise ArtefactError(
+                f"This model takes the view '{self.info.view}' of its {self.info.modality} encoder "
+                f"{self.info.name!r}; '{spec.name}' has {', '.join(spec.views)}.",
+                "Install the version of the fit, or give the encoder of the fit.",
+            )
+        return spec
 
     def load(self) -> Encoder:
         """The encoder. Raises `ArtefactError` where it is not the one of the fit."""

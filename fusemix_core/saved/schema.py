@@ -32,15 +32,16 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class EncoderInfo:
     """What a fused model knows of the encoder that its latents of one modality came from.
 
-    `dim` is the width of those latents, `fingerprint` the encoder's when they were taken, `dist`
-    the distribution that registered `name` (empty: user code).
+    `dim` is the width of those latents as the adapter gets them, one row an item (`[n, L, d]` as
+    `[n, L * d]`), `fingerprint` the encoder's when they were taken, `dist` the distribution that
+    registered `name` (empty: user code).
     """
 
     name: str
     modality: str
     dim: int
     fingerprint: str
-    view: str = "pooled"
+    view: str
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     takes: Takes = "text"
     dist: str = ""
@@ -56,7 +57,7 @@ class EncoderInfo:
         modality: str,
         dim: int,
         fingerprint: str,
-        view: str = "pooled",
+        view: str,
         dtype: str = "float32",
         registry: Registry = registry,
     ) -> EncoderInfo:

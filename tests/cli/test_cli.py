@@ -164,6 +164,9 @@ def test_cache_lists_verifies_and_prunes(run, model):
         (["--a", A, "--b", B, "--column", "text"], "MODALITY=VALUE"),
         (["--encoder", f"image={A}"], "two encoders"),
         (["--a", "./none.py:X", "--b", B], "does not exist"),
+        (["--a", A, "--b", B, "--view", "image=grid"], "Its views: pooled"),
+        (["--a", A, "--b", B, "--view", "audio=pooled"], "modality of this run named 'audio'"),
+        (["--a", A, "--b", B, "--view", "pooled"], "--view pooled: expected MODALITY=VALUE"),
     ],
 )
 def test_wrong_options_say_what_to_do(run, world, args, says):
@@ -175,10 +178,13 @@ def test_wrong_options_say_what_to_do(run, world, args, says):
     ("text", "says"),
     [
         ("data = 3", "must be a table"),
+        ('views = "grid"', "views must be a table"),
+        ("[views]\nimage = 3", "no view '3'"),
         ("recipe = 3", "recipe is 3"),
         ("sead = 3", "seed"),
         ("[recipe]\ndim = 3", "no name"),
         ("encoders = [1]", "two encoders"),
+        ("encoders = 3", "two encoders"),
         ("not toml", "can't be read as TOML"),
     ],
 )
@@ -186,6 +192,9 @@ def test_a_wrong_config_file_says_what_is_wrong(run, world, text, says):
     Path("run.toml").write_text(text)
     args = [] if text == "data = 3" else ["--data", world]
     names = [] if "encoders" in text else ["--a", A, "--b", B]
+    if "[views]" in text:
+        Path("run.toml").write_text(f'{text}\n[encoders]\nimage = "{A}"\ntext = "{B}"\n')
+        names = []
     assert says in run("align", "--config", "run.toml", *names, *args, code=2).stderr
 
 
@@ -219,6 +228,49 @@ def test_embed_refuses_types_that_it_does_not_know(run, world):
     assert "float32" in run(*args, "--store-dtype", "int8", code=2).stderr
 
 
+def test_a_view_is_chosen_planned_and_remembered(run, world):
+    grid, tokens = f"{TOYS}:GridImage", f"{TOYS}:TokenText"
+    args = ["align", "--a", grid, "--b", tokens, "--view", "image=grid", "--data", world, *SMALL]
+    (image, text) = json.loads(run(*args, "--dry-run", "--json").stdout)["encoders"]
+    assert (image["view"], image["bytes"], text["view"]) == ("grid", None, "pooled")
+    assert text["bytes"] == 64 * 12 * 2
+    assert "(grid)" in run(*args, "--dry-run").stdout
+    run(*args, "--out", "r")
+    assert tomllib.loads(Path("r/config.toml").read_text())["views"] == {
+        "image": "grid", "text": "pooled"
+    }  # fmt: skip
+    saved = json.loads(Path("r/model/config.json").read_text())["modalities"]["image"]["encoder"]
+    assert (saved["view"], saved["dim"]) == ("grid", 96)
+    run("align", "--out", "r", "--resume")
+    run(*args, "--out", "r", "--resume")
+    other = run(*args, "--view", "text=layers", "--out", "r", "--resume", code=2).stderr
+    assert "had views.text = 'pooled', not 'layers'" in other.replace("\n", " ")
+    model = ["r", "-e", f"image={grid}", "-e", f"text={tokens}"]
+    own = json.loads(run("eval", *model, "--json").stdout)
+    trained = json.loads(Path("r/results.json").read_text())["test"]
+    assert own["retrieval"]["mean_r1"] == pytest.approx(trained["retrieval"]["mean_r1"])
+    hits = json.loads(run("search", *model, "a red car", "--data", world, "--json").stdout)
+    assert len(hits) == 10
+    # New encoders have views of their own, whatever those of the file were.
+    run("align", "--config", "r/config.toml", "--a", A, "--b", B, "--dry-run")
+    views = {r["view"] for r in json.loads(run("cache", "list", "--json").stdout)}
+    assert views == {"grid", "pooled"}
+
+
+def test_latents_of_unequal_length_can_be_embedded_but_not_fitted(run, world):
+    tokens = f"{TOYS}:TokenText"
+    (row,) = json.loads(
+        run("embed", "-e", f"text={tokens}", "--view", "tokens", "--data", world, "--json").stdout
+    )
+    assert (row["view"], row["items"], row["encoded"]) == ("tokens", 64, 64)
+    (listed,) = json.loads(run("cache", "list", "--json").stdout)
+    assert (listed["view"], listed["items"]) == ("tokens", 64)
+    run("cache", "verify")
+    said = run("align", "--a", A, "--b", tokens, "--view", "text=tokens", "--data", world, *SMALL,
+               code=2).stderr  # fmt: skip
+    assert "different length" in said and "such as 'pooled'" in said
+
+
 def test_recipes_and_encoders_are_shown(run):
     assert "fusemix-paper" in run("recipes", "list").stdout
     shown = run("recipes", "show", "fusemix-paper", "--set", "training.epochs=7").stdout
@@ -240,7 +292,7 @@ def test_encoders_check_passes_a_good_one_and_fails_a_bad_one(run, tmp_path):
         "        return super().encode(batch - batch.mean(0))\n"
     )
     printed = run("encoders", "check", f"{bad}:Bad", "--device", "cpu", code=1).stdout
-    assert "FAILED" in printed and "batch size" in printed
+    assert "FAILED" in printed and "batch_size" in printed
 
 
 def commands(group=app, prefix=()):
@@ -282,3 +334,22 @@ def test_a_wrong_name_is_said_before_torch_is_imported(world):
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", ["align", "embed"])
+def test_a_wrong_view_is_said_before_torch_is_imported(world, command):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['fusemix', '{command}', '--a', 'x', '--b', 'y', '--view', 'text=grid',\n"
+        f"            '--data', {str(world)!r}]\n"
+        "from fusemix_core.registry import registry\n"
+        "from fusemix_core.specs import EncoderSpec\n"
+        "registry.add(EncoderSpec(name='x', modality='image', target='no:X'))\n"
+        "registry.add(EncoderSpec(name='y', modality='text', target='no:Y', views=('tokens',)))\n"
+        "from fusemix_core.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    assert stop.code == 2, stop.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    assert b"Its views: tokens" in done.stderr

@@ -29,6 +29,7 @@ def test_config_survives_toml():
         encoders={"image": "x", "text": "y"},
         data=DataConfig(source=("a.csv",), columns={"text": "alt"}),
         recipe=RECIPE,
+        views={"text": "layers"},
         seed=3,
     )
     table = tomllib.loads(tomli_w.dumps(to_dict(config)))

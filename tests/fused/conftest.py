@@ -107,6 +107,7 @@ def toys() -> SimpleNamespace:
             "modality": modality,
             "dim": spec.dim,
             "fingerprint": fingerprint(spec, "float32", digest),
+            "view": "pooled",
             "registry": registry,
         }
         return EncoderInfo.of(spec, **(facts | changes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from fusemix_core.errors import (
     UnknownNameError,
 )
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Scorer
+from fusemix_core.interfaces import Padded, Scorer
 
 ALL = ("image", "text", "audio")
 
@@ -53,7 +55,7 @@ def test_paths_bytes_and_images_give_the_same(toys, items, tmp_path):
     path = tmp_path / "a.png"
     items["image"][0].save(path)
     rows = model.encode("image", [items["image"][0], path, str(path), path.read_bytes()])
-    assert (rows == rows[0]).all()
+    torch.testing.assert_close(rows, rows[:1].expand(4, 4))
 
 
 def test_no_items_give_no_rows(toys):
@@ -124,6 +126,64 @@ def test_an_encoder_that_breaks_its_contract_is_named(toys, items, wrong):
     bad = Bad(toys.specs["text"], torch.float32)
     with pytest.raises(ContractError, match="toy-text"):
         toys.model(sources={"text": bad}).encode("text", items["text"])
+
+
+class Layered:
+    """The model's text encoder with a second view, `layers [n, 2, 7]`, that the model is of."""
+
+    def __init__(self, toys, encode=lambda pooled: torch.stack([pooled, -pooled], dim=1)):
+        spec = dataclasses.replace(toys.specs["text"], views=("pooled", "layers"))
+
+        class Two(toys.Toy):
+            def encode(self, batch, view="pooled"):
+                assert view == "layers"
+                return encode(super().encode(batch))
+
+        self.encoder = Two(spec, torch.float32)
+        torch.manual_seed(2)
+        adapters = {"image": toys.ToyAdapter(5, 4), "text": toys.ToyAdapter(14, 4)}
+        infos = {"image": toys.info("image"), "text": toys.info("text", dim=14, view="layers")}
+        self.model = FusedModel(
+            adapters, infos, toys.csls(), sources={"text": self.encoder}, registry=toys.registry,
+            device="cpu",
+        )  # fmt: skip
+
+
+def test_a_view_of_more_axes_is_one_row_an_item(toys, items):
+    layered = Layered(toys)
+    latents = layered.encoder.encode(layered.encoder.collate(items["text"]), "layers")
+    with torch.no_grad():
+        plain = layered.model.adapters["text"](latents.reshape(6, 14))
+    expected = plain / plain.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(layered.model.encode("text", items["text"]), expected)
+    torch.testing.assert_close(layered.model.embed("text", latents), expected)
+    torch.testing.assert_close(layered.model.embed("text", latents.flatten(1)), expected)
+    with pytest.raises(ConfigError, match=r"\[n, 14\]; these are \[6, 7, 3\]") as error:
+        layered.model.embed("text", torch.zeros(6, 7, 3))
+    assert "'layers'" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x: Padded(torch.stack([x, x], 1), torch.ones(len(x), 2, dtype=torch.bool)),
+        lambda x: x,
+        lambda x: torch.stack([x, x, x], dim=1),
+    ],
+)
+def test_another_shape_than_the_views_is_refused(toys, items, wrong):
+    with pytest.raises(ContractError, match=r"\[6, 14\]"):
+        Layered(toys, wrong).model.encode("text", items["text"])
+
+
+def test_an_encoder_without_the_models_view_is_refused(toys, items):
+    model = Layered(toys).model
+    other = FusedModel(
+        model.adapters, model.encoders, model.scorer, sources={"text": toys.specs["text"]},
+        registry=toys.registry, device="cpu",
+    )  # fmt: skip
+    with pytest.raises(ArtefactError, match="view 'layers'.*has pooled"):
+        other.encode("text", items["text"])
 
 
 def test_an_adapter_that_gives_zero_or_nan_is_named(toys):

@@ -157,7 +157,8 @@ def test_folders_of_local_files_stay_out_of_the_model(toys):
         spec = EncoderSpec(
             name=given, modality="text", target="a:B", dim=7, weights="/home/me/w.pth", local=True
         )
-        return EncoderInfo.of(spec, modality="text", dim=7, fingerprint="f", registry=toys.registry)
+        facts = {"modality": "text", "dim": 7, "fingerprint": "f", "view": "pooled"}
+        return EncoderInfo.of(spec, **facts, registry=toys.registry)
 
     assert name("toy-text@/home/me/w.pth").name == "toy-text@w.pth"
     assert name("/home/me/enc.py:Mine").name == "enc.py:Mine"
@@ -177,7 +178,8 @@ def test_the_distribution_of_an_encoder_is_recorded(toys):
     from fusemix_core.registry import Registry
 
     registry = Registry(entry_points=lambda: [Point()])
-    facts = {"modality": "text", "dim": 7, "fingerprint": "f", "registry": registry}
+    facts = {"modality": "text", "dim": 7, "fingerprint": "f", "view": "pooled"}
+    facts["registry"] = registry
     assert EncoderInfo.of(registry.encoder("p"), **facts).dist == "fusemix-p"
     other = dataclasses.replace(registry.encoder("p"), name="fam:x")
     assert EncoderInfo.of(other, **facts).dist == "fusemix-p"

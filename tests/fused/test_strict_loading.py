@@ -136,7 +136,7 @@ def _paths(value, at=()):
 def _informative(path) -> bool:
     """Whether a place only informs, or has a default that may be the right value."""
     return path[0] in ("recipe", "objective", "data", "metrics") or path[-1] in (
-        "view", "dtype", "takes", "dist", "licence", "weights", "revision", "options", "tensors",
+        "dtype", "takes", "dist", "licence", "weights", "revision", "options", "tensors",
         "hidden", "power", "neighbours", "bank_size",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Extractions in forked children that are killed. Run as: crash_child.py FOLDER.
+"""Extractions in forked children that are killed. Run as: crash_child.py FOLDER VIEW.
 
 Leaves FOLDER/<how>/ for each way to die, resumed by one more child that lives, FOLDER/whole, made
 without a kill, and FOLDER/both, made by two children at once. It forks, to import torch only once.
@@ -15,6 +15,7 @@ from fusemix_core.latents.store import LatentStore
 from fusemix_core.registry import import_file
 
 toy = import_file(Path(__file__).with_name("toy.py"))
+VIEW = sys.argv[2]
 extraction.shard_size = lambda items: 100
 ITEMS = toy.ToyItems([*toy.texts(300), toy.damaged(300), *toy.texts(340, start=300)])
 
@@ -23,7 +24,7 @@ def run(home: Path, delay: float = 0.0) -> None:
     spec = toy.spec()
     encoder = toy.ToyEncoder(toy.spec(options={"delay": delay}))
     store = LatentStore(home)
-    extraction.extract(spec, ITEMS, store, device="cpu", batch_size=8, encoder=encoder)
+    extraction.extract(spec, ITEMS, store, view=VIEW, device="cpu", batch_size=8, encoder=encoder)
 
 
 def child(work) -> int:

@@ -15,15 +15,19 @@ def tree(home):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
-def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path):
+@pytest.mark.parametrize(("view", "shards"), [("pooled", 7), ("tokens", 5)])
+def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path, view, shards):
     env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
     env["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
-        [sys.executable, HERE / "crash_child.py", tmp_path], env=env, capture_output=True, text=True
+        [sys.executable, HERE / "crash_child.py", tmp_path, view],
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     whole = tree(tmp_path / "whole")
-    assert len(whole) == 7  # 640 good items, 100 a shard
+    assert len(whole) == shards  # 640 good items, 100 a shard or four groups of 32
     homes = sorted(p for p in tmp_path.iterdir() if p.name != "whole")
     assert len(homes) == 10
     for home in homes:

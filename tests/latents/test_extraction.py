@@ -444,15 +444,3 @@ def test_an_encoder_may_use_its_output_buffer_again(toy, store):
     items = toy.ToyItems(values)
     done = run(toy, items, store, encoder=encoder, batch_size=8, store_dtype="float32")
     torch.testing.assert_close(done.table.rows(torch.arange(64)), expected(toy, values))
-
-
-def test_views_may_have_more_dimensions(toy, store):
-    def result(z):
-        return torch.stack([z, -z], dim=1)
-
-    encoder = broken(toy, result)
-    items = toy.ToyItems(toy.texts(30))
-    done = run(toy, items, store, view="layers", encoder=encoder)
-    rows = done.table.rows(torch.arange(30))
-    assert rows.shape == (30, 2, toy.DIM) and torch.equal(rows[:, 0], -rows[:, 1])
-    assert run(toy, items, store).encoded == 30

@@ -19,10 +19,12 @@ from fusemix_core.latents.shards import (
 RNG = np.random.default_rng(0)
 
 
-def make(folder, n=5, shape=(3,), dtype="float16", metadata=None):
+def make(folder, n=5, shape=(3,), dtype="float16", metadata=None, lengths=None):
     keys = RNG.integers(0, 2**64, (n, 2), np.uint64)
-    latents = RNG.standard_normal((n, *shape)).astype(dtype)
-    return write_shard(folder, keys, latents, metadata or {"encoder": "toy"}), keys, latents
+    latents = RNG.standard_normal((sum(lengths or [n]), *shape)).astype(dtype)
+    lengths = None if lengths is None else np.array(lengths)
+    shard = write_shard(folder, keys, latents, metadata or {"encoder": "toy"}, lengths)
+    return shard, keys, latents
 
 
 def intact(path):
@@ -57,6 +59,30 @@ def test_any_safetensors_reader_opens_a_shard(tmp_path, shape, dtype):
     assert read.verified
 
 
+def test_a_shard_of_unequal_lengths_holds_them(tmp_path):
+    lengths = [2, 1, 4, 1, 3]
+    shard, keys, latents = make(tmp_path, lengths=lengths)
+    tensors = safetensors.numpy.load_file(shard.path)
+    np.testing.assert_array_equal(tensors["lengths"], lengths)
+    np.testing.assert_array_equal(tensors["latents"], latents)
+    read = read_shard(shard.path)
+    assert (len(read), read.shape, read.offset, read.size) == (5, (3,), shard.offset, shard.size)
+    np.testing.assert_array_equal(read.keys, keys)
+    np.testing.assert_array_equal(read.lengths, lengths)
+    assert read.head == shard.head == shard.offset - 24 * 5
+    verify_shard(read)
+
+
+@pytest.mark.parametrize("lengths", [[2, 1, 4, 1, 4], [2, 0, 5, 1, 3], [2, -1, 6, 1, 3]])
+def test_lengths_that_do_not_fit_are_a_bad_shard(tmp_path, lengths):
+    shard, _, _ = make(tmp_path, lengths=[2, 1, 4, 1, 3])
+    data = bytearray(shard.path.read_bytes())
+    data[shard.offset - 40 : shard.offset] = np.array(lengths, "<i8").tobytes()
+    shard.path.write_bytes(data)
+    with pytest.raises(BadShardError, match="lengths"):
+        read_shard(shard.path)
+
+
 def test_same_items_same_bytes(tmp_path):
     keys = RNG.integers(0, 2**64, (4, 2), np.uint64)
     latents = np.ones((4, 2), np.float32)
@@ -72,8 +98,9 @@ def test_the_name_tells_items_order_and_dtype():
     assert len(names) == 3
 
 
-def test_a_flipped_bit_anywhere_is_caught(tmp_path):
-    shard, _, _ = make(tmp_path)
+@pytest.mark.parametrize("lengths", [None, [2, 1, 4, 1, 3]])
+def test_a_flipped_bit_anywhere_is_caught(tmp_path, lengths):
+    shard, _, _ = make(tmp_path, lengths=lengths)
     sound = shard.path.read_bytes()
     for at in range(len(sound)):
         damaged = bytearray(sound)
@@ -84,8 +111,9 @@ def test_a_flipped_bit_anywhere_is_caught(tmp_path):
     assert intact(shard.path)
 
 
-def test_truncation_and_excess_are_caught_by_the_header(tmp_path):
-    shard, _, _ = make(tmp_path)
+@pytest.mark.parametrize("lengths", [None, [2, 1, 4, 1, 3]])
+def test_truncation_and_excess_are_caught_by_the_header(tmp_path, lengths):
+    shard, _, _ = make(tmp_path, lengths=lengths)
     sound = shard.path.read_bytes()
     for length in range(len(sound)):
         shard.path.write_bytes(sound[:length])

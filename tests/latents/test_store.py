@@ -83,15 +83,17 @@ def test_gathering_agrees_with_naive_indexing(store, toy, dtype, shape):
     latents = fill(store, toy, keys, [10, 1, 30, 19], dtype, shape)
     order = np.random.default_rng(2).permutation(60)[:47]
     table = store.open(FP, "pooled", keys[order], dtype)
-    assert len(table) == 47 and table.dim == shape[-1]
+    assert len(table) == 47 and table.dim == 6 and table.shape == shape
     assert table.nbytes == 47 * 6 * (2 if dtype == "float16" else 4)
     for index in ([], [0], [5, 5, 5], list(range(47)), [46, 0, 13, 13, 2]):
         rows = table.rows(torch.tensor(index, dtype=torch.int64))
-        assert rows.dtype == torch.float32 and rows.shape == (len(index), *shape)
-        np.testing.assert_array_equal(rows.numpy(), latents[order][index])
+        assert rows.dtype == torch.float32 and rows.shape == (len(index), 6)
+        axes = rows.unflatten(1, table.shape).numpy()
+        np.testing.assert_array_equal(axes, latents[order][index])
     resident = table.load()
     assert resident.latents.dtype == getattr(torch, dtype)
-    np.testing.assert_array_equal(resident.rows(torch.arange(47)).numpy(), latents[order])
+    assert (resident.shape, resident.dim) == (shape, 6)
+    assert torch.equal(resident.rows(torch.arange(47)), table.rows(torch.arange(47)))
 
 
 def test_rows_of_absent_items_are_zeros_and_others_must_be_there(store, toy):

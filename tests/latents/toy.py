@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fusemix_core.data.media import Audio
 from fusemix_core.digests import content_key
 from fusemix_core.errors import DataError
-from fusemix_core.interfaces import Encoder
+from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.specs import EncoderSpec
 
 DIM = 8
@@ -46,7 +46,8 @@ def texts(n: int, start: int = 0) -> list[str]:
 class ToyEncoder(Encoder):
     """Features of a text (or clip) through one fixed linear layer.
 
-    Options: `delay`, seconds a batch; `at_once`, the most items that fit its pretended memory.
+    Of the view `layers` two opposite ones, of `tokens` `length(item)` multiples of it. Options:
+    `delay`, seconds a batch; `at_once`, the most items that fit its pretended memory.
     """
 
     loads = 0
@@ -70,13 +71,25 @@ class ToyEncoder(Encoder):
         return list(items), torch.stack([features(item) for item in items])
 
     @torch.no_grad()
-    def encode(self, batch, view: str = "pooled") -> Tensor:
+    def encode(self, batch, view: str = "pooled") -> Tensor | Padded:
         items, values = batch
         time.sleep(self.spec.options.get("delay", 0))
         if len(items) > self.spec.options.get("at_once", 10**9):
             raise torch.OutOfMemoryError("pretended")
         type(self).batches.append(items)
-        return self.layer(values)
+        pooled = self.layer(values)
+        if view == "layers":
+            return torch.stack([pooled, -pooled], dim=1)
+        if view == "tokens":
+            lengths = torch.tensor([length(item) for item in items])
+            count = torch.arange(int(lengths.max()))
+            mask = count < lengths[:, None]
+            return Padded(pooled[:, None] * (count[:, None] + 1) * mask[..., None], mask)
+        return pooled
+
+
+def length(item: str) -> int:
+    return 1 + len(item) % 7
 
 
 def features(item: str | Audio) -> Tensor:
@@ -88,7 +101,8 @@ def features(item: str | Audio) -> Tensor:
 
 def spec(cls: type = ToyEncoder, **changes) -> EncoderSpec:
     """The spec of the toy, its weights known by a digest."""
-    facts = {"name": "toy", "modality": "text", "dim": DIM, "sha256": "ab" * 32}
+    views = ("pooled", "layers", "tokens")
+    facts = {"name": "toy", "modality": "text", "dim": DIM, "views": views, "sha256": "ab" * 32}
     return EncoderSpec(**{**facts, "target": f"{cls.__module__}:{cls.__qualname__}", **changes})
 
 

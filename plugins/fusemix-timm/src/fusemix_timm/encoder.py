@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import timm
 import torch
@@ -17,28 +17,53 @@ from torch import Tensor, nn
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, UnknownNameError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.specs import EncoderSpec
+from fusemix_timm.views import view_of, views_of
 
 HUB = "hf-hub:"
-TINY = {"vit": "test_vit", "convnext": "test_convnext", "resnet": "test_resnet"}
+TINY: dict[str, tuple[str, dict[str, Any]]] = {
+    "siglip": ("test_vit3", {}),
+    "eva02": (
+        "eva02_tiny_patch14_224",
+        {"img_size": 56, "embed_dim": 48, "depth": 3, "num_heads": 3},
+    ),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": (1, 1, 1, 1)},
+    ),
+    "vit": ("test_vit", {}),
+    "convnext": ("test_convnext", {}),
+    "resnet": ("test_resnet", {}),
+    "": ("test_efficientnet", {}),
+}
+"""What a name holds → the miniature of its kind. The first that fits is taken."""
 
 
 class TimmEncoder(Encoder):
     """Images through the timm model that `spec.options["model"]` names.
 
     The pooled latent is timm's `forward_head(..., pre_logits=True)`: what the classifier would get.
+    `spec.views` of a loaded encoder are those of the views asked for that its model has.
     """
 
     def __init__(
         self, spec: EncoderSpec, model: nn.Module, device: torch.device, dtype: torch.dtype
     ) -> None:
         config = resolve_model_data_config(model)
-        self.spec = spec
         self.device, self.dtype = device, dtype
         self.input_size: tuple[int, int, int] = tuple(config["input_size"])
         self.transform = create_transform(**config, is_training=False)
         # channels_last is how oneDNN and cuDNN want their convolutions, CPU and GPU alike.
         self.model = model.requires_grad_(False).eval()
         self.model.to(device, dtype, memory_format=torch.channels_last)
+        self.spec = self._found_out(spec)
+
+    @torch.inference_mode()
+    def _found_out(self, spec: EncoderSpec) -> EncoderSpec:
+        """The spec with the width and the views that the model shows on an empty picture."""
+        blank = torch.zeros(1, *self.input_size, device=self.device, dtype=self.dtype)
+        views = views_of(self.model, blank)
+        width = view_of(self.model, blank, "pooled").shape[-1]
+        return replace(spec, dim=width, views=tuple(v for v in spec.views if v in views))
 
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
@@ -55,17 +80,21 @@ class TimmEncoder(Encoder):
 
     @classmethod
     def tiny(cls, spec: EncoderSpec) -> Self:
-        """One of timm's `test_` models, of the same kind where there is one; random weights."""
+        """One of timm's `test_` models or a shrunken one, of the same kind where there is one;
+        random weights."""
         name = spec.options["model"]
-        test = next((t for kind, t in TINY.items() if kind in name), "test_efficientnet")
+        test, shape = next(tiny for kind, tiny in TINY.items() if kind in name)
+        overlay = {"input_size": (3, *2 * (shape["img_size"],))} if "img_size" in shape else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = timm.create_model(test, pretrained=False, num_classes=0)
-        size = model.pretrained_cfg["input_size"]
-        spec = replace(spec, image_size=size[-1], weights="", sha256="", revision="")
-        encoder = cls(spec, model, torch.device("cpu"), torch.float32)
-        encoder.spec = replace(spec, dim=encoder.encode(torch.zeros(1, *size)).shape[1])
-        return encoder
+            model = timm.create_model(
+                test, pretrained=False, num_classes=0, pretrained_cfg_overlay=overlay, **shape
+            )
+        size = model.pretrained_cfg["input_size"][-1]
+        spec = replace(
+            spec, image_size=size, weights="", sha256="", revision="", local=False, parameters=None
+        )
+        return cls(spec, model, torch.device("cpu"), torch.float32)
 
     def collate(self, items: Sequence[Image.Image]) -> Tensor:
         """PIL images as float32 `[n, 3, h, w]`, by timm's evaluation transform."""
@@ -78,13 +107,21 @@ class TimmEncoder(Encoder):
 
     @torch.inference_mode()
     def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
-        """float32 `[n, d]` of a batch `[n, 3, h, w]`."""
-        if view != "pooled":
-            raise ConfigError(f"{self.spec.name} has no view '{view}'.", "It has: pooled.")
+        """float32 latents of a batch `[n, 3, h, w]`, by timm's feature API.
+
+        `pooled [n, d]`, `pooled-cls-mean [n, 2d]` the class token beside the mean of the patch
+        tokens, `tokens [n, T, d]` those of the patches, `grid [n, H, W, d]` the last map, `layers
+        [n, L, d]`; ConfigError for a view that is not in `spec.views`.
+        """
+        if view not in self.spec.views:
+            raise ConfigError(
+                f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
+            )
+        if not len(batch):  # not every model of timm's can
+            return self.encode(batch.new_zeros(1, *batch.shape[1:]), view)[:0]
         pixels = batch.to(self.device, self.dtype, memory_format=torch.channels_last)
-        features = self.model.forward_features(pixels)
-        latents = self.model.forward_head(features, pre_logits=True)
-        if latents.ndim != 2:
+        latents = view_of(self.model, pixels, view)
+        if view == "pooled" and latents.ndim != 2:
             raise ContractError(self.spec.name, "latents [n, d]", f"{tuple(latents.shape)}")
         return latents.float()
 

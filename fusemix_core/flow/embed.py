@@ -1,0 +1,112 @@
+"""Filling the latent store without fitting anything, and reading the latents of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusemix_core.config import DataConfig, from_dict
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.reading import read_pairs
+from fusemix_core.devices import resolve_device
+from fusemix_core.errors import ConfigError
+from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.flow.given import Given, data_table, encoder_names
+from fusemix_core.flow.plan import EncoderPlan, plan_encoders
+from fusemix_core.flow.reporter import Reporter
+from fusemix_core.flow.settings import resolve_encoders, resolve_views
+from fusemix_core.interfaces import Encoder
+
+
+def embed(
+    encoders: Mapping[str, Given],
+    data: str | Path | Mapping[str, Any],
+    *,
+    views: Mapping[str, str] | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    store_dtype: str = "float16",
+    encode_batch: int | None = None,
+    reporter: Reporter | None = None,
+) -> Encoded:
+    """The latents of a dataset: what the store lacks is encoded; what `fusemix embed` does.
+
+    encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder; one is
+    enough. data: a path, or the fields of `DataConfig`. views: modality → view (the encoder's
+    first). Of what is returned, `dataset` has the unique items of each modality and the `links`
+    between them, `tables[modality]` the latents of these items, in their order:
+
+    - items of one shape: `rows(index)` is float32 `[m, dim]`, one row an item, and
+      `rows(index).unflatten(1, table.shape)` the latents `[m, *shape]` of a view of more axes;
+    - items of unequal length: `rows(index)` is `Padded(values [m, T, d], mask [m, T])`, and
+      `lengths` int64 `[n]` says how many each item has.
+
+    Example:
+
+        found = embed({"text": "minilm"}, "pairs.csv", views={"text": "tokens"})
+        found.dataset.items["text"].describe(0)  # the first text
+        found.tables["text"].rows(torch.tensor([0, 1]))  # its tokens, and the second's
+
+    Raises a `FusemixError` for anything that the caller can mend.
+    """
+    plan = plan_embedding(
+        encoders,
+        data,
+        views=views,
+        device=device,
+        dtype=dtype,
+        store_dtype=store_dtype,
+        encode_batch=encode_batch,
+    )
+    return run_embedding(plan, reporter)
+
+
+@dataclass
+class EmbeddingPlan:
+    """What is to be encoded, and how: names resolved, data read, the store looked into."""
+
+    dataset: PairedDataset
+    how: Encoding
+    encoders: dict[str, EncoderPlan]
+    objects: dict[str, Encoder]
+    max_bad: float
+
+
+def plan_embedding(
+    encoders: Mapping[str, Given],
+    data: str | Path | Mapping[str, Any],
+    *,
+    views: Mapping[str, str] | None,
+    device: str,
+    dtype: str,
+    store_dtype: str,
+    encode_batch: int | None,
+) -> EmbeddingPlan:
+    """What `embed` of the same arguments will do."""
+    names, objects = encoder_names(encoders)
+    specs = resolve_encoders(names)
+    if not specs:
+        raise ConfigError("No encoder given.", 'Example: embed({"text": "minilm"}, "pairs.csv")')
+    how = Encoding(
+        resolve_device(device),
+        dtype,
+        store_dtype,
+        encode_batch,
+        resolve_views(specs, views or {}),
+    )
+    table = {**data_table(data), "validation_fraction": 0.0, "test_fraction": 0.0}
+    config = from_dict(DataConfig, table, "data.")
+    dataset = read_pairs(config, {m: s.takes for m, s in specs.items()}, least=1)
+    dataset.check_bad(config.max_bad)
+    planned = plan_encoders(dataset, specs, how, how.device.type)
+    return EmbeddingPlan(dataset, how, planned, objects, config.max_bad)
+
+
+def run_embedding(plan: EmbeddingPlan, reporter: Reporter | None = None) -> Encoded:
+    """Carry out the plan."""
+    specs = {m: e.spec for m, e in plan.encoders.items()}
+    encoded = encode_dataset(plan.dataset, specs, plan.how, reporter or Reporter(), plan.objects)
+    encoded.dataset.check_bad(plan.max_bad)
+    return encoded

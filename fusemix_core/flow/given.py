@@ -1,0 +1,31 @@
+"""What a caller of the Python functions gave, as the tables of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fusemix_core.interfaces import Encoder
+from fusemix_core.registry import registry
+
+Given = str | Encoder | type[Encoder]
+"""An encoder: a registered name, an Encoder class with a `spec`, or a loaded Encoder."""
+
+
+def encoder_names(encoders: Mapping[str, Given]) -> tuple[dict[str, str], dict[str, Encoder]]:
+    """(modality → name, modality → loaded Encoder where one was given). Classes and the specs of
+    loaded encoders are registered."""
+    for encoder in encoders.values():
+        if not isinstance(encoder, str):
+            registry.add(encoder if isinstance(encoder, type) else encoder.spec)
+    names = {m: e if isinstance(e, str) else e.spec.name for m, e in encoders.items()}
+    return names, {m: e for m, e in encoders.items() if isinstance(e, Encoder)}
+
+
+def data_table(data: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `DataConfig` from these, or from a path."""
+    table = dict(data) if isinstance(data, Mapping) else {"source": [str(data)]}
+    if isinstance(table.get("source"), str | Path):
+        table["source"] = [str(table["source"])]
+    return table

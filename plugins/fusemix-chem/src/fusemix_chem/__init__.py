@@ -1,0 +1,33 @@
+"""Molecules as a modality: SMILES strings through ChemNet. Metadata only; imports neither torch nor
+rdkit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fusemix_core.hookspecs import hookimpl
+from fusemix_core.specs import EncoderSpec
+
+CHEMNET = EncoderSpec(
+    name="chemnet",
+    modality="molecule",
+    takes="text",
+    target="fusemix_chem.encoder:ChemNetEncoder",
+    dim=512,
+    views=("pooled", "time"),
+    summary="ChemNet, SMILES strings; trained to predict the outcomes of bioassays",
+    weights="fcd/ChemNet_v0.13_pretrained.pt",
+    sha256="c22e977602b30eeabd7f81e6c790dd3234c7d7788c6c3e7979d8720ccc96951a",
+    licence="LGPL-3.0",
+    max_tokens=350,
+    parameters=1_406_336,
+    paper="https://arxiv.org/abs/1803.09518",
+    requires={"fcd": "fcd==1.2.2", "rdkit": "rdkit>=2023.9"},
+    options={},
+)
+
+
+@hookimpl
+def fusemix_encoders() -> Iterable[EncoderSpec]:
+    """One encoder of molecules."""
+    return [CHEMNET]

@@ -1,0 +1,56 @@
+"""SMILES strings as ChemNet reads them: canonical, in 35 symbols, 350 of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from rdkit import Chem, rdBase
+from torch import Tensor
+
+SYMBOLS = (
+    *("C", "N", "O", "H", "F", "Cl", "P", "B", "Br", "S", "I", "Si"),
+    *("#", "(", ")", "+", "-", "1", "2", "3", "4", "5", "6", "7", "8", "=", "[", "]", "@"),
+    *("c", "n", "o", "s", "X", "."),
+)
+"""In the order of the weights' input channels. X stands for any other; a dot ends the string."""
+
+LENGTH = 350
+"""Positions that ChemNet was trained on, the end among them. The second LSTM reads the padding
+last, so that another length gives other latents."""
+
+PAD = -1
+_INDEX = {symbol: i for i, symbol in enumerate(SYMBOLS)}
+_SYMBOL = re.compile("Cl|Br|Si|.", re.DOTALL)
+
+
+def canonical(smiles: str) -> str:
+    """RDKit's canonical form. Raises ValueError, which names it, for what is no molecule."""
+    # Blocks rdkit's own complaints on stderr for this call only; the error says it better.
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles)
+    if molecule is None or not molecule.GetNumAtoms():
+        raise ValueError(f"not a valid SMILES: '{smiles[:200]}'")
+    return Chem.MolToSmiles(molecule)
+
+
+# A batch is asked for twice, how many are too long and then for its symbols.
+@lru_cache(maxsize=1024)
+def symbols(smiles: str) -> tuple[int, ...]:
+    """Indices into `SYMBOLS` of the canonical form and its end, uncut."""
+    unknown = _INDEX["X"]
+    found = (_INDEX.get(symbol, unknown) for symbol in _SYMBOL.findall(canonical(smiles)))
+    return (*found, _INDEX["."])
+
+
+def symbol_table(molecules: Sequence[str]) -> Tensor:
+    """int64 `[n, 350]`: the symbols of each, padded with `PAD`; a longer one is cut, but ends."""
+    table = torch.full((len(molecules), LENGTH), PAD)
+    for row, smiles in zip(table, molecules, strict=True):
+        found = symbols(smiles)
+        if len(found) > LENGTH:
+            found = (*found[: LENGTH - 1], found[-1])
+        row[: len(found)] = torch.tensor(found)
+    return table

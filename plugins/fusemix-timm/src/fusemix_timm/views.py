@@ -1,0 +1,92 @@
+"""The views of a timm model: which it has, and how each is made of what timm gives.
+
+timm's `forward_features` gives one of two things: a map, `[n, d, H, W]` or `[n, H, W, d]`, or
+tokens `[n, T, d]`, of which the first `num_prefix_tokens` are no patches (class token, registers)
+and the rest are those of a map, row by row.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import torch
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+
+
+def views_of(model: nn.Module, pixels: Tensor) -> tuple[str, ...]:
+    """The views that the model has for pictures of the size of `pixels [1, 3, h, w]`."""
+    features = model.forward_features(pixels)
+    if not isinstance(features, Tensor):
+        return ("pooled",)
+    if features.ndim == 4:
+        return ("pooled", "grid")
+    if features.ndim != 3 or plane(model, features, pixels) is None:
+        return ("pooled",)
+    views = ["pooled", "tokens", "grid"]
+    if getattr(model, "cls_token", None) is not None and prefix(model):
+        views.insert(1, "pooled-cls-mean")
+    intermediates = getattr(model, "forward_intermediates", None)
+    if intermediates and "return_prefix_tokens" in inspect.signature(intermediates).parameters:
+        views.append("layers")
+    return tuple(views)
+
+
+def view_of(model: nn.Module, pixels: Tensor, view: str) -> Tensor:
+    """A view that the model has, of a batch of pictures `[n, 3, h, w]`."""
+    if view == "layers":
+        return layers(model, pixels)
+    features = model.forward_features(pixels)
+    if view == "pooled":
+        return model.forward_head(features, pre_logits=True)
+    if features.ndim == 4:
+        return features if channels_last(model) else features.permute(0, 2, 3, 1)
+    patches = features[:, prefix(model) :]
+    if view == "pooled-cls-mean":
+        return torch.cat([features[:, 0], patches.mean(dim=1)], dim=1)
+    if view == "grid":
+        return patches.unflatten(1, plane(model, features, pixels))
+    return patches
+
+
+def layers(model: nn.Module, pixels: Tensor) -> Tensor:
+    """`[n, L, d]`: what timm's own pooling gives after every block.
+
+    The last is `pooled` itself, last norm and all. Where timm pools in a way that was trained for
+    the last block only (attention, as in SigLIP), the mean of the patch tokens stands for it in all
+    blocks, the last one included.
+    """
+    final, blocks = model.forward_intermediates(
+        pixels, norm=False, output_fmt="NLC", return_prefix_tokens=prefix(model) > 0
+    )
+    pairs = blocks if prefix(model) else [(patches, None) for patches in blocks]
+    by_token = model.global_pool == "token"
+    pooled = [before[:, 0] if by_token else patches.mean(dim=1) for patches, before in pairs]
+    if model.global_pool in ("token", "avg"):
+        pooled[-1] = model.forward_head(final, pre_logits=True)
+    else:
+        pooled[-1] = final[:, prefix(model) :].mean(dim=1)
+    return torch.stack(pooled, dim=1)
+
+
+def prefix(model: nn.Module) -> int:
+    """How many tokens come before those of the patches."""
+    return getattr(model, "num_prefix_tokens", 0)
+
+
+def channels_last(model: nn.Module) -> bool:
+    """Whether the model's maps are `[n, H, W, d]`."""
+    return getattr(model, "output_fmt", "NCHW") == "NHWC"
+
+
+def plane(model: nn.Module, features: Tensor, pixels: Tensor) -> Size | None:
+    """Height and width of the map that the patch tokens are, as the picture's are to each other;
+    None where they can't be a map."""
+    tokens = features.shape[1] - prefix(model)
+    height, width = pixels.shape[-2:]
+    if tokens < 2:  # a class token alone
+        return None
+    rows = max(1, round(math.sqrt(tokens * height / width)))
+    return (rows, tokens // rows) if tokens % rows == 0 else None
