@@ -1,7 +1,7 @@
 """Writes the reference pages that follow from the code: `python docs/generate.py`.
 
 The command line from its own help, encoders and components from the registry (of the plugins in
-this repository). A test holds the committed pages to what this makes.
+this repository), checks from the conformance kit. A test holds the committed pages to what this makes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from typer.main import get_command
 from fusemix_core.cli.app import app
 from fusemix_core.registry import Registry
 from fusemix_core.specs import KINDS, EncoderSpec
+from fusemix_core.testing.adapters import ADAPTER
+from fusemix_core.testing.aligners import ALIGNER
+from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.mixups import MIXUP
+from fusemix_core.testing.objectives import OBJECTIVE
+from fusemix_core.testing.scorers import SCORER
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py; change the code, then run it. -->\n\n"
@@ -27,6 +33,7 @@ def pages(registry: Registry) -> dict[str, str]:
         "cli.md": cli_page(registry),
         "encoders.md": encoders_page(registry),
         "components.md": components_page(registry),
+        "checks.md": checks_page(),
     }
 
 
@@ -140,6 +147,27 @@ def components_page(registry: Registry) -> str:
             what = f"[{cell(s.summary)}]({s.paper})" if s.paper else cell(s.summary)
             parts.append(f"| `{s.name}` | {what} | {options} | {dist} |")
         parts.append("")
+    return NOTE + "\n".join(parts)
+
+
+# -- the conformance kit -------------------------------------------------------------------------
+
+
+def checks_page() -> str:
+    parts = [
+        "# Checks\n",
+        "What [the conformance kit](testing.md) holds, check by check. *Floor*: so many must have "
+        "passed before a run counts as a success.\n",
+    ]
+    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, ALIGNER, SCORER):
+        parts += [
+            f"## {suite.kind.capitalize()}s\n",
+            f"{len(suite.checks)} checks; floor {suite.least}.\n",
+            "| check | holds |",
+            "|---|---|",
+            *(f"| `{c.name}` | {cell(c.holds)} |" for c in suite.checks.values()),
+            "",
+        ]
     return NOTE + "\n".join(parts)
 
 

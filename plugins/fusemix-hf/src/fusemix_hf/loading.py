@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from fusemix_core.errors import ArtefactError
 from fusemix_core.specs import EncoderSpec
+from fusemix_hf.files import first_line
 
 
 def load_model(
@@ -34,7 +38,21 @@ def load_model(
     therefore be missing. Raises ArtefactError where the model can't be had, has no safetensors, or
     lacks any other weight: transformers would make that one up at random.
     """
-    with quiet(), _explained(spec):
+    return load_with_gaps(kind, spec, dtype, unused=unused, **kwargs)[0]
+
+
+def load_with_gaps(
+    kind: Any,
+    spec: EncoderSpec,
+    dtype: torch.dtype = torch.float32,
+    *,
+    unused: Sequence[str] = (),
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, frozenset[str]]:
+    """As `load_model`, and the names of the missing parameters that `unused` lets pass."""
+    # What `unused` lets pass is drawn: the same each time, and not from the user's generator.
+    with quiet(), _explained(spec), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
         model, found = kind.from_pretrained(
             spec.weights,
             **origin(spec),
@@ -43,18 +61,15 @@ def load_model(
             output_loading_info=True,
             **kwargs,
         )
-    lacking = sorted(
-        name
-        for name in (*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"]))
-        if not any(re.search(pattern, name) for pattern in unused)
-    )
-    if lacking:
+    gaps = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    spared = {name for name in gaps if any(re.search(pattern, name) for pattern in unused)}
+    if lacking := gaps - spared:
         raise ArtefactError(
             f"The weights of {spec.name} in {spec.weights} lack {len(lacking)} tensors of "
-            f"{type(model).__name__} or have them in another shape, the first {lacking[0]}.",
+            f"{type(model).__name__} or have them in another shape, the first {min(lacking)}.",
             "These weights belong to another model, or the file is not complete.",
         )
-    return model.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval(), frozenset(spared)
 
 
 def load_processor(kind: Any, spec: EncoderSpec, **kwargs: Any) -> Any:
@@ -75,7 +90,7 @@ def origin(spec: EncoderSpec) -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' own bars and its notes on what it loads, of which we say what counts."""
+    """Without transformers' bars and its notes on what it loads, of which we say what counts."""
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -91,12 +106,38 @@ def quiet() -> Iterator[None]:
 def _explained(spec: EncoderSpec) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        lines = str(error).strip().splitlines()
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
+        name = spec.name.partition("@")[0]
+        if "trust_remote_code" in str(error):
+            raise ArtefactError(
+                f"{spec.name} needs Python code from its repository, {spec.weights}, which is "
+                "never run.",
+                "Use a model whose architecture transformers has itself, or a plugin that brings "
+                "the code: fusemix new-plugin",
+            ) from error
+        if _only_pickled(spec, error):
+            source = f"{name}@{spec.weights}" if spec.local else name
+            raise ArtefactError(
+                f"The weights of {spec.name} in {spec.weights} are pickled (.bin), and only "
+                "safetensors are read.",
+                f"Convert them once to safetensors: fusemix convert-weights {source} FOLDER",
+            ) from error
         raise ArtefactError(
-            f"{spec.name} can't be loaded from {spec.weights}: "
-            f"{lines[0] if lines else type(error).__name__}",
-            f"Check its name and the network, or give a copy on disk: "
-            f"{spec.name.partition('@')[0]}@FOLDER. Only safetensors are read, and no code of the "
-            "repository is run.",
+            f"{spec.name} can't be loaded from {spec.weights}: {first_line(error)}",
+            f"Check its name and the network, or give a copy on disk: {name}@FOLDER. Only "
+            "safetensors are read, and no code of the repository is run.",
         ) from error
+
+
+def _only_pickled(spec: EncoderSpec, error: Exception) -> bool:
+    """Whether loading failed because there is a .bin and no .safetensors."""
+    if "safetensors" not in str(error):
+        return False
+    folder = Path(spec.weights)
+    if not folder.is_dir():
+        config = try_to_load_from_cache(spec.weights, "config.json", revision=spec.revision or None)
+        folder = Path(config).parent if isinstance(config, str) else folder
+    if list(folder.glob("*.safetensors*")):
+        return False
+    # Of a hub's repository only what was asked for is in the cache.
+    return bool(list(folder.glob("pytorch_model*.bin"))) or "does not appear to have" in str(error)

@@ -3,43 +3,16 @@ imports neither sentence_transformers nor torch."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import EncoderSpec, FamilySpec
+from fusemix_sentence_transformers.presets import PRESETS, REQUIRES, TARGET, VIEWS
 
-REQUIRES = {"sentence_transformers": "sentence-transformers>=6.0"}
-EXAMPLE = "st:sentence-transformers/all-mpnet-base-v2"
-TARGET = "fusemix_sentence_transformers.encoder:SentenceTransformerEncoder"
-
-
-def _bge(size: str, dim: int, parameters: int, revision: str) -> EncoderSpec:
-    return EncoderSpec(
-        name=f"bge-{size}-en-v1.5",
-        aliases=(f"bge-{size}",),
-        modality="text",
-        target=TARGET,
-        dim=dim,
-        summary=f"BGE {size}, English, v1.5 (CLS, unit norm, no prompt)",
-        weights=f"BAAI/bge-{size}-en-v1.5",
-        revision=revision,
-        licence="MIT",
-        normalised=True,
-        max_tokens=512,
-        parameters=parameters,
-        paper="https://arxiv.org/abs/2309.07597",
-        requires=REQUIRES,
-        options={},
-    )
-
-
-PRESETS = (
-    _bge("small", 384, 33_360_000, "5c38ec7c405ec4b44b94cc5a9bb96e735b38267a"),
-    _bge("base", 768, 109_482_240, "a5beb1e3e68b9ab74eb54cfd186867f64f240e1a"),
-    _bge("large", 1024, 335_141_888, "d4aa6901d3a41ba39fb536a557fa166f842b0e09"),
-)
+EXAMPLE = "st:sentence-transformers/all-distilroberta-v1"
 
 
 @hookimpl
@@ -58,15 +31,45 @@ def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
 
 
 def resolve(name: str, modality: str | None = None, path: Path | None = None) -> EncoderSpec:
-    """The spec of `st:NAME`, where NAME is a hub id. What it is shows when it is loaded."""
-    if not name.strip():
+    """The spec of `st:NAME`, where NAME is a hub id, or `ID:REVISION` to pin one.
+
+    Without, today's commit is pinned. What the model is beyond `modules.json` shows when it is
+    loaded.
+    """
+    repo, _, revision = name.strip().partition(":")
+    if not repo:
         raise ConfigError("'st:' names no model.", f"Example: {EXAMPLE}")
+    listing = path / "modules.json" if path else _from_hub(repo, revision)
+    if not path and listing:
+        revision = listing.parent.name
     return EncoderSpec(
         name=f"st:{name}",
         modality="text",
         target=TARGET,
-        summary=f"the sentence-transformers model {name}",
-        weights=name,
+        summary=f"the sentence-transformers model {repo}",
+        views=VIEWS,
+        weights=repo,
+        revision=revision,
+        normalised=_normalises(listing),
         requires=REQUIRES,
         options={},
     )
+
+
+def _from_hub(repo: str, revision: str) -> Path | None:
+    """`modules.json` in the hub's cache, in the folder of its commit; None where it can't be had,
+    which loading will tell."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, "modules.json", revision=revision or None))
+    except (OSError, ValueError):
+        return None
+
+
+def _normalises(listing: Path | None) -> bool:
+    try:
+        modules = json.loads(listing.read_text("utf-8")) if listing else []
+        return any(module["type"].endswith("Normalize") for module in modules)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from fusemix_core.errors import ArtefactError, ConfigError
-from fusemix_core.interfaces import Encoder
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.specs import EncoderSpec
+from fusemix_sentence_transformers.loading import check_facts, modules_of, read_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -35,6 +36,12 @@ class SentenceTransformerEncoder(Encoder):
 
     The prompt is `spec.prompt`, or else the model's default one. Texts are cut at `max_tokens`:
     the model's own limit, or `spec.max_tokens` where that is less.
+
+    Views: `pooled`, what the library gives; `tokens`, what its transformer gives for every token
+    that attention sees, those of the prompt and special ones among them; `layers`, each block's
+    tokens under the model's own pooling (and unit norm, where it normalises). The last layer is
+    `pooled`, but for a model that has more than these behind the transformer, such as a Dense.
+    A model that is no plain transformer with a pooling has `pooled` alone.
     """
 
     def __init__(
@@ -44,11 +51,12 @@ class SentenceTransformerEncoder(Encoder):
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.spec = spec
         self.device = device
         self.model = model.requires_grad_(False).eval().to(device=device, dtype=dtype)
         self.prompt = spec.prompt or model.prompts.get(model.default_prompt_name or "", "") or ""
         self.tokenizer = _tokenizer(model)
+        plain = self.tokenizer is not None and bool(modules_of(model, "Pooling"))
+        self.spec = spec if plain else replace(spec, views=("pooled",))
         limits = [n for n in (model.max_seq_length, spec.max_tokens) if n and n < _NO_LIMIT]
         self.max_tokens: int | None = min(limits, default=None)
         self.prompt_length = self._prompt_length()
@@ -57,19 +65,23 @@ class SentenceTransformerEncoder(Encoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The model at the hub id or local folder `spec.weights`; safetensors, none of its code.
 
-        Raises ArtefactError where it can't be had or is no sentence-transformers model.
+        Raises ArtefactError where it can't be had, is no sentence-transformers model, or is not
+        what the spec says.
         """
-        return cls(spec, read_model(spec.weights, spec.revision, local=spec.local), device, dtype)
+        model = read_model(spec.weights, spec.revision, local=spec.local)
+        check_facts(spec, model)
+        return cls(spec, model, device, dtype)
 
     @classmethod
     def tiny(cls, spec: EncoderSpec) -> Self:
-        """A random BERT of two layers that reads characters; mean pooling."""
+        """A random BERT of two layers over characters, with the spec's pooling or the mean."""
         from fusemix_sentence_transformers.tiny import DIM, MAX_TOKENS, save_tiny
 
         with tempfile.TemporaryDirectory() as folder:
-            save_tiny(Path(folder))
+            save_tiny(Path(folder), spec.options.get("pooling", "mean"))
             model = read_model(folder, local=True)
-        spec = replace(spec, dim=DIM, max_tokens=MAX_TOKENS, weights="", sha256="", revision="")
+        spec = replace(spec, weights="", sha256="", revision="")
+        spec = replace(spec, dim=DIM, max_tokens=MAX_TOKENS, normalised=True)
         return cls(spec, model, torch.device("cpu"), torch.float32)
 
     def collate(self, items: Sequence[str]) -> list[str] | list[tuple[Tensor, Tokens]]:
@@ -92,20 +104,27 @@ class SentenceTransformerEncoder(Encoder):
         return batch
 
     @torch.inference_mode()
-    def encode(self, batch: Any, view: str = "pooled") -> Tensor:
-        """float32 `[n, d]` of a batch that `collate` made."""
-        if view != "pooled":
-            raise ConfigError(f"{self.spec.name} has no view '{view}'.", "It has: pooled.")
+    def encode(self, batch: Any, view: str = "pooled") -> Tensor | Padded:
+        """float32 `[n, d]` of a batch that `collate` made; `[n, L, d]` for `layers`, `Padded` for
+        `tokens`."""
+        if view not in self.spec.views:
+            raise ConfigError(
+                f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
+            )
         if not batch:
-            return torch.empty(0, self._dim())
+            one = self.encode(self.collate(["a"]), view)
+            return Padded(one.values[:0], one.mask[:0]) if isinstance(one, Padded) else one[:0]
         if isinstance(batch[0], str):
             latents = self.model.encode(
                 batch, prompt=self.prompt, convert_to_tensor=True, show_progress_bar=False
             )
             return latents.float()
-        parts = [self._forward(tokens) for _, tokens in batch]
-        rows = torch.cat([rows for rows, _ in batch]).to(self.device)
-        return torch.cat(parts)[rows.argsort()]
+        give = {"pooled": self._pooled, "tokens": self._tokens, "layers": self._layers}[view]
+        parts = [give(self._features(tokens)) for _, tokens in batch]
+        order = torch.cat([rows for rows, _ in batch]).argsort().to(self.device)
+        if isinstance(parts[0], Padded):
+            return _joined(parts, order)
+        return torch.cat(parts)[order]
 
     def truncated(self, items: Sequence[str]) -> int:
         """How many of the texts are longer than `max_tokens`, and so are cut."""
@@ -115,11 +134,42 @@ class SentenceTransformerEncoder(Encoder):
         encoded = self.tokenizer([self.prompt + text for text in items], verbose=False)
         return sum(len(ids) > self.max_tokens for ids in encoded["input_ids"])
 
-    def _forward(self, tokens: Tokens) -> Tensor:
+    def _features(self, tokens: Tokens) -> dict[str, Any]:
         features: dict[str, Any] = {k: v.to(self.device) for k, v in tokens.items()}
         if self.prompt_length:
             features["prompt_length"] = self.prompt_length
+        return features
+
+    def _pooled(self, features: dict[str, Any]) -> Tensor:
+        """float32 `[g, d]`."""
         return self.model(features)["sentence_embedding"][:, : self.model.truncate_dim].float()
+
+    def _tokens(self, features: dict[str, Any]) -> Padded:
+        """The transformer's tokens, an item's own ones first."""
+        mask = features["attention_mask"].bool()
+        values = self.model[0](features)["token_embeddings"].float()
+        first = (~mask).int().argsort(dim=1, stable=True)  # a tokenizer may pad at the left
+        mask = mask.gather(1, first)
+        values = values.gather(1, first[:, :, None].expand_as(values))
+        return Padded(values.masked_fill(~mask[:, :, None], 0), mask)
+
+    def _layers(self, features: dict[str, Any]) -> Tensor:
+        """float32 `[g, L, d]`."""
+        config = self.model[0].model.config
+        before, config.output_hidden_states = config.output_hidden_states, True
+        try:
+            features = self.model[0](features)
+        finally:
+            config.output_hidden_states = before
+        # The last hidden state may lack the final norm that the token embeddings have.
+        blocks = [*features["all_layer_embeddings"][1:-1], features["token_embeddings"]]
+        layers = []
+        for tokens in blocks:
+            part = {**features, "token_embeddings": tokens}
+            for module in modules_of(self.model, "Pooling", "Normalize"):
+                part = module(part)
+            layers.append(part["sentence_embedding"][:, : self.model.truncate_dim].float())
+        return torch.stack(layers, dim=1)
 
     def _prompt_length(self) -> int:
         """Tokens of the prompt, for a pooling that leaves them out (INSTRUCTOR's)."""
@@ -127,9 +177,6 @@ class SentenceTransformerEncoder(Encoder):
             return 0
         ids = self.tokenizer(self.prompt)["input_ids"]
         return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
-
-    def _dim(self) -> int:
-        return self.encode(self.collate(["a"])).shape[1]
 
     def _check(self, items: Sequence[str]) -> None:
         for item in items:
@@ -151,41 +198,12 @@ def groups_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def read_model(weights: str, revision: str = "", *, local: bool = False) -> SentenceTransformer:
-    """The sentence-transformers model at a hub id or in a folder, on the CPU."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.util import is_sentence_transformer_model
-
-    if local and not (Path(weights) / "modules.json").is_file():
-        raise _not_one(weights)
-    try:
-        with _without_progress_bars():
-            model = SentenceTransformer(
-                weights,
-                device="cpu",
-                revision=revision or None,
-                trust_remote_code=False,
-                local_files_only=local,
-                model_kwargs={"use_safetensors": True},
-            )
-            known = local or is_sentence_transformer_model(weights, revision=revision or None)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ArtefactError(
-            f"The sentence-transformers model {weights} can't be loaded: {_first_line(error)}",
-            "Check its name and the network, or give a copy on disk: st:NAME@FOLDER. "
-            "Only safetensors are read, and no code of the repository is run.",
-        ) from error
-    if not known:
-        raise _not_one(weights)
-    return model
-
-
-def _not_one(weights: str) -> ArtefactError:
-    return ArtefactError(
-        f"{weights} is no sentence-transformers model: it has no modules.json.",
-        "So nothing says how to pool its tokens. Use a model that was saved by "
-        "sentence-transformers, or another plugin's family for plain transformers.",
-    )
+def _joined(parts: Sequence[Padded], order: Tensor) -> Padded:
+    """The rows of all parts in `order`, padded to the longest."""
+    length = max(part.mask.shape[1] for part in parts)
+    values = [pad(p.values, (0, 0, 0, length - p.mask.shape[1])) for p in parts]
+    mask = [pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]
+    return Padded(torch.cat(values)[order], torch.cat(mask)[order])
 
 
 def _tokenizer(model: SentenceTransformer) -> Any:
@@ -199,21 +217,3 @@ def _tokenizer(model: SentenceTransformer) -> Any:
         first, "processing_kwargs", None
     )
     return tokenizer if plain and not special else None
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,151 @@
+"""`HfEncoder`: what the encoders of text, images and audio share."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, PreTrainedModel
+
+from fusemix_core.errors import ArtefactError, ConfigError
+from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.specs import EncoderSpec
+from fusemix_hf.files import first_line
+from fusemix_hf.loading import load_with_gaps
+
+POOLER = r"(^|\.)pooler\."
+"""The pooler of a BERT or ViT. Many checkpoints lack it: then it is not used."""
+DECODER = r"^decoder\."
+
+
+class HfEncoder(Encoder):
+    """A transformers model and its own processor.
+
+    A model of several towers gives the features of the tower `spec.options["tower"]`, in the space
+    that its towers share. Of an encoder with a decoder the encoder is used.
+    """
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        model: PreTrainedModel,
+        processor: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        pooler: bool = True,
+    ) -> None:
+        self.spec = spec
+        self.device, self.dtype = device, dtype
+        self.processor = processor
+        self.pooler = pooler
+        self.config = model.config
+        tower = spec.options.get("tower")
+        self.method = f"get_{tower}_features" if tower else "forward"
+        if not tower and model.config.is_encoder_decoder:
+            model = model.get_encoder()
+        if getattr(model.config, "use_cache", False):
+            model.config.use_cache = False  # keys and values are for generating
+        self.model = model.requires_grad_(False).eval().to(device, dtype)
+
+    @classmethod
+    def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
+        """The model and its processor at `spec.weights`: safetensors, and no code of theirs.
+
+        Raises ArtefactError where they can't be had, lack a weight that is used, or do not give one
+        latent an item of the width that the config tells.
+        """
+        processor = cls.load_processor(spec)
+        model, gaps = load_with_gaps(AutoModel, spec, dtype, unused=(POOLER, DECODER))
+        pooler = not any("pooler." in name for name in gaps)
+        encoder = cls(spec, model, processor, device, dtype, pooler=pooler)
+        encoder.try_out()
+        return encoder
+
+    @classmethod
+    @abstractmethod
+    def load_processor(cls, spec: EncoderSpec) -> Any:
+        """What prepares the items."""
+
+    @abstractmethod
+    def blank(self) -> Any:
+        """Some item, to try the encoder with."""
+
+    @abstractmethod
+    def give(self, batch: Any, view: str) -> Tensor | Padded:
+        """`encode`, of a batch of one item or more and a view that there is."""
+
+    @torch.inference_mode()
+    def encode(self, batch: Any, view: str = "pooled") -> Tensor | Padded:
+        """float32: `pooled [n, d]`, `layers [n, L, d]`, and what else `spec.views` holds."""
+        if view not in self.spec.views:
+            raise ConfigError(
+                f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
+            )
+        if batch:
+            return self.give(batch, view)
+        one = self.give(self.collate([self.blank()]), view)
+        return Padded(one.values[:0], one.mask[:0]) if isinstance(one, Padded) else one[:0]
+
+    def try_out(self) -> None:
+        """Raise ArtefactError for a model that this plugin can't use."""
+        hint = "Its architecture needs a plugin of its own: fusemix new-plugin"
+        try:
+            shape = list(self.encode([]).shape[1:])
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            kind = type(self.model).__name__
+            raise ArtefactError(
+                f"{self.spec.name} can't be used as it is: {kind}.{self.method} fails with "
+                f"{type(error).__name__}: {first_line(error)}",
+                hint,
+            ) from error
+        if len(shape) != 1 or self.spec.dim not in (None, shape[0]):
+            raise ArtefactError(
+                f"{self.spec.name} gives latents of shape {shape}; its config tells of "
+                f"{self.spec.dim or 'one vector an item'}.",
+                hint,
+            )
+
+    def run(self, inputs: dict[str, Tensor], **options: Any) -> Any:
+        """What the model gives for those of the inputs that it takes."""
+        method = getattr(self.model, self.method)
+        takes = inspect.signature(method).parameters
+        placed = {
+            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+            if name in takes
+        }
+        return method(**placed, **options)
+
+    def features(self, inputs: dict[str, Tensor]) -> Tensor:
+        """float32 `[n, d]` of the tower."""
+        found = self.run(inputs)
+        return (found if isinstance(found, Tensor) else found.pooler_output).float()
+
+    def check(self, items: Sequence[Any], kind: type, what: str) -> None:
+        """Raise TypeError unless all items are of `kind`."""
+        for item in items:
+            if not isinstance(item, kind):
+                raise TypeError(f"{self.spec.name} takes {what}, not {type(item).__name__}")
+
+
+def blocks(output: Any) -> list[Tensor]:
+    """The hidden states after each block, the last one with the final norm where there is one."""
+    return [*output.hidden_states[1:-1], output.last_hidden_state]
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """float32 `[n, d]`, the mean of `[n, T, d]` over where `mask [n, T]` is true."""
+    total = values.float().masked_fill(~mask[:, :, None], 0).sum(dim=1)
+    return total / mask.sum(dim=1, keepdim=True)
+
+
+def padded(values: Tensor, mask: Tensor) -> Padded:
+    """float32, zeros where `mask` is false."""
+    return Padded(values.float().masked_fill(~mask[:, :, None], 0), mask)
