@@ -99,8 +99,8 @@ class FamilySpec:
     """Opens a whole hub: `PREFIX:NAME` becomes the `EncoderSpec` that `resolve` returns.
 
     `resolve` is `pkg.module:function`, imported only on use, and must itself be light. It is called
-    as `resolve(NAME, modality, path)`: `modality` is what the user calls it (`-e image=PREFIX:NAME`)
-    or None, `path` the folder or file of `PREFIX:NAME@PATH` or None.
+    as `resolve(NAME, modality, path)`: `modality` is what the user calls it, as in
+    `-e image=PREFIX:NAME`, or None; `path` the folder or file of `PREFIX:NAME@PATH`, or None.
     """
 
     prefix: str

@@ -17,13 +17,13 @@ import torch
 from fusemix_starter import LITE0, LITE2, MINILM, fusemix_encoders, sample_path
 from fusemix_starter.image import PackagedTimmEncoder, renamed_by_position
 from fusemix_starter.text import PackagedSentenceTransformerEncoder
-from fusemix_starter.weights import packaged_weights
 from fusemix_timm.encoder import read_state
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fusemix_core.errors import ArtefactError, MissingDependencyError
 from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.packaged import packaged_weights
 from fusemix_core.registry import Registry
 
 CPU = torch.device("cpu")

@@ -13,11 +13,11 @@ import pytest
 import torch
 from fusemix_starter import WHISPER_TINY
 from fusemix_starter.speech import FRAME, SAMPLE_RATE, WhisperEncoder
-from fusemix_starter.weights import packaged_weights
 from transformers import WhisperFeatureExtractor
 
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ArtefactError, ConfigError
+from fusemix_core.packaged import packaged_weights
 
 CPU = torch.device("cpu")
 

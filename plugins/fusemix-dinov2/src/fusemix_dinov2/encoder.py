@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from fusemix_hf.loading import load_model, load_processor
-from huggingface_hub.errors import GatedRepoError
 from PIL import Image
 from torch import Tensor
 from transformers import (
@@ -99,10 +97,9 @@ class DinoEncoder(Encoder):
         Raises ArtefactError where they can't be had, or are those of another architecture.
         """
         kind = ARCHITECTURES[spec.options["architecture"]]
-        with explained(spec):
-            check_config(spec, load_processor(AutoConfig, spec))
-            model = load_model(kind.model, spec, dtype)
-            processor = load_processor(AutoImageProcessor, spec, backend=kind.backend)
+        check_config(spec, load_processor(AutoConfig, spec))
+        model = load_model(kind.model, spec, dtype)
+        processor = load_processor(AutoImageProcessor, spec, backend=kind.backend)
         found = type(processor).__name__.removesuffix("Pil"), processor.backend
         if found != (kind.processor, kind.backend):
             raise ArtefactError(
@@ -210,22 +207,3 @@ def tiny_processor(kind: Architecture, side: int) -> Any:
     from transformers import DINOv3ViTImageProcessor  # needs torchvision
 
     return DINOv3ViTImageProcessor(size=square, image_mean=mean, image_std=std)
-
-
-@contextmanager
-def explained(spec: EncoderSpec) -> Iterator[None]:
-    """Says how to get in where the hub refuses a gated repository."""
-    try:
-        yield
-    except ArtefactError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, GatedRepoError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        raise ArtefactError(
-            f"{spec.name} is gated: the hub gives {spec.weights} only to who accepted its licence "
-            f"({spec.licence}).",
-            f"Accept it at https://huggingface.co/{spec.weights}, log in with `hf auth login` (or "
-            f"set HF_TOKEN), and run this again. Or give a copy on disk: {spec.name}@FOLDER.",
-        ) from error

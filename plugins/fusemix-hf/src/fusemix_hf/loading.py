@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -108,6 +109,13 @@ def _explained(spec: EncoderSpec) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
         name = spec.name.partition("@")[0]
+        if _is_gated(error):
+            raise ArtefactError(
+                f"{spec.name} is gated: the hub gives {spec.weights} only to who accepted its "
+                f"licence{f' ({spec.licence})' if spec.licence else ''}.",
+                f"Accept it at https://huggingface.co/{spec.weights}, log in with `hf auth login` "
+                f"(or set HF_TOKEN), and run this again. Or give a copy on disk: {name}@FOLDER.",
+            ) from error
         if "trust_remote_code" in str(error):
             raise ArtefactError(
                 f"{spec.name} needs Python code from its repository, {spec.weights}, which is "
@@ -127,6 +135,12 @@ def _explained(spec: EncoderSpec) -> Iterator[None]:
             f"Check its name and the network, or give a copy on disk: {name}@FOLDER. Only "
             "safetensors are read, and no code of the repository is run.",
         ) from error
+
+
+def _is_gated(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, GatedRepoError):
+        error = error.__cause__
+    return error is not None
 
 
 def _only_pickled(spec: EncoderSpec, error: Exception) -> bool:

@@ -11,8 +11,8 @@ from fusemix_timm.encoder import TimmEncoder, read_state, with_state
 from torch import Tensor
 
 from fusemix_core.errors import ArtefactError
+from fusemix_core.packaged import packaged_weights
 from fusemix_core.specs import EncoderSpec
-from fusemix_starter.weights import packaged_weights
 
 
 class PackagedTimmEncoder(TimmEncoder):

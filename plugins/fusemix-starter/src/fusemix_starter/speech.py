@@ -18,8 +18,8 @@ from fusemix_core.data.media import Audio
 from fusemix_core.digests import path_sha256
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder
+from fusemix_core.packaged import packaged_weights
 from fusemix_core.specs import EncoderSpec
-from fusemix_starter.weights import packaged_weights
 
 SAMPLE_RATE = 16_000
 WINDOW = 30 * SAMPLE_RATE

@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from fusemix_sentence_transformers.encoder import SentenceTransformerEncoder, read_model
 
+from fusemix_core.packaged import check_file, packaged_weights
 from fusemix_core.specs import EncoderSpec
-from fusemix_starter.weights import check_file, packaged_weights
 
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 

@@ -1,4 +1,4 @@
-"""Finds weights inside installed packages, without importing these, and checks them."""
+"""Weights that lie inside installed packages: found without importing these, and checked."""
 
 from __future__ import annotations
 
