@@ -96,7 +96,8 @@ class CCAAligner(Aligner):
         hidden = choose_hidden(len(train)) if self.hidden is None else self.hidden
         for number, (modality, table) in enumerate(train.tables.items()):
             generator = torch.Generator().manual_seed(context.seed * 1000 + number)
-            adapter = ResidualAdapter(table.dim, dim, hidden=hidden)
+            with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
+                adapter = ResidualAdapter(table.dim, dim, hidden=hidden)
             ids = train.linked(modality)
             some = ids[torch.randperm(len(ids), generator=generator)[: 4 * _CHUNK]]
             adapter.prepare(table.rows(some).cpu().float(), generator)

@@ -1,0 +1,39 @@
+"""The conformance kit: whether encoders and components keep their contracts.
+
+`check_encoder("my-encoder")` and its kin run every check and give a `Report`; the decorators
+(`encoder_suite`, …) make each check a case of pytest, which only they need. On the command line:
+`fusemix encoders check NAME`.
+"""
+
+from fusemix_core.testing.adapters import check_adapter
+from fusemix_core.testing.aligners import check_aligner
+from fusemix_core.testing.decorators import (
+    adapter_suite,
+    aligner_suite,
+    encoder_suite,
+    mixup_suite,
+    objective_suite,
+    scorer_suite,
+)
+from fusemix_core.testing.encoders import check_encoder
+from fusemix_core.testing.mixups import check_mixup
+from fusemix_core.testing.objectives import check_objective
+from fusemix_core.testing.report import CheckResult, Report
+from fusemix_core.testing.scorers import check_scorer
+
+__all__ = [
+    "CheckResult",
+    "Report",
+    "adapter_suite",
+    "aligner_suite",
+    "check_adapter",
+    "check_aligner",
+    "check_encoder",
+    "check_mixup",
+    "check_objective",
+    "check_scorer",
+    "encoder_suite",
+    "mixup_suite",
+    "objective_suite",
+    "scorer_suite",
+]

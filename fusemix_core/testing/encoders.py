@@ -1,169 +1,237 @@
-"""Checks that an encoder keeps its contract. The first part of the conformance kit."""
+"""`check_encoder`: whether an encoder keeps its contract. The checks are in `encoder_checks`."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusemix_core.data.media import Audio
 from fusemix_core.devices import resolve_device
-from fusemix_core.errors import ContractError
-from fusemix_core.interfaces import Encoder
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
+from fusemix_core.testing.items import edges, items_for
+from fusemix_core.testing.report import Report
+from fusemix_core.testing.suite import CheckFailed, expect
+from fusemix_core.testing.watch import Watch
 
-
-@dataclass(frozen=True)
-class CheckResult:
-    """One check: its name, whether it passed, and what went wrong."""
-
-    name: str
-    passed: bool
-    detail: str = ""
-
-
-def sample_items(spec: EncoderSpec) -> list[Any]:
-    """Eight different items of the form that the encoder takes, sizes and lengths mixed."""
-    if spec.takes == "image":
-        noise = np.random.default_rng(0)
-        sizes = [(32, 32), (200, 100), (64, 300), (1, 1), (224, 224), (500, 400), (90, 90), (7, 80)]
-        return [
-            Image.fromarray(noise.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes
-        ]
-    if spec.takes == "audio":
-        rate = spec.sample_rate or 16_000
-        seconds = [0.1, 0.5, 1, 2, 0.3, 1.5, 3, 0.7]
-        tones = [
-            np.sin(2 * np.pi * 110 * (i + 1) * np.arange(int(s * rate)) / rate)
-            for i, s in enumerate(seconds)
-        ]
-        return [Audio(t.astype(np.float32), rate) for t in tones]
-    if spec.takes == "text" and spec.modality == "text":
-        return [
-            "a",
-            "A dog runs.",
-            "Two cats sleep on a warm red sofa.",
-            "日本語の文",
-            "3 + 4 = 7",
-            "naïve café",
-            "word " * 60,
-            "🙂",
-        ]
-    raise ContractError(
-        f"The check of '{spec.name}'", f"sample items of {spec.modality}", "none: pass `items`"
-    )
+Subject = str | EncoderSpec | type[Encoder] | Callable[[], Encoder]
+"""An encoder to check: a name as on the command line, a spec, a class that has one, or a function
+that makes one."""
 
 
 def check_encoder(
-    spec: EncoderSpec,
+    subject: Subject,
     *,
-    items: Sequence[Any] | None = None,
-    device: str = "auto",
     encoder: Encoder | None = None,
+    tiny: bool = False,
+    items: Sequence[Any] | None = None,
+    device: str | torch.device = "auto",
+    modality: str | None = None,
+    tolerance: float = 1e-3,
+    expected_failures: Mapping[str, str] | None = None,
+    registry: Registry = registry,
+) -> Report:
+    """Check an encoder: the real one, loaded on `device`; its `tiny` miniature; or a given one.
+
+    A given `encoder` is not loaded again, so checks of loading are left out; for a miniature, and
+    for what a function makes, that of loading in half precision.
+
+    items: decoded items, by default the encoder's `sample_items` or made-up ones. modality: what a
+    family may need to know. tolerance: the largest difference, relative to the largest latent, that
+    another batch size may make. expected_failures: name of a check → why it fails. `collate` runs
+    in a spawned process: a script needs the guard `if __name__ == "__main__":`.
+
+    Errors of the checks are results; those of finding and loading the encoder are raised.
+    """
+    from fusemix_core.testing.encoder_surroundings import ENCODER
+
+    ENCODER.expected(expected_failures)
+    case = prepare(
+        subject,
+        encoder=encoder,
+        tiny=tiny,
+        items=items,
+        device=device,
+        modality=modality,
+        tolerance=tolerance,
+        registry=registry,
+    )
+    return ENCODER.run(case.spec.name, case, expected_failures)
+
+
+def prepare(
+    subject: Subject,
+    *,
+    encoder: Encoder | None = None,
+    tiny: bool = False,
+    items: Sequence[Any] | None = None,
+    device: str | torch.device = "auto",
+    modality: str | None = None,
     tolerance: float = 1e-3,
     registry: Registry = registry,
-) -> list[CheckResult]:
-    """Load an encoder and check it on `items` (by default made-up ones, see `sample_items`).
-
-    tolerance: the largest difference, relative to the largest latent, that another batch size may
-    make. Errors of the checks are results; errors of loading are raised.
-    """
+) -> EncoderCase:
+    """The case that the checks look at; arguments as of `check_encoder`."""
+    made = not isinstance(subject, str | EncoderSpec | type) and callable(subject)
+    if made:
+        with Watch()("importing"):
+            encoder = subject()
+        given = {"make": subject, "tolerance": tolerance, "registry": registry}
+        return _case(encoder.spec, encoder, items, **given)
+    spec = _spec(subject, modality, registry)
+    if encoder is not None:
+        return _case(encoder.spec, encoder, items, tolerance=tolerance, registry=registry)
     spec.check_requirements()
-    target = registry.target_of(spec) if encoder is None else type(encoder)
-    if items is None:
-        items = target.sample_items(spec) or sample_items(spec)
-    items = list(items)
-    if encoder is None:
-        encoder = target.load(spec, resolve_device(device), torch.float32)
-    checks = _Checks(spec, encoder, items, tolerance)
-    return [checks.run(name, check) for name, check in checks.all().items()]
+    target = subject if isinstance(subject, type) else registry.target_of(spec)
+    place = torch.device("cpu") if tiny else resolve_device(device)
+
+    def load(dtype: torch.dtype) -> Encoder:
+        return target.load(spec, place, dtype)
+
+    def make() -> Encoder:
+        return _miniature(target, spec) if tiny else load(torch.float32)
+
+    with Watch()("importing"):  # what libraries do when first imported is not the encoder's doing
+        encoder = make()
+    return _case(
+        encoder.spec if tiny else spec,
+        encoder,
+        items,
+        tolerance=tolerance,
+        make=make,
+        load=None if tiny else load,
+        device=place,
+        registry=registry,
+    )
 
 
-class _Checks:
-    def __init__(
-        self, spec: EncoderSpec, encoder: Encoder, items: list[Any], tolerance: float
-    ) -> None:
-        self.spec, self.encoder, self.items, self.tolerance = spec, encoder, items, tolerance
-        self.latents = self._encode(items)
+def _case(
+    spec: EncoderSpec,
+    encoder: Encoder,
+    items: Sequence[Any] | None,
+    *,
+    registry: Registry,
+    **given: Any,
+) -> EncoderCase:
+    chosen = items_for(type(encoder), spec) if items is None else list(items)
+    plugin = _plugin_module(spec, registry)
+    return EncoderCase(spec, encoder, chosen, edges(spec), plugin=plugin, **given)
 
-    def _encode(self, items: list[Any]) -> Tensor:
-        return self.encoder.encode(self.encoder.collate(items), self.spec.views[0]).float().cpu()
 
-    def all(self) -> dict[str, Callable[[], None]]:
-        return {
-            "one row an item, of the declared width": self.shape,
-            "finite": self.finite,
-            "different items differ": self.different,
-            "no gradient": self.no_grad,
-            "deterministic": self.deterministic,
-            "row i is item i": self.order,
-            "independent of batch size": self.batch_size,
-            "a wrong type is a TypeError": self.wrong_type,
-            "collate works in a worker": self.worker,
-            "leaves the global random state alone": self.random_state,
-        }
+def _miniature(target: type[Encoder], spec: EncoderSpec) -> Encoder:
+    try:
+        return target.tiny(spec)
+    except NotImplementedError as error:
+        raise ConfigError(
+            f"{spec.name} has no miniature.", "Check the encoder itself, or implement `tiny`."
+        ) from error
 
-    def run(self, name: str, check: Callable[[], None]) -> CheckResult:
-        try:
-            check()
-        except Exception as error:
-            return CheckResult(name, False, f"{type(error).__name__}: {error}".rstrip(": "))
-        return CheckResult(name, True)
 
-    def _near(self, got: Tensor, wanted: Tensor) -> None:
-        apart = (got - wanted).abs().max().item() / max(wanted.abs().max().item(), 1e-12)
-        if not apart <= self.tolerance:
-            raise AssertionError(f"latents differ by {apart:.2g} of the largest")
+def _spec(subject: Subject, modality: str | None, registry: Registry) -> EncoderSpec:
+    if isinstance(subject, str):
+        return registry.encoder(subject, modality)
+    spec = subject if isinstance(subject, EncoderSpec) else getattr(subject, "spec", None)
+    if not isinstance(spec, EncoderSpec):
+        raise ConfigError(
+            f"{subject!r} can't be checked as an encoder.",
+            "Give a name, an EncoderSpec, an Encoder class with a `spec`, or what makes one.",
+        )
+    return spec
 
-    def shape(self) -> None:
-        wanted = (len(self.items), self.spec.dim or self.latents.shape[1])
-        if tuple(self.latents.shape) != wanted:
-            raise AssertionError(f"{tuple(self.latents.shape)} instead of {wanted}")
 
-    def finite(self) -> None:
-        if not self.latents.isfinite().all():
-            raise AssertionError("NaN or infinity")
+def _plugin_module(spec: EncoderSpec, registry: Registry) -> str:
+    """The module by which the encoder's package is listed; "" for a class outside any plugin."""
+    package = spec.target.partition(":")[0].partition(".")[0]
+    registry.load()
+    modules = [p.module.partition(":")[0] for p in registry.plugins]
+    return next((m for m in modules if m.partition(".")[0] == package), "")
 
-    def different(self) -> None:
-        if len(self.latents.unique(dim=0)) < len(self.items):
-            raise AssertionError("two different items have the same latent")
 
-    def no_grad(self) -> None:
-        raw = self.encoder.encode(self.encoder.collate(self.items[:1]), self.spec.views[0])
-        if raw.requires_grad:
-            raise AssertionError("the latents require a gradient")
+@dataclass
+class EncoderCase:
+    """An encoder and what it is checked with.
 
-    def deterministic(self) -> None:
-        if not torch.equal(self._encode(self.items), self.latents):
-            raise AssertionError("the same batch gave other latents")
+    edges: edge inputs by what they are. make: gives the encoder again; load: the same in another
+    dtype; None where it can't be had again. device: the one asked for, if any. plugin: the module
+    that lists it, or "".
+    """
 
-    def order(self) -> None:
-        self._near(self._encode(self.items[::-1]), self.latents.flip(0))
+    spec: EncoderSpec
+    encoder: Encoder
+    items: list[Any]
+    edges: dict[str, Any]
+    tolerance: float = 1e-3
+    make: Callable[[], Encoder] | None = None
+    load: Callable[[torch.dtype], Encoder] | None = None
+    device: torch.device | None = None
+    plugin: str = ""
 
-    def batch_size(self) -> None:
-        self._near(torch.cat([self._encode([item]) for item in self.items]), self.latents)
+    def raw(self, items: Sequence[Any], view: str | None = None) -> Tensor | Padded:
+        """What `encode` returns for `items`."""
+        batch = self.encoder.collate(list(items))
+        return self.encoder.encode(batch, view or self.spec.views[0])
 
-    def wrong_type(self) -> None:
-        try:
-            self.encoder.collate([object()])
-        except TypeError:
-            return
-        raise AssertionError("collate took an object()")
+    def rows(self, items: Sequence[Any], view: str | None = None) -> list[Tensor]:
+        """The latents of each item, float32 on the CPU, padding taken off."""
+        latents = rows_of(self.raw(items, view))
+        expect(len(latents) == len(items), f"{len(latents)} rows for {len(items)} items")
+        return latents
 
-    def worker(self) -> None:
-        collate = pickle.loads(pickle.dumps(self.encoder.collate))  # noqa: S301  our own bytes
-        batch = collate(self.items)
-        self._near(self.encoder.encode(batch, self.spec.views[0]).float().cpu(), self.latents)
+    @cached_property
+    def latents(self) -> dict[str, list[Tensor]]:
+        """view → the latents of each item, encoded in one batch."""
+        return {view: self.rows(self.items, view) for view in self.spec.views}
 
-    def random_state(self) -> None:
-        before = torch.get_rng_state()
-        self._encode(self.items[:2])
-        if not torch.equal(before, torch.get_rng_state()):
-            raise AssertionError("encode drew from torch's global generator")
+    def expect_near(self, got: Sequence[Tensor], wanted: Sequence[Tensor], what: str) -> None:
+        """Fail unless the latents are the same within the tolerance; `what` names the items."""
+        largest = max((w.abs().max().item() for w in wanted if w.numel()), default=0.0)
+        for i, (g, w) in enumerate(zip(got, wanted, strict=True)):
+            expect(g.shape == w.shape, f"{what}: item {i} is {list(g.shape)}, not {list(w.shape)}")
+            apart = (g - w).abs().max().item() / max(largest, 1e-12) if w.numel() else 0.0
+            expect(
+                apart <= self.tolerance,
+                f"{what}: the latents of item {i} differ by {apart:.2g} of the largest",
+            )
+
+    def modules(self) -> list[nn.Module]:
+        """The modules that the encoder holds."""
+        return [v for v in vars(self.encoder).values() if isinstance(v, nn.Module)]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and saved buffers of these modules, by name."""
+        found = {}
+        for name, value in vars(self.encoder).items():
+            if isinstance(value, nn.Module):
+                state = value.state_dict(keep_vars=True)
+                found |= {f"{name}.{n}": t for n, t in state.items() if isinstance(t, Tensor)}
+        return found
+
+    @cached_property
+    def again(self) -> tuple[str, Mapping[str, Sequence[str]]]:
+        """Of the encoder made again and used: its `weights_digest`, and what it changed in the
+        process, by kind. Of a given encoder the same, without making it."""
+        watch, encoder = Watch(), self.encoder
+        if self.make is not None:
+            with watch("making the encoder"):
+                encoder = self.make()
+        with watch("collate"):
+            batch = encoder.collate(list(self.items))
+        for view in self.spec.views:
+            with watch(f"encode to {view}"):
+                encoder.encode(batch, view)
+        return encoder.weights_digest, watch.changes
+
+
+def rows_of(latents: Any) -> list[Tensor]:
+    """The latents `[…, d]` of each item of what `encode` returned, padding taken off."""
+    if isinstance(latents, Padded):
+        pairs = zip(latents.values, latents.mask, strict=True)
+        return [v[m].float().cpu().clone() for v, m in pairs]
+    if not isinstance(latents, Tensor):
+        raise CheckFailed(f"encode gave a {type(latents).__name__}, not a Tensor or Padded")
+    return list(latents.detach().float().cpu().clone())

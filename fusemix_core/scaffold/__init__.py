@@ -1,0 +1,120 @@
+"""Writes a new plugin: a pip package with one encoder that works, for its author to replace."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+import sys
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from fusemix_core.errors import ConfigError
+from fusemix_core.registry import Registry, registry
+from fusemix_core.specs import EncoderSpec
+
+_FACTS = {
+    "image": (384, "patch colours", "image_size=64,"),
+    "audio": (128, "spectrum statistics", "sample_rate=16_000,"),
+    "text": (256, "hashed letter triples", ""),
+    "file": (256, "shares of byte values", ""),
+}
+"""What the encoder takes → the width of its latents, what they are, and facts of its spec."""
+
+
+@dataclass(frozen=True)
+class NewPlugin:
+    """What was written: the folder, the name of the distribution, and that of its encoder."""
+
+    folder: Path
+    name: str
+    encoder: str
+
+
+def write_plugin(
+    name: str,
+    modality: str,
+    out: Path = Path(),
+    *,
+    takes: str | None = None,
+    registry: Registry = registry,
+) -> NewPlugin:
+    """Write the package `name` with an encoder of a modality into the new folder `out / name`.
+
+    The encoder is called as the package, without a leading `fusemix-`. takes: `text` or `file`, for
+    a modality of which fusemix does not know how its items reach an encoder (default: text).
+    Raises ConfigError for a name that can't be used, and for a folder that exists.
+    """
+    package, encoder = name.replace("-", "_"), name.removeprefix("fusemix-")
+    _check_names(name, package, modality)
+    _check_encoder(name, encoder, registry)
+    kind = takes or EncoderSpec(name=encoder, modality=modality, target="").takes
+    known = modality in ("image", "audio", "text")
+    if kind not in (_FACTS if not takes else ("text", "file")) or (known and takes):
+        raise ConfigError(
+            f"An encoder of {modality} can't take '{takes}'.",
+            "--takes is text or file, and only for a modality that fusemix does not know.",
+        )
+    folder = out / name
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already.", "Give another NAME, or another --out.")
+    dim, summary, facts = _FACTS[kind]
+    values = {
+        "name": name,
+        "package": package,
+        "encoder": encoder,
+        "Class": "".join(part.capitalize() for part in encoder.split("-")) + "Encoder",
+        "modality": modality,
+        "dim": dim,
+        "summary": summary,
+        "facts": "".join(
+            f"\n    {fact}"
+            for fact in (facts, f'takes="{kind}",' if takes else "", 'licence="none: no weights",')
+            if fact
+        ),
+        "sample_items": "" if known or kind == "file" else _template("sample_items.py"),
+    }
+    for path, template in {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        ".gitignore": "gitignore",
+        f"src/{package}/__init__.py": "init.py",
+        f"src/{package}/encoder.py": f"encoder_{kind}.py",
+        f"tests/test_{package}.py": "test.py",
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(Template(_template(template)).substitute(values), "utf-8")
+    return NewPlugin(folder, name, encoder)
+
+
+def _template(name: str) -> str:
+    return files(__package__).joinpath("files", f"{name}.tmpl").read_text("utf-8")
+
+
+def _check_names(name: str, package: str, modality: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise ConfigError(
+            f"'{name}' can't be the name of a package.",
+            "Small letters, digits and single dashes, a letter first: fusemix-birds",
+        )
+    taken = package in sys.stdlib_module_names or importlib.util.find_spec(package) is not None
+    if taken or keyword.iskeyword(package):
+        raise ConfigError(
+            f"Python knows '{package}' already.", f"Call it, for example, fusemix-{name}-encoder."
+        )
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", modality):
+        raise ConfigError(
+            f"'{modality}' can't be the name of a modality.",
+            "Small letters, digits and underscores: image, text, audio, video, molecule, …",
+        )
+
+
+def _check_encoder(name: str, encoder: str, registry: Registry) -> None:
+    for dist, spec in registry.all_encoders():
+        if isinstance(spec, EncoderSpec) and encoder in (spec.name, *spec.aliases):
+            raise ConfigError(
+                f"{dist} has an encoder named '{encoder}' already.",
+                f"Give {name} another name: its encoder is called as it, without 'fusemix-'.",
+            )

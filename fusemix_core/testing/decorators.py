@@ -1,0 +1,113 @@
+"""The kit for pytest: one case a check, and one that holds the floor.
+
+    from fusemix_core.testing import encoder_suite
+
+    @encoder_suite("my-encoder", expected_failures={"half_precision": "the runtime is float32"})
+    def test_conforms(check):
+        check()
+
+What is checked is found, and loaded, when the first case runs. An expected failure that passes is
+an error, as is the name of a check that does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+from fusemix_core.testing import aligners, encoders
+from fusemix_core.testing.adapters import ADAPTER
+from fusemix_core.testing.aligners import ALIGNER
+from fusemix_core.testing.components import find
+from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.mixups import MIXUP
+from fusemix_core.testing.objectives import OBJECTIVE
+from fusemix_core.testing.scorers import SCORER
+from fusemix_core.testing.suite import Check, CheckFailed, Suite
+
+Reasons = Mapping[str, str] | None
+
+
+def encoder_suite(
+    subject: encoders.Subject,
+    *,
+    expected_failures: Reasons = None,
+    least: int | None = None,
+    **how: Any,
+) -> Any:
+    """pytest cases of `check_encoder(subject, **how)`; least: the floor, if not the kit's own."""
+    return _cases(ENCODER, lambda: encoders.prepare(subject, **how), expected_failures, least)
+
+
+def adapter_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_adapter(subject, **how)`."""
+    return _cases(ADAPTER, lambda: find("adapter", subject, **how), expected_failures, least)
+
+
+def mixup_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_mixup(subject, **how)`."""
+    return _cases(MIXUP, lambda: find("mixup", subject, **how), expected_failures, least)
+
+
+def objective_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_objective(subject, **how)`."""
+    return _cases(OBJECTIVE, lambda: find("objective", subject, **how), expected_failures, least)
+
+
+def aligner_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_aligner(subject, **how)`."""
+    return _cases(ALIGNER, lambda: aligners.prepare(subject, **how), expected_failures, least)
+
+
+def scorer_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_scorer(subject, **how)`."""
+    return _cases(SCORER, lambda: find("scorer", subject, **how), expected_failures, least)
+
+
+def _cases(
+    suite: Suite, prepare: Callable[[], Any], expected_failures: Reasons, least: int | None
+) -> Any:
+    import pytest
+
+    reasons = suite.expected(expected_failures)
+    case = cache(prepare)
+    cases = []
+    for name, check in suite.checks.items():
+        marks = [pytest.mark.xfail(reason=reasons[name], strict=True)] if name in reasons else []
+        cases.append(pytest.param(partial(_run, check, case), id=name, marks=marks))
+    floor = suite.least if least is None else least
+    cases.append(
+        pytest.param(partial(_hold_floor, suite, case, reasons, floor), id="enough_checks")
+    )
+    return pytest.mark.parametrize("check", cases)
+
+
+def _run(check: Check, case: Callable[[], Any]) -> None:
+    import pytest
+
+    if not check.applies(case()):
+        pytest.skip(f"nothing to check: {check.holds}")
+    fault = ""
+    try:
+        check.run(case())
+    except CheckFailed as failure:
+        fault = f"{check.holds}: {failure}"
+    if fault:
+        pytest.fail(fault, pytrace=False)
+
+
+def _hold_floor(suite: Suite, case: Callable[[], Any], reasons: Mapping[str, str], least: int):
+    """So that a suite of which little applies, or most is excused, is no success."""
+    hold = [n for n, c in suite.checks.items() if n not in reasons and c.applies(case())]
+    assert len(hold) >= least, f"only {len(hold)} checks apply, of {least} at least"

@@ -1,0 +1,189 @@
+"""`check_mixup`: whether a mixup keeps its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fusemix_core.interfaces import Batch, Mixup
+from fusemix_core.registry import Registry, registry
+from fusemix_core.testing.components import (
+    ComponentCase,
+    Subject,
+    add_declaration_checks,
+    expect_nothing_changed,
+    find,
+)
+from fusemix_core.testing.report import Report
+from fusemix_core.testing.suite import Suite, expect
+
+MODALITIES = ("image", "text", "audio")
+PROGRESS = (0.0, 0.5, 0.99)
+
+MIXUP = Suite("mixup", least=8)
+add_declaration_checks(MIXUP)
+
+
+def check_mixup(
+    subject: Subject,
+    *,
+    options: Mapping[str, Any] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    registry: Registry = registry,
+) -> Report:
+    """Check a mixup: a registered name, a ComponentSpec or a class, built with `options`."""
+    MIXUP.expected(expected_failures)
+    case = find("mixup", subject, options, registry)
+    return MIXUP.run(case.name, case, expected_failures)
+
+
+def batch_of(
+    rows: int = 12, modalities: int = 2, *, missing: bool = False, dtype: torch.dtype | None = None
+) -> Batch:
+    """A batch as the engine makes it: latents of different widths, every id of its own.
+
+    missing: every third row lacks a modality, in turn.
+    """
+    draw = torch.Generator().manual_seed(rows)
+    links = torch.arange(rows * modalities).reshape(modalities, rows).T.clone()[:, None, :]
+    if missing:
+        for row in range(0, rows, 3):
+            links[row, 0, (row // 3) % modalities] = -1
+    latents = {}
+    for k, modality in enumerate(MODALITIES[:modalities]):
+        values = torch.randn(rows, 8 + 4 * k, generator=draw).to(dtype or torch.float32)
+        latents[modality] = values.masked_fill((links[:, 0, k] < 0)[:, None], 0)
+    return Batch(latents, links)
+
+
+def generator(number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def all_batches() -> dict[str, Batch]:
+    """Batches of two and three modalities, odd and small, complete and not."""
+    return {
+        "two modalities": batch_of(),
+        "an odd number of rows": batch_of(13),
+        "three modalities": batch_of(12, 3),
+        "missing entries": batch_of(12, 2, missing=True),
+        "missing entries of three": batch_of(13, 3, missing=True),
+    }
+
+
+def expect_equal(got: Batch, wanted: Batch, what: str) -> None:
+    same = torch.equal(got.links, wanted.links) and list(got.latents) == list(wanted.latents)
+    same = same and all(torch.equal(x, wanted.latents[m]) for m, x in got.latents.items())
+    expect(same, what)
+
+
+@MIXUP.check()
+def rows_per_pair(case: ComponentCase) -> None:
+    """n rows become n // rows_per_pair rows, in every modality and in the links."""
+    mixup = case.make()
+    for what, batch in all_batches().items():
+        mixed = mixup(batch, generator(), 0.0)
+        wanted = len(batch.links) // mixup.rows_per_pair
+        counts = {"links": len(mixed.links), **{m: len(x) for m, x in mixed.latents.items()}}
+        wrong = {name: n for name, n in counts.items() if n != wanted}
+        expect(not wrong, f"{what}: {wrong} instead of {wanted} of {len(batch.links)} rows")
+
+
+@MIXUP.check()
+def shapes(case: ComponentCase) -> None:
+    """Modalities, their order, widths and dtype stay; links are int64 `[n, S, K]`."""
+    for dtype in (torch.float32, torch.float64):
+        batch = batch_of(12, 3, dtype=dtype)
+        mixed = case.make()(batch, generator(), 0.0)
+        expect(isinstance(mixed, Batch), f"it gave a {type(mixed).__name__}, not a Batch")
+        expect(list(mixed.latents) == list(batch.latents), f"modalities: {list(mixed.latents)}")
+        for modality, x in mixed.latents.items():
+            width = batch.latents[modality].shape[1]
+            expect(x.ndim == 2 and x.shape[1] == width, f"{modality} is {list(x.shape)}")
+            expect(x.dtype == dtype, f"{modality} became {x.dtype} from {dtype}")
+        links = mixed.links
+        expect(links.dtype == torch.int64, f"links are {links.dtype}")
+        expect(links.ndim == 3 and links.shape[2] == 3, f"links are {list(links.shape)}")
+
+
+@MIXUP.check()
+def finite(case: ComponentCase) -> None:
+    """Mixed latents are finite all through training."""
+    mixup = case.make()
+    for what, batch in all_batches().items():
+        for progress in PROGRESS:
+            for modality, x in mixup(batch, generator(), progress).latents.items():
+                expect(x.isfinite().all(), f"{what}, progress {progress}: NaN in {modality}")
+
+
+@MIXUP.check()
+def one_lambda_and_pairing(case: ComponentCase) -> None:
+    """All modalities get the same lambda and the same pairing of rows."""
+    for number in range(5):
+        batch = batch_of(12, 3)
+        batch.latents = {m: batch.latents["image"].clone() for m in batch.latents}
+        mixed = case.make()(batch, generator(number), 0.5).latents
+        for modality, x in mixed.items():
+            expect(
+                torch.allclose(x, mixed["image"], rtol=1e-4, atol=1e-5),
+                f"{modality} was mixed otherwise than image, though both held the same latents",
+            )
+
+
+@MIXUP.check()
+def links_are_rows_of_the_batch(case: ComponentCase) -> None:
+    """Each source of a mixed row is one row of the batch, the same in all modalities."""
+    for what, batch in all_batches().items():
+        given = set(map(tuple, batch.links[:, 0].tolist()))
+        for row in case.make()(batch, generator(), 0.0).links.tolist():
+            for source in row:
+                expect(tuple(source) in given, f"{what}: {source} is no row of the batch's links")
+
+
+@MIXUP.check()
+def missing_entries(case: ComponentCase) -> None:
+    """A row mixed from one that lacks a modality has -1 and zeros there."""
+    for what, batch in all_batches().items():
+        mixed = case.make()(batch, generator(), 0.0)
+        present = mixed.present()
+        for k, (modality, x) in enumerate(mixed.latents.items()):
+            expect(not x[~present[:, k]].any(), f"{what}: latents of a missing {modality}")
+            expect(
+                x[present[:, k]].any(dim=1).all(), f"{what}: no latents of a {modality} that is not"
+            )
+
+
+@MIXUP.check()
+def draws_from_its_generator(case: ComponentCase) -> None:
+    """The same state of the generator gives the same batch, whatever came before."""
+    mixup, batch = case.make(), batch_of()
+    first = mixup(batch, generator(4), 0.5)
+    mixup(batch, generator(5), 0.9)
+    expect_equal(mixup(batch, generator(4), 0.5), first, "the second call differs")
+    expect_equal(case.make()(batch, generator(4), 0.5), first, "another instance differs")
+
+
+@MIXUP.check()
+def surroundings(case: ComponentCase) -> None:
+    """Global generators, torch's settings, environment and logging are as before."""
+    expect_nothing_changed(lambda: case.make()(batch_of(), generator(), 0.5))
+
+
+@MIXUP.check()
+def input_unmodified(case: ComponentCase) -> None:
+    """The batch that it is given stays as it was."""
+    for what, batch in all_batches().items():
+        kept = Batch({m: x.clone() for m, x in batch.latents.items()}, batch.links.clone())
+        case.make()(batch, generator(), 0.5)
+        expect_equal(batch, kept, f"{what}: it changed its input")
+
+
+@MIXUP.check()
+def is_a_mixup(case: ComponentCase) -> None:
+    """It is a Mixup, and takes one row or more of data for each row that it makes."""
+    mixup = case.make()
+    expect(isinstance(mixup, Mixup), f"{type(mixup).__name__} is no subclass of Mixup")
+    count = mixup.rows_per_pair
+    expect(isinstance(count, int) and count >= 1, f"rows_per_pair is {count!r}")

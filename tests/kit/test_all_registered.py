@@ -1,0 +1,50 @@
+"""The kit over all that installed plugins register: each component, each class of encoders."""
+
+import pytest
+import torch
+
+from fusemix_core import testing
+from fusemix_core.errors import MissingDependencyError
+from fusemix_core.registry import registry
+from fusemix_core.specs import EncoderSpec
+
+OPTIONS = {"attention-pool": {"frames": 4, "dim": 6}}
+"""Of components that have something to learn only with other options than the default ones."""
+
+CHECKED = ("adapter", "mixup", "objective", "aligner", "scorer")
+COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("spec", COMPONENTS, ids=lambda s: f"{s.kind}-{s.name}")
+def test_component(spec):
+    check = getattr(testing, f"check_{spec.kind}")
+    report = check(spec.name, options=OPTIONS.get(spec.name))
+    report.raise_if_failed(least=report.ran)
+
+
+def one_of_each_class():
+    """An encoder of each target; the plugins' own tests go through their presets."""
+    found = {}
+    for _, spec in registry.all_encoders():
+        if isinstance(spec, EncoderSpec):
+            found.setdefault(spec.target, spec)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("spec", one_of_each_class(), ids=lambda s: s.name)
+def test_encoder_miniature(spec):
+    try:
+        spec.check_requirements()
+    except MissingDependencyError as error:
+        pytest.skip(error.message)
+    if registry.target_of(spec).tiny.__func__ is testing.encoders.Encoder.tiny.__func__:
+        pytest.skip("it has no miniature: its weights are a package, checked in its plugin's tests")
+    testing.check_encoder(spec, tiny=True).raise_if_failed()

@@ -1,0 +1,104 @@
+"""For every check of the kit a deliberately broken component fails it, and a good one does not."""
+
+import pytest
+import torch
+from kit.broken_encoders import BROKEN as BROKEN_ENCODERS
+from kit.broken_encoders import Good
+from kit.broken_fits import BROKEN
+
+from fusemix_core.testing import aligners, check_encoder, encoders
+from fusemix_core.testing.adapters import ADAPTER
+from fusemix_core.testing.aligners import ALIGNER
+from fusemix_core.testing.components import find
+from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.mixups import MIXUP
+from fusemix_core.testing.objectives import OBJECTIVE
+from fusemix_core.testing.scorers import SCORER
+from fusemix_core.testing.watch import Watch
+
+COMPONENTS = {
+    "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "aligner": ALIGNER,
+    "scorer": SCORER,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def untouched():
+    """One thread; what a broken component does to the process is undone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with Watch()("the test"):
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def heavy_plugin(tmp_path, monkeypatch):
+    """The module of a plugin whose listing imports librosa (one that does nothing)."""
+    (tmp_path / "librosa.py").touch()
+    (tmp_path / "a_heavy_plugin.py").write_text("import librosa")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "a_heavy_plugin"
+
+
+def table(broken):
+    return [pytest.param(n, t, id=f"{n}-{_name(t)}") for n, ts in broken.items() for t in ts]
+
+
+def _name(target):
+    return getattr(target, "__name__", None) or target.name
+
+
+def test_a_good_encoder_passes():
+    report = check_encoder(Good)
+    report.raise_if_failed()
+    assert report.ran == len(ENCODER.checks) - 1  # it belongs to no plugin
+
+
+@pytest.mark.parametrize(("name", "target"), table(BROKEN_ENCODERS))
+def test_a_broken_encoder_fails_its_check(name, target, heavy_plugin):
+    case = encoders.prepare(target, device="cpu")
+    if name == "light_import":
+        case.plugin = heavy_plugin
+    check = ENCODER.checks[name]
+    assert check.applies(case)
+    result = check.result(case)
+    assert not result.passed and result.detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "target"),
+    [(k, *p.values) for k, broken in BROKEN.items() for p in table(broken)],
+    ids=lambda value: value if isinstance(value, str) else _name(value),
+)
+def test_a_broken_component_fails_its_check(kind, name, target, heavy_plugin):
+    case = aligners.prepare(target) if kind == "aligner" else find(kind, target)
+    if name == "light_import":
+        case.plugin = heavy_plugin
+    check = COMPONENTS[kind].checks[name]
+    assert check.applies(case)
+    result = check.result(case)
+    assert not result.passed and result.detail
+
+
+def test_every_check_has_something_that_fails_it():
+    assert set(BROKEN_ENCODERS) == set(ENCODER.checks)
+    assert {k: set(b) for k, b in BROKEN.items()} == {
+        k: set(s.checks) for k, s in COMPONENTS.items()
+    }
+
+
+@pytest.mark.parametrize("suite", [ENCODER, *COMPONENTS.values()], ids=lambda s: s.kind)
+def test_every_check_says_what_it_holds_and_the_floor_can_be_reached(suite):
+    for check in suite.checks.values():
+        assert len(check.holds) > 10, check.name
+    assert len(suite.checks) - 6 <= suite.least <= len(suite.checks) - 2, suite.kind
+
+
+def test_the_tables_break_one_thing_each():
+    """A broken one fails for the reason that it is meant to: nearly all other checks hold."""
+    for target in (t for ts in BROKEN["mixup"].values() for t in ts if isinstance(t, type)):
+        case = find("mixup", target)
+        failed = [c.name for c in MIXUP.checks.values() if c.applies(case)
+                  and not c.result(case).passed]  # fmt: skip
+        assert len(failed) <= 4, (target, failed)

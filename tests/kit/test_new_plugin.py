@@ -1,0 +1,128 @@
+"""`fusemix new-plugin`: what it writes is complete, tidy, and passes its own tests at once."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from kit.installing import add_metadata, fusemix, python
+from typer.testing import CliRunner
+
+from fusemix_core.cli.app import app
+from fusemix_core.errors import ConfigError
+from fusemix_core.registry import Registry
+from fusemix_core.scaffold import write_plugin
+
+ROOT = Path(__file__).parents[2]
+NONE = Registry(entry_points=lambda: [])
+KINDS = {
+    "fusemix-one-image": "image", "fusemix-one-text": "text", "fusemix-one-audio": "audio",
+    "fusemix-one-molecule": "molecule", "fusemix-one-video": "video",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder that holds a new plugin of each kind, and how they are found as if installed."""
+    folder = tmp_path_factory.mktemp("written")
+    path = [folder / "installed"]
+    for name, modality in KINDS.items():
+        made = write_plugin(name, modality, folder, registry=NONE)
+        add_metadata(path[0], name, name.replace("-", "_"))
+        path.append(made.folder / "src")
+    return folder, path
+
+
+def test_their_own_tests_pass_at_once(written, tmp_path):
+    folder, path = written
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+                  *sorted(folder.glob("*/tests")), path=path, cwd=tmp_path,
+                  OMP_NUM_THREADS="1", FUSEMIX_HOME=str(tmp_path))  # fmt: skip
+    last = done.stdout.strip().splitlines()[-1]
+    assert int(last.split()[0]) >= len(KINDS) * 2 * 27 and "failed" not in last
+
+
+def test_they_are_ruff_clean(written):
+    folder, _ = written
+    config = ["--config", str(ROOT / "pyproject.toml")]
+    for args in (["check", *config], ["format", "--check", *config]):
+        ruff = [sys.executable, "-m", "ruff", *args, str(folder)]
+        done = subprocess.run(ruff, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_they_are_listed_and_shown(written):
+    _, path = written
+    listed = fusemix("encoders", "list", path=path, COLUMNS="200").stdout
+    for name in KINDS:
+        assert name.removeprefix("fusemix-") in listed
+    shown = fusemix("encoders", "show", "one-video", path=path).stdout
+    assert "fusemix_one_video.encoder:OneVideoEncoder" in shown and "file" in shown
+
+
+def test_the_encoder_is_about_thirty_lines(written):
+    folder, _ = written
+    for file in folder.glob("*/src/*/encoder.py"):
+        code = [line for line in file.read_text().splitlines() if line.strip()]
+        assert len(code) <= 50, file
+
+
+def test_the_project_file_is_a_package(written, tmp_path):
+    """One is built by pip and put into a folder; there its entry point is found."""
+    folder, _ = written
+    project = folder / "fusemix-one-text"
+    table = tomllib.loads((project / "pyproject.toml").read_text())
+    assert table["project"]["entry-points"]["fusemix"] == {"one-text": "fusemix_one_text"}
+    copy = shutil.copytree(project, tmp_path / "project")
+    python("-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index",
+           "--target", tmp_path / "site", copy)  # fmt: skip
+    rows = fusemix("plugins", "--json", path=[tmp_path / "site"]).stdout
+    assert '"fusemix-one-text"' in rows
+
+
+def run(*args):
+    return CliRunner().invoke(app, ["new-plugin", *map(str, args)])
+
+
+def test_the_command_ends_with_the_next_three(tmp_path):
+    result = run("fusemix-two", "--modality", "text", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[1:] == [
+        f"    cd {tmp_path / 'fusemix-two'} && pip install -e '.[test]'",
+        "    pytest",
+        "    fusemix encoders check two",
+    ]
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "fusemix-two").mkdir()
+    result = run("fusemix-two", "--modality", "text", "--out", tmp_path)
+    assert result.exit_code == 2 and "exists already" in result.stderr
+    assert not list((tmp_path / "fusemix-two").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "says"),
+    [
+        ("Birds", "audio", "Small letters, digits and single dashes"),
+        ("my_birds", "audio", "Small letters, digits and single dashes"),
+        ("../birds", "audio", "Small letters"),
+        ("json", "audio", "Python knows 'json' already"),
+        ("torch", "audio", "Python knows 'torch' already"),
+        ("class", "audio", "Python knows 'class' already"),
+        ("fusemix-birds", "Bird song", "can't be the name of a modality"),
+        ("fusemix-minilm", "text", "has an encoder named 'minilm' already"),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused(tmp_path, name, modality, says):
+    result = run(name, "--modality", modality, "--out", tmp_path)
+    assert result.exit_code == 2 and says in result.stderr.replace("\n", " ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("modality", "takes"), [("image", "text"), ("molecule", "audio")])
+def test_what_it_takes_must_fit_the_modality(tmp_path, modality, takes):
+    with pytest.raises(ConfigError, match=f"of {modality} can't take '{takes}'"):
+        write_plugin("fusemix-two", modality, tmp_path, takes=takes, registry=NONE)
