@@ -1,6 +1,6 @@
 """Imports LAION's own package without letting it reach for the hub.
 
-`import laion_clap` loads three tokenizers from the hub, all of which are used in training alone, and
+`import laion_clap` loads three tokenizers from the hub, two of which nothing but training uses, and
 building a model loads RoBERTa's weights, which the checkpoint then replaces. Off the network each
 of these retries for minutes. Here the tokenizers must be in the hub's cache already, the network is
 shut meanwhile, and RoBERTa is built from its configuration.
@@ -8,6 +8,7 @@ shut meanwhile, and RoBERTa is built from its configuration.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -15,20 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import transformers
 from fusemix_hf.loading import quiet
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 from transformers import RobertaConfig, RobertaModel
 
 from fusemix_core.errors import ArtefactError, MissingDependencyError
 
 TOKENIZERS = {
-    "bert-base-uncased": "BertTokenizer",
-    "roberta-base": "RobertaTokenizer",
-    "facebook/bart-base": "BartTokenizer",
+    "bert-base-uncased": ("vocab.txt",),
+    "roberta-base": ("vocab.json", "merges.txt"),
+    "facebook/bart-base": ("vocab.json", "merges.txt"),
 }
-"""What `import laion_clap` loads, by the class that it loads it with."""
+"""What `import laion_clap` loads, and the files that make it, where there is no tokenizer.json."""
 
 ROBERTA_BASE: dict[str, Any] = {
     "vocab_size": 50_265,
@@ -59,14 +59,17 @@ def import_laion() -> Any:
 def build(amodel: str, *, fusion: bool) -> tuple[nn.Module, Any]:
     """(model, tokenizer) of a CLAP whose weights are still random, on the CPU."""
     laion = import_laion()
-    with offline(), quiet(), roberta_from_its_configuration():
+    with offline(), undisturbed(), quiet(), roberta_from_its_configuration():
         module = laion.CLAP_Module(enable_fusion=fusion, device="cpu", amodel=amodel)
     return module.model, module.tokenize
 
 
 def check_tokenizers() -> None:
-    """Raise `ArtefactError` unless the cache holds all three tokenizers. Call it offline."""
-    missing = [name for name, kind in TOKENIZERS.items() if not _cached(name, kind)]
+    """Raise `ArtefactError` unless the cache holds all three tokenizers.
+
+    By their files: without them transformers makes a tokenizer that knows no word, silently.
+    """
+    missing = [name for name in TOKENIZERS if not _cached(name)]
     if missing:
         lines = [f"hf download {name} --include '*.json' '*.txt'" for name in missing]
         raise ArtefactError(
@@ -76,12 +79,9 @@ def check_tokenizers() -> None:
         )
 
 
-def _cached(name: str, kind: str) -> bool:
-    try:
-        getattr(transformers, kind).from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return True
+def _cached(name: str) -> bool:
+    forms = (("tokenizer.json",), TOKENIZERS[name])
+    return any(all(isinstance(try_to_load_from_cache(name, f), str) for f in fs) for fs in forms)
 
 
 @contextmanager
@@ -104,14 +104,18 @@ def offline() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Whatever is imported inside, sys.path and the environment are as before; no warnings."""
-    path, environment = list(sys.path), dict(os.environ)
+    """Whatever happens inside, sys.path, the environment and the root logger are as before; no
+    warnings."""
+    path, environment, root = list(sys.path), dict(os.environ), logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         sys.path[:] = path
+        root.handlers[:] = handlers
+        root.setLevel(level)
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)

@@ -20,7 +20,7 @@ from transformers import (
 
 from fusemix_clap import MAX_TOKENS
 from fusemix_clap.audio import read_config
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.specs import EncoderSpec
 
@@ -50,8 +50,14 @@ class ClapTextEncoder(Encoder):
 
         Raises ArtefactError where it can't be had or does not fit.
         """
-        read_config(spec)
+        known = read_config(spec).text_config.vocab_size
         tokenizer = load_processor(AutoTokenizer, spec)
+        # Without its files transformers makes a tokenizer that knows no word, silently.
+        if len(tokenizer) != known:
+            raise ArtefactError(
+                f"The tokenizer in {spec.weights} has {len(tokenizer)} tokens; the model {known}.",
+                "Is tokenizer.json there, or vocab.json and merges.txt?",
+            )
         with torch.random.fork_rng(devices=[]):
             model = load_model(ClapTextModelWithProjection, spec, dtype)
         return cls(spec, model, tokenizer, device)
