@@ -15,7 +15,7 @@ demo: $(VENV)/demo.stamp
 	    --data "$$($(VENV)/bin/python -c 'import fusemix_starter; print(fusemix_starter.sample_path())')"
 
 test: $(VENV)/test.stamp lint
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

@@ -99,7 +99,7 @@ def prepare(
     with Watch()("importing"):  # what libraries do when first imported is not the encoder's doing
         encoder = make()
     return _case(
-        encoder.spec if tiny else spec,
+        encoder.spec if tiny or _narrows(encoder, spec) else spec,
         encoder,
         items,
         tolerance=tolerance,
@@ -121,6 +121,16 @@ def _case(
     chosen = items_for(type(encoder), spec) if items is None else list(items)
     plugin = _plugin_module(spec, registry)
     return EncoderCase(spec, encoder, chosen, edges(spec), plugin=plugin, **given)
+
+
+def _narrows(encoder: Encoder, spec: EncoderSpec) -> bool:
+    """Whether loading told more than a family could: fewer views, the width."""
+    found = getattr(encoder, "spec", None)
+    return (
+        isinstance(found, EncoderSpec)
+        and set(found.views) <= set(spec.views)
+        and spec.dim in (None, found.dim)
+    )
 
 
 def _miniature(target: type[Encoder], spec: EncoderSpec) -> Encoder:

@@ -145,3 +145,11 @@ def test_kit(save, tokenizer, registry):
         name = f"hf:tiny@{folder}"
         report = check_encoder(name, device="cpu", tiny=tiny, registry=registry)
         assert not [result for result in report if not result.passed]
+
+
+def test_a_tokenizer_without_its_files_is_refused(save, load, tokenizer):
+    folder, _ = save(TYPES["bert"], tokenizer)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(ArtefactError, match="knows no word"):
+        load(folder)

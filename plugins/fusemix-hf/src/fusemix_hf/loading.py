@@ -77,7 +77,15 @@ def load_processor(kind: Any, spec: EncoderSpec, **kwargs: Any) -> Any:
     """The tokenizer, image processor, feature extractor or config of class `kind` at
     `spec.weights`. Raises ArtefactError where it can't be had."""
     with quiet(), _explained(spec):
-        return kind.from_pretrained(spec.weights, **origin(spec), **kwargs)
+        processor = kind.from_pretrained(spec.weights, **origin(spec), **kwargs)
+    special = getattr(processor, "all_special_ids", None)
+    # Without its files transformers makes a tokenizer that knows no word, silently.
+    if special is not None and len(processor) <= len(set(special)):
+        raise ArtefactError(
+            f"The tokenizer in {spec.weights} knows no word.",
+            "Its files are missing: tokenizer.json, or the vocabulary that belongs to it.",
+        )
+    return processor
 
 
 def origin(spec: EncoderSpec) -> dict[str, Any]:

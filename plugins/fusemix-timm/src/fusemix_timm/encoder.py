@@ -152,7 +152,7 @@ def from_hub(name: str, revision: str = "") -> nn.Module:
         overlay = {"hf_hub_id": f"{timm.get_pretrained_cfg(name).hf_hub_id}@{revision}"}
     try:
         # With its own number of classes timm loads strictly; the classifier goes afterwards.
-        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        model = _created(name, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError) as error:
         raise ArtefactError(
             f"The weights of timm:{name} could not be had: {_first_line(error)}",
@@ -166,7 +166,7 @@ def from_path(name: str, path: Path) -> nn.Module:
     if path.is_file():
         return with_state(name, read_state(path), path)
     try:
-        model = timm.create_model(f"local-dir:{path}", pretrained=True)
+        model = _created(f"local-dir:{path}")
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise _misfit(name, path, error) from error
     found, wanted = model.pretrained_cfg["architecture"], name.partition(".")[0]
@@ -201,13 +201,17 @@ def with_state(name: str, state: Mapping[str, Tensor], origin: object) -> nn.Mod
         "custom_load": False,
     }
     try:
-        model = timm.create_model(
-            name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
-        )
+        model = _created(name, num_classes=0, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError) as error:
         raise _misfit(name, origin, error) from error
     model.pretrained_cfg.pop("state_dict", None)
     return model
+
+
+def _created(name: str, **options: Any) -> nn.Module:
+    """timm's model with its weights; what it draws before it reads them is not the user's."""
+    with torch.random.fork_rng(devices=[]):
+        return timm.create_model(name, pretrained=True, **options)
 
 
 def without_classifier(model: nn.Module) -> nn.Module:
