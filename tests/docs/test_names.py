@@ -13,8 +13,13 @@ from fusemix_core.specs import KINDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-OTHER_TOOLS = re.compile(r"\b(pip|hf|git|uv|ct2-transformers-converter) |benchmarks/recipes.py")
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(ROOT.glob("plugins/*/README.md")),
+    *sorted(ROOT.glob("examples/*/README.md")),
+]
+OTHER_TOOLS = re.compile(r"\b(pip|hf|git|uv|vllm|ct2-transformers-converter) |benchmarks/recipes.py")
 
 
 def options(command):
@@ -39,6 +44,7 @@ def test_pages_name_only_options_that_exist(page, registry):
             continue
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line):
             assert option in known, line
+        assert not re.search(r"--[ab] \w+=", line), line
 
 
 def test_every_recipe_is_documented(registry):

@@ -302,7 +302,7 @@ def test_a_missing_tokenizer_is_refused(registry, tmp_path):
     save("unfused", tmp_path)
     for file in tmp_path.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(ArtefactError, match="has 5 tokens; the model 261"):
+    with pytest.raises(ArtefactError, match="knows no word"):
         load(registry, "clap-text", tmp_path)
 
 

@@ -215,6 +215,7 @@ def test_presets_hold_timms_own_facts(spec):
 
 def test_a_preset_takes_weights_from_disk(registry, images, tmp_path):
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         model = timm.create_model("mobilenetv4_conv_small").eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     spec = registry.encoder(f"mobilenetv4-small@{tmp_path / 'w.safetensors'}")
@@ -222,7 +223,8 @@ def test_a_preset_takes_weights_from_disk(registry, images, tmp_path):
     model.reset_classifier(0)
     batch = encoder.collate(images[:1])
     with torch.inference_mode():
-        close(encoder.encode(batch), model(batch))
+        wanted = model(batch)  # without channels_last, so that sums are in another order
+    torch.testing.assert_close(encoder.encode(batch), wanted, rtol=1e-3, atol=1e-4)
     assert encoder.encode(batch, "grid").shape == (1, 7, 7, 960)
 
 
