@@ -68,7 +68,7 @@ def command_section(name: str, command: Any) -> str:
     text, _, examples = inspect.cleandoc(command.help or "").partition("Example")
     lines = [f"## `{name}`\n", f"`{' '.join(u for u in usage if u)}`\n", text.strip() + "\n"]
     if arguments or options:
-        lines += ["| | |", "|---|---|"]
+        lines += ["| option | |", "|---|---|"]
         lines += [f"| `{argument_usage(p)}` | {cell(p.help or '')} |" for p in arguments]
         lines += [f"| {option_names(p)} | {cell(p.help or '')} |" for p in options]
         lines.append("")

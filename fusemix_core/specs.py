@@ -44,6 +44,11 @@ def load_target(target: str) -> Any:
 class EncoderSpec:
     """All that is known of an encoder without loading it.
 
+    `modality` is any word; `takes` says how its items arrive, where that does not follow from it.
+    Images come as they are, `image_size` (pixels a side) is for people; sounds come resampled to
+    `sample_rate` (Hz). `max_tokens` is where texts are cut, `prompt` what stands before each.
+    `normalised`: rows of the first view have unit norm.
+
     `dim` is the width of the `pooled` view. `weights` is a hub id, a local path, or `package/file`
     inside an installed package (with `sha256`). `revision` pins a hub id. `requires` maps each
     module the target imports to the pip requirement that brings it. `options` are handed to the
