@@ -1,7 +1,8 @@
 """Writes the reference pages that follow from the code: `python docs/generate.py`.
 
 The command line from its own help, encoders and components from the registry (of the plugins in
-this repository), checks from the conformance kit. A test holds the committed pages to what this makes.
+this repository), checks from the conformance kit. A test holds the committed pages to what this
+makes.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def cli_page(registry: Registry) -> str:
     registry.commands(app)
     parts = [
         "# Command line\n",
-        "What `--help` says, in one page. `fusemix --debug COMMAND …` shows tracebacks. Exit codes: 0 "
-        "done, 2 something for you to mend, 1 a fault of ours, 130 and 143 interrupted after saving.\n",
+        "What `--help` says, in one page. `fusemix --debug COMMAND …` shows tracebacks. Exit "
+        "codes: 0 done, 2 something for you to mend, 1 a fault of ours, 130 and 143 interrupted after "
+        "saving.\n",
     ]
     for name, command in commands(get_command(app), "fusemix"):
         parts.append(command_section(name, command))
@@ -97,8 +99,8 @@ def encoders_page(registry: Registry) -> str:
     families = [(d, s) for d, s in rows if not isinstance(s, EncoderSpec)]
     parts = [
         "# Encoders\n",
-        "What the plugins of this repository bring; `fusemix encoders list` shows what is installed, "
-        "`fusemix encoders show NAME` all that is known of one. How names work: "
+        "What the plugins of this repository bring; `fusemix encoders list` shows what is "
+        "installed, `fusemix encoders show NAME` all that is known of one. How names work: "
         "[encoders](../how-to/encoders.md).\n",
         "## Families\n",
         "| name | opens | example | plugin |",
@@ -130,8 +132,8 @@ def encoders_page(registry: Registry) -> str:
 def components_page(registry: Registry) -> str:
     parts = [
         "# Components and recipes\n",
-        "What a recipe is made of: `fusemix recipes components` shows what is installed. Options are "
-        "given as `--set adapter.blocks=2`, with the default here.\n",
+        "What a recipe is made of: `fusemix recipes components` shows what is installed. Options "
+        "are given as `--set adapter.blocks=2`, with the default here.\n",
     ]
     for kind in KINDS:
         rows = registry.all_components(kind)

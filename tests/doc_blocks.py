@@ -86,7 +86,7 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def write_user_folder(folder: Path) -> None:
-    """What the pages take a user to have: pairs.csv, photos/, labelled.csv, classes.txt, sample/."""
+    """What pages take a user to have: pairs.csv, photos/, labelled.csv, classes.txt, sample/."""
     shutil.copytree(fusemix_starter.sample_path().parent, folder / "sample")
     rows = trim(folder / "sample/pairs.csv")
     (folder / "photos").mkdir()
