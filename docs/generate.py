@@ -46,8 +46,8 @@ def cli_page(registry: Registry) -> str:
     parts = [
         "# Command line\n",
         "What `--help` says, in one page. `fusemix --debug COMMAND …` shows tracebacks. Exit "
-        "codes: 0 done, 2 something for you to mend, 1 a fault of ours, 130 and 143 interrupted after "
-        "saving.\n",
+        "codes: 0 done, 2 something for you to mend, 1 a fault of ours, 130 and 143 "
+        "interrupted after saving.\n",
     ]
     for name, command in commands(get_command(app), "fusemix"):
         parts.append(command_section(name, command))
