@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Objective
+from fusemix_core.objectives.tiles import Excluded, none_excluded, two_way_logsumexp
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 
@@ -19,7 +20,8 @@ class InfoNCE(Objective):
     """Each row's partner among all rows, both ways: the mean of the two cross-entropies.
 
     Rows are L2-normalised (norm floored at 1e-12) in float32, or float64 if they are; logits are
-    cosines divided by `temperature`. The parameter is clamped in place to [0.001, 0.5] before each
+    cosines divided by `temperature`, made in tiles, so that no `[n, n]` matrix need be held. The
+    parameter is clamped in place to [0.001, 0.5] before each
     use, outside the graph, so that its gradient is not masked (as in the original).
 
     With several modalities the loss is the mean over the pairs of modalities, each on the rows that
@@ -56,39 +58,39 @@ class InfoNCE(Objective):
                 rows = (present[:, a] & present[:, b]).nonzero()[:, 0]
                 x, y, ids = x[rows], y[rows], ids[rows]
             if len(x) >= 2:
-                losses.append(
-                    self._pair_loss(x, y, shared_items(ids) if self.mask_shared else None)
-                )
+                excluded = sharing(ids) if self.mask_shared else none_excluded
+                losses.append(self._pair_loss(x, y, excluded))
         if not losses:
             return sum(x.sum() for x in unit) * 0
         return torch.stack(losses).mean()
 
-    def _pair_loss(self, x: Tensor, y: Tensor, excluded: Tensor | None) -> Tensor:
-        # Dividing x, not the logits, saves one [n, n] tensor.
-        logits = (x / self.temperature) @ y.T
-        positive = logits.diagonal()
-        if excluded is not None:
-            logits = logits.masked_fill(excluded, -torch.inf)
-        return (logits.logsumexp(1) + logits.logsumexp(0)).mean() / 2 - positive.mean()
+    def _pair_loss(self, x: Tensor, y: Tensor, excluded: Excluded) -> Tensor:
+        # Dividing x, not the similarities, leaves the temperature's gradient to autograd.
+        x = x / self.temperature
+        rows, columns = two_way_logsumexp(x, y, excluded)
+        return (rows + columns).mean() / 2 - (x * y).sum(dim=1).mean()
 
     def log(self) -> dict[str, float]:
         return {"temperature": self.temperature.item()}
 
 
-def shared_items(ids: Tensor) -> Tensor | None:
-    """bool `[n, n]`: rows i ≠ j that have a source in common, for ids `[n, S, M]` of M modalities.
-
-    None if no two rows do, which is told without making the matrix.
-    """
+def sharing(ids: Tensor) -> Excluded:
+    """Leaves out rows i ≠ j that have a source in common, for ids `[n, S, M]` of M modalities."""
     n, sources, modalities = ids.shape
     if all(len(ids[:, :, m].unique()) == n * sources for m in range(modalities)):
-        return None
-    shared = torch.zeros(n, n, dtype=torch.bool, device=ids.device)
-    for m in range(modalities):
-        for s in range(sources):
-            for t in range(sources):
-                shared |= ids[:, s, m, None] == ids[None, :, t, m]
-    return shared.fill_diagonal_(False)
+        return none_excluded
+
+    def excluded(rows: slice) -> Tensor:
+        own = ids[rows]
+        shared = torch.zeros(len(own), n, dtype=torch.bool, device=ids.device)
+        for m in range(modalities):
+            for s in range(sources):
+                for t in range(sources):
+                    shared |= own[:, s, m, None] == ids[:, t, m]
+        shared[:, rows].fill_diagonal_(False)
+        return shared
+
+    return excluded
 
 
 def _unit(x: Tensor) -> Tensor:
