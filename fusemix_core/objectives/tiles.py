@@ -43,7 +43,7 @@ def none_excluded(rows: slice) -> None:
 def two_way_logsumexp(
     a: Tensor, b: Tensor, excluded: Excluded = none_excluded, kept_bytes: int = KEPT_BYTES
 ) -> tuple[Tensor, Tensor]:
-    """(log Σ_j exp s_ij `[n]`, log Σ_i exp s_ij `[m]`), differentiable in a `[n, d]` and b `[m, d]`.
+    """log Σ_j exp s_ij `[n]` and log Σ_i exp s_ij `[m]`, with gradients to a `[n, d]`, b `[m, d]`.
 
     A row or column of which everything is excluded gives -inf.
     """
