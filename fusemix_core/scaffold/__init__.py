@@ -7,6 +7,7 @@ import keyword
 import re
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -99,8 +100,9 @@ def _check_names(name: str, package: str, modality: str) -> None:
             f"'{name}' can't be the name of a package.",
             "Small letters, digits and single dashes, a letter first: fusemix-birds",
         )
+    dists = {str(d.name).lower().replace("_", "-") for d in metadata.distributions()}
     taken = package in sys.stdlib_module_names or importlib.util.find_spec(package) is not None
-    if taken or keyword.iskeyword(package):
+    if taken or name in dists or keyword.iskeyword(package):
         raise ConfigError(
             f"Python knows '{package}' already.", f"Call it, for example, fusemix-{name}-encoder."
         )

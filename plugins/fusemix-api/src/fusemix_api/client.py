@@ -89,14 +89,26 @@ class Client:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _key(self) -> str:
-        return os.environ.get(self.address.key_variable, "").strip()
+        variable = self.address.key_variable
+        key = os.environ.get(variable, "").strip()
+        if not (key.isascii() and (key.isprintable())):
+            raise ConfigError(
+                f"The environment variable {variable} holds something that can't be a key.",
+                "A key is one line of plain letters, digits and signs: set it again.",
+            )
+        return key
+
+    def _redacted(self, text: str) -> str:
+        """What a server said, without the key should it repeat it."""
+        key = self._key()
+        return text.replace(key, "…") if key else text
 
     def _parsed(self, answer: httpx.Response) -> Any:
         try:
             return answer.json()
         except ValueError as error:
             raise ContractError(
-                f"The server {self.address.url}", "JSON", repr(answer.text[:80])
+                f"The server {self.address.url}", "JSON", repr(self._redacted(answer.text)[:80])
             ) from error
 
     def _message(self, answer: httpx.Response) -> str:
@@ -108,8 +120,7 @@ class Client:
         for name in ("error", "message", "detail"):
             if isinstance(said, Mapping) and name in said:
                 said = said[name]
-        text, key = " ".join(str(said).split()), self._key()
-        text = text.replace(key, "…") if key else text
+        text = self._redacted(" ".join(str(said).split()))
         return f"{answer.status_code} {answer.reason_phrase}: {text[:400]}".rstrip(": ")
 
     def _refused(self, answer: httpx.Response) -> ConfigError:

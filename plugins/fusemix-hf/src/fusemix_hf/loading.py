@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from fusemix_core.errors import ArtefactError
+from fusemix_core.errors import ArtefactError, FusemixError
 from fusemix_core.specs import EncoderSpec
 from fusemix_hf.files import first_line
 
@@ -115,7 +114,9 @@ def quiet() -> Iterator[None]:
 def _explained(spec: EncoderSpec) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
+    except (FusemixError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # damaged files raise anything
         name = spec.name.partition("@")[0]
         if _is_gated(error):
             raise ArtefactError(

@@ -19,8 +19,6 @@ from fusemix_hf.loading import load_processor
 _NO_LIMIT = 10**6  # tokenizers without a limit say 10**30
 _TO_FULL_LENGTH = ("siglip", "siglip2")
 """Trained on texts padded to the full length, the padding attended."""
-_FROM_PADDING = ("camembert", "data2vec-text", "longformer", "roberta", "xlm-roberta")
-"""Their positions are counted from the padding's on, so that some of the table are never used."""
 
 
 class TextEncoder(HfEncoder):
@@ -110,7 +108,15 @@ class TextEncoder(HfEncoder):
         """Tokens that the model takes: its tokenizer's limit, or the length of its positions."""
         config = getattr(self.config, "text_config", self.config)
         positions = getattr(config, "max_position_embeddings", None)
-        if positions and config.model_type in _FROM_PADDING:
-            positions -= config.pad_token_id + 1
+        if positions:
+            positions -= self._first_position()
         limits = (self.processor.model_max_length, positions, self.spec.max_tokens)
         return min((n for n in limits if n and 0 < n < _NO_LIMIT), default=None)
+
+    def _first_position(self) -> int:
+        """Positions that no token has: RoBERTa and its kin count from the padding's on."""
+        for name, module in self.model.named_modules():
+            padding = getattr(module, "padding_idx", None)
+            if name.endswith("position_embeddings") and padding is not None:
+                return padding + 1
+        return 0

@@ -21,6 +21,7 @@ from transformers import (
     WavLMModel,
 )
 
+from fusemix_core.errors import ArtefactError
 from fusemix_core.specs import EncoderSpec
 from fusemix_hubert.speech import Group, SpeechEncoder, read_config
 
@@ -72,6 +73,11 @@ class WaveformEncoder(SpeechEncoder):
         features = load_processor(Wav2Vec2FeatureExtractor, spec)
         with torch.random.fork_rng(devices=[]):
             model = load_model(kind, spec, dtype, unused=["masked_spec_embed"])
+        if getattr(model.config, "add_adapter", False):
+            raise ArtefactError(
+                f"The model in {spec.weights} shortens its frames by an adapter of its own.",
+                f"Take it as it is: hf:{spec.weights}",
+            )
         # Used in training alone; where the file lacks it, it would be made up.
         model.masked_spec_embed = None
         return cls(spec, model, features, device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from fusemix_core.errors import ArtefactError
+from fusemix_core.errors import ArtefactError, FusemixError
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def read_model(weights: str, revision: str = "", *, local: bool = False) -> Sent
                 model_kwargs={"use_safetensors": True},
             )
             known = local or is_sentence_transformer_model(weights, revision=revision or None)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (FusemixError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # damaged files raise anything
         raise ArtefactError(
             f"The sentence-transformers model {weights} can't be loaded: {_first_line(error)}",
             "Check its name and the network, or give a copy on disk: st:NAME@FOLDER. Only "

@@ -167,7 +167,7 @@ def from_path(name: str, path: Path) -> nn.Module:
         return with_state(name, read_state(path), path)
     try:
         model = _created(f"local-dir:{path}")
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged config or file raises anything
         raise _misfit(name, path, error) from error
     found, wanted = model.pretrained_cfg["architecture"], name.partition(".")[0]
     if found != wanted:

@@ -88,5 +88,8 @@ def plane(model: nn.Module, features: Tensor, pixels: Tensor) -> Size | None:
     height, width = pixels.shape[-2:]
     if tokens < 2:  # a class token alone
         return None
+    told = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if told and math.prod(told) == tokens:
+        return tuple(told)
     rows = max(1, round(math.sqrt(tokens * height / width)))
     return (rows, tokens // rows) if tokens % rows == 0 else None
