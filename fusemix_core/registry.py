@@ -8,7 +8,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -186,7 +186,7 @@ class Registry:
             return self._only("encoder", name, found)
         prefix, colon, rest = name.partition(":")
         if colon:
-            family = self._families.get(prefix.lower())
+            family = self._family(prefix)
             if not family:
                 raise UnknownNameError.of(
                     "encoder family",
@@ -206,6 +206,14 @@ class Registry:
         raise UnknownNameError.of(
             "encoder", name, self._encoders, f"{note}\n{self._broken()}".strip()
         )
+
+    def _family(self, prefix: str) -> dict[str, FamilySpec] | None:
+        """distribution → family, of `prefix` or `dist/prefix`."""
+        dist, slash, short = prefix.partition("/")
+        if slash:
+            spec = self._families.get(short.lower(), {}).get(dist)
+            return {dist: spec} if spec else None
+        return self._families.get(prefix.lower())
 
     def component(self, kind: str, name: str) -> ComponentSpec:
         """The spec of the component `name` (or `dist/name`) of a kind."""
@@ -303,10 +311,20 @@ class Registry:
         for plugin in self.plugins:
             if plugin.error:
                 continue
+            commands, groups = len(app.registered_commands), len(app.registered_groups)
             try:
                 self._call(self._manager.get_plugin(plugin.name), "fusemix_commands", app)
+                if taken := [n for n, k in Counter(_command_names(app)).items() if k > 1]:
+                    raise PluginError(f"There is a command '{taken[0]}' already.")
             except (Exception, SystemExit) as error:
                 plugin.error = _summary(error)
+                del app.registered_commands[commands:], app.registered_groups[groups:]
+
+
+def _command_names(app: Any) -> list[str]:
+    """Names of a typer app's commands and groups."""
+    commands = [c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands]
+    return commands + [group.name for group in app.registered_groups]
 
 
 def _summary(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 from fusemix_core.config import Part
 from fusemix_core.errors import (
@@ -175,11 +176,21 @@ def test_only_named_plugins_load(monkeypatch):
     assert [s.name for _, s in r.all_encoders()] == ["y"]
 
 
-def test_a_command_that_fails_is_noted_and_the_others_are_added():
-    bad, good = plugin("bad"), plugin("good")
+def test_a_command_that_fails_or_is_taken_is_noted_and_the_others_are_added():
+    bad, good, thief = plugin("bad"), plugin("good"), plugin("thief")
     bad.load().fusemix_commands = lambda app: app.nothing
-    good.load().fusemix_commands = lambda app: app.append("good")
-    r, app = registry(bad, good), []
+    good.load().fusemix_commands = lambda app: app.command("mine")(lambda: None)
+    thief.load().fusemix_commands = lambda app: app.command("mine")(lambda: None)
+    r, app = registry(bad, good, thief), typer.Typer()
     r.commands(app)
-    assert app == ["good"]
-    assert [(p.name, bool(p.error)) for p in r.plugins] == [("bad", True), ("good", False)]
+    assert [c.name for c in app.registered_commands] == ["mine"]
+    assert [p.name for p in r.plugins if p.error] == ["bad", "thief"]
+    assert "'mine'" in r.plugins[-1].error
+
+
+def test_families_of_one_prefix_are_told_apart_by_their_distribution():
+    family = FamilySpec(prefix="fam", resolve=f"{__name__}:resolve_family")
+    r = registry(plugin("a", [family]), plugin("b", [family]))
+    with pytest.raises(PluginError, match="dist-a and dist-b"):
+        r.encoder("fam:x")
+    assert r.encoder("dist-b/fam:x").name == "fam:x"
