@@ -1,40 +1,107 @@
-"""The contrastive loss, forward and backward, against its matrix products alone.
+"""The exact contrastive loss, forward and backward, against its matrix products, and its memory.
 
-    python benchmarks/loss.py                  # time, in ratios of interleaved runs
-    python benchmarks/loss.py --memory 65536   # peak memory of each form, in processes of their own
-
-`products` are the three (four) matrix products that keeping (making again) the similarities takes;
-`two matrices` is the form that makes both similarity matrices and calls cross_entropy on each.
+python -m benchmarks.loss BATCH FORM     # the peak memory of one form, for `measure`
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from benchmarks.harness import Bar, Options, Row, interleaved, median, ratio
+from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.objectives.tiles import none_excluded, two_way_logsumexp
 
+TITLE = "The contrastive loss"
+ABOUT = """
+Symmetric InfoNCE of unit rows `[B, 512]` in float32 with all gradients, the temperature's too (0.07).
+The similarities are made in tiles of rows: *kept* for the backward where memory allows (three matrix
+products), *made again* where not (four). *Two matrices* is the form that makes both similarity
+matrices and calls `cross_entropy` on each, as the original implementation does. The references are
+the products alone, into memory that is there. Peak memory is what a process of its own takes beyond
+the rows and one small loss.
+"""
+
 KEPT, MADE_AGAIN, TWO = "kept", "made again", "two matrices"
+WIDTH = 512
+BATCH = 8192
+TEMPERATURE = 0.07
+GROWTH = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+LARGEST_DENSE = 16384
+"""Beyond this batch only the form whose memory does not grow with its square is run."""
+
+
+def measure(options: Options) -> Iterator[Row]:
+    keep_freed_memory()
+    batch, repeats = (1024, 3) if options.quick else (BATCH, 9)
+    case = Case(batch)
+    seconds = interleaved(
+        {
+            "its three products": case.products(3),
+            "its four products": case.products(4),
+            **{form: (lambda form=form: case.step(form)) for form in (KEPT, MADE_AGAIN, TWO)},
+        },
+        repeats,
+    )
+    for form, reference, bar in (
+        (KEPT, "its three products", Bar(1.10)),
+        (MADE_AGAIN, "its four products", Bar(1.15)),
+        (TWO, KEPT, Bar(3.3, at_least=True)),
+    ):
+        found = ratio(seconds, form, reference)
+        yield Row(f"{form}, B={batch}", median(seconds[form]), "s", reference, found, bar)
+    yield from memories(GROWTH[:2] if options.quick else GROWTH)
+
+
+def memories(batches: Sequence[int]) -> Iterator[Row]:
+    """Peak memory and time of each form by batch."""
+    for batch in batches:
+        dense = None
+        for form in (TWO, KEPT, MADE_AGAIN):
+            if batch > LARGEST_DENSE and form != MADE_AGAIN:
+                continue
+            peak, seconds = peak_of(batch, form)
+            dense = peak if form == TWO else dense
+            bar = reference = share = None
+            if form != TWO and dense is not None:
+                share, reference = peak / dense, "two matrices"
+                bar = Bar(0.1) if form == MADE_AGAIN and batch == BATCH else None
+            elif batch == 65536:
+                share, reference, bar = peak / 1024, "1 GB", Bar(1.0)
+            yield Row(
+                f"memory, {form}, B={batch}",
+                peak,
+                "MB",
+                reference or "",
+                share,
+                bar,
+                {"form": form, "batch": batch, "seconds": seconds},
+            )
+
+
+def peak_of(batch: int, form: str) -> tuple[float, float]:
+    """(peak MB beyond the rows, seconds) of one loss in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.loss", str(batch), form]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    megabytes, seconds = done.stdout.split()
+    return float(megabytes), float(seconds)
 
 
 class Case:
-    """A batch of B pairs of unit rows `[B, D]` and a temperature, with gradients."""
+    """A batch of B pairs of unit rows `[B, WIDTH]`, with gradients."""
 
-    def __init__(self, batch: int, width: int, temperature: float) -> None:
+    def __init__(self, batch: int) -> None:
         torch.manual_seed(0)
-        self.x = normalize(torch.randn(batch, width), dim=1)
-        self.y = normalize(self.x + 0.06 * torch.randn(batch, width), dim=1).requires_grad_()
+        self.x = normalize(torch.randn(batch, WIDTH), dim=1)
+        self.y = normalize(self.x + 0.06 * torch.randn(batch, WIDTH), dim=1).requires_grad_()
         self.x.requires_grad_()
-        self.temperature = torch.tensor(temperature, requires_grad=True)
+        self.temperature = torch.tensor(TEMPERATURE, requires_grad=True)
 
     def step(self, form: str) -> None:
         """One loss and its gradients."""
@@ -66,63 +133,35 @@ class Case:
         return run
 
 
-def times(case: Case, repeats: int) -> None:
-    forms = {
-        "three products": case.products(3),
-        "four products": case.products(4),
-        **{form: (lambda form=form: case.step(form)) for form in (KEPT, MADE_AGAIN, TWO)},
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for repeat in range(repeats + 1):
-        for name, run in forms.items():
-            start = time.perf_counter()
-            run()
-            if repeat:  # the first warms up
-                seconds[name].append(time.perf_counter() - start)
-    for name, of in (
-        (KEPT, "three products"),
-        (MADE_AGAIN, "four products"),
-        (TWO, KEPT),
-    ):
-        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds[of], strict=True))
-        print(f"{name:12} {statistics.median(seconds[name]):6.2f} s = {ratio:.3f} x {of}")
+def plot(rows: Sequence[Row], figure) -> None:
+    """Memory and time by batch."""
+    memory, time = figure.subplots(1, 2)
+    for form in (TWO, KEPT, MADE_AGAIN):
+        own = [r.details for r in rows if r.details.get("form") == form]
+        peaks = [r.value for r in rows if r.details.get("form") == form]
+        batches = [d["batch"] for d in own]
+        memory.loglog(batches, peaks, marker="o", label=form)
+        time.loglog(batches, [d["seconds"] for d in own], marker="o", label=form)
+    for axes, what in ((memory, "peak memory, MB"), (time, "seconds")):
+        axes.set_xlabel("pairs a batch")
+        axes.set_ylabel(what)
+        axes.grid(alpha=0.3)
+    memory.legend()
 
 
-def memory(batch: int, width: int, temperature: float, forms: list[str]) -> None:
-    for form in forms:
-        command = [sys.executable, __file__, "--form", form, "--batch", str(batch)]
-        command += ["--width", str(width), "--temperature", str(temperature)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        print(f"{form:12} {done.stdout.strip()} MB beyond the rows")
+def main(batch: int, form: str) -> None:
+    """Print the peak memory in MB and the seconds of one form."""
+    import time
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=8192)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--temperature", type=float, default=0.07)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--memory", type=int, metavar="BATCH", help="measure memory at this batch")
-    parser.add_argument("--form", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.memory:
-        # Beyond a few ten thousand rows the other forms would not fit.
-        forms = [MADE_AGAIN] if args.memory > 16384 else [KEPT, MADE_AGAIN, TWO]
-        memory(args.memory, args.width, args.temperature, forms)
-        return
-    case = Case(args.batch, args.width, args.temperature)
-    if args.form:
-        Case(64, args.width, args.temperature).step(args.form)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        case.step(args.form)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-    else:
-        times(case, args.repeats)
+    torch.set_num_threads(2)
+    case = Case(batch)
+    Case(64).step(form)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    case.step(form)
+    seconds = time.perf_counter() - start
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, seconds)
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), sys.argv[2])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 
+from fusemix_core.adapters.bottleneck import bottleneck
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter
 
@@ -17,11 +17,12 @@ class Block(nn.Module):
         hidden = int(expansion * dim)
         self.ln = nn.LayerNorm(dim)
         self.fc1 = nn.Linear(dim, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.fc2(self.dropout(gelu(self.fc1(self.ln(x)))))
+        dropout = self.dropout if self.training else 0.0
+        return bottleneck(self.ln(x), self.fc1, self.fc2, x, dropout)
 
 
 class MlpAdapter(Adapter):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.engine import checkpoint
 from fusemix_core.engine.interrupt import deferred_interrupt
 from fusemix_core.engine.plan import Plan, epoch_order
@@ -58,6 +59,8 @@ class Trainer:
             train, at_most(validation, VALIDATION_ROWS, context.seed), context.device
         )
         self.score_start = score_start
+        if context.device.type == "cpu":
+            keep_freed_memory()
         for module in (*adapters.values(), objective):
             module.to(context.device).train()
         self.state = TrainState.new(adapters, objective, self.training, context.seed)
