@@ -20,12 +20,12 @@ from fusemix_core.objectives.tiles import none_excluded, two_way_logsumexp
 
 TITLE = "The contrastive loss"
 ABOUT = """
-Symmetric InfoNCE of unit rows `[B, 512]` in float32 with all gradients, the temperature's too (0.07).
-The similarities are made in tiles of rows: *kept* for the backward where memory allows (three matrix
-products), *made again* where not (four). *Two matrices* is the form that makes both similarity
-matrices and calls `cross_entropy` on each, as the original implementation does. The references are
-the products alone, into memory that is there. Peak memory is what a process of its own takes beyond
-the rows and one small loss.
+Symmetric InfoNCE of unit rows `[B, 512]` in float32 with all gradients, that of the temperature
+(0.07) too. The similarities are made in tiles of rows: *kept* for the backward where memory allows
+(three matrix products), *made again* where not (four). *Two matrices* is the form that makes both
+similarity matrices and calls `cross_entropy` on each, as the original implementation does. The
+references are the products alone, into memory that is there. Peak memory is what a process of its
+own takes beyond the rows and one small loss.
 """
 
 KEPT, MADE_AGAIN, TWO = "kept", "made again", "two matrices"

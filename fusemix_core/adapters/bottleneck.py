@@ -1,4 +1,4 @@
-"""The inverted bottleneck W2 dropout(gelu(W1 x + b1)) + b2, trained at the speed of its products."""
+"""An inverted bottleneck and its residual path, trained at the speed of its products."""
 
 from __future__ import annotations
 

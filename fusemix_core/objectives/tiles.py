@@ -23,6 +23,9 @@ KEPT_BYTES = 1 << 30
 TILE_BYTES = 1 << 25
 """A tile: enough rows for the products to run at full speed."""
 
+_PIECE = 1 << 20
+"""Similarities that are worked on at once between two products: they stay in the cache."""
+
 _EXPONENT = {torch.float32: 75.0, torch.float64: 650.0}
 """exp of this, summed over a hundred thousand rows, is still finite."""
 
@@ -107,7 +110,7 @@ class _TwoWayLogSumExp(torch.autograd.Function):
         a, b = a.detach(), b.detach()
         tiles = _Tiles(a, b, excluded, kept_bytes)
         bound = a.norm(dim=1).max() * b.norm(dim=1).max() if len(a) and len(b) else a.new_zeros(())
-        shift = (bound - _EXPONENT[a.dtype]).clamp(min=0)
+        shift = max(bound.item() - _EXPONENT[a.dtype], 0.0)
         row_sums, column_sums = _sums(tiles, shift)
         least = _LEAST_SUM[a.dtype]
         ctx.shared = bool((row_sums >= least).all() and (column_sums >= least).all())
@@ -131,8 +134,16 @@ class _TwoWayLogSumExp(torch.autograd.Function):
 
             def weights(part: slice, scratch: Tensor, spare: Tensor) -> Tensor:
                 kept = tiles.kept
-                powers = _powers(tiles, part, shift, spare) if kept is None else kept[part]
-                return torch.add(by_row[part, None], by_column, out=scratch).mul_(powers)
+                if kept is None:
+                    tile, out = torch.mm(tiles.a[part], tiles.b.T, out=spare), tiles.excluded(part)
+                own = by_row[part, None]
+                for piece in _pieces(scratch):
+                    if kept is None:
+                        powers = _exponentials(tile, piece, shift, out)
+                    else:
+                        powers = kept[part][piece]
+                    torch.add(own[piece], by_column, out=scratch[piece]).mul_(powers)
+                return scratch
         else:
             finite_rows = rows.masked_fill(rows.isinf(), 0)
             finite_columns = columns.masked_fill(columns.isinf(), 0)
@@ -146,29 +157,32 @@ class _TwoWayLogSumExp(torch.autograd.Function):
         return *tiles.gradients(weights), None, None
 
 
-def _sums(tiles: _Tiles, shift: Tensor) -> tuple[Tensor, Tensor]:
+def _sums(tiles: _Tiles, shift: float) -> tuple[Tensor, Tensor]:
     """Sums of exp(s - shift) over rows `[n]` and columns `[m]`; what is kept are its values."""
     rows = tiles.a.new_empty(len(tiles.a))
     columns = tiles.a.new_zeros(len(tiles.b))
-    moved = bool(shift > 0)
     for part, tile, out in tiles.made():
-        powers = _exponentials(tile, shift if moved else None, out)
-        torch.sum(powers, dim=1, out=rows[part])
-        columns += powers.sum(dim=0)
+        for piece in _pieces(tile):
+            powers = _exponentials(tile, piece, shift, out)
+            torch.sum(powers, dim=1, out=rows[part][piece])
+            columns += powers.sum(dim=0)
     return rows, columns
 
 
-def _exponentials(tile: Tensor, shift: Tensor | None, excluded: Tensor | None) -> Tensor:
-    if shift is not None:
-        tile.sub_(shift)
-    tile.exp_()
-    return tile if excluded is None else tile.masked_fill_(excluded, 0)
+def _pieces(tile: Tensor) -> Iterator[slice]:
+    """The rows of a tile in pieces. On an accelerator each is as much work to start as the whole."""
+    step = max(_PIECE // tile.shape[1], 1) if tile.device.type == "cpu" else len(tile)
+    for at in range(0, len(tile), step):
+        yield slice(at, at + step)
 
 
-def _powers(tiles: _Tiles, part: slice, shift: Tensor, scratch: Tensor) -> Tensor:
-    """exp(s - shift) of a tile, made again."""
-    torch.mm(tiles.a[part], tiles.b.T, out=scratch)
-    return _exponentials(scratch, shift if bool(shift > 0) else None, tiles.excluded(part))
+def _exponentials(tile: Tensor, piece: slice, shift: float, excluded: Tensor | None) -> Tensor:
+    """exp(s - shift) in place of a piece of a tile, 0 where excluded."""
+    powers = tile[piece]
+    if shift:
+        powers.sub_(shift)
+    powers.exp_()
+    return powers if excluded is None else powers.masked_fill_(excluded[piece], 0)
 
 
 def _logsumexps(tiles: _Tiles) -> tuple[Tensor, Tensor]:
