@@ -4,9 +4,9 @@
     python -m benchmarks loss step --quick      # some, in a minute each; nothing is kept
     python -m benchmarks --page                 # only the page and its plots, from what is kept
 
-Each benchmark is a module here with TITLE, ABOUT and `measure(options) -> Iterator[Row]`, and, where
-a plot says more, `plot(rows, figure)`. It runs in a process of its own. Without --data those that
-need real data are left out.
+Each benchmark is a module here with TITLE, ABOUT and `measure(options) -> Iterator[Row]`, and,
+where a plot says more, `plot(rows, figure)`. It runs in a process of its own. Without --data those
+that need real data are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.harness import Options
 
-BENCHMARKS = ("loss", "step")
+BENCHMARKS = ("loss", "step", "recall", "router")
 """In the order of the page."""
 
 
