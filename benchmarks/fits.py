@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -161,7 +162,6 @@ def fit_all(
     A line says what it was made with; delete it to have it made again.
     """
     done = {key(one): one for one in read(kept)}
-    fit(find_recipe(DEFAULT), sized(Generated().splits(0), None, 0), 0)  # warms up
     for paired in sets:
         for seed in seeds:
             whole = None
@@ -179,6 +179,7 @@ def fit_all(
 
 def timed(name: str, changes: list[str], splits: Splits, seed: int) -> dict[str, Any]:
     """The fit whose time is the median of the repeats, and what it was made with."""
+    warm_up()
     recipe = find_recipe(name, changes)
     fits = [fit(recipe, splits, seed) for _ in range(REPEATS[name])]
     facts = {
@@ -188,6 +189,12 @@ def timed(name: str, changes: list[str], splits: Splits, seed: int) -> dict[str,
         "machine": machine(),
     }
     return facts | sorted(fits, key=lambda f: f["seconds"])[len(fits) // 2]
+
+
+@cache
+def warm_up() -> None:
+    """A small fit that nobody times: a process's first products and factorisations are slow."""
+    fit(find_recipe(DEFAULT), Generated().splits(0), 0)
 
 
 def key(one: Mapping[str, Any]) -> tuple[Any, ...]:
