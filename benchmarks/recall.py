@@ -31,9 +31,9 @@ From cached latents, `fusemix` and `fusemix-paper` fitted one after the other in
 split each seed; means over seeds with 95% Student intervals. `fusemix-paper` runs with 1,024 pairs
 a batch after mixing and 100 epochs, as 20,480 and 500 are meant for a hundred times the data.
 
-- *Time to its recall*: seconds until an evaluation of `fusemix` shows the validation R@1 that
-  `fusemix-paper` ends at (its last evaluation, or the weights that it keeps if these are better).
-  The ratio says how often that fits into the whole time of `fusemix-paper`, a geometric mean.
+- *Time to its recall*: seconds until the weights that `fusemix` would keep have the validation
+  R@1 that `fusemix-paper` ends at (its last evaluation, or what it keeps if that is better). The
+  ratio says how often that fits into the whole time of `fusemix-paper`, a geometric mean.
 - *R@1*: on the test split, mean of both directions, in percent; models chosen on validation and
   measured once. Both recipes are measured with both scorers; the bank of `csls` is of training
   embeddings only. The ratio is that of the means.
@@ -180,15 +180,21 @@ def recall_row(
     )
 
 
-def kept_weights(one: Fit) -> list[float]:
-    """The evaluation of the weights that a fit keeps: the first of the best score."""
-    return max(one["trajectory"], key=lambda point: point[3])
+def held(one: Fit) -> list[tuple[float, float]]:
+    """(seconds, validation R@1) of the weights that a fit would keep, each time they change: those
+    of the best score so far."""
+    points, best = [], -math.inf
+    for seconds, _, r1, score in one["trajectory"]:
+        if score > best:
+            points.append((seconds, r1))
+            best = score
+    return points
 
 
 def ends_at(paper: Fit) -> float:
     """The validation R@1 that a fit ends at, in [0, 1]: of its last evaluation, or of the weights
     kept where that is higher."""
-    return max(paper["trajectory"][-1][2], kept_weights(paper)[2])
+    return max(paper["trajectory"][-1][2], held(paper)[-1][1])
 
 
 def mean_end(papers: list[Fit]) -> float:
@@ -196,8 +202,8 @@ def mean_end(papers: list[Fit]) -> float:
 
 
 def reaches(one: Fit, recall: float) -> float:
-    """Seconds until an evaluation of a fit shows this validation R@1; inf if none does."""
-    return next((point[0] for point in one["trajectory"] if point[2] >= recall), math.inf)
+    """Seconds until the weights held have this validation R@1; inf if they never do."""
+    return next((seconds for seconds, r1 in held(one) if r1 >= recall), math.inf)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -226,12 +232,12 @@ def said(values: Sequence[float]) -> str:
 
 
 def curve(fits: list[Fit]) -> dict[str, list[float]]:
-    """Validation R@1 in percent at moments evenly apart in log time: `mean`, `low` and `high` over
-    the seeds, each at its latest evaluation; a seed has 0 before its first."""
+    """Validation R@1 in percent of the weights held, at moments evenly apart in log time: `mean`,
+    `low` and `high` over the seeds; a seed has 0 before its first evaluation."""
     first = min(f["trajectory"][0][0] for f in fits)
     last = max(f["seconds"] for f in fits)
     moments = [first * (last / first) ** (i / (POINTS - 1)) for i in range(POINTS)]
-    shown = [[latest(f, moment) for f in fits] for moment in moments]
+    shown = [[held_at(f, moment) for f in fits] for moment in moments]
     return {
         "seconds": [float(f"{m:.4g}") for m in moments],
         "mean": [round(statistics.mean(values), 2) for values in shown],
@@ -240,9 +246,8 @@ def curve(fits: list[Fit]) -> dict[str, list[float]]:
     }
 
 
-def latest(one: Fit, moment: float) -> float:
-    """The R@1, in percent, of the latest evaluation at a moment."""
-    shown = [100 * point[2] for point in one["trajectory"] if point[0] <= moment]
+def held_at(one: Fit, moment: float) -> float:
+    shown = [100 * r1 for seconds, r1 in held(one) if seconds <= moment * (1 + 1e-9)]
     return shown[-1] if shown else 0.0
 
 

@@ -73,9 +73,10 @@ def test_a_smaller_size_takes_training_and_validation_rows_and_keeps_the_test_ro
     assert torch.equal(sized(whole, 90, 3)["train"].links, part["train"].links)
 
 
-def test_time_to_recall_is_that_of_the_first_evaluation_to_show_it():
+def test_time_to_recall_is_that_of_the_first_weights_kept_that_show_it():
     paper = made(100.0, [(50, 0.1), (70, 0.3), (99, 0.2)])
-    ours = made(9.0, [(1, 0.2), (4, 0.35), (8, 0.3)])
+    ours = made(9.0, [(1, 0.2), (2, 0.4), (4, 0.35), (8, 0.3)])
+    ours["trajectory"][1][3] = 0.1  # the R@1 of weights that their score would not keep
     assert recall.ends_at(paper) == 0.3  # that of the weights kept, not of the last evaluation
     assert recall.reaches(ours, 0.3) == 4
     row = recall.time_row("set", {}, [ours], [paper], Bar(20, at_least=True))
@@ -110,8 +111,8 @@ def test_the_ratio_of_means_has_about_the_interval_that_resampling_gives():
     assert half == pytest.approx(stats.t.ppf(0.975, 9) * resampled.std(), rel=0.15)
 
 
-def test_a_curve_holds_each_seeds_latest_evaluation():
-    first, second = made(8.0, [(1, 0.1), (4, 0.3)]), made(8.0, [(2, 0.2)])
+def test_a_curve_holds_what_each_seed_would_keep():
+    first, second = made(8.0, [(1, 0.1), (4, 0.3), (6, 0.2)]), made(8.0, [(2, 0.2)])
     drawn = recall.curve([first, second])
     at_1, at_8 = 0, len(drawn["seconds"]) - 1
     assert drawn["seconds"][at_1] == 1 and drawn["seconds"][at_8] == 8
