@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmarks import fits, recall
+from benchmarks import fits, recall, results
+from benchmarks import page as pages
 from benchmarks.fits import DEFAULT, PAPER, Generated, sized
 from benchmarks.harness import Bar, Options
 from fusemix_core.flow.settings import find_recipe
@@ -118,6 +119,19 @@ def test_a_curve_holds_what_each_seed_would_keep():
     assert drawn["seconds"][at_1] == 1 and drawn["seconds"][at_8] == 8
     assert (drawn["low"][at_1], drawn["high"][at_1]) == (0, 10)
     assert (drawn["low"][at_8], drawn["mean"][at_8], drawn["high"][at_8]) == (20, 25, 30)
+
+
+def test_the_page_has_its_rows_and_a_plot_that_the_same_rows_make_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(pages, "PLOTS", tmp_path / "plots")
+    rows = list(recall.rows_of("one", None, [made(2.0, [(1, 0.4)])], [made(90.0, [(50, 0.3)])]))
+    results.save("recall", rows, threads=2)
+    text = pages.page(["recall", "one that was never run"])
+    assert all(f"| {row.name} |" in text for row in rows)
+    assert "](benchmarks/recall.svg)" in text
+    drawn = (tmp_path / "plots" / "recall.svg").read_bytes()
+    assert pages.page(["recall"]) == text
+    assert (tmp_path / "plots" / "recall.svg").read_bytes() == drawn
 
 
 def test_the_plot_has_a_column_for_each_set_with_both_recipes():
