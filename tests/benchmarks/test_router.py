@@ -27,11 +27,13 @@ def dataset(tmp_path):
     return read_pairs(config, {"image": "image", "text": "text"})
 
 
+def miniatures():
+    specs = {m: registry.encoder(name) for m, name in router.ENCODERS.items()}
+    return {m: registry.target_of(spec).tiny(spec) for m, spec in specs.items()}
+
+
 def test_training_moves_the_heads_and_nothing_of_the_frozen_encoders(dataset, tmp_path):
-    encoders = {}
-    for modality, name in router.ENCODERS.items():
-        spec = registry.encoder(name)
-        encoders[modality] = registry.target_of(spec).tiny(spec)
+    encoders = miniatures()
     model = router.router_of(encoders)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 4 and all("linear" in name for name in trained)
@@ -50,3 +52,16 @@ def test_training_moves_the_heads_and_nothing_of_the_frozen_encoders(dataset, tm
     assert sorted(links.tolist()) == [[i, i] for i in range(4)]
     for rows in embeddings.values():
         assert rows.norm(dim=1).numpy() == pytest.approx(1, abs=1e-5)
+
+
+@torch.inference_mode()
+def test_the_router_embeds_the_encoders_own_latents(dataset):
+    encoders = miniatures()
+    model = router.router_of(encoders)
+    routes = model[0].sub_modules
+    items = {m: [dataset.items[m].load(i) for i in (3, 5)] for m in encoders}
+    for modality, encoder in encoders.items():
+        latents = encoder.encode(encoder.collate(items[modality]))
+        expected = routes[modality][-1].linear(latents)
+        found = model.encode(items[modality], task=modality, convert_to_tensor=True)
+        assert torch.allclose(found, expected, atol=1e-5)
