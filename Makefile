@@ -5,7 +5,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 PACKAGES = . plugins/fusemix-timm plugins/fusemix-sentence-transformers plugins/fusemix-starter
 PLUGINS = $(wildcard plugins/*)
-EDITABLE = -e '.[test,docs]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
+EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
            -e './plugins/fusemix-starter[speech]'
 
 .PHONY: demo test lint docs

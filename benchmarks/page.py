@@ -21,9 +21,9 @@ def page(names: Sequence[str]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Made by `python -m benchmarks` from `benchmarks/results/`. Every figure stands beside",
-        "its reference, measured in turn with it in the same process; ratios are medians over",
-        "the turns.",
+        "Made by `python -m benchmarks` from `benchmarks/results/`. Every figure stands beside its",
+        "reference, measured in turn with it in the same process; ratios are medians over the",
+        "turns.",
         "",
     ]
     for name in names:

@@ -170,7 +170,7 @@ def _sums(tiles: _Tiles, shift: float) -> tuple[Tensor, Tensor]:
 
 
 def _pieces(tile: Tensor) -> Iterator[slice]:
-    """The rows of a tile in pieces. On an accelerator each is as much work to start as the whole."""
+    """The rows of a tile in pieces: one on an accelerator, where starting work is what costs."""
     step = max(_PIECE // tile.shape[1], 1) if tile.device.type == "cpu" else len(tile)
     for at in range(0, len(tile), step):
         yield slice(at, at + step)

@@ -19,9 +19,7 @@ PAGES = [
     *sorted(ROOT.glob("plugins/*/README.md")),
     *sorted(ROOT.glob("examples/*/README.md")),
 ]
-OTHER_TOOLS = re.compile(
-    r"\b(pip|hf|git|uv|vllm|ct2-transformers-converter) |benchmarks/recipes.py"
-)
+OTHER_TOOLS = re.compile(r"\b(pip|hf|git|uv|vllm|ct2-transformers-converter) |python -m benchmarks")
 
 
 def options(command):

@@ -1,0 +1,137 @@
+"""How the default recipe's time and memory grow with the pairs and with the modalities.
+
+python -m benchmarks.growth PAIRS MODALITIES     # one fit, for `measure`
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Options, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLE = "Growth"
+ABOUT = """
+The default recipe on generated latents in memory (float16), each fit in a process of its own: time of
+the whole fit and what its peak memory is beyond the latents. The latents have a spectrum that falls
+as a power of the rank, as encoders' do, and share 64 hidden causes between modalities. The ratio is
+to the fit before: how much more time ten times the pairs, or one modality more, take.
+"""
+
+PAIRS = (1_000, 10_000, 100_000, 1_000_000)
+MODALITIES = (2, 3, 4, 5)
+OF_MODALITIES = 10_000
+"""Pairs of the fits with more modalities."""
+
+WIDTHS = (1280, 384, 512, 768, 1024)
+CAUSES = 64
+CHUNK = 50_000
+
+
+def measure(options: Options) -> Iterator[Row]:
+    pairs = PAIRS[:2] if options.quick else PAIRS
+    yield from grown("pairs", [(n, 2) for n in pairs], options.threads)
+    if not options.quick:
+        yield from grown("modalities", [(OF_MODALITIES, k) for k in MODALITIES], options.threads)
+
+
+def grown(axis: str, cases: Sequence[tuple[int, int]], threads: int) -> Iterator[Row]:
+    before = None
+    for pairs, count in cases:
+        seconds, peak, score = fitted(pairs, count, threads)
+        yield Row(
+            f"{pairs:,} pairs, {count} modalities",
+            seconds,
+            "s",
+            "" if before is None else "the fit before",
+            None if before is None else seconds / before,
+            details={
+                "axis": axis,
+                "pairs": pairs,
+                "modalities": count,
+                "peak_mb": peak,
+                "score": score,
+            },
+        )
+        before = seconds
+
+
+def fitted(pairs: int, modalities: int, threads: int) -> tuple[float, float, float]:
+    """(seconds, peak MB beyond the latents, validation score) of a fit in its own process."""
+    command = [sys.executable, "-m", "benchmarks.growth"]
+    command += [str(pairs), str(modalities), str(threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, peak, score = map(float, done.stdout.split()[-3:])
+    return seconds, peak, score
+
+
+def plot(rows: Sequence[Row], figure: Figure) -> None:
+    axes = figure.subplots(1, 2)
+    for axis, of in zip(("pairs", "modalities"), axes, strict=True):
+        own = [r for r in rows if r.details["axis"] == axis]
+        at = [r.details[axis] for r in own]
+        of.plot(at, [r.value for r in own], marker="o", color="tab:blue")
+        of.set_ylabel("seconds", color="tab:blue")
+        memory = of.twinx()
+        memory.plot(at, [r.details["peak_mb"] for r in own], marker="s", color="tab:orange")
+        memory.set_ylabel("peak MB beyond the latents", color="tab:orange")
+        of.set_xlabel(axis)
+        if axis == "pairs":
+            of.set_xscale("log")
+            of.set_yscale("log")
+
+
+def latents(pairs: int, width: int, causes: Tensor, seed: int) -> Tensor:
+    """float16 `[pairs, width]`: the causes and as much noise, on axes of falling variance."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.arange(1, width + 1).float().pow(-0.5)
+    turn = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    place = torch.randperm(width // 2, generator=generator)[:CAUSES]
+    out = torch.empty(pairs, width, dtype=torch.float16)
+    for at in range(0, pairs, CHUNK):
+        part = causes[at : at + CHUNK]
+        rows = torch.randn(len(part), width, generator=generator)
+        rows[:, place] = (rows[:, place] + part) / math.sqrt(2)
+        out[at : at + CHUNK] = (rows * spread) @ turn
+    return out
+
+
+def main(pairs: int, modalities: int, threads: int) -> None:
+    """Print seconds, peak MB beyond the latents, and the validation score, of one fit."""
+    from fusemix_core.engine.validation import validation_score
+    from fusemix_core.flow.settings import find_recipe
+    from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
+    from fusemix_core.registry import registry
+
+    torch.set_num_threads(threads)
+    held_out = min(pairs // 10, 5_000)
+    causes = torch.randn(pairs + held_out, CAUSES, generator=torch.Generator().manual_seed(0))
+    tables = {
+        f"m{k}": ResidentLatents(latents(len(causes), width, causes, k + 1))
+        for k, width in enumerate(WIDTHS[:modalities])
+    }
+    links = torch.arange(len(causes))[:, None].repeat(1, modalities)
+    train, validation = (PairedLatents(tables, part) for part in links.split([pairs, held_out]))
+    recipe = find_recipe("fusemix")
+    aligner = registry.build("aligner", recipe.aligner)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    adapters = aligner.fit(train, validation, recipe, FitContext())
+    seconds = time.perf_counter() - start
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(seconds, peak, validation_score(adapters, validation))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
