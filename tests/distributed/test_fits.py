@@ -1,0 +1,27 @@
+"""Fits over 2 and 3 processes: the adapters of one process."""
+
+import pytest
+import torch
+from distributed.processes import run_in_processes
+from distributed.share_fits import RECIPES, fitted
+from safetensors.torch import load_file
+
+DRAWS = "from a closed form"
+"""Its adapters draw noise while they train, which differs by process."""
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def found(request, tmp_path_factory):
+    """The adapters that each process ended with, by `recipe/modality/name`."""
+    folder = tmp_path_factory.mktemp("fits")
+    run_in_processes(request.param, ("share_fits.py", "share_fits"), folder)
+    return [load_file(folder / f"{i}.safetensors") for i in range(request.param)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_adapters_are_one_processs(recipe, found):
+    for name, wanted in fitted(recipe).items():
+        parts = [process[f"{recipe}/{name}"] for process in found]
+        assert all(torch.equal(part, parts[0]) for part in parts)
+        if recipe != DRAWS:
+            assert (parts[0] - wanted).abs().max() < 1e-6
