@@ -1,15 +1,15 @@
 """One fit in several processes, each with its share of every batch's rows.
 
 Every process draws the same order and mixes the same whole batch; then each takes its rows through
-adapters and objective, and DistributedDataParallel averages the gradients. The result is that of
-one process, up to rounding. The first process alone evaluates, saves and tells; see
+adapters and objective, and the gradients are averaged. The result is that of one process, up to
+rounding. The first process alone evaluates, saves and tells; see
 docs/decisions/0007-several-processes.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,12 +17,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fusemix_core.devices import resolve_device
 from fusemix_core.engine.randomness import stream_seed
 from fusemix_core.errors import ConfigError, FusemixError
-from fusemix_core.interfaces import Adapter, Batch, Objective
+from fusemix_core.interfaces import Batch, Objective
 from fusemix_core.launch import launched
 from fusemix_core.objectives.gathering import Rows, processes, rank
 
@@ -100,54 +99,46 @@ def in_turn(work: Callable[[], T]) -> T:
     return done
 
 
-class BatchLoss(nn.Module):
-    """Adapters and objective as one module: a process's rows of latents and links → the loss."""
-
-    def __init__(self, adapters: Mapping[str, Adapter], objective: Objective) -> None:
-        super().__init__()
-        self.modalities = tuple(adapters)
-        self.adapters = nn.ModuleList(adapters.values())
-        self.objective = objective
-
-    def forward(self, latents: Mapping[str, Tensor], links: Tensor) -> Tensor:
-        embeddings = {
-            m: adapter(latents[m])
-            for m, adapter in zip(self.modalities, self.adapters, strict=True)
-        }
-        if not self.objective.gathers:
-            rows = Rows(len(links), links.device)
-            embeddings = {m: rows.gather(x) for m, x in embeddings.items()}
-            links = rows.gather(links)
-        return self.objective(embeddings, links)
-
-
-def divided_loss(
-    adapters: Mapping[str, Adapter], objective: Objective
-) -> Callable[[Batch], Tensor] | None:
-    """The loss of a whole batch, of which each process computes its share; None in one process.
-
-    Parameters and buffers become those of the first process, here; what changes the buffers later
-    (statistics of a batch norm) is each process's own.
-    """
-    if processes() == 1:
-        return None
-    # A modality that no row of a batch has gets no gradient in that step, as in one process.
-    module = DistributedDataParallel(
-        BatchLoss(adapters, objective), broadcast_buffers=False, find_unused_parameters=True
-    )
-
-    def loss(batch: Batch) -> Tensor:
-        own = own_rows(batch)
-        return module(own.latents, own.links)
-
-    return loss
-
-
 def own_rows(batch: Batch) -> Batch:
     """This process's rows of a batch that every process holds: nearly equal parts, in order."""
     n, count = len(batch.links), processes()
+    if count == 1:
+        return batch
     part = slice(n * rank() // count, n * (rank() + 1) // count)
     return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part])
+
+
+def batch_loss(objective: Objective, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
+    """The loss of the whole batch in each process, given the process's own rows.
+
+    An objective that gathers nothing itself gets all rows.
+    """
+    if processes() > 1 and not objective.gathers:
+        rows = Rows(len(links), links.device)
+        embeddings = {m: rows.gather(x) for m, x in embeddings.items()}
+        links = rows.gather(links)
+    return objective(embeddings, links)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their mean over the processes: those of the whole batch (`gathering`).
+
+    One that no process has stays None, as that of a modality which no row of the batch has.
+    """
+    if processes() == 1:
+        return
+    parameters = list(parameters)
+    for dtype in {p.dtype for p in parameters}:
+        some = [p for p in parameters if p.dtype == dtype]
+        there = torch.tensor([p.grad is not None for p in some], dtype=dtype).to(some[0].device)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
+        flat = torch.cat([there, *(x.flatten() for x in parts)])
+        dist.all_reduce(flat)
+        there, flat = flat[: len(some)].tolist(), flat[len(some) :].div_(processes())
+        for p, any_has, mean in zip(
+            some, there, flat.split([p.numel() for p in some]), strict=True
+        ):
+            p.grad = mean.view_as(p) if any_has else None
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -160,9 +151,9 @@ def seed_step(seed: int, step: int) -> None:
 
 
 @torch.no_grad()
-def take_from_first(modules: Mapping[str, nn.Module]) -> None:
+def take_from_first(modules: Iterable[nn.Module]) -> None:
     """Give the modules of every process the parameters and buffers of the first one's."""
     if processes() > 1:
-        for module in modules.values():
+        for module in modules:
             for value in module.state_dict().values():
                 dist.broadcast(value, 0)

@@ -64,9 +64,8 @@ class Trainer:
             module.to(context.device).train()
         self.first = distributed.rank() == 0
         self.callbacks = context.callbacks if self.first else ()
-        divided = distributed.divided_loss(adapters, objective)
+        distributed.take_from_first((*adapters.values(), objective))
         self.state = TrainState.new(adapters, objective, self.training, context.seed)
-        self.state.divided = divided
         self.order = (-1, torch.empty(0, dtype=torch.int64))
         self.whole = True  # False while the state is between two steps
         self.clock = SaveClock()
@@ -187,7 +186,7 @@ class Trainer:
         for modality, adapter in kept.items():
             if self.state.best is not None:
                 adapter.load_state_dict(self.state.best[modality])
-        distributed.take_from_first(kept)
+        distributed.take_from_first(kept.values())
         for adapter in kept.values():
             adapter.requires_grad_(True).eval().cpu()
         return kept

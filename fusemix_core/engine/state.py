@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.config import Training
+from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import FusemixError
 from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective
@@ -26,8 +27,7 @@ class TrainState:
     `step` counts the steps done, `epoch` the epochs done, `index` the steps done in this epoch;
     `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the adapters'
     moving average where the recipe asks for one. `best` are the weights kept so far, by modality,
-    on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation. `divided` is
-    the loss of a whole batch where several processes share it (`distributed.divided_loss`).
+    on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation.
     """
 
     adapters: dict[str, Adapter]
@@ -35,7 +35,6 @@ class TrainState:
     optimiser: torch.optim.Optimizer
     mixing: torch.Generator
     averaged: dict[str, Adapter] | None = None
-    divided: Callable[[Batch], Tensor] | None = None
     step: int = 0
     epoch: int = 0
     index: int = 0
@@ -69,13 +68,6 @@ class TrainState:
         """The adapters that are evaluated and kept: the averaged ones where there are any."""
         return self.adapters if self.averaged is None else self.averaged
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Of a whole batch, mixed already."""
-        if self.divided is not None:
-            return self.divided(batch)
-        embeddings = {m: adapter(batch.latents[m]) for m, adapter in self.adapters.items()}
-        return self.objective(embeddings, batch.links)
-
 
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
     """Decay for parameters of two dimensions or more; none for offsets, norms and temperature."""
@@ -107,7 +99,9 @@ def train_step(
 
     Raises `FusemixError` before anything is changed if the loss is not finite.
     """
-    loss = state.loss(mixup(batch, state.mixing, progress))
+    batch = distributed.own_rows(mixup(batch, state.mixing, progress))
+    embeddings = {m: adapter(batch.latents[m]) for m, adapter in state.adapters.items()}
+    loss = distributed.batch_loss(state.objective, embeddings, batch.links)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
         raise FusemixError(
@@ -119,8 +113,9 @@ def train_step(
         group["lr"] = lr
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    parameters = [p for g in state.optimiser.param_groups for p in g["params"]]
+    distributed.average_gradients(parameters)
     if clip_norm is not None:
-        parameters = [p for g in state.optimiser.param_groups for p in g["params"]]
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters, clip_norm).item()
     state.optimiser.step()
     state.step += 1

@@ -51,7 +51,7 @@ BASE = Recipe(
     mixup=Part("fusemix", {"schedule": "cosine", "alpha_max": 0.5}),
     objective=Part("infonce"),
     training=Training(
-        epochs=4, batch_size=15, lr=3e-3, warmup_steps=2, clip_norm=1.0, ema=0.9, weight_decay=0.1
+        epochs=2, batch_size=15, lr=3e-3, warmup_steps=2, clip_norm=1.0, ema=0.9, weight_decay=0.1
     ),
 )
 RECIPES = {
@@ -63,24 +63,26 @@ RECIPES = {
         BASE, dim=None, start=Part("cca", {"hidden": 8}), adapter=Part("residual")
     ),
     "three modalities with gaps": BASE,
-    "fewer rows than processes": replace(BASE, training=replace(BASE.training, batch_size=2)),
+    "fewer rows than processes": replace(
+        BASE, training=replace(BASE.training, batch_size=2, max_steps=1)
+    ),
 }
 
 
 def latents(gaps=False):
     """Both splits of a little dataset in float64, of which some rows share an item."""
     g = torch.Generator().manual_seed(3)
-    cause = torch.randn(150, 5, generator=g, dtype=torch.float64)
+    cause = torch.randn(90, 5, generator=g, dtype=torch.float64)
     tables = {}
     for m, width in (("a", 12), ("b", 9), ("c", 7))[: 3 if gaps else 2]:
         x = cause @ torch.randn(5, width, generator=g, dtype=torch.float64)
         tables[m] = ResidentLatents(x + 0.3 * torch.randn(x.shape, generator=g, dtype=x.dtype))
-    links = torch.arange(150)[:, None].repeat(1, len(tables))
+    links = torch.arange(90)[:, None].repeat(1, len(tables))
     links[5::9, 0] = links[4::9, 0][: len(links[5::9])]
     if gaps:
-        links[:60, 2] = links[60:90, 1] = -1  # few batches have many rows of c
-        links[90:100, 0] = -1
-    return PairedLatents(tables, links[:120]), PairedLatents(tables, links[120:])
+        links[:52, 2] = links[56:75, 1] = -1  # a batch may have no rows, or one, with a pair
+        links[75:80, 0] = -1
+    return PairedLatents(tables, links[:60]), PairedLatents(tables, links[60:])
 
 
 class Stop(Callback):

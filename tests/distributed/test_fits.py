@@ -3,7 +3,7 @@
 import pytest
 import torch
 from distributed.processes import run_in_processes
-from distributed.share_fits import RECIPES, fitted
+from distributed.share_fits import RECIPES, fitted, share_fits
 from safetensors.torch import load_file
 
 DRAWS = "from a closed form"
@@ -14,7 +14,7 @@ DRAWS = "from a closed form"
 def found(request, tmp_path_factory):
     """The adapters that each process ended with, by `recipe/modality/name`."""
     folder = tmp_path_factory.mktemp("fits")
-    run_in_processes(request.param, ("share_fits.py", "share_fits"), folder)
+    run_in_processes(request.param, share_fits, folder)
     return [load_file(folder / f"{i}.safetensors") for i in range(request.param)]
 
 

@@ -6,7 +6,7 @@ With 3 processes the last has no rows at all.
 import pytest
 import torch
 from distributed.processes import run_in_processes
-from distributed.share_objectives import BATCHES, OBJECTIVES, results
+from distributed.share_objectives import BATCHES, OBJECTIVES, results, share_objectives
 from safetensors.torch import load_file
 
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 def found(request, tmp_path_factory):
     """What each process found, by `objective/batch/name`."""
     folder = tmp_path_factory.mktemp("objectives")
-    run_in_processes(request.param, ("share_objectives.py", "share_objectives"), folder)
+    run_in_processes(request.param, share_objectives, folder)
     return [load_file(folder / f"{i}.safetensors") for i in range(request.param)]
 
 
