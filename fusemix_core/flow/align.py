@@ -190,7 +190,7 @@ def fit(
         seed=config.seed,
         checkpoints=folder.checkpoints,
         resume=resume,
-        callbacks=[MetricsLog(folder.metrics), reporter],
+        callbacks=[MetricsLog(folder.metrics), reporter] if rank() == 0 else [],
     )
     return aligner.fit(
         encoded.paired("train"), encoded.paired("validation"), config.recipe, context

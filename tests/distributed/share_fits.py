@@ -96,13 +96,33 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
+DROPOUT = replace(BASE, adapter=Part("mlp", {**BASE.adapter.options, "dropout": 0.3}))
+
+
 def fitted(recipe, **context):
     data = latents(gaps=recipe.startswith("three"))
-    if RECIPES[recipe].start:  # the closed form is solved in float32
+    recipe = DROPOUT if recipe == "dropout" else RECIPES[recipe]
+    if recipe.start:  # the closed form is solved in float32
         for table in data[0].tables.values():
             table.latents = table.latents.float()
-    found = GradientAligner().fit(*data, RECIPES[recipe], FitContext(**context))
+    found = GradientAligner().fit(*data, recipe, FitContext(**context))
     return {f"{m}/{n}": t for m, a in found.items() for n, t in a.state_dict().items()}
+
+
+def stopped_fit(folder):
+    """A fit with dropout that goes on to its end, and the same one stopped in its third step."""
+    save_file(fitted("dropout"), folder / f"whole-{rank()}.safetensors")
+    try:
+        fitted("dropout", checkpoints=folder / "checkpoints", callbacks=[Stop(3)])
+    except KeyboardInterrupt:
+        assert rank() == 0
+    except RuntimeError:  # the first process has left
+        assert rank() > 0
+
+
+def resumed_fit(folder):
+    found = fitted("dropout", checkpoints=folder / "checkpoints", resume=True)
+    save_file(found, folder / f"resumed-{rank()}.safetensors")
 
 
 def share_fits(folder):
