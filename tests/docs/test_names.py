@@ -20,7 +20,7 @@ PAGES = [
     *sorted(ROOT.glob("examples/*/README.md")),
 ]
 OTHER_TOOLS = re.compile(
-    r"\b(pip|hf|git|uv|vllm|ct2-transformers-converter) |benchmarks/recipes.py"
+    r"\b(pip|hf|git|uv|vllm|torchrun|ct2-transformers-converter) |benchmarks/recipes.py"
 )
 
 
