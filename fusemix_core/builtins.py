@@ -58,6 +58,22 @@ def fusemix_components() -> list[ComponentSpec]:
             paper="https://arxiv.org/abs/1807.03748",
         ),
         ComponentSpec(
+            kind="objective",
+            name="multi-positive",
+            target="fusemix_core.objectives.multi_positive:MultiPositive",
+            summary="infonce with all rows that share an item as partners",
+            options={"temperature": 0.07, "learnable": True},
+            paper="https://arxiv.org/abs/2004.11362",
+        ),
+        ComponentSpec(
+            kind="objective",
+            name="siglip",
+            target="fusemix_core.objectives.siglip:SigLIP",
+            summary="pairwise sigmoid loss with learnt scale and bias",
+            options={"scale": 10.0, "bias": -10.0, "learnable": True, "shared": "negative"},
+            paper="https://arxiv.org/abs/2303.15343",
+        ),
+        ComponentSpec(
             kind="aligner",
             name="gradient",
             target="fusemix_core.aligners.gradient:GradientAligner",

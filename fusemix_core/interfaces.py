@@ -150,6 +150,11 @@ class Mixup(ABC):
 class Objective(nn.Module, ABC):
     """A loss on a batch of embeddings. Owns its temperature, chunks and gathers inside."""
 
+    gathers: bool = False
+    """Whether, of a batch that several processes share, it takes its own process's rows and gathers
+    what it needs of the others' (`fusemix_core.objectives.gathering`), so that the work is shared.
+    One that does not is given all rows in each process."""
+
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
         """The scalar loss.

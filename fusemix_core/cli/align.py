@@ -10,6 +10,7 @@ import typer
 from fusemix_core.cli import options as o
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
+from fusemix_core.launch import launched
 
 
 def align(
@@ -105,9 +106,10 @@ def align(
 
     plan = make_plan(run_config, specs)
     if dry_run:
-        show_plan(plan, json)
+        if launched().rank == 0:
+            show_plan(plan, json)
         return
-    if not json:
+    if not json and launched().rank == 0:
         show_plan(plan, False)
 
     from fusemix_core.cli.progress import ConsoleReporter
@@ -115,7 +117,8 @@ def align(
 
     with ConsoleReporter() as reporter:
         result = run_plan(plan, out or default_out(), resume=resume, reporter=reporter)
-    show_result(result, json)
+    if result is not None:
+        show_result(result, json)
 
 
 def _table(values: dict[str, Any], name: str, config: Path | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from fusemix_core.launch import launched
+
 _WIDE = 160
 """Columns where output goes to a file or a pipe."""
 
@@ -20,8 +22,10 @@ err = Console(stderr=True)
 
 
 def print_error(message: str, hint: str = "") -> None:
-    """An error on stderr: what is wrong, then what to do."""
-    text = Text("Error: ", style="bold red").append(message, style="default not bold")
+    """An error on stderr: what is wrong, then what to do; of several processes, in which."""
+    launch = launched()
+    where = "" if launch.processes == 1 else f" in process {launch.rank}"
+    text = Text(f"Error{where}: ", style="bold red").append(message, style="default not bold")
     err.print(text, soft_wrap=True)
     if hint:
         err.print(Text(hint), soft_wrap=True)

@@ -40,3 +40,21 @@ def deferred_interrupt() -> Iterator[Callable[[], None]]:
         check()
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def no_interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM do nothing inside: for a process that ends when the first one does.
+
+    Yields what `deferred_interrupt` would. Outside the main thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(s, signal.SIG_IGN) for s in signals]
+    try:
+        yield lambda: None
+    finally:
+        for s, handler in zip(signals, previous, strict=True):
+            signal.signal(s, handler)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fusemix_core.allocator import keep_freed_memory
-from fusemix_core.engine import checkpoint
-from fusemix_core.engine.interrupt import deferred_interrupt
+from fusemix_core.engine import checkpoint, distributed
+from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan, epoch_order
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import TrainState, train_step
-from fusemix_core.engine.validation import at_most, mean_recall, recalls
+from fusemix_core.engine.validation import Recalls, at_most, mean_recall, recalls
 from fusemix_core.errors import DataError, RunExistsError
 from fusemix_core.interfaces import (
     Adapter,
@@ -36,7 +36,9 @@ class Trainer:
     """One fit by gradient, on batches as `plan` cuts them. `run` may be called once.
 
     `digest` ties checkpoints to the run (`checkpoint.run_digest`). With `score_start` the weights
-    given are evaluated before the first step, and kept if training finds none better.
+    given are evaluated before the first step, and kept if training finds none better. Where
+    `torch.distributed` is initialised every process runs one, all alike; the first one alone
+    evaluates, saves, and tells its callbacks.
     Raises `RunExistsError` if the checkpoint folder holds another run's and `context.resume` is not
     set.
     """
@@ -63,6 +65,9 @@ class Trainer:
             keep_freed_memory()
         for module in (*adapters.values(), objective):
             module.to(context.device).train()
+        self.first = distributed.rank() == 0
+        self.callbacks = context.callbacks if self.first else ()
+        distributed.take_from_first((*adapters.values(), objective))
         self.state = TrainState.new(adapters, objective, self.training, context.seed)
         self.order = (-1, torch.empty(0, dtype=torch.int64))
         self.whole = True  # False while the state is between two steps
@@ -74,18 +79,17 @@ class Trainer:
         `KeyboardInterrupt` (also from a callback) saves a checkpoint and goes on up.
         """
         self._resume()
-        callbacks = self.context.callbacks
-        for callback in callbacks:
+        for callback in self.callbacks:
             callback.on_start(self.plan.total_steps)
         try:
-            with deferred_interrupt() as check_interrupt:
+            with deferred_interrupt() if self.first else no_interrupt() as check_interrupt:
                 self._loop(check_interrupt)
         except KeyboardInterrupt:
             if self.whole:
                 self._save()
             raise
         finally:
-            for callback in callbacks:
+            for callback in self.callbacks:
                 callback.on_end()
         return self._kept()
 
@@ -110,6 +114,7 @@ class Trainer:
             self.order[1][first : first + plan.rows_per_step], self.context.device
         )
         self.whole = False
+        distributed.seed_step(self.context.seed, state.step)
         metrics = train_step(
             state,
             batch,
@@ -124,7 +129,7 @@ class Trainer:
         if state.index == plan.steps_per_epoch:
             state.epoch, state.index = state.epoch + 1, 0
         self.whole = True
-        for callback in self.context.callbacks:
+        for callback in self.callbacks:
             callback.on_step(state.step, metrics)
 
     def _evaluation_due(self) -> bool:
@@ -139,7 +144,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the weights on the validation split and keep them if they are the best so far."""
         state, self.whole = self.state, False
-        found = recalls(state.kept, self.validation, self.context.device)
+        found = self._recalls()
         metrics: dict[str, float] = {"epoch": state.epoch}
         if state.loss_count:
             metrics["loss"] = state.loss_sum / state.loss_count
@@ -153,8 +158,18 @@ class Trainer:
         state.evaluated = state.epoch
         state.history.append({"step": state.step, **metrics})
         self.whole = True
-        for callback in self.context.callbacks:
+        for callback in self.callbacks:
             callback.on_evaluation(state.step, metrics)
+
+    def _recalls(self) -> Recalls:
+        """Those of the first process, in each of them."""
+
+        def rows() -> list[tuple]:
+            found = recalls(state.kept, self.validation, self.context.device)
+            return [(a, b, *shares) for (a, b), shares in found.items()]
+
+        state = self.state
+        return {(a, b): tuple(shares) for a, b, *shares in distributed.from_first(rows)}
 
     def _keep_if_better(self, score: float) -> None:
         state = self.state
@@ -174,11 +189,13 @@ class Trainer:
         for modality, adapter in kept.items():
             if self.state.best is not None:
                 adapter.load_state_dict(self.state.best[modality])
+        distributed.take_from_first(kept.values())
+        for adapter in kept.values():
             adapter.requires_grad_(True).eval().cpu()
         return kept
 
     def _save(self) -> None:
-        if self.context.checkpoints is not None:
+        if self.context.checkpoints is not None and self.first:
             with self.clock:
                 checkpoint.save(
                     self.state, self.context.checkpoints, self.digest, self.context.device
@@ -195,6 +212,7 @@ class Trainer:
                 "Resume that run, or choose another folder.",
             )
         checkpoint.load(found, self.state, self.digest, self.context.device)
+        distributed.wait_for_all()  # the first one may soon replace it
 
 
 class SaveClock:

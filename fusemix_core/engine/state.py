@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.config import Training
+from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import FusemixError
 from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective
@@ -98,9 +99,9 @@ def train_step(
 
     Raises `FusemixError` before anything is changed if the loss is not finite.
     """
-    batch = mixup(batch, state.mixing, progress)
+    batch = distributed.own_rows(mixup(batch, state.mixing, progress))
     embeddings = {m: adapter(batch.latents[m]) for m, adapter in state.adapters.items()}
-    loss = state.objective(embeddings, batch.links)
+    loss = distributed.batch_loss(state.objective, embeddings, batch.links)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
         raise FusemixError(
@@ -112,8 +113,9 @@ def train_step(
         group["lr"] = lr
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    parameters = [p for g in state.optimiser.param_groups for p in g["params"]]
+    distributed.average_gradients(parameters)
     if clip_norm is not None:
-        parameters = [p for g in state.optimiser.param_groups for p in g["params"]]
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters, clip_norm).item()
     state.optimiser.step()
     state.step += 1

@@ -15,6 +15,7 @@ import torch
 from fusemix_core.config import RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
+from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.examples import Retrieved
@@ -38,6 +39,7 @@ from fusemix_core.flow.settings import build_config
 from fusemix_core.flow.summary import fused_model, report_run
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.objectives.gathering import rank
 from fusemix_core.registry import registry
 
 
@@ -64,14 +66,14 @@ def align(
     resume: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
-) -> RunResult:
+) -> RunResult | None:
     """Align frozen encoders on paired data; what `fusemix align` does, from Python.
 
     encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
     data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
     set: `key=value` settings of the recipe. settings: `views` (modality → view of its encoder),
     `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`. Raises a `FusemixError` for anything
-    that the caller can mend.
+    that the caller can mend. Where torchrun started several processes, None in all but the first.
 
     Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
     """
@@ -94,26 +96,32 @@ def run_plan(
     resume: bool = False,
     reporter: Reporter | None = None,
     objects: Mapping[str, Encoder] | None = None,
-) -> RunResult:
-    """Carry out a plan in the folder `out`."""
+) -> RunResult | None:
+    """Carry out a plan in the folder `out`; None in all processes but the first."""
     config, reporter = plan.config, reporter or Reporter()
-    device = resolve_device(config.device)
-    folder = RunFolder(out)
-    folder.start(config, resume)
     facts = environment()
-    folder.write_json(folder.environment, facts)
+    with joined(resolve_device(config.device)) as device:
+        first = rank() == 0
+        if not first:
+            reporter = Reporter()
+        folder = RunFolder(from_first(lambda: started(out, config, resume, facts)))
 
-    reporter.stage("Encoding")
-    how = Encoding(device, config.dtype, config.store_dtype, config.encode_batch, plan.views)
-    encoded = encode_dataset(plan.dataset, plan.specs, how, reporter, objects, ragged=False)
-    encoded.dataset.write_rejected(folder.rejected)
-    encoded.dataset.check_bad(config.data.max_bad)
-    check_splits(encoded)
+        reporter.stage("Encoding")
+        how = Encoding(device, config.dtype, config.store_dtype, config.encode_batch, plan.views)
+        encoded = in_turn(
+            lambda: encode_dataset(plan.dataset, plan.specs, how, reporter, objects, ragged=False)
+        )
+        if first:
+            encoded.dataset.write_rejected(folder.rejected)
+        encoded.dataset.check_bad(config.data.max_bad)
+        check_splits(encoded)
 
-    reporter.stage(f"Fitting ({config.recipe.name})")
-    began = time.monotonic()
-    adapters = fit(config, encoded, folder, device, resume, reporter)
-    seconds = time.monotonic() - began
+        reporter.stage(f"Fitting ({config.recipe.name})")
+        began = time.monotonic()
+        adapters = fit(config, encoded, folder, device, resume, reporter)
+        seconds = time.monotonic() - began
+    if not first:
+        return None
     key = fit_rate_key(config.recipe.name, device.type)
     Rates().record(key, len(encoded.dataset.splits["train"]), seconds)
 
@@ -141,6 +149,14 @@ def run_plan(
     report_run(folder, plan, encoded, shown, found, results, facts, load)
     folder.write_json(folder.results, results)
     return RunResult(folder, model, results, encoded, found, load)
+
+
+def started(out: str | Path, config: RunConfig, resume: bool, facts: Mapping[str, Any]) -> str:
+    """The path of a run's folder, made or taken up."""
+    folder = RunFolder(out)
+    folder.start(config, resume)
+    folder.write_json(folder.environment, facts)
+    return str(folder.path)
 
 
 def measured(encoded: Encoded, split: str, seed: int) -> PairedLatents:
@@ -174,7 +190,7 @@ def fit(
         seed=config.seed,
         checkpoints=folder.checkpoints,
         resume=resume,
-        callbacks=[MetricsLog(folder.metrics), reporter],
+        callbacks=[MetricsLog(folder.metrics), reporter] if rank() == 0 else [],
     )
     return aligner.fit(
         encoded.paired("train"), encoded.paired("validation"), config.recipe, context

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Objective
-from fusemix_core.objectives.tiles import Excluded, none_excluded, two_way_logsumexp
+from fusemix_core.objectives.gathering import total, total_logsumexp
+from fusemix_core.objectives.pairs import Pair, pairs_of, sharing
+from fusemix_core.objectives.tiles import none_excluded, two_way_logsumexp
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 
@@ -26,12 +26,14 @@ class InfoNCE(Objective):
 
     With several modalities the loss is the mean over the pairs of modalities, each on the rows that
     have both; a pair with fewer than two such rows says nothing and is left out. If none is left
-    the loss is 0.
+    the loss is 0. In several processes each has the loss of all their rows, see `gathering`.
 
     `learnable=False` keeps the temperature. With `mask_shared` a row that shares an item with row
     i, in either modality of the pair, is not among the negatives of row i; without it (the paper)
     it is. Raises `ConfigError` for a temperature outside the range.
     """
+
+    gathers = True
 
     def __init__(
         self, *, temperature: float = 0.07, learnable: bool = True, mask_shared: bool = False
@@ -40,7 +42,8 @@ class InfoNCE(Objective):
         low, high = TEMPERATURE_RANGE
         if not low <= temperature <= high:
             raise ConfigError(
-                f"infonce can't use temperature={temperature}.", f"It lies in [{low}, {high}]."
+                f"The objective can't use temperature={temperature}.",
+                f"It lies in [{low}, {high}].",
             )
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learnable)
         self.mask_shared = mask_shared
@@ -48,51 +51,23 @@ class InfoNCE(Objective):
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
         # Through `data`, so that two forwards before a backward are not taken for a conflict.
         self.temperature.data.clamp_(*TEMPERATURE_RANGE)
-        present = (links >= 0).all(dim=1)  # [n, K]
-        complete = bool(present.all())
-        unit = [_unit(x) for x in embeddings.values()]
-        losses = []
-        for a, b in combinations(range(len(unit)), 2):
-            x, y, ids = unit[a], unit[b], links[:, :, [a, b]]
-            if not complete:
-                rows = (present[:, a] & present[:, b]).nonzero()[:, 0]
-                x, y, ids = x[rows], y[rows], ids[rows]
-            if len(x) >= 2:
-                excluded = sharing(ids) if self.mask_shared else none_excluded
-                losses.append(self._pair_loss(x, y, excluded))
+        losses = [self._loss(p) for p in pairs_of(embeddings, links) if len(p.all_y) >= 2]
         if not losses:
-            return sum(x.sum() for x in unit) * 0
-        return torch.stack(losses).mean()
+            return sum(x.sum() for x in embeddings.values()) * 0
+        return total(torch.stack(losses).mean())
 
-    def _pair_loss(self, x: Tensor, y: Tensor, excluded: Excluded) -> Tensor:
+    def _loss(self, pair: Pair) -> Tensor:
+        """This process's part of a pair's loss."""
         # Dividing x, not the similarities, leaves the temperature's gradient to autograd.
-        x = x / self.temperature
-        rows, columns = two_way_logsumexp(x, y, excluded)
-        return (rows + columns).mean() / 2 - (x * y).sum(dim=1).mean()
+        x = pair.x / self.temperature
+        excluded = sharing(pair) if self.mask_shared else none_excluded
+        rows, columns = two_way_logsumexp(x, pair.all_y, excluded)
+        columns = total_logsumexp(columns)[pair.own]
+        return ((rows + columns).sum() / 2 - self._right(pair, x)) / len(pair.all_y)
+
+    def _right(self, pair: Pair, x: Tensor) -> Tensor:
+        """The sum of the logits that should be high, over own rows: each row's with its partner."""
+        return (x * pair.y).sum()
 
     def log(self) -> dict[str, float]:
         return {"temperature": self.temperature.item()}
-
-
-def sharing(ids: Tensor) -> Excluded:
-    """Leaves out rows i ≠ j that have a source in common, for ids `[n, S, M]` of M modalities."""
-    n, sources, modalities = ids.shape
-    if all(len(ids[:, :, m].unique()) == n * sources for m in range(modalities)):
-        return none_excluded
-
-    def excluded(rows: slice) -> Tensor:
-        own = ids[rows]
-        shared = torch.zeros(len(own), n, dtype=torch.bool, device=ids.device)
-        for m in range(modalities):
-            for s in range(sources):
-                for t in range(sources):
-                    shared |= own[:, s, m, None] == ids[:, t, m]
-        shared[:, rows].fill_diagonal_(False)
-        return shared
-
-    return excluded
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Rows of norm 1 in float32, or float64 if they are."""
-    return normalize(x if x.dtype == torch.float64 else x.float(), dim=-1, eps=1e-12)

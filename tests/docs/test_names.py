@@ -19,7 +19,9 @@ PAGES = [
     *sorted(ROOT.glob("plugins/*/README.md")),
     *sorted(ROOT.glob("examples/*/README.md")),
 ]
-OTHER_TOOLS = re.compile(r"\b(pip|hf|git|uv|vllm|ct2-transformers-converter) |python -m benchmarks")
+OTHER_TOOLS = re.compile(
+    r"\b(pip|hf|git|uv|vllm|torchrun|ct2-transformers-converter) |python -m benchmarks"
+)
 
 
 def options(command):

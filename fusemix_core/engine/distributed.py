@@ -1,0 +1,159 @@
+"""One fit in several processes, each with its share of every batch's rows.
+
+Every process draws the same order and mixes the same whole batch; then each takes its rows through
+adapters and objective, and the gradients are averaged. The result is that of one process, up to
+rounding. The first process alone evaluates, saves and tells; see
+docs/decisions/0007-several-processes.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fusemix_core.devices import resolve_device
+from fusemix_core.engine.randomness import stream_seed
+from fusemix_core.errors import ConfigError, FusemixError
+from fusemix_core.interfaces import Batch, Objective
+from fusemix_core.launch import launched
+from fusemix_core.objectives.gathering import Rows, processes, rank
+
+WAIT = timedelta(days=7)
+"""How long a process waits for another, which may be encoding a large dataset."""
+
+T = TypeVar("T")
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, where it did, and leave them at the end.
+
+    Yields the device of this process: on a machine with GPUs one each. Processes that are joined
+    already stay so. Raises `ConfigError` for a device that several processes can't train on, or
+    more processes than GPUs.
+    """
+    launch = launched()
+    if launch.processes == 1 and processes() == 1:
+        yield device
+        return
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"Several processes can't train on '{device.type}'.", "Take cpu or cuda (--device)."
+        )
+    if device.type == "cuda":
+        device = resolve_device(f"cuda:{launch.local_rank}")
+        torch.cuda.set_device(device)
+    if processes() > 1:
+        yield device
+        return
+    # What processes tell each other of the run goes by gloo: no GPU is kept busy by waiting.
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=WAIT)
+    number = rank()
+    try:
+        yield device
+    except RuntimeError as error:
+        if number == 0:
+            raise
+        raise FusemixError(
+            f"{type(error).__name__}: {error}",
+            "If the first process stopped too, what it says is the reason.",
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def from_first(compute: Callable[[], Any]) -> Any:
+    """What `compute` gives in the first process, as JSON brings it to the others."""
+    if processes() == 1:
+        return compute()
+    value = compute() if rank() == 0 else None
+    text = bytearray(json.dumps(value).encode())
+    size = torch.tensor([len(text)])
+    dist.broadcast(size, 0)
+    content = torch.frombuffer(text, dtype=torch.uint8).clone().resize_(int(size))
+    dist.broadcast(content, 0)
+    return json.loads(bytes(content.tolist()))
+
+
+def wait_for_all() -> None:
+    """Return when every process has called this."""
+    if processes() > 1:
+        dist.all_reduce(torch.zeros(1))
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """`work` in the first process, and when that is done in the others."""
+    if rank():
+        wait_for_all()
+        return work()
+    done = work()
+    wait_for_all()
+    return done
+
+
+def own_rows(batch: Batch) -> Batch:
+    """This process's rows of a batch that every process holds: nearly equal parts, in order."""
+    n, count = len(batch.links), processes()
+    if count == 1:
+        return batch
+    part = slice(n * rank() // count, n * (rank() + 1) // count)
+    return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part])
+
+
+def batch_loss(objective: Objective, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
+    """The loss of the whole batch in each process, given the process's own rows.
+
+    An objective that gathers nothing itself gets all rows.
+    """
+    if processes() > 1 and not objective.gathers:
+        rows = Rows(len(links), links.device)
+        embeddings = {m: rows.gather(x) for m, x in embeddings.items()}
+        links = rows.gather(links)
+    return objective(embeddings, links)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their mean over the processes: those of the whole batch (`gathering`).
+
+    One that no process has stays None, as that of a modality which no row of the batch has.
+    """
+    if processes() == 1:
+        return
+    parameters = list(parameters)
+    for dtype in {p.dtype for p in parameters}:
+        some = [p for p in parameters if p.dtype == dtype]
+        there = torch.tensor([p.grad is not None for p in some], dtype=dtype).to(some[0].device)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
+        flat = torch.cat([there, *(x.flatten() for x in parts)])
+        dist.all_reduce(flat)
+        there, flat = flat[: len(some)].tolist(), flat[len(some) :].div_(processes())
+        for p, any_has, mean in zip(
+            some, there, flat.split([p.numel() for p in some]), strict=True
+        ):
+            p.grad = mean.view_as(p) if any_has else None
+
+
+def seed_step(seed: int, step: int) -> None:
+    """In several processes: global generators (dropout) that differ by process and step.
+
+    They depend on nothing else, so that a checkpoint need not hold every process's.
+    """
+    if processes() > 1:
+        torch.manual_seed(stream_seed(seed, f"process {rank()} step {step}"))
+
+
+@torch.no_grad()
+def take_from_first(modules: Iterable[nn.Module]) -> None:
+    """Give the modules of every process the parameters and buffers of the first one's."""
+    if processes() > 1:
+        for module in modules:
+            for value in module.state_dict().values():
+                dist.broadcast(value, 0)

@@ -1,0 +1,78 @@
+"""The `siglip` objective: every pair of rows is a yes or no of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Objective
+from fusemix_core.objectives.gathering import total
+from fusemix_core.objectives.pairs import Pair, pairs_of, positives, sharing, weighted_sum
+from fusemix_core.objectives.tiles import none_excluded, softplus_sum
+
+SHARED = ("negative", "masked", "positive")
+
+
+class SigLIP(Objective):
+    """The pairwise sigmoid loss of SigLIP (arXiv 2303.15343): Σ_ij log(1 + exp(-l_ij z_ij)) / n.
+
+    z_ij = scale · u_i·v_j + bias of L2-normalised rows, made in tiles; l_ij is 1 where j is a
+    positive of i and else -1. `log_scale` and `bias` are parameters, unless `learnable=False`;
+    the published start is scale 10 and bias -10, where n rows have a loss near that of always no.
+
+    shared: what rows are to each other that share an item, in either modality of the pair:
+    "negative", as published, "masked" (in no term), or "positive". With several modalities the loss
+    is the mean over the pairs of modalities that some row has; 0 if there is none. In several
+    processes each has the loss of all their rows, see `gathering`. Raises `ConfigError` for a scale
+    that is not positive or an unknown word.
+    """
+
+    gathers = True
+
+    def __init__(
+        self,
+        *,
+        scale: float = 10.0,
+        bias: float = -10.0,
+        learnable: bool = True,
+        shared: str = "negative",
+    ) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ConfigError(f"siglip can't use scale={scale}.", "It is above 0.")
+        if shared not in SHARED:
+            raise ConfigError(
+                f"siglip has no shared='{shared}'.", f"It is one of {', '.join(SHARED)}."
+            )
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learnable)
+        self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learnable)
+        self.shared = shared
+
+    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
+        losses = [self._loss(p) for p in pairs_of(embeddings, links) if len(p.all_y)]
+        if not losses:
+            return sum(x.sum() for x in embeddings.values()) * 0
+        return total(torch.stack(losses).mean())
+
+    def _loss(self, pair: Pair) -> Tensor:
+        """This process's part of a pair's loss."""
+        x = pair.x * self.log_scale.exp()
+        excluded = sharing(pair) if self.shared == "masked" else none_excluded
+        # log(1 + exp(-z)) of a positive is log(1 + exp(z)) - z.
+        every = softplus_sum(x, pair.all_y, self.bias, excluded)
+        return (every - self._right(pair, x)) / len(pair.all_y)
+
+    def _right(self, pair: Pair, x: Tensor) -> Tensor:
+        """Σ z over the positives of own rows."""
+        found = positives(pair) if self.shared == "positive" else None
+        if found is None:
+            return (x * pair.y).sum() + len(x) * self.bias
+        i, j = found
+        return weighted_sum(x, pair.all_y, i, j, x.new_ones(len(i))) + len(i) * self.bias
+
+    def log(self) -> dict[str, float]:
+        return {"scale": self.log_scale.exp().item(), "bias": self.bias.item()}

@@ -1,0 +1,131 @@
+"""What each process does in test_fits.py."""
+
+from dataclasses import replace
+
+import torch
+from safetensors.torch import save_file
+
+from fusemix_core.aligners.gradient import GradientAligner
+from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.interfaces import (
+    Adapter,
+    Callback,
+    FitContext,
+    Objective,
+    PairedLatents,
+    ResidentLatents,
+)
+from fusemix_core.objectives.gathering import rank
+from fusemix_core.registry import registry
+
+
+class Uneven(Adapter):
+    """A linear map, and a part that is never used."""
+
+    def __init__(self, dim_in, dim_out):
+        super().__init__()
+        self.out = torch.nn.Linear(dim_in, dim_out)
+        self.never = torch.nn.Linear(3, 3)
+
+    def forward(self, latents):
+        return self.out(latents)
+
+
+class Whole(Objective):
+    """Knows nothing of processes; right only if it is given all rows of the batch."""
+
+    def forward(self, embeddings, links):
+        x, y = (torch.nn.functional.normalize(e, dim=1) for e in embeddings.values())
+        s = 10 * x @ y.T
+        return (s.logsumexp(1) + s.logsumexp(0)).mean() / 2 - s.diagonal().mean()
+
+
+registry.add_component("adapter", "uneven", Uneven)
+registry.add_component("objective", "whole", Whole)
+
+BASE = Recipe(
+    name="small",
+    aligner=Part("gradient"),
+    dim=6,
+    adapter=Part("mlp", {"blocks": 1, "expansion": 2.0, "dropout": 0.0}),
+    mixup=Part("fusemix", {"schedule": "cosine", "alpha_max": 0.5}),
+    objective=Part("infonce"),
+    training=Training(
+        epochs=2, batch_size=15, lr=3e-3, warmup_steps=2, clip_norm=1.0, ema=0.9, weight_decay=0.1
+    ),
+)
+RECIPES = {
+    "infonce": BASE,
+    "siglip": replace(BASE, objective=Part("siglip", {"shared": "positive"})),
+    "an objective that gathers nothing": replace(BASE, objective=Part("whole")),
+    "unused parameters": replace(BASE, adapter=Part("uneven")),
+    "from a closed form": replace(
+        BASE, dim=None, start=Part("cca", {"hidden": 8}), adapter=Part("residual")
+    ),
+    "three modalities with gaps": BASE,
+    "fewer rows than processes": replace(
+        BASE, training=replace(BASE.training, batch_size=2, max_steps=1)
+    ),
+}
+
+
+def latents(gaps=False):
+    """Both splits of a little dataset in float64, of which some rows share an item."""
+    g = torch.Generator().manual_seed(3)
+    cause = torch.randn(90, 5, generator=g, dtype=torch.float64)
+    tables = {}
+    for m, width in (("a", 12), ("b", 9), ("c", 7))[: 3 if gaps else 2]:
+        x = cause @ torch.randn(5, width, generator=g, dtype=torch.float64)
+        tables[m] = ResidentLatents(x + 0.3 * torch.randn(x.shape, generator=g, dtype=x.dtype))
+    links = torch.arange(90)[:, None].repeat(1, len(tables))
+    links[5::9, 0] = links[4::9, 0][: len(links[5::9])]
+    if gaps:
+        links[:52, 2] = links[56:75, 1] = -1  # a batch may have no rows, or one, with a pair
+        links[75:80, 0] = -1
+    return PairedLatents(tables, links[:60]), PairedLatents(tables, links[60:])
+
+
+class Stop(Callback):
+    """Interrupts after so many steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, step, metrics):
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+DROPOUT = replace(BASE, adapter=Part("mlp", {**BASE.adapter.options, "dropout": 0.3}))
+
+
+def fitted(recipe, **context):
+    data = latents(gaps=recipe.startswith("three"))
+    recipe = DROPOUT if recipe == "dropout" else RECIPES[recipe]
+    if recipe.start:  # the closed form is solved in float32
+        for table in data[0].tables.values():
+            table.latents = table.latents.float()
+    found = GradientAligner().fit(*data, recipe, FitContext(**context))
+    return {f"{m}/{n}": t for m, a in found.items() for n, t in a.state_dict().items()}
+
+
+def stopped_fit(folder):
+    """A fit with dropout that goes on to its end, and the same one stopped in its third step."""
+    save_file(fitted("dropout"), folder / f"whole-{rank()}.safetensors")
+    try:
+        fitted("dropout", checkpoints=folder / "checkpoints", callbacks=[Stop(3)])
+    except KeyboardInterrupt:
+        assert rank() == 0
+    except RuntimeError:  # the first process has left
+        assert rank() > 0
+
+
+def resumed_fit(folder):
+    found = fitted("dropout", checkpoints=folder / "checkpoints", resume=True)
+    save_file(found, folder / f"resumed-{rank()}.safetensors")
+
+
+def share_fits(folder):
+    """A fit of each recipe."""
+    found = {f"{r}/{n}": t for r in RECIPES for n, t in fitted(r).items()}
+    save_file(found, folder / f"{rank()}.safetensors")

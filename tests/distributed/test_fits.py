@@ -1,0 +1,40 @@
+"""Fits over 2 and 3 processes: the adapters of one process."""
+
+import pytest
+import torch
+from distributed.processes import run_in_processes
+from distributed.share_fits import RECIPES, fitted, resumed_fit, share_fits, stopped_fit
+from safetensors.torch import load_file
+
+DRAWS = "from a closed form"
+"""Its adapters draw noise while they train, which differs by process."""
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def found(request, tmp_path_factory):
+    """The adapters that each process ended with, by `recipe/modality/name`."""
+    folder = tmp_path_factory.mktemp("fits")
+    run_in_processes(request.param, share_fits, folder)
+    return [load_file(folder / f"{i}.safetensors") for i in range(request.param)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_adapters_are_one_processs(recipe, found):
+    for name, wanted in fitted(recipe).items():
+        parts = [process[f"{recipe}/{name}"] for process in found]
+        assert all(torch.equal(part, parts[0]) for part in parts)
+        if recipe != DRAWS:
+            assert (parts[0] - wanted).abs().max() < 1e-6
+
+
+def test_stopped_and_resumed_is_never_stopped(tmp_path):
+    run_in_processes(2, stopped_fit, tmp_path)
+    assert (tmp_path / "checkpoints/step-3").exists()
+    run_in_processes(2, resumed_fit, tmp_path)
+    whole, *others = (
+        load_file(tmp_path / f"{name}-{i}.safetensors")
+        for name in ("whole", "resumed")
+        for i in range(2)
+    )
+    for name, wanted in whole.items():
+        assert all(torch.equal(other[name], wanted) for other in others)

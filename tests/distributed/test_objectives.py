@@ -1,0 +1,34 @@
+"""Objectives over 2 and 3 processes with unequal numbers of rows: one process's loss and gradients.
+
+With 3 processes the last has no rows at all.
+"""
+
+import pytest
+import torch
+from distributed.processes import run_in_processes
+from distributed.share_objectives import BATCHES, OBJECTIVES, results, share_objectives
+from safetensors.torch import load_file
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def found(request, tmp_path_factory):
+    """What each process found, by `objective/batch/name`."""
+    folder = tmp_path_factory.mktemp("objectives")
+    run_in_processes(request.param, share_objectives, folder)
+    return [load_file(folder / f"{i}.safetensors") for i in range(request.param)]
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_value_and_gradients_are_one_processs(objective, batch, found):
+    tolerance = 1e-6 if batch == "float32" else 1e-10
+    for name, wanted in results(objective, batch, slice(None)).items():
+        parts = [process[f"{objective}/{batch}/{name}"] for process in found]
+        if name == "loss":
+            assert all(torch.equal(part, parts[0]) for part in parts)
+            got = parts[0]
+        elif name.startswith("rows/"):
+            got = torch.cat(parts) / len(parts)
+        else:
+            got = torch.stack(parts).mean(0)  # as DistributedDataParallel averages
+        assert (got - wanted).abs().max() <= tolerance * wanted.abs().max().clamp(min=1), name

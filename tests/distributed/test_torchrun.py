@@ -1,0 +1,54 @@
+"""`align` under torchrun, on the CPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pairs import write_world
+from safetensors.torch import load_file
+
+from fusemix_core import align
+from fusemix_core.flow.run_folder import read_metrics
+
+TOYS = Path(__file__).parents[1] / "toys.py"
+ENCODERS = {"image": f"{TOYS}:ToyImage", "text": f"{TOYS}:ToyText"}
+SETTINGS = ["training.epochs=3", "adapter.blocks=1", "adapter.dropout=0.0", "dim=8"]
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["-m", "fusemix_core.cli", "align", *map(str, arguments), "--device", "cpu"]
+    command += ["--a", ENCODERS["image"], "--b", ENCODERS["text"], "--recipe", "fusemix-paper"]
+    command += [word for setting in SETTINGS for word in ("--set", setting)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def test_two_processes_make_the_model_of_one_and_tell_it_once(tmp_path):
+    data = write_world(tmp_path / "w")
+    done = torchrun("--data", data, "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("from_pretrained") == 1
+    assert done.stderr.count("Encoding") == 1
+    one = align(
+        ENCODERS, data, out=tmp_path / "one", recipe="fusemix-paper", set=SETTINGS, device="cpu"
+    )
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == sorted(
+        p.name for p in one.folder.path.iterdir()
+    )
+    wanted = load_file(one.folder.model / "model.safetensors")
+    for name, value in load_file(tmp_path / "two/model/model.safetensors").items():
+        assert value == pytest.approx(wanted[name], abs=1e-5), name
+    steps = [read_metrics(tmp_path / f"{run}/metrics.jsonl") for run in ("two", "one")]
+    assert [row["step"] for row in steps[0]] == [row["step"] for row in steps[1]]
+
+
+def test_an_error_ends_all_processes(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/other").touch()
+    done = torchrun("--data", write_world(tmp_path / "w"), "--out", tmp_path / "out")
+    assert done.returncode != 0
+    assert "Error in process 0: " in done.stderr and "is not empty" in done.stderr
