@@ -14,8 +14,9 @@ from fusemix_core.specs import EncoderSpec
 class Letters(Encoder):
     """A text's hash through a fixed matrix.
 
-    A text with "bad" in it can't be collated. One with "deadly" kills the process that encodes it,
-    unless the file that the text names after "deadly" is there, which that process makes first.
+    A text with "bad" in it can't be collated. One with "deadly" kills the process that collates it,
+    unless the file that it names last is there, which that process makes first; without a file it
+    always does.
     """
 
     spec = EncoderSpec(
@@ -37,7 +38,8 @@ class Letters(Encoder):
             raise ValueError("a bad text")
         for item in items:
             if "deadly" in item and not (mark := Path(item.split()[-1])).exists():
-                mark.touch()
+                if mark.is_absolute():
+                    mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return torch.tensor([list(content_key(item.encode())) for item in items])
 

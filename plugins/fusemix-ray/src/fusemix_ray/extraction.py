@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,8 +27,8 @@ from fusemix_ray.cluster import Layout
 from fusemix_ray.job import Job, shared_environment
 from fusemix_ray.worker import Worker, found_fingerprint, load
 
-_DEATHS = 5
-"""How often a worker is started anew: an item that kills it each time must end the run."""
+_LIVES = 5
+"""How many workers a block may kill before it ends the run."""
 
 
 def extract(
@@ -69,10 +70,12 @@ def extract(
         tell = progress or (lambda done, total: None)
         done = 0
         tell(done, len(missing))
-        for number, report in on.reports(job, [items.select(block) for block in blocks]):
-            found.add(blocks[number], report)
-            done += len(blocks[number])
-            tell(done, len(missing))
+        with tempfile.TemporaryDirectory(prefix=".ray-", dir=home) as attempts:
+            job = replace(job, attempts=attempts, lives=_LIVES)
+            for number, report in on.reports(job, [items.select(block) for block in blocks]):
+                found.add(blocks[number], report)
+                done += len(blocks[number])
+                tell(done, len(missing))
     if len(found.bad) == len(items):
         raise DataError(
             f"None of the {len(items)} {spec.modality} items could be read.",
@@ -130,8 +133,6 @@ class _Cluster:
             fn_constructor_args=(job, references, self.given),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(self.layout.workers, len(blocks))),
-            max_restarts=_DEATHS,
-            max_task_retries=_DEATHS,
             **self._each,
         )
         for rows in job_data.iter_batches(batch_size=None, prefetch_batches=0):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fusemix_core.specs import EncoderSpec
@@ -20,6 +24,7 @@ class Job:
     file: the user's file that holds the encoder's class, or "". home: the folder of the latent
     store, which all machines share. cpus: threads a worker may use. secrets: variables of the
     environment that are not to be seen in Ray's logs. settings: further arguments of `extract`.
+    attempts: a folder in `home` that counts how often each block was begun, `lives` the limit.
     """
 
     spec: EncoderSpec
@@ -30,6 +35,8 @@ class Job:
     cpus: int
     secrets: Mapping[str, str] = field(repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    attempts: str = ""
+    lives: int = 0
 
 
 def shared_environment(spec: EncoderSpec, home: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -44,3 +51,13 @@ def shared_environment(spec: EncoderSpec, home: str) -> tuple[dict[str, str], di
     }
     shown = {n: v for n, v in found.items() if n not in secrets}
     return {**shown, "FUSEMIX_HOME": home}, secrets
+
+
+def sees(marker: str) -> tuple[str, bool, str]:
+    """(this machine's name, whether it sees the file `marker`, its Python and fusemix)."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    return (
+        socket.gethostname(),
+        Path(marker).is_file(),
+        f"Python {python}, fusemix {version('fusemix')}",
+    )

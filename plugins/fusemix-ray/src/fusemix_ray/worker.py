@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +50,9 @@ class Worker:
         `error`."""
         (number,) = rows["block"].tolist()
         try:
-            report = self.fill(ray.get(self.blocks[number]))
+            items = ray.get(self.blocks[number])
+            self._count_attempt(number, items)
+            report = self.fill(items)
         except FusemixError as error:
             report = {"error": [type(error).__name__, f"{error.message}{_here()}", error.hint]}
         return {"block": [number], "report": [json.dumps(report)]}
@@ -77,6 +78,20 @@ class Worker:
                 raise
             return {"encoded": 0, "bad": bad, "warnings": []}
         return {"encoded": len(items) - len(done.bad), "bad": done.bad, "warnings": done.warnings}
+
+    def _count_attempt(self, number: int, items: Items) -> None:
+        """Raise `FusemixError` if this block has killed as many workers as it may: Ray would go on
+        for ever."""
+        with open(Path(self.job.attempts) / str(number), "ab") as file:
+            file.write(b".")
+            begun = file.tell()
+        if begun > self.job.lives:
+            raise FusemixError(
+                f"The block of {len(items)} {items.modality} items that begins with "
+                f"'{items.describe(0)[:80]}' killed its worker {self.job.lives} times.",
+                "Often it is want of memory: give a smaller --encode-batch, or fewer --workers. "
+                "Finished shards are kept.",
+            )
 
     def _unreadable(self, items: Items) -> dict[int, str]:
         """Why items can't be read. `extract` tells only if others can; a block may have none."""
@@ -133,18 +148,6 @@ def own_device() -> torch.device:
     """The accelerator that Ray gave this process, else the CPU."""
     granted = ray.get_runtime_context().get_accelerator_ids()
     return resolve_device("auto" if any(granted.values()) else "cpu")
-
-
-def sees(marker: str) -> tuple[str, bool, str]:
-    """(this machine's name, whether it sees the file `marker`, its Python and fusemix)."""
-    from importlib.metadata import version
-
-    python = ".".join(map(str, sys.version_info[:2]))
-    return (
-        socket.gethostname(),
-        Path(marker).is_file(),
-        f"Python {python}, fusemix {version('fusemix')}",
-    )
 
 
 def _here() -> str:
