@@ -35,6 +35,8 @@ def local_ray():
     """One for all: starting takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's workers are niced to 15, so that other tests running beside them would starve them.
+        patch.setenv("RAY_worker_niceness", "0")
         ray.init(
             num_cpus=2,
             include_dashboard=False,
