@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fusemix_core.flow.embed import EmbeddingPlan
+    from fusemix_core.flow.encode import Encoded
+    from fusemix_core.flow.reporter import Reporter
 
 
 def embed(
@@ -39,20 +45,10 @@ def embed(
 
         fusemix embed --encoder text=minilm --view tokens --data pairs.csv
     """
-    from fusemix_core.flow.settings import resolve_encoders, resolve_views
-
     names = o.encoder_values(a, b, encoder)
-    if not names or not data:
-        raise ConfigError(
-            "Say what to encode.", "Example: fusemix embed --encoder image=NAME --data photos/"
-        )
-    specs = resolve_encoders(names)
-    views = resolve_views(specs, o.view_values(view, names))
     table = o.data_values(source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside)
+    views = checked_views(names, table, view)
 
-    from fusemix_core.cli.console import print_json, print_table
-    from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.cli.show import show_encoders
     from fusemix_core.flow.embed import plan_embedding, run_embedding
 
     plan = plan_embedding(
@@ -64,6 +60,35 @@ def embed(
         store_dtype=store_dtype or "float16",
         encode_batch=encode_batch,
     )
+    carry_out(plan, run_embedding, dry_run=dry_run, json=json)
+
+
+def checked_views(
+    names: Mapping[str, str], table: Mapping[str, Any], view: list[str] | None
+) -> dict[str, str]:
+    """modality → view, before anything heavy is imported; `ConfigError` where encoders or data are
+    not given, or can't be used together."""
+    from fusemix_core.flow.settings import resolve_encoders, resolve_views
+
+    if not names or "source" not in table:
+        raise ConfigError(
+            "Say what to encode.", "Example: fusemix embed --encoder image=NAME --data photos/"
+        )
+    return resolve_views(resolve_encoders(names), o.view_values(view, names))
+
+
+def carry_out(
+    plan: EmbeddingPlan,
+    run: Callable[[EmbeddingPlan, Reporter], Encoded],
+    *,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Show the plan, `run` it unless it is all that is wanted, and show what became of it."""
+    from fusemix_core.cli.console import print_json, print_table
+    from fusemix_core.cli.progress import ConsoleReporter
+    from fusemix_core.cli.show import show_encoders
+
     if json and dry_run:
         print_json([e.as_dict() for e in plan.encoders.values()])
     elif not json:
@@ -71,12 +96,12 @@ def embed(
     if dry_run:
         return
     with ConsoleReporter() as reporter:
-        encoded = run_embedding(plan, reporter)
+        encoded = run(plan, reporter)
     rows = [
         {
             "modality": m,
-            "encoder": specs[m].name,
-            "view": views[m],
+            "encoder": plan.encoders[m].spec.name,
+            "view": plan.encoders[m].view,
             "items": e.encoded + e.cached + len(e.bad),
             "encoded": e.encoded,
             "cached": e.cached,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,9 @@ class Origin:
         return self.files[self.file[i]], int(self.row[i])
 
     def select(self, index: np.ndarray) -> Origin:
-        return Origin(self.files, self.file[index], self.row[index])
+        """That of the things `index`, with their files alone."""
+        used, file = np.unique(self.file[index], return_inverse=True)
+        return Origin(tuple(self.files[i] for i in used), file.astype(np.int32), self.row[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,16 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.references)
+
+    def select(self, index: np.ndarray) -> Items:
+        """The items `index` alone, in that order."""
+        references = [self.references[i] for i in index]
+        return replace(
+            self,
+            references=references,
+            keys=self.keys[index],
+            origin=self.origin.select(index),
+        )
 
     def load(self, i: int, sample_rate: int | None = None) -> Any:
         """Item i as the encoder's `collate` takes it; see `media.decode`.

@@ -49,6 +49,14 @@ class Encoded:
     tables: dict[str, LatentTable | RaggedLatents]
     extractions: dict[str, Extraction]
 
+    @classmethod
+    def of(cls, dataset: PairedDataset, extractions: Mapping[str, Extraction]) -> Encoded:
+        """`dataset` without what the extractions, by modality, found bad."""
+        for modality, done in extractions.items():
+            dataset = dataset.without(modality, done.bad)
+        tables = {m: in_memory_if_it_fits(e.table) for m, e in extractions.items()}
+        return cls(dataset, tables, dict(extractions))
+
     def paired(self, split: str | None = None) -> PairedLatents:
         """The latents and links of one split, or of all rows.
 
@@ -105,11 +113,7 @@ def encode_dataset(
             reporter.note(warning)
         key = encode_rate_key(done.fingerprint, how.device.type)
         Rates().record(key, done.encoded, time.monotonic() - began)
-    kept = dataset
-    for modality, done in extractions.items():
-        kept = kept.without(modality, done.bad)
-    tables = {m: in_memory_if_it_fits(e.table) for m, e in extractions.items()}
-    return Encoded(kept, tables, extractions)
+    return Encoded.of(dataset, extractions)
 
 
 def in_memory_if_it_fits(

@@ -70,6 +70,7 @@ def extract(
     store_dtype: StoreDtype = "float16",
     batch_size: int | None = None,
     workers: int | None = None,
+    shard: int | None = None,
     progress: Progress | None = None,
     encoder: Encoder | None = None,
 ) -> Extraction:
@@ -77,8 +78,9 @@ def extract(
 
     The encoder is loaded only if something is missing (or only it can tell its fingerprint) and
     freed at the end; a given `encoder` is used instead and stays. `progress(done, total)` counts
-    missing items. An interrupted extraction keeps its finished shards, and a later one leaves the
-    same files as if it had not been interrupted.
+    missing items. `shard`, how many items make a shard, follows from how many there are; give it
+    where `items` are a part of more. An interrupted extraction keeps its finished shards, and a
+    later one leaves the same files as if it had not been interrupted.
 
     Raises DataError if no item can be read, ContractError if the encoder returns anything but
     finite latents of the view's shape, ArtefactError if the store can't be written; without
@@ -98,7 +100,8 @@ def extract(
         if len(missing):
             store.prepare(known, view)
             size = batch_size or spec.batch or _BATCH[spec.takes][device.type != "cpu"]
-            target = _Target(store, known, view, store_dtype, ragged)
+            most = shard or shard_size(len(items))
+            target = _Target(store, known, view, store_dtype, ragged, most)
             bad, said = _fill(target, missing, items, held, size, workers, progress)
             warnings += said
     finally:
@@ -148,13 +151,15 @@ def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int
 
 @dataclass(frozen=True)
 class _Target:
-    """Where latents go: one view of one encoder in the store. Not `ragged`: of one shape only."""
+    """Where latents go: one view of one encoder in the store, `most` items a shard. Not
+    `ragged`: of one shape only."""
 
     store: LatentStore
     fingerprint: str
     view: str
     dtype: StoreDtype
     ragged: bool
+    most: int
 
 
 def _fill(
@@ -223,13 +228,13 @@ class _Job:
     def run(self, missing: np.ndarray) -> None:
         """Encode the items `missing` (sorted indices) and store them.
 
-        A shard is as many whole groups as reach `shard_size` items or `SHARD_BYTES`. No batch
-        crosses a group, and a group depends on nothing before it: so what follows a shard is the
-        same whether or not the run was stopped in between.
+        A shard is as many whole groups as reach the target's `most` items or `SHARD_BYTES`. No
+        batch crosses a group, and a group depends on nothing before it: so what follows a shard is
+        the same whether or not the run was stopped in between.
         """
         self.total = len(missing)
         self.progress(0, self.total)
-        most = shard_size(len(self.items))
+        most = self.target.most
         size = group_size(self.spec, self.target.view, self.batch_size, most)
         current, groups, held, rows = 0, 1, 0, []
         # One thread writes a shard while the next is encoded; leaving waits for it.

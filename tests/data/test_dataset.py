@@ -221,6 +221,19 @@ def test_load_names_file_and_row(folder):
         data.items["image"].load(5)
 
 
+def test_selected_items_keep_their_keys_and_where_they_were_read(tmp_path):
+    for name in ("a", "b"):
+        rows = [json.dumps({"text": f"{name}{i}"}) for i in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    config = DataConfig(source=(str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")))
+    items = read_pairs(config, {"text": "text"}, least=1).items["text"]
+    some = items.select(np.array([5, 3]))
+    assert [some.load(i) for i in range(2)] == ["b2", "b0"]
+    assert np.array_equal(some.keys, items.keys[[5, 3]])
+    assert [some.origin[i] for i in range(2)] == [items.origin[5], items.origin[3]]
+    assert some.origin.files == (str(tmp_path / "b.jsonl"),)
+
+
 def test_first_occurrences():
     keys = np.array([[5, 1], [2, 9], [5, 1], [5, 0], [2, 9], [0, 0]], np.uint64)
     first, inverse = first_occurrences(keys)

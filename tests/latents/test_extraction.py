@@ -55,6 +55,16 @@ def test_rows_are_the_items_whatever_the_order_of_encoding(toy, store, small_sha
     assert [len(read_shard(p)) for p in shard_paths(store)].count(50) == 2
 
 
+def test_parts_of_the_items_make_the_shards_of_the_whole(toy, store, small_shards, tmp_path):
+    values = toy.texts(130)
+    run(toy, toy.ToyItems(values), store, batch_size=16)
+    apart = LatentStore(tmp_path / "apart")
+    for at in (100, 0, 50):
+        part = toy.ToyItems(values[at : at + 50])
+        run(toy, part, apart, batch_size=16, shard=50)
+    assert files(apart) == files(store)
+
+
 def test_float16_is_the_default_and_close(toy, store):
     values = toy.texts(40)
     done = run(toy, toy.ToyItems(values), store)
