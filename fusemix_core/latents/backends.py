@@ -23,7 +23,7 @@ AGREEMENT = 0.9999
 """What `agreement` of the latents must be."""
 PROBE_ITEMS = 8
 EXPORT_SECONDS = 20.0
-"""Encoding that torch would finish within this is not worth an export, which takes about as long."""
+"""What torch would encode within this is not worth an export, which takes about as long."""
 TOLD_ITEMS = 256
 """Of fewer items nobody is told what could be installed."""
 
@@ -46,9 +46,9 @@ def accelerate(
 ) -> str:
     """Put ONNX Runtime under the encoder, a float32 one on the CPU, where that pays and agrees.
 
-    `probe()` is a collated batch of the first items to be encoded, None if these are bad. Returns a sentence for the user
-    where torch stays for a reason to know, else "". With `onnx` torch stays for none but a failure
-    or disagreement; an encoder that offers no network is then a ConfigError.
+    `probe()` is a collated batch of the first items to be encoded, None if these are bad. Returns a
+    sentence for the user where torch stays for a reason to know, else "". With `onnx` torch stays
+    only where the other fails or disagrees; an encoder that offers no network is a ConfigError.
     """
     forced, name = backend == "onnx", encoder.spec.name
     if backend == "eager" or (not forced and work.count <= PROBE_ITEMS):

@@ -90,7 +90,7 @@ class Exports:
 
 def exported(network: Network, inputs: Mapping[str, Tensor]) -> bytes:
     """The network as an ONNX file, made by torch's exporter from a batch's inputs."""
-    varying = {axis: torch.export.Dim.DYNAMIC for axis in network.axes}
+    varying = dict.fromkeys(network.axes, torch.export.Dim.DYNAMIC)
     content = io.BytesIO()
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
