@@ -70,8 +70,8 @@ def align(
     encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
     data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
     set: `key=value` settings of the recipe. settings: `views` (modality → view of its encoder),
-    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`. Raises a `FusemixError` for anything
-    that the caller can mend.
+    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for
+    anything that the caller can mend.
 
     Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
     """
@@ -104,7 +104,14 @@ def run_plan(
     folder.write_json(folder.environment, facts)
 
     reporter.stage("Encoding")
-    how = Encoding(device, config.dtype, config.store_dtype, config.encode_batch, plan.views)
+    how = Encoding(
+        device,
+        config.dtype,
+        config.store_dtype,
+        config.encode_batch,
+        plan.views,
+        config.backend,
+    )
     encoded = encode_dataset(plan.dataset, plan.specs, how, reporter, objects, ragged=False)
     encoded.dataset.write_rejected(folder.rejected)
     encoded.dataset.check_bad(config.data.max_bad)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from fusemix_core.errors import ConfigError, MissingDependencyError
+from fusemix_core.errors import MissingDependencyError
 from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.latents import exported
 from fusemix_core.latents.exported import Exports, Session
@@ -47,19 +47,15 @@ def accelerate(
     """Put ONNX Runtime under the encoder, a float32 one on the CPU, where that pays and agrees.
 
     `probe()` is a collated batch of the first items to be encoded, None if these are bad. Returns a
-    sentence for the user where torch stays for a reason to know, else "". With `onnx` torch stays
-    only where the other fails or disagrees; an encoder that offers no network is a ConfigError.
+    sentence for the user where torch stays for a reason to know, else "". `onnx` asks neither
+    whether it pays nor whether it is faster; without its packages it is a MissingDependencyError.
     """
     forced, name = backend == "onnx", encoder.spec.name
     if backend == "eager" or (not forced and work.count <= PROBE_ITEMS):
         return ""
     if encoder.network(work.view) is None:
-        if forced:
-            raise ConfigError(
-                f"{name} can't be run by ONNX Runtime: it gives no network for '{work.view}'.",
-                "Leave out --backend: the encoders that can be run faster are.",
-            )
-        return ""
+        said = f"{name} is run by torch: it offers no network for the view '{work.view}'."
+        return said if forced else ""
     if package := exported.missing():
         if forced:
             raise MissingDependencyError.of("--backend onnx", package, exported.EXTRA)
@@ -160,16 +156,15 @@ class Runtime:
 def failure(encoder: Encoder) -> list[str]:
     """What the user should know of a runtime that failed on the way."""
     why = getattr(encoder.runtime, "failure", "")
-    return (
-        [f"{encoder.spec.name} was run by torch after ONNX Runtime failed: {why}."] if why else []
-    )
+    said = f"{encoder.spec.name} was run by torch after ONNX Runtime failed ({why})."
+    return [said] if why else []
 
 
 def vectors(latents: Tensor | Padded) -> Tensor:
     """Latents of any view as float64 `[m, d]`, without padding."""
     if isinstance(latents, Padded):
         latents = latents.values[latents.mask]
-    return latents.double().flatten(0, -2)
+    return latents.detach().double().flatten(0, -2)
 
 
 def agreement(a: Tensor, b: Tensor) -> float:
