@@ -27,12 +27,12 @@ from fusemix_core.registry import registry
 
 TITLE = "Extraction"
 ABOUT = """
-The starter's encoders on figures and their descriptions, from files. The bare encoder is `encode` on batches
-made before: in torch as fusemix runs it (`torch`), for pictures also in torch's usual memory layout (`channels
-first`), and in ONNX Runtime. Extraction reads, decodes, resizes, tokenises, encodes and stores. Where decoding
-and the encoder share the same cores, it can't be as fast as the bare encoder; so it stands also beside the two
-done in turn, each on all cores, which nothing that shares them can beat by much. Making the export is not
-counted: it is done once, and stands on its own line.
+The starter's encoders on figures and their descriptions, from files. The bare encoder is `encode`
+on batches made before: in torch as fusemix runs it (`torch`), for pictures also in torch's usual
+memory layout (`channels first`), and in ONNX Runtime. Extraction reads, decodes, resizes,
+tokenises, encodes and stores. Where decoding shares the encoder's cores, it can't be as fast as the
+bare encoder; so it stands also beside the two done in turn, each on all cores, which nothing
+that shares them can beat by much. The export is made once, is not counted, and has its own line.
 """
 
 CPU = torch.device("cpu")
@@ -49,6 +49,7 @@ class Subject:
     items: Items
     home: Path
     batches: list[Any] = field(default_factory=list)
+    runtime: Any = None
     export_seconds: float = 0.0
 
     def __post_init__(self) -> None:
