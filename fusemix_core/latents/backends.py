@@ -60,7 +60,7 @@ def accelerate(
         if forced:
             raise MissingDependencyError.of("--backend onnx", package, exported.EXTRA)
         many = work.count >= TOLD_ITEMS
-        hint = f"Encoders run faster on a CPU with ONNX Runtime: pip install '{exported.EXTRA}'"
+        hint = f"Encoders may run faster on a CPU with ONNX Runtime: pip install '{exported.EXTRA}'"
         return hint if many else ""
     try:
         if (batch := probe()) is not None:
