@@ -30,6 +30,15 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
+def devices_like(device: torch.device) -> list[torch.device]:
+    """All devices that a resolved one stands for: `cuda` for each of the machine's, `cuda:1` for
+    itself."""
+    if device.type == "cpu" or device.index is not None:
+        return [device]
+    count = torch.accelerator.device_count()
+    return [torch.device(device.type, i) for i in range(count)] if count > 1 else [device]
+
+
 def _available(accelerator: torch.device | None) -> str:
     names = ["auto", "cpu"]
     if accelerator is not None:

@@ -27,15 +27,31 @@ class Padded:
     mask: Tensor
 
 
+@dataclass(frozen=True)
+class Network:
+    """The part of `Encoder.encode` that any runtime can run: a module, in eval mode, that is called
+    with tensors by name and returns one tensor `[n, …]`. `axes` are those axes of each input whose
+    size differs from batch to batch, such as `(0, 1)` of tokens `[n, T]`."""
+
+    module: nn.Module
+    axes: tuple[int, ...] = (0,)
+
+
 class Encoder(ABC):
     """A frozen unimodal model. Row i of what it returns is item i.
 
     A subclass sets `spec` (on the class, when it is one encoder) and implements `load`, `collate`
     and `encode`. Weights live in attributes that are `nn.Module`s: pickling an encoder for a worker
     process leaves these out, so that `collate` there needs none of them.
+
+    An encoder that gives its `network`, and lets `encode` reach it by `compute`, is run by a faster
+    runtime than torch where there is one.
     """
 
     spec: EncoderSpec
+    runtime: Callable[[str, dict[str, Tensor]], Tensor] | None = None
+    """What `compute` calls with the view and the inputs in place of the network; extraction sets it
+    for as long as it encodes."""
 
     @classmethod
     @abstractmethod
@@ -61,6 +77,16 @@ class Encoder(ABC):
         `view` is one of `spec.views`, which also says its shape. A view of which items have
         unequal lengths (`tokens` of texts, `time` of sounds) is `Padded`.
         """
+
+    def network(self, view: str) -> Network | None:
+        """What `encode` computes for the view, where another runtime may do so; else None."""
+        return None
+
+    def compute(self, view: str, **inputs: Tensor) -> Tensor:
+        """What `network(view)` gives for these inputs, by the runtime in use; for `encode`."""
+        if self.runtime is not None:
+            return self.runtime(view, inputs)
+        return self.network(view).module(**inputs)
 
     @classmethod
     def sample_items(cls, spec: EncoderSpec) -> Sequence[Any]:
@@ -90,7 +116,9 @@ class Encoder(ABC):
         return digest_modules(v for v in vars(self).values() if isinstance(v, nn.Module))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if not isinstance(v, nn.Module)}
+        return {
+            k: v for k, v in vars(self).items() if not isinstance(v, nn.Module) and k != "runtime"
+        }
 
 
 class Adapter(nn.Module, ABC):

@@ -45,6 +45,7 @@ def align(
     dtype: o.Dtype = None,
     store_dtype: o.StoreDtype = None,
     encode_batch: o.EncodeBatch = None,
+    backend: o.Backend = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     json: o.Json = False,
 ) -> None:
@@ -98,6 +99,7 @@ def align(
         "dtype": dtype,
         "store_dtype": store_dtype,
         "encode_batch": encode_batch,
+        "backend": backend,
     }
     values |= {k: v for k, v in top.items() if v is not None}
     run_config, specs = build_config(values, set_ or [])

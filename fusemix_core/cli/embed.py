@@ -29,6 +29,7 @@ def embed(
     dtype: o.Dtype = None,
     store_dtype: o.StoreDtype = None,
     encode_batch: o.EncodeBatch = None,
+    backend: o.Backend = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     json: o.Json = False,
 ) -> None:
@@ -59,6 +60,7 @@ def embed(
         dtype=dtype or "float32",
         store_dtype=store_dtype or "float16",
         encode_batch=encode_batch,
+        backend=backend or "auto",
     )
     carry_out(plan, run_embedding, dry_run=dry_run, json=json)
 

@@ -62,6 +62,10 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, 
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16 encoders. [float32]")]
 StoreDtype = Annotated[str | None, typer.Option(help="float16 or float32 latents. [float16]")]
 EncodeBatch = Annotated[int | None, typer.Option(help="Items an encoder takes at once.")]
+Backend = Annotated[
+    str | None,
+    typer.Option(help="auto, eager (torch) or onnx (ONNX Runtime) for encoders on a CPU. [auto]"),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of splits and training. [0]")]
 ConfigFile = Annotated[
     Path | None,

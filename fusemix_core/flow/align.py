@@ -72,8 +72,9 @@ def align(
     encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
     data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
     set: `key=value` settings of the recipe. settings: `views` (modality → view of its encoder),
-    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`. Raises a `FusemixError` for anything
-    that the caller can mend. Where torchrun started several processes, None in all but the first.
+    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for
+    anything that the caller can mend. Where torchrun started several processes, None in all but the
+    first.
 
     Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
     """
@@ -107,7 +108,14 @@ def run_plan(
         folder = RunFolder(from_first(lambda: started(out, config, resume, facts)))
 
         reporter.stage("Encoding")
-        how = Encoding(device, config.dtype, config.store_dtype, config.encode_batch, plan.views)
+        how = Encoding(
+            device,
+            config.dtype,
+            config.store_dtype,
+            config.encode_batch,
+            plan.views,
+            config.backend,
+        )
         encoded = in_turn(
             lambda: encode_dataset(plan.dataset, plan.specs, how, reporter, objects, ragged=False)
         )

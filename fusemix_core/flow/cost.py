@@ -8,10 +8,8 @@ import numpy as np
 
 from fusemix_core.data.items import Items
 from fusemix_core.data.references import FileReference, Reference, SliceReference
+from fusemix_core.latents.pipeline import CHARACTERS_PER_TOKEN
 from fusemix_core.specs import EncoderSpec
-
-CHARACTERS_PER_TOKEN = 4
-"""As tokenizers of today make of English. Other languages have more tokens, Chinese three times."""
 
 
 def estimate_tokens(spec: EncoderSpec, items: Items, missing: np.ndarray) -> int | None:

@@ -29,6 +29,7 @@ def embed(
     dtype: str = "float32",
     store_dtype: str = "float16",
     encode_batch: int | None = None,
+    backend: str = "auto",
     reporter: Reporter | None = None,
 ) -> Encoded:
     """The latents of a dataset: what the store lacks is encoded; what `fusemix embed` does.
@@ -59,6 +60,7 @@ def embed(
         dtype=dtype,
         store_dtype=store_dtype,
         encode_batch=encode_batch,
+        backend=backend,
     )
     return run_embedding(plan, reporter)
 
@@ -83,6 +85,7 @@ def plan_embedding(
     dtype: str,
     store_dtype: str,
     encode_batch: int | None,
+    backend: str,
 ) -> EmbeddingPlan:
     """What `embed` of the same arguments will do."""
     names, objects = encoder_names(encoders)
@@ -95,6 +98,7 @@ def plan_embedding(
         store_dtype,
         encode_batch,
         resolve_views(specs, views or {}),
+        backend,
     )
     table = {**data_table(data), "validation_fraction": 0.0, "test_fraction": 0.0}
     config = from_dict(DataConfig, table, "data.")

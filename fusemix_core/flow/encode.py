@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import torch
 
 from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.devices import devices_like
 from fusemix_core.errors import ConfigError
 from fusemix_core.flow.rates import Rates, encode_rate_key
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
+from fusemix_core.latents.backends import BACKENDS
 from fusemix_core.latents.extraction import Extraction, extract
 from fusemix_core.latents.returned import kind_of
 from fusemix_core.latents.store import LatentStore
@@ -21,6 +23,7 @@ from fusemix_core.specs import EncoderSpec
 
 DTYPES = ("float32", "float16", "bfloat16")
 STORE_DTYPES = ("float16", "float32")
+_ONE_OF = {"dtype": DTYPES, "store_dtype": STORE_DTYPES, "backend": BACKENDS}
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,10 @@ class Encoding:
     store_dtype: str = "float16"
     batch_size: int | None = None
     views: Mapping[str, str] = field(default_factory=dict)
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, known in (("dtype", DTYPES), ("store_dtype", STORE_DTYPES)):
+        for name, known in _ONE_OF.items():
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}.", f"It is one of {', '.join(known)}."
@@ -91,6 +95,7 @@ def encode_dataset(
     """
     views = {m: how.views.get(m, spec.views[0]) for m, spec in specs.items()}
     extractions: dict[str, Extraction] = dict.fromkeys(specs)
+    told: set[str] = set()
     # What may prove to be no rows for a fit goes first, not after hours of another encoder.
     for modality in sorted(specs, key=lambda m: kind_of(views[m]) not in ("tokens", "time")):
         spec = specs[modality]
@@ -101,16 +106,19 @@ def encode_dataset(
             LatentStore(),
             view=views[modality],
             ragged=ragged,
-            device=how.device,
+            device=devices_like(how.device),
             dtype=how.dtype,
             store_dtype=how.store_dtype,
             batch_size=how.batch_size,
+            backend=how.backend,
             progress=lambda n, total, name=spec.name: reporter.encoding(name, n, total),
             encoder=(objects or {}).get(modality),
         )
         extractions[modality] = done
         for warning in done.warnings:
-            reporter.note(warning)
+            if warning not in told:
+                reporter.note(warning)
+        told.update(done.warnings)
         key = encode_rate_key(done.fingerprint, how.device.type)
         Rates().record(key, done.encoded, time.monotonic() - began)
     return Encoded.of(dataset, extractions)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections import Counter
-from collections.abc import Callable, Iterator
+import math
+import queue
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,8 +19,9 @@ import torch
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.errors import ConfigError, ContractError, DataError, FusemixError
 from fusemix_core.interfaces import Encoder
+from fusemix_core.latents.backends import PROBE_ITEMS, Backend, Work, accelerate, failure
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.pipeline import SORT_BATCHES, Collated, Pipeline
+from fusemix_core.latents.pipeline import SORT_BATCHES, BatchSize, Collated, Pipeline
 from fusemix_core.latents.returned import Latents, kind_of, latents_of
 from fusemix_core.latents.store import LatentStore, StoreDtype
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
@@ -30,6 +35,9 @@ Progress = Callable[[int, int], None]
 
 _BATCH = {"text": (64, 256), "image": (32, 128), "audio": (16, 64), "file": (16, 64)}
 """Default batch by what the encoder takes: on the CPU, on an accelerator."""
+_USUAL = {"text": 256, "audio": 10}
+"""Length by which the default batch is meant, in characters (64 tokens) and seconds: longer items
+come fewer at once, shorter texts more."""
 
 SHARD_BYTES = 256 << 20
 """float32 bytes at which a shard is complete, however few its items: what the largest pooled shards
@@ -65,10 +73,11 @@ def extract(
     *,
     view: str = "pooled",
     ragged: bool = True,
-    device: torch.device | str,
+    device: torch.device | str | Sequence[torch.device | str],
     dtype: str = "float32",
     store_dtype: StoreDtype = "float16",
     batch_size: int | None = None,
+    backend: Backend = "auto",
     workers: int | None = None,
     shard: int | None = None,
     progress: Progress | None = None,
@@ -77,32 +86,36 @@ def extract(
     """The latents of `items`: those that the store lacks are encoded, the others read.
 
     The encoder is loaded only if something is missing (or only it can tell its fingerprint) and
-    freed at the end; a given `encoder` is used instead and stays. `progress(done, total)` counts
-    missing items. `shard`, how many items make a shard, follows from how many there are; give it
-    where `items` are a part of more. An interrupted extraction keeps its finished shards, and a
-    later one leaves the same files as if it had not been interrupted.
+    freed at the end; a given `encoder` is used instead and stays. Of several devices each has an
+    encoder of its own, and the store is filled as by one. `backend`: see `accelerate`, which is
+    asked on a CPU alone and in float32. Without `batch_size` texts come under a budget of tokens,
+    and sounds of seconds. `progress(done, total)` counts missing items. `shard`, how many items
+    make a shard, follows from how many there are; give it where `items` are a part of more. An
+    interrupted extraction keeps its finished shards, and a later one leaves the same files as if it
+    had not been interrupted.
 
     Raises DataError if no item can be read, ContractError if the encoder returns anything but
     finite latents of the view's shape, ArtefactError if the store can't be written; without
     `ragged` ConfigError, at the first batch, if items differ in length.
     """
-    device = torch.device(device)
-    if device.type == "cpu":
+    several = isinstance(device, Sequence) and not isinstance(device, str)
+    devices = [torch.device(d) for d in (device if several else [device])]
+    if devices[0].type == "cpu":
         keep_freed_memory()
-    held = _Held(spec, device, dtype, encoder)
+    held = _Held(spec, devices, dtype, encoder)
     try:
         known = fingerprint(spec, dtype)
         if known is None:
-            known = fingerprint(spec, dtype, held.get().weights_digest)
+            known = fingerprint(spec, dtype, held.get()[0].weights_digest)
         warnings = store.repair(known, view, items.keys, store_dtype)
         missing = np.flatnonzero(store.missing(known, view, items.keys, store_dtype))
         bad: dict[int, str] = {}
         if len(missing):
             store.prepare(known, view)
-            size = batch_size or spec.batch or _BATCH[spec.takes][device.type != "cpu"]
             most = shard or shard_size(len(items))
             target = _Target(store, known, view, store_dtype, ragged, most)
-            bad, said = _fill(target, missing, items, held, size, workers, progress)
+            size = batch_size_for(spec, batch_size, devices[0])
+            bad, said = _fill(target, missing, items, held, size, backend, workers, progress)
             warnings += said
     finally:
         held.free()
@@ -138,6 +151,18 @@ def shard_size(items: int) -> int:
     return min(max(1 << (items // 256).bit_length(), 1024), 16384)
 
 
+def batch_size_for(spec: EncoderSpec, given: int | None, device: torch.device) -> BatchSize:
+    """The batch for what the encoder takes: as given, as its spec says, or the default."""
+    if exact := given or spec.batch:
+        return BatchSize(exact)
+    items = _BATCH[spec.takes][device.type != "cpu"]
+    if spec.takes == "text":
+        return BatchSize(items, items * _USUAL["text"], stretch=True)
+    if spec.takes == "audio":
+        return BatchSize(items, items * _USUAL["audio"] * (spec.sample_rate or 16_000))
+    return BatchSize(items)
+
+
 def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int:
     """Items that are encoded before a shard may be found complete by its bytes.
 
@@ -167,7 +192,8 @@ def _fill(
     missing: np.ndarray,
     items: Items,
     held: _Held,
-    batch_size: int,
+    batch: BatchSize,
+    backend: Backend,
     workers: int | None,
     progress: Progress | None,
 ) -> tuple[dict[int, str], list[str]]:
@@ -175,51 +201,86 @@ def _fill(
 
     A function of its own so that nothing holds the encoder when `held` is freed.
     """
-    with Pipeline(held.spec, items, held.get(), workers) as pipeline:
-        job = _Job(pipeline, target, held.device, batch_size, progress)
+    encoders = held.get(math.ceil(len(missing) / batch.items))
+    with Pipeline(held.spec, items, encoders[0], workers) as pipeline:
+        said = _accelerate(pipeline, target, missing, held, backend)
+        job = _Job(pipeline, target, encoders, held.devices[0], batch, progress)
         job.run(missing)
-    return dict(sorted(pipeline.bad.items())), job.warnings()
+    return dict(sorted(pipeline.bad.items())), [*said, *job.warnings()]
+
+
+def _accelerate(
+    pipeline: Pipeline, target: _Target, missing: np.ndarray, held: _Held, backend: Backend
+) -> list[str]:
+    """Put a faster runtime under the encoder where that pays; what the user should know."""
+    on_cpu = [d.type for d in held.devices] == ["cpu"]
+    if not on_cpu or held.dtype != "float32":
+        if backend == "onnx":
+            raise ConfigError(
+                f"ONNX Runtime encodes on the CPU in float32, not on {held.devices[0]} "
+                f"in {held.dtype}.",
+                "Leave out --backend, or add --device cpu --dtype float32.",
+            )
+        return []
+
+    def probe() -> Any:
+        return pipeline.collate(missing[:PROBE_ITEMS].tolist()).batch
+
+    home = target.store.folder.parent
+    work = Work(target.view, target.fingerprint, home, len(missing))
+    said = accelerate(pipeline.encoder, work, probe, backend)
+    return [said] if said else []
 
 
 class _Held:
-    """The encoder, loaded when first asked for."""
+    """The encoders, one a device, loaded when first asked for."""
 
     def __init__(
-        self, spec: EncoderSpec, device: torch.device, dtype: str, given: Encoder | None
+        self,
+        spec: EncoderSpec,
+        devices: list[torch.device],
+        dtype: str,
+        given: Encoder | None,
     ) -> None:
-        self.spec, self.device, self.dtype = spec, device, dtype
-        self.given, self.loaded = given, None
+        self.spec, self.dtype, self.given = spec, dtype, given
+        self.devices = devices if given is None else devices[:1]
+        self.loaded: list[Encoder] = []
 
-    def get(self) -> Encoder:
+    def get(self, most: int = 1) -> list[Encoder]:
+        """Of at most `most` devices, and of one at least."""
         if self.given is not None:
-            return self.given
-        if self.loaded is None:
+            return [self.given]
+        for device in self.devices[len(self.loaded) : most]:
             target = registry.target_of(self.spec)
-            self.loaded = target.load(self.spec, self.device, getattr(torch, self.dtype))
+            self.loaded.append(target.load(self.spec, device, getattr(torch, self.dtype)))
         return self.loaded
 
     def free(self) -> None:
-        """Let go of the encoder and of the device memory that it took."""
-        if self.loaded is not None:
-            self.loaded = None
+        """Let go of the encoders and of the device memory that they took."""
+        if self.given is not None:
+            self.given.runtime = None
+        if self.loaded:
+            self.loaded = []
             gc.collect()
-            _empty_cache(self.device)
+            for device in self.devices:
+                _empty_cache(device)
 
 
 class _Job:
-    """Encodes the missing items of one store view."""
+    """Encodes the missing items of one store view, by one encoder a device."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         target: _Target,
+        encoders: list[Encoder],
         device: torch.device,
-        batch_size: int,
+        batch: BatchSize,
         progress: Progress | None,
     ) -> None:
         self.pipeline, self.target, self.device = pipeline, target, device
-        self.spec, self.encoder, self.items = pipeline.spec, pipeline.encoder, pipeline.items
-        self.batch_size = self.limit = batch_size
+        self.spec, self.items, self.encoders = pipeline.spec, pipeline.items, encoders
+        self.batch, self.limit = batch, math.inf
         self.progress = progress or (lambda done, total: None)
         self.form: tuple[bool, tuple[int, ...]] | None = None
         self.done = self.total = self.cut = 0
@@ -235,49 +296,93 @@ class _Job:
         self.total = len(missing)
         self.progress(0, self.total)
         most = self.target.most
-        size = group_size(self.spec, self.target.view, self.batch_size, most)
+        size = group_size(self.spec, self.target.view, self.batch.items, most)
         current, groups, held, rows = 0, 1, 0, []
+        batches = self.pipeline.batches(missing.tolist(), self.batch, size)
         # One thread writes a shard while the next is encoded; leaving waits for it.
-        with ThreadPoolExecutor(1, "fusemix-write") as writer:
+        with ThreadPoolExecutor(1, "fusemix-write") as writer, self._encoded(batches) as encoded:
             written = writer.submit(self._store, [])
-            for group, batch in self.pipeline.batches(missing.tolist(), self.batch_size, size):
+            for group, cut, latents_of_batch in encoded:
                 if group != current:
                     if groups * size >= most or held >= SHARD_BYTES:
                         written.result()
                         written = writer.submit(self._store, rows)
                         groups, held, rows = 0, 0, []
                     current, groups = group, groups + 1
-                self.cut += batch.cut
-                for index, latents in self._encode(batch):
+                self.cut += cut
+                for index, latents in latents_of_batch():
+                    self._check_form(latents)
+                    self._count(len(index))
                     rows.append((index, latents))
                     held += latents.values.nbytes
             written.result()
             self._store(rows)
         self.progress(self.total, self.total)
 
-    def _encode(self, batch: Collated) -> Iterator[tuple[list[int], Latents]]:
+    @contextlib.contextmanager
+    def _encoded(
+        self, batches: Iterable[tuple[int, Collated]]
+    ) -> Iterator[Iterator[tuple[int, int, Callable[[], Iterable[tuple[list[int], Latents]]]]]]:
+        """(group, items cut, what gives the latents) of the batches, in their order: encoded here
+        when asked for, or ahead, by whichever device is free, in a thread a device."""
+        if len(self.encoders) == 1:
+            yield (
+                (group, batch.cut, partial(self._encode, self.encoders[0], batch))
+                for group, batch in batches
+            )
+            return
+        pool = ThreadPoolExecutor(len(self.encoders), "fusemix-device")
+        try:
+            yield self._ahead(pool, batches)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ahead(
+        self, pool: ThreadPoolExecutor, batches: Iterable[tuple[int, Collated]]
+    ) -> Iterator[tuple[int, int, Callable[[], Iterable[tuple[list[int], Latents]]]]]:
+        free: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
+        for encoder in self.encoders:
+            free.put(encoder)
+
+        def encode(batch: Collated) -> list[tuple[list[int], Latents]]:
+            encoder = free.get()
+            try:
+                return list(self._encode(encoder, batch))
+            finally:
+                free.put(encoder)
+
+        ahead: deque[tuple[int, int, Callable]] = deque()
+        for group, batch in batches:
+            ahead.append((group, batch.cut, pool.submit(encode, batch).result))
+            if len(ahead) > 2 * len(self.encoders):
+                yield ahead.popleft()
+        yield from ahead
+
+    def _count(self, items: int) -> None:
+        self.done += items
+        self.progress(min(self.done + len(self.pipeline.bad), self.total), self.total)
+
+    def _encode(self, encoder: Encoder, batch: Collated) -> Iterator[tuple[list[int], Latents]]:
         """(items, latents) of a batch, halved for as long as the device has not room."""
         index = batch.index
         if not index:
             return
         if len(index) <= self.limit:
-            latents = self._attempt(batch)
+            latents = self._attempt(encoder, batch)
             if latents is not None:
-                self.done += len(index)
-                self.progress(min(self.done + len(self.pipeline.bad), self.total), self.total)
                 yield index, latents
                 return
             self._halve(len(index))
-        size = self.limit
+        size = int(self.limit)
         for at in range(0, len(index), size):
-            yield from self._encode(self.pipeline.collate(index[at : at + size]))
+            yield from self._encode(encoder, self.pipeline.collate(index[at : at + size]))
 
-    def _attempt(self, batch: Collated) -> Latents | None:
+    def _attempt(self, encoder: Encoder, batch: Collated) -> Latents | None:
         """The checked latents, or None if the device is out of memory."""
         try:
             with torch.no_grad():
-                returned = self.encoder.encode(batch.batch, self.target.view)
-            latents = latents_of(
+                returned = encoder.encode(batch.batch, self.target.view)
+            return latents_of(
                 self.spec,
                 self.target.view,
                 returned,
@@ -286,8 +391,6 @@ class _Job:
             )
         except torch.OutOfMemoryError:
             return None
-        self._check_form(latents)
-        return latents
 
     def _check_form(self, latents: Latents) -> None:
         """Raise `ContractError` where batches differ in form."""
@@ -309,7 +412,7 @@ class _Job:
                 f"{self.device} has not memory enough for {self.spec.name} to encode one item.",
                 "Use --dtype float16, a smaller encoder, or --device cpu.",
             )
-        self.limit = (rows + 1) // 2
+        self.limit = min(self.limit, (rows + 1) // 2)
         _empty_cache(self.device)
 
     def _store(self, rows: list[tuple[list[int], Latents]]) -> None:
@@ -354,9 +457,10 @@ class _Job:
                 f"{self.cut} of {self.done} {self.spec.modality} items are longer than {limit} "
                 f"and were cut by {self.spec.name}."
             )
-        if self.limit < self.batch_size:
+        if self.limit < math.inf:
             said.append(f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory.")
-        return [*said, *self.encoder.notes()]
+        encoder = self.encoders[0]
+        return [*said, *failure(encoder), *encoder.notes()]
 
 
 def _empty_cache(device: torch.device) -> None:

@@ -27,6 +27,30 @@ UNREADABLE = (DataError, OSError, ValueError)
 _HELD_AHEAD = 512 << 20
 _BATCH_BYTES = 256 << 20
 SORT_BATCHES = 8
+CHARACTERS_PER_TOKEN = 4
+"""As tokenizers of today make of English. Other languages have more tokens, Chinese three times."""
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """How many items make a batch: at most `items`, and only so many that padded to the longest
+    they are not longer than `length` (characters, samples). With `stretch`, more than `items` where
+    they are short."""
+
+    items: int
+    length: int | None = None
+    stretch: bool = False
+
+    def cut(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """Slices of items of these lengths, longest first where `length` counts."""
+        at = 0
+        while at < len(lengths):
+            count = self.items
+            if self.length:
+                fitting = max(1, self.length // max(1, lengths[at]))
+                count = fitting if self.stretch else min(fitting, count)
+            yield slice(at, at + count)
+            at += count
 
 
 @dataclass
@@ -76,7 +100,7 @@ class Pipeline:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def batches(
-        self, wanted: Iterable[int], batch_size: int, group_size: int
+        self, wanted: Iterable[int], size: BatchSize, group_size: int
     ) -> Iterator[tuple[int, Collated]]:
         """(group number, batch) of the wanted items.
 
@@ -85,7 +109,7 @@ class Pipeline:
         group; within one, texts and clips of like length go together.
         """
         ahead: deque[tuple[int, Future[Collated]]] = deque()
-        for group, items in self._cut(wanted, batch_size, group_size):
+        for group, items in self._cut(wanted, size, group_size):
             ahead.append((group, self._collating.submit(self._collate, items)))
             if len(ahead) > self._collators:
                 group, future = ahead.popleft()
@@ -150,21 +174,40 @@ class Pipeline:
     # -- batches ---------------------------------------------------------------------------------
 
     def _cut(
-        self, wanted: Iterable[int], batch_size: int, group_size: int
+        self, wanted: Iterable[int], size: BatchSize, group_size: int
     ) -> Iterator[tuple[int, list[Decoded]]]:
-        """(group number, items of a batch), each at most `batch_size`, fewer if they are huge."""
-        window = {"text": group_size, "audio": batch_size * SORT_BATCHES}
-        window = window.get(self.spec.takes, batch_size)
+        """(group number, items of a batch), as many as `size` says, fewer if they are huge."""
+        window = {"text": group_size, "audio": size.items * SORT_BATCHES}
+        window = window.get(self.spec.takes, size.items)
         waiting: list[Decoded] = []
         group = seen = held = 0
-        for item in self._decoded(wanted, ahead=max(window, 2 * batch_size)):
+        for item in self._decoded(wanted, ahead=max(window, 2 * size.items)):
             waiting.append(item)
             held += item.bytes
             group, seen = seen // group_size, seen + 1
             if len(waiting) == window or held >= _BATCH_BYTES or seen % group_size == 0:
-                yield from ((group, b) for b in _like_lengths(waiting, batch_size, window))
+                yield from ((group, b) for b in self._like_lengths(waiting, size, window))
                 waiting, held = [], 0
-        yield from ((group, b) for b in _like_lengths(waiting, batch_size, window))
+        yield from ((group, b) for b in self._like_lengths(waiting, size, window))
+
+    def _like_lengths(
+        self, waiting: list[Decoded], size: BatchSize, window: int
+    ) -> Iterator[list[Decoded]]:
+        """Batches of the waiting items; where several fill the window, longest first, so that
+        little is padding and want of memory shows at once."""
+        lengths = [self._length(item.value) for item in waiting]
+        if window > size.items:
+            order = sorted(range(len(waiting)), key=lambda i: -lengths[i])
+            waiting, lengths = [waiting[i] for i in order], [lengths[i] for i in order]
+        yield from (waiting[part] for part in size.cut(lengths))
+
+    def _length(self, value: Any) -> int:
+        """Characters of a text as far as the encoder reads it, and those that stand for what is put
+        around each; samples of a sound."""
+        if isinstance(value, str):
+            most = CHARACTERS_PER_TOKEN * self.spec.max_tokens if self.spec.max_tokens else None
+            return len(value[:most]) + 2 * CHARACTERS_PER_TOKEN
+        return len(getattr(value, "samples", ()))
 
     def _collate(self, group: list[Decoded]) -> Collated:
         """A batch of the group, without the items that alone make `collate` fail."""
@@ -194,18 +237,6 @@ def default_workers() -> int:
     """As many threads as this process may use cores, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(16, cores or 1)
-
-
-def _like_lengths(waiting: list[Decoded], batch_size: int, window: int) -> list[list[Decoded]]:
-    """Batches of the waiting items; where several fill the window, longest first, so that little is
-    padding and want of memory shows at once."""
-    if window > batch_size:
-        waiting = sorted(waiting, key=lambda item: -_length(item.value))
-    return [waiting[at : at + batch_size] for at in range(0, len(waiting), batch_size)]
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, str) else len(getattr(value, "samples", ()))
 
 
 def _size(value: Any) -> int:

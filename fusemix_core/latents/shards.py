@@ -105,11 +105,11 @@ def write_shard(
     header = _header(tensors, metadata)
     path = folder / f"{shard_id(keys, dtype)}{SUFFIX}"
     with _explained(folder):
-        _make_folder(folder)
+        make_folder(folder)
         try:
-            _write_atomically(path, [header, *parts])
+            write_atomically(path, [header, *parts])
         except FileNotFoundError:  # another process took our file for a stray as we made it
-            _write_atomically(path, [header, *parts])
+            write_atomically(path, [header, *parts])
     size = len(header) + sum(p.nbytes for p in parts)
     offset = size - parts[-1].nbytes
     keys, shape = tensors["keys"], latents.shape[1:]
@@ -120,7 +120,7 @@ def make_writable(folder: Path) -> None:
     """Create a folder for shards; raises `ArtefactError` if none could be written there."""
     probe = folder / f".probe.{os.getpid()}{TEMPORARY}"
     with _explained(folder):
-        _make_folder(folder)
+        make_folder(folder)
         probe.touch()
         probe.unlink(missing_ok=True)
 
@@ -144,7 +144,7 @@ def _before_latents(n: int, ragged: bool) -> int:
     return (24 if ragged else 16) * n
 
 
-def _write_atomically(path: Path, parts: list) -> None:
+def write_atomically(path: Path, parts: list) -> None:
     """Temporary in the same folder, fsync, rename, fsync of the folder."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}")
     try:
@@ -163,11 +163,11 @@ def _write_atomically(path: Path, parts: list) -> None:
     _fsync_folder(path.parent)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Create a folder and its parents, each made durable in the one above."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     _fsync_folder(folder.parent)
 

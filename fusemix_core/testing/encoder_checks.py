@@ -296,6 +296,31 @@ def truncated(case: EncoderCase) -> None:
         expect(cut == 1, f"of a letter and {2 * limit} words it says it cuts {cut}")
 
 
+@ENCODER.check(when=lambda case: any(map(case.encoder.network, case.spec.views)))
+def network(case: EncoderCase) -> None:
+    """`encode` reaches the network that it offers, by `compute`, and gives the same with it."""
+    batch = case.encoder.collate(case.items)
+    for view, wanted in case.latents.items():
+        offered = case.encoder.network(view)
+        if offered is None:
+            continue
+        asked: set[str] = set()
+
+        def runtime(
+            of: str, inputs: dict[str, Tensor], module=offered.module, asked=asked
+        ) -> Tensor:
+            asked.add(of)
+            return module(**inputs)
+
+        case.encoder.runtime = runtime
+        try:
+            got = rows_of(case.encoder.encode(batch, view))
+        finally:
+            case.encoder.runtime = None
+        expect(asked == {view}, f"encode of '{view}' asked compute for {asked or 'nothing'}")
+        case.expect_near(got, wanted, f"{view}, by its network")
+
+
 # -- where collate runs ----------------------------------------------------------------------------
 
 

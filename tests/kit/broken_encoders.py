@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.interfaces import Encoder, Network, Padded
 from fusemix_core.specs import EncoderSpec
 
 DIM, LIMIT = 8, 64
@@ -237,6 +237,11 @@ class CountsTooMany(Good):
         return len(items) + 1
 
 
+class NetworkUnused(Good):
+    def network(self, view):
+        return Network(self.model)
+
+
 class NotForWorkers(Good):
     def __init__(self, *args):
         super().__init__(*args)
@@ -354,6 +359,7 @@ BROKEN = {
     "edge_items": [FailsOnNothing, NanOnNothing],
     "unknown_view": [IgnoresView],
     "truncated": [NeverCuts, CountsTooMany],
+    "network": [NetworkUnused],
     "worker": [NotForWorkers, NeedsWeightsInWorker],
     "threads": [OnlyInMainThread],
     "light_import": [Good],  # with a plugin whose listing imports a heavy package

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fusemix_hf.text import TextEncoder
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModel,
@@ -23,6 +24,8 @@ from transformers import (
 )
 
 from fusemix_core.errors import ArtefactError
+from fusemix_core.latents.backends import Work, accelerate
+from fusemix_core.specs import EncoderSpec
 from fusemix_core.testing.encoders import check_encoder
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -153,3 +156,16 @@ def test_a_tokenizer_without_its_files_is_refused(save, load, tokenizer):
         file.unlink()
     with pytest.raises(ArtefactError, match="knows no word"):
         load(folder)
+
+
+@pytest.mark.parametrize("view", ["pooled", "layers"])
+def test_onnx_runtime_gives_the_same_views(tmp_path, view):
+    spec = EncoderSpec(name="it", modality="text", target="fusemix_hf.text:TextEncoder")
+    encoder = TextEncoder.tiny(spec)
+    texts = ["a dog", "x", "two cats sleep on a sofa", "3 + 4"]
+    expected = encoder.encode(encoder.collate(texts), view)
+    probe = encoder.collate(texts[:2])
+    assert accelerate(encoder, Work(view, "f", tmp_path, 9), lambda: probe, "onnx") == ""
+    assert encoder.runtime is not None
+    found = encoder.encode(encoder.collate(texts), view)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -18,6 +18,7 @@ from sentence_transformers.base.modules import Dense
 
 from fusemix_core.errors import ArtefactError
 from fusemix_core.interfaces import Padded
+from fusemix_core.latents.backends import Work, accelerate, vectors
 from fusemix_core.registry import registry as installed
 from fusemix_core.testing.encoders import check_encoder
 
@@ -235,3 +236,14 @@ def test_views_of_an_empty_batch(folder):
     assert encoder.encode(batch, "layers").shape == (0, 2, DIM)
     tokens = encoder.encode(batch, "tokens")
     assert len(tokens.values) == len(tokens.mask) == 0 and tokens.values.shape[2] == DIM
+
+
+@pytest.mark.parametrize("view", ["pooled", "layers", "tokens"])
+def test_onnx_runtime_gives_the_same_views_where_items_have_one_shape(folder, tmp_path, view):
+    encoder = load(folder)
+    expected = encoder.encode(encoder.collate(TEXTS), view)
+    work, probe = Work(view, "f", tmp_path, 9), encoder.collate(TEXTS[2:5])
+    said = accelerate(encoder, work, lambda: probe, "onnx")
+    assert (said == "") == (encoder.runtime is not None) == (view != "tokens")
+    found = encoder.encode(encoder.collate(TEXTS), view)
+    torch.testing.assert_close(vectors(found), vectors(expected), rtol=1e-4, atol=1e-4)

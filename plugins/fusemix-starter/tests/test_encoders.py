@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fusemix_core.errors import ArtefactError, MissingDependencyError
+from fusemix_core.latents.backends import Work, accelerate, agreement, vectors
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.packaged import packaged_weights
 from fusemix_core.registry import Registry
@@ -257,3 +258,18 @@ def test_fingerprints_are_known_without_loading_and_follow_the_weights(tmp_path,
     save_file(state, tmp_path / "w.safetensors")
     local = replace(MINILM, weights=str(tmp_path / "w.safetensors"), sha256="", local=True)
     assert fingerprint(local, "float32") not in (None, prints[2])
+
+
+def test_onnx_runtime_gives_the_latents_of_real_weights(lite0, minilm, figures, tmp_path):
+    with open(sample_path(), encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)][::50]
+    for encoder, items in ((lite0, figures), (minilm, texts)):
+        batch = encoder.collate(items)
+        expected = encoder.encode(batch)
+        probe, work = encoder.collate(items[:3]), Work("pooled", "f", tmp_path, 9)
+        try:
+            assert accelerate(encoder, work, lambda probe=probe: probe, "onnx") == ""
+            assert encoder.runtime is not None
+            assert agreement(vectors(expected), vectors(encoder.encode(batch))) > 0.999999
+        finally:
+            encoder.runtime = None

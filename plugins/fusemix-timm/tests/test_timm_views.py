@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fusemix_core.errors import ConfigError
+from fusemix_core.latents.backends import Work, accelerate
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import Registry
 from fusemix_core.testing.encoders import check_encoder
@@ -233,3 +234,19 @@ def test_presets_have_names_of_their_own():
     assert all(len(p.revision) in (0, 40) for p in PRESETS)
     taught = [p.name for p in PRESETS if "trained with text" in p.summary]
     assert taught == ["eva02-base", "clip-vit-base", "siglip2-vit-base"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "view"),
+    [("efficientnet_b0", "pooled"), ("vit_small", "tokens"), ("vit_small", "layers")],
+)
+def test_onnx_runtime_gives_the_same_views(miniatures, images, tmp_path, kind, view):
+    encoder = miniatures[kind]
+    probe, batch = encoder.collate(images[:2]), encoder.collate([*images, *images])
+    expected = encoder.encode(batch, view)
+    try:
+        assert accelerate(encoder, Work(view, "f", tmp_path, 9), lambda: probe, "onnx") == ""
+        assert encoder.runtime is not None
+        torch.testing.assert_close(encoder.encode(batch, view), expected, rtol=1e-4, atol=1e-4)
+    finally:
+        encoder.runtime = None

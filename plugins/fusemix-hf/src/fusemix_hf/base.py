@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from fusemix_core.errors import ArtefactError, ConfigError
-from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.interfaces import Encoder, Network, Padded
 from fusemix_core.specs import EncoderSpec
 from fusemix_hf.files import first_line
 from fusemix_hf.loading import load_with_gaps
@@ -86,10 +86,17 @@ class HfEncoder(Encoder):
             raise ConfigError(
                 f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
             )
+        if batch and self.network(view):
+            return self.compute(view, **batch)
         if batch:
             return self.give(batch, view)
         one = self.give(self.collate([self.blank()]), view)
         return Padded(one.values[:0], one.mask[:0]) if isinstance(one, Padded) else one[:0]
+
+    def network_of(self, view: str, axes: tuple[int, ...]) -> Network | None:
+        """`give` for a view of which all items have one shape, else None."""
+        one_shape = view.partition("-")[0] in ("pooled", "layers")
+        return Network(_Given(self, view), axes) if one_shape else None
 
     def try_out(self) -> None:
         """Raise ArtefactError for a model that this plugin can't use."""
@@ -133,6 +140,17 @@ class HfEncoder(Encoder):
         for item in items:
             if not isinstance(item, kind):
                 raise TypeError(f"{self.spec.name} takes {what}, not {type(item).__name__}")
+
+
+class _Given(nn.Module):
+    """A view of a batch's tensors as a module that holds the model."""
+
+    def __init__(self, encoder: HfEncoder, view: str) -> None:
+        super().__init__()
+        self.model, self.give, self.view = encoder.model, encoder.give, view
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        return self.give(batch, self.view)
 
 
 def blocks(output: Any) -> list[Tensor]:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
+from fusemix_core.interfaces import Network
 from fusemix_core.specs import EncoderSpec
 from fusemix_hf.base import HfEncoder, blocks
 from fusemix_hf.loading import load_processor
@@ -60,6 +61,10 @@ class ImageEncoder(HfEncoder):
 
     def blank(self) -> Image.Image:
         return Image.new("RGB", (64, 64))
+
+    def network(self, view: str) -> Network | None:
+        """The model and its pooling, of pixels."""
+        return self.network_of(view, axes=(0,))
 
     def give(self, batch: dict[str, Tensor], view: str) -> Tensor:
         if self.spec.options.get("tower"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from fusemix_core.errors import ArtefactError
-from fusemix_core.interfaces import Padded
+from fusemix_core.interfaces import Network, Padded
 from fusemix_core.specs import EncoderSpec
 from fusemix_hf.base import HfEncoder, blocks, masked_mean, padded
 from fusemix_hf.loading import load_processor
@@ -83,6 +83,10 @@ class TextEncoder(HfEncoder):
 
     def blank(self) -> str:
         return "a"
+
+    def network(self, view: str) -> Network | None:
+        """The model and the mean, of tokens."""
+        return self.network_of(view, axes=(0, 1))
 
     def give(self, batch: dict[str, Tensor], view: str) -> Tensor | Padded:
         if self.spec.options.get("tower"):

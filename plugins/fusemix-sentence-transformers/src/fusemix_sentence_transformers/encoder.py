@@ -7,17 +7,17 @@ tokenises needs the tokenizer alone.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.interfaces import Encoder, Network, Padded
 from fusemix_core.specs import EncoderSpec
 from fusemix_sentence_transformers.loading import check_facts, modules_of, read_model
 
@@ -119,8 +119,7 @@ class SentenceTransformerEncoder(Encoder):
                 batch, prompt=self.prompt, convert_to_tensor=True, show_progress_bar=False
             )
             return latents.float()
-        give = {"pooled": self._pooled, "tokens": self._tokens, "layers": self._layers}[view]
-        parts = [give(self._features(tokens)) for _, tokens in batch]
+        parts = [self._part(view, tokens) for _, tokens in batch]
         order = torch.cat([rows for rows, _ in batch]).argsort().to(self.device)
         if isinstance(parts[0], Padded):
             return _joined(parts, order)
@@ -134,11 +133,22 @@ class SentenceTransformerEncoder(Encoder):
         encoded = self.tokenizer([self.prompt + text for text in items], verbose=False)
         return sum(len(ids) > self.max_tokens for ids in encoded["input_ids"])
 
+    def network(self, view: str) -> Network | None:
+        """The model and its pooling, of tokens; none where the model must read the texts itself."""
+        give = {"pooled": self._pooled, "layers": self._layers}.get(view)
+        if give is None or self.tokenizer is None:
+            return None
+        return Network(_OfTokens(self.model, lambda t: give(self._features(t))), axes=(0, 1))
+
+    def _part(self, view: str, tokens: Tokens) -> Tensor | Padded:
+        tokens = {name: values.to(self.device) for name, values in tokens.items()}
+        if view == "tokens":
+            return self._tokens(self._features(tokens))
+        return self.compute(view, **tokens)
+
     def _features(self, tokens: Tokens) -> dict[str, Any]:
-        features: dict[str, Any] = {k: v.to(self.device) for k, v in tokens.items()}
-        if self.prompt_length:
-            features["prompt_length"] = self.prompt_length
-        return features
+        """What the library's modules take, and change."""
+        return {**tokens, **({"prompt_length": self.prompt_length} if self.prompt_length else {})}
 
     def _pooled(self, features: dict[str, Any]) -> Tensor:
         """float32 `[g, d]`."""
@@ -182,6 +192,17 @@ class SentenceTransformerEncoder(Encoder):
         for item in items:
             if not isinstance(item, str):
                 raise TypeError(f"{self.spec.name} takes str, not {type(item).__name__}")
+
+
+class _OfTokens(nn.Module):
+    """A view of tokens `[g, t]` as a module that holds the model."""
+
+    def __init__(self, model: nn.Module, give: Callable[[Tokens], Tensor]) -> None:
+        super().__init__()
+        self.model, self.give = model, give
+
+    def forward(self, **tokens: Tensor) -> Tensor:
+        return self.give(tokens)
 
 
 def groups_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -15,9 +15,9 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, UnknownNameError
-from fusemix_core.interfaces import Encoder
+from fusemix_core.interfaces import Encoder, Network
 from fusemix_core.specs import EncoderSpec
-from fusemix_timm.views import view_of, views_of
+from fusemix_timm.views import ViewNetwork, view_of, views_of
 
 HUB = "hf-hub:"
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -105,6 +105,10 @@ class TimmEncoder(Encoder):
             return torch.empty(0, *self.input_size)
         return torch.stack([self.transform(item.convert("RGB")) for item in items])
 
+    def network(self, view: str) -> Network:
+        """The model and what makes the view of it."""
+        return Network(ViewNetwork(self.model, view))
+
     @torch.inference_mode()
     def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
         """float32 latents of a batch `[n, 3, h, w]`, by timm's feature API.
@@ -119,8 +123,7 @@ class TimmEncoder(Encoder):
             )
         if not len(batch):  # not every model of timm's can
             return self.encode(batch.new_zeros(1, *batch.shape[1:]), view)[:0]
-        pixels = batch.to(self.device, self.dtype, memory_format=torch.channels_last)
-        latents = view_of(self.model, pixels, view)
+        latents = self.compute(view, pixels=batch.to(self.device, self.dtype))
         if view == "pooled" and latents.ndim != 2:
             raise ContractError(self.spec.name, "latents [n, d]", f"{tuple(latents.shape)}")
         return latents.float()

@@ -16,6 +16,18 @@ from torch import Tensor, nn
 Size = tuple[int, int]
 
 
+class ViewNetwork(nn.Module):
+    """`view_of` as a module."""
+
+    def __init__(self, model: nn.Module, view: str) -> None:
+        super().__init__()
+        self.model, self.view = model, view
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return view_of(self.model, pixels, self.view)
+
+
 def views_of(model: nn.Module, pixels: Tensor) -> tuple[str, ...]:
     """The views that the model has for pictures of the size of `pixels [1, 3, h, w]`."""
     features = model.forward_features(pixels)

@@ -1,0 +1,143 @@
+"""An encoder's network as an ONNX file: exported once, kept under the home, run on the CPU.
+
+`<home>/exports/<encoder's fingerprint>/<view>-<versions>-<SHA-256>.onnx`: the name holds the
+content's digest, so that a damaged file is known before it is used, and appears by rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fusemix_core.digests import file_sha256
+from fusemix_core.interfaces import Network
+from fusemix_core.latents.shards import make_folder, write_atomically
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+"""What exports and runs. `EXTRA` brings it."""
+EXTRA = "fusemix[fast]"
+_VERSION = "1"
+"""Of the way in which networks are exported here."""
+
+
+def missing() -> str | None:
+    """The first package of `NEEDED` that is not installed. Imports nothing."""
+    return next((name for name in NEEDED if importlib.util.find_spec(name) is None), None)
+
+
+class Session:
+    """A network in ONNX Runtime on the CPU, on as many threads as torch uses."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        # Threads that spin as they wait would take the cores from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(path, options, providers=providers)
+        self._takes = {given.name for given in self._session.get_inputs()}
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The network's output for its inputs by name."""
+        arrays = {k: v.contiguous().numpy() for k, v in inputs.items() if k in self._takes}
+        (output,) = self._session.run(None, arrays)
+        return torch.from_numpy(output)
+
+
+class Exports:
+    """The exported files of one view of one encoder, in `folder`."""
+
+    def __init__(self, home: Path, fingerprint: str, view: str) -> None:
+        self.folder = home / "exports" / fingerprint
+        self._name = f"{view}-{_versions()}"
+
+    def find(self) -> Path | None:
+        """The kept file, if it is whole; a damaged one is deleted."""
+        for path in sorted(self.folder.glob(f"{self._name}-*.onnx")):
+            with contextlib.suppress(OSError):
+                if file_sha256(path) == path.stem.rpartition("-")[2]:
+                    return path
+                path.unlink()
+        return None
+
+    def make(self, network: Network, inputs: Mapping[str, Tensor]) -> Path:
+        """Export the network and keep the file, in place of any other that is kept.
+
+        `inputs` are those of some batch. Raises what the exporter, or writing, raises.
+        """
+        content = exported(network, inputs)
+        path = self.folder / f"{self._name}-{hashlib.sha256(content).hexdigest()}.onnx"
+        make_folder(self.folder)
+        write_atomically(path, [content])
+        for old in self.folder.glob(f"{self._name}-*.onnx"):
+            if old != path:
+                old.unlink(missing_ok=True)
+        return path
+
+
+def exported(network: Network, inputs: Mapping[str, Tensor]) -> bytes:
+    """The network as an ONNX file, made by torch's exporter from a batch's inputs."""
+    varying = dict.fromkeys(network.axes, torch.export.Dim.DYNAMIC)
+    content = io.BytesIO()
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            _ByPosition(network.module, tuple(inputs)).eval(),
+            tuple(_few(inputs).values()),
+            dynamo=True,
+            verbose=False,
+            input_names=list(inputs),
+            dynamic_shapes=(tuple(varying for _ in inputs),),
+        )
+        program.save(content)
+    return content.getvalue()
+
+
+class _ByPosition(nn.Module):
+    """A module called by name, for an exporter that calls by position."""
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.module(**dict(zip(self.names, inputs, strict=True)))
+
+
+def _few(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Two rows of the inputs or more: one would be taken for a constant, and a number that is also
+    another axis' size for the same axis."""
+    sizes = {size for tensor in inputs.values() for size in tensor.shape[1:]}
+    count = next(n for n in range(2, 100) if n not in sizes)
+    return {k: v[torch.arange(count) % len(v)].clone() for k, v in inputs.items()}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter tells its own developers."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _versions() -> str:
+    """8 hex characters for all that decides the file but the encoder."""
+    found = [f"{name} {metadata.version(name)}" for name in ("torch", *NEEDED)]
+    return hashlib.blake2b(repr([_VERSION, *found]).encode(), digest_size=4).hexdigest()
