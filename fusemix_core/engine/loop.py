@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
 from fusemix_core.engine import checkpoint
+from fusemix_core.engine.feed import feed, resident
 from fusemix_core.engine.interrupt import deferred_interrupt
-from fusemix_core.engine.plan import Plan, epoch_order
+from fusemix_core.engine.plan import Plan
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.engine.validation import at_most, mean_recall, recalls
 from fusemix_core.errors import DataError, RunExistsError
 from fusemix_core.interfaces import (
     Adapter,
+    Batch,
     FitContext,
     Mixup,
     Objective,
@@ -61,7 +64,7 @@ class Trainer:
         for module in (*adapters.values(), objective):
             module.to(context.device).train()
         self.state = TrainState.new(adapters, objective, self.training, context.seed)
-        self.order = (-1, torch.empty(0, dtype=torch.int64))
+        self.state.blocks = not resident(self.train)
         self.whole = True  # False while the state is between two steps
         self.clock = SaveClock()
 
@@ -75,8 +78,8 @@ class Trainer:
         for callback in callbacks:
             callback.on_start(self.plan.total_steps)
         try:
-            with deferred_interrupt() as check_interrupt:
-                self._loop(check_interrupt)
+            with deferred_interrupt() as check_interrupt, closing(self._feed()) as batches:
+                self._loop(batches, check_interrupt)
         except KeyboardInterrupt:
             if self.whole:
                 self._save()
@@ -86,7 +89,19 @@ class Trainer:
                 callback.on_end()
         return self._kept()
 
-    def _loop(self, check_interrupt: Callable[[], None]) -> None:
+    def _feed(self) -> Generator[Batch]:
+        state, context = self.state, self.context
+        return feed(
+            self.train,
+            self.plan,
+            context.seed,
+            context.device,
+            blocks=state.blocks,
+            epoch=state.epoch,
+            index=state.index,
+        )
+
+    def _loop(self, batches: Iterator[Batch], check_interrupt: Callable[[], None]) -> None:
         while True:
             if self._evaluation_due():
                 self._evaluate()
@@ -95,17 +110,11 @@ class Trainer:
             if self._finished():
                 return
             check_interrupt()
-            self._step()
+            self._step(next(batches))
 
-    def _step(self) -> None:
+    def _step(self, batch: Batch) -> None:
         state, plan = self.state, self.plan
         place = (state.epoch, state.index, plan.steps_per_epoch)
-        if self.order[0] != state.epoch:
-            self.order = state.epoch, epoch_order(len(self.train), self.context.seed, state.epoch)
-        first = state.index * plan.rows_per_step
-        batch = self.train.batch(
-            self.order[1][first : first + plan.rows_per_step], self.context.device
-        )
         self.whole = False
         metrics = train_step(
             state,
