@@ -97,10 +97,12 @@ def feed(
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows of the links in the order they are used, a whole number of steps."""
+    """Rows of `latents` in the order they are used, a whole number of steps; links `[n, K]` are
+    theirs, with the numbers that the items have in the dataset."""
 
     latents: PairedLatents
     rows: Tensor
+    links: Tensor
 
 
 def _parts(
@@ -115,14 +117,15 @@ def _parts(
         first = index * size
         while first < used:
             end = min(first - first % window + window, used)
-            yield _Part(train, order[first:end])
+            rows = order[first:end]
+            yield _Part(train, rows, train.links[rows])
             first = end
         index = 0
 
 
 def _in_memory(part: _Part) -> _Part:
     """The same rows, with those items of tables that are not resident that they link."""
-    links, tables = part.latents.links[part.rows], {}
+    links, tables = part.links.clone(), {}
     for k, (modality, table) in enumerate(part.latents.tables.items()):
         tables[modality] = table
         if not isinstance(table, ResidentLatents):
@@ -130,7 +133,7 @@ def _in_memory(part: _Part) -> _Part:
             ids = own[own >= 0].unique()
             tables[modality] = _load(table, ids)
             links[:, k] = torch.where(own < 0, -1, torch.searchsorted(ids, own.clamp(min=0)))
-    return _Part(PairedLatents(tables, links), torch.arange(len(links)))
+    return _Part(PairedLatents(tables, links), torch.arange(len(links)), part.links)
 
 
 def _load(table: LatentTable, ids: Tensor) -> ResidentLatents:
@@ -142,8 +145,9 @@ def _load(table: LatentTable, ids: Tensor) -> ResidentLatents:
 def _batches(parts: Iterator[_Part], size: int, device: torch.device) -> Iterator[Batch]:
     with closing(parts):
         for part in parts:
-            for rows in part.rows.split(size):
-                yield part.latents.batch(rows, device)
+            for rows, links in zip(part.rows.split(size), part.links.split(size), strict=True):
+                latents = part.latents.batch(rows, device).latents
+                yield Batch(latents, links[:, None, :].to(device))
 
 
 def _all_on(train: PairedLatents, device: torch.device) -> bool:
