@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.harness import Options
 
-BENCHMARKS = ("loss", "step")
+BENCHMARKS = ("loss", "step", "feed")
 """In the order of the page."""
 
 

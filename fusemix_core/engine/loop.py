@@ -15,12 +15,13 @@ from fusemix_core.engine.interrupt import deferred_interrupt
 from fusemix_core.engine.plan import Plan
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import TrainState, train_step
-from fusemix_core.engine.validation import at_most, mean_recall, recalls
+from fusemix_core.engine.validation import CHUNK_VALUES, at_most, mean_recall, recalls
 from fusemix_core.errors import DataError, RunExistsError
 from fusemix_core.interfaces import (
     Adapter,
     Batch,
     FitContext,
+    LatentTable,
     Mixup,
     Objective,
     PairedLatents,
@@ -245,18 +246,21 @@ def on_device(
     free, _ = torch.cuda.mem_get_info(device)
     if sum(len(t) * t.dim * 4 for t in tables.values()) > free // 2:
         return train, validation
-    moved = {
-        i: ResidentLatents(
-            t.latents.to(device)
-            if isinstance(t, ResidentLatents)
-            else t.rows(torch.arange(len(t))).to(device)
-        )
-        for i, t in tables.items()
-    }
+    moved = {i: _moved(t, device) for i, t in tables.items()}
     return tuple(
         PairedLatents({m: moved[id(t)] for m, t in d.tables.items()}, d.links)
         for d in (train, validation)
     )
+
+
+def _moved(table: LatentTable, device: torch.device) -> ResidentLatents:
+    """The table on the device; one on disk goes there in chunks, so that it need not fit here."""
+    if isinstance(table, ResidentLatents):
+        return ResidentLatents(table.latents.to(device))
+    out = torch.empty(len(table), table.dim, device=device)
+    for ids in torch.arange(len(table)).split(max(1, CHUNK_VALUES // table.dim)):
+        out[ids[0] : ids[-1] + 1] = table.rows(ids).to(device)
+    return ResidentLatents(out)
 
 
 def _weights(adapter: torch.nn.Module) -> dict[str, Tensor]:
