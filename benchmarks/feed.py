@@ -61,12 +61,14 @@ def rates(
 ) -> Iterator[Row]:
     """Stretches of steps in turn; the first step of each, which the feed before may still slow
     down, is left out."""
+    with patch.object(feed_module, "ahead", lambda items: items):
+        not_ahead = feed(stored, plan, 0, CPU, blocks=True)
     feeds = {
         "no feed": fixed(held, plan),
         "resident": feed(held, plan, 0, CPU, blocks=False),
         "resident, made ahead": ahead(feed(held, plan, 0, CPU, blocks=False)),
         "memory map, full shuffle": feed(stored, plan, 0, CPU, blocks=False),
-        "memory map, by blocks, not ahead": not_ahead(feed(stored, plan, 0, CPU, blocks=True)),
+        "memory map, by blocks, not ahead": not_ahead,
         "memory map, by blocks": feed(stored, plan, 0, CPU, blocks=True),
     }
     run = step_of(name)
@@ -109,12 +111,6 @@ def fixed(pairs: PairedLatents, plan: Plan) -> Iterator[Batch]:
     batch = pairs.batch(torch.arange(plan.rows_per_step))
     while True:
         yield batch
-
-
-def not_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The feed with nothing made ahead: its generators start, and look, at the first batch."""
-    with patch.object(feed_module, "ahead", lambda items: items):
-        yield from batches
 
 
 # -- a store larger than memory ------------------------------------------------------------------
