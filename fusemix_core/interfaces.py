@@ -272,10 +272,17 @@ class PairedLatents:
         links = self.links[rows]
         latents = {}
         for k, (modality, table) in enumerate(self.tables.items()):
-            values = table.rows(links[:, k].clamp(min=0)).to(device)
+            values = _to(table.rows(links[:, k].clamp(min=0)), torch.device(device))
             absent = (links[:, k] < 0).to(device)
             latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
         return Batch(latents, links[:, None, :].to(device))
+
+
+def _to(values: Tensor, device: torch.device) -> Tensor:
+    """`values` on the device; to a GPU by way of pinned memory, without waiting for the copy."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 class Callback:

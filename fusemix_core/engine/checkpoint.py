@@ -22,7 +22,7 @@ from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
 from fusemix_core.interfaces import PairedLatents
 
-FORMAT = 1
+FORMAT = 2
 KEEP = 2
 COUNTERS = (
     "step",
@@ -34,6 +34,7 @@ COUNTERS = (
     "waited",
     "loss_sum",
     "loss_count",
+    "blocks",
     "history",
 )
 """The fields of `TrainState` that state.json holds; the rest are tensors."""

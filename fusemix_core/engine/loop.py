@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.engine import checkpoint, distributed
+from fusemix_core.engine.feed import feed, resident
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
-from fusemix_core.engine.plan import Plan, epoch_order
+from fusemix_core.engine.plan import Plan
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import TrainState, train_step
-from fusemix_core.engine.validation import Recalls, at_most, mean_recall, recalls
+from fusemix_core.engine.validation import CHUNK_VALUES, Recalls, at_most, mean_recall, recalls
 from fusemix_core.errors import DataError, RunExistsError
 from fusemix_core.interfaces import (
     Adapter,
+    Batch,
     FitContext,
+    LatentTable,
     Mixup,
     Objective,
     PairedLatents,
@@ -69,7 +73,7 @@ class Trainer:
         self.callbacks = context.callbacks if self.first else ()
         distributed.take_from_first((*adapters.values(), objective))
         self.state = TrainState.new(adapters, objective, self.training, context.seed)
-        self.order = (-1, torch.empty(0, dtype=torch.int64))
+        self.state.blocks = not resident(self.train)
         self.whole = True  # False while the state is between two steps
         self.clock = SaveClock()
 
@@ -82,8 +86,9 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_start(self.plan.total_steps)
         try:
-            with deferred_interrupt() if self.first else no_interrupt() as check_interrupt:
-                self._loop(check_interrupt)
+            interruptible = deferred_interrupt() if self.first else no_interrupt()
+            with interruptible as check_interrupt, closing(self._feed()) as batches:
+                self._loop(batches, check_interrupt)
         except KeyboardInterrupt:
             if self.whole:
                 self._save()
@@ -93,7 +98,19 @@ class Trainer:
                 callback.on_end()
         return self._kept()
 
-    def _loop(self, check_interrupt: Callable[[], None]) -> None:
+    def _feed(self) -> Generator[Batch]:
+        state, context = self.state, self.context
+        return feed(
+            self.train,
+            self.plan,
+            context.seed,
+            context.device,
+            blocks=state.blocks,
+            epoch=state.epoch,
+            index=state.index,
+        )
+
+    def _loop(self, batches: Iterator[Batch], check_interrupt: Callable[[], None]) -> None:
         while True:
             if self._evaluation_due():
                 self._evaluate()
@@ -102,17 +119,11 @@ class Trainer:
             if self._finished():
                 return
             check_interrupt()
-            self._step()
+            self._step(next(batches))
 
-    def _step(self) -> None:
+    def _step(self, batch: Batch) -> None:
         state, plan = self.state, self.plan
         place = (state.epoch, state.index, plan.steps_per_epoch)
-        if self.order[0] != state.epoch:
-            self.order = state.epoch, epoch_order(len(self.train), self.context.seed, state.epoch)
-        first = state.index * plan.rows_per_step
-        batch = self.train.batch(
-            self.order[1][first : first + plan.rows_per_step], self.context.device
-        )
         self.whole = False
         distributed.seed_step(self.context.seed, state.step)
         metrics = train_step(
@@ -257,18 +268,21 @@ def on_device(
     free, _ = torch.cuda.mem_get_info(device)
     if sum(len(t) * t.dim * 4 for t in tables.values()) > free // 2:
         return train, validation
-    moved = {
-        i: ResidentLatents(
-            t.latents.to(device)
-            if isinstance(t, ResidentLatents)
-            else t.rows(torch.arange(len(t))).to(device)
-        )
-        for i, t in tables.items()
-    }
+    moved = {i: _moved(t, device) for i, t in tables.items()}
     return tuple(
         PairedLatents({m: moved[id(t)] for m, t in d.tables.items()}, d.links)
         for d in (train, validation)
     )
+
+
+def _moved(table: LatentTable, device: torch.device) -> ResidentLatents:
+    """The table on the device; one on disk goes there in chunks, so that it need not fit here."""
+    if isinstance(table, ResidentLatents):
+        return ResidentLatents(table.latents.to(device))
+    out = torch.empty(len(table), table.dim, device=device)
+    for ids in torch.arange(len(table)).split(max(1, CHUNK_VALUES // table.dim)):
+        out[ids[0] : ids[-1] + 1] = table.rows(ids).to(device)
+    return ResidentLatents(out)
 
 
 def _weights(adapter: torch.nn.Module) -> dict[str, Tensor]:

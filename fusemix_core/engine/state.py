@@ -28,6 +28,7 @@ class TrainState:
     `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the adapters'
     moving average where the recipe asks for one. `best` are the weights kept so far, by modality,
     on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation.
+    `blocks` says how epochs are shuffled (see `feed.Blocks`).
     """
 
     adapters: dict[str, Adapter]
@@ -45,6 +46,7 @@ class TrainState:
     waited: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    blocks: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod

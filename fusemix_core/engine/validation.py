@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 from fusemix_core.engine.randomness import stream
 from fusemix_core.interfaces import LatentTable, PairedLatents
 
-EMBED_CHUNK = 8192
+EMBED_CHUNK, CHUNK_VALUES = 8192, 1 << 26
+"""Rows that are embedded at a time, and how many numbers these may hold together."""
 
 KS = (1, 5, 10)
 
@@ -79,9 +80,10 @@ def embed(
     adapter: nn.Module, table: LatentTable, ids: Tensor, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Unit-norm embeddings `[len(ids), d]` of a table's items, on `device`, in chunks."""
+    size = max(1, min(EMBED_CHUNK, CHUNK_VALUES // table.dim))
     parts = [
         normalize(adapter(table.rows(part).to(device)), dim=1, eps=1e-12)
-        for part in ids.split(EMBED_CHUNK)
+        for part in ids.split(size)
         if len(part)
     ]
     return torch.cat(parts) if parts else torch.empty(0, 0, device=device)

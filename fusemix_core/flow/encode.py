@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -134,10 +136,27 @@ def in_memory_if_it_fits(
 
 
 def memory_free() -> int:
-    """Bytes of main memory that are available, or 4 GB where the system does not tell."""
+    """Bytes of main memory that are available, or 4 GB where the system does not tell.
+
+    A container's own limit counts, too.
+    """
     try:
         with open("/proc/meminfo") as file:
             fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        return min(int(fields["MemAvailable"].split()[0]) * 1024, *_group_limits())
     except (OSError, KeyError):
         return 4 << 30
+
+
+def _group_limits(groups: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """The memory limits of the process's control groups (version 1 and 2); at least one number."""
+    limits = [1 << 62]
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, own = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, name = groups / controllers, "memory.limit_in_bytes" if controllers else "memory.max"
+        for folder in (root / own.lstrip("/"), root):  # inside a container its own is the root
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                limits.append(int((folder / name).read_text()))
+    return limits

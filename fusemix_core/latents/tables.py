@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusemix_core.interfaces import Padded, ResidentLatents
 from fusemix_core.latents.lookup import Places
+from fusemix_core.latents.pages import drop, no_read_around, read_ahead
 from fusemix_core.latents.shards import Shard
 
 
@@ -37,9 +38,11 @@ class _Stored:
         return len(self._row)
 
     def _by_shard(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(shard, places in `index`, rows of the shard) of the items that have a latent."""
-        shard, order = self._shard[index].sort(stable=True)
-        row = self._row[index[order]]
+        """(shard, places in `index`, rows of the shard) of the items that have a latent, in the
+        order they have on disk."""
+        row, order = self._row[index].sort(stable=True)
+        shard, by_shard = self._shard[index[order]].sort(stable=True)
+        order, row = order[by_shard], row[by_shard]
         present, counts = shard.unique_consecutive(return_counts=True)
         start = 0
         for s, count in zip(present.tolist(), counts.tolist(), strict=True):
@@ -56,6 +59,11 @@ class StoredLatents(_Stored):
     items that have no latent (those that could not be decoded) are zeros.
     """
 
+    def __init__(self, places: Places) -> None:
+        super().__init__(places)
+        for values in self._maps:
+            no_read_around(values)  # `load` asks for what it needs
+
     @property
     def dim(self) -> int:
         return math.prod(self.shape)
@@ -66,18 +74,26 @@ class StoredLatents(_Stored):
         return len(self) * self.dim * self.dtype.itemsize
 
     def rows(self, index: Tensor) -> Tensor:
-        """float32 `[len(index), dim]`, gathered shard by shard."""
-        return self._gather(index, torch.float32).flatten(1)
+        """float32 `[len(index), dim]`."""
+        return self.load(index).rows(torch.arange(len(index)))
 
-    def load(self) -> ResidentLatents:
-        """All latents in memory, in `dtype`."""
-        return ResidentLatents(self._gather(torch.arange(len(self)), self.dtype))
+    def load(self, index: Tensor | None = None) -> ResidentLatents:
+        """The latents of the items in the int64 tensor `index`, or all, in memory, in `dtype`.
 
-    def _gather(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        out = torch.zeros(len(index), *self.shape, dtype=dtype)
-        for s, places, row in self._by_shard(index):
-            out.index_copy_(0, places, self._maps[s].index_select(0, row).to(dtype))
-        return out
+        They are read in the order they have on disk, and the memory map holds no memory after.
+        """
+        index = torch.arange(len(self)) if index is None else index
+        parts = [
+            (self._maps[s], places.numpy(), row.numpy()) for s, places, row in self._by_shard(index)
+        ]
+        out = torch.zeros(len(index), *self.shape, dtype=self.dtype)
+        for values, _, row in parts:
+            read_ahead(values, row)
+        for values, places, row in parts:
+            # numpy's: torch's would wake all its threads for a few rows at a time.
+            out.numpy()[places] = values.numpy()[row]
+            drop(values)
+        return ResidentLatents(out)
 
 
 class RaggedLatents(_Stored):

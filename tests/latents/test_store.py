@@ -290,3 +290,21 @@ def test_prune_by_fingerprint_age_and_all(store, toy):
     assert store.prune(all=True).bytes == freed
     assert list(store.folder.iterdir()) == []
     assert store.missing(FP, "pooled", keys_of(20), "float16").all()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory as Linux tells it")
+def test_what_was_read_from_disk_holds_no_memory(store, toy, monkeypatch):
+    """A walk over 64 MB in chunks of 1 MB leaves a few MB in the process."""
+    monkeypatch.setattr(shards_module.os, "fsync", lambda _: None)
+    keys = keys_of(8192)
+    fill(store, toy, keys, [4096, 4096], shape=(4096,))
+    table = store.open(FP, "pooled", keys, "float16")
+
+    def mapped():
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("RssFile")) / 1024
+
+    before = mapped()
+    for ids in torch.arange(8192).split(128):
+        table.rows(ids)
+        assert mapped() - before < 8
