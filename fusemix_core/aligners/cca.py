@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fusemix_core.adapters.residual import ResidualAdapter
+from fusemix_core.aligners.canonical import solve
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.config import Recipe
 from fusemix_core.engine.loop import VALIDATION_ROWS, check_links
-from fusemix_core.engine.validation import at_most, validation_score
+from fusemix_core.engine.validation import at_most, mean_recall, recalls
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 
@@ -23,9 +24,6 @@ _CHUNK = 2_048
 _LEAST_RIDGE = 1e-6
 """Of features whose mean square norm is about 1: keeps a modality that never varies solvable."""
 
-_DENSE = 1_200
-"""Up to this order the eigenproblem is solved densely, above it in a Krylov space."""
-
 
 class CCAAligner(Aligner):
     """Regularised CCA of each modality's features (see `ResidualAdapter`), for K ≥ 2 modalities.
@@ -35,10 +33,12 @@ class CCAAligner(Aligner):
     (MAXVAR, Kettenring 1971); for K = 2 that is regularised CCA exactly. Column i is weighted by
     its correlation to the `power`. The ridge is r_k = ridge · tr(C_kk) / n.
 
-    hidden: random features a modality has beside its own (None: `choose_hidden`). ridges, powers:
-    what validation chooses from. dim: width of the space, at most what the data determine: one
-    less than the pairs, and the second widest modality. Rows that lack a modality count for those
-    they have. Takes float64 moments over at most `MOST_ROWS` pairs.
+    hidden: random features a modality has beside its own; by default validation chooses between
+    none, which is tried first, and `choose_hidden`. ridges, powers: what validation chooses from,
+    in the order they are tried; what is better than all before is reported as an evaluation at
+    step 0. dim: width of the space, at most what the data determine: one less than the pairs, and
+    the second widest modality. Rows that lack a modality count for those they have. Takes moments
+    over at most `MOST_ROWS` pairs.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class CCAAligner(Aligner):
         *,
         hidden: int | None = None,
         dim: int = 384,
-        ridges: Sequence[float] = (1.0, 3.0, 10.0),
-        powers: Sequence[float] = (0.5, 0.75, 1.0),
+        ridges: Sequence[float] = (3.0, 10.0, 1.0),
+        powers: Sequence[float] = (1.0, 0.75, 0.5),
     ) -> None:
         if dim < 1 or not ridges or not powers or min(ridges) <= 0:
             raise ConfigError(
@@ -64,11 +64,24 @@ class CCAAligner(Aligner):
         train = at_most(train, MOST_ROWS, context.seed)
         validation = at_most(validation, VALIDATION_ROWS, context.seed)
         dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
-        adapters = self._prepared(train, dim, context)
+        sizes = {0, choose_hidden(len(train))} if self.hidden is None else {self.hidden}
+        best = Best(validation, context)
+        for hidden in sorted(sizes):
+            self._try(self._prepared(train, dim, hidden, context), train, dim, best, context)
+        return best.adapters
+
+    def _try(
+        self,
+        adapters: dict[str, ResidualAdapter],
+        train: PairedLatents,
+        dim: int,
+        best: Best,
+        context: FitContext,
+    ) -> None:
+        """Offer the maps of every ridge and power on these features."""
         widths = [a.weight.shape[0] for a in adapters.values()]
         moments = Moments(widths, context.device)
         add_rows(moments, adapters, train, context.device)
-        best: tuple[float, dict[str, dict[str, Tensor]]] | None = None
         spread = [moments.covariance(k, k) for k in range(len(adapters))]
         for ridge in self.ridges:
             ridges = [max(ridge * c.trace().item() / len(train), _LEAST_RIDGE) for c in spread]
@@ -77,23 +90,13 @@ class CCAAligner(Aligner):
                 for k, adapter in enumerate(adapters.values()):
                     map_ = solved.weighted(k, power)
                     set_map(adapter, map_, moments.mean(k), spread[k], ridges[k])
-                score = validation_score(adapters, validation, context.device) or 0.0
-                if best is None or score > best[0]:
-                    kept = {
-                        m: {n: t.clone() for n, t in a.state_dict().items()}
-                        for m, a in adapters.items()
-                    }
-                    best = score, kept
-        for modality, adapter in adapters.items():
-            adapter.load_state_dict(best[1][modality])
-            adapter.eval().cpu()
-        return dict(adapters)
+                hidden = next(iter(adapters.values())).hidden
+                best.offer(adapters, {"hidden": hidden, "ridge": ridge, "power": power})
 
     def _prepared(
-        self, train: PairedLatents, dim: int, context: FitContext
+        self, train: PairedLatents, dim: int, hidden: int, context: FitContext
     ) -> dict[str, ResidualAdapter]:
         adapters = {}
-        hidden = choose_hidden(len(train)) if self.hidden is None else self.hidden
         for number, (modality, table) in enumerate(train.tables.items()):
             generator = torch.Generator().manual_seed(context.seed * 1000 + number)
             with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
@@ -103,6 +106,29 @@ class CCAAligner(Aligner):
             adapter.prepare(table.rows(some).cpu().float(), generator)
             adapters[modality] = adapter.to(context.device).eval()
         return adapters
+
+
+class Best:
+    """The best adapters on the validation split so far; every better one is told to callbacks."""
+
+    def __init__(self, validation: PairedLatents, context: FitContext) -> None:
+        self.validation, self.context = validation, context
+        self.score: float | None = None
+        self.adapters: dict[str, Adapter] = {}
+
+    def offer(self, adapters: dict[str, ResidualAdapter], choices: dict[str, float]) -> None:
+        found = recalls(adapters, self.validation, self.context.device)
+        score = mean_recall(found)
+        if self.adapters and (score or 0.0) <= (self.score or 0.0):
+            return
+        self.score = score
+        self.adapters = {m: copy.deepcopy(a).eval().cpu() for m, a in adapters.items()}
+        if score is None:
+            return
+        first = sum(shares[0] for shares in found.values()) / len(found)
+        metrics = {**choices, "recall_at_1": first, "score": score, "best": score}
+        for callback in self.context.callbacks:
+            callback.on_evaluation(0, metrics)
 
 
 def choose_hidden(pairs: int) -> int:
@@ -134,65 +160,3 @@ def set_map(
     adapter.weight.copy_(map_ / scale)
     adapter.bias.copy_(-(mean @ map_) / scale)
     adapter.noise.fill_(ridge**0.5)
-
-
-@dataclass(frozen=True)
-class Canonical:
-    """maps[k]: float64 `[d_k, dim]`; correlations: `[dim]`, means over the pairs of modalities, in
-    [0, 1], decreasing."""
-
-    maps: list[Tensor]
-    correlations: Tensor
-
-    def weighted(self, k: int, power: float) -> Tensor:
-        return self.maps[k] * self.correlations**power
-
-
-def solve(moments: Moments, ridges: Sequence[float], dim: int, seed: int = 0) -> Canonical:
-    """Regularised multi-set CCA of the moments; `ridges` are absolute, one a modality."""
-    dims = moments.dims
-    factors = []
-    for k in range(len(dims)):
-        covariance = moments.covariance(k, k)
-        covariance = (covariance + covariance.T) / 2
-        covariance.diagonal().add_(ridges[k])
-        factors.append(torch.linalg.cholesky(covariance))
-    starts = [sum(dims[:k]) for k in range(len(dims) + 1)]
-    blocks = torch.zeros(starts[-1], starts[-1], dtype=torch.float64, device=factors[0].device)
-    for k in range(len(dims)):
-        for m in range(k + 1, len(dims)):
-            if not moments.met(k, m):
-                continue
-            cross = torch.linalg.solve_triangular(factors[k], moments.covariance(k, m), upper=False)
-            cross = torch.linalg.solve_triangular(factors[m], cross.T, upper=False)  # [d_m, d_k]
-            blocks[starts[m] : starts[m + 1], starts[k] : starts[k + 1]] = cross
-            blocks[starts[k] : starts[k + 1], starts[m] : starts[m + 1]] = cross.T
-    values, vectors = top_eigenpairs(blocks, dim, seed)
-    maps = [
-        torch.linalg.solve_triangular(
-            factors[k].T, vectors[starts[k] : starts[k + 1]] * len(dims) ** 0.5, upper=True
-        )
-        for k in range(len(dims))
-    ]
-    return Canonical(maps, (values / (len(dims) - 1)).clamp(0, 1))
-
-
-def top_eigenpairs(matrix: Tensor, dim: int, seed: int, depth: int = 4) -> tuple[Tensor, Tensor]:
-    """The `dim` largest eigenvalues of a symmetric matrix, decreasing, and their eigenvectors.
-
-    Large ones by Rayleigh-Ritz in a randomised block Krylov space (Musco and Musco, 2015).
-    """
-    size = len(matrix)
-    width = dim + dim // 8 + 8
-    if size <= _DENSE or (depth + 1) * width >= size:
-        values, vectors = torch.linalg.eigh(matrix)
-        return values.flip(0)[:dim], vectors.flip(1)[:, :dim]
-    generator = torch.Generator().manual_seed(seed)
-    block = torch.randn(size, width, generator=generator, dtype=matrix.dtype).to(matrix.device)
-    blocks = []
-    for _ in range(depth):
-        block = torch.linalg.qr(matrix @ block).Q
-        blocks.append(block)
-    basis = torch.linalg.qr(torch.cat(blocks, dim=1)).Q
-    values, vectors = torch.linalg.eigh(basis.T @ (matrix @ basis))
-    return values.flip(0)[:dim], basis @ vectors.flip(1)[:, :dim]

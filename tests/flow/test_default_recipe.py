@@ -45,6 +45,7 @@ def test_three_modalities_with_gaps_beat_chance(tmp_path):
 def test_closed_form_alone_is_a_recipe_setting(tmp_path):
     data = write_world(tmp_path / "w", count=80)
     done = align(ENCODERS, data, set=["aligner=cca"], out=tmp_path / "r", device="cpu")
-    assert not (tmp_path / "r/metrics.jsonl").exists()
+    rows = [json.loads(r) for r in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    assert rows and {(r["kind"], r["step"]) for r in rows} == {("validation", 0)}
     assert done.model.recipe["aligner"]["name"] == "cca"
     assert "R@10" in (tmp_path / "r/report.html").read_text()

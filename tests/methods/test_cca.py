@@ -7,15 +7,17 @@ import torch
 
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.adapters.residual import ResidualAdapter, skewed
-from fusemix_core.aligners.cca import CCAAligner, choose_hidden, solve, top_eigenpairs
+from fusemix_core.aligners.canonical import solve, top_eigenpairs, top_singular
+from fusemix_core.aligners.cca import CCAAligner, choose_hidden
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.config import Part, Recipe
 from fusemix_core.engine.validation import validation_score
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
+from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 
 DIMS = (9, 7, 6)
 RIDGES = (0.5, 0.3, 0.2)
+RECIPE = Recipe("r", Part("cca"))
 
 
 def world(n=200, seed=0, dims=DIMS):
@@ -115,6 +117,64 @@ def test_krylov_space_finds_the_dense_answer():
     assert torch.allclose(got, values.flip(0)[:10], atol=5e-3)
     residual = matrix @ vectors - vectors * got
     assert residual.norm(dim=0).max() < 0.05
+
+
+@pytest.mark.parametrize("shape", [(1900, 1700), (1600, 1700), (40, 30), (30, 40)])
+def test_top_singular_values_and_vectors_are_those_of_a_full_decomposition(shape):
+    g = torch.Generator().manual_seed(0)
+    short = min(shape)
+    left = torch.linalg.qr(torch.randn(shape[0], short, generator=g, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(shape[1], short, generator=g, dtype=torch.float64)).Q
+    values = 0.9 ** torch.arange(short, dtype=torch.float64)
+    u, s, v = top_singular((left * values) @ right.T, 12, seed=0)
+    torch.testing.assert_close(s, values[:12], rtol=1e-4, atol=0)
+    for got, want in ((u, left), (v, right)):
+        assert ((got * want[:, :12]).sum(0).abs() > 0.999).all()
+
+
+def test_wide_features_in_float32_give_the_maps_of_float64():
+    (x, y), _ = world(n=2_500, dims=(1_600, 1_550))
+    everything = torch.ones(len(x), 2, dtype=torch.bool)
+    ridges = [3 * v.var(0).sum().item() / len(x) for v in (x, y)]
+    solved = solve(moments_of([x.float(), y.float()], everything, 512), ridges, dim=4)
+    cxx, cyy, cxy = (naive_covariance(a, b, everything[:, 0]) for a, b in ((x, x), (y, y), (x, y)))
+    cxx[np.diag_indices(1_600)] += ridges[0]
+    cyy[np.diag_indices(1_550)] += ridges[1]
+    lx, ly = np.linalg.cholesky(cxx), np.linalg.cholesky(cyy)
+    cross = scipy.linalg.solve_triangular(lx, cxy, lower=True)
+    cross = scipy.linalg.solve_triangular(ly, cross.T, lower=True).T
+    left, values, _ = np.linalg.svd(cross)
+    np.testing.assert_allclose(solved.correlations, values[:4], atol=1e-4)
+    want = torch.from_numpy(scipy.linalg.solve_triangular(lx.T, left[:, :4]))
+    centred = x - x.mean(0)
+    along = torch.nn.functional.cosine_similarity(
+        centred @ solved.maps[0], centred @ want, dim=0
+    ).abs()
+    assert (along > 0.999).all()
+
+
+class Told(Callback):
+    """Remembers the evaluations; being told anything else is a failure."""
+
+    def __init__(self):
+        self.evaluations = []
+
+    def on_evaluation(self, step, metrics):
+        self.evaluations.append((step, dict(metrics)))
+
+    def on_start(self, total_steps):
+        raise AssertionError("a closed form has no steps")
+
+
+def test_each_better_map_is_told_linear_ones_first():
+    train, validation = paired()
+    told = Told()
+    context = FitContext(callbacks=[told])
+    adapters = CCAAligner(dim=4, hidden=None).fit(train, validation, RECIPE, context)
+    scores = [metrics["score"] for _, metrics in told.evaluations]
+    assert scores == sorted(set(scores)) and {step for step, _ in told.evaluations} == {0}
+    assert told.evaluations[0][1]["hidden"] == 0
+    assert validation_score(adapters, validation) == pytest.approx(scores[-1])
 
 
 def paired(n=300, seed=0):
