@@ -23,9 +23,6 @@ class Canonical:
     maps: list[Tensor]
     correlations: Tensor
 
-    def weighted(self, k: int, power: float) -> Tensor:
-        return self.maps[k] * self.correlations**power
-
 
 def solve(moments: Moments, ridges: Sequence[float], dim: int, seed: int = 0) -> Canonical:
     """Regularised multi-set CCA of the moments; `ridges` are absolute, one a modality.

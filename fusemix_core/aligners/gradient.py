@@ -79,7 +79,7 @@ class GradientAligner(Aligner):
                 raise ConfigError(
                     f"The adapter '{recipe.adapter.name}' can't start from the map of "
                     f"'{recipe.start.name}'.",
-                    "Take the adapter 'residual', or leave out the recipe's start.",
+                    "Take the adapter 'kernel', or leave out the recipe's start.",
                 ) from error
         return adapters
 

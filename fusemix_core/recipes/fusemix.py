@@ -17,7 +17,7 @@ def fusemix() -> Recipe:
         aligner=Part("gradient"),
         summary="regularised CCA in closed form, refined with FuseMix from there",
         start=Part("cca"),
-        adapter=Part("residual"),
+        adapter=Part("kernel"),
         mixup=Part("fusemix"),
         objective=Part("infonce", {"temperature": 0.05, "learnable": False, "mask_shared": True}),
         training=Training(
