@@ -21,9 +21,7 @@ RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 VARIANTS = {
     "fusemix": ("fusemix", []),
-    "fusemix, closed form only": ("fusemix", ["aligner=cca"]),
-    "fusemix, linear path only": ("fusemix", ["start.landmarks=0"]),
-    "fusemix, linear, closed form only": ("fusemix", ["aligner=cca", "aligner.landmarks=0"]),
+    "fusemix, linear": ("fusemix", ["aligner.landmarks=0"]),
     "fusemix-paper": ("fusemix-paper", ["training.batch_size=1024", "training.epochs=100"]),
 }
 """What is compared: a recipe and its settings."""

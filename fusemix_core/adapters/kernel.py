@@ -53,7 +53,9 @@ class KernelAdapter(Adapter):
         self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))
 
     def _unit(self, latents: Tensor) -> Tensor:
-        return normalize(latents.sign() * latents.abs().pow(self.power), dim=1, eps=1e-12)
+        if self.power != PLAIN:
+            latents = torch.copysign(latents.abs().pow(self.power), latents)
+        return normalize(latents, dim=1, eps=1e-12)
 
     def standard(self, latents: Tensor) -> Tensor:
         """u, `[n, dim_in]`, of mean square norm about 1."""
