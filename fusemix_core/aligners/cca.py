@@ -82,18 +82,18 @@ class CCAAligner(Aligner):
         dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
         best = Best(validation, context)
         for landmarks in (0, LANDMARKS) if self.landmarks is None else (self.landmarks,):
-            self._try(prepared(train, dim, landmarks, context), train, dim, best, context)
+            self._try(prepared(train, dim, landmarks, context), train, best, context)
         return best.adapters
 
     def _try(
         self,
         adapters: dict[str, KernelAdapter],
         train: PairedLatents,
-        dim: int,
         best: Best,
         context: FitContext,
     ) -> None:
         """Offer the maps of every ridge and power on these features."""
+        dim = len(next(iter(adapters.values())).bias)
         kernels = [kernel_factor(a.landmarks) for a in adapters.values()]
         moments = Moments([a.weight.shape[0] for a in adapters.values()], context.device)
         add_rows(moments, adapters, kernels, train, context.device)
@@ -141,6 +141,9 @@ def prepared(
     train: PairedLatents, dim: int, landmarks: int, context: FitContext
 ) -> dict[str, KernelAdapter]:
     """Adapters without a map yet, each with `landmarks` of its training items or all of them."""
+    if landmarks:  # few items, such as labels, span no wider space
+        counts = [min(landmarks, len(train.linked(m))) for m in train.modalities]
+        dim = min(dim, sorted(counts)[-2])
     adapters = {}
     for number, (modality, table) in enumerate(train.tables.items()):
         generator = torch.Generator().manual_seed(context.seed * 1000 + number)

@@ -305,3 +305,11 @@ def test_start_from_copies_map_and_size():
     for other in (LinearAdapter(9, 4), KernelAdapter(9, 5)):
         with pytest.raises(ConfigError, match="start from"):
             adapter.start_from(other)
+
+
+def test_labels_that_are_fewer_than_the_width_are_no_fault():
+    train, validation = paired(two=True)
+    for data in (train, validation):
+        data.links[:, 1] %= 4
+    fitted = CCAAligner(dim=6, landmarks=240).fit(train, validation, RECIPE, FitContext())
+    assert fitted["m0"].weight.shape[1] == 4
