@@ -29,11 +29,11 @@ def fusemix_components() -> list[ComponentSpec]:
         ),
         ComponentSpec(
             kind="adapter",
-            name="residual",
-            target="fusemix_core.adapters.residual:ResidualAdapter",
-            summary="a linear path and random Fourier features beside it",
-            options={"hidden": 0},
-            paper="https://papers.nips.cc/paper/3182",
+            name="kernel",
+            target="fusemix_core.adapters.kernel:KernelAdapter",
+            summary="an affine map of similarities to training items, or of latents",
+            options={"landmarks": 0},
+            paper="https://papers.nips.cc/paper/1866",
         ),
         ComponentSpec(
             kind="mixup",
@@ -83,12 +83,12 @@ def fusemix_components() -> list[ComponentSpec]:
             kind="aligner",
             name="cca",
             target="fusemix_core.aligners.cca:CCAAligner",
-            summary="regularised canonical correlation, in closed form",
+            summary="regularised canonical correlation, linear or kernel, in closed form",
             options={
-                "hidden": None,
+                "landmarks": None,
                 "dim": 384,
-                "ridges": (1.0, 3.0, 10.0),
-                "powers": (0.5, 0.75, 1.0),
+                "ridges": (3.0, 1.0, 10.0),
+                "powers": (1.0, 0.75, 1.5),
             },
         ),
         ComponentSpec(

@@ -30,7 +30,7 @@ class LinearAdapter(Adapter):
         if not isinstance(closed_form, LinearAdapter):
             raise ConfigError(
                 f"A linear adapter can't start from a {type(closed_form).__name__}.",
-                "Its map does more than one affine step. Take the adapter 'residual', or no start.",
+                "Its map does more than one affine step. Take the adapter 'kernel', or no start.",
             )
         theirs = closed_form.out
         if theirs.weight.shape != self.out.weight.shape:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 
 from fusemix_core.config import Part, Recipe, Training
-from fusemix_core.engine.checkpoint import run_digest
+from fusemix_core.engine.checkpoint import checkpoint_folders, run_digest
 from fusemix_core.engine.loop import Trainer, check_links
 from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.randomness import seeded
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, Aligner, Callback, FitContext, PairedLatents
 from fusemix_core.registry import registry
 
 DIM = 512
@@ -68,8 +68,8 @@ class GradientAligner(Aligner):
         if recipe.start is None:
             dim = recipe.dim or DIM
             return {m: _build(recipe, d, dim) for m, d in train.dims.items()}
-        quiet = replace(context, checkpoints=None, resume=False, callbacks=())
-        maps = registry.build("aligner", recipe.start).fit(train, validation, recipe, quiet)
+        start = replace(context, checkpoints=None, resume=False, callbacks=_listeners(context))
+        maps = registry.build("aligner", recipe.start).fit(train, validation, recipe, start)
         adapters = {}
         for modality, dim_in in train.dims.items():
             adapters[modality] = _build(recipe, dim_in, _width(maps[modality], dim_in))
@@ -79,9 +79,25 @@ class GradientAligner(Aligner):
                 raise ConfigError(
                     f"The adapter '{recipe.adapter.name}' can't start from the map of "
                     f"'{recipe.start.name}'.",
-                    "Take the adapter 'residual', or leave out the recipe's start.",
+                    "Take the adapter 'kernel', or leave out the recipe's start.",
                 ) from error
         return adapters
+
+
+def _listeners(context: FitContext) -> list[Callback]:
+    """Who hears of the start: of its evaluations only, and nobody in a resumed fit, which has
+    reported them before."""
+    folder = context.checkpoints
+    if context.resume and folder is not None and checkpoint_folders(folder):
+        return []
+    return [_Evaluations(callback) for callback in context.callbacks]
+
+
+class _Evaluations(Callback):
+    """Passes evaluations on to another callback, and nothing else."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.on_evaluation = callback.on_evaluation
 
 
 def _build(recipe: Recipe, dim_in: int, dim_out: int) -> Adapter:

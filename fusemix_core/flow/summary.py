@@ -118,7 +118,10 @@ def history(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float,
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
 
     def add(panel: str, series: str, row: Mapping[str, Any], key: str) -> None:
-        panels.setdefault(panel, {}).setdefault(series, []).append((row["step"], row[key]))
+        points = panels.setdefault(panel, {}).setdefault(series, [])
+        if points and points[-1][0] == row["step"]:  # a closed form reports each of its maps
+            points.pop()
+        points.append((row["step"], row[key]))
 
     for row in rows:
         for key in row:

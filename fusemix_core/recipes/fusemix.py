@@ -1,34 +1,18 @@
-"""The default recipe `fusemix`: a closed form first, FuseMix from there."""
+"""The default recipe `fusemix`: a closed form, linear first, then of a kernel."""
 
 from __future__ import annotations
 
-from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.config import Part, Recipe
 
 
 def fusemix() -> Recipe:
-    """Regularised CCA with random features in closed form, refined on FuseMix batches from there.
+    """Regularised CCA in closed form: linear, then of a kernel.
 
-    Ridge, power, weights and scorer are chosen on the validation split; where refining does not
-    help, the closed form is what is kept. What was tried and what it gave is in
-    docs/decisions/0004-the-default-recipe.md.
+    Which of both, ridge, power and scorer are chosen on the validation split. What was tried and
+    what it gave is in docs/decisions/0005-more-recall.md.
     """
     return Recipe(
         name="fusemix",
-        aligner=Part("gradient"),
-        summary="regularised CCA in closed form, refined with FuseMix from there",
-        start=Part("cca"),
-        adapter=Part("residual"),
-        mixup=Part("fusemix"),
-        objective=Part("infonce", {"temperature": 0.05, "learnable": False, "mask_shared": True}),
-        training=Training(
-            epochs=15,
-            max_steps=2000,
-            lr=5e-4,
-            min_lr=0.0,
-            warmup_lr=0.0,
-            warmup_steps=10,
-            schedule="cosine",
-            weight_decay=0.0,
-            patience=6,
-        ),
+        aligner=Part("cca"),
+        summary="regularised CCA in closed form, linear or of a kernel",
     )

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.adapters.linear import LinearAdapter
-from fusemix_core.adapters.residual import ResidualAdapter
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter
 from fusemix_core.latents.fingerprint import plain
@@ -192,8 +192,8 @@ def start_from(case: ComponentCase) -> None:
 
 
 def closed_forms(case: ComponentCase) -> list[Adapter]:
-    """Maps to start from: an affine one, one with random features, one of the adapter's class."""
+    """Maps to start from: an affine one, one of a kernel, one of the adapter's class."""
     with seed(8):
-        linear, features = LinearAdapter(WIDE, NARROW), ResidualAdapter(WIDE, NARROW, hidden=8)
-    features.prepare(latents(64), torch.Generator().manual_seed(0))
-    return [linear.eval(), features.eval(), built(case, number=8)]
+        linear, kernel = LinearAdapter(WIDE, NARROW), KernelAdapter(WIDE, NARROW, landmarks=8)
+    kernel.prepare(latents(64))
+    return [linear.eval(), kernel.eval(), built(case, number=8)]

@@ -21,7 +21,7 @@ class CCA(CCAAligner):
     """A small one, that others break."""
 
     def __init__(self):
-        super().__init__(hidden=0, ridges=(1.0,), powers=(0.5,))
+        super().__init__(landmarks=0, ridges=(1.0,), powers=(0.5,))
 
 
 @breaks("aligner", "is_an_aligner")

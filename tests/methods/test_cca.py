@@ -5,17 +5,19 @@ import pytest
 import scipy.linalg
 import torch
 
+from fusemix_core.adapters.kernel import KernelAdapter, skewed
 from fusemix_core.adapters.linear import LinearAdapter
-from fusemix_core.adapters.residual import ResidualAdapter, skewed
-from fusemix_core.aligners.cca import CCAAligner, choose_hidden, solve, top_eigenpairs
+from fusemix_core.aligners.canonical import solve, top_eigenpairs, top_singular
+from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.config import Part, Recipe
 from fusemix_core.engine.validation import validation_score
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
+from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 
 DIMS = (9, 7, 6)
 RIDGES = (0.5, 0.3, 0.2)
+RECIPE = Recipe("r", Part("cca"))
 
 
 def world(n=200, seed=0, dims=DIMS):
@@ -117,11 +119,69 @@ def test_krylov_space_finds_the_dense_answer():
     assert residual.norm(dim=0).max() < 0.05
 
 
-def paired(n=300, seed=0):
-    views, _ = world(n, seed)
+@pytest.mark.parametrize("shape", [(1900, 1700), (1600, 1700), (40, 30), (30, 40)])
+def test_top_singular_values_and_vectors_are_those_of_a_full_decomposition(shape):
+    g = torch.Generator().manual_seed(0)
+    short = min(shape)
+    left = torch.linalg.qr(torch.randn(shape[0], short, generator=g, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(shape[1], short, generator=g, dtype=torch.float64)).Q
+    values = 0.9 ** torch.arange(short, dtype=torch.float64)
+    u, s, v = top_singular((left * values) @ right.T, 12, seed=0)
+    torch.testing.assert_close(s, values[:12], rtol=1e-4, atol=0)
+    for got, want in ((u, left), (v, right)):
+        assert ((got * want[:, :12]).sum(0).abs() > 0.999).all()
+
+
+def test_wide_features_in_float32_give_the_maps_of_float64():
+    (x, y), _ = world(n=2_500, dims=(1_600, 1_550))
+    everything = torch.ones(len(x), 2, dtype=torch.bool)
+    ridges = [3 * v.var(0).sum().item() / len(x) for v in (x, y)]
+    solved = solve(moments_of([x.float(), y.float()], everything, 512), ridges, dim=4)
+    cxx, cyy, cxy = (naive_covariance(a, b, everything[:, 0]) for a, b in ((x, x), (y, y), (x, y)))
+    cxx[np.diag_indices(1_600)] += ridges[0]
+    cyy[np.diag_indices(1_550)] += ridges[1]
+    lx, ly = np.linalg.cholesky(cxx), np.linalg.cholesky(cyy)
+    cross = scipy.linalg.solve_triangular(lx, cxy, lower=True)
+    cross = scipy.linalg.solve_triangular(ly, cross.T, lower=True).T
+    left, values, _ = np.linalg.svd(cross)
+    np.testing.assert_allclose(solved.correlations, values[:4], atol=1e-4)
+    want = torch.from_numpy(scipy.linalg.solve_triangular(lx.T, left[:, :4]))
+    centred = x - x.mean(0)
+    along = torch.nn.functional.cosine_similarity(
+        centred @ solved.maps[0], centred @ want, dim=0
+    ).abs()
+    assert (along > 0.999).all()
+
+
+class Told(Callback):
+    """Remembers the evaluations; being told anything else is a failure."""
+
+    def __init__(self):
+        self.evaluations = []
+
+    def on_evaluation(self, step, metrics):
+        self.evaluations.append((step, dict(metrics)))
+
+    def on_start(self, total_steps):
+        raise AssertionError("a closed form has no steps")
+
+
+def test_each_better_map_is_told_linear_ones_first():
+    train, validation = paired()
+    told = Told()
+    context = FitContext(callbacks=[told])
+    adapters = CCAAligner(dim=4, landmarks=None).fit(train, validation, RECIPE, context)
+    scores = [metrics["score"] for _, metrics in told.evaluations]
+    assert scores == sorted(set(scores)) and {step for step, _ in told.evaluations} == {0}
+    assert told.evaluations[0][1]["landmarks"] == 0
+    assert validation_score(adapters, validation) == pytest.approx(scores[-1])
+
+
+def paired(n=300, seed=0, two=False):
+    views, _ = world(n, seed, DIMS[:2] if two else DIMS)
     tables = {f"m{k}": ResidentLatents(v.float()) for k, v in enumerate(views)}
-    links = torch.arange(n).repeat(3, 1).T.clone()
-    links[: n // 3, 2] = -1
+    links = torch.arange(n).repeat(len(views), 1).T.clone()
+    links[: n // 3, 2:] = -1
     data = PairedLatents(tables, links)
     return data.select(torch.arange(0, 240)), data.select(torch.arange(240, n))
 
@@ -150,57 +210,106 @@ def test_recipe_dim_is_limited_by_the_data():
     assert adapters["m0"].weight.shape[1] <= 4
 
 
-@pytest.mark.parametrize("options", [{"dim": 0}, {"ridges": []}, {"ridges": [0.0]}, {"powers": []}])
+@pytest.mark.parametrize(
+    "options", [{"dim": 0}, {"ridges": []}, {"ridges": [0.0]}, {"powers": []}, {"landmarks": -1}]
+)
 def test_impossible_options_are_refused(options):
     with pytest.raises(ConfigError, match="cca needs"):
         CCAAligner(**options)
 
 
-def test_random_features_approximate_the_gaussian_kernel():
+def test_similarities_are_those_of_the_formula():
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(50, 6, generator=g)
-    adapter = ResidualAdapter(6, 2, hidden=20_000)
-    adapter.prepare(x, g, bandwidth=0.7)
-    waves = adapter.features(x)[:, 6:]
-    u = (torch.nn.functional.normalize(x, dim=1) - adapter.centre) / adapter.scale
-    kernel = torch.exp(-0.5 * 0.7**2 * torch.cdist(u, u).square())
-    assert (waves @ waves.T - kernel).abs().max() < 0.04
+    x, others = torch.randn(50, 6, generator=g), torch.randn(9, 6, generator=g)
+    adapter = KernelAdapter(6, 2, landmarks=20)
+    adapter.prepare(x)
+    u, v = (
+        (torch.nn.functional.normalize(t, dim=1) - adapter.centre) / adapter.scale
+        for t in (others, x[:20])
+    )
+    want = 1 / (1 + (u.double()[:, None] - v.double()).square().sum(2))
+    torch.testing.assert_close(adapter.features(others), want.float(), atol=1e-5, rtol=0)
+
+
+def test_kernel_maps_are_kernel_cca_solved_directly():
+    """Against the dual problem in numpy: with centred kernels K and P = K (K + n r)⁻¹, correlations
+    squared are the eigenvalues of P_x P_y, and training embeddings the eigenvectors."""
+    train, validation = paired(two=True)
+    n, options = len(train), {"ridges": [2.0], "powers": [0.0]}
+    fitted = CCAAligner(dim=3, landmarks=n, **options).fit(train, validation, RECIPE, FitContext())
+    shares, ridges = [], []
+    for modality, adapter in fitted.items():
+        x = train.tables[modality].rows(train.linked(modality))
+        u = (torch.nn.functional.normalize(x, dim=1) - adapter.centre) / adapter.scale
+        kernel = 1 / (1 + np.square(u.double().numpy()[:, None] - u.double().numpy()).sum(2))
+        centre = np.eye(n) - 1 / n
+        kernel = centre @ kernel @ centre
+        ridges.append(2.0 * np.trace(kernel) / n)  # n r = n · ridge · tr(C) / n, tr(C) = tr(K) / n
+        shares.append(kernel @ np.linalg.inv(kernel + ridges[-1] * np.eye(n)))
+    values, vectors = np.linalg.eig(shares[0] @ shares[1])
+    top = np.argsort(-values.real)[:3]
+    got = fitted["m0"](train.tables["m0"].rows(train.linked("m0"))).detach().double()
+    got = got - got.mean(0)
+    along = torch.nn.functional.cosine_similarity(
+        got, torch.from_numpy(vectors.real[:, top].copy()), dim=0
+    )
+    assert (along.abs() > 0.999).all()
+    other = fitted["m1"](train.tables["m1"].rows(train.linked("m1"))).detach().double()
+    other = other - other.mean(0)
+    naive = torch.from_numpy(shares[1] @ vectors.real[:, top])
+    assert (torch.nn.functional.cosine_similarity(other, naive, dim=0).abs() > 0.999).all()
+
+
+def test_few_landmarks_come_near_all_of_them():
+    train, validation = paired(two=True)
+
+    def embedded(landmarks):
+        cca = CCAAligner(dim=3, landmarks=landmarks, ridges=[3.0], powers=[1.0])
+        fitted = cca.fit(train, validation, RECIPE, FitContext())
+        rows = [a(validation.tables[m].rows(validation.linked(m))) for m, a in fitted.items()]
+        x, y = (torch.nn.functional.normalize(r, dim=1) for r in rows)
+        return (x @ y.T).detach().flatten()
+
+    exact, near = embedded(240), embedded(200)
+    assert torch.corrcoef(torch.stack([exact, near]))[0, 1] > 0.98
+
+
+def test_copies_of_an_item_break_nothing():
+    train, validation = paired(two=True)
+    for table in train.tables.values():
+        table.latents[1:20] = table.latents[0]
+    fitted = CCAAligner(dim=4, landmarks=240).fit(train, validation, RECIPE, FitContext())
+    assert all(p.isfinite().all() for a in fitted.values() for p in a.parameters())
 
 
 def test_skewed_latents_are_rooted():
     g = torch.Generator().manual_seed(0)
     rectified = torch.randn(500, 8, generator=g).clamp(min=0).pow(2)
     assert skewed(rectified) and not skewed(torch.randn(500, 8, generator=g))
-    adapter = ResidualAdapter(8, 2)
-    adapter.prepare(rectified, g)
+    adapter = KernelAdapter(8, 2)
+    adapter.prepare(rectified)
     assert adapter.power == 0.5
-
-
-def test_noise_is_for_training_only():
-    adapter = ResidualAdapter(5, 3, hidden=4)
-    adapter.noise.fill_(0.5)
-    x = torch.randn(6, 5)
-    assert not torch.equal(adapter.train()(x), adapter(x))
-    assert torch.equal(adapter.eval()(x), adapter(x))
 
 
 def test_start_from_copies_map_and_size():
     train, validation = paired()
     recipe = Recipe("r", Part("cca"))
-    fitted = CCAAligner(dim=4, hidden=16).fit(train, validation, recipe, FitContext())["m0"]
-    adapter = ResidualAdapter(9, 4)
+    fitted = CCAAligner(dim=4, landmarks=16).fit(train, validation, recipe, FitContext())["m0"]
+    adapter = KernelAdapter(9, 4)
     adapter.start_from(fitted)
     x = torch.randn(5, 9)
     assert torch.equal(adapter.eval()(x), fitted(x))
-    assert adapter.options == {"hidden": 16}
-    again = ResidualAdapter(9, 4, **adapter.options)
+    assert adapter.options == {"landmarks": 16}
+    again = KernelAdapter(9, 4, **adapter.options)
     again.load_state_dict(adapter.state_dict())
-    for other in (LinearAdapter(9, 4), ResidualAdapter(9, 5)):
+    for other in (LinearAdapter(9, 4), KernelAdapter(9, 5)):
         with pytest.raises(ConfigError, match="start from"):
             adapter.start_from(other)
 
 
-def test_hidden_grows_with_the_data():
-    assert [choose_hidden(n) for n in (10, 300, 1500, 6000, 10**6)] == sorted(
-        choose_hidden(n) for n in (10, 300, 1500, 6000, 10**6)
-    )
+def test_labels_that_are_fewer_than_the_width_are_no_fault():
+    train, validation = paired(two=True)
+    for data in (train, validation):
+        data.links[:, 1] %= 4
+    fitted = CCAAligner(dim=6, landmarks=240).fit(train, validation, RECIPE, FitContext())
+    assert fitted["m0"].weight.shape[1] == 4

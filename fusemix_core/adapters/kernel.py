@@ -1,0 +1,105 @@
+"""The adapter `kernel`: similarities to training items, or the latents themselves, and a map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Adapter
+
+ROOT, PLAIN = 0.5, 1.0
+"""Exponents of the signed power: square root for rectified features, or none."""
+
+
+class KernelAdapter(Adapter):
+    """z = f(x) W + b, with u = (p(x) - centre) / scale and
+
+        f(x) = u                                          without landmarks
+        f(x)_j = 1 / (1 + |u - l_j|²), j = 1 … m          with m landmarks l_j
+
+    p(x) is the signed power of the latent, brought to unit norm: a square root (the Hellinger map)
+    makes rectified, skewed features tractable. Landmarks are the u of training items, so that the
+    map is one of a kernel method: exact where every training item is one, Nyström's approximation
+    where some are (Williams and Seeger, 2001). The kernel is the rational quadratic: a mixture of
+    Gaussians of all widths, of which none has to be chosen.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, *, landmarks: int = 0) -> None:
+        super().__init__()
+        if landmarks < 0:
+            raise ConfigError(f"kernel: landmarks is {landmarks}; it must be 0 or more.")
+        self.register_buffer("power", torch.tensor(PLAIN))
+        self.register_buffer("centre", torch.zeros(dim_in))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("landmarks", torch.zeros(landmarks, dim_in))
+        wide = landmarks or dim_in
+        self.weight = nn.Parameter(torch.empty(wide, dim_out))
+        self.bias = nn.Parameter(torch.zeros(dim_out))
+        nn.init.normal_(self.weight, std=wide**-0.5)
+
+    @torch.no_grad()
+    def prepare(self, latents: Tensor) -> None:
+        """Set power, centre and scale from training latents `[n, dim_in]`; where the adapter has
+        landmarks, the first of these become them."""
+        if len(latents) < len(self.landmarks):
+            raise ValueError(f"{len(latents)} latents for {len(self.landmarks)} landmarks")
+        self.power.fill_(ROOT if skewed(latents) else PLAIN)
+        unit = self._unit(latents)
+        self.centre.copy_(unit.mean(0))
+        spread = (unit - self.centre).square().sum(1).mean().sqrt()
+        self.scale.copy_(spread.clamp(min=1e-12))
+        self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))
+
+    def _unit(self, latents: Tensor) -> Tensor:
+        if self.power != PLAIN:
+            latents = torch.copysign(latents.abs().pow(self.power), latents)
+        return normalize(latents, dim=1, eps=1e-12)
+
+    def standard(self, latents: Tensor) -> Tensor:
+        """u, `[n, dim_in]`, of mean square norm about 1."""
+        return (self._unit(latents) - self.centre) / self.scale
+
+    def features(self, latents: Tensor) -> Tensor:
+        """f(x), `[n, landmarks or dim_in]`."""
+        u = self.standard(latents)
+        return rational_quadratic(u, self.landmarks) if len(self.landmarks) else u
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return torch.addmm(self.bias, self.features(latents), self.weight)
+
+    def start_from(self, closed_form: Adapter) -> None:
+        """Become a copy of another kernel adapter, its landmarks included.
+
+        Raises `ConfigError` for a map that this one can't express.
+        """
+        if not isinstance(closed_form, KernelAdapter):
+            raise ConfigError(
+                f"A kernel adapter can't start from a {type(closed_form).__name__}.",
+                "Start from the aligner 'cca', or leave out the recipe's start.",
+            )
+        if closed_form.bias.shape != self.bias.shape:
+            raise ConfigError(
+                f"A kernel adapter of width {len(self.bias)} can't start from a map of width "
+                f"{len(closed_form.bias)}.",
+                "Leave the recipe's `dim` unset, so that it is taken from the closed-form map.",
+            )
+        self.options = dict(closed_form.options)
+        for name, buffer in closed_form.named_buffers():
+            setattr(self, name, buffer.detach().clone())
+        self.weight = nn.Parameter(closed_form.weight.detach().clone())
+        self.bias = nn.Parameter(closed_form.bias.detach().clone())
+
+
+def rational_quadratic(a: Tensor, b: Tensor) -> Tensor:
+    """1 / (1 + |a_i - b_j|²), `[n, m]`, of `[n, d]` and `[m, d]`."""
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)
+    return torch.addmm(squares, a, b.T, alpha=-2).clamp_(min=0).add_(1).reciprocal_()
+
+
+def skewed(latents: Tensor) -> bool:
+    """Whether most features of `[n, d]` have a long right tail, as pooled rectified ones do."""
+    spread = latents.std(0, correction=0).clamp(min=1e-12)
+    skewness = ((latents - latents.mean(0)) / spread).pow(3).mean(0)
+    return bool(skewness.median() > 1)
