@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 TITLE = "Growth"
 ABOUT = """
-The default recipe on generated latents in memory (float16), each fit in a process of its own: time of
-the whole fit and what its peak memory is beyond the latents. The latents have a spectrum that falls
-as a power of the rank, as encoders' do, and share 64 hidden causes between modalities. The ratio is
-to the fit before: how much more time ten times the pairs, or one modality more, take.
+The default recipe on generated latents in memory (float16), each fit in a process of its own: the
+time of the whole fit, and in the plot its peak memory beyond the latents. The latents have a
+spectrum that falls as a power of the rank, as encoders' do, and share 64 hidden causes between
+modalities. The ratio is to the fit before: how much more time ten times the pairs, or one modality
+more, take.
 """
 
 PAIRS = (1_000, 10_000, 100_000, 1_000_000)

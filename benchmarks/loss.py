@@ -109,7 +109,7 @@ class Case:
         self.two_matrices() if form == TWO else self.tiled(1 << 40 if form == KEPT else 0)
 
     def tiled(self, kept_bytes: int) -> None:
-        a = self.x / self.temperature
+        a = self.x * self.temperature.reciprocal()
         by_row, by_column = two_way_logsumexp(a, self.y, none_excluded, kept_bytes)
         ((by_row + by_column).mean() / 2 - (a * self.y).sum(1).mean()).backward()
 

@@ -20,9 +20,11 @@ from fusemix_core.objectives.infonce import InfoNCE
 TITLE = "The training step"
 ABOUT = """
 One whole step of `fusemix-paper`: batch gathered and mixed, adapters and loss forward and backward,
-AdamW. Its matrix products alone, into memory that is there, are what a perfect engine would take:
-the ratio is the products' time over the step's. *Plain torch* is the same step from torch's own
-modules: `nn.Dropout`, both similarity matrices, an AdamW that is not fused.
+AdamW. The ratio is the time of the textbook's matrix products (three for each weight, three for the
+loss), into memory that is there, to that of the whole step. The engine's own step leaves out one of
+them a modality: the gradient of what the first layer sees, as nobody asks for that of latents.
+*Plain torch* is the same step from torch's own modules: `nn.Dropout`, both similarity matrices, an
+AdamW that is not fused.
 """
 
 WIDTHS = ((1280, 384), (1536, 1024))

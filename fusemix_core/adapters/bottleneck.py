@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import dropout as torch_dropout
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, linear
 
 _CHUNK = 1 << 20
 """Hidden values that are worked on at once between two products: they stay in the cache."""
@@ -19,18 +19,23 @@ _DROPPED = 1e4
 
 
 def bottleneck(
-    x: Tensor, fc1: nn.Linear, fc2: nn.Linear, residual: Tensor, dropout: float = 0.0
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    residual: Tensor,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """residual + fc2(dropout(gelu(fc1(x)))) for x and residual `[n, d]`, with exact GELU.
+    """residual + dropout(gelu(x w1ᵀ + b1)) w2ᵀ + b2, for x and residual `[n, d]`, with exact GELU.
 
     On the CPU, training takes a form of its own: there torch spends more on drawing the dropout and
     on passes over memory than a small machine can spare. It draws from one seed that it takes of
     torch's generator. Its first derivatives only are defined.
     """
     if x.device.type == "cpu" and torch.is_grad_enabled():
-        weights = fc1.weight, fc1.bias, fc2.weight, fc2.bias
-        return _Bottleneck.apply(x, *weights, residual, dropout)
-    return residual + fc2(torch_dropout(gelu(fc1(x)), dropout))
+        return _Bottleneck.apply(x, w1, b1, w2, b2, residual, dropout)
+    return residual + linear(torch_dropout(gelu(linear(x, w1, b1)), dropout), w2, b2)
 
 
 class _Bottleneck(torch.autograd.Function):
@@ -68,7 +73,7 @@ class _Bottleneck(torch.autograd.Function):
             torch.ops.aten.gelu_backward.grad_input(rows, hidden[part], grad_input=rows)
             grad_b1 += rows.sum(0)
         return (
-            _scaled(grad_hidden, w1, ctx.scale),
+            _scaled(grad_hidden, w1, ctx.scale) if ctx.needs_input_grad[0] else None,
             _scaled(grad_hidden.T, x, ctx.scale),
             grad_b1.mul_(ctx.scale),
             _scaled(grad.T, active, ctx.scale),

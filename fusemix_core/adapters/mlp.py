@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from fusemix_core.adapters.bottleneck import bottleneck
 from fusemix_core.errors import ConfigError
@@ -21,8 +23,16 @@ class Block(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        w1, b1 = self.fc1.weight, self.fc1.bias
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # Latents need no gradient. With the norm's scale and offset moved into fc1, nothing
+            # asks for that of fc1's input either: a matrix product of six less.
+            normed = layer_norm(x, self.ln.normalized_shape, eps=self.ln.eps)
+            w1, b1 = w1 * self.ln.weight, b1 + w1 @ self.ln.bias
+        else:
+            normed = self.ln(x)
         dropout = self.dropout if self.training else 0.0
-        return bottleneck(self.ln(x), self.fc1, self.fc2, x, dropout)
+        return bottleneck(normed, w1, b1, self.fc2.weight, self.fc2.bias, x, dropout)
 
 
 class MlpAdapter(Adapter):

@@ -58,8 +58,8 @@ class InfoNCE(Objective):
 
     def _loss(self, pair: Pair) -> Tensor:
         """This process's part of a pair's loss."""
-        # Dividing x, not the similarities, leaves the temperature's gradient to autograd.
-        x = pair.x / self.temperature
+        # Scaling x, not the similarities, leaves the temperature's gradient to autograd.
+        x = pair.x * self.temperature.reciprocal()
         excluded = sharing(pair) if self.mask_shared else none_excluded
         rows, columns = two_way_logsumexp(x, pair.all_y, excluded)
         columns = total_logsumexp(columns)[pair.own]

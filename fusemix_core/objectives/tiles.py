@@ -20,10 +20,10 @@ from torch.nn.functional import softplus
 KEPT_BYTES = 1 << 30
 """What may be kept for the backward."""
 
-TILE_BYTES = 1 << 25
+TILE_BYTES = 1 << 26
 """A tile: enough rows for the products to run at full speed."""
 
-_PIECE = 1 << 20
+_PIECE = 1 << 19
 """Similarities that are worked on at once between two products: they stay in the cache."""
 
 _EXPONENT = {torch.float32: 75.0, torch.float64: 650.0}

@@ -7,6 +7,7 @@ from torch.nn.functional import gelu
 
 from fusemix_core.adapters import bottleneck as room
 from fusemix_core.adapters.bottleneck import bottleneck
+from fusemix_core.adapters.mlp import Block
 
 
 @pytest.fixture(params=[torch.float64, torch.float32])
@@ -23,6 +24,10 @@ def many_chunks(monkeypatch):
     monkeypatch.setattr(room, "_CHUNK", 640)
 
 
+def weights(fc1, fc2):
+    return fc1.weight, fc1.bias, fc2.weight, fc2.bias
+
+
 def gradients(loss, inputs, modules):
     return torch.autograd.grad(loss, [*inputs, *modules.parameters()], retain_graph=True)
 
@@ -36,13 +41,13 @@ def near(got, wanted):
 
 def test_without_dropout_it_is_the_plain_form_gradients_too(parts):
     (x, residual), (fc1, fc2) = parts
-    weights = torch.randn_like(residual)
-    fast = bottleneck(x, fc1, fc2, residual)
+    factors = torch.randn_like(residual)
+    fast = bottleneck(x, *weights(fc1, fc2), residual)
     plain = residual + fc2(gelu(fc1(x)))
     near(fast, plain)
     for got, wanted in zip(
-        gradients((fast * weights).sum(), *parts),
-        gradients((plain * weights).sum(), *parts),
+        gradients((fast * factors).sum(), *parts),
+        gradients((plain * factors).sum(), *parts),
         strict=True,
     ):
         near(got, wanted)
@@ -59,14 +64,14 @@ def test_with_dropout_it_is_the_plain_form_with_the_same_values_dropped(parts, m
         drops.append(rows != before)
 
     monkeypatch.setattr(room._Drop, "__call__", noted)
-    fast = bottleneck(x, fc1, fc2, residual, dropout=0.6)
+    fast = bottleneck(x, *weights(fc1, fc2), residual, dropout=0.6)
     dropped = torch.cat(drops)
     plain = residual + fc2(gelu(fc1(x)).masked_fill(dropped, 0) / (1 - 0.6))
     near(fast, plain)
-    weights = torch.randn_like(residual)
+    factors = torch.randn_like(residual)
     for got, wanted in zip(
-        gradients((fast * weights).sum(), *parts),
-        gradients((plain * weights).sum(), *parts),
+        gradients((fast * factors).sum(), *parts),
+        gradients((plain * factors).sum(), *parts),
         strict=True,
     ):
         near(got, wanted)
@@ -94,15 +99,30 @@ def test_what_is_dropped_leaves_exactly_nothing(dtype):
 def test_the_draw_follows_torchs_generator(parts):
     (x, residual), (fc1, fc2) = parts
     torch.manual_seed(3)
-    first = bottleneck(x, fc1, fc2, residual, dropout=0.5)
-    second = bottleneck(x, fc1, fc2, residual, dropout=0.5)
+    first = bottleneck(x, *weights(fc1, fc2), residual, dropout=0.5)
+    second = bottleneck(x, *weights(fc1, fc2), residual, dropout=0.5)
     torch.manual_seed(3)
-    again = bottleneck(x, fc1, fc2, residual, dropout=0.5)
+    again = bottleneck(x, *weights(fc1, fc2), residual, dropout=0.5)
     assert torch.equal(first, again) and not torch.equal(first, second)
 
 
 def test_evaluation_and_training_without_dropout_agree(parts):
     (x, residual), (fc1, fc2) = parts
     with torch.no_grad():
-        evaluated = bottleneck(x, fc1, fc2, residual)
-    near(evaluated, bottleneck(x, fc1, fc2, residual).detach())
+        evaluated = bottleneck(x, *weights(fc1, fc2), residual)
+    near(evaluated, bottleneck(x, *weights(fc1, fc2), residual).detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_block_on_latents_has_the_gradients_of_one_on_anything(dtype):
+    torch.manual_seed(0)
+    block = Block(12, 3.0, dropout=0.0).to(dtype)
+    for p in block.parameters():
+        torch.nn.init.normal_(p)
+    x, factors = torch.randn(50, 12, dtype=dtype), torch.randn(50, 12, dtype=dtype)
+    (block(x) * factors).sum().backward()
+    on_latents = [p.grad.clone() for p in block.parameters()]
+    block.zero_grad()
+    (block(x.clone().requires_grad_()) * factors).sum().backward()
+    for got, parameter in zip(on_latents, block.parameters(), strict=True):
+        near(got, parameter.grad)
