@@ -8,7 +8,9 @@ docs/decisions/0007-several-processes.md.
 
 from __future__ import annotations
 
+import gc
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,6 +29,9 @@ from fusemix_core.objectives.gathering import Rows, processes, rank
 
 WAIT = timedelta(days=7)
 """How long a process waits for another, which may be encoding a large dataset."""
+
+LEAVE_SECONDS = 0.2
+"""What gloo's threads get to end in."""
 
 T = TypeVar("T")
 
@@ -68,6 +73,10 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         ) from error
     finally:
         dist.destroy_process_group()
+        # gloo's threads need the interpreter's lock to let go of their tensors; one that still
+        # waits for it when the interpreter ends takes the process down ("terminate called").
+        gc.collect()
+        time.sleep(LEAVE_SECONDS)
 
 
 def from_first(compute: Callable[[], Any]) -> Any:

@@ -53,14 +53,14 @@ def test_it_is_listed_shown_and_no_plugin_is_broken(site):
 def test_its_own_tests_pass(site, tmp_path):
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "tests",
                   path=[site], cwd=tmp_path, OMP_NUM_THREADS="1")  # fmt: skip
-    assert f"{len(ENCODER.checks) + 1} passed" in done.stdout
+    assert f"{len(ENCODER.checks)} passed" in done.stdout
 
 
 def test_the_kit_checks_it_on_the_command_line(site):
     done = fusemix("encoders", "check", "colour-histogram", "--device", "cpu", "--json",
                    path=[site], OMP_NUM_THREADS="1")  # fmt: skip
     report = json.loads(done.stdout)
-    assert report["ok"] and report["ran"] == len(ENCODER.checks) and report["failed"] == 0
+    assert report["ok"] and report["ran"] == len(ENCODER.checks) - 1 and report["failed"] == 0
 
 
 def align(world, folder, **how):
@@ -157,4 +157,4 @@ def test_an_unknown_name_names_the_broken_plugins(twenty):
 def test_the_kit_runs_beside_broken_plugins(twenty, site):
     done = fusemix("encoders", "check", "colour-histogram", "--tiny", path=[twenty, site],
                    OMP_NUM_THREADS="1")  # fmt: skip
-    assert f"{len(ENCODER.checks) - 1} checks ran, 0 failed" in done.stdout
+    assert f"{len(ENCODER.checks) - 2} checks ran, 0 failed" in done.stdout

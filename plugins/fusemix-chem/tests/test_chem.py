@@ -130,7 +130,7 @@ def test_views(encoder):
 
 
 def test_facts_of_the_spec(encoder):
-    assert sum(p.numel() for p in encoder.network.parameters()) == CHEMNET.parameters
+    assert sum(p.numel() for p in encoder.model.parameters()) == CHEMNET.parameters
     assert encoder.encode(encoder.collate(["C"])).shape[1] == CHEMNET.dim
     assert CHEMNET.max_tokens == LENGTH and len(set(SYMBOLS)) == 35
     assert list(fusemix_encoders()) == [CHEMNET] and CHEMNET.takes == "text"
@@ -150,7 +150,7 @@ def test_importing_the_plugin_is_light():
 
 def test_own_weights_by_path(encoder, tmp_path, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path / "home"))
-    state = {k: v.clone() for k, v in encoder.network.state_dict().items()}
+    state = {k: v.clone() for k, v in encoder.model.state_dict().items()}
     save_file(state, tmp_path / "same.safetensors")
     state["conv1.weight"] += 1
     save_file(state, tmp_path / "other.safetensors")

@@ -32,7 +32,7 @@ class ChemNetEncoder(Encoder):
     ) -> None:
         self.spec = spec
         self.device = device
-        self.network = network.requires_grad_(False).eval().to(device, dtype)
+        self.model = network.requires_grad_(False).eval().to(device, dtype)
 
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
@@ -71,8 +71,8 @@ class ChemNetEncoder(Encoder):
             )
         if not len(batch):  # torch's LSTM refuses an empty batch
             steps = (88,) if view == "time" else ()
-            return torch.empty(0, *steps, self.network.lstm2.hidden_size)
-        states = self.network(batch.to(self.device))
+            return torch.empty(0, *steps, self.model.lstm2.hidden_size)
+        states = self.model(batch.to(self.device))
         return (states if view == "time" else states[:, -1]).float()
 
     def truncated(self, items: Sequence[str]) -> int:

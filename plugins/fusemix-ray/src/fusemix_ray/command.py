@@ -38,6 +38,7 @@ def ray_embed(
     dtype: o.Dtype = None,
     store_dtype: o.StoreDtype = None,
     encode_batch: o.EncodeBatch = None,
+    backend: o.Backend = None,
     address: Address = None,
     workers: Workers = None,
     gpus_per_worker: GpusPerWorker = None,
@@ -68,6 +69,7 @@ def ray_embed(
         dtype=dtype or "float32",
         store_dtype=store_dtype or "float16",
         encode_batch=encode_batch,
+        backend=backend or "auto",
     )
     run = partial(run_over_ray, address=address, workers=workers, gpus_per_worker=gpus_per_worker)
     carry_out(plan, run, dry_run=dry_run, json=json)

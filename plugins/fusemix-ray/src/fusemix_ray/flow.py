@@ -12,6 +12,7 @@ from fusemix_core.flow.encode import Encoded
 from fusemix_core.flow.given import Given
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.home import home
+from fusemix_core.latents.backends import Backend
 from fusemix_core.latents.extraction import Extraction
 from fusemix_core.latents.store import LatentStore
 from fusemix_ray.cluster import check_machines, connected, lay_out
@@ -26,6 +27,7 @@ def embed(
     dtype: str = "float32",
     store_dtype: str = "float16",
     encode_batch: int | None = None,
+    backend: Backend = "auto",
     address: str | None = None,
     workers: int | None = None,
     gpus_per_worker: float | None = None,
@@ -49,6 +51,7 @@ def embed(
         dtype=dtype,
         store_dtype=store_dtype,
         encode_batch=encode_batch,
+        backend=backend,
     )
     given = {m: e for m, e in encoders.items() if isinstance(e, type)}
     return run_over_ray(
@@ -108,6 +111,7 @@ def run_over_ray(
                 view=part.view,
                 store_dtype=plan.how.store_dtype,
                 batch_size=plan.how.batch_size,
+                backend=plan.how.backend,
             )
             extractions[modality] = done
             for warning in done.warnings:
