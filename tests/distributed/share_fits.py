@@ -106,8 +106,8 @@ def fitted(recipe, **context):
     return {f"{m}/{n}": t for m, a in found.items() for n, t in a.state_dict().items()}
 
 
-def register():
-    """In a child only: the parent's registry is every other test's, too."""
+def register(registry):
+    """Not in the one registry of the tests' own process, which every other test sees."""
     registry.add_component("adapter", "uneven", Uneven)
     registry.add_component("objective", "whole", Whole)
 
@@ -130,6 +130,6 @@ def resumed_fit(folder):
 
 def share_fits(folder):
     """A fit of each recipe."""
-    register()
+    register(registry)
     found = {f"{r}/{n}": t for r in RECIPES for n, t in fitted(r).items()}
     save_file(found, folder / f"{rank()}.safetensors")

@@ -20,7 +20,7 @@ from fusemix_core.errors import ArtefactError, ConfigError, DataError, FusemixEr
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.pipeline import Pipeline
+from fusemix_core.latents.pipeline import BatchSize, Pipeline
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.registry import import_file
 from fusemix_core.specs import load_target
@@ -96,7 +96,7 @@ class Worker:
     def _unreadable(self, items: Items) -> dict[int, str]:
         """Why items can't be read. `extract` tells only if others can; a block may have none."""
         with Pipeline(self.job.spec, items, self.encoder, self.job.cpus) as pipeline:
-            deque(pipeline.batches(range(len(items)), _PIECE, _PIECE), maxlen=0)
+            deque(pipeline.batches(range(len(items)), BatchSize(_PIECE), _PIECE), maxlen=0)
         return pipeline.bad
 
 
