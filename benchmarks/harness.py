@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusemix_core.allocator import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class Options:
@@ -65,6 +67,20 @@ def interleaved(
             if repeat >= warmups:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def with_usual_memory(run: Callable[[], object]) -> Callable[[], None]:
+    """A form run with memory as torch leaves it, large blocks mapped afresh at each use, among
+    others that keep them as the engine does."""
+
+    def wrapped() -> None:
+        keep_freed_memory(32 << 20)
+        try:
+            run()
+        finally:
+            keep_freed_memory()
+
+    return wrapped
 
 
 def ratio(seconds: Mapping[str, list[float]], name: str, of: str) -> float:
