@@ -1,10 +1,11 @@
-"""Encoding from files: the encoder in torch and in ONNX Runtime, and extraction against both."""
+"""Encoding from files: the encoder in torch and in OpenVINO, and extraction against both."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Bar, Options, Row, interleaved, median, ratio
+from benchmarks.harness import Bar, Options, Row, interleaved, median, ratio, with_usual_memory
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.config import DataConfig
 from fusemix_core.data.items import Items
@@ -28,15 +29,16 @@ from fusemix_core.registry import registry
 TITLE = "Extraction"
 ABOUT = """
 The starter's encoders on figures and their descriptions, from files. The bare encoder is `encode`
-on batches made before: in torch as fusemix runs it (`torch`), for pictures also in torch's usual
-memory layout (`channels first`), and in ONNX Runtime. Extraction reads, decodes, resizes,
+on batches made before: in torch as torch leaves it (`plain torch`: its memory habits, and for
+pictures its usual layout), in torch as fusemix runs it (`torch`), and in OpenVINO. Extraction
+reads, decodes, resizes,
 tokenises, encodes and stores. Where decoding shares the encoder's cores, it can't be as fast as the
 bare encoder; so it stands also beside the two done in turn, each on all cores, which nothing
 that shares them can beat by much. The export is made once, is not counted, and has its own line.
 """
 
 CPU = torch.device("cpu")
-TORCH, ONNX = "torch", "ONNX Runtime"
+PLAIN, TORCH, OPENVINO = "plain torch", "torch", "OpenVINO"
 FASTER = {"image": Bar(5.0, at_least=True), "text": Bar(1.3, at_least=True)}
 WHOLE = Bar(0.95, at_least=True)
 
@@ -68,14 +70,14 @@ class Subject:
         """Export, and keep the runtime for `bare`."""
         spec, start = self.encoder.spec, time.perf_counter()
         work = Work("pooled", fingerprint(spec, "float32"), self.home, len(self.items))
-        said = accelerate(self.encoder, work, lambda: self.batches[0], "onnx")
+        said = accelerate(self.encoder, work, lambda: self.batches[0], "openvino")
         assert not said, said
         self.export_seconds = time.perf_counter() - start
         self.runtime, self.encoder.runtime = self.encoder.runtime, None
 
     def bare(self, name: str, count: int | None = None) -> list[torch.Tensor]:
         """Latents of the batches (of the first `count`)."""
-        self.encoder.runtime = self.runtime if name == ONNX else None
+        self.encoder.runtime = self.runtime if name == OPENVINO else None
         try:
             return [self.encoder.encode(batch) for batch in self.batches[:count]]
         finally:
@@ -96,7 +98,7 @@ class Subject:
             LatentStore(self.home),
             device=CPU,
             encoder=self.encoder,
-            backend="eager" if name == TORCH else "onnx",
+            backend="eager" if name == TORCH else "openvino",
             progress=lambda done, total: times.append(time.perf_counter()),
         )
         return times[-1] - times[0]
@@ -119,32 +121,33 @@ def encoder_rows(subject: Subject, modality: str, quick: bool) -> Iterator[Row]:
     """The bare encoder in each runtime, on the first batches."""
     name, count = subject.encoder.spec.name, 1 if quick else 2
     items = sum(len(part) for part in subject.bare(TORCH, count))
-    forms: dict[str, Callable[[], Any]] = {
-        TORCH: lambda: subject.bare(TORCH, count),
-        ONNX: lambda: subject.bare(ONNX, count),
-    }
-    if modality == "image":
-        forms["channels first"] = channels_first(subject, count)
-    seconds = interleaved(forms, 3 if quick else 7)
-    yield Row(f"{name}, {TORCH}", items / median(seconds[TORCH]), "items/s")
-    if modality == "image":
-        usual = "channels first"
-        rate = items / median(seconds[usual])
-        yield Row(f"{name}, {usual}", rate, "items/s", TORCH, ratio(seconds, TORCH, usual))
-    faster = ratio(seconds, TORCH, ONNX)
-    rate = items / median(seconds[ONNX])
-    yield Row(f"{name}, {ONNX}", rate, "items/s", TORCH, faster, FASTER[modality])
-    pairs = zip(subject.bare(TORCH), subject.bare(ONNX), strict=True)
+    run = channels_first if modality == "image" else bare_torch
+    seconds = interleaved(
+        {
+            PLAIN: with_usual_memory(run(subject, count)),
+            TORCH: lambda: subject.bare(TORCH, count),
+            OPENVINO: lambda: subject.bare(OPENVINO, count),
+        },
+        3 if quick else 7,
+    )
+    yield Row(f"{name}, {PLAIN}", items / median(seconds[PLAIN]), "items/s")
+    for runtime in (TORCH, OPENVINO):
+        rate, faster = items / median(seconds[runtime]), ratio(seconds, PLAIN, runtime)
+        bar = FASTER[modality] if runtime == OPENVINO else None
+        yield Row(f"{name}, {runtime}", rate, "items/s", PLAIN, faster, bar)
+    pairs = zip(subject.bare(TORCH), subject.bare(OPENVINO), strict=True)
     least = min(agreement(vectors(a), vectors(b)) for a, b in pairs)
     bar = Bar(AGREEMENT, at_least=True)
     yield Row(f"{name}, least cosine", least, "", f"{TORCH}'s latents", least, bar)
     yield Row(f"{name}, export, once", subject.export_seconds, "s")
 
 
+def bare_torch(subject: Subject, count: int) -> Callable[[], Any]:
+    return lambda: subject.bare(TORCH, count)
+
+
 def channels_first(subject: Subject, count: int) -> Callable[[], Any]:
     """The picture encoder in torch's usual layout; it computes the same."""
-    from copy import deepcopy
-
     model = deepcopy(subject.encoder.model).to(memory_format=torch.contiguous_format)
     batches = [batch.contiguous() for batch in subject.batches[:count]]
 
@@ -159,7 +162,7 @@ def channels_first(subject: Subject, count: int) -> Callable[[], Any]:
 def extraction_rows(subject: Subject, modality: str, quick: bool) -> Iterator[Row]:
     """Extraction in each runtime, against the bare encoder and against the work done in turn."""
     name, count = subject.encoder.spec.name, len(subject.items)
-    for runtime in (TORCH, ONNX):
+    for runtime in (TORCH, OPENVINO):
         inside: list[float] = []
 
         def whole(runtime: str = runtime, inside: list[float] = inside) -> None:

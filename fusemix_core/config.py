@@ -108,7 +108,7 @@ class RunConfig:
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     store_dtype: Literal["float16", "float32"] = "float16"
     encode_batch: int | None = None
-    backend: Literal["auto", "eager", "onnx"] = "auto"
+    backend: Literal["auto", "eager", "openvino"] = "auto"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ StoreDtype = Annotated[str | None, typer.Option(help="float16 or float32 latents
 EncodeBatch = Annotated[int | None, typer.Option(help="Items an encoder takes at once.")]
 Backend = Annotated[
     str | None,
-    typer.Option(help="auto, eager (torch) or onnx (ONNX Runtime) for encoders on a CPU. [auto]"),
+    typer.Option(help="auto, eager (torch) or openvino for encoders on a CPU. [auto]"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of splits and training. [0]")]
 ConfigFile = Annotated[

@@ -1,4 +1,4 @@
-"""Ctrl-C between steps, not in the middle of one."""
+"""Ctrl-C and SIGTERM between steps, not in the middle of one."""
 
 from __future__ import annotations
 
@@ -10,36 +10,42 @@ from contextlib import contextmanager
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Ctrl-C inside raises `KeyboardInterrupt` only where the yielded function is called.
+    """Ctrl-C inside raises `KeyboardInterrupt` only where the yielded function is called; a SIGTERM
+    that the program handles is handled there.
 
-    A second Ctrl-C acts at once. Outside the main thread, where signals don't arrive, and where
+    A second signal acts at once. Outside the main thread, where signals don't arrive, and where
     the program handles SIGINT in its own way, nothing is changed.
     """
-    previous = signal.getsignal(signal.SIGINT)
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     main = threading.current_thread() is threading.main_thread()
-    if not main or previous is not signal.default_int_handler:
+    if not main or previous[signal.SIGINT] is not signal.default_int_handler:
         yield lambda: None
         return
-    pending = False
+    pending: list[int] = []
 
     def note(signum: int, frame: object) -> None:
-        nonlocal pending
-        if pending:
-            raise KeyboardInterrupt
-        pending = True
+        pending.append(signum)
+        if len(pending) > 1:
+            act()
+
+    def act() -> None:
+        signum = pending[-1]
+        pending.clear()
+        previous[signum](signum, None)
 
     def check() -> None:
-        nonlocal pending
         if pending:
-            pending = False
-            raise KeyboardInterrupt
+            act()
 
-    signal.signal(signal.SIGINT, note)
+    deferred = [s for s, handler in previous.items() if callable(handler)]
+    for s in deferred:
+        signal.signal(s, note)
     try:
         yield check
         check()
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for s in deferred:
+            signal.signal(s, previous[s])
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.latents import exported
 from fusemix_core.latents.exported import Exports, Session
 
-Backend = Literal["auto", "eager", "onnx"]
-BACKENDS = ("auto", "eager", "onnx")
+Backend = Literal["auto", "eager", "openvino"]
+BACKENDS = ("auto", "eager", "openvino")
 
 AGREEMENT = 0.9999
 """What `agreement` of the latents must be."""
@@ -44,13 +44,13 @@ class Work:
 def accelerate(
     encoder: Encoder, work: Work, probe: Callable[[], Any | None], backend: Backend = "auto"
 ) -> str:
-    """Put ONNX Runtime under the encoder, a float32 one on the CPU, where that pays and agrees.
+    """Put OpenVINO under the encoder, a float32 one on the CPU, where that pays and agrees.
 
     `probe()` is a collated batch of the first items to be encoded, None if these are bad. Returns a
     sentence for the user where torch stays for a reason to know, else "". `onnx` asks neither
     whether it pays nor whether it is faster; without its packages it is a MissingDependencyError.
     """
-    forced, name = backend == "onnx", encoder.spec.name
+    forced, name = backend == "openvino", encoder.spec.name
     if backend == "eager" or (not forced and work.count <= PROBE_ITEMS):
         return ""
     if encoder.network(work.view) is None:
@@ -58,9 +58,9 @@ def accelerate(
         return said if forced else ""
     if package := exported.missing():
         if forced:
-            raise MissingDependencyError.of("--backend onnx", package, exported.EXTRA)
+            raise MissingDependencyError.of("--backend openvino", package, exported.EXTRA)
         many = work.count >= TOLD_ITEMS
-        hint = f"Encoders may run faster on a CPU with ONNX Runtime: pip install '{exported.EXTRA}'"
+        hint = f"Encoders may run faster on a CPU with OpenVINO: pip install '{exported.EXTRA}'"
         return hint if many else ""
     try:
         if (batch := probe()) is not None:
@@ -75,7 +75,7 @@ class _StaysError(Exception):
 
 
 class _Trial:
-    """Torch and ONNX Runtime on one batch."""
+    """Torch and OpenVINO on one batch."""
 
     def __init__(self, encoder: Encoder, work: Work, batch: Any, forced: bool) -> None:
         self.encoder, self.work, self.batch, self.forced = encoder, work, batch, forced
@@ -98,7 +98,7 @@ class _Trial:
                 raise
             session, taken = self._tried(self._export(), expected)  # the file was of older code
         if taken > seconds and not self.forced:
-            raise _StaysError("ONNX Runtime is not faster")
+            raise _StaysError("OpenVINO is not faster")
         self.encoder.runtime = Runtime(session, self.encoder, self.work.view)
 
     def _noted(self, view: str, inputs: dict[str, Tensor]) -> Tensor:
@@ -130,10 +130,10 @@ class _Trial:
             session = Session(path)
             found, seconds = self._timed(lambda view, inputs: session(inputs))
         except Exception as error:  # a runtime raises anything
-            raise _StaysError(f"ONNX Runtime can't run it ({_first_line(error)})") from error
+            raise _StaysError(f"OpenVINO can't run it ({_first_line(error)})") from error
         alike = agreement(expected, found)
         if not alike >= AGREEMENT:
-            raise _StaysError(f"ONNX Runtime gives other latents (cosine {alike:.5f})")
+            raise _StaysError(f"OpenVINO gives other latents (cosine {alike:.5f})")
         return session, seconds
 
 
@@ -156,7 +156,7 @@ class Runtime:
 def failure(encoder: Encoder) -> list[str]:
     """What the user should know of a runtime that failed on the way."""
     why = getattr(encoder.runtime, "failure", "")
-    said = f"{encoder.spec.name} was run by torch after ONNX Runtime failed ({why})."
+    said = f"{encoder.spec.name} was run by torch after OpenVINO failed ({why})."
     return [said] if why else []
 
 

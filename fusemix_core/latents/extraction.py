@@ -215,9 +215,9 @@ def _accelerate(
     """Put a faster runtime under the encoder where that pays; what the user should know."""
     on_cpu = [d.type for d in held.devices] == ["cpu"]
     if not on_cpu or held.dtype != "float32":
-        if backend == "onnx":
+        if backend == "openvino":
             raise ConfigError(
-                f"ONNX Runtime encodes on the CPU in float32, not on {held.devices[0]} "
+                f"OpenVINO encodes on the CPU in float32, not on {held.devices[0]} "
                 f"in {held.dtype}.",
                 "Leave out --backend, or add --device cpu --dtype float32.",
             )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HEAVY = frozenset(
     {"torch", "torchvision", "torchaudio", "numpy", "scipy", "pandas", "sklearn", "tensorflow"}
-    | {"jax", "transformers", "timm", "sentence_transformers", "onnxruntime", "ctranslate2"}
+    | {"jax", "transformers", "timm", "sentence_transformers", "openvino", "ctranslate2"}
     | {"librosa", "soundfile", "cv2", "av", "rdkit"}
 )
 """What listing must not import, beside what the encoder itself requires."""

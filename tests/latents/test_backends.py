@@ -1,6 +1,8 @@
 """Which runtime encodes: chosen on the user's first items, never at the price of other latents."""
 
 import pickle
+import subprocess
+import sys
 import time
 
 import pytest
@@ -78,7 +80,7 @@ def exports(monkeypatch):
 
 @pytest.fixture
 def sessions(monkeypatch):
-    """Sizes of the batches that ONNX Runtime got."""
+    """Sizes of the batches that OpenVINO got."""
     sizes, call = [], Session.__call__
 
     def counted(self, inputs):
@@ -110,7 +112,7 @@ def test_a_kept_file_of_another_make_of_the_network_is_made_again(toy, store, ex
     values = toy.texts(80)
     said = run(toy, store, values[:40], offering(toy, error=0.5)).warnings
     assert len(said) == 1 and said[0].startswith(
-        "toy is run by torch: ONNX Runtime gives other latents (cosine 0."
+        "toy is run by torch: OpenVINO gives other latents (cosine 0."
     )
     assert len(sessions) == 2  # the probe's
     assert run(toy, store, values, offering(toy)).warnings == []
@@ -128,9 +130,9 @@ def test_a_runtime_that_is_not_faster_is_not_used_unless_asked_for(
     call = Session.__call__
     monkeypatch.setattr(Session, "__call__", lambda s, i: time.sleep(0.02) or call(s, i))
     (said,) = run(toy, store, toy.texts(40), offering(toy, delay=0)).warnings
-    assert said == "toy is run by torch: ONNX Runtime is not faster."
+    assert said == "toy is run by torch: OpenVINO is not faster."
     assert len(sessions) == 2
-    assert run(toy, store, toy.texts(80), offering(toy, delay=0), backend="onnx").warnings == []
+    assert run(toy, store, toy.texts(80), offering(toy, delay=0), backend="openvino").warnings == []
     assert sum(sessions) == 40 + 4 * 8
 
 
@@ -147,7 +149,7 @@ def test_a_runtime_that_fails_on_the_way_gives_the_work_back(
     monkeypatch.setattr(Session, "__call__", no_more_than_a_probe)
     done = run(toy, store, toy.texts(40), offering(toy), batch_size=16)
     assert done.warnings == [
-        "toy was run by torch after ONNX Runtime failed (RuntimeError: no room for that)."
+        "toy was run by torch after OpenVINO failed (RuntimeError: no room for that)."
     ]
 
 
@@ -168,26 +170,26 @@ def test_bad_first_items_leave_torch_in_place(toy, store, exports):
 
 
 def test_without_its_packages_torch_encodes_and_many_items_hear_of_them(toy, store, monkeypatch):
-    monkeypatch.setattr(exported, "missing", lambda: "onnxruntime")
+    monkeypatch.setattr(exported, "missing", lambda: "openvino")
     assert run(toy, store, toy.texts(40), offering(toy)).warnings == []
     (said,) = run(toy, store, toy.texts(400), offering(toy, delay=0)).warnings
     assert "pip install 'fusemix[fast]'" in said
     with pytest.raises(MissingDependencyError) as caught:
-        run(toy, store, toy.texts(500), offering(toy), backend="onnx")
+        run(toy, store, toy.texts(500), offering(toy), backend="openvino")
     assert caught.value.hint == "pip install 'fusemix[fast]'"
 
 
 def test_an_encoder_without_a_network_is_run_by_torch(toy, store, exports):
     plain = toy.ToyEncoder(toy.spec())
     assert run(toy, store, toy.texts(40), plain).warnings == []
-    (said,) = run(toy, store, toy.texts(80), plain, backend="onnx").warnings
+    (said,) = run(toy, store, toy.texts(80), plain, backend="openvino").warnings
     assert said == "toy is run by torch: it offers no network for the view 'pooled'."
     assert exports == []
 
 
 def test_another_precision_than_float32_cannot_be_asked_for(toy, store):
     with pytest.raises(ConfigError, match="float32, not on cpu in float16"):
-        run(toy, store, toy.texts(40), offering(toy), backend="onnx", dtype="float16")
+        run(toy, store, toy.texts(40), offering(toy), backend="openvino", dtype="float16")
 
 
 class MaskedMean(nn.Module):
@@ -217,6 +219,21 @@ def test_an_export_takes_batches_of_any_number_and_length(tmp_path):
     session = Session(path)
     for n, t in ((1, 1), (2, 2), (3, 17), (40, 5)):
         torch.testing.assert_close(session(inputs(n, t)), module(**inputs(n, t)).detach())
+
+
+def test_a_signal_finds_the_process_whole_after_one_session_followed_another(tmp_path):
+    path = tmp_path / "it.onnx"
+    inputs = {"ids": torch.ones(2, 3, dtype=torch.int64), "mask": torch.ones(2, 3)}
+    path.write_bytes(exported.exported(Network(MaskedMean().eval(), axes=(0, 1)), inputs))
+    code = (
+        "import faulthandler, os, signal, sys; from pathlib import Path; faulthandler.enable();"
+        "from fusemix_core.latents.exported import Session;"
+        "first = Session(Path(sys.argv[1])); second = Session(Path(sys.argv[1]));"
+        "del first, second; signal.signal(signal.SIGINT, lambda *_: print('kept'));"
+        "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
 
 
 def test_agreement_is_the_least_cosine_of_rows_of_one_length():

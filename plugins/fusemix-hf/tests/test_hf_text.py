@@ -159,13 +159,13 @@ def test_a_tokenizer_without_its_files_is_refused(save, load, tokenizer):
 
 
 @pytest.mark.parametrize("view", ["pooled", "layers"])
-def test_onnx_runtime_gives_the_same_views(tmp_path, view):
+def test_openvino_gives_the_same_views(tmp_path, view):
     spec = EncoderSpec(name="it", modality="text", target="fusemix_hf.text:TextEncoder")
     encoder = TextEncoder.tiny(spec)
     texts = ["a dog", "x", "two cats sleep on a sofa", "3 + 4"]
     expected = encoder.encode(encoder.collate(texts), view)
     probe = encoder.collate(texts[:2])
-    assert accelerate(encoder, Work(view, "f", tmp_path, 9), lambda: probe, "onnx") == ""
+    assert accelerate(encoder, Work(view, "f", tmp_path, 9), lambda: probe, "openvino") == ""
     assert encoder.runtime is not None
     found = encoder.encode(encoder.collate(texts), view)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

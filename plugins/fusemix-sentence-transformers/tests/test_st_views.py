@@ -239,11 +239,11 @@ def test_views_of_an_empty_batch(folder):
 
 
 @pytest.mark.parametrize("view", ["pooled", "layers", "tokens"])
-def test_onnx_runtime_gives_the_same_views_where_items_have_one_shape(folder, tmp_path, view):
+def test_openvino_gives_the_same_views_where_items_have_one_shape(folder, tmp_path, view):
     encoder = load(folder)
     expected = encoder.encode(encoder.collate(TEXTS), view)
     work, probe = Work(view, "f", tmp_path, 9), encoder.collate(TEXTS[2:5])
-    said = accelerate(encoder, work, lambda: probe, "onnx")
+    said = accelerate(encoder, work, lambda: probe, "openvino")
     assert (said == "") == (encoder.runtime is not None) == (view != "tokens")
     found = encoder.encode(encoder.collate(TEXTS), view)
     torch.testing.assert_close(vectors(found), vectors(expected), rtol=1e-4, atol=1e-4)

@@ -260,7 +260,7 @@ def test_fingerprints_are_known_without_loading_and_follow_the_weights(tmp_path,
     assert fingerprint(local, "float32") not in (None, prints[2])
 
 
-def test_onnx_runtime_gives_the_latents_of_real_weights(lite0, minilm, figures, tmp_path):
+def test_openvino_gives_the_latents_of_real_weights(lite0, minilm, figures, tmp_path):
     with open(sample_path(), encoding="utf-8", newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)][::50]
     for encoder, items in ((lite0, figures), (minilm, texts)):
@@ -268,7 +268,7 @@ def test_onnx_runtime_gives_the_latents_of_real_weights(lite0, minilm, figures, 
         expected = encoder.encode(batch)
         probe, work = encoder.collate(items[:3]), Work("pooled", "f", tmp_path, 9)
         try:
-            assert accelerate(encoder, work, lambda probe=probe: probe, "onnx") == ""
+            assert accelerate(encoder, work, lambda probe=probe: probe, "openvino") == ""
             assert encoder.runtime is not None
             assert agreement(vectors(expected), vectors(encoder.encode(batch))) > 0.999999
         finally:

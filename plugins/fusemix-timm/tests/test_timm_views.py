@@ -240,12 +240,12 @@ def test_presets_have_names_of_their_own():
     ("kind", "view"),
     [("efficientnet_b0", "pooled"), ("vit_small", "tokens"), ("vit_small", "layers")],
 )
-def test_onnx_runtime_gives_the_same_views(miniatures, images, tmp_path, kind, view):
+def test_openvino_gives_the_same_views(miniatures, images, tmp_path, kind, view):
     encoder = miniatures[kind]
     probe, batch = encoder.collate(images[:2]), encoder.collate([*images, *images])
     expected = encoder.encode(batch, view)
     try:
-        assert accelerate(encoder, Work(view, "f", tmp_path, 9), lambda: probe, "onnx") == ""
+        assert accelerate(encoder, Work(view, "f", tmp_path, 9), lambda: probe, "openvino") == ""
         assert encoder.runtime is not None
         torch.testing.assert_close(encoder.encode(batch, view), expected, rtol=1e-4, atol=1e-4)
     finally:
