@@ -33,7 +33,8 @@ a batch after mixing and 100 epochs, as 20,480 and 500 are meant for a hundred t
 
 - *Time to its recall*: seconds until the weights that `fusemix` would keep have the validation
   R@1 that `fusemix-paper` ends at (its last evaluation, or what it keeps if that is better). The
-  ratio says how often that fits into the whole time of `fusemix-paper`, a geometric mean.
+  ratio says how often that fits into the whole time of `fusemix-paper`, the median of its seeds;
+  a geometric mean.
 - *R@1*: on the test split, mean of both directions, in percent; models chosen on validation and
   measured once. Both recipes are measured with both scorers; the bank of `csls` is of training
   embeddings only. The ratio is that of the means.
@@ -135,13 +136,13 @@ def time_row(
     """Seconds to what the paper's recipe ends at, and how often they fit into its time. Where some
     seed never gets there that is 0, and the seconds are those of the whole fit."""
     reached = [reaches(f, ends_at(p)) for f, p in zip(ours, papers, strict=True)]
-    totals = [p["seconds"] for p in papers]
-    against = f"{PAPER}, {statistics.median(totals):.3g} s to {100 * mean_end(papers):.3g}%"
+    total = statistics.median(p["seconds"] for p in papers)
+    against = f"{PAPER}, {total:.3g} s to {100 * mean_end(papers):.3g}%"
     if missing := sum(math.isinf(s) for s in reached):
         speed_up = 0.0
         against += f" (not reached in {missing} of {len(ours)} seeds)"
     else:
-        logs = [math.log(t / s) for t, s in zip(totals, reached, strict=True)]
+        logs = [math.log(total / s) for s in reached]
         middle, half = interval(logs)
         speed_up = math.exp(middle)
         if half is not None:
