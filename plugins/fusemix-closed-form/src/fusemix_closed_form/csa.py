@@ -57,10 +57,10 @@ class CSAAligner(Aligner):
 
     Plain CCA of the latents about their training means, as the original; a column's weight is its
     correlation, a mean over the pairs of modalities where there are more than two. dim: how many
-    columns, at most what the data determine. ridges: in units of the sum of variances over the number of
-    pairs, 0 is the original; the map that finds most of the validation split is kept. Latents
-    that lack rank have no plain CCA: such a ridge is passed over, and if none is left that is a
-    `ConfigError`.
+    columns, at most what the data determine. ridges: in units of the sum of variances over the
+    number of pairs, 0 is the original; the map that finds most of the validation split is kept.
+    Latents that lack rank have no plain CCA: such a ridge is passed over, and if none is left that
+    is a `ConfigError`.
     """
 
     def __init__(self, *, dim: int = 128, ridges: Sequence[float] = (0.0, 1.0, 10.0)) -> None:
