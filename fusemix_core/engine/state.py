@@ -103,7 +103,7 @@ def train_step(
     """
     batch = distributed.own_rows(mixup(batch, state.mixing, progress))
     embeddings = {m: adapter(batch.latents[m]) for m, adapter in state.adapters.items()}
-    loss = distributed.batch_loss(state.objective, embeddings, batch.links)
+    loss = distributed.batch_loss(state.objective, embeddings, batch)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
         raise FusemixError(
