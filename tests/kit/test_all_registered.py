@@ -12,7 +12,7 @@ OPTIONS = {"attention-pool": {"frames": 4, "dim": 6}, "soft-infonce": {"share": 
 """Of components that with the default options have nothing to learn, or targets that follow the
 rows and get no gradient; the plugins' own tests go through the others."""
 
-CHECKED = ("adapter", "mixup", "objective", "aligner", "scorer")
+CHECKED = ("adapter", "mixup", "objective", "optimiser", "aligner", "scorer")
 COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
 
 

@@ -1,6 +1,7 @@
 """SAIL gives the original's numbers; `parity/sail/README.md` says where they come from."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from fusemix_sail.objective import SailObjective
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
+from fusemix_core.config import Part, Training
+from fusemix_core.engine.state import make_optimiser
 from fusemix_core.errors import ConfigError
 from fusemix_core.flow.settings import find_recipe
 from fusemix_core.objectives.siglip import SigLIP
@@ -20,8 +23,8 @@ META = json.loads((FOLDER / "meta.json").read_text())
 V = load_file(FOLDER / "vectors.safetensors")
 
 
-def close(got, name):
-    rule, want = META["tolerance"], V[name]
+def close(got, name, at=...):
+    rule, want = META["tolerance"], V[name][at]
     assert (got - want).abs().max() <= rule["atol"] + rule["rtol"] * want.abs().max(), name
 
 
@@ -75,6 +78,34 @@ def test_sharelocks_head():
     for name, parameter in head.named_parameters():
         close(parameter.grad, f"sharelock.grad_mean_square.{name}")
     close(head.eval()(V["sharelock.in.b"]).detach(), "sharelock.out.eval_after_one_pass")
+
+
+def test_training_by_lion():
+    hyper, how = META["hyper"], META["hyper"]["train_lion"]
+    adapters = {}
+    for side, width in (("a", hyper["da"]), ("b", hyper["db"])):
+        adapters[side] = AlignmentLayer(width, hyper["dp"], width_factor=hyper["wf"]).double()
+        adapters[side].load_state_dict(under(f"train_lion.param.{side}."))
+    objective = SailObjective(anchor="a").double()
+    objective.log_scale.data = V["train_lion.param.logit_scale"][0].clone()
+    objective.bias.data = V["train_lion.param.logit_bias"][0].clone()
+    training = Training(lr=hyper["lr"], weight_decay=hyper["wd"], decay="all")
+    lion = Part("lion", {"betas": (how["b1"], how["b2"])})
+    optimiser = make_optimiser([*adapters.values(), objective], training, lion)
+    for step, lr in enumerate(V["train_lion.out.lr"]):
+        rows = {n: adapters[n[0]](V[f"train_lion.in.{n}"][step]) for n in ("a", "b", "b_extra")}
+        loss = objective(rows, links(hyper["B"], 3))
+        close(loss.detach(), "train_lion.out.loss", step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.param_groups[0]["lr"] = lr.item()
+        optimiser.step()
+    for side, adapter in adapters.items():
+        for name, parameter in adapter.named_parameters():
+            close(parameter.detach(), f"train_lion.final.{side}.{name}")
+    scale = objective.log_scale.detach().clamp(max=math.log(100.0))  # the original clamps after it
+    close(scale, "train_lion.final.logit_scale")
+    close(objective.bias.detach(), "train_lion.final.logit_bias")
 
 
 def drawn(n=6):

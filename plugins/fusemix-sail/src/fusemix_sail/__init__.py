@@ -52,8 +52,8 @@ def fusemix_components() -> Iterable[ComponentSpec]:
 def sail() -> Recipe:
     """SAIL (Zhang et al., 2025): GLU layers, sigmoid loss, 1,024 dimensions.
 
-    Trained by AdamW, which the original's code offers beside Lion; sizes are for thousands of
-    pairs, where the paper has millions and a batch of 32,768.
+    Rate, decay and epochs are ours, for thousands of pairs: the paper has millions, and a batch of
+    32,768.
     """
     return Recipe(
         name="sail",
@@ -64,6 +64,7 @@ def sail() -> Recipe:
         adapter=Part("sail", {"layer": "glu", "width_factor": 8}),
         mixup=Part("none"),
         objective=Part("sail", {"scale": 20.0, "bias": -10.0}),
-        training=Training(epochs=50, lr=1e-4, weight_decay=1e-4, schedule="cosine"),
+        optimiser=Part("lion"),
+        training=Training(epochs=50, lr=1e-4, weight_decay=1e-4, decay="all", schedule="cosine"),
         scorer=Part("cosine"),
     )
