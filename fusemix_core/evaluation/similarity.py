@@ -8,6 +8,8 @@ Representation Hypothesis" (arXiv 2405.07987), as its code has it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -30,7 +32,7 @@ def neighbours(x: Tensor, k: int) -> Tensor:
 
 def mutual_knn(a: Tensor, b: Tensor, k: int = 10) -> float:
     """The share of its k nearest that an item has in both, a mean over items, in [0, 1]."""
-    return (_member(neighbours(a, k)) & _member(neighbours(b, k))).sum().item() / (k * len(a))
+    return _shared(_member(neighbours(a, k)), _member(neighbours(b, k)))
 
 
 def cycle_knn(a: Tensor, b: Tensor, k: int = 10) -> float:
@@ -101,8 +103,7 @@ def cka(a: Tensor, b: Tensor, *, sigma: float | None = None, unbiased: bool = Tr
     The biased form grows with the width of the latents: unrelated ones of 1,000 dimensions and 500
     items have 0.7.
     """
-    k, m = kernel(a, sigma), kernel(b, sigma)
-    return _aligned(*(hsic(x, y, unbiased=unbiased) for x, y in ((k, m), (k, k), (m, m))))
+    return _cka(kernel(a, sigma), kernel(b, sigma), unbiased)
 
 
 def cknna(a: Tensor, b: Tensor, k: int = 10, *, unbiased: bool = True) -> float:
@@ -111,17 +112,7 @@ def cknna(a: Tensor, b: Tensor, k: int = 10, *, unbiased: bool = True) -> float:
     A pair counts where the second item is among the k nearest of the first; the norms of a and of b
     each take the pairs near in that one. In the biased form an item may be near to itself.
     """
-    products = [kernel(a), kernel(b)]
-    masks = []
-    for gram in products:
-        seen = gram.clone().fill_diagonal_(-math.inf) if unbiased else gram
-        masks.append(_member(seen.topk(k, dim=1).indices).to(gram.dtype))
-
-    def near(i: int, j: int) -> float:
-        mask = masks[i] * masks[j]
-        return hsic(mask * products[i], mask * products[j], unbiased=unbiased)
-
-    return _aligned(near(0, 1), near(0, 0), near(1, 1))
+    return _cknna(kernel(a), kernel(b), k, unbiased)
 
 
 def svcca(a: Tensor, b: Tensor, dim: int = 10) -> float:
@@ -132,8 +123,7 @@ def svcca(a: Tensor, b: Tensor, dim: int = 10) -> float:
     """
     if not 1 <= dim <= min(len(a) - 1, a.shape[1], b.shape[1]):
         raise ConfigError(f"svcca can't take {dim} directions of {list(a.shape)}.", "Take fewer.")
-    first, second = (_left(x, dim) for x in (a, b))
-    return torch.linalg.svdvals(first.T @ second).mean().item()
+    return _correlation(_left(a, dim), _left(b, dim))
 
 
 def clip_outliers(
@@ -164,10 +154,7 @@ def best_layers(a: Tensor, b: Tensor, k: int = 10) -> tuple[float, tuple[int, in
         [_member(neighbours(normalize(x[:, i], dim=-1), k)) for i in range(x.shape[1])]
         for x in (a, b)
     ]
-    scores = torch.tensor(
-        [[(x & y).sum().item() / (k * len(a)) for y in near[1]] for x in near[0]],
-        dtype=torch.float64,
-    )
+    scores = torch.tensor([[_shared(x, y) for y in near[1]] for x in near[0]], dtype=torch.float64)
     best = int(scores.flatten().argmax())
     return scores.flatten()[best].item(), divmod(best, scores.shape[1])
 
@@ -176,6 +163,34 @@ def _member(index: Tensor) -> Tensor:
     """bool `[n, n]` of neighbours `[n, k]`."""
     found = torch.zeros(len(index), len(index), dtype=torch.bool, device=index.device)
     return found.scatter_(1, index, True)
+
+
+def _shared(a: Tensor, b: Tensor) -> float:
+    """The share of members, the same number in each row, that two masks have in common."""
+    return (a & b).sum().item() / int(a.sum())
+
+
+def _cka(k: Tensor, m: Tensor, unbiased: bool = True) -> float:
+    return _aligned(*(hsic(x, y, unbiased=unbiased) for x, y in ((k, m), (k, k), (m, m))))
+
+
+def _cknna(first: Tensor, second: Tensor, k: int, unbiased: bool = True) -> float:
+    products = (first, second)
+    masks = []
+    for gram in products:
+        seen = gram.clone().fill_diagonal_(-math.inf) if unbiased else gram
+        masks.append(_member(seen.topk(k, dim=1).indices).to(gram.dtype))
+
+    def near(i: int, j: int) -> float:
+        mask = masks[i] * masks[j]
+        return hsic(mask * products[i], mask * products[j], unbiased=unbiased)
+
+    return _aligned(near(0, 1), near(0, 0), near(1, 1))
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """The mean canonical correlation of orthonormal columns."""
+    return torch.linalg.svdvals(a.T @ b).mean().item()
 
 
 def _centred(k: Tensor) -> Tensor:
@@ -192,3 +207,27 @@ def _left(x: Tensor, dim: int) -> Tensor:
     x = x.double()
     standard = (x - x.mean(0)) / (x.std(0) + 1e-8)
     return torch.linalg.svd(standard, full_matrices=False).U[:, :dim]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure in two steps, so that shuffled items cost little: what it makes of latents, and how
+    it compares two of these. `square`: what it makes is `[n, n]`, items both ways."""
+
+    prepare: Callable[[Tensor], Tensor]
+    compare: Callable[[Tensor, Tensor], float]
+    square: bool = True
+
+    def shuffled(self, prepared: Tensor, order: Tensor) -> Tensor:
+        """What it would make of the same latents with the items in another order."""
+        return prepared[order][:, order] if self.square else prepared[order]
+
+
+def measures(k: int = 10, dim: int = 10) -> dict[str, Measure]:
+    """The measures by which encoders are ranked, of rows `[n, d]` of unit norm."""
+    return {
+        "mutual_knn": Measure(lambda x: _member(neighbours(x, k)), _shared),
+        "cka": Measure(kernel, _cka),
+        "cknna": Measure(kernel, lambda a, b: _cknna(a, b, k)),
+        "svcca": Measure(lambda x: _left(x, dim), _correlation, square=False),
+    }
