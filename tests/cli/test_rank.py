@@ -19,7 +19,7 @@ def arguments(tmp_path, request):
 def test_a_table_and_a_picture(arguments, tmp_path):
     done = CliRunner().invoke(app, [*arguments, "--picture", str(tmp_path / "deep/rank.svg")])
     assert done.exit_code == 0, done.output
-    assert "mutual_knn" in done.stdout and "toy-text" in done.stdout
+    assert "mutual_knn" in done.stdout and "ToyText" in done.stdout
     assert "<svg" in (tmp_path / "deep/rank.svg").read_text()
 
 
