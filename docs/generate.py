@@ -22,6 +22,7 @@ from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.encoder_surroundings import ENCODER
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
+from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.scorers import SCORER
 
 FOLDER = Path(__file__).parent / "reference"
@@ -161,7 +162,7 @@ def checks_page() -> str:
         "What [the conformance kit](testing.md) holds, check by check. *Floor*: so many must have "
         "passed before a run counts as a success.\n",
     ]
-    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, ALIGNER, SCORER):
+    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, OPTIMISER, ALIGNER, SCORER):
         parts += [
             f"## {suite.kind.capitalize()}s\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",

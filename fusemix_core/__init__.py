@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusemix_core.flow.align import align
     from fusemix_core.flow.embed import embed
+    from fusemix_core.flow.rank import rank
     from fusemix_core.fused import FusedModel
     from fusemix_core.interfaces import (
         Adapter,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "align": "fusemix_core.flow.align",
     "embed": "fusemix_core.flow.embed",
+    "rank": "fusemix_core.flow.rank",
     "FusedModel": "fusemix_core.fused",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
     **dict.fromkeys(
@@ -46,6 +48,7 @@ __all__ = [
     "Scorer",
     "align",
     "embed",
+    "rank",
 ]
 
 

@@ -74,6 +74,22 @@ def fusemix_components() -> list[ComponentSpec]:
             paper="https://arxiv.org/abs/2303.15343",
         ),
         ComponentSpec(
+            kind="optimiser",
+            name="adamw",
+            target="fusemix_core.optimisers.adamw:AdamW",
+            summary="Adam with decoupled decay, fused",
+            options={"betas": (0.9, 0.999), "eps": 1e-8},
+            paper="https://arxiv.org/abs/1711.05101",
+        ),
+        ComponentSpec(
+            kind="optimiser",
+            name="lion",
+            target="fusemix_core.optimisers.lion:Lion",
+            summary="the sign of a momentum; wants a tenth of AdamW's rate",
+            options={"betas": (0.9, 0.99)},
+            paper="https://arxiv.org/abs/2302.06675",
+        ),
+        ComponentSpec(
             kind="aligner",
             name="gradient",
             target="fusemix_core.aligners.gradient:GradientAligner",

@@ -15,6 +15,9 @@ from fusemix_core.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
+PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer")
+"""The settings of a recipe that name a component."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -33,7 +36,8 @@ class Training:
     `epoch-cosine` is the paper's (warm-up by step, cosine by epoch; `-cut` ends the warm-up with
     the first epoch, as the original implementation does);
     `cosine` warms up and decays by step; `constant` stays. `patience` counts evaluations
-    without a better validation score; 0 never stops early.
+    without a better validation score; 0 never stops early. `weight_decay` is on `decay`: parameters
+    of two dimensions or more, or all of them, the objective's temperature too.
     """
 
     epochs: int = 100
@@ -45,7 +49,7 @@ class Training:
     warmup_steps: int = 0
     schedule: Literal["epoch-cosine", "epoch-cosine-cut", "cosine", "constant"] = "cosine"
     weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.999)
+    decay: Literal["matrices", "all"] = "matrices"
     clip_norm: float | None = None
     ema: float = 0.0
     evaluate_every: int = 1
@@ -56,8 +60,8 @@ class Training:
 class Recipe:
     """A complete method. `start` names a closed-form aligner whose maps the adapters start from.
 
-    `dim` is the width of the shared space (None: the aligner chooses from the latents). `scorer`
-    None is whichever registered scorer does best on the validation split.
+    `dim` is the width of the shared space (None: the aligner chooses from the latents). `optimiser`
+    None is `adamw`. `scorer` None is whichever registered scorer does best on the validation split.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Recipe:
     adapter: Part | None = None
     mixup: Part | None = None
     objective: Part | None = None
+    optimiser: Part | None = None
     training: Training | None = None
     scorer: Part | None = None
 
@@ -195,7 +200,7 @@ def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
         table, fields_here = values, {f.name: f for f in dataclasses.fields(Recipe)}
         if path[0] not in fields_here or path[0] == "name":
             raise UnknownNameError.of("setting", path[0], set(fields_here) - {"name"})
-        is_part = path[0] in ("aligner", "start", "adapter", "mixup", "objective", "scorer")
+        is_part = path[0] in PARTS
         if len(path) == 1:
             if is_part and isinstance(value, str):
                 value = {"name": value}

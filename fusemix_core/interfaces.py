@@ -183,6 +183,10 @@ class Objective(nn.Module, ABC):
     what it needs of the others' (`fusemix_core.objectives.gathering`), so that the work is shared.
     One that does not is given all rows in each process."""
 
+    takes_latents: bool = False
+    """Whether the engine calls it with a third argument, the latents behind the embeddings:
+    modality → `[n, d_m]`, as mixed, zeros where missing."""
+
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
         """The scalar loss.

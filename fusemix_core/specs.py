@@ -17,6 +17,7 @@ KINDS = (
     "adapter",
     "mixup",
     "objective",
+    "optimiser",
     "aligner",
     "scorer",
     "selector",
@@ -117,7 +118,7 @@ class FamilySpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentSpec:
-    """An adapter, mixup, objective, aligner, scorer, selector, evaluator, reader or recipe.
+    """A component of one of the `KINDS`, by its name.
 
     `options` lists every keyword option of the target with its default, so that a wrong option is
     found before anything is imported; a test holds it equal to the target's signature.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fusemix_core.adapters.kernel import KernelAdapter, rational_quadratic
+from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import solve
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.config import Recipe
 from fusemix_core.engine.loop import VALIDATION_ROWS, check_links
-from fusemix_core.engine.validation import at_most, mean_recall, recalls
+from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 
@@ -111,30 +111,6 @@ class CCAAligner(Aligner):
                     map_.give(adapter, weights)
                 landmarks = max(len(a.landmarks) for a in adapters.values())
                 best.offer(adapters, {"landmarks": landmarks, "ridge": ridge, "power": power})
-
-
-class Best:
-    """The best adapters on the validation split so far; every better one is told to callbacks."""
-
-    def __init__(self, validation: PairedLatents, context: FitContext) -> None:
-        self.validation, self.context = validation, context
-        self.score: float | None = None
-        self.adapters: dict[str, Adapter] = {}
-
-    def offer(self, adapters: dict[str, KernelAdapter], choices: Mapping[str, float]) -> None:
-        """Take a copy of the adapters if nothing was better; `choices` is what led to them."""
-        found = recalls(adapters, self.validation, self.context.device)
-        score = mean_recall(found)
-        if self.adapters and (score or 0.0) <= (self.score or 0.0):
-            return
-        self.score = score
-        self.adapters = {m: copy.deepcopy(a).eval().cpu() for m, a in adapters.items()}
-        if score is None:
-            return
-        first = sum(shares[0] for shares in found.values()) / len(found)
-        metrics = {**choices, "recall_at_1": first, "score": score, "best": score}
-        for callback in self.context.callbacks:
-            callback.on_evaluation(0, metrics)
 
 
 def prepared(

@@ -11,6 +11,7 @@ from fusemix_core.engine.checkpoint import checkpoint_folders, run_digest
 from fusemix_core.engine.loop import Trainer, check_links
 from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.randomness import seeded
+from fusemix_core.engine.state import ADAMW
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, Callback, FitContext, PairedLatents
 from fusemix_core.registry import registry
@@ -20,7 +21,7 @@ DIM = 512
 
 
 class GradientAligner(Aligner):
-    """Trains the recipe's adapter, mixup and objective with AdamW; see `fusemix_core.engine`.
+    """Trains the recipe's adapter, mixup and objective by its optimiser; see `fusemix_core.engine`.
 
     With `recipe.start` that aligner is fitted first and each adapter takes over its map; the shared
     space then has that map's width, and the map itself is what is kept unless training scores
@@ -59,6 +60,7 @@ class GradientAligner(Aligner):
                 context,
                 digest,
                 score_start=recipe.start is not None,
+                optimiser=recipe.optimiser or ADAMW,
             ).run()
 
     def _adapters(

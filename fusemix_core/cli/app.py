@@ -17,6 +17,7 @@ from fusemix_core.cli import (
     evaluate,
     new_plugin,
     plugins,
+    rank,
     recipes,
     search,
 )
@@ -99,6 +100,7 @@ app.command("align")(align.align)
 app.command("embed")(embed.embed)
 app.command("eval")(evaluate.evaluate)
 app.command("search")(search.search)
+app.command("rank")(rank.rank)
 app.add_typer(encoders.app, name="encoders")
 app.command("plugins")(plugins.plugins)
 app.command("new-plugin")(new_plugin.new_plugin)

@@ -117,16 +117,19 @@ def own_rows(batch: Batch) -> Batch:
     return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part])
 
 
-def batch_loss(objective: Objective, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
+def batch_loss(objective: Objective, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
     """The loss of the whole batch in each process, given the process's own rows.
 
     An objective that gathers nothing itself gets all rows.
     """
+    links, latents = batch.links, batch.latents if objective.takes_latents else {}
     if processes() > 1 and not objective.gathers:
         rows = Rows(len(links), links.device)
-        embeddings = {m: rows.gather(x) for m, x in embeddings.items()}
+        embeddings, latents = (
+            {m: rows.gather(x) for m, x in given.items()} for given in (embeddings, latents)
+        )
         links = rows.gather(links)
-    return objective(embeddings, links)
+    return objective(embeddings, links, *([latents] if objective.takes_latents else []))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

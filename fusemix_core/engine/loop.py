@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from fusemix_core.allocator import keep_freed_memory
+from fusemix_core.config import Part
 from fusemix_core.engine import checkpoint, distributed
 from fusemix_core.engine.feed import feed, resident
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan
 from fusemix_core.engine.schedule import learning_rate, progress
-from fusemix_core.engine.state import TrainState, train_step
+from fusemix_core.engine.state import ADAMW, TrainState, train_step
 from fusemix_core.engine.validation import CHUNK_VALUES, Recalls, at_most, mean_recall, recalls
 from fusemix_core.errors import DataError, RunExistsError
 from fusemix_core.interfaces import (
@@ -58,6 +59,7 @@ class Trainer:
         context: FitContext,
         digest: str,
         score_start: bool = False,
+        optimiser: Part = ADAMW,
     ) -> None:
         self.plan, self.training = plan, plan.training
         self.mixup, self.context, self.digest = mixup, context, digest
@@ -72,7 +74,7 @@ class Trainer:
         self.first = distributed.rank() == 0
         self.callbacks = context.callbacks if self.first else ()
         distributed.take_from_first((*adapters.values(), objective))
-        self.state = TrainState.new(adapters, objective, self.training, context.seed)
+        self.state = TrainState.new(adapters, objective, self.training, context.seed, optimiser)
         self.state.blocks = not resident(self.train)
         self.whole = True  # False while the state is between two steps
         self.clock = SaveClock()

@@ -76,8 +76,6 @@ def _check(training: Training) -> None:
         )
     if not 0 <= training.ema < 1:
         raise ConfigError(f"training.ema is {training.ema}.", "It is from 0 (off) to below 1.")
-    if len(training.betas) != 2:
-        raise ConfigError(f"training.betas is {training.betas}.", "AdamW has two.")
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusemix_core.config import Training
+from fusemix_core.config import Part, Training
 from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import FusemixError
 from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective
+from fusemix_core.registry import registry
 
-EPS = 1e-8
+ADAMW = Part("adamw")
 
 
 @dataclass
@@ -51,7 +52,12 @@ class TrainState:
 
     @classmethod
     def new(
-        cls, adapters: dict[str, Adapter], objective: Objective, training: Training, seed: int
+        cls,
+        adapters: dict[str, Adapter],
+        objective: Objective,
+        training: Training,
+        seed: int,
+        optimiser: Part = ADAMW,
     ) -> TrainState:
         """The state before the first step. The modules are on their device already."""
         averaged = None
@@ -60,7 +66,7 @@ class TrainState:
         return cls(
             adapters,
             objective,
-            make_optimiser([*adapters.values(), objective], training),
+            make_optimiser([*adapters.values(), objective], training, optimiser),
             stream(seed, "mixup"),
             averaged,
         )
@@ -71,21 +77,25 @@ class TrainState:
         return self.adapters if self.averaged is None else self.averaged
 
 
-def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for parameters of two dimensions or more; none for offsets, norms and temperature."""
+def parameter_groups(modules: Iterable[nn.Module], training: Training) -> list[dict[str, Any]]:
+    """Those that decay, and those that do not; see `Training.decay`."""
     parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    least = 2 if training.decay == "matrices" else 0
     return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if p.ndim >= least],
+            "weight_decay": training.weight_decay,
+        },
+        {"params": [p for p in parameters if p.ndim < least], "weight_decay": 0.0},
     ]
 
 
-def make_optimiser(modules: Iterable[nn.Module], training: Training) -> torch.optim.AdamW:
-    """AdamW (decoupled decay) over all parameters of the modules that are trained."""
-    groups = [g for g in parameter_groups(modules, training.weight_decay) if g["params"]]
-    # One pass over the weights, where torch has it: small batches spend a third of a step here.
-    fused = all(p.device.type in ("cpu", "cuda") for g in groups for p in g["params"])
-    return torch.optim.AdamW(groups, lr=training.lr, betas=training.betas, eps=EPS, fused=fused)
+def make_optimiser(
+    modules: Iterable[nn.Module], training: Training, part: Part
+) -> torch.optim.Optimizer:
+    """The optimiser that the part names, over all parameters of the modules that are trained."""
+    groups = [g for g in parameter_groups(modules, training) if g["params"]]
+    return registry.build("optimiser", part, groups, training.lr)
 
 
 def train_step(
@@ -103,7 +113,7 @@ def train_step(
     """
     batch = distributed.own_rows(mixup(batch, state.mixing, progress))
     embeddings = {m: adapter(batch.latents[m]) for m, adapter in state.adapters.items()}
-    loss = distributed.batch_loss(state.objective, embeddings, batch.links)
+    loss = distributed.batch_loss(state.objective, embeddings, batch)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
         raise FusemixError(

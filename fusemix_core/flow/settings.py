@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fusemix_core.config import Recipe, RunConfig, from_dict, override_recipe, to_dict
+from fusemix_core.config import PARTS, Recipe, RunConfig, from_dict, override_recipe, to_dict
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
-
-PARTS = ("aligner", "adapter", "mixup", "objective", "scorer")
 
 
 def find_recipe(
@@ -31,12 +29,10 @@ def find_recipe(
     if not isinstance(given, Recipe):
         raise ConfigError(f"recipe is {given!r}.", 'Example: recipe = "fusemix"')
     recipe = override_recipe(given, list(overrides))
-    for kind in PARTS:
-        part = getattr(recipe, kind)
+    for name in PARTS:
+        part = getattr(recipe, name)
         if part is not None:
-            registry.check(kind, part)
-    if recipe.start is not None:
-        registry.check("aligner", recipe.start)
+            registry.check("aligner" if name == "start" else name, part)
     return recipe
 
 

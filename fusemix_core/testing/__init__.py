@@ -13,11 +13,13 @@ from fusemix_core.testing.decorators import (
     encoder_suite,
     mixup_suite,
     objective_suite,
+    optimiser_suite,
     scorer_suite,
 )
 from fusemix_core.testing.encoders import check_encoder
 from fusemix_core.testing.mixups import check_mixup
 from fusemix_core.testing.objectives import check_objective
+from fusemix_core.testing.optimisers import check_optimiser
 from fusemix_core.testing.report import CheckResult, Report
 from fusemix_core.testing.scorers import check_scorer
 
@@ -31,9 +33,11 @@ __all__ = [
     "check_encoder",
     "check_mixup",
     "check_objective",
+    "check_optimiser",
     "check_scorer",
     "encoder_suite",
     "mixup_suite",
     "objective_suite",
+    "optimiser_suite",
     "scorer_suite",
 ]

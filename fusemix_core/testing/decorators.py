@@ -23,6 +23,7 @@ from fusemix_core.testing.components import find
 from fusemix_core.testing.encoder_surroundings import ENCODER
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
+from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.suite import Check, CheckFailed, Suite
 
@@ -59,6 +60,13 @@ def objective_suite(
 ) -> Any:
     """pytest cases of `check_objective(subject, **how)`."""
     return _cases(OBJECTIVE, lambda: find("objective", subject, **how), expected_failures, least)
+
+
+def optimiser_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_optimiser(subject, **how)`."""
+    return _cases(OPTIMISER, lambda: find("optimiser", subject, **how), expected_failures, least)
 
 
 def aligner_suite(

@@ -43,7 +43,6 @@ def test_too_few_pairs_are_refused(rows, rows_per_pair):
         {"evaluate_every": 0},
         {"batch_size": 1},
         {"ema": 1.0},
-        {"betas": (0.9,)},
     ],
 )
 def test_impossible_numbers_are_refused(wrong):

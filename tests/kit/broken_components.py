@@ -29,6 +29,7 @@ for _kind, _target in (
     ("adapter", "fusemix_core.adapters.mlp:MlpAdapter"),
     ("mixup", "fusemix_core.mixups.fusemix:FuseMixMixup"),
     ("objective", "fusemix_core.objectives.infonce:InfoNCE"),
+    ("optimiser", "fusemix_core.optimisers.adamw:AdamW"),
     ("aligner", "fusemix_core.aligners.cca:CCAAligner"),
     ("scorer", "fusemix_core.scorers.csls:CSLSScorer"),
 ):

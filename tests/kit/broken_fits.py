@@ -10,6 +10,7 @@ from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import PairedLatents
+from fusemix_core.optimisers.lion import Lion
 from fusemix_core.scorers.cosine import CosineScorer
 
 __all__ = ["BROKEN"]
@@ -189,3 +190,81 @@ class DrawsWhenScoring(CosineScorer):
     def score(self, queries, gallery, query, target):
         torch.rand(1)
         return super().score(queries, gallery, query, target)
+
+
+# -- optimisers ------------------------------------------------------------------------------------
+
+
+class Small(Lion):
+    """One that others break."""
+
+    def __init__(self, groups, lr):
+        super().__init__(groups, lr)
+
+
+@breaks("optimiser", "is_an_optimiser")
+class NotAnOptimiser:
+    def __init__(self, groups, lr):
+        self.param_groups = groups
+
+
+@breaks("optimiser", "descends")
+class Climbs(Small):
+    def step(self, closure=None):
+        for p in (p for g in self.param_groups for p in g["params"]):
+            p.grad.neg_()
+        super().step()
+
+
+@breaks("optimiser", "obeys_its_rate")
+class KeepsItsFirstRate(Small):
+    def __init__(self, groups, lr):
+        super().__init__(groups, lr)
+        self.first = lr
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] = self.first
+        super().step()
+
+
+@breaks("optimiser", "decays_what_it_is_told")
+class NeverDecays(Small):
+    def __init__(self, groups, lr):
+        super().__init__([{"params": g["params"]} for g in groups], lr)
+
+
+@breaks("optimiser", "skips_what_has_no_gradient")
+class DecaysAll(Small):
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+        super().step()
+
+
+@breaks("optimiser", "resumes")
+class CountsOutsideItsState(Small):
+    count = 0
+
+    def step(self, closure=None):
+        self.count += 1
+        for group in self.param_groups:
+            group["lr"] = 1e-2 / self.count
+        super().step()
+
+
+@breaks("optimiser", "resumes")
+class StateOfNumbers(Small):
+    def step(self, closure=None):
+        super().step()
+        for state in self.state.values():
+            state["steps"] = 1
+
+
+@breaks("optimiser", "surroundings")
+class DrawsItsSteps(Small):
+    def step(self, closure=None):
+        torch.rand(())
+        super().step()

@@ -13,12 +13,13 @@ from fusemix_core.testing.components import find
 from fusemix_core.testing.encoder_surroundings import ENCODER
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
+from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.watch import Watch
 
 COMPONENTS = {
-    "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "aligner": ALIGNER,
-    "scorer": SCORER,
+    "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
+    "aligner": ALIGNER, "scorer": SCORER,
 }  # fmt: skip
 
 

@@ -158,7 +158,9 @@ def test_a_training_run_through_the_engine(case):
 def test_decay_goes_to_the_same_parameters(case):
     adapters, objective = modules(case)
     names = {id(p): n for n, p in parameters(adapters, objective).items()}
-    decay, rest = parameter_groups([*adapters.values(), objective], HYPER["wd"])
+    decay, rest = parameter_groups(
+        [*adapters.values(), objective], Training(weight_decay=HYPER["wd"])
+    )
     assert {names[id(p)] for p in decay["params"]} == set(HYPER[case]["decay"])
     assert {names[id(p)] for p in rest["params"]} == set(HYPER[case]["no_decay"])
     assert (decay["weight_decay"], rest["weight_decay"]) == (HYPER["wd"], 0.0)

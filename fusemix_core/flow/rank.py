@@ -1,0 +1,288 @@
+"""Which encoders suit each other: measured on cached latents before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fusemix_core.config import DataConfig, Part, Recipe, from_dict
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.reading import read_pairs
+from fusemix_core.devices import resolve_device
+from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.evaluation.similarity import Measure, measures
+from fusemix_core.flow.encode import Encoding, encode_dataset
+from fusemix_core.flow.given import Given, data_table, encoder_names
+from fusemix_core.flow.reporter import Reporter
+from fusemix_core.flow.settings import resolve_encoders, resolve_views
+from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents
+from fusemix_core.registry import registry
+
+SAMPLE = 1_000
+"""Pairs that the measures look at."""
+SHUFFLES = 20
+NEIGHBOURS = 10
+DIRECTIONS = 10
+LEAST = 4 * NEIGHBOURS
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One encoder's latents of one modality: all of a view, or one layer of its `layers`."""
+
+    label: str
+    table: LatentTable
+
+
+@dataclass
+class Pairing:
+    """Two candidates. `measures`: name → {value, chance, excess, p}; see `rank`."""
+
+    a: str
+    b: str
+    measures: dict[str, dict[str, float]]
+    recall_at_1: float
+    score: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return vars(self).copy()
+
+
+@dataclass
+class Ranking:
+    """Pairings, best closed-form recall first. `spearman`: measure → rank correlation of its excess
+    with the closed-form score over the pairings, None where fewer than three tell nothing."""
+
+    modalities: tuple[str, str]
+    pairings: list[Pairing]
+    spearman: dict[str, float | None]
+    pairs: int
+    sample: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "modalities": list(self.modalities),
+            "pairs": self.pairs,
+            "sample": self.sample,
+            "pairings": [p.as_dict() for p in self.pairings],
+            "spearman": self.spearman,
+        }
+
+
+@dataclass
+class _Score(Callback):
+    """The best evaluation of a closed-form fit."""
+
+    found: dict[str, float] = field(default_factory=dict)
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.found = dict(metrics)
+
+
+def rank(
+    a: Sequence[Given],
+    b: Sequence[Given],
+    data: str | Path | Mapping[str, Any],
+    *,
+    views: Mapping[str, str] | None = None,
+    sample: int = SAMPLE,
+    shuffles: int = SHUFFLES,
+    seed: int = 0,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Ranking:
+    """Every encoder of `a` with every encoder of `b`, as `fusemix rank` shows them.
+
+    a, b: encoders of one modality each, as `align` takes them. views: modality → view; with
+    `layers` each layer is a candidate of its own. Measures look at `sample` training pairs of items
+    that occur once; each has the `value`, what it is by `chance` (the mean of `shuffles` random
+    pairings of the same latents), the `excess` over that, (value - chance) / (1 - chance), and `p`,
+    how often the best of all pairings is as high when items are shuffled: that is what choosing the
+    best of many layers must be held against. `recall_at_1` and `score` (mean recall) are those of
+    linear CCA on the validation split, both directions.
+
+    Raises a `FusemixError` for anything that the caller can mend.
+    """
+    sides, objects = zip(*(_resolved(side) for side in (a, b)), strict=True)
+    modalities = tuple(next(iter(specs.values())).modality for specs in sides)
+    if modalities[0] == modalities[1]:
+        modalities = ("a", "b")
+    how = Encoding(resolve_device(device))
+    takes = {m: next(iter(s.values())).takes for m, s in zip(modalities, sides, strict=True)}
+    dataset = read_pairs(from_dict(DataConfig, data_table(data), "data."), takes, seed)
+    dataset.check_bad(DataConfig.max_bad)
+    reporter = reporter or Reporter()
+    candidates: dict[str, list[Candidate]] = {}
+    for modality, specs, own in zip(modalities, sides, objects, strict=True):
+        found: list[Candidate] = []
+        for name, spec in specs.items():
+            chosen = resolve_views({modality: spec}, _only(views, modality))
+            encoding = Encoding(how.device, views=chosen)
+            given = {modality: own[name]} if name in own else None
+            done = encode_dataset(
+                dataset, {modality: spec}, encoding, reporter, given, ragged=False
+            )
+            dataset = dataset.without(modality, done.extractions[modality].bad)
+            found += _candidates(name, chosen[modality], done.tables[modality])
+        candidates[modality] = found
+    return _ranked(dataset, candidates, sample, shuffles, seed, how.device)
+
+
+def _resolved(side: Sequence[Given]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(name → spec, name → loaded Encoder) of the encoders of one side."""
+    if not side:
+        raise ConfigError(
+            "No encoder given.", "Example: fusemix rank --a dinov2 --b minilm,e5-base"
+        )
+    names, objects = encoder_names({str(i): e for i, e in enumerate(side)})
+    specs = resolve_encoders(names)
+    kinds = {s.modality for s in specs.values()}
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"The encoders of one side are of several modalities: {', '.join(sorted(kinds))}.",
+            "Give --a the encoders of one modality, --b those of the other.",
+        )
+    return {s.name: s for s in specs.values()}, {specs[i].name: e for i, e in objects.items()}
+
+
+def _only(views: Mapping[str, str] | None, modality: str) -> dict[str, str]:
+    return {m: v for m, v in (views or {}).items() if m == modality}
+
+
+def _candidates(name: str, view: str, table: LatentTable) -> Iterator[Candidate]:
+    if view.partition("-")[0] != "layers":
+        yield Candidate(name, table)
+        return
+    for layer in range(table.shape[0]):
+        yield Candidate(f"{name} layer {layer}", _Layer(table, layer))
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer of a table of `layers`, as a table."""
+
+    table: Any
+    layer: int
+
+    @property
+    def dim(self) -> int:
+        return self.table.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.table.rows(index).unflatten(1, self.table.shape)[:, self.layer]
+
+
+def _ranked(
+    dataset: PairedDataset,
+    candidates: Mapping[str, list[Candidate]],
+    sample: int,
+    shuffles: int,
+    seed: int,
+    device: torch.device,
+) -> Ranking:
+    first, second = candidates
+    links = torch.from_numpy(dataset.links)
+    splits = {n: links[dataset.splits[n]] for n in ("train", "validation")}
+    chosen = _single(splits["train"], sample, seed)
+    draw = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(chosen), generator=draw) for _ in range(shuffles)]
+    used = measures(NEIGHBOURS, DIRECTIONS)
+    values, chances = {}, {}
+    for name, measure in used.items():
+        prepared = [
+            [_prepared(measure, c, chosen[:, k]) for c in candidates[m]]
+            for k, m in enumerate((first, second))
+        ]
+        for i, x in enumerate(prepared[0]):
+            for j, y in enumerate(prepared[1]):
+                values[name, i, j] = measure.compare(x, y)
+                chances[name, i, j] = [
+                    measure.compare(x, measure.shuffled(y, order)) for order in orders
+                ]
+    pairings = []
+    for i, x in enumerate(candidates[first]):
+        for j, y in enumerate(candidates[second]):
+            tables = {first: x.table, second: y.table}
+            parts = {n: PairedLatents(tables, rows) for n, rows in splits.items()}
+            found = _closed_form(parts, seed, device)
+            told = {n: _told(n, (i, j), values, chances) for n in used}
+            pairings.append(Pairing(x.label, y.label, told, found["recall_at_1"], found["score"]))
+    correlations = {
+        n: _spearman([p.measures[n]["excess"] for p in pairings], [p.score for p in pairings])
+        for n in used
+    }
+    pairings.sort(key=lambda p: -p.score)
+    return Ranking((first, second), pairings, correlations, len(splits["train"]), len(chosen))
+
+
+def _single(links: Tensor, most: int, seed: int) -> Tensor:
+    """int64 `[n, 2]`: at most `most` of the rows, each item once."""
+    links = links[(links >= 0).all(dim=1)]
+    links = links[torch.randperm(len(links), generator=torch.Generator().manual_seed(seed))]
+    for k in range(2):
+        _, first = np.unique(links[:, k].numpy(), return_index=True)
+        links = links[torch.from_numpy(np.sort(first))]
+    if len(links) < LEAST:
+        raise DataError(
+            f"{len(links)} training pairs of different items are too few to compare encoders.",
+            f"It takes {LEAST} or more.",
+        )
+    return links[:most]
+
+
+def _prepared(measure: Measure, candidate: Candidate, index: Tensor) -> Tensor:
+    return measure.prepare(normalize(candidate.table.rows(index).cpu().double(), dim=1))
+
+
+def _told(
+    name: str,
+    place: tuple[int, int],
+    values: Mapping[tuple, float],
+    chances: Mapping[tuple, list[float]],
+) -> dict[str, float]:
+    value, by_chance = values[name, *place], chances[name, *place]
+    if not by_chance:
+        return {"value": value, "chance": 0.0, "excess": value, "p": 1.0}
+    chance = sum(by_chance) / len(by_chance)
+    excess = (value - chance) / max(1 - chance, 1e-9)
+    best = [
+        max(row) for row in zip(*(c for (n, *_), c in chances.items() if n == name), strict=True)
+    ]
+    p = (1 + sum(b >= value for b in best)) / (1 + len(best))
+    return {"value": value, "chance": chance, "excess": excess, "p": p}
+
+
+def _closed_form(
+    parts: Mapping[str, PairedLatents], seed: int, device: torch.device
+) -> dict[str, float]:
+    aligner = registry.build("aligner", Part("cca", {"landmarks": 0}))
+    noted = _Score()
+    recipe = Recipe("rank", Part("cca"))
+    context = FitContext(device=device, seed=seed, callbacks=[noted])
+    aligner.fit(parts["train"], parts["validation"], recipe, context)
+    if not noted.found:
+        raise DataError("No validation pair to measure recall on.", "Give more pairs.")
+    return noted.found
+
+
+def _spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """The correlation of the ranks, ties sharing theirs."""
+    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    ranks = [_ranks(values) for values in (x, y)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[group]

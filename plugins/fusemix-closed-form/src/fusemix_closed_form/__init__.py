@@ -1,0 +1,110 @@
+"""CSA, ASIF, orthogonal Procrustes and ridge regression. Metadata only; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fusemix_core.config import Part, Recipe
+from fusemix_core.hookspecs import hookimpl
+from fusemix_core.specs import ComponentSpec
+
+CSA = "https://arxiv.org/abs/2410.07610"
+ASIF = "https://arxiv.org/abs/2210.01738"
+PROCRUSTES = "https://doi.org/10.1007/BF02289451"
+RIDGES = (1.0, 10.0, 100.0)
+
+
+@hookimpl
+def fusemix_components() -> Iterable[ComponentSpec]:
+    """The four aligners, what CSA and ASIF need of an adapter, and a recipe for each."""
+    return [
+        ComponentSpec(
+            kind="aligner",
+            name="csa",
+            target="fusemix_closed_form.csa:CSAAligner",
+            summary="canonical similarity: CCA, unit variates, products weighted by correlation",
+            options={"dim": 128, "ridges": (0.0, 1.0, 10.0)},
+            paper=CSA,
+        ),
+        ComponentSpec(
+            kind="adapter",
+            name="csa",
+            target="fusemix_closed_form.csa:CSAAdapter",
+            summary="a linear map to unit rows whose products are weighted",
+            options={"side": 0, "sides": 2},
+            paper=CSA,
+        ),
+        ComponentSpec(
+            kind="aligner",
+            name="asif",
+            target="fusemix_closed_form.asif:ASIFAligner",
+            summary="similarities to training pairs as embeddings: nothing is trained",
+            options={"anchors": 4096, "keeps": (100, 400, 800), "powers": (1, 4, 8)},
+            paper=ASIF,
+        ),
+        ComponentSpec(
+            kind="adapter",
+            name="asif",
+            target="fusemix_closed_form.asif:ASIFAdapter",
+            summary="the largest similarities to anchors, raised to a power",
+            options={"keep": 800, "power": 8},
+            paper=ASIF,
+        ),
+        ComponentSpec(
+            kind="aligner",
+            name="procrustes",
+            target="fusemix_closed_form.linear:ProcrustesAligner",
+            summary="the rotations of each modality that bring partners together",
+            options={"dim": 384},
+            paper=PROCRUSTES,
+        ),
+        ComponentSpec(
+            kind="aligner",
+            name="ridge",
+            target="fusemix_closed_form.linear:RidgeAligner",
+            summary="ridge regression of all other modalities on one, which stays as it is",
+            options={"target": "", "ridges": RIDGES},
+        ),
+        *(
+            ComponentSpec(
+                kind="recipe",
+                name=name,
+                target=f"fusemix_closed_form:{name}",
+                summary=summary,
+                paper=paper,
+            )
+            for name, summary, paper in (
+                ("csa", "canonical similarity analysis, in closed form", CSA),
+                ("asif", "relative representations, without training", ASIF),
+                ("procrustes", "orthogonal Procrustes, in closed form", PROCRUSTES),
+                ("ridge", "one side regressed on the other, in closed form", ""),
+            )
+        ),
+    ]
+
+
+def csa() -> Recipe:
+    """Canonical similarity analysis (Li et al., 2024). Validation chooses the ridge."""
+    return Recipe(
+        "csa", Part("csa"), "canonical similarity analysis", "arXiv:2410.07610", scorer=COSINE
+    )
+
+
+def asif() -> Recipe:
+    """ASIF (Norelli et al., 2023). Validation chooses how much is kept, and the power."""
+    return Recipe(
+        "asif", Part("asif"), "relative representations", "arXiv:2210.01738", scorer=COSINE
+    )
+
+
+def procrustes() -> Recipe:
+    """Orthogonal Procrustes (Schönemann, 1966) on standardised latents."""
+    return Recipe("procrustes", Part("procrustes"), "orthogonal Procrustes", scorer=COSINE)
+
+
+def ridge() -> Recipe:
+    """Ridge regression on the last modality's latents. Validation chooses the ridge."""
+    return Recipe("ridge", Part("ridge"), "one side regressed on the other", scorer=COSINE)
+
+
+COSINE = Part("cosine")

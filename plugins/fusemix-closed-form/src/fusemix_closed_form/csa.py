@@ -1,0 +1,111 @@
+"""Canonical similarity analysis: CCA, and a similarity weighted by the correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fusemix_closed_form.streaming import moments_of
+from fusemix_core.aligners.best import Best
+from fusemix_core.aligners.canonical import Canonical, solve
+from fusemix_core.aligners.moments import Moments
+from fusemix_core.config import Recipe
+from fusemix_core.engine.loop import check_links
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+
+
+class CSAAdapter(Adapter):
+    """v = unit((x - mean) W), z = √w ∘ v, and one number more that makes z a unit row.
+
+    That number, √(1 - |z|²), stands in a column of the modality's own (`side` of `sides`), where
+    all others have 0: the cosine of two modalities' embeddings is then Σ_k w_k u_k v_k, the
+    similarity of CSA (arXiv 2410.07610) in units of its largest weight. So `dim_out` is the number
+    of variates and `sides`. Raises `ConfigError` for fewer columns than that needs.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, *, side: int = 0, sides: int = 2) -> None:
+        super().__init__()
+        if not 0 <= side < sides < dim_out:
+            raise ConfigError(
+                f"A csa adapter can't have side={side}, sides={sides} and {dim_out} columns.",
+                "There are more columns than sides, and more sides than the side's number.",
+            )
+        self.side, self.sides = side, sides
+        self.register_buffer("mean", torch.zeros(dim_in))
+        self.register_buffer("weights", torch.ones(dim_out - sides))
+        self.map = nn.Parameter(torch.empty(dim_in, dim_out - sides))
+        nn.init.normal_(self.map, std=dim_in**-0.5)
+
+    def variates(self, latents: Tensor) -> Tensor:
+        """(x - mean) W, `[n, dim_out - sides]`."""
+        return (latents - self.mean) @ self.map
+
+    def forward(self, latents: Tensor) -> Tensor:
+        z = normalize(self.variates(latents), dim=1, eps=1e-12) * self.weights.sqrt()
+        rest = (1 - z.square().sum(1)).clamp(min=1e-12).sqrt()
+        own = torch.zeros(len(z), self.sides, dtype=z.dtype, device=z.device)
+        own[:, self.side] = rest
+        return torch.cat([z, own], dim=1)
+
+
+class CSAAligner(Aligner):
+    """CSA of K ≥ 2 modalities, in one pass over all pairs.
+
+    Plain CCA of the latents about their training means, as the original; a column's weight is its
+    correlation, a mean over the pairs of modalities where there are more than two. dim: how many
+    columns, at most what the data determine. ridges: in units of the sum of variances over the
+    number of pairs, 0 is the original; the map that finds most of the validation split is kept.
+    Latents that lack rank have no plain CCA: such a ridge is passed over, and if none is left that
+    is a `ConfigError`.
+    """
+
+    def __init__(self, *, dim: int = 128, ridges: Sequence[float] = (0.0, 1.0, 10.0)) -> None:
+        if dim < 1 or not ridges or min(ridges) < 0:
+            raise ConfigError(f"csa can't have dim={dim} and ridges={list(ridges)}.")
+        self.dim, self.ridges = dim, tuple(ridges)
+
+    def fit(
+        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
+    ) -> dict[str, Adapter]:
+        check_links(train)
+        moments = moments_of(train, context.device)
+        dim = min(recipe.dim or self.dim, len(train) - 1, sorted(moments.dims)[-2])
+        traces = [moments.covariance(k, k).trace().item() for k in range(len(moments.dims))]
+        least = torch.finfo(_dtype(train)).eps
+        best = Best(validation, context)
+        for ridge in self.ridges:
+            absolute = [max(t * max(ridge / len(train), least), 1e-30) for t in traces]
+            try:
+                solved = solve(moments, absolute, dim, context.seed)
+            except torch.linalg.LinAlgError:
+                continue
+            best.offer(_adapters(train, moments, solved), {"ridge": ridge})
+        if not best.adapters:
+            raise ConfigError(
+                f"csa can't be solved with ridges={list(self.ridges)}: latents lack rank.",
+                "Add a ridge above 0: --set aligner.ridges=[0,1,10]",
+            )
+        return best.adapters
+
+
+def _adapters(train: PairedLatents, moments: Moments, solved: Canonical) -> dict[str, Adapter]:
+    weights = solved.correlations / solved.correlations.max().clamp(min=1e-12)
+    adapters: dict[str, Adapter] = {}
+    for k, (name, dim_in) in enumerate(train.dims.items()):
+        sides = len(moments.dims)
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
+            adapter = CSAAdapter(dim_in, len(weights) + sides, side=k, sides=sides)
+        adapter.mean, adapter.weights = moments.mean(k), weights
+        adapter.map = nn.Parameter(solved.maps[k])
+        adapters[name] = adapter.to(_dtype(train)).eval()
+    return adapters
+
+
+def _dtype(pairs: PairedLatents) -> torch.dtype:
+    """What its batches come in: float32, or float64 where a table holds it."""
+    latents = pairs.batch(torch.arange(1)).latents.values()
+    return torch.float64 if any(x.dtype == torch.float64 for x in latents) else torch.float32

@@ -1,0 +1,70 @@
+"""SAIL's alignment layers and loss, ShareLock's head. Metadata only; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.hookspecs import hookimpl
+from fusemix_core.specs import ComponentSpec
+
+PAPER = "https://arxiv.org/abs/2412.04616"
+
+
+@hookimpl
+def fusemix_components() -> Iterable[ComponentSpec]:
+    """Two adapters, the objective, and the recipe."""
+    return [
+        ComponentSpec(
+            kind="adapter",
+            name="sail",
+            target="fusemix_sail.layers:AlignmentLayer",
+            summary="a norm, then a linear, gated or two-layer map",
+            options={"layer": "glu", "width_factor": 8},
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="adapter",
+            name="sharelock",
+            target="fusemix_sail.layers:ShareLockHead",
+            summary="three layers with batch norm, then a linear one",
+            options={"hidden": 4096, "dropout": 0.2},
+            paper="https://arxiv.org/abs/2410.07173",
+        ),
+        ComponentSpec(
+            kind="objective",
+            name="sail",
+            target="fusemix_sail.objective:SailObjective",
+            summary="the sigmoid loss over all pairs, of an anchor with every other modality",
+            options={"scale": 20.0, "bias": -10.0, "learnable": True, "anchor": ""},
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="recipe",
+            name="sail",
+            target="fusemix_sail:sail",
+            summary="gated alignment layers, trained by the sigmoid loss",
+            paper=PAPER,
+        ),
+    ]
+
+
+def sail() -> Recipe:
+    """SAIL (Zhang et al., 2025): GLU layers, sigmoid loss, 1,024 dimensions.
+
+    Rate, decay and epochs are ours, for thousands of pairs: the paper has millions, and a batch of
+    32,768.
+    """
+    return Recipe(
+        name="sail",
+        aligner=Part("gradient"),
+        summary="gated alignment layers, trained by the sigmoid loss",
+        paper="arXiv:2412.04616",
+        dim=1024,
+        adapter=Part("sail", {"layer": "glu", "width_factor": 8}),
+        mixup=Part("none"),
+        objective=Part("sail", {"scale": 20.0, "bias": -10.0}),
+        optimiser=Part("lion"),
+        training=Training(epochs=50, lr=1e-4, weight_decay=1e-4, decay="all", schedule="cosine"),
+        scorer=Part("cosine"),
+    )

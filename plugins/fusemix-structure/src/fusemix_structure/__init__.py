@@ -1,0 +1,67 @@
+"""STRUCTURE: neighbourhoods of the latents kept by the embeddings. Metadata only; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.hookspecs import hookimpl
+from fusemix_core.specs import ComponentSpec
+
+PAPER = "https://arxiv.org/abs/2506.16895"
+
+
+@hookimpl
+def fusemix_components() -> Iterable[ComponentSpec]:
+    """The objective, the low-rank head, and a recipe of both."""
+    return [
+        ComponentSpec(
+            kind="objective",
+            name="structure",
+            target="fusemix_structure.objective:StructureObjective",
+            summary="another objective, and a price on neighbourhoods that change",
+            options={
+                "objective": "infonce",
+                "options": {},
+                "weight": 10.0,
+                "warmup": 1000,
+                "levels": 1,
+                "weighting": "none",
+                "temperature": 0.05,
+                "divergence": "repo",
+                "rows": 2048,
+            },
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="adapter",
+            name="low-rank-residual",
+            target="fusemix_structure.head:LowRankResidualAdapter",
+            summary="a linear map and a gated low-rank one beside it",
+            options={"rank": None, "gate": 0.5, "dropout": 0.0},
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="recipe",
+            name="structure",
+            target="fusemix_structure:structure",
+            summary="linear adapters that keep the latents' neighbourhoods",
+            paper=PAPER,
+        ),
+    ]
+
+
+def structure() -> Recipe:
+    """STRUCTURE (Gröger et al., 2025): linear adapters, InfoNCE, the regulariser at weight 10."""
+    return Recipe(
+        name="structure",
+        aligner=Part("gradient"),
+        summary="linear adapters that keep the latents' neighbourhoods",
+        paper="arXiv:2506.16895",
+        dim=512,
+        adapter=Part("linear"),
+        mixup=Part("none"),
+        objective=Part("structure"),
+        training=Training(epochs=100, lr=1e-3, weight_decay=1e-4, schedule="cosine"),
+        scorer=Part("cosine"),
+    )

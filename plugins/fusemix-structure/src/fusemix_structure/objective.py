@@ -1,0 +1,100 @@
+"""The `structure` objective: any other, and the regulariser on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusemix_core.config import Part
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Objective
+from fusemix_core.registry import registry
+from fusemix_structure.regulariser import structure
+
+DIVERGENCES, WEIGHTINGS = ("repo", "js"), ("none", "inverse")
+
+
+class StructureObjective(Objective):
+    """objective + λ · mean over modalities of `structure(latents, embeddings)` (arXiv 2506.16895).
+
+    objective, options: the other objective by its registered name. λ is weight · min(1, s / warmup)
+    at call s = 0, 1, …, so that the first call has none, as in the original. levels, weighting,
+    temperature, divergence: see `regulariser.structure`; "repo" is what the original computes, "js"
+    what the paper names. Of a batch of more than `rows` rows the first `rows` are regularised: the
+    regulariser holds matrices `[rows, rows]`. A modality's rows that are missing have no part.
+
+    Without latents it is the other objective. Raises `ConfigError` for options out of range.
+    """
+
+    takes_latents = True
+
+    def __init__(
+        self,
+        *,
+        objective: str = "infonce",
+        options: Mapping[str, Any] = {},  # noqa: B006
+        weight: float = 10.0,
+        warmup: int = 1000,
+        levels: int = 1,
+        weighting: str = "none",
+        temperature: float = 0.05,
+        divergence: str = "repo",
+        rows: int = 2048,
+    ) -> None:
+        super().__init__()
+        if (
+            weight < 0
+            or min(warmup, levels, rows) < 1
+            or not temperature > 0
+            or weighting not in WEIGHTINGS
+            or divergence not in DIVERGENCES
+        ):
+            raise ConfigError(
+                "structure needs weight ≥ 0, temperature > 0, and warmup, levels and rows ≥ 1; not "
+                f"{weight}, {temperature}, {warmup}, {levels}, {rows}.",
+                f"weighting is one of {', '.join(WEIGHTINGS)}, divergence of "
+                f"{', '.join(DIVERGENCES)}.",
+            )
+        self.objective = registry.build("objective", Part(objective, options))
+        self.weight, self.warmup, self.rows = weight, warmup, rows
+        self.how = {
+            "levels": levels,
+            "weighting": weighting,
+            "temperature": temperature,
+            "divergence": divergence,
+        }
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self._logged: dict[str, float] = {}
+
+    def forward(
+        self,
+        embeddings: Mapping[str, Tensor],
+        links: Tensor,
+        latents: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        loss = self.objective(embeddings, links)
+        if latents is None:
+            return loss
+        share = self.weight * min(1.0, int(self.calls) / self.warmup)
+        self.calls += 1
+        self._logged = {"structure_weight": share}
+        if not share:
+            return loss
+        present = (links >= 0).all(dim=1)  # [n, K]
+        found = []
+        for k, (modality, rows) in enumerate(embeddings.items()):
+            own = present[:, k].nonzero()[: self.rows, 0]
+            if len(own) > 1:
+                behind = latents[modality][own].to(rows.dtype)
+                found.append(structure(behind, rows[own], **self.how))
+        if not found:
+            return loss
+        kept = torch.stack(found).mean()
+        self._logged["structure"] = kept.item()
+        return loss + share * kept
+
+    def log(self) -> dict[str, float]:
+        return {**self.objective.log(), **self._logged}

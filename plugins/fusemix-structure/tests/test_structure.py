@@ -1,0 +1,138 @@
+"""STRUCTURE gives the original's numbers: see `parity/structure/README.md`."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from fusemix_structure.head import LowRankResidualAdapter
+from fusemix_structure.objective import StructureObjective
+from fusemix_structure.regulariser import structure
+from safetensors.torch import load_file
+
+from fusemix_core.adapters.linear import LinearAdapter
+from fusemix_core.config import Training
+from fusemix_core.engine.state import TrainState, train_step
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Batch
+from fusemix_core.mixups.none import NoMixup
+from fusemix_core.testing import check_adapter, check_objective
+
+FOLDER = Path(__file__).parent / "parity/structure"
+META = json.loads((FOLDER / "meta.json").read_text())
+HYPER = META["hyper"]
+V = load_file(FOLDER / "vectors.safetensors")
+CASES = {
+    "level1_none": {},
+    "level1_inverse": {"weighting": "inverse"},
+    "level2_none": {"levels": 2},
+    "level2_inverse": {"levels": 2, "weighting": "inverse"},
+    "level3_none": {"levels": 3},
+    "level3_inverse": {"levels": 3, "weighting": "inverse"},
+    "level2_none_rbf": {"levels": 2, "kernel": "rbf"},
+    "level2_inverse_center_none": {"levels": 2, "weighting": "inverse", "centring": "none"},
+    "level2_inverse_center_standard": {"levels": 2, "weighting": "inverse", "centring": "standard"},
+    "level2_inverse_center_first": {"levels": 2, "weighting": "inverse", "centre_first": True},
+    "level3_none_margin": {"levels": 3, "margin": HYPER["margin"]},
+}
+
+
+def close(got, name, want=None):
+    rule, want = META["tolerance"], V[name] if want is None else want
+    allowed = max(rule["atol"] + rule["rtol"] * want.abs().max(), rule["overrides"].get(name, 0))
+    assert (torch.as_tensor(got) - want).abs().max() <= allowed, name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_regulariser(case):
+    x, z = V["reg.in.original"], V["reg.in.aligned"].clone().requires_grad_()
+    found = structure(x, z, temperature=V["reg.in.tau"].item(), **CASES[case])
+    found.backward()
+    close(found.detach(), f"reg.out.{case}")
+    if f"reg.grad_aligned.{case}" in V:
+        close(z.grad, f"reg.grad_aligned.{case}")
+    js = structure(x, z, temperature=V["reg.in.tau"].item(), divergence="js", **CASES[case])
+    # The stored value takes logarithms without the original's 1e-12.
+    assert math.isclose(js.item(), V[f"reg.true_js.{case}"].item(), rel_tol=1e-6, abs_tol=1e-8)
+
+
+@pytest.mark.parametrize("case", ["basic", "levels3"])
+def test_total_loss_and_its_warm_up(case):
+    how = HYPER[f"total.{case}"]
+    rows = {s: V[f"total.in.aligned_{s}"].clone().requires_grad_() for s in "ab"}
+    latents = {s: V[f"total.in.original_{s}"] for s in "ab"}
+    links = torch.arange(len(rows["a"]))[:, None, None].repeat(1, 1, 2)
+    objective = StructureObjective(
+        options={"learnable": how["learnable_log_scale"]}, weight=HYPER["lam"],
+        warmup=HYPER["warm"], levels=how["levels"], weighting=how["weighting"],
+        temperature=HYPER["tau"],
+    ).double()  # fmt: skip
+    temperature = torch.tensor(HYPER["tau"], dtype=torch.float64)
+    objective.objective.temperature.data = temperature
+    for call, (total, share) in enumerate(
+        zip(V[f"total.out.{case}.total"], V[f"total.out.{case}.lambda"], strict=True)
+    ):
+        for parameter in (*rows.values(), *objective.parameters()):
+            parameter.grad = None
+        loss = objective(rows, links, latents)
+        loss.backward()
+        close(loss.detach(), f"{case} {call}", total)
+        logged = objective.log()
+        assert math.isclose(logged["structure_weight"], share)
+        if call:
+            close(logged["structure"], f"{case} {call}", V[f"total.out.{case}.structure"][call - 1])
+    for side, x in rows.items():
+        close(x.grad, f"total.grad_last.{case}.aligned_{side}")
+    if how["learnable_log_scale"]:  # d/dlog_scale = -temperature · d/dtemperature
+        grad = -objective.objective.temperature.grad * temperature
+        close(grad, f"total.grad_last.{case}.log_scale")
+
+
+@pytest.mark.parametrize("case", ["lowrank_gated", "lowrank_default_gate"])
+def test_head(case):
+    gated = case == "lowrank_gated"
+    x = V["head.in.x"].clone().requires_grad_()
+    options = {"rank": HYPER["rank"], "gate": HYPER["gate"]} if gated else {"gate": 0.0}
+    head = LowRankResidualAdapter(x.shape[1], V[f"head.out.{case}"].shape[1], **options).double()
+    for name in ("skip", "down", "up"):
+        getattr(head, name).weight.data = V[f"head.param.{case}.{name}.weight"]
+    if gated:
+        head.gate_logit.data = V[f"head.param.{case}.gate_logit"]
+    out = head(x)
+    close(out.detach(), f"head.out.{case}")
+    out.square().sum().backward()
+    grads = {"x": x.grad, **{n: p.grad for n, p in head.named_parameters()}}
+    for name, grad in grads.items():
+        close(grad, f"head.grad_sum_square.{case}.{name}")
+
+
+def test_the_engine_hands_it_the_latents():
+    draw = torch.Generator().manual_seed(0)
+    latents = {m: torch.randn(12, d, generator=draw) for m, d in (("a", 6), ("b", 5))}
+    links = torch.arange(24).reshape(12, 1, 2)
+    links[3, 0, 1] = -1
+    objective = StructureObjective(warmup=1, rows=8)
+    adapters = {m: LinearAdapter(x.shape[1], 4) for m, x in latents.items()}
+    state = TrainState.new(adapters, objective, Training(), seed=0)
+    metrics = [train_step(state, Batch(latents, links), NoMixup(), 1e-2) for _ in range(30)]
+    assert "structure" not in metrics[0]  # said before the step
+    assert metrics[-1]["structure"] < metrics[2]["structure"]
+
+
+def test_contract():
+    check_objective("structure").raise_if_failed()
+    check_adapter("low-rank-residual").raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: StructureObjective(levels=0),
+        lambda: StructureObjective(divergence="kl"),
+        lambda: LowRankResidualAdapter(4, 4, gate=1.0),
+    ],
+)
+def test_wrong_options_are_told(wrong):
+    with pytest.raises(ConfigError):
+        wrong()

@@ -1,0 +1,39 @@
+"""`fusemix rank`."""
+
+import json
+
+import pytest
+from pairs import write_world
+from typer.testing import CliRunner
+
+from fusemix_core.cli.app import app
+
+
+@pytest.fixture
+def arguments(tmp_path, request):
+    toys = request.config.rootpath / "tests/toys.py"
+    data = write_world(tmp_path / "w", count=120)
+    return ["rank", "--a", f"{toys}:ToyImage", "--b", f"{toys}:ToyText", "--data", str(data)]
+
+
+def test_a_table_and_a_picture(arguments, tmp_path):
+    done = CliRunner().invoke(app, [*arguments, "--picture", str(tmp_path / "deep/rank.svg")])
+    assert done.exit_code == 0, done.output
+    assert "mutual_knn" in done.stdout and "ToyText" in done.stdout
+    assert "<svg" in (tmp_path / "deep/rank.svg").read_text()
+
+
+def test_json(arguments):
+    done = CliRunner().invoke(app, [*arguments, "--json", "--shuffles", "3"])
+    found = json.loads(done.stdout)
+    assert found["modalities"] == ["image", "text"]
+    assert 0 <= found["pairings"][0]["recall_at_1"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [(["--picture", "rank.txt"], "no picture"), (["--b", "nothing-such"], "nothing-such")],
+)
+def test_errors_before_anything_is_encoded(arguments, more, says):
+    done = CliRunner().invoke(app, [*arguments, *more])
+    assert done.exit_code == 2 and says in done.stderr
