@@ -19,7 +19,8 @@ from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 
 
 class CSAAdapter(Adapter):
-    """v = unit((x - mean) W), z = √w ∘ v, and one number more that makes z a unit row.
+    """v = unit((x - mean) W), z = √w ∘ v, and one number more that makes z a unit row; all of it
+    times |(x - mean) W|, as an adapter's embeddings are not of one norm.
 
     That number, √(1 - |z|²), stands in a column of the modality's own (`side` of `sides`), where
     all others have 0: the cosine of two modalities' embeddings is then Σ_k w_k u_k v_k, the
@@ -36,7 +37,7 @@ class CSAAdapter(Adapter):
             )
         self.side, self.sides = side, sides
         self.register_buffer("mean", torch.zeros(dim_in))
-        self.register_buffer("weights", torch.ones(dim_out - sides))
+        self.register_buffer("weights", torch.full((dim_out - sides,), 0.5))
         self.map = nn.Parameter(torch.empty(dim_in, dim_out - sides))
         nn.init.normal_(self.map, std=dim_in**-0.5)
 
@@ -45,11 +46,12 @@ class CSAAdapter(Adapter):
         return (latents - self.mean) @ self.map
 
     def forward(self, latents: Tensor) -> Tensor:
-        z = normalize(self.variates(latents), dim=1, eps=1e-12) * self.weights.sqrt()
+        variates = self.variates(latents)
+        z = normalize(variates, dim=1, eps=1e-12) * self.weights.sqrt()
         rest = (1 - z.square().sum(1)).clamp(min=1e-12).sqrt()
         own = torch.zeros(len(z), self.sides, dtype=z.dtype, device=z.device)
         own[:, self.side] = rest
-        return torch.cat([z, own], dim=1)
+        return torch.cat([z, own], dim=1) * variates.norm(dim=1, keepdim=True)
 
 
 class CSAAligner(Aligner):
