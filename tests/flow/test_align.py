@@ -82,7 +82,8 @@ def test_a_handful_of_pairs_is_refused_with_a_hint(tmp_path):
 
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without
 sys.path.insert(0, {tests!r})
 import torch; torch.set_num_threads(1)
 sys.argv = ["fusemix", "align", "--a", {a!r}, "--b", {b!r}, "--data", {data!r}, "--out", {out!r},
