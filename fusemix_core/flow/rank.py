@@ -16,7 +16,7 @@ from fusemix_core.config import DataConfig, Part, Recipe, from_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
-from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.evaluation.similarity import Measure, measures
 from fusemix_core.flow.encode import Encoding, encode_dataset
 from fusemix_core.flow.given import Given, data_table, encoder_names
@@ -114,10 +114,14 @@ def rank(
     modalities = tuple(next(iter(specs.values())).modality for specs in sides)
     if modalities[0] == modalities[1]:
         modalities = ("a", "b")
+    for modality in views or {}:
+        if modality not in modalities:
+            raise UnknownNameError.of("modality of this ranking", modality, modalities)
     how = Encoding(resolve_device(device))
     takes = {m: next(iter(s.values())).takes for m, s in zip(modalities, sides, strict=True)}
-    dataset = read_pairs(from_dict(DataConfig, data_table(data), "data."), takes, seed)
-    dataset.check_bad(DataConfig.max_bad)
+    config = from_dict(DataConfig, data_table(data), "data.")
+    dataset = read_pairs(config, takes, seed)
+    dataset.check_bad(config.max_bad)
     reporter = reporter or Reporter()
     candidates: dict[str, list[Candidate]] = {}
     for modality, specs, own in zip(modalities, sides, objects, strict=True):
@@ -132,6 +136,7 @@ def rank(
             dataset = dataset.without(modality, done.extractions[modality].bad)
             found += _candidates(name, chosen[modality], done.tables[modality])
         candidates[modality] = found
+    dataset.check_bad(config.max_bad)
     return _ranked(dataset, candidates, sample, shuffles, seed, how.device)
 
 

@@ -47,7 +47,7 @@ def accelerate(
     """Put OpenVINO under the encoder, a float32 one on the CPU, where that pays and agrees.
 
     `probe()` is a collated batch of the first items to be encoded, None if these are bad. Returns a
-    sentence for the user where torch stays for a reason to know, else "". `onnx` asks neither
+    sentence for the user where torch stays for a reason to know, else "". `openvino` asks neither
     whether it pays nor whether it is faster; without its packages it is a MissingDependencyError.
     """
     forced, name = backend == "openvino", encoder.spec.name

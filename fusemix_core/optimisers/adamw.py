@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from fusemix_core.optimisers.betas import checked
+
 
 class AdamW(torch.optim.AdamW):
     """torch's AdamW (arXiv 1711.05101) in its fused form: one pass over the weights, where small
@@ -21,4 +23,4 @@ class AdamW(torch.optim.AdamW):
         eps: float = 1e-8,
     ) -> None:
         fused = all(p.device.type in ("cpu", "cuda") for g in groups for p in g["params"])
-        super().__init__(groups, lr=lr, betas=tuple(betas), eps=eps, fused=fused)
+        super().__init__(groups, lr=lr, betas=checked(betas), eps=eps, fused=fused)

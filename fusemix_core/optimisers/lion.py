@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from fusemix_core.optimisers.betas import checked
+
 
 class Lion(torch.optim.Optimizer):
     """p ← p (1 - lr · decay) - lr · sign(β₁ m + (1 - β₁) g), m ← β₂ m + (1 - β₂) g (Chen et al.,
@@ -20,7 +22,7 @@ class Lion(torch.optim.Optimizer):
         *,
         betas: Sequence[float] = (0.9, 0.99),
     ) -> None:
-        super().__init__(groups, {"lr": lr, "betas": tuple(betas), "weight_decay": 0.0})
+        super().__init__(groups, {"lr": lr, "betas": checked(betas), "weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 from toys import ToyImage, ToyText
 
 from fusemix_core import rank
-from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.errors import ConfigError, DataError, FusemixError
 from fusemix_core.flow.rank import _spearman
 from fusemix_core.interfaces import Encoder
 from fusemix_core.specs import EncoderSpec
@@ -95,5 +95,7 @@ def test_errors(world, tmp_path):
         rank([], [ToyText], world)
     with pytest.raises(ConfigError, match="several modalities"):
         rank([ToyImage, ToyText], [ToyText], world)
+    with pytest.raises(FusemixError, match="'txt'"):
+        rank([ToyImage], [ToyText], world, views={"txt": "layers"})
     with pytest.raises(DataError, match="too few"):
         rank([ToyImage], [ToyText], write_world(tmp_path / "few", count=30), device="cpu")

@@ -95,10 +95,10 @@ class RidgeAligner(Aligner):
             for k, adapter in enumerate(adapters.values()):
                 covariance = moments.covariance(k, k)
                 if k == target:
-                    map_ = torch.eye(len(covariance), dtype=covariance.dtype)
+                    map_ = torch.eye(len(covariance)).to(covariance)
                 else:
                     r = max(ridge * covariance.trace().item() / len(train), 1e-12)
-                    covariance = covariance + r * torch.eye(len(covariance))
+                    covariance.diagonal().add_(r)
                     map_ = torch.linalg.solve(covariance, moments.covariance(k, target))
                 give(adapter, map_, moments.mean(k))
             best.offer(adapters, {"ridge": ridge})

@@ -11,6 +11,7 @@ from torch import Tensor
 from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Objective
+from fusemix_core.objectives.gathering import Rows
 from fusemix_core.registry import registry
 from fusemix_structure.regulariser import structure
 
@@ -59,6 +60,7 @@ class StructureObjective(Objective):
                 f"{', '.join(DIVERGENCES)}.",
             )
         self.objective = registry.build("objective", Part(objective, options))
+        self.gathers = self.objective.gathers
         self.weight, self.warmup, self.rows = weight, warmup, rows
         self.how = {
             "levels": levels,
@@ -83,6 +85,12 @@ class StructureObjective(Objective):
         self._logged = {"structure_weight": share}
         if not share:
             return loss
+        if self.gathers:  # it was given its own process's rows
+            every = Rows(len(links), links.device)
+            embeddings, latents = (
+                {m: every.gather(x) for m, x in given.items()} for given in (embeddings, latents)
+            )
+            links = every.gather(links)
         present = (links >= 0).all(dim=1)  # [n, K]
         found = []
         for k, (modality, rows) in enumerate(embeddings.items()):
