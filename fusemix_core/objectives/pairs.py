@@ -43,7 +43,7 @@ def pairs_of(embeddings: Mapping[str, Tensor], links: Tensor) -> list[Pair]:
     links = rows.gather(links)
     present = (links >= 0).all(dim=1)  # [n, K]
     complete = bool(present.all())
-    unit = [_unit(x) for x in embeddings.values()]
+    unit = [unit_rows(x) for x in embeddings.values()]
     gathered = [None, *(rows.gather(x) for x in unit[1:])]
     pairs = []
     for a, b in combinations(range(len(unit)), 2):
@@ -110,6 +110,6 @@ def weighted_sum(x: Tensor, y: Tensor, i: Tensor, j: Tensor, weights: Tensor) ->
     return (x * torch.sparse.mm(chosen, y)).sum()
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit_rows(x: Tensor) -> Tensor:
     """Rows of norm 1 in float32, or float64 if they are."""
     return normalize(x if x.dtype == torch.float64 else x.float(), dim=-1, eps=1e-12)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Objective
 from fusemix_core.objectives.infonce import TEMPERATURE_RANGE
+from fusemix_core.objectives.pairs import unit_rows
 
 _LEAST = 1e-12
 """Of a squared volume: the root's gradient has no bound at 0."""
@@ -51,7 +52,7 @@ class GramObjective(Objective):
         whole = (links >= 0).all(dim=2).all(dim=1)
         if int(whole.sum()) < 2:
             return sum(x.sum() for x in embeddings.values()) * 0
-        others = {m: _unit(x[whole]) for m, x in embeddings.items()}
+        others = {m: unit_rows(x[whole]) for m, x in embeddings.items()}
         name = self.anchor or next(iter(others))
         if name not in others:
             raise ConfigError(
@@ -101,8 +102,3 @@ def _adjugate(matrices: Tensor) -> Tensor:
             minor = torch.linalg.det(matrices[:, rows][:, :, columns])
             cofactors.append(minor if (i + j) % 2 == 0 else -minor)
     return torch.stack(cofactors, dim=1).unflatten(1, (k, k))
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Rows of norm 1 in float32, or float64 if they are."""
-    return normalize(x if x.dtype == torch.float64 else x.float(), dim=1, eps=1e-12)

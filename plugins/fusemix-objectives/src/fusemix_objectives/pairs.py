@@ -8,11 +8,11 @@ from itertools import combinations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Objective
 from fusemix_core.objectives.infonce import TEMPERATURE_RANGE
+from fusemix_core.objectives.pairs import unit_rows
 
 
 class PairwiseObjective(Objective):
@@ -49,7 +49,4 @@ def _pairs(embeddings: Mapping[str, Tensor], links: Tensor) -> Iterator[tuple[Te
     values = list(embeddings.values())
     for i, j in combinations(range(len(values)), 2):
         both = present[:, i] & present[:, j]
-        x, y = (
-            v[both] if v.dtype == torch.float64 else v[both].float() for v in (values[i], values[j])
-        )
-        yield normalize(x, dim=1, eps=1e-12), normalize(y, dim=1, eps=1e-12)
+        yield unit_rows(values[i][both]), unit_rows(values[j][both])
