@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarks.results import machine
 from fusemix_core.config import Part, Recipe
 from fusemix_core.evaluation.retrieval import retrieval
+from fusemix_core.flow.bench.latents import Splits, sized
 from fusemix_core.flow.encode import Encoding, encode_dataset
 from fusemix_core.flow.measure import BANK_MOST, embed_split
 from fusemix_core.flow.plan import make_plan
@@ -34,7 +35,6 @@ SCORERS = ("cosine", "csls")
 REPEATS = {DEFAULT: 3, PAPER: 1}
 """How often a fit is timed: the median counts. In the minutes of the other, noise is little."""
 
-Splits = Mapping[str, PairedLatents]
 CPU = torch.device("cpu")
 
 
@@ -94,20 +94,6 @@ class Generated:
             name: PairedLatents(tables, part)
             for name, part in zip(("train", "validation", "test"), parts, strict=True)
         }
-
-
-def sized(splits: Splits, size: int | None, seed: int) -> Splits:
-    """`size` of the training and validation rows, eight to one as the split has them."""
-    if size is None:
-        return splits
-    counts = {"train": size - size // 9, "validation": size // 9}
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: part.select(torch.randperm(len(part), generator=generator)[: counts[name]])
-        if name in counts
-        else part
-        for name, part in splits.items()
-    }
 
 
 @dataclass

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.fits import DEFAULT, PAPER, SCORERS, FromFiles, Generated, fit_all
 from benchmarks.harness import Bar, Options, Row
 from benchmarks.results import RESULTS
+from fusemix_core.evaluation.seeds import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,9 +52,6 @@ SPEED_UP = {("openstax", None): Bar(300, at_least=True)}
 RECALL = Bar(1.5, at_least=True)
 SETTINGS = {PAPER: ["training.batch_size=1024", "training.epochs=100"], DEFAULT: []}
 QUICK = {PAPER: ["training.epochs=3", "adapter.blocks=1"], DEFAULT: ["training.epochs=2"]}
-
-STUDENT_95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Its 97.5% point at 1, 2, … degrees of freedom."""
 
 COLOURS = {DEFAULT: "tab:blue", PAPER: "tab:orange"}
 POINTS = 40
@@ -143,7 +141,7 @@ def time_row(
         against += f" (not reached in {missing} of {len(ours)} seeds)"
     else:
         logs = [math.log(total / s) for s in reached]
-        middle, half = interval(logs)
+        middle, half = mean_interval(logs)
         speed_up = math.exp(middle)
         if half is not None:
             against += f"; ratio {math.exp(middle - half):.3g} to {math.exp(middle + half):.3g}"
@@ -167,7 +165,7 @@ def recall_row(
         for name, fits in ((DEFAULT, ours), (PAPER, papers))
     }
     of_means, half = ratio_of_means(r1[DEFAULT], r1[PAPER])
-    _, own = interval(r1[DEFAULT])
+    _, own = mean_interval(r1[DEFAULT])
     against = f"{PAPER}, {said(r1[PAPER])}%"
     if half is not None:
         against += f"; ratio {of_means - half:.3g} to {of_means + half:.3g}"
@@ -178,7 +176,7 @@ def recall_row(
         against,
         of_means,
         RECALL if RECALL.limit * statistics.mean(r1[PAPER]) <= 100 else None,
-        {**place, "scorer": scorer, "r1": {name: interval(v) for name, v in r1.items()}},
+        {**place, "scorer": scorer, "r1": {name: mean_interval(v) for name, v in r1.items()}},
     )
 
 
@@ -208,15 +206,6 @@ def reaches(one: Fit, recall: float) -> float:
     return next((seconds for seconds, r1 in held(one) if r1 >= recall), math.inf)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and the half-width of its 95% Student interval, None for one value."""
-    count = len(values)
-    if count < 2:
-        return statistics.mean(values), None
-    half = STUDENT_95[count - 1] * statistics.stdev(values) / math.sqrt(count)
-    return statistics.mean(values), half
-
-
 def ratio_of_means(values: Sequence[float], of: Sequence[float]) -> tuple[float, float | None]:
     """mean(values) / mean(of) and the half-width of its interval: Student's over the residuals
     values - ratio · of, the usual linearisation of a ratio estimator."""
@@ -224,12 +213,12 @@ def ratio_of_means(values: Sequence[float], of: Sequence[float]) -> tuple[float,
     if below == 0:
         return math.inf, None
     found = statistics.mean(values) / below
-    _, half = interval([v - found * o for v, o in zip(values, of, strict=True)])
+    _, half = mean_interval([v - found * o for v, o in zip(values, of, strict=True)])
     return found, None if half is None else half / below
 
 
 def said(values: Sequence[float]) -> str:
-    middle, half = interval(values)
+    middle, half = mean_interval(values)
     return f"{middle:.3g}" if half is None else f"{middle:.3g} ± {half:.2g}"
 
 

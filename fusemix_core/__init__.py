@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusemix_core.flow.align import align
+    from fusemix_core.flow.bench.run import bench
     from fusemix_core.flow.embed import embed
     from fusemix_core.flow.rank import rank
     from fusemix_core.fused import FusedModel
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "align": "fusemix_core.flow.align",
+    "bench": "fusemix_core.flow.bench.run",
     "embed": "fusemix_core.flow.embed",
     "rank": "fusemix_core.flow.rank",
     "FusedModel": "fusemix_core.fused",
@@ -47,6 +49,7 @@ __all__ = [
     "Objective",
     "Scorer",
     "align",
+    "bench",
     "embed",
     "rank",
 ]

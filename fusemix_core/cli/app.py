@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from fusemix_core.cli import (
     align,
+    bench,
     cache,
     embed,
     encoders,
@@ -101,6 +102,7 @@ app.command("embed")(embed.embed)
 app.command("eval")(evaluate.evaluate)
 app.command("search")(search.search)
 app.command("rank")(rank.rank)
+app.command("bench")(bench.bench)
 app.add_typer(encoders.app, name="encoders")
 app.command("plugins")(plugins.plugins)
 app.command("new-plugin")(new_plugin.new_plugin)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates, zero_shot
 from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.flow.labelled import read_labelled
 from fusemix_core.flow.measure import MEASURED_MOST, SplitEmbeddings, embed_split, measure
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.fused import FusedModel
@@ -112,30 +112,16 @@ def classify(
     modality = modality or next((m for m in model.modalities if m != text), None)
     if modality not in model.modalities or modality == text:
         raise ConfigError(f"'{modality}' is no modality of this model that can be classified.")
-    columns = {modality: config.columns[modality]} if modality in config.columns else {}
     takes = {modality: model.encoders[modality].takes, text: "text"}
-    dataset = read_pairs(replace(config, columns={**columns, text: label_column}), takes, seed)
-    dataset.check_bad(config.max_bad)
-    rows = slice(None) if split == "all" else dataset.splits[split]
-    links = dataset.links[rows]
-    if not len(links):
-        raise DataError(f"The data has no {split} split.", "Use --split all.")
-    labels = item_labels(dataset.items[text], links, classes)
-    alone = replace(
-        dataset,
-        items={modality: dataset.items[modality]},
-        links=links[:, :1],
-        splits={"all": np.arange(len(links))},
-        origin=dataset.origin.select(np.arange(len(dataset.links))[rows]),
-        least=1,
-    )
-    encoded = encode_for(model, alone, reporter or Reporter(), config.max_bad)
-    found = embed_for(model, encoded.paired())
+    found = read_labelled(config, modality, text, takes, label_column, split, seed)
+    labels = found.labels(classes)
+    encoded = encode_for(model, found.dataset, reporter or Reporter(), config.max_bad)
+    embedded = embed_for(model, encoded.paired())
     templates = list(templates or default_templates(modality))
     of_classes = class_embeddings(lambda texts: model.encode(text, texts), classes, templates)
-    own = torch.tensor([labels[int(i)] for i in found.items[modality]])
+    own = torch.tensor([labels[int(i)] for i in embedded.items[modality]])
     return zero_shot(
-        found.embeddings[modality],
+        embedded.embeddings[modality],
         own,
         of_classes,
         classes,
@@ -144,28 +130,6 @@ def classify(
         target=text,
         seed=seed,
     )
-
-
-def item_labels(texts: Items, links: np.ndarray, classes: Sequence[str]) -> dict[int, int]:
-    """item → index of its class, from links `[m, 2]` of (item, label text)."""
-    index = {name: i for i, name in enumerate(classes)}
-    labels: dict[int, int] = {}
-    for item, label in links.tolist():
-        name = texts.describe(label)
-        if name not in index:
-            path, row = texts.origin[label]
-            raise DataError(
-                f"the label '{name}' is none of the {len(classes)} classes.",
-                "Add it to --classes, or mend the row.",
-                path=path,
-                row=row,
-            )
-        if labels.setdefault(item, index[name]) != index[name]:
-            raise DataError(
-                f"one item has two labels, '{classes[labels[item]]}' and '{name}'.",
-                "Zero-shot classification needs one class an item.",
-            )
-    return labels
 
 
 @dataclass

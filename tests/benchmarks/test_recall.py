@@ -5,12 +5,11 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from benchmarks import fits, recall, results
 from benchmarks import page as pages
-from benchmarks.fits import DEFAULT, PAPER, Generated, sized
+from benchmarks.fits import DEFAULT, PAPER, Generated
 from benchmarks.harness import Bar, Options
 from fusemix_core.flow.settings import find_recipe
 
@@ -59,21 +58,6 @@ def test_evaluations_are_noted_as_they_come_and_the_last_is_within_the_fit():
     assert seconds == sorted(seconds) and seconds[-1] <= found["seconds"] + 1e-3
 
 
-def test_a_smaller_size_takes_training_and_validation_rows_and_keeps_the_test_rows():
-    whole = Generated().splits(3)
-    part = sized(whole, 90, 3)
-    assert {name: len(rows) for name, rows in part.items()} == {
-        "train": 80,
-        "validation": 10,
-        "test": len(whole["test"]),
-    }
-    for name, rows in part.items():
-        of = set(whole[name].links[:, 0].tolist())
-        drawn = rows.links[:, 0].tolist()
-        assert set(drawn) <= of and len(set(drawn)) == len(drawn)
-    assert torch.equal(sized(whole, 90, 3)["train"].links, part["train"].links)
-
-
 def test_time_to_recall_is_that_of_the_first_weights_kept_that_show_it():
     paper = made(100.0, [(50, 0.1), (70, 0.3), (99, 0.2)])
     ours = made(9.0, [(1, 0.2), (2, 0.4), (4, 0.35), (8, 0.3)])
@@ -94,11 +78,11 @@ def test_a_recall_that_some_seed_never_reaches_misses_any_bar_and_is_said():
 
 def test_intervals_are_students():
     values = [1.0, 2.5, 2.0, 4.0, 3.0]
-    middle, half = recall.interval(values)
+    middle, half = recall.mean_interval(values)
     low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
     assert middle == pytest.approx(np.mean(values))
     assert half == pytest.approx((high - low) / 2, rel=2e-3)
-    assert recall.interval([1.0]) == (1.0, None)
+    assert recall.mean_interval([1.0]) == (1.0, None)
 
 
 def test_the_ratio_of_means_has_about_the_interval_that_resampling_gives():

@@ -1,0 +1,175 @@
+"""`fusemix bench`: methods side by side on the same latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fusemix_core.cli import options as o
+from fusemix_core.config import read_toml
+from fusemix_core.errors import ConfigError
+
+
+def bench(
+    a: Annotated[
+        str | None, typer.Option("--a", metavar="NAME,NAME,…", help="Encoders of one modality.")
+    ] = None,
+    b: Annotated[
+        str | None, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")
+    ] = None,
+    data: o.Data = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE,RECIPE,…", help="What is compared. [every recipe installed]"),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,…", help="How many pairs to fit and choose on. [all]"),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds, each a new split. [3]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Pairs a step, after mixing. [the recipe's own]")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Pairs that a training sees in all. [the recipe's own]")
+    ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option("--view", metavar="MODALITY=VIEW,VIEW", help="Views to try. [the first]"),
+    ] = None,
+    column: o.Columns = None,
+    validation: o.Validation = None,
+    test: o.Test = None,
+    split_column: o.SplitColumn = None,
+    group_by: o.GroupBy = None,
+    validation_fraction: o.ValidationFraction = None,
+    test_fraction: o.TestFraction = None,
+    max_bad: o.MaxBad = None,
+    allow_outside: o.AllowOutside = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="TOML", help="A benchmark of several sets; see the docs."),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the paths in --config are below. [that of the file]"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results.jsonl and the report.")] = Path(
+        "bench"
+    ),
+    device: o.Device = None,
+    json: o.Json = False,
+) -> None:
+    """Compare methods on the same latents, splits, choice and budget.
+
+    Every recipe with every combination of encoders, number of pairs and seed. What is in --out
+    already is not made again, so that a benchmark can be stopped, gone on with and added to. Writes
+    `report.md` with tables, intervals and plots.
+
+    Examples:
+
+        fusemix bench --a efficientnet-lite0 --b minilm --data pairs.csv --pairs 500,all --seeds 5
+
+        fusemix bench --a dinov2,rad-dino --b minilm --data pairs.csv --methods fusemix,csa
+
+        fusemix bench --config bench.toml --out bench/1
+    """
+    values = read_toml(config) if config else {}
+    given = o.data_values(
+        source=data,
+        columns=column,
+        validation=validation,
+        test=test,
+        split_column=split_column,
+        group_by=group_by,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        max_bad=max_bad,
+        allow_outside=allow_outside,
+    )
+    if given and config:
+        raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
+    top = {
+        "methods": _names(methods),
+        "pairs": [int(p) if p.isdigit() else p for p in _names(pairs) or []] or None,
+        "seeds": seeds,
+        "batch": batch,
+        "budget": budget,
+        "device": device,
+    }
+    values |= {k: v for k, v in top.items() if v is not None}
+    if not config:
+        views = {m: _names(v) for m, v in o.key_values(view, "--view").items()}
+        values["sets"] = {_set_name(given): {**given, "encoders": _sides(a, b), "views": views}}
+
+    from fusemix_core.flow.bench.config import bench_config
+
+    below = root or (config.parent if config else Path())
+    checked = bench_config(values, below)
+    for paired in checked.sets:  # names are checked before anything heavy is imported
+        checked.combinations(paired)
+
+    from fusemix_core.cli.progress import ConsoleReporter
+    from fusemix_core.flow.bench.page import write_report
+    from fusemix_core.flow.bench.run import bench as run
+
+    with ConsoleReporter() as reporter:
+        lines = run(checked, out, reporter=reporter)
+    report = write_report(lines, out)
+    _show(lines, report, json)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
+
+
+def _sides(a: str | None, b: str | None) -> dict[str, list[str]]:
+    """modality → encoders."""
+    from fusemix_core.registry import registry
+
+    sides = [_names(a), _names(b)]
+    if not all(sides):
+        raise ConfigError("Give --a and --b.", "Or a --config with [sets.NAME] tables.")
+    kinds = [registry.encoder(names[0]).modality for names in sides]
+    return dict(zip(kinds if kinds[0] != kinds[1] else ("a", "b"), sides, strict=True))
+
+
+def _set_name(given: dict[str, Any]) -> str:
+    if "source" not in given:
+        raise ConfigError("No data given.", "Add --data PATH.")
+    path = Path(given["source"][0])
+    return path.parent.name if path.stem in ("manifest", "metadata") else path.stem or "data"
+
+
+def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
+    from fusemix_core.cli.console import out, print_json, print_table
+    from fusemix_core.flow.bench.page import overview, said
+    from fusemix_core.flow.bench.summary import CHOSEN, summarise, verdicts
+
+    if json:
+        print_json(lines)
+        return
+    entries = summarise(lines)
+    rows = [
+        [
+            e.place.set,
+            e.place.label,
+            e.pairs,
+            e.method,
+            said(e.interval("cosine")),
+            said(e.interval(CHOSEN)),
+            e.seconds,
+        ]
+        for e in entries
+        if e.lines
+    ]
+    heads = ["set", "encoders", "pairs", "method", "R@1 by cosine", "by the scorer chosen", "s"]
+    print_table(heads, rows, title="Test recall in percent, mean and 95% interval over seeds")
+    for line in overview(verdicts(entries)):
+        out.print(line.replace("`", ""), soft_wrap=True, highlight=False)
+    for e in entries:
+        for message in dict.fromkeys(e.errors.values()):
+            out.print(f"{e.method} failed: {message}", soft_wrap=True, highlight=False)
+    out.print(f"report:  {report}", soft_wrap=True)

@@ -1,0 +1,221 @@
+"""What a benchmark compares: methods, sets of pairs, encoders, sizes, seeds. Nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from fusemix_core.config import DataConfig, Recipe, from_dict
+from fusemix_core.errors import ConfigError
+from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
+from fusemix_core.registry import registry
+from fusemix_core.specs import EncoderSpec
+
+DEFAULT = "fusemix"
+"""The method that the others are held against, where it takes part."""
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe under the name that tables give it."""
+
+    label: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Items with a class each, classified by a model that was fitted on other pairs."""
+
+    data: DataConfig
+    modality: str
+    label_column: str = "label"
+    split: str = "all"
+
+
+@dataclass(frozen=True)
+class PairedSet:
+    """Pairs, the encoders (modality → names) and views (modality → names, by default the
+    encoder's first) whose every combination is tried, and how many of the pairs to fit and choose
+    on are used: `None` all of them. `methods`: the labels of those that are tried (all)."""
+
+    name: str
+    data: DataConfig
+    encoders: Mapping[str, tuple[str, ...]]
+    pairs: tuple[int | None, ...]
+    views: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    zero_shot: Mapping[str, LabelledSet] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One encoder and view a modality."""
+
+    specs: Mapping[str, EncoderSpec]
+    views: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """`dinov2 + minilm (layers)`."""
+        return " + ".join(
+            s.name if self.views[m] == s.views[0] else f"{s.name} ({self.views[m]})"
+            for m, s in self.specs.items()
+        )
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """A whole benchmark.
+
+    budget: how many pairs a method that is trained by gradient may see in all, so the objective's
+    rows; batch: of these at a step (None: the recipe's own). Methods in closed form have neither.
+    """
+
+    methods: tuple[Method, ...]
+    sets: tuple[PairedSet, ...]
+    seeds: tuple[int, ...]
+    batch: int | None = None
+    budget: int | None = None
+    device: str = "auto"
+
+    def combinations(self, paired: PairedSet) -> list[Combination]:
+        """Raises for an unknown encoder or view, or a package that is not installed."""
+        found = []
+        for names in product(*paired.encoders.values()):
+            specs = resolve_encoders(dict(zip(paired.encoders, names, strict=True)))
+            choices = [paired.views.get(m, (specs[m].views[0],)) for m in specs]
+            for views in product(*choices):
+                given = dict(zip(specs, views, strict=True))
+                found.append(Combination(specs, resolve_views(specs, given)))
+        return found
+
+    def methods_of(self, paired: PairedSet) -> list[Method]:
+        return [m for m in self.methods if not paired.methods or m.label in paired.methods]
+
+
+TOP = {"methods", "seeds", "pairs", "batch", "budget", "device", "sets"}
+OF_A_SET = {"encoders", "views", "pairs", "zero_shot", "methods"}
+
+
+def bench_config(values: Mapping[str, Any], root: Path = Path()) -> BenchConfig:
+    """The benchmark that the tables of a TOML file describe; paths of data are below `root`.
+
+    Raises a `ConfigError`, or `UnknownNameError`, for anything in it that can't be used.
+    """
+    _known(values, TOP, "")
+    sets = values.get("sets")
+    if not isinstance(sets, Mapping) or not sets:
+        raise ConfigError("The benchmark has no set of pairs.", "Add --data PATH, or [sets.NAME].")
+    seeds = values.get("seeds", 3)
+    if isinstance(seeds, int):
+        seeds = range(seeds)
+    numbers = {k: values.get(k) for k in ("batch", "budget")}
+    for name, number in numbers.items():
+        if number is not None and (type(number) is not int or number < 2):
+            raise ConfigError(f"{name} is {number!r}.", "It is a number of pairs, 2 or more.")
+    if not seeds or not all(type(s) is int for s in seeds):
+        raise ConfigError(f"seeds is {values['seeds']!r}.", "Give a number of seeds, or a list.")
+    methods = tuple(_method(m) for m in _list(values.get("methods") or all_recipes(), "methods"))
+    labels = [m.label for m in methods]
+    if repeated := {n for n in labels if labels.count(n) > 1}:
+        raise ConfigError(f"Two methods are called {repeated.pop()!r}.", "Give them a label each.")
+    every = {"pairs": values.get("pairs", ALL)}
+    return BenchConfig(
+        methods,
+        tuple(_set(n, {**every, **t}, labels, root) for n, t in sets.items()),
+        tuple(seeds),
+        numbers["batch"],
+        numbers["budget"],
+        values.get("device", "auto"),
+    )
+
+
+def all_recipes() -> list[str]:
+    """Every registered recipe, the default first."""
+    names = sorted(spec.name for _, spec in registry.all_components("recipe"))
+    return sorted(names, key=lambda n: n != DEFAULT)
+
+
+def _method(given: Any) -> Method:
+    """From `"name"` or `{recipe, label, set}`."""
+    table = {"recipe": given} if isinstance(given, str) else given
+    if not isinstance(table, Mapping) or "recipe" not in table:
+        raise ConfigError(
+            f"{given!r} is no method.", 'Write "NAME" or {recipe = "NAME", set = ["dim=256"]}.'
+        )
+    _known(table, {"recipe", "label", "set"}, "methods.")
+    changes = _list(table.get("set", []), "methods.set")
+    label = table.get("label") or " ".join([table["recipe"], *changes])
+    return Method(label, find_recipe(table["recipe"], list(changes)))
+
+
+def _set(name: str, table: Any, methods: Sequence[str], root: Path) -> PairedSet:
+    at = f"sets.{name}."
+    encoders = {m: tuple(_list(n, at)) for m, n in dict(table.get("encoders") or {}).items()}
+    if len(encoders) < 2:
+        raise ConfigError(f"{at}encoders names fewer than two modalities.", "Two are needed.")
+    own = tuple(_list(table.get("methods", []), f"{at}methods"))
+    for label in own:
+        if label not in methods:
+            raise ConfigError(f"{at}methods: no method is called {label!r}.")
+    return PairedSet(
+        name,
+        _data({k: v for k, v in table.items() if k not in OF_A_SET}, root, at),
+        encoders,
+        tuple(_size(p, at) for p in _list(table["pairs"], at)),
+        {m: tuple(_list(v, at)) for m, v in dict(table.get("views") or {}).items()},
+        {
+            n: _labelled(t, root, f"{at}zero_shot.{n}.")
+            for n, t in dict(table.get("zero_shot") or {}).items()
+        },
+        own,
+    )
+
+
+def _labelled(table: Mapping[str, Any], root: Path, at: str) -> LabelledSet:
+    own = {k: table[k] for k in ("modality", "label_column", "split") if k in table}
+    if "modality" not in own:
+        raise ConfigError(f"{at}modality is missing.", "It says what is classified.")
+    return LabelledSet(_data({k: v for k, v in table.items() if k not in own}, root, at), **own)
+
+
+def _data(table: Mapping[str, Any], root: Path, at: str) -> DataConfig:
+    """A `DataConfig` of a table whose paths are below `root`."""
+    source = _list(table.get("source", []), f"{at}source")
+    if not source:
+        raise ConfigError(f"{at}source is missing.", "It is the path of the data.")
+    data = from_dict(DataConfig, {**table, "source": source}, at)
+    return replace(
+        data,
+        source=tuple(str(root / s) for s in data.source),
+        validation=data.validation and str(root / data.validation),
+        test=data.test and str(root / data.test),
+    )
+
+
+def _size(value: Any, at: str) -> int | None:
+    if value == ALL or value is None:
+        return None
+    if type(value) is not int or value < 4:
+        raise ConfigError(f"{at}pairs holds {value!r}.", f'Numbers from 4 on, or "{ALL}".')
+    return value
+
+
+def _list(value: Any, at: str) -> list[Any]:
+    if isinstance(value, str | int | Mapping):
+        return [value]
+    if not isinstance(value, Sequence):
+        raise ConfigError(f"{at.rstrip('.')} is {value!r}, which is no list.")
+    return list(value)
+
+
+def _known(table: Mapping[str, Any], known: set[str], at: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"{at}{key} is no setting.", f"Known: {', '.join(sorted(known))}.")

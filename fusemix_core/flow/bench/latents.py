@@ -1,0 +1,164 @@
+"""The cached latents that every method of a benchmark is given: splits, sizes, classes to name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusemix_core.data.hashes import text_keys
+from fusemix_core.data.items import Items, Origin
+from fusemix_core.data.reading import read_pairs
+from fusemix_core.errors import ConfigError
+from fusemix_core.evaluation.zeroshot import default_templates, prompts
+from fusemix_core.flow.align import check_splits
+from fusemix_core.flow.bench.config import Combination, LabelledSet, PairedSet
+from fusemix_core.flow.encode import Encoding, encode_dataset
+from fusemix_core.flow.labelled import read_labelled
+from fusemix_core.flow.reporter import Reporter
+from fusemix_core.interfaces import PairedLatents
+from fusemix_core.latents.extraction import extract
+from fusemix_core.latents.store import LatentStore
+
+Splits = Mapping[str, PairedLatents]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Latents of labelled items and of the prompts of their classes.
+
+    items `[n, d]`, labels int64 `[n]`; prompts `[classes · templates, d]`, class by class.
+    """
+
+    modality: str
+    text: str
+    names: Sequence[str]
+    templates: Sequence[str]
+    items: Tensor
+    labels: Tensor
+    prompts: Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """The latents of one set, combination of encoders and seed. `digest` is of their content,
+    `test_digest` of the items and links of the test split alone."""
+
+    splits: Splits
+    zero_shot: Mapping[str, Classes]
+    digest: str
+    test_digest: str
+
+
+def make_case(
+    paired: PairedSet, chosen: Combination, seed: int, device: torch.device, reporter: Reporter
+) -> Case:
+    """The set split by the seed and encoded; what the store holds is not encoded again."""
+    how = Encoding(device, views=chosen.views)
+    dataset = read_pairs(paired.data, {m: s.takes for m, s in chosen.specs.items()}, seed)
+    dataset.check_bad(paired.data.max_bad)
+    encoded = encode_dataset(dataset, chosen.specs, how, reporter, ragged=False)
+    encoded.dataset.check_bad(paired.data.max_bad)
+    check_splits(encoded)
+    splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
+    if not len(splits["test"]):
+        raise ConfigError(
+            f"The set '{paired.name}' has no test split.", "Leave it a test_fraction above 0."
+        )
+    prints = [e.fingerprint for e in encoded.extractions.values()]
+    zero_shot = {
+        name: _classes(labelled, chosen, how, reporter)
+        for name, labelled in paired.zero_shot.items()
+    }
+    keys = [i.keys for i in encoded.dataset.items.values()]
+    parts = [encoded.dataset.links, *encoded.dataset.splits.values()]
+    test = encoded.dataset.links[encoded.dataset.splits["test"]]
+    return Case(
+        splits,
+        zero_shot,
+        _digest([list(chosen.views.items()), prints], keys + parts),
+        _digest([], [*keys, test]),
+    )
+
+
+def sized(splits: Splits, size: int | None, seed: int) -> Splits:
+    """`size` of the training and validation rows, in the split's own proportion; the test rows are
+    those of the whole set whatever the size, so that recall from few pairs is measured as finely as
+    recall from all."""
+    train, validation = len(splits["train"]), len(splits["validation"])
+    if size is None or size >= train + validation:
+        return splits
+    held = min(max(round(size * validation / (train + validation)), 2), size - 2)
+    counts = {"train": size - held, "validation": held}
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: part.select(torch.randperm(len(part), generator=generator)[: counts[name]])
+        if name in counts
+        else part
+        for name, part in splits.items()
+    }
+
+
+def _classes(
+    labelled: LabelledSet, chosen: Combination, how: Encoding, reporter: Reporter
+) -> Classes:
+    modality = labelled.modality
+    text = next((m for m, s in chosen.specs.items() if s.takes == "text" and m != modality), None)
+    if text is None or modality not in chosen.specs:
+        raise ConfigError(
+            f"{chosen.label} can't classify the modality '{modality}' by text.",
+            "Zero-shot classification needs an encoder of it, and one of text.",
+        )
+    takes = {modality: chosen.specs[modality].takes, text: "text"}
+    found = read_labelled(
+        labelled.data, modality, text, takes, labelled.label_column, labelled.split
+    )
+    names = found.names()
+    labels = found.labels(names)
+    encoded = encode_dataset(
+        found.dataset, {modality: chosen.specs[modality]}, how, reporter, ragged=False
+    )
+    pairs = encoded.paired()
+    ids = pairs.linked(modality)
+    templates = default_templates(modality)
+    return Classes(
+        modality,
+        text,
+        names,
+        templates,
+        pairs.tables[modality].rows(ids),
+        torch.tensor([labels[int(i)] for i in ids]),
+        _text_latents(text, prompts(names, templates), chosen, how),
+    )
+
+
+def _text_latents(text: str, texts: list[str], chosen: Combination, how: Encoding) -> Tensor:
+    """Latents `[n, d]` of texts, through the store."""
+    unique = list(dict.fromkeys(texts))
+    origin = Origin(("prompts",), np.zeros(len(unique), np.int32), np.arange(1, len(unique) + 1))
+    items = Items(text, "text", unique, text_keys(unique), origin)
+    done = extract(
+        chosen.specs[text],
+        items,
+        LatentStore(),
+        view=chosen.views[text],
+        ragged=False,
+        device=how.device,
+        dtype=how.dtype,
+        store_dtype=how.store_dtype,
+    )
+    number = {t: i for i, t in enumerate(unique)}
+    return done.table.rows(torch.tensor([number[t] for t in texts]))
+
+
+def _digest(facts: object, arrays: Sequence[np.ndarray]) -> str:
+    digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
+    for array in arrays:
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

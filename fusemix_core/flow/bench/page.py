@@ -1,0 +1,223 @@
+"""A benchmark as people read it: tables, who wins where, and plots with intervals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fusemix_core.flow.bench.config import DEFAULT
+from fusemix_core.flow.bench.lines import Line
+from fusemix_core.flow.bench.summary import CHOSEN, Entry, Place, Verdict, summarise, verdicts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Setting = tuple[str, str]
+"""A set and the label of its encoders."""
+
+PLAIN = "cosine"
+
+
+def write_report(lines: Sequence[Line], folder: Path, name: str = "report.md") -> Path:
+    """The page `folder/name`, and its plots beside it."""
+    entries = summarise(lines)
+    plots = {}
+    for setting in settings(entries):
+        plots[setting] = f"{slug(setting)}.svg"
+        draw(of_setting(entries, setting), folder / plots[setting])
+    path = folder / name
+    path.write_text(
+        "# Benchmark\n\n" + "\n".join(page(entries, lines, plots)) + "\n", encoding="utf-8"
+    )
+    return path
+
+
+def page(
+    entries: Sequence[Entry], lines: Sequence[Line], plots: Mapping[Setting, str]
+) -> list[str]:
+    """Lines of Markdown: how it was measured, who wins, and a section a set and encoders."""
+    found = verdicts(entries)
+    out = [*protocol(lines), "", *overview(found), ""]
+    for setting in settings(entries):
+        own = of_setting(entries, setting)
+        out += [f"## {setting[0]}: {setting[1]}", "", *table(own), ""]
+        if setting in plots:
+            out += [f"![{setting[0]}, {setting[1]}]({plots[setting]})", ""]
+        out += [*(sentence(v) for v in found if (v.place.set, v.place.label) == setting), ""]
+        out += zero_shot_table(own)
+        out += failures(own)
+    return out
+
+
+def settings(entries: Sequence[Entry]) -> list[Setting]:
+    return list(dict.fromkeys((e.place.set, e.place.label) for e in entries))
+
+
+def of_setting(entries: Sequence[Entry], setting: Setting) -> list[Entry]:
+    return [e for e in entries if (e.place.set, e.place.label) == setting]
+
+
+def protocol(lines: Sequence[Line]) -> list[str]:
+    """How the figures were made, from what the lines say."""
+    seeds = sorted({line["seed"] for line in lines})
+    parts = [
+        f"Test R@1 in percent, mean of both directions; means over {len(seeds)} seeds and 95% "
+        "intervals: Student's where each seed has a split of its own, else a bootstrap over the "
+        "test items. All methods have the same cached latents, splits and rule of choice: weights "
+        "and scorer by mean recall on validation, then test once. Sizes count the pairs to fit and "
+        "choose on.",
+    ]
+    for name, what in (("batch", "pairs a step"), ("budget", "pairs in all")):
+        if len(given := {line[name] for line in lines}) == 1 and None not in given:
+            parts.append(f"Training by gradient: {given.pop():,} {what}.")
+    versions: dict[str, str] = {}
+    for line in lines:
+        versions |= line["versions"]
+    told = ", ".join(f"{dist} {version}" for dist, version in sorted(versions.items()))
+    return [*parts, "", f"Versions: {told}." if told else ""]
+
+
+def overview(found: Sequence[Verdict]) -> list[str]:
+    """Who wins how often, and where the default loses."""
+    if not found:
+        return ["Nothing was measured."]
+    wins: dict[str, int] = {}
+    for v in found:
+        wins[v.best] = wins.get(v.best, 0) + 1
+    ordered = sorted(wins.items(), key=lambda item: -item[1])
+    told = ", ".join(f"`{m}` in {n}" for m, n in ordered)
+    out = [f"Highest mean in {len(found)} places (set, encoders, size): {told}."]
+    if any(v.default is not None for v in found):
+        beaten = [v for v in found if v.ahead]
+        out += ["", f"`{DEFAULT}` is surely behind (95%, seed by seed) in {len(beaten)} of them."]
+        out += [
+            f"- {where(v)}: behind " + ", ".join(f"`{m}` by {said(v.against[m])}" for m in v.ahead)
+            for v in beaten
+        ]
+    return out
+
+
+def where(verdict: Verdict) -> str:
+    return f"{verdict.place.set}, {verdict.place.label}, {verdict.pairs:,} pairs"
+
+
+def sentence(verdict: Verdict) -> str:
+    """Who is best at a place, and how the default stands to the nearest rival."""
+    text = f"- {verdict.pairs:,} pairs: best `{verdict.best}`, {verdict.recall:.1f}"
+    if verdict.default is None:
+        return text + "."
+    if verdict.best != DEFAULT:
+        text += (
+            f"; `{DEFAULT}` {verdict.default:.1f}, behind by {said(verdict.against[verdict.best])}"
+        )
+    elif verdict.against:
+        rival = max(verdict.against, key=lambda m: verdict.against[m][0])
+        mean, half = verdict.against[rival]
+        text += f"; ahead of `{rival}` by {said((-mean, half))}"
+    return text + "."
+
+
+def said(found: tuple[float, float | None]) -> str:
+    """`12.3 ± 0.4`."""
+    mean, half = found
+    return f"{mean:.1f}" if half is None else f"{mean:.1f} ± {half:.1f}"
+
+
+def table(entries: Sequence[Entry]) -> list[str]:
+    """A row a method; for each size R@1 by cosine and by the scorer chosen; seconds of a fit."""
+    sizes = list(dict.fromkeys(e.place for e in entries if e.lines))
+    heads, columns = ["method"], []
+    for place in sizes:
+        pairs = round(max(e.pairs for e in entries if e.place == place and e.lines))
+        for scorer, name in ((PLAIN, "cosine"), (CHOSEN, "chosen")):
+            heads.append(f"{pairs:,}: {name}")
+            columns.append(_column(entries, place, scorer))
+        heads.append(f"{pairs:,}: s")
+        columns.append(
+            {e.method: f"{e.seconds:.3g}" for e in entries if e.place == place and e.lines}
+        )
+    out = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for method in dict.fromkeys(e.method for e in entries):
+        cells = [column.get(method, "–") for column in columns]
+        out.append(f"| {method} | {' | '.join(cells)} |")
+    return out
+
+
+def _column(entries: Sequence[Entry], place: Place, scorer: str) -> dict[str, str]:
+    found = {e.method: e.interval(scorer) for e in entries if e.place == place and e.lines}
+    best = max(mean for mean, _ in found.values())
+    return {m: f"**{said(v)}**" if v[0] == best else said(v) for m, v in found.items()}
+
+
+def zero_shot_table(entries: Sequence[Entry]) -> list[str]:
+    """Top-1 by the scorer chosen, at each size."""
+    names = list(
+        dict.fromkeys(n for e in entries for line in e.lines.values() for n in line["zero_shot"])
+    )
+    if not names:
+        return []
+    places = list(dict.fromkeys(e.place for e in entries if e.lines))
+    pairs = {p: max(e.pairs for e in entries if e.place == p and e.lines) for p in places}
+    heads = ["zero-shot top-1, %", *(f"{n}, {pairs[p]:,} pairs" for n in names for p in places)]
+    out = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for method in dict.fromkeys(e.method for e in entries if e.lines):
+        of = {e.place: e for e in entries if e.method == method and e.lines}
+        cells = [_top1(of.get(p), n) for n in names for p in places]
+        out.append(f"| {method} | {' | '.join(cells)} |")
+    return [*out, ""]
+
+
+def _top1(entry: Entry | None, name: str) -> str:
+    found = entry.zero_shot(name) if entry else None
+    return "–" if found is None else said(found)
+
+
+def failures(entries: Sequence[Entry]) -> list[str]:
+    """What did not run, and why."""
+    told = dict.fromkeys(
+        f"- `{e.method}` failed: {message.splitlines()[0]}"
+        for e in entries
+        for message in e.errors.values()
+    )
+    return [*told, ""] if told else []
+
+
+def slug(setting: Setting) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(setting).lower()).strip("-")
+
+
+def draw(entries: Sequence[Entry], path: Path) -> None:
+    """Left R@1 against the number of pairs, right R@1 at the largest against the time of a fit."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "fusemix"}):  # the same figures, the same file
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        shown = [e for e in entries if e.lines]
+        methods = list(dict.fromkeys(e.method for e in shown))
+        colours = matplotlib.colormaps["tab20"].colors
+        for number, method in enumerate(methods):
+            style = {"color": colours[number % len(colours)], "marker": "os^Dv"[number // 20 % 5]}
+            if method == DEFAULT:
+                style = {"color": "black", "marker": "o", "zorder": 5}
+            _curve(left, right, [e for e in shown if e.method == method], method, style)
+        left.set(xscale="log", xlabel="pairs", ylabel="test R@1, %")
+        right.set(xscale="log", xlabel="seconds of a fit, all pairs")
+        left.set_ylim(bottom=0)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _curve(
+    left: Axes, right: Axes, entries: Sequence[Entry], method: str, style: Mapping[str, object]
+) -> None:
+    own = sorted(entries, key=lambda e: e.pairs)
+    means, halves = zip(*(e.interval(CHOSEN) for e in own), strict=True)
+    bars = [half or 0.0 for half in halves]
+    common = {"capsize": 2, "linewidth": 1, "markersize": 4, **style}
+    left.errorbar([e.pairs for e in own], means, bars, label=method, **common)
+    right.errorbar([own[-1].seconds], means[-1:], bars[-1:], **common)

@@ -1,0 +1,141 @@
+"""Carrying out a benchmark: every method on the same latents, splits, choice and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusemix_core.config import PARTS, to_dict
+from fusemix_core.devices import resolve_device
+from fusemix_core.errors import ArtefactError, FusemixError
+from fusemix_core.flow.bench.config import BenchConfig, Combination, Method, PairedSet, bench_config
+from fusemix_core.flow.bench.fitting import fit, within
+from fusemix_core.flow.bench.latents import Case, make_case, sized
+from fusemix_core.flow.bench.lines import NAME, add_line, key_of, read_lines
+from fusemix_core.flow.environment import environment
+from fusemix_core.flow.reporter import Reporter
+from fusemix_core.registry import CORE, registry
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit to be made."""
+
+    paired: PairedSet
+    chosen: Combination
+    seed: int
+    size: int | None
+    method: Method
+
+    @property
+    def label(self) -> str:
+        size = "all pairs" if self.size is None else f"{self.size:,} pairs"
+        return f"{self.paired.name}, {self.chosen.label}, {size}, seed {self.seed}: " + (
+            self.method.label
+        )
+
+
+def bench(
+    config: BenchConfig | Mapping[str, Any],
+    out: str | Path,
+    *,
+    reporter: Reporter | None = None,
+) -> list[dict[str, Any]]:
+    """Fit every method of the benchmark on every set, combination of encoders, size and seed; what
+    `fusemix bench` does.
+
+    config: a `BenchConfig`, or the tables of its TOML form. Results are added to
+    `out/results.jsonl` as they are made, and what is there already (same latents, splits, settings
+    and versions) is not made again. A method that fails is a line with its `error`, tried again by
+    the next run. Returns the lines of this benchmark, in the order of its trials.
+
+    Raises a `FusemixError` for anything that the caller can mend.
+    """
+    if not isinstance(config, BenchConfig):
+        config = bench_config(config)
+    reporter = reporter or Reporter()
+    path = Path(out) / NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"{path.parent} can't be made: {error}") from error
+    done = {line["key"]: line for line in read_lines(path) if "error" not in line}
+    device, facts = resolve_device(config.device), environment()
+    trials, lines = list(trials_of(config)), []
+    case, of = None, None
+    for number, trial in enumerate(trials, 1):
+        if of != (of := (trial.paired, trial.chosen.label, trial.seed)):
+            case = make_case(trial.paired, trial.chosen, trial.seed, device, reporter)
+        line = described(trial, case, config)
+        if line["key"] not in done:
+            reporter.stage(f"{number:,} of {len(trials):,}  {trial.label}")
+            line |= attempt(trial, case, config, device, reporter)
+            line["environment"] = facts
+            add_line(path, line)
+            done[line["key"]] = line
+        lines.append(done[line["key"]])
+    return lines
+
+
+def trials_of(config: BenchConfig) -> Iterator[Trial]:
+    """All fits, seed by seed, so that a benchmark cut short has compared every method."""
+    combinations = {s.name: config.combinations(s) for s in config.sets}
+    for seed in config.seeds:
+        for paired in config.sets:
+            for chosen in combinations[paired.name]:
+                for size in paired.pairs:
+                    for method in config.methods_of(paired):
+                        yield Trial(paired, chosen, seed, size, method)
+
+
+def described(trial: Trial, case: Case, config: BenchConfig) -> dict[str, Any]:
+    """What a fit is of, and its key."""
+    facts = {
+        "set": trial.paired.name,
+        "encoders": {m: s.name for m, s in trial.chosen.specs.items()},
+        "views": dict(trial.chosen.views),
+        "label": trial.chosen.label,
+        "size": trial.size,
+        "seed": trial.seed,
+        "method": trial.method.label,
+        "recipe": to_dict(trial.method.recipe),
+        "batch": config.batch,
+        "budget": config.budget,
+        "zero_shot_sets": sorted(case.zero_shot),
+        "latents": case.digest,
+        "test_items": case.test_digest,
+        "versions": versions(trial.method),
+    }
+    return {"key": key_of(facts), **facts}
+
+
+def attempt(
+    trial: Trial, case: Case, config: BenchConfig, device: torch.device, reporter: Reporter
+) -> dict[str, Any]:
+    """What the fit gave, or its error."""
+    splits = sized(case.splits, trial.size, trial.seed)
+    pairs = {name: len(part) for name, part in splits.items()}
+    try:
+        recipe = within(trial.method.recipe, config.batch, config.budget, pairs["train"])
+        return {"pairs": pairs} | fit(
+            recipe, splits, trial.seed, device, case.zero_shot, [reporter]
+        )
+    except Exception as error:  # whatever a plugin raises, the others are still to be compared
+        message = error.message if isinstance(error, FusemixError) else f"{error!r}"
+        reporter.note(f"{trial.label} failed: {message}")
+        return {"pairs": pairs, "error": message}
+
+
+def versions(method: Method) -> dict[str, str]:
+    """The distributions that the method's components come from, and their versions."""
+    named = {CORE}
+    for part in PARTS:
+        if (given := getattr(method.recipe, part)) is not None:
+            kind = "aligner" if part == "start" else part
+            spec = registry.component(kind, given.name)
+            named |= {dist for dist, own in registry.all_components(kind) if own is spec}
+    return {p.dist: p.version for p in registry.plugins if p.dist in named}

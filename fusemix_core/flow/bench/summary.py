@@ -1,0 +1,148 @@
+"""From the lines of a benchmark to means, intervals, and who wins where."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fusemix_core.evaluation.seeds import mean_interval
+from fusemix_core.flow.bench.config import DEFAULT
+from fusemix_core.flow.bench.lines import Line
+
+CHOSEN = "chosen"
+"""In place of a scorer's name: the one that validation chose."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method at one place (set, encoders, size), over the seeds. `lines` by seed; `errors` of
+    the seeds that failed."""
+
+    place: Place
+    method: str
+    lines: Mapping[int, Line]
+    errors: Mapping[int, str]
+
+    def values(self, scorer: str, metric: str = "r1") -> dict[int, float]:
+        """Test recall in percent by seed."""
+        return {s: of_scorer(line, line["test"], scorer)[metric] for s, line in self.lines.items()}
+
+    def interval(self, scorer: str) -> tuple[float, float | None]:
+        """Mean R@1 over seeds, and the half-width of its 95% interval: Student's over the seeds;
+        where these share their test items, the mean of the bootstrap over these items."""
+        mean, half = mean_interval(list(self.values(scorer).values()))
+        if self.own_tests:
+            return mean, half
+        found = [of_scorer(n, n["test"], scorer)["r1_interval"] for n in self.lines.values()]
+        if None in found:
+            return mean, None
+        return mean, statistics.fmean((high - low) / 2 for low, high in found)
+
+    @property
+    def own_tests(self) -> bool:
+        """Whether there are several seeds, each with test items of its own."""
+        tests = {line["test_items"] for line in self.lines.values()}
+        return 1 < len(tests) == len(self.lines)
+
+    def zero_shot(self, name: str) -> tuple[float, float | None] | None:
+        """Top-1 of a set of classes, by the scorer chosen."""
+        found = [
+            of_scorer(line, line["zero_shot"][name], CHOSEN)["top1"]
+            for line in self.lines.values()
+            if name in line["zero_shot"]
+        ]
+        return mean_interval(found) if found else None
+
+    @property
+    def seconds(self) -> float:
+        """The median over seeds."""
+        return statistics.median(line["seconds"] for line in self.lines.values())
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were fitted and chosen on, the mean over seeds."""
+        return round(
+            statistics.fmean(
+                line["pairs"]["train"] + line["pairs"]["validation"] for line in self.lines.values()
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where methods are compared."""
+
+    set: str
+    label: str
+    size: int | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who wins at a place. `against`: method → how far it is ahead of the default in R@1, a mean of
+    differences seed by seed, and the half-width of its 95% interval, None where the seeds share
+    their test items."""
+
+    place: Place
+    pairs: int
+    best: str
+    recall: float
+    default: float | None
+    against: Mapping[str, tuple[float, float | None]]
+
+    @property
+    def ahead(self) -> list[str]:
+        """The methods that are surely better than the default, the best first."""
+        found = [m for m, (mean, half) in self.against.items() if half is not None and mean > half]
+        return sorted(found, key=lambda m: -self.against[m][0])
+
+
+def of_scorer(line: Line, found: Mapping[str, Any], scorer: str) -> Mapping[str, Any]:
+    return found[line["scorer"] if scorer == CHOSEN else scorer]
+
+
+def summarise(lines: Iterable[Line]) -> list[Entry]:
+    """An entry for every place and method, in the order they come; the last line of a seed counts.
+
+    Methods all of whose seeds failed have an entry without lines.
+    """
+    found: dict[tuple[Place, str], tuple[dict[int, Line], dict[int, str]]] = {}
+    for line in lines:
+        place = Place(line["set"], line["label"], line["size"])
+        good, bad = found.setdefault((place, line["method"]), ({}, {}))
+        seed = line["seed"]
+        if "error" in line:
+            bad[seed] = line["error"]
+        else:
+            good[seed] = line
+            bad.pop(seed, None)
+    return [Entry(place, method, *parts) for (place, method), parts in found.items()]
+
+
+def places(entries: Iterable[Entry]) -> list[Place]:
+    """Those that something was measured at."""
+    return list(dict.fromkeys(e.place for e in entries if e.lines))
+
+
+def verdicts(entries: Sequence[Entry], scorer: str = CHOSEN) -> list[Verdict]:
+    """One for each place."""
+    out = []
+    for place in places(entries):
+        here = {e.method: e for e in entries if e.place == place and e.lines}
+        best = max(here.values(), key=lambda e: e.interval(scorer)[0])
+        default = here.get(DEFAULT)
+        against = {}
+        if default is not None:
+            own = default.values(scorer)
+            for name, entry in here.items():
+                theirs = entry.values(scorer)
+                both = [theirs[s] - own[s] for s in theirs if s in own]
+                if name != DEFAULT and both:
+                    mean, half = mean_interval(both)
+                    against[name] = mean, half if entry.own_tests else None
+        recall = best.interval(scorer)[0]
+        of_default = default.interval(scorer)[0] if default else None
+        out.append(Verdict(place, best.pairs, best.method, recall, of_default, against))
+    return out

@@ -1,0 +1,284 @@
+"""The benchmark: same latents for every method, nothing made twice, who wins said rightly."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pairs import write_world
+from scipy import stats
+from toys import ToyImage, ToyText
+from typer.testing import CliRunner
+
+from fusemix_core import bench
+from fusemix_core.cli.app import app
+from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.errors import ArtefactError, ConfigError, UnknownNameError
+from fusemix_core.evaluation.seeds import mean_interval, student_95
+from fusemix_core.flow.bench.config import bench_config
+from fusemix_core.flow.bench.fitting import within
+from fusemix_core.flow.bench.latents import sized
+from fusemix_core.flow.bench.lines import add_line, read_lines
+from fusemix_core.flow.bench.page import overview, write_report
+from fusemix_core.flow.bench.summary import summarise, verdicts
+from fusemix_core.interfaces import Adapter, PairedLatents, ResidentLatents
+from fusemix_core.registry import registry
+
+TOYS = Path(__file__).parents[1] / "toys.py"
+ENCODERS = {"image": f"{TOYS}:ToyImage", "text": f"{TOYS}:ToyText"}
+SMALL = {
+    "label": "small",
+    "recipe": "fusemix-paper",
+    "set": ["training.epochs=2", "adapter.blocks=1", "dim=8"],
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("world") / "w", count=160)
+
+
+def tables(world, **more):
+    """A benchmark of two methods on the world."""
+    own = {"source": str(world), "encoders": ENCODERS, "test_fraction": 0.3}
+    given = {"methods": ["fusemix", SMALL], "seeds": 2, "pairs": [40, "all"], **more}
+    return {"sets": {"world": own}, **given}
+
+
+def test_every_method_is_given_the_same_and_measured(world, tmp_path):
+    lines = bench(tables(world), tmp_path)
+    assert len(lines) == 2 * 2 * 2
+    for line in lines:
+        assert line["pairs"]["train"] + line["pairs"]["validation"] == (line["size"] or 112)
+        assert line["pairs"]["test"] == 48
+        assert set(line["test"]) == {"cosine", "csls"} and line["scorer"] in line["test"]
+        assert line["versions"]["fusemix"] and line["environment"]["packages"]["torch"]
+    for seed in (0, 1):
+        assert len({line["latents"] for line in lines if line["seed"] == seed}) == 1
+    assert len({line["latents"] for line in lines}) == 2
+
+
+def test_a_benchmark_goes_on_where_it_was_stopped(world, tmp_path, monkeypatch):
+    from fusemix_core.flow.bench import run
+
+    made, fit = [], run.fit
+
+    def counted(*arguments):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(arguments)
+        return fit(*arguments)
+
+    monkeypatch.setattr(run, "fit", counted)
+    with pytest.raises(KeyboardInterrupt):
+        bench(tables(world), tmp_path)
+    with open(tmp_path / "results.jsonl", "a") as file:
+        file.write('{"key": "cut sho')  # as a kill in the middle of a line leaves it
+    monkeypatch.setattr(run, "fit", lambda *a: made.append(a) or fit(*a))
+    lines = bench(tables(world), tmp_path)
+    assert len(made) == len(lines) == 8
+    assert [n["key"] for n in read_lines(tmp_path / "results.jsonl")] == [n["key"] for n in lines]
+
+    def without_times(line):
+        return {k: v for k, v in line.items() if k not in ("seconds", "environment")}
+
+    undisturbed = bench(tables(world), tmp_path / "other")
+    assert list(map(without_times, lines)) == list(map(without_times, undisturbed))
+
+
+def test_other_data_settings_or_budget_are_measured_anew(world, tmp_path):
+    first = {n["key"] for n in bench(tables(world, seeds=1, pairs=40), tmp_path)}
+    other = {**SMALL, "set": [*SMALL["set"], "mixup=none"]}
+    changes = [
+        {"methods": [other]},
+        {"budget": 500},
+        {"batch": 16},
+    ]
+    for change in changes:
+        found = {n["key"] for n in bench(tables(world, seeds=1, pairs=40) | change, tmp_path)}
+        assert not found & first, change
+    grown = write_world(tmp_path / "grown", count=170)
+    assert not {n["key"] for n in bench(tables(grown, seeds=1, pairs=40), tmp_path)} & first
+
+
+class Broken(Adapter):
+    def __init__(self, dim_in, dim_out):
+        super().__init__()
+        raise RuntimeError("no such luck")
+
+    def forward(self, latents):
+        return latents
+
+
+def test_a_method_that_fails_is_told_and_tried_again(world, tmp_path):
+    registry.add_component("adapter", "broken-one", Broken)
+    bad = {"label": "bad", "recipe": "fusemix-paper", "set": ["adapter=broken-one"]}
+    given = tables(world, methods=["fusemix", bad], seeds=1, pairs="all")
+    lines = bench(given, tmp_path)
+    assert "no such luck" in lines[1]["error"] and "error" not in lines[0]
+    assert len(bench(given, tmp_path)) == 2
+    assert len(read_lines(tmp_path / "results.jsonl")) == 3
+    text = write_report(lines, tmp_path).read_text()
+    assert "`bad` failed: RuntimeError('no such luck')" in text
+
+
+def test_the_report_has_tables_intervals_and_a_plot(world, tmp_path):
+    lines = bench(tables(world), tmp_path)
+    text = write_report(lines, tmp_path).read_text()
+    assert "| method | 40: cosine | 40: chosen | 40: s | 112: cosine |" in text and " ± " in text
+    plot = tmp_path / text.partition("](")[2].partition(")")[0]
+    assert "<svg" in plot.read_text()
+    before = plot.read_bytes()
+    write_report(lines, tmp_path)
+    assert plot.read_bytes() == before
+
+
+def test_zero_shot_by_the_prompts_of_the_classes(world, tmp_path):
+    given = tables(world, seeds=1, pairs="all", methods="fusemix")
+    given["sets"]["world"]["zero_shot"] = {
+        "things": {"source": str(world), "modality": "image", "label_column": "thing"}
+    }
+    [line] = bench(given, tmp_path)
+    found = line["zero_shot"]["things"]
+    assert 0 <= found["cosine"]["top1"] <= 100 and found["cosine"]["mean_per_class"] > 0
+    text = write_report([line], tmp_path).read_text()
+    assert "| zero-shot top-1, % | things, 112 pairs |" in text
+
+
+def test_encoders_and_views_are_combined(world):
+    grid = f"{TOYS}:GridImage"
+    given = tables(world)
+    given["sets"]["world"]["encoders"] = {"image": [ENCODERS["image"], grid], "text": "toy-text"}
+    registry.add(ToyText)
+    config = bench_config(given)
+    assert [c.label for c in config.combinations(config.sets[0])] == [
+        f"{ToyImage.spec.name} + toy-text".replace(ToyImage.spec.name, ENCODERS["image"]),
+        f"{grid} + toy-text",
+    ]
+
+
+def test_a_budget_bounds_what_a_training_sees():
+    recipe = Recipe(
+        "r",
+        Part("gradient"),
+        mixup=Part("fusemix"),
+        training=Training(batch_size=64, epochs=100),
+    )
+    limited = within(recipe, None, 640, rows=1000).training
+    assert (limited.batch_size, limited.max_steps) == (64, 10)
+    assert within(recipe, 32, 640, rows=1000).training.max_steps == 20
+    assert within(recipe, 64, 640, rows=40).training.max_steps == 32  # 20 pairs fill the batch
+    closed = Recipe("c", Part("cca"))
+    assert within(closed, 32, 640, rows=100) == closed
+
+
+def test_sizes_keep_the_proportion_and_the_test_rows():
+    tables_ = {"a": ResidentLatents(torch.zeros(100, 2)), "b": ResidentLatents(torch.zeros(100, 2))}
+    links = torch.arange(100)[:, None].expand(-1, 2)
+    splits = {
+        n: PairedLatents(tables_, links[s])
+        for n, s in (("train", slice(80)), ("validation", slice(80, 90)), ("test", slice(90, 100)))
+    }
+    few = sized(splits, 45, seed=3)
+    assert [len(few[n]) for n in splits] == [40, 5, 10]
+    assert torch.equal(few["test"].links, splits["test"].links)
+    assert set(few["train"].links[:, 0].tolist()) <= set(range(80))
+    assert sized(splits, None, 0) is splits and sized(splits, 90, 0) is splits
+
+
+def line(method, seed, r1, test="a", label="x + y", size=None):
+    found = {"r1": r1, "r5": r1, "r10": r1, "r1_interval": [r1 - 2, r1 + 2]}
+    return {
+        "set": "s", "label": label, "size": size, "method": method, "seed": seed, "seconds": 1.0,
+        "scorer": "csls", "test": {"cosine": {**found, "r1": r1 - 1}, "csls": found},
+        "pairs": {"train": 80, "validation": 10, "test": 10}, "zero_shot": {},
+        "test_items": test, "batch": None, "budget": None, "versions": {},
+    }  # fmt: skip
+
+
+def test_differences_are_taken_seed_by_seed():
+    ours, theirs = [10.0, 20.0, 30.0], [11.0, 21.2, 30.8]
+    lines = [
+        line(method, seed, r1, test=str(seed))
+        for method, values in (("fusemix", ours), ("other", theirs))
+        for seed, r1 in enumerate(values)
+    ]
+    [verdict] = verdicts(summarise(lines))
+    mean, half = verdict.against["other"]
+    wanted = stats.ttest_rel(theirs, ours).confidence_interval()
+    assert (mean - half, mean + half) == pytest.approx((wanted.low, wanted.high), abs=2e-3)
+    assert verdict.best == "other" and verdict.ahead == ["other"]
+    told = "\n".join(overview([verdict]))
+    assert "surely behind (95%, seed by seed) in 1 of them" in told and "`other` by 1.0" in told
+
+
+def test_seeds_that_share_their_test_items_prove_nothing():
+    lines = [line(m, s, r) for m, r in (("fusemix", 10.0), ("other", 12.0)) for s in (0, 1)]
+    entries = summarise(lines)
+    [verdict] = verdicts(entries)
+    assert verdict.against["other"] == (2.0, None) and not verdict.ahead
+    assert entries[0].interval("csls") == (10.0, 2.0)  # of the items, as the bootstrap has it
+
+
+@pytest.mark.parametrize("freedom", [1, 4, 10, 20, 21, 30, 200])
+def test_students_quantile(freedom):
+    assert student_95(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-3)
+    assert mean_interval([3.0]) == (3.0, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"methods": ["nothing-such"]}, "nothing-such"),
+        ({"methods": ["fusemix", "fusemix"]}, "Two methods"),
+        ({"methods": [{"set": []}]}, "no method"),
+        ({"budget": 0}, "budget"),
+        ({"pairs": ["some"]}, "pairs"),
+        ({"seeds": "many"}, "seeds"),
+        ({"sets": {}}, "no set"),
+        ({"sets": {"x": {"source": "x.csv", "encoders": {"image": "a"}}}}, "two modalities"),
+        ({"sets": {"x": {"encoders": ENCODERS}}}, "source"),
+        ({"sets": {"x": {"source": "x", "encoders": ENCODERS, "colums": {}}}}, "colums"),
+        ({"sets": {"x": {"source": "x", "encoders": ENCODERS, "methods": ["y"]}}}, "'y'"),
+        ({"sed": 1}, "sed"),
+    ],
+)
+def test_faults_of_a_config(world, change, says):
+    with pytest.raises((ConfigError, UnknownNameError), match=says):
+        bench_config(tables(world) | change)
+
+
+def test_a_damaged_line_is_told(tmp_path):
+    path = tmp_path / "results.jsonl"
+    add_line(path, {"key": "a"})
+    path.write_text("nonsense\n" + path.read_text())
+    with pytest.raises(ArtefactError, match="line 1"):
+        read_lines(path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+def test_from_the_command_line(world, tmp_path):
+    sides = ["--a", ENCODERS["image"], "--b", ENCODERS["text"]]
+    more = ["--methods", "fusemix", "--pairs", "40,all", "--seeds", "1", "--out", tmp_path / "o"]
+    done = run(*sides, "--data", world, *more)
+    assert done.exit_code == 0, done.output
+    assert "R@1 by cosine" in done.stdout and (tmp_path / "o/report.md").exists()
+    as_json = json.loads(run(*sides, "--data", world, *more, "--json").stdout)
+    assert [n["size"] for n in as_json] == [40, None]
+
+
+def test_from_a_file_whose_paths_are_below_its_folder(world, tmp_path):
+    config = world.parent / "bench.toml"
+    config.write_text(
+        'methods = ["fusemix"]\nseeds = 1\n[sets.world]\nsource = "pairs.csv"\n'
+        f'encoders = {{image = "{ENCODERS["image"]}", text = "{ENCODERS["text"]}"}}\n'
+    )
+    done = run("--config", config, "--out", tmp_path / "o")
+    assert done.exit_code == 0, done.output
+    assert run("--config", config, "--data", world).exit_code == 2
+    moved = tmp_path / "bench.toml"
+    moved.write_text(config.read_text())
+    assert run("--config", moved, "--root", world.parent, "--out", tmp_path / "o").exit_code == 0
