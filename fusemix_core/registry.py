@@ -243,11 +243,21 @@ class Registry:
         broken = [p for p in self.plugins if p.error]
         return "\n".join(f"The plugin {p.dist} failed to load: {p.error}" for p in broken)
 
+    def recipe(self, name: str) -> Any:
+        """The function behind a registered recipe, or behind `./file.py:function`, whose module may
+        register components of its own."""
+        if not name.partition(":")[0].endswith(".py"):
+            return self.target_of(self.component("recipe", name))
+        self.load()
+        module, attribute = _named_in_file(name, "./my_method.py:my_recipe")
+        found = getattr(module, attribute, None)
+        if not callable(found):
+            raise ConfigError(f"{name.rpartition(':')[0]} has no function '{attribute}'.")
+        return found
+
     def _encoder_from_file(self, name: str) -> EncoderSpec:
-        file, _, attribute = name.rpartition(":")
-        if not file or "/" in attribute:
-            raise ConfigError(f"'{name}' names no class.", "Example: ./my_encoder.py:MyEncoder")
-        module = import_file(Path(file))
+        file = name.rpartition(":")[0]
+        module, attribute = _named_in_file(name, "./my_encoder.py:MyEncoder")
         found = getattr(module, attribute, None)
         if not isinstance(getattr(found, "spec", None), EncoderSpec):
             raise ConfigError(f"{file} has no Encoder class '{attribute}' with a `spec`.")
@@ -343,10 +353,18 @@ def _same_type(default: Any, value: Any) -> bool:
     return isinstance(value, type(default))
 
 
+def _named_in_file(name: str, example: str) -> tuple[ModuleType, str]:
+    """(module, attribute) of `./file.py:attribute`."""
+    file, _, attribute = name.rpartition(":")
+    if not file or "/" in attribute:
+        raise ConfigError(f"'{name}' names nothing in a file.", f"Example: {example}")
+    return import_file(Path(file)), attribute
+
+
 def import_file(path: Path) -> ModuleType:
     """The module in a Python file that the user named, imported once."""
     if not path.is_file():
-        raise ConfigError(f"{path} does not exist.", "Example: --a ./my_encoder.py:MyEncoder")
+        raise ConfigError(f"{path} does not exist.", "Example: ./my_encoder.py:MyEncoder")
     path = path.resolve()
     name = f"fusemix_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:

@@ -28,7 +28,9 @@ def align(
     test_fraction: o.TestFraction = None,
     max_bad: o.MaxBad = None,
     allow_outside: o.AllowOutside = None,
-    recipe: Annotated[str | None, typer.Option(help="A named method. [fusemix]")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A named method, or ./file.py:function. [fusemix]")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(

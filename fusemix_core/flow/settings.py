@@ -14,7 +14,8 @@ from fusemix_core.specs import EncoderSpec
 def find_recipe(
     given: str | Mapping | Recipe, overrides: list[str] = (), registry: Registry = registry
 ) -> Recipe:
-    """The recipe of a registered name, of a table `{name, …overrides}`, or as given, checked.
+    """The recipe of a name (registered, or `./file.py:function`), of a table `{name, …overrides}`,
+    or as given, checked.
 
     Raises `UnknownNameError` or `ConfigError` for anything in it that can't be used.
     """
@@ -23,9 +24,13 @@ def find_recipe(
     if isinstance(given, Mapping):
         if not isinstance(given.get("name"), str):
             raise ConfigError("The recipe has no name.", 'Example: recipe = "fusemix"')
-        spec = registry.component("recipe", given["name"])
-        base = to_dict(registry.target_of(spec)())
-        given = from_dict(Recipe, _merged(base, dict(given)), "recipe.")
+        base = registry.recipe(given["name"])()
+        if not isinstance(base, Recipe):
+            raise ConfigError(
+                f"The recipe '{given['name']}' is {base!r}.", "Its function returns a Recipe."
+            )
+        over = {**given, "name": base.name}
+        given = from_dict(Recipe, _merged(to_dict(base), over), "recipe.")
     if not isinstance(given, Recipe):
         raise ConfigError(f"recipe is {given!r}.", 'Example: recipe = "fusemix"')
     recipe = override_recipe(given, list(overrides))

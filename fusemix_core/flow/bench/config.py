@@ -151,8 +151,8 @@ def _method(given: Any) -> Method:
         )
     _known(table, {"recipe", "label", "set"}, "methods.")
     changes = _list(table.get("set", []), "methods.set")
-    label = table.get("label") or " ".join([table["recipe"], *changes])
-    return Method(label, find_recipe(table["recipe"], list(changes)))
+    recipe = find_recipe(table["recipe"], list(changes))
+    return Method(table.get("label") or " ".join([recipe.name, *changes]), recipe)
 
 
 def _set(name: str, table: Any, methods: Sequence[str], root: Path) -> PairedSet:
