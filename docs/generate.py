@@ -15,6 +15,9 @@ from typing import Any
 from typer.main import get_command
 
 from fusemix_core.cli.app import app
+from fusemix_core.flow.bench.lines import read_lines
+from fusemix_core.flow.bench.page import draw, of_setting, page, settings, slug
+from fusemix_core.flow.bench.summary import summarise
 from fusemix_core.registry import Registry
 from fusemix_core.specs import KINDS, EncoderSpec
 from fusemix_core.testing.adapters import ADAPTER
@@ -26,6 +29,23 @@ from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.scorers import SCORER
 
 FOLDER = Path(__file__).parent / "reference"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+COMPARED = {
+    "methods": """## Methods
+
+Every recipe on every set:
+`fusemix bench --config benchmarks/methods.toml --root DATA --out benchmarks/results/methods`.
+`openstax` are textbook figures and alt texts (5,468, split by module), `chebi20` molecules and
+descriptions (3,301), `esc10` sounds and the names of their ten classes (320, split by fold),
+`clothing10` photos of clothes of ten classes, classified by models of `openstax`.
+""",
+    "parts": """## Augmentations and objectives
+
+One small network, of which one part is exchanged:
+`fusemix bench --config benchmarks/parts.toml --root DATA --out benchmarks/results/parts`.
+The batch is counted after mixing.
+""",
+}
 NOTE = "<!-- Made by docs/generate.py; change the code, then run it. -->\n\n"
 
 
@@ -36,6 +56,7 @@ def pages(registry: Registry) -> dict[str, str]:
         "encoders.md": encoders_page(registry),
         "components.md": components_page(registry),
         "checks.md": checks_page(),
+        "../comparison.md": comparison_page(),
     }
 
 
@@ -174,6 +195,33 @@ def checks_page() -> str:
     return NOTE + "\n".join(parts)
 
 
+# -- the benchmark of methods --------------------------------------------------------------------
+
+
+def comparison_page() -> str:
+    parts = [
+        "# Methods compared\n",
+        "Made by `fusemix bench` ([how to](how-to/bench.md)) and `docs/generate.py` from the "
+        "results in `benchmarks/results/`.\n",
+    ]
+    for name, text in COMPARED.items():
+        lines = read_lines(RESULTS / name / "results.jsonl")
+        entries = summarise(lines)
+        plots = {s: f"comparison/{name}-{slug(s)}.svg" for s in settings(entries)}
+        if lines:
+            parts += [text, *page(entries, lines, plots, level=3)]
+    return NOTE + "\n".join(parts)
+
+
+def draw_comparison() -> None:
+    """The plots of the comparison, beside its page."""
+    for name in COMPARED:
+        entries = summarise(read_lines(RESULTS / name / "results.jsonl"))
+        for setting in settings(entries):
+            path = FOLDER.parent / "comparison" / f"{name}-{slug(setting)}.svg"
+            draw(of_setting(entries, setting), path)
+
+
 def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("[", "\\[")
 
@@ -182,3 +230,4 @@ if __name__ == "__main__":
     for file, text in pages(Registry()).items():
         (FOLDER / file).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
         print(FOLDER / file)
+    draw_comparison()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from fusemix_core.flow.bench.config import DEFAULT
@@ -35,14 +36,15 @@ def write_report(lines: Sequence[Line], folder: Path, name: str = "report.md") -
 
 
 def page(
-    entries: Sequence[Entry], lines: Sequence[Line], plots: Mapping[Setting, str]
+    entries: Sequence[Entry], lines: Sequence[Line], plots: Mapping[Setting, str], level: int = 2
 ) -> list[str]:
-    """Lines of Markdown: how it was measured, who wins, and a section a set and encoders."""
+    """Lines of Markdown: how it was measured, who wins, and a section a set and encoders, with
+    headings of that level."""
     found = verdicts(entries)
     out = [*protocol(lines), "", *overview(found), ""]
     for setting in settings(entries):
         own = of_setting(entries, setting)
-        out += [f"## {setting[0]}: {setting[1]}", "", *table(own), ""]
+        out += [f"{'#' * level} {setting[0]}: {setting[1]}", "", *table(own), ""]
         if setting in plots:
             out += [f"![{setting[0]}, {setting[1]}]({plots[setting]})", ""]
         out += [*(sentence(v) for v in found if (v.place.set, v.place.label) == setting), ""]
@@ -61,22 +63,25 @@ def of_setting(entries: Sequence[Entry], setting: Setting) -> list[Entry]:
 
 def protocol(lines: Sequence[Line]) -> list[str]:
     """How the figures were made, from what the lines say."""
-    seeds = sorted({line["seed"] for line in lines})
-    parts = [
-        f"Test R@1 in percent, mean of both directions; means over {len(seeds)} seeds and 95% "
-        "intervals: Student's where each seed has a split of its own, else a bootstrap over the "
-        "test items. All methods have the same cached latents, splits and rule of choice: weights "
-        "and scorer by mean recall on validation, then test once. Sizes count the pairs to fit and "
-        "choose on.",
-    ]
-    for name, what in (("batch", "pairs a step"), ("budget", "pairs in all")):
-        if len(given := {line[name] for line in lines}) == 1 and None not in given:
-            parts.append(f"Training by gradient: {given.pop():,} {what}.")
+    seeds = len({line["seed"] for line in lines})
+    text = (
+        f"Test R@1 in percent, mean of both directions; means over {seeds} seed{'s' * (seeds > 1)} "
+        "and 95% intervals: Student's where each seed has a split of its own, else a bootstrap "
+        "over the test items. All methods have the same cached latents, splits and rule of choice: "
+        "weights, and the scorer in the columns *chosen*, by mean recall on validation, then test "
+        "once. Sizes count the pairs to fit and choose on; s are seconds of a fit."
+    )
+    given = {n: {line[n] for line in lines} for n in ("batch", "budget")}
+    told = {n: f"{v.pop():,}" for n, v in given.items() if len(v) == 1 and None not in v}
+    if told:
+        what = {"batch": "pairs a step", "budget": "in all"}
+        counts = ", ".join(f"{number} {what[n]}" for n, number in told.items())
+        text += f" Training by gradient sees {counts}."
     versions: dict[str, str] = {}
     for line in lines:
         versions |= line["versions"]
-    told = ", ".join(f"{dist} {version}" for dist, version in sorted(versions.items()))
-    return [*parts, "", f"Versions: {told}." if told else ""]
+    versions_told = ", ".join(f"{dist} {version}" for dist, version in sorted(versions.items()))
+    return [fill(text, 120), "", f"Versions: {versions_told}."]
 
 
 def overview(found: Sequence[Verdict]) -> list[str]:
