@@ -17,12 +17,13 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
-from fusemix_core.evaluation.similarity import Measure, measures
+from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
 from fusemix_core.flow.encode import Encoding, encode_dataset
 from fusemix_core.flow.given import Given, data_table, encoder_names
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.flow.settings import resolve_encoders, resolve_views
 from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents
+from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
 
 SAMPLE = 1_000
@@ -166,25 +167,7 @@ def _candidates(name: str, view: str, table: LatentTable) -> Iterator[Candidate]
         yield Candidate(name, table)
         return
     for layer in range(table.shape[0]):
-        yield Candidate(f"{name} layer {layer}", _Layer(table, layer))
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """One layer of a table of `layers`, as a table."""
-
-    table: Any
-    layer: int
-
-    @property
-    def dim(self) -> int:
-        return self.table.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def rows(self, index: Tensor) -> Tensor:
-        return self.table.rows(index).unflatten(1, self.table.shape)[:, self.layer]
+        yield Candidate(f"{name} layer {layer}", one_layer(table, layer))
 
 
 def _ranked(
@@ -198,7 +181,7 @@ def _ranked(
     first, second = candidates
     links = torch.from_numpy(dataset.links)
     splits = {n: links[dataset.splits[n]] for n in ("train", "validation")}
-    chosen = _single(splits["train"], sample, seed)
+    chosen = _drawn(splits["train"], sample, seed)
     draw = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(chosen), generator=draw) for _ in range(shuffles)]
     used = measures(NEIGHBOURS, DIRECTIONS)
@@ -230,19 +213,15 @@ def _ranked(
     return Ranking((first, second), pairings, correlations, len(splits["train"]), len(chosen))
 
 
-def _single(links: Tensor, most: int, seed: int) -> Tensor:
-    """int64 `[n, 2]`: at most `most` of the rows, each item once."""
-    links = links[(links >= 0).all(dim=1)]
-    links = links[torch.randperm(len(links), generator=torch.Generator().manual_seed(seed))]
-    for k in range(2):
-        _, first = np.unique(links[:, k].numpy(), return_index=True)
-        links = links[torch.from_numpy(np.sort(first))]
-    if len(links) < LEAST:
+def _drawn(links: Tensor, most: int, seed: int) -> Tensor:
+    """The pairs `[n, 2]` that the measures look at."""
+    distinct = distinct_pairs(links, seed)
+    if len(distinct) < LEAST:
         raise DataError(
-            f"{len(links)} training pairs of different items are too few to compare encoders.",
+            f"{len(distinct)} training pairs of different items are too few to compare encoders.",
             f"It takes {LEAST} or more.",
         )
-    return links[:most]
+    return distinct[:most]
 
 
 def _prepared(measure: Measure, candidate: Candidate, index: Tensor) -> Tensor:
