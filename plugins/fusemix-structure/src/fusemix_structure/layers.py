@@ -1,4 +1,4 @@
-"""Which layer of each encoder to align: the ones whose items have most nearest neighbours in common.
+"""Which layer of each encoder to align: those with most nearest neighbours in common.
 
 The aligner `best-layers` chooses them and fits another aligner on them alone; the adapter `layer`
 is what it leaves, and all that a saved model needs.
@@ -107,7 +107,7 @@ class BestLayersAligner(Aligner):
     def _choose(self, train: PairedLatents, seed: int) -> tuple[dict[str, int], float]:
         """The layer of each modality, 0 where it has one alone, and how alike the first two are."""
         first, *others = train.modalities
-        layers, chosen, alike = {}, {}, []
+        chosen, alike = {}, []
         for modality in others:
             a, b = self._drawn(train, first, modality, seed)
             if first in chosen:
