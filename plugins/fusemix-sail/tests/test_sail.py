@@ -9,9 +9,12 @@ import torch
 from fusemix_sail.barlow import BarlowTwins
 from fusemix_sail.layers import LAYERS, AlignmentLayer, ShareLockHead
 from fusemix_sail.objective import SailObjective
+from pairs import write_world
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
+from toys import ToyImage, ToyText
 
+from fusemix_core import align
 from fusemix_core.config import Part, Training
 from fusemix_core.engine.state import make_optimiser
 from fusemix_core.errors import ConfigError
@@ -157,6 +160,23 @@ def test_training_by_lion():
     scale = objective.log_scale.detach().clamp(max=math.log(100.0))  # the original clamps after it
     close(scale, "train_lion.final.logit_scale")
     close(objective.bias.detach(), "train_lion.final.logit_bias")
+
+
+def test_a_run_on_a_raw_and_a_long_caption(tmp_path):
+    """`--column text=raw,long`: two rows an image, one adapter, both rows in one batch."""
+    data = write_world(tmp_path / "w", count=48)
+    first, *lines = data.read_text().splitlines()
+    longer = [f"{line},{line.split(',')[1]} seen from close by" for line in lines]
+    data.write_text("\n".join([f"{first},long", *longer]))
+    done = align(
+        {"image": ToyImage, "text": ToyText},
+        {"source": str(data), "columns": {"text": "text,long"}},
+        recipe="sail", device="cpu", out=tmp_path / "r",
+        set=["dim=8", "training.epochs=2", "training.together=image", "adapter.layer=linear"],
+    )  # fmt: skip
+    pairs = done.encoded.paired("train")
+    assert len(pairs) == 2 * len(pairs.linked("image"))
+    assert set(done.model.adapters) == {"image", "text"}
 
 
 def drawn(n=6):
