@@ -37,7 +37,8 @@ class Training:
     the first epoch, as the original implementation does);
     `cosine` warms up and decays by step; `constant` stays. `patience` counts evaluations
     without a better validation score; 0 never stops early. `weight_decay` is on `decay`: parameters
-    of two dimensions or more, or all of them, the objective's temperature too.
+    of two dimensions or more, or all of them, the objective's temperature too. `together` names a
+    modality: the rows of one of its items, such as the captions of an image, are in one batch.
     """
 
     epochs: int = 100
@@ -50,6 +51,7 @@ class Training:
     schedule: Literal["epoch-cosine", "epoch-cosine-cut", "cosine", "constant"] = "cosine"
     weight_decay: float = 0.1
     decay: Literal["matrices", "all"] = "matrices"
+    together: str = ""
     clip_norm: float | None = None
     ema: float = 0.0
     evaluate_every: int = 1

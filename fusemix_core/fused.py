@@ -43,6 +43,7 @@ from fusemix_core.saved.schema import (
     EncoderInfo,
     SavedConfig,
     SavedModality,
+    SavedPart,
     SavedScorer,
     check_modality,
     describe,
@@ -122,6 +123,12 @@ class FusedModel:
     def scorer_name(self) -> str:
         """The registered name of the scorer."""
         return part_of("scorer", self.scorer, self._scorer_part, self.registry).name
+
+    def adapter_part(self, modality: str) -> SavedPart:
+        """The adapter of a modality by its registered name and options."""
+        self._check_known(modality)
+        given = self._adapter_parts.get(modality)
+        return part_of("adapter", self.adapters[modality], given, self.registry)
 
     def encoder(self, modality: str) -> LazyEncoder:
         """The encoder of a modality, which `encode` loads on first use: its `spec`, its `load`."""
@@ -320,7 +327,7 @@ class FusedModel:
         """The config, without the digest, and the tensors by name."""
         tensors, modalities = {}, {}
         for m, adapter in self.adapters.items():
-            part = part_of("adapter", adapter, self._adapter_parts.get(m), self.registry)
+            part = self.adapter_part(m)
             check_rebuilt(adapter, part, self.encoders[m].dim, self.dim, self.registry)
             modalities[m] = SavedModality(self.encoders[m], part)
             tensors |= {f"adapter.{m}.{key}": value for key, value in tensors_of(adapter).items()}

@@ -208,6 +208,11 @@ class LatentTable(Protocol):
     """
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an item's latents before they are made one row of `dim` numbers."""
+        ...
+
+    @property
     def dim(self) -> int: ...
 
     def __len__(self) -> int: ...
@@ -225,7 +230,6 @@ class ResidentLatents:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an item's latents before they are made one row."""
         return tuple(self.latents.shape[1:])
 
     @property

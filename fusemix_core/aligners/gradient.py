@@ -12,7 +12,7 @@ from fusemix_core.engine.loop import Trainer, check_links
 from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.randomness import seeded
 from fusemix_core.engine.state import ADAMW
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.interfaces import Adapter, Aligner, Callback, FitContext, PairedLatents
 from fusemix_core.registry import registry
 
@@ -29,7 +29,8 @@ class GradientAligner(Aligner):
     it completes. Latents in float64 are trained on in float64.
 
     Raises `ConfigError` for a recipe without adapter or objective, or whose adapter can't start
-    from a map; `DataError` for too few pairs; `RunExistsError` and `ArtefactError` as `Trainer`.
+    from a map; `UnknownNameError` for a `training.together` that is no modality; `DataError` for
+    too few pairs; `RunExistsError` and `ArtefactError` as `Trainer`.
     """
 
     def fit(
@@ -41,12 +42,15 @@ class GradientAligner(Aligner):
                     f"The recipe '{recipe.name}' trains by gradient but names no {kind}.",
                     f"Example: --set {kind}={'mlp' if kind == 'adapter' else 'infonce'}",
                 )
+        training = recipe.training or Training()
+        if training.together and training.together not in train.modalities:
+            raise UnknownNameError.of("modality of this run", training.together, train.modalities)
         check_links(train)
         digest = run_digest(recipe, train, validation, context.seed)
         with seeded(context.seed, context.device):
             objective = registry.build("objective", recipe.objective)
             mixup = registry.build("mixup", recipe.mixup or Part("none"))
-            plan = plan_steps(len(train), mixup.rows_per_pair, recipe.training or Training())
+            plan = plan_steps(len(train), mixup.rows_per_pair, training)
             adapters = self._adapters(train, validation, recipe, context)
             for module in (*adapters.values(), objective):
                 module.to(_dtype(train))

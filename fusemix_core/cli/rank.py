@@ -26,6 +26,12 @@ def rank(
     validation_fraction: o.ValidationFraction = None,
     test_fraction: o.TestFraction = None,
     allow_outside: o.AllowOutside = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Also fit this recipe to each pairing and show its recall: a run's time each."
+        ),
+    ] = None,
     sample: Annotated[int, typer.Option(help="Pairs that the measures look at.")] = 1000,
     shuffles: Annotated[int, typer.Option(help="Random pairings that chance is taken from.")] = 20,
     seed: o.Seed = None,
@@ -38,7 +44,9 @@ def rank(
     """Compare encoders, and layers, on pairs before training: how alike they see the same items.
 
     Every encoder of --a with every one of --b: mutual nearest neighbours, CKA, CKNNA and SVCCA,
-    each less what it is by chance, and the validation recall of linear CCA. Best recall first.
+    each less what it is by chance, and the validation recall of linear CCA. With --recipe that is
+    trained on each pairing as well: `alignment-probing` of fusemix-sail is made for it. Best recall
+    first.
 
     Examples:
 
@@ -49,6 +57,8 @@ def rank(
         fusemix rank --a dinov2,rad-dino --b minilm,bge-large --data pairs.csv --picture rank.svg
 
         fusemix rank --a efficientnet-lite0 --b minilm --view text=layers --data pairs.csv
+
+        fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv --recipe alignment-probing
     """
     table = o.data_values(
         source=data,
@@ -65,8 +75,10 @@ def rank(
     views = o.key_values(view, "--view")
 
     from fusemix_core.flow.report.heatmap import check_name, write_heat_map
-    from fusemix_core.flow.settings import resolve_encoders
+    from fusemix_core.flow.settings import find_recipe, resolve_encoders
 
+    if recipe is not None:
+        find_recipe(recipe)
     if picture is not None:
         check_name(picture)
     for side in sides:  # names are checked before anything heavy is imported
@@ -80,6 +92,7 @@ def rank(
             *sides,
             table,
             views=views,
+            recipe=recipe,
             sample=sample,
             shuffles=shuffles,
             seed=seed or 0,
@@ -100,9 +113,12 @@ def _show(found: Ranking, json: bool) -> None:
     names = list(found.spearman)
     rows = [
         [p.a, p.b, *(_said(p.measures[n]) for n in names), 100 * p.recall_at_1, 100 * p.score]
+        + ([100 * p.probe["recall_at_1"], 100 * p.probe["score"]] if p.probe else [])
         for p in found.pairings
     ]
-    print_table([*found.modalities, *names, "R@1, %", "mean recall, %"], rows)
+    recalls = ["R@1, %", "mean recall, %"]
+    probed = [f"{found.recipe}: {name}" for name in recalls] if found.recipe else []
+    print_table([*found.modalities, *names, *recalls, *probed], rows)
     told = [f"{n} {rho:+.2f}" for n, rho in found.spearman.items() if rho is not None]
     if told:
         out.print(f"Spearman's correlation with mean recall: {', '.join(told)}", soft_wrap=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fusemix_core.engine.plan import Plan, epoch_order
+from fusemix_core.engine.plan import Plan, epoch_order, together
 from fusemix_core.engine.randomness import stream
 from fusemix_core.interfaces import Batch, LatentTable, PairedLatents, ResidentLatents
 
@@ -37,21 +37,24 @@ class Blocks:
     """Block shuffling: rows of one block are neighbours, windows of many blocks are shuffled.
 
     rows: `[m]`, the rows of the links by their item of the widest modality, which is about how they
-    lie on disk. block, window: how many rows each has; a window is a whole number of steps.
+    lie on disk. block, window: how many rows each has; a window is a whole number of steps. items:
+    `[m]`, of which those of one item follow each other within a window, if given; the rows are then
+    by these.
     """
 
     rows: Tensor
     block: int
     window: int
+    items: Tensor | None = None
 
     @classmethod
-    def of(cls, train: PairedLatents, rows_per_step: int) -> Blocks:
+    def of(cls, train: PairedLatents, rows_per_step: int, items: Tensor | None = None) -> Blocks:
         """The blocks of these data: the same wherever the tables are held."""
         dims = list(train.dims.values())
         steps = max(WINDOW_BYTES // (4 * sum(dims) * rows_per_step), WINDOW_STEPS)
-        widest = train.links[:, dims.index(max(dims))]
+        by = train.links[:, dims.index(max(dims))] if items is None else items
         block = max(BLOCK_BYTES // (2 * sum(dims)), 1)
-        return cls(widest.argsort(stable=True), block, steps * rows_per_step)
+        return cls(by.argsort(stable=True), block, steps * rows_per_step, items)
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The rows of an epoch in the order they are used: a permutation, int64 `[m]`.
@@ -65,7 +68,11 @@ class Blocks:
         order = (order[order < count] + shift) % count
         for window in order.split(self.window):
             window.copy_(window[torch.randperm(len(window), generator=generator)])
-        return self.rows[order]
+        rows = self.rows[order]
+        if self.items is not None:
+            for window in rows.split(self.window):
+                window.copy_(together(window, self.items))
+        return rows
 
 
 def feed(
@@ -110,9 +117,14 @@ def _parts(
 ) -> Iterator[_Part]:
     """What is left of each epoch, in windows where it is shuffled by blocks."""
     size, used = plan.rows_per_step, plan.rows_per_step * plan.steps_per_epoch
-    by_blocks = Blocks.of(train, size) if blocks else None
+    items = None
+    if plan.training.together:
+        items = train.links[:, train.modalities.index(plan.training.together)]
+    by_blocks = Blocks.of(train, size, items) if blocks else None
     for now in range(epoch, plan.training.epochs):
-        order = by_blocks.order(seed, now) if by_blocks else epoch_order(len(train), seed, now)
+        order = (
+            by_blocks.order(seed, now) if by_blocks else epoch_order(len(train), seed, now, items)
+        )
         window = by_blocks.window if by_blocks else used
         first = index * size
         while first < used:

@@ -78,9 +78,21 @@ def _check(training: Training) -> None:
         raise ConfigError(f"training.ema is {training.ema}.", "It is from 0 (off) to below 1.")
 
 
-def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
+def epoch_order(rows: int, seed: int, epoch: int, items: Tensor | None = None) -> Tensor:
     """The rows of an epoch in the order they are used: a permutation, int64 `[rows]`.
 
-    It depends on the seed and the epoch alone, so that a resumed epoch needs nothing more.
+    It depends on the seed and the epoch alone, so that a resumed epoch needs nothing more. With
+    items, `[rows]`, the rows of one item follow each other.
     """
-    return torch.randperm(rows, generator=stream(seed, f"order {epoch}"))
+    order = torch.randperm(rows, generator=stream(seed, f"order {epoch}"))
+    return order if items is None else together(order, items)
+
+
+def together(order: Tensor, items: Tensor) -> Tensor:
+    """The same rows, those of one item after its first; a row without an item (-1) on its own."""
+    item = items[order]
+    alone = item.max() + 1 + torch.arange(len(item))
+    item = torch.where(item < 0, alone, item)
+    first = torch.full((int(item.max()) + 1,), len(item))
+    first.scatter_reduce_(0, item, torch.arange(len(item)), "amin")
+    return order[first[item].argsort(stable=True)]

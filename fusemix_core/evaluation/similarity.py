@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -141,6 +142,17 @@ def clip_outliers(
     else:
         limit = sizes.quantile(quantile, dim=1).mean()
     return x.clamp(-limit, limit)
+
+
+def distinct_pairs(links: Tensor, seed: int = 0) -> Tensor:
+    """int64 `[n, 2]`: whole rows of links `[m, 2]`, in an order drawn by seed, in which no item
+    occurs twice: of an image given twice each would be the other's nearest."""
+    links = links[(links >= 0).all(dim=1)]
+    links = links[torch.randperm(len(links), generator=torch.Generator().manual_seed(seed))]
+    for column in range(2):
+        _, first = np.unique(links[:, column].numpy(), return_index=True)
+        links = links[torch.from_numpy(np.sort(first))]
+    return links
 
 
 def best_layers(a: Tensor, b: Tensor, k: int = 10) -> tuple[float, tuple[int, int]]:

@@ -152,6 +152,8 @@ def run_plan(
     reporter.stage("Saving")
     model = fused_model(plan, encoded, adapters, (part, scorer), results, objects or {})
     model.save_pretrained(folder.model)
+    parts = {m: model.adapter_part(m) for m in model.modalities}
+    results["adapters"] = {m: {"name": p.name, "options": p.options} for m, p in parts.items()}
     found = with_item_numbers(draw_examples(shown, scorer, config.seed), shown)
     load = usage(model, folder.model, encoded.dataset)
     report_run(folder, plan, encoded, shown, found, results, facts, load)

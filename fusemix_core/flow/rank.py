@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,13 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
-from fusemix_core.evaluation.similarity import Measure, measures
+from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
 from fusemix_core.flow.encode import Encoding, encode_dataset
 from fusemix_core.flow.given import Given, data_table, encoder_names
 from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.settings import resolve_encoders, resolve_views
+from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents
+from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
 
 SAMPLE = 1_000
@@ -31,6 +33,7 @@ SHUFFLES = 20
 NEIGHBOURS = 10
 DIRECTIONS = 10
 LEAST = 4 * NEIGHBOURS
+CLOSED_FORM = Recipe("linear-cca", Part("cca", {"landmarks": 0}))
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,15 @@ class Candidate:
 
 @dataclass
 class Pairing:
-    """Two candidates. `measures`: name → {value, chance, excess, p}; see `rank`."""
+    """Two candidates. `measures`: name → {value, chance, excess, p}; `probe`: what the recipe
+    reached, None without one; see `rank`."""
 
     a: str
     b: str
     measures: dict[str, dict[str, float]]
     recall_at_1: float
     score: float
+    probe: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return vars(self).copy()
@@ -57,20 +62,23 @@ class Pairing:
 
 @dataclass
 class Ranking:
-    """Pairings, best closed-form recall first. `spearman`: measure → rank correlation of its excess
-    with the closed-form score over the pairings, None where fewer than three tell nothing."""
+    """Pairings, best recall first: the recipe's where there is one, else the closed form's.
+    `spearman`: measure → rank correlation of its excess with the closed-form score over the
+    pairings, None where fewer than three tell nothing."""
 
     modalities: tuple[str, str]
     pairings: list[Pairing]
     spearman: dict[str, float | None]
     pairs: int
     sample: int
+    recipe: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "modalities": list(self.modalities),
             "pairs": self.pairs,
             "sample": self.sample,
+            "recipe": self.recipe,
             "pairings": [p.as_dict() for p in self.pairings],
             "spearman": self.spearman,
         }
@@ -78,12 +86,13 @@ class Ranking:
 
 @dataclass
 class _Score(Callback):
-    """The best evaluation of a closed-form fit."""
+    """The best evaluation of a fit."""
 
     found: dict[str, float] = field(default_factory=dict)
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.found = dict(metrics)
+        if metrics.get("score", -1.0) > self.found.get("score", -1.0):
+            self.found = dict(metrics)
 
 
 def rank(
@@ -92,6 +101,7 @@ def rank(
     data: str | Path | Mapping[str, Any],
     *,
     views: Mapping[str, str] | None = None,
+    recipe: str | Mapping[str, Any] | None = None,
     sample: int = SAMPLE,
     shuffles: int = SHUFFLES,
     seed: int = 0,
@@ -106,10 +116,13 @@ def rank(
     pairings of the same latents), the `excess` over that, (value - chance) / (1 - chance), and `p`,
     how often the best of all pairings is as high when items are shuffled: that is what choosing the
     best of many layers must be held against. `recall_at_1` and `score` (mean recall) are those of
-    linear CCA on the validation split, both directions.
+    linear CCA on the validation split, both directions. With a recipe, a name or a table as `align`
+    takes, that is fitted to each pairing too, which takes as long as so many runs: `probe` has its
+    best `recall_at_1` and `score` on the validation split, and its `seconds`.
 
     Raises a `FusemixError` for anything that the caller can mend.
     """
+    probe = None if recipe is None else find_recipe(recipe)
     sides, objects = zip(*(_resolved(side) for side in (a, b)), strict=True)
     modalities = tuple(next(iter(specs.values())).modality for specs in sides)
     if modalities[0] == modalities[1]:
@@ -137,7 +150,7 @@ def rank(
             found += _candidates(name, chosen[modality], done.tables[modality])
         candidates[modality] = found
     dataset.check_bad(config.max_bad)
-    return _ranked(dataset, candidates, sample, shuffles, seed, how.device)
+    return _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
 
 
 def _resolved(side: Sequence[Given]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -166,30 +179,13 @@ def _candidates(name: str, view: str, table: LatentTable) -> Iterator[Candidate]
         yield Candidate(name, table)
         return
     for layer in range(table.shape[0]):
-        yield Candidate(f"{name} layer {layer}", _Layer(table, layer))
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """One layer of a table of `layers`, as a table."""
-
-    table: Any
-    layer: int
-
-    @property
-    def dim(self) -> int:
-        return self.table.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def rows(self, index: Tensor) -> Tensor:
-        return self.table.rows(index).unflatten(1, self.table.shape)[:, self.layer]
+        yield Candidate(f"{name} layer {layer}", one_layer(table, layer))
 
 
 def _ranked(
     dataset: PairedDataset,
     candidates: Mapping[str, list[Candidate]],
+    probe: Recipe | None,
     sample: int,
     shuffles: int,
     seed: int,
@@ -198,7 +194,7 @@ def _ranked(
     first, second = candidates
     links = torch.from_numpy(dataset.links)
     splits = {n: links[dataset.splits[n]] for n in ("train", "validation")}
-    chosen = _single(splits["train"], sample, seed)
+    chosen = _drawn(splits["train"], sample, seed)
     draw = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(chosen), generator=draw) for _ in range(shuffles)]
     used = measures(NEIGHBOURS, DIRECTIONS)
@@ -219,30 +215,29 @@ def _ranked(
         for j, y in enumerate(candidates[second]):
             tables = {first: x.table, second: y.table}
             parts = {n: PairedLatents(tables, rows) for n, rows in splits.items()}
-            found = _closed_form(parts, seed, device)
+            found = _fitted(parts, CLOSED_FORM, seed, device)
+            reached = None if probe is None else _fitted(parts, probe, seed, device)
             told = {n: _told(n, (i, j), values, chances) for n in used}
-            pairings.append(Pairing(x.label, y.label, told, found["recall_at_1"], found["score"]))
+            told_of = x.label, y.label, told, found["recall_at_1"], found["score"]
+            pairings.append(Pairing(*told_of, reached))
     correlations = {
         n: _spearman([p.measures[n]["excess"] for p in pairings], [p.score for p in pairings])
         for n in used
     }
-    pairings.sort(key=lambda p: -p.score)
-    return Ranking((first, second), pairings, correlations, len(splits["train"]), len(chosen))
+    pairings.sort(key=lambda p: -(p.probe or vars(p))["score"])
+    name = None if probe is None else probe.name
+    return Ranking((first, second), pairings, correlations, len(splits["train"]), len(chosen), name)
 
 
-def _single(links: Tensor, most: int, seed: int) -> Tensor:
-    """int64 `[n, 2]`: at most `most` of the rows, each item once."""
-    links = links[(links >= 0).all(dim=1)]
-    links = links[torch.randperm(len(links), generator=torch.Generator().manual_seed(seed))]
-    for k in range(2):
-        _, first = np.unique(links[:, k].numpy(), return_index=True)
-        links = links[torch.from_numpy(np.sort(first))]
-    if len(links) < LEAST:
+def _drawn(links: Tensor, most: int, seed: int) -> Tensor:
+    """The pairs `[n, 2]` that the measures look at."""
+    distinct = distinct_pairs(links, seed)
+    if len(distinct) < LEAST:
         raise DataError(
-            f"{len(links)} training pairs of different items are too few to compare encoders.",
+            f"{len(distinct)} training pairs of different items are too few to compare encoders.",
             f"It takes {LEAST} or more.",
         )
-    return links[:most]
+    return distinct[:most]
 
 
 def _prepared(measure: Measure, candidate: Candidate, index: Tensor) -> Tensor:
@@ -267,17 +262,18 @@ def _told(
     return {"value": value, "chance": chance, "excess": excess, "p": p}
 
 
-def _closed_form(
-    parts: Mapping[str, PairedLatents], seed: int, device: torch.device
+def _fitted(
+    parts: Mapping[str, PairedLatents], recipe: Recipe, seed: int, device: torch.device
 ) -> dict[str, float]:
-    aligner = registry.build("aligner", Part("cca", {"landmarks": 0}))
-    noted = _Score()
-    recipe = Recipe("rank", Part("cca"))
+    """The best validation recall that a recipe reaches, and the seconds that it takes."""
+    aligner = registry.build("aligner", recipe.aligner)
+    noted, began = _Score(), time.monotonic()
     context = FitContext(device=device, seed=seed, callbacks=[noted])
     aligner.fit(parts["train"], parts["validation"], recipe, context)
     if not noted.found:
         raise DataError("No validation pair to measure recall on.", "Give more pairs.")
-    return noted.found
+    reached = {name: noted.found[name] for name in ("recall_at_1", "score")}
+    return {**reached, "seconds": time.monotonic() - began}
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float | None:

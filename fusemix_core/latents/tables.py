@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.interfaces import Padded, ResidentLatents
+from fusemix_core.interfaces import LatentTable, Padded, ResidentLatents
 from fusemix_core.latents.lookup import Places
 from fusemix_core.latents.pages import drop, no_read_around, read_ahead
 from fusemix_core.latents.shards import Shard
@@ -126,6 +127,35 @@ class RaggedLatents(_Stored):
             target = (places * longest).repeat_interleave(count) + within
             flat.index_copy_(0, target, self._maps[s].index_select(0, source).float())
         return Padded(out, torch.arange(longest) < lengths[:, None])
+
+
+def one_layer(table: LatentTable, layer: int) -> LatentTable:
+    """One layer `[n, d]` of a table of `layers`, of shape `(L, d)`; no latent is copied."""
+    if isinstance(table, ResidentLatents):
+        return ResidentLatents(table.latents[:, layer])
+    return _StoredLayer(table, layer)
+
+
+@dataclass(frozen=True)
+class _StoredLayer:
+    """One layer of a table that is not in memory."""
+
+    table: LatentTable
+    layer: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.table.shape[1:]
+
+    @property
+    def dim(self) -> int:
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.table.rows(index).unflatten(1, self.table.shape)[:, self.layer]
 
 
 def memory_map(shard: Shard) -> Tensor:

@@ -23,6 +23,14 @@ def test_a_table_and_a_picture(arguments, tmp_path):
     assert "<svg" in (tmp_path / "deep/rank.svg").read_text()
 
 
+def test_a_recipe_has_columns_of_its_own(arguments):
+    done = CliRunner().invoke(app, [*arguments, "--recipe", "procrustes", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["pairings"][0]["probe"]["score"] >= 0
+    done = CliRunner().invoke(app, [*arguments, "--recipe", "procrustes"], env={"COLUMNS": "200"})
+    assert "procrustes: R@1" in done.stdout
+
+
 def test_json(arguments):
     done = CliRunner().invoke(app, [*arguments, "--json", "--shuffles", "3"])
     found = json.loads(done.stdout)
@@ -32,7 +40,11 @@ def test_json(arguments):
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [(["--picture", "rank.txt"], "no picture"), (["--b", "nothing-such"], "nothing-such")],
+    [
+        (["--picture", "rank.txt"], "no picture"),
+        (["--b", "nothing-such"], "nothing-such"),
+        (["--recipe", "no-recipe"], "no-recipe"),
+    ],
 )
 def test_errors_before_anything_is_encoded(arguments, more, says):
     done = CliRunner().invoke(app, [*arguments, *more])

@@ -111,6 +111,24 @@ def test_blocks_follow_the_widest_modality():
     assert (found.block, found.window) == (3, 32)
 
 
+@pytest.mark.parametrize("blocks", [True, False])
+def test_the_captions_of_an_image_come_in_one_batch(blocks):
+    images = torch.arange(40).repeat(2)[torch.randperm(80)]
+    links = torch.stack([images, torch.arange(80)], 1)
+    links[0, 0] = links[1, 0] = -1
+    tables = {"a": ResidentLatents(torch.zeros(40, 20)), "b": ResidentLatents(torch.zeros(80, 10))}
+    training = Training(epochs=2, batch_size=80, together="a")
+    data = PairedLatents(tables, links)
+    plan = plan_steps(80, 1, training)
+    for batch in feed(data, plan, 0, CPU, blocks=blocks):
+        found = batch.links[:, 0, 0]
+        assert sorted(batch.links[:, 0, 1].tolist()) == list(range(80))
+        assert len(found.unique_consecutive()) == len(found[found >= 0].unique()) + int(
+            (found < 0).unique_consecutive().sum()
+        )
+        assert (found[:-1] > found[1:]).any()  # in no order of their own
+
+
 def test_without_blocks_the_order_is_the_full_shuffle(split):
     data = split(70, 4)[0]
     for i, batch in enumerate(batches(data, blocks=False)):

@@ -13,7 +13,7 @@ from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine import checkpoint, loop
 from fusemix_core.engine.state import TrainState, train_step, update_average
 from fusemix_core.engine.validation import validation_score
-from fusemix_core.errors import ConfigError, DataError, FusemixError
+from fusemix_core.errors import ConfigError, DataError, FusemixError, UnknownNameError
 from fusemix_core.interfaces import (
     Adapter,
     Batch,
@@ -226,6 +226,12 @@ def test_a_recipe_without_its_parts_is_a_config_error(part, split, recipe):
     incomplete = Recipe(**{**vars(recipe()), part: None})
     with pytest.raises(ConfigError, match=f"names no {part}"):
         fit(incomplete, split(40, 10))
+
+
+def test_rows_can_be_together_by_a_modality_that_is_there_only(split, recipe):
+    fit(recipe(together="m1"), split(40, 10))
+    with pytest.raises(UnknownNameError, match="'m7'"):
+        fit(recipe(together="m7"), split(40, 10))
 
 
 def test_a_modality_without_training_pairs_is_a_data_error(split, recipe):

@@ -68,6 +68,16 @@ def test_an_epoch_is_a_permutation_of_its_own():
     assert torch.equal(first, epoch_order(50, 0, 0))
 
 
+def test_rows_of_an_item_follow_each_other_and_rows_without_one_stand_alone():
+    items = torch.tensor([0, 1, 2, 0, 1, 2, -1, -1])
+    orders = [epoch_order(8, 0, epoch, items) for epoch in range(20)]
+    for order in orders:
+        assert sorted(order.tolist()) == list(range(8))
+        runs = items[order][items[order] >= 0].unique_consecutive()
+        assert len(runs) == 3
+    assert len({tuple(o.tolist()) for o in orders}) > 10
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_warmup_of_a_fit_completes(schedule):
     training = Training(

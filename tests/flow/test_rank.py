@@ -75,7 +75,19 @@ def test_each_layer_is_a_candidate_and_the_best_of_many_is_held_against_chance(w
     found = rank([ToyImage], [Noise], world, views={"text": "layers"}, device="cpu")
     assert sorted(p.b for p in found.pairings) == [f"toy-noise layer {i}" for i in range(3)]
     assert all(p.measures["mutual_knn"]["p"] > 0.05 for p in found.pairings)
-    assert set(found.as_dict()) == {"modalities", "pairs", "sample", "pairings", "spearman"}
+    assert set(found.as_dict()) == {
+        "modalities", "pairs", "sample", "recipe", "pairings", "spearman"
+    }  # fmt: skip
+
+
+def test_a_recipe_is_fitted_to_each_pairing(world):
+    recipe = {"name": "fusemix-paper", "dim": 8, "training": {"epochs": 3}, "adapter": "linear"}
+    found = rank([ToyImage], [Noise, ToyText], world, recipe=recipe, device="cpu")
+    first, second = found.pairings
+    assert found.recipe == "fusemix-paper" and (first.b, second.b) == ("toy-text", "toy-noise")
+    assert first.probe["score"] > second.probe["score"]
+    assert set(first.probe) == {"recall_at_1", "score", "seconds"}
+    assert found.as_dict()["pairings"][0]["probe"] == first.probe
 
 
 def test_same_seed_same_ranking(world, ranking):

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from fusemix_sail.layers import AlignmentLayer, ShareLockHead
+from fusemix_sail.barlow import BarlowTwins
+from fusemix_sail.layers import LAYERS, AlignmentLayer, ShareLockHead
 from fusemix_sail.objective import SailObjective
+from pairs import write_world
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
+from toys import ToyImage, ToyText
 
+from fusemix_core import align
 from fusemix_core.config import Part, Training
 from fusemix_core.engine.state import make_optimiser
 from fusemix_core.errors import ConfigError
@@ -66,6 +70,56 @@ def test_layers_and_loss(layer, captions):
         close(extra(pair, links(hyper["B"], 2)).detach(), f"{case}.out.extra_loss")
 
 
+@pytest.mark.parametrize("layer", ["linear", "glu", "mlp"])
+def test_two_captions_of_an_image_are_two_rows_through_one_adapter(layer):
+    """Data with two columns of texts: each image in two rows of the batch."""
+    case, hyper = f"{layer}_multi", META["hyper"]
+    adapters = {}
+    for side, width in (("a", hyper["da"]), ("b", hyper["db"])):
+        adapters[side] = AlignmentLayer(width, hyper["dp"], layer=layer, width_factor=hyper["wf"])
+        adapters[side].double().load_state_dict(under(f"{case}.param.{side}."))
+    objective = SailObjective().double()
+    objective.log_scale.data = V[f"{case}.param.logit_scale"][0].clone()
+    objective.bias.data = V[f"{case}.param.logit_bias"][0].clone()
+    images = torch.arange(hyper["B"]).repeat(2)
+    rows = {
+        "a": adapters["a"](V[f"{case}.in.a"][images]),
+        "b": adapters["b"](torch.cat([V[f"{case}.in.b"], V[f"{case}.in.b_extra"]])),
+    }
+    ids = torch.stack([images, torch.arange(len(images))], dim=1)[:, None]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    loss = objective({m: x[order] for m, x in rows.items()}, ids[order])
+    loss.backward()
+    close(loss.detach(), f"{case}.out.loss")
+    for side, adapter in adapters.items():
+        for name, parameter in adapter.named_parameters():
+            close(parameter.grad, f"{case}.grad.{side}.{name}")
+    close(objective.log_scale.grad, f"{case}.grad.logit_scale")
+    close(objective.bias.grad, f"{case}.grad.logit_bias")
+
+
+@pytest.mark.parametrize("case", [f"{x}_{y}" for x in LAYERS for y in ("single", "multi")])
+def test_the_shares_of_positives_and_negatives(case):
+    objective = SailObjective().double()
+    objective.log_scale.data = V[f"{case}.param.logit_scale"][0].clone()
+    objective.bias.data = V[f"{case}.param.logit_bias"][0].clone()
+    n = META["hyper"]["B"]
+    objective({s: V[f"{case}.out.proj_{s}"] for s in "ab"}, links(n, 2))
+    for share in ("positive_loss", "negative_loss"):
+        close(torch.tensor(objective.log()[share], dtype=torch.float64), f"{case}.out.{share}")
+
+
+def test_barlow():
+    rows = {s: V[f"barlow.in.{s}"].clone().requires_grad_() for s in "ab"}
+    objective = BarlowTwins()
+    loss = objective(rows, links(len(rows["a"]), 2))
+    close(loss.detach(), "barlow.out.loss")
+    short = [x[:, :2].detach().requires_grad_() for x in rows.values()]
+    assert torch.autograd.gradcheck(
+        lambda a, b: objective({"a": a, "b": b}, links(len(a), 2)), short
+    )
+
+
 def test_sharelocks_head():
     hyper = META["hyper"]
     head = ShareLockHead(
@@ -108,6 +162,23 @@ def test_training_by_lion():
     close(objective.bias.detach(), "train_lion.final.logit_bias")
 
 
+def test_a_run_on_a_raw_and_a_long_caption(tmp_path):
+    """`--column text=raw,long`: two rows an image, one adapter, both rows in one batch."""
+    data = write_world(tmp_path / "w", count=48)
+    first, *lines = data.read_text().splitlines()
+    longer = [f"{line},{line.split(',')[1]} seen from close by" for line in lines]
+    data.write_text("\n".join([f"{first},long", *longer]))
+    done = align(
+        {"image": ToyImage, "text": ToyText},
+        {"source": str(data), "columns": {"text": "text,long"}},
+        recipe="sail", device="cpu", out=tmp_path / "r",
+        set=["dim=8", "training.epochs=2", "training.together=image", "adapter.layer=linear"],
+    )  # fmt: skip
+    pairs = done.encoded.paired("train")
+    assert len(pairs) == 2 * len(pairs.linked("image"))
+    assert set(done.model.adapters) == {"image", "text"}
+
+
 def drawn(n=6):
     draw = torch.Generator().manual_seed(0)
     return {m: torch.randn(n, 5, generator=draw) for m in ("image", "text", "long")}
@@ -137,6 +208,7 @@ def test_the_scale_is_clamped_before_use():
 
 def test_contract_and_recipe():
     check_objective("sail").raise_if_failed()
+    check_objective("barlow").raise_if_failed()
     for layer in ("linear", "glu", "mlp"):
         check_adapter("sail", options={"layer": layer}).raise_if_failed()
     check_adapter("sharelock", options={"hidden": 32}).raise_if_failed()
@@ -149,6 +221,7 @@ def test_contract_and_recipe():
         lambda: AlignmentLayer(4, 4, layer="conv"),
         lambda: ShareLockHead(4, 4, hidden=0),
         lambda: SailObjective(anchor="sound")(drawn(), links(6, 3)),
+        lambda: BarlowTwins(weight=-1.0),
     ],
 )
 def test_wrong_options_are_told(wrong):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fusemix_structure import metrics
 from fusemix_structure.head import LowRankResidualAdapter
 from fusemix_structure.objective import StructureObjective
 from fusemix_structure.regulariser import structure
 from safetensors.torch import load_file
+from torch.nn.functional import normalize
 
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.config import Training
@@ -41,7 +43,7 @@ CASES = {
 def close(got, name, want=None):
     rule, want = META["tolerance"], V[name] if want is None else want
     allowed = max(rule["atol"] + rule["rtol"] * want.abs().max(), rule["overrides"].get(name, 0))
-    assert (torch.as_tensor(got) - want).abs().max() <= allowed, name
+    assert (torch.as_tensor(got, dtype=torch.float64) - want).abs().max() <= allowed, name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -55,6 +57,30 @@ def test_regulariser(case):
     js = structure(x, z, temperature=V["reg.in.tau"].item(), divergence="js", **CASES[case])
     # The stored value takes logarithms without the original's 1e-12.
     assert math.isclose(js.item(), V[f"reg.true_js.{case}"].item(), rel_tol=1e-6, abs_tol=1e-8)
+
+
+def test_spearman_kernel():
+    x, z = V["reg.in.original"], V["reg.in.aligned"]
+    how = {"temperature": V["reg.in.tau"].item(), "levels": 2, "kernel": "spearman"}
+    close(structure(x, z, **how), "reg.out.level2_none_spearman")
+    js = structure(x, z, divergence="js", **how).item()
+    assert math.isclose(js, V["reg.true_js.level2_none_spearman"].item(), rel_tol=1e-5)
+
+
+def test_metrics():
+    a, b, partner = (V[f"metric.in.{n}"] for n in ("raw_a", "raw_b", "raw_a_partner"))
+    labels = V["metric.in.labels"]
+    close(metrics.hcs(normalize(a, dim=1), normalize(b, dim=1)), "metric.out.hcs_unit")
+    close(metrics.hcs(a, b, temperature=2.0, levels=2), "metric.out.hcs_raw_tau2")
+    close(metrics.l_hop_cka(a, b), "metric.out.l_hop_cka")
+    close(metrics.l_hop_cka(a, b, unbiased=True), "metric.out.l_hop_cka_unbiased")
+    close(metrics.purity(a, labels), "metric.out.purity_a")
+    close(metrics.cross_purity(a, partner, labels), "metric.out.cross_purity")
+    for alpha in (0.5, 1.0, 2.0):
+        close(metrics.matrix_entropy(a, alpha), f"metric.out.matrix_entropy_{alpha}")
+    for case, groups in (("grouped", V["metric.in.group"]), ("paired", None)):
+        found = metrics.retrieval_at(a, partner, groups)
+        close(list(found.values()), f"metric.out.retrieval_{case}")
 
 
 @pytest.mark.parametrize("case", ["basic", "levels3"])
@@ -131,6 +157,7 @@ def test_contract():
         lambda: StructureObjective(levels=0),
         lambda: StructureObjective(divergence="kl"),
         lambda: LowRankResidualAdapter(4, 4, gate=1.0),
+        lambda: metrics.retrieval_at(torch.eye(4), torch.eye(4), ks=(5,)),
     ],
 )
 def test_wrong_options_are_told(wrong):

@@ -8,6 +8,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.objectives.gathering import total
@@ -20,10 +21,10 @@ MOST_SCALE = 100.0
 class SailObjective(SigLIP):
     """Σ_ij log(1 + exp(-l_ij z_ij)) / n², a mean over the pairs of modalities (arXiv 2412.04616).
 
-    z and l are those of `siglip`, which divides by n. anchor: a modality, of which the pairs with
-    every other one count and no others, such as the image of which there are a raw and a long
-    caption; "" for all pairs. The scale is clamped to [1, 100] before each use. Raises
-    `ConfigError` for an anchor that is none of the modalities.
+    z and l are those of `siglip`, which divides by n; where several rows of a batch have one image,
+    each of its captions is a positive of it (`shared`, see `siglip`). anchor: a modality, of which
+    the pairs with every other one count and no others; "" for all pairs. The scale is clamped to
+    [1, 100] before each use. Raises `ConfigError` for an anchor that is none of the modalities.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class SailObjective(SigLIP):
         bias: float = -10.0,
         learnable: bool = True,
         anchor: str = "",
+        shared: str = "positive",
     ) -> None:
-        super().__init__(scale=scale, bias=bias, learnable=learnable)
+        super().__init__(scale=scale, bias=bias, learnable=learnable, shared=shared)
         self.anchor = anchor
+        self._shares: dict[str, float] = {}
 
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
         if self.anchor and self.anchor not in embeddings:
@@ -44,16 +47,29 @@ class SailObjective(SigLIP):
                 f"There are {', '.join(embeddings)}.",
             )
         self.log_scale.data.clamp_(0.0, math.log(MOST_SCALE))
-        losses = [
-            self._loss(pair)
+        pairs = [
+            pair
             for names, pair in zip(
                 combinations(embeddings, 2), pairs_of(embeddings, links), strict=True
             )
             if len(pair.all_y) and (not self.anchor or self.anchor in names)
         ]
-        if not losses:
+        if not pairs:
             return sum(x.sum() for x in embeddings.values()) * 0
-        return total(torch.stack(losses).mean())
+        loss = total(torch.stack([self._loss(pair) for pair in pairs]).mean())
+        positive = total(torch.stack([self._own(pair) for pair in pairs]).mean()).item()
+        self._shares = {"positive_loss": positive, "negative_loss": loss.item() - positive}
+        return loss
 
     def _loss(self, pair: Pair) -> Tensor:
         return super()._loss(pair) / len(pair.all_y)
+
+    @torch.no_grad()
+    def _own(self, pair: Pair) -> Tensor:
+        """What this process's rows and their own partners add to a pair's loss."""
+        z = self.log_scale.exp() * (pair.x * pair.y).sum(dim=1) + self.bias
+        return softplus(-z).sum() / len(pair.all_y) ** 2
+
+    def log(self) -> dict[str, float]:
+        """The scale, the bias, and the loss's parts of rows and their partners, and of all else."""
+        return {**super().log(), **self._shares}

@@ -13,7 +13,7 @@ PAPER = "https://arxiv.org/abs/2506.16895"
 
 @hookimpl
 def fusemix_components() -> Iterable[ComponentSpec]:
-    """The objective, the low-rank head, and a recipe of both."""
+    """The objective, the low-rank head, the choice of layers, and the recipe."""
     return [
         ComponentSpec(
             kind="objective",
@@ -42,6 +42,22 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             paper=PAPER,
         ),
         ComponentSpec(
+            kind="aligner",
+            name="best-layers",
+            target="fusemix_structure.layers:BestLayersAligner",
+            summary="another aligner, on the layer of each encoder that is most alike the others'",
+            options={"aligner": "gradient", "options": {}, "neighbours": 10, "sample": 1000},
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="adapter",
+            name="layer",
+            target="fusemix_structure.layers:LayerAdapter",
+            summary="another adapter, on one layer of a view of several",
+            options={"layers": 1, "layer": 0, "adapter": "linear", "options": {}},
+            paper=PAPER,
+        ),
+        ComponentSpec(
             kind="recipe",
             name="structure",
             target="fusemix_structure:structure",
@@ -52,16 +68,23 @@ def fusemix_components() -> Iterable[ComponentSpec]:
 
 
 def structure() -> Recipe:
-    """STRUCTURE (Gröger et al., 2025): linear adapters, InfoNCE, the regulariser at weight 10."""
+    """STRUCTURE (Gröger et al., 2025): linear adapters, InfoNCE, the regulariser at weight 10.
+
+    Rate, warm-up and temperature are ours, for thousands of pairs: some hundred steps, in which a
+    warm-up of a thousand would leave no regulariser, and a learnt temperature falls to where the
+    pairs are learnt by heart.
+    """
     return Recipe(
         name="structure",
-        aligner=Part("gradient"),
+        aligner=Part("best-layers", {"aligner": "gradient"}),
         summary="linear adapters that keep the latents' neighbourhoods",
         paper="arXiv:2506.16895",
         dim=512,
         adapter=Part("linear"),
         mixup=Part("none"),
-        objective=Part("structure"),
-        training=Training(epochs=100, lr=1e-3, weight_decay=1e-4, schedule="cosine"),
+        objective=Part(
+            "structure", {"warmup": 24, "options": {"temperature": 0.3, "learnable": False}}
+        ),
+        training=Training(epochs=30, lr=3e-3, weight_decay=1e-4, schedule="cosine", patience=8),
         scorer=Part("cosine"),
     )

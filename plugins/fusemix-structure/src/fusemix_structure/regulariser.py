@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 Weighting = Literal["none", "inverse"]
+Kernel = Literal["cosine", "rbf", "spearman"]
 Centring = Literal["mean", "none", "standard"]
 Divergence = Literal["repo", "js"]
 
@@ -24,7 +25,7 @@ def structure(
     levels: int = 1,
     weighting: Weighting = "none",
     divergence: Divergence = "repo",
-    kernel: Literal["cosine", "rbf"] = "cosine",
+    kernel: Kernel = "cosine",
     centring: Centring = "mean",
     centre_first: bool = False,
     margin: float = 0.0,
@@ -32,7 +33,9 @@ def structure(
     """The regulariser of latents `[n, d]` and embeddings `[n, e]`, row i of both one item.
 
     P and Q are the softmax over each row of both similarity matrices, over `temperature`; a row's
-    own similarity counts. For level l = 1 … levels their matrix powers P^l and Q^l are compared:
+    own similarity counts. Similarities are inner products, exp(-|x_i - x_j|²) (`rbf`, without
+    temperature), or the cosines of the rows' ranks over their features (`spearman`, which has no
+    gradient). For level l = 1 … levels their matrix powers P^l and Q^l are compared:
     with M their mean, (KL(M‖P^l) + KL(M‖Q^l)) / 2n (`repo`), or the Jensen-Shannon divergence that
     the paper names, (KL(P^l‖M) + KL(Q^l‖M)) / 2n (`js`). What exceeds `margin` is weighted 1 or 1/l
     and averaged over the levels.
@@ -68,9 +71,11 @@ def _centred(x: Tensor, centring: Centring) -> Tensor:
     return x / x.std(dim=0) if centring == "standard" else x
 
 
-def _similarities(x: Tensor, kernel: str, temperature: float) -> Tensor:
+def _similarities(x: Tensor, kernel: Kernel, temperature: float) -> Tensor:
     if kernel == "rbf":
         return (-(x[:, None] - x[None]).square().sum(dim=2)).exp()
+    if kernel == "spearman":
+        x = normalize(x.argsort(dim=1).argsort(dim=1).to(x.dtype), dim=1)
     return x @ x.T / temperature
 
 
