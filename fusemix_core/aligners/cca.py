@@ -31,7 +31,6 @@ LANDMARKS = 4_096
 """Landmarks of a modality at most: a fit takes the square of them in time for each pair."""
 
 
-
 class CCAAligner(Aligner):
     """Regularised CCA of each modality's features, for K ≥ 2 modalities.
 
@@ -127,9 +126,7 @@ def prepared(
     adapters = {}
     for number, modality in enumerate(train.modalities):
         seed = context.seed * 1000 + number
-        adapters[modality] = prepared_adapter(
-            train, modality, dim, landmarks, seed, context.device
-        )
+        adapters[modality] = prepared_adapter(train, modality, dim, landmarks, seed, context.device)
     return adapters
 
 

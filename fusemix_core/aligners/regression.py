@@ -27,7 +27,6 @@ from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Adapter, FitContext, PairedLatents
 
 
-
 def regress(
     train: PairedLatents,
     validation: PairedLatents,
