@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusemix_core.flow.align import align
+    from fusemix_core.flow.align import align, extend
     from fusemix_core.flow.embed import embed
     from fusemix_core.flow.rank import rank
     from fusemix_core.fused import FusedModel
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "align": "fusemix_core.flow.align",
+    "extend": "fusemix_core.flow.align",
     "embed": "fusemix_core.flow.embed",
     "rank": "fusemix_core.flow.rank",
     "FusedModel": "fusemix_core.fused",
@@ -48,6 +49,7 @@ __all__ = [
     "Scorer",
     "align",
     "embed",
+    "extend",
     "rank",
 ]
 

@@ -330,7 +330,7 @@ class Aligner(ABC):
     """Fits one adapter a modality, by gradient or in closed form."""
 
     takes_fixed: bool = False
-    """Whether `fit` heeds `FitContext.fixed`: it returns those adapters unchanged, and fits only the
+    """Whether `fit` heeds `FitContext.fixed`: it returns those adapters unchanged and fits only the
     others, to their width. One that does not is never given any."""
 
     @abstractmethod

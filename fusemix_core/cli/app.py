@@ -15,6 +15,7 @@ from fusemix_core.cli import (
     embed,
     encoders,
     evaluate,
+    extend,
     new_plugin,
     plugins,
     rank,
@@ -97,6 +98,7 @@ def _main(
 
 
 app.command("align")(align.align)
+app.command("extend")(extend.extend)
 app.command("embed")(embed.embed)
 app.command("eval")(evaluate.evaluate)
 app.command("search")(search.search)

@@ -76,9 +76,8 @@ def align(
     data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
     set: `key=value` settings of the recipe. settings: `views` (modality → view of its encoder),
     `fixed` (modalities that keep their latents as embeddings), `seed`, `device`, `dtype`,
-    `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for
-    anything that the caller can mend. Where torchrun started several processes, None in all but the
-    first.
+    `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for anything that the caller
+    can mend. Where torchrun started several processes, None in all but the first.
 
     Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
     """

@@ -82,10 +82,14 @@ def extended_scorer(model: FusedModel, train: Mapping[str, Tensor]) -> Scorer:
 def record(config: RunConfig, added: Sequence[str], results: Mapping[str, Any], split: str) -> dict:
     """What the extended model's card says of this run, by the modalities that it added."""
     name = f"extended with {' and '.join(added)}"
-    facts = {"recipe": config.recipe.name, "pairs": results["pairs"], "split": split}
+    folder = Path(config.extends)
+    facts = {
+        "model": folder.name if folder.exists() else config.extends,
+        "recipe": config.recipe.name,
+        "pairs": results["pairs"],
+        "split": split,
+    }
     if results.get("never_paired"):
         facts["never paired in training"] = results["never_paired"]
     measured = {k: v for k, v in results[split].items() if k.startswith("retrieval")}
-    if isinstance(config.extends, str) and Path(config.extends).exists():
-        facts["model"] = Path(config.extends).name
     return {"data": {name: facts}, "metrics": {name: measured}}

@@ -56,7 +56,7 @@ def rows_to_fit(pairs: PairedLatents, fixed: Collection[str]) -> PairedLatents:
 def check_unchanged(
     aligner: str, fitted: Mapping[str, Adapter], digests: Mapping[str, str]
 ) -> None:
-    """Raise `ContractError` unless the fixed adapters have the weights they had."""
+    """Raise `ContractError` unless adapters have the weights whose digests are given."""
     for modality, digest in digests.items():
         if digest_modules([fitted[modality]]) != digest:
             raise ContractError(

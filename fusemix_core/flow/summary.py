@@ -40,12 +40,13 @@ def fused_model(
             dtype=plan.config.dtype,
         )
         for m, spec in plan.specs.items()
+        if m in plan.added or plan.model is None
     }
     split = "test" if "test" in results else "validation"
     if plan.model is not None:
         return plan.model.extended(
             {m: adapters[m] for m in plan.added},
-            {m: infos[m] for m in plan.added},
+            infos,
             scorer[1],
             sources={m: objects.get(m, plan.specs[m]) for m in plan.added},
             **record(plan.config, plan.added, results, split),
