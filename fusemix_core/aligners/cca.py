@@ -76,7 +76,7 @@ class CCAAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        check_links(train)
+        check_links(train, context.fixed)
         train = at_most(train, MOST_ROWS, context.seed)
         validation = at_most(validation, VALIDATION_ROWS, context.seed)
         tried = (0, LANDMARKS) if self.landmarks is None else (self.landmarks,)

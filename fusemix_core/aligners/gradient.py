@@ -47,7 +47,7 @@ class GradientAligner(Aligner):
                     f"The recipe '{recipe.name}' trains by gradient but names no {kind}.",
                     f"Example: --set {kind}={'mlp' if kind == 'adapter' else 'infonce'}",
                 )
-        check_links(train)
+        check_links(train, context.fixed)
         digest = run_digest(recipe, train, validation, context.seed, context.fixed)
         with seeded(context.seed, context.device):
             objective = registry.build("objective", recipe.objective)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
 
 import torch
@@ -252,12 +252,13 @@ class SaveClock:
         return self.ended < 0 or (time.monotonic() - self.ended) * CHECKPOINT_SHARE >= took
 
 
-def check_links(train: PairedLatents) -> None:
-    """Raise `DataError` for a modality that no training pair has: it could not be learnt."""
+def check_links(train: PairedLatents, fixed: Collection[str] = ()) -> None:
+    """Raise `DataError` for a modality that no training pair has and that is not fixed: it could
+    not be learnt."""
     if not len(train):
         raise DataError("The training split is empty.", "Check how the data are split.")
     for modality in train.modalities:
-        if not len(train.linked(modality)):
+        if modality not in fixed and not len(train.linked(modality)):
             raise DataError(
                 f"No training pair has an item of the modality '{modality}'.",
                 "Leave the modality out, or check its column and how the data are split.",

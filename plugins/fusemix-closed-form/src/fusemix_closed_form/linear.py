@@ -63,7 +63,7 @@ class ProcrustesAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        check_links(train)
+        check_links(train, context.fixed)
         if context.fixed:
             return self._onto_fixed(train, validation, recipe, context)
         dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
@@ -116,7 +116,7 @@ class RidgeAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        check_links(train)
+        check_links(train, context.fixed)
         if context.fixed:
             if self.target:
                 raise ConfigError("ridge has a target, and modalities are fixed.", "Choose one.")
