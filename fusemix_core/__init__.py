@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusemix_core.flow.align import align
+    from fusemix_core.flow.align import align, extend
     from fusemix_core.flow.bench.run import bench
     from fusemix_core.flow.embed import embed
     from fusemix_core.flow.rank import rank
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "align": "fusemix_core.flow.align",
     "bench": "fusemix_core.flow.bench.run",
+    "extend": "fusemix_core.flow.align",
     "embed": "fusemix_core.flow.embed",
     "rank": "fusemix_core.flow.rank",
     "FusedModel": "fusemix_core.fused",
@@ -51,6 +52,7 @@ __all__ = [
     "align",
     "bench",
     "embed",
+    "extend",
     "rank",
 ]
 

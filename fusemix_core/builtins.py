@@ -36,6 +36,12 @@ def fusemix_components() -> list[ComponentSpec]:
             paper="https://papers.nips.cc/paper/1866",
         ),
         ComponentSpec(
+            kind="adapter",
+            name="identity",
+            target="fusemix_core.adapters.identity:IdentityAdapter",
+            summary="the latent as it is, for a modality that stays fixed",
+        ),
+        ComponentSpec(
             kind="mixup",
             name="fusemix",
             target="fusemix_core.mixups.fusemix:FuseMixMixup",

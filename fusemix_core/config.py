@@ -104,12 +104,17 @@ class DataConfig:
 @dataclass(frozen=True)
 class RunConfig:
     """One `fusemix align`. `encoders` maps each modality of the data to an encoder's name, `views`
-    to the view of it (without an entry: the encoder's first)."""
+    to the view of it (without an entry: the encoder's first). `fixed` modalities keep their latents
+    as embeddings, and the others are fitted to them. `extends` is a fused model, a folder or a hub
+    id, that the modalities of `encoders` join; one that the model has already is the encoder to
+    take in place of the saved name."""
 
     encoders: Mapping[str, str]
     data: DataConfig
     recipe: Recipe
     views: Mapping[str, str] = field(default_factory=dict)
+    fixed: tuple[str, ...] = ()
+    extends: str | None = None
     seed: int = 0
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"

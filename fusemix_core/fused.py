@@ -120,9 +120,15 @@ class FusedModel:
         return tuple(self.encoders)
 
     @property
+    def scorer_part(self) -> Part:
+        """The registered name of the scorer, and its options."""
+        saved = part_of("scorer", self.scorer, self._scorer_part, self.registry)
+        return Part(saved.name, saved.options)
+
+    @property
     def scorer_name(self) -> str:
         """The registered name of the scorer."""
-        return part_of("scorer", self.scorer, self._scorer_part, self.registry).name
+        return self.scorer_part.name
 
     def adapter_part(self, modality: str) -> SavedPart:
         """The adapter of a modality by its registered name and options."""
@@ -134,6 +140,39 @@ class FusedModel:
         """The encoder of a modality, which `encode` loads on first use: its `spec`, its `load`."""
         self._check_known(modality)
         return self._encoders[modality]
+
+    def extended(
+        self,
+        adapters: Mapping[str, Adapter],
+        encoders: Mapping[str, EncoderInfo],
+        scorer: Scorer,
+        *,
+        sources: Mapping[str, Source] | None = None,
+        data: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A new model of these modalities beside this one's, whose adapters and recipe it keeps.
+
+        scorer: this model's, which has taken in the new modalities (`Scorer.extend`). `data` and
+        `metrics` are added to what is recorded. `fusemix_core.extend` fits what this needs.
+        """
+        if both := sorted(set(adapters) & set(self.adapters)):
+            raise ConfigError(f"The model has the modality '{both[0]}' already.")
+        return type(self)(
+            {**self.adapters, **adapters},
+            {**self.encoders, **encoders},
+            scorer,
+            adapter_parts=self._adapter_parts,
+            scorer_part=self._scorer_part,
+            sources={**self._sources, **(sources or {})},
+            recipe=self.recipe,
+            objective=self.objective,
+            data={**self.data, **(data or {})},
+            metrics={**self.metrics, **(metrics or {})},
+            device=self.device,
+            registry=self.registry,
+            name=self.name,
+        )
 
     def _find_dim(self) -> int:
         """The width of the shared space, as all adapters must agree on it."""

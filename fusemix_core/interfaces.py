@@ -270,6 +270,11 @@ class PairedLatents:
         """The same tables with only these rows of the links."""
         return PairedLatents(self.tables, self.links[rows])
 
+    def only(self, modalities: Sequence[str]) -> PairedLatents:
+        """These modalities alone, in this order; a row may then link fewer than two items."""
+        columns = [self.modalities.index(m) for m in modalities]
+        return PairedLatents({m: self.tables[m] for m in modalities}, self.links[:, columns])
+
     def linked(self, modality: str) -> Tensor:
         """Sorted unique ids (int64) of the modality's items that occur in the links."""
         ids = self.links[:, self.modalities.index(modality)]
@@ -311,6 +316,10 @@ class FitContext:
 
     `checkpoints` is the folder for `step-N/`; None saves nothing. With `resume` the fit goes on
     from the newest complete checkpoint there, to the result it would have had.
+
+    `fixed` holds given adapters by modality, all of one width, in eval mode on the CPU: their
+    embeddings are the space that the other modalities' adapters are fitted to, and they stay as
+    they are.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -318,10 +327,15 @@ class FitContext:
     checkpoints: Path | None = None
     resume: bool = False
     callbacks: Sequence[Callback] = ()
+    fixed: Mapping[str, Adapter] = field(default_factory=dict)
 
 
 class Aligner(ABC):
     """Fits one adapter a modality, by gradient or in closed form."""
+
+    takes_fixed: bool = False
+    """Whether `fit` heeds `FitContext.fixed`: it returns those adapters unchanged and fits only the
+    others, to their width. One that does not is never given any."""
 
     @abstractmethod
     def fit(
@@ -339,6 +353,14 @@ class Scorer(ABC):
 
     def fit(self, train: Mapping[str, Tensor]) -> None:  # noqa: B027  most learn nothing
         """Take what is needed from the unit-norm training embeddings, modality → `[n, d]`."""
+
+    def extend(self, train: Mapping[str, Tensor]) -> None:
+        """Take in further modalities, as `fit`; the scores of those it has stay as they are.
+
+        Raises `NotImplementedError` where a scorer that holds tensors has not overridden this.
+        """
+        if self.tensors:
+            raise NotImplementedError(f"{type(self).__name__} can't take in further modalities")
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -19,12 +19,16 @@ class Best:
 
     def offer(self, adapters: Mapping[str, Adapter], choices: Mapping[str, float]) -> None:
         """Take a copy of the adapters if nothing was as good; `choices` is what led to them."""
-        found = recalls(adapters, self.validation, self.context.device)
+        found = recalls(adapters, self.validation, self.context.device, fixed=self.context.fixed)
         score = mean_recall(found)
         if self.adapters and (score or 0.0) <= (self.score or 0.0):
             return
         self.score = score
-        self.adapters = {m: copy.deepcopy(a).eval().cpu() for m, a in adapters.items()}
+        fixed = self.context.fixed
+        self.adapters = {
+            m: fixed[m] if m in fixed else copy.deepcopy(a).eval().cpu()
+            for m, a in adapters.items()
+        }
         if score is None:
             return
         first = sum(shares[0] for shares in found.values()) / len(found)

@@ -8,32 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fusemix_core.adapters.kernel import KernelAdapter, rational_quadratic
+from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import solve
+from fusemix_core.aligners.features import (
+    CHUNK,
+    LEAST_RIDGE,
+    MOST_ROWS,
+    kernel_factor,
+    orthogonal,
+    prepared_adapter,
+)
 from fusemix_core.aligners.moments import Moments
+from fusemix_core.aligners.regression import regress
 from fusemix_core.config import Recipe
 from fusemix_core.engine.loop import VALIDATION_ROWS, check_links
 from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 
-MOST_ROWS = 100_000
-"""Pairs that the moments are taken over; more change the map by less than the choice of ridge."""
-
 LANDMARKS = 4_096
 """Landmarks of a modality at most: a fit takes the square of them in time for each pair."""
-
-_CHUNK = 2_048
-_SAMPLE = 8_192
-"""Training items that power, centre and scale are taken from."""
-
-_LEAST_RIDGE = 1e-6
-"""Of features whose mean square norm is about 1: keeps a modality that never varies solvable."""
-
-_JITTER = 1e-3
-"""On the kernel's diagonal of 1: keeps copies of an item, and rounding, from breaking its factor.
-Ridges count in the number of pairs times this diagonal's variance: a thousand times as much."""
 
 
 class CCAAligner(Aligner):
@@ -55,7 +50,12 @@ class CCAAligner(Aligner):
     width of the space, at most what the data determine: one less than the pairs, and the second
     widest modality. Rows that lack a modality count for those they have. Takes at most `MOST_ROWS`
     pairs.
+
+    Where modalities are fixed there is one side to fit, and that is regression of the same features
+    (`regress`) with the same `landmarks` and `ridges`.
     """
+
+    takes_fixed = True
 
     def __init__(
         self,
@@ -76,12 +76,15 @@ class CCAAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        check_links(train)
+        check_links(train, context.fixed)
         train = at_most(train, MOST_ROWS, context.seed)
         validation = at_most(validation, VALIDATION_ROWS, context.seed)
+        tried = (0, LANDMARKS) if self.landmarks is None else (self.landmarks,)
+        if context.fixed:
+            return regress(train, validation, context, tried, self.ridges)
         dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
         best = Best(validation, context)
-        for landmarks in (0, LANDMARKS) if self.landmarks is None else (self.landmarks,):
+        for landmarks in tried:
             self._try(prepared(train, dim, landmarks, context), train, best, context)
         return best.adapters
 
@@ -99,7 +102,7 @@ class CCAAligner(Aligner):
         add_rows(moments, adapters, kernels, train, context.device)
         spread = [moments.covariance(k, k) for k in range(len(adapters))]
         for ridge in self.ridges:
-            ridges = [max(ridge * c.trace().item() / len(train), _LEAST_RIDGE) for c in spread]
+            ridges = [max(ridge * c.trace().item() / len(train), LEAST_RIDGE) for c in spread]
             solved = solve(moments, ridges, dim, context.seed)
             maps = [
                 Affine.of(solved.maps[k], moments.mean(k), spread[k], kernels[k])
@@ -121,24 +124,10 @@ def prepared(
         counts = [min(landmarks, len(train.linked(m))) for m in train.modalities]
         dim = min(dim, sorted(counts)[-2])
     adapters = {}
-    for number, (modality, table) in enumerate(train.tables.items()):
-        generator = torch.Generator().manual_seed(context.seed * 1000 + number)
-        ids = train.linked(modality)
-        some = ids[torch.randperm(len(ids), generator=generator)[: max(_SAMPLE, landmarks)]]
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
-            adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, len(ids)))
-        adapter.prepare(table.rows(some).cpu().float())
-        adapters[modality] = adapter.to(context.device).eval()
+    for number, modality in enumerate(train.modalities):
+        seed = context.seed * 1000 + number
+        adapters[modality] = prepared_adapter(train, modality, dim, landmarks, seed, context.device)
     return adapters
-
-
-def kernel_factor(landmarks: Tensor) -> Tensor | None:
-    """R `[m, m]`, lower triangular with R Rᵀ = k(landmarks, landmarks); None without landmarks."""
-    if not len(landmarks):
-        return None
-    kernel = rational_quadratic(landmarks, landmarks).double()
-    kernel.diagonal().fill_(1 + _JITTER)
-    return torch.linalg.cholesky(kernel).to(landmarks.dtype)
 
 
 @torch.no_grad()
@@ -150,20 +139,13 @@ def add_rows(
     device: torch.device,
 ) -> None:
     """Add the features of every row of the links to the moments."""
-    for rows in torch.arange(len(train)).split(_CHUNK):
+    for rows in torch.arange(len(train)).split(CHUNK):
         batch = train.batch(rows, device)
         features = [
-            _orthogonal(adapters[m].features(x.float()), kernel)
+            orthogonal(adapters[m].features(x.float()), kernel)
             for (m, x), kernel in zip(batch.latents.items(), kernels, strict=True)
         ]
         moments.update(features, batch.present())
-
-
-def _orthogonal(similarities: Tensor, factor: Tensor | None) -> Tensor:
-    """R⁻¹ k(x) for each row k(x), `[n, m]`."""
-    if factor is None:
-        return similarities
-    return torch.linalg.solve_triangular(factor, similarities.T, upper=False).T
 
 
 @dataclass(frozen=True)

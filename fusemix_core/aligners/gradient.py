@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -28,10 +29,15 @@ class GradientAligner(Aligner):
     better on the validation split. A warm-up takes half of all steps at most, so that
     it completes. Latents in float64 are trained on in float64.
 
+    Where modalities are fixed the others' embeddings are as wide as theirs, whatever `recipe.dim`;
+    a fixed adapter, too, is given the latents as mixed.
+
     Raises `ConfigError` for a recipe without adapter or objective, or whose adapter can't start
     from a map; `UnknownNameError` for a `training.together` that is no modality; `DataError` for
     too few pairs; `RunExistsError` and `ArtefactError` as `Trainer`.
     """
+
+    takes_fixed = True
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
@@ -45,16 +51,17 @@ class GradientAligner(Aligner):
         training = recipe.training or Training()
         if training.together and training.together not in train.modalities:
             raise UnknownNameError.of("modality of this run", training.together, train.modalities)
-        check_links(train)
-        digest = run_digest(recipe, train, validation, context.seed)
+        check_links(train, context.fixed)
+        digest = run_digest(recipe, train, validation, context.seed, context.fixed)
         with seeded(context.seed, context.device):
             objective = registry.build("objective", recipe.objective)
             mixup = registry.build("mixup", recipe.mixup or Part("none"))
             plan = plan_steps(len(train), mixup.rows_per_pair, training)
             adapters = self._adapters(train, validation, recipe, context)
-            for module in (*adapters.values(), objective):
+            fixed = {m: deepcopy(a) for m, a in context.fixed.items()}
+            for module in (*adapters.values(), *fixed.values(), objective):
                 module.to(_dtype(train))
-            return Trainer(
+            trained = Trainer(
                 adapters,
                 objective,
                 mixup,
@@ -65,19 +72,23 @@ class GradientAligner(Aligner):
                 digest,
                 score_start=recipe.start is not None,
                 optimiser=recipe.optimiser or ADAMW,
+                fixed=fixed,
             ).run()
+            return {m: (trained | context.fixed)[m] for m in train.modalities}
 
     def _adapters(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        """New adapters by modality, with the map of `recipe.start` where there is one."""
+        """New adapters of what is not fixed, with the map of `recipe.start` where there is one."""
+        dims = {m: d for m, d in train.dims.items() if m not in context.fixed}
         if recipe.start is None:
-            dim = recipe.dim or DIM
-            return {m: _build(recipe, d, dim) for m, d in train.dims.items()}
+            widths = [_width(a, train.dims[m]) for m, a in context.fixed.items()]
+            dim = widths[0] if widths else recipe.dim or DIM
+            return {m: _build(recipe, d, dim) for m, d in dims.items()}
         start = replace(context, checkpoints=None, resume=False, callbacks=_listeners(context))
         maps = registry.build("aligner", recipe.start).fit(train, validation, recipe, start)
         adapters = {}
-        for modality, dim_in in train.dims.items():
+        for modality, dim_in in dims.items():
             adapters[modality] = _build(recipe, dim_in, _width(maps[modality], dim_in))
             try:
                 adapters[modality].start_from(maps[modality])

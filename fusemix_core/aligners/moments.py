@@ -46,9 +46,9 @@ class Moments:
                 self._first[m, k] += y.double().sum(0)
             total.add_(x.T @ y)
 
-    def met(self, k: int, m: int) -> bool:
-        """Whether any row has both."""
-        return bool(self._count[k, m] > 0)
+    def met(self, k: int, m: int) -> int:
+        """How many rows have both."""
+        return int(self._count[k, m])
 
     def mean(self, k: int) -> Tensor:
         """`[d_k]`, over all rows that have modality k."""

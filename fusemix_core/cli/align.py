@@ -28,27 +28,25 @@ def align(
     test_fraction: o.TestFraction = None,
     max_bad: o.MaxBad = None,
     allow_outside: o.AllowOutside = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A named method, or ./file.py:function. [fusemix]")
-    ] = None,
-    set_: Annotated[
+    fixed: Annotated[
         list[str] | None,
         typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a recipe's setting, e.g. training.epochs=20.",
+            metavar="MODALITY",
+            help="Keep its latents as embeddings, and fit the others to them.",
         ),
     ] = None,
+    recipe: o.Recipe = None,
+    set_: o.Set = None,
     config: o.ConfigFile = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder. [runs/DATE-TIME]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    out: o.Out = None,
+    resume: o.Resume = False,
     seed: o.Seed = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
     store_dtype: o.StoreDtype = None,
     encode_batch: o.EncodeBatch = None,
     backend: o.Backend = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
     """Align two or more frozen encoders on paired data.
@@ -66,22 +64,16 @@ def align(
 
         fusemix align --a dinov2 --b bge-large --view image=layers --data pairs.csv
 
+        fusemix align -e image=dinov2 -e text=bge-large --fixed text --data pairs.csv
+
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
-    from fusemix_core.cli.show import show_plan, show_result
-    from fusemix_core.flow.settings import build_config
-
-    if resume and out is None:
-        raise ConfigError("--resume needs the run's folder.", "Add --out runs/…")
-    if resume and config is None and (out / "config.toml").exists():
-        config = out / "config.toml"
-    values = read_toml(config) if config else {}
-    views = _table(values, "views", config)
+    values = file_values(config, out, resume)
     if named := o.encoder_values(a, b, encoder):
         values["encoders"] = named
-        views = {}  # those of the file's encoders
-    values["views"] = {**views, **o.key_values(view, "--view")}
-    given = o.data_values(
+        values["views"] = {}  # those of the file's encoders
+    values["views"] |= o.key_values(view, "--view")
+    values["data"] |= o.data_values(
         source=data,
         validation=validation,
         test=test,
@@ -93,9 +85,9 @@ def align(
         max_bad=max_bad,
         allow_outside=allow_outside,
     )
-    values["data"] = {**_table(values, "data", config), **given}
     top = {
         "recipe": recipe,
+        "fixed": fixed or None,
         "seed": seed,
         "device": device,
         "dtype": dtype,
@@ -104,17 +96,43 @@ def align(
         "backend": backend,
     }
     values |= {k: v for k, v in top.items() if v is not None}
-    run_config, specs = build_config(values, set_ or [])
+    carry_out(values, set_ or [], out, resume, dry_run, json)
+
+
+def file_values(config: Path | None, out: Path | None, resume: bool) -> dict[str, Any]:
+    """The tables of a config file (of the run to resume, where none is named), `views` and `data`
+    among them; `ConfigError` where these are no tables."""
+    if resume and out is None:
+        raise ConfigError("--resume needs the run's folder.", "Add --out runs/…")
+    if resume and config is None and (out / "config.toml").exists():
+        config = out / "config.toml"
+    values = read_toml(config) if config else {}
+    for name in ("views", "data"):
+        values[name] = dict(_table(values, name, config))
+    return values
+
+
+def carry_out(
+    values: dict[str, Any],
+    overrides: list[str],
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Show the plan of a run and, unless that is all, do it and show what it gave."""
+    from fusemix_core.cli.show import show_plan, show_result
+    from fusemix_core.flow.settings import build_config
+
+    config, specs = build_config(values, overrides)
 
     from fusemix_core.flow.plan import make_plan
 
-    plan = make_plan(run_config, specs)
+    plan = make_plan(config, specs)
+    if launched().rank == 0 and (dry_run or not json):
+        show_plan(plan, json)
     if dry_run:
-        if launched().rank == 0:
-            show_plan(plan, json)
         return
-    if not json and launched().rank == 0:
-        show_plan(plan, False)
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.flow.align import default_out, run_plan

@@ -16,6 +16,7 @@ from fusemix_core.cli import (
     embed,
     encoders,
     evaluate,
+    extend,
     new_plugin,
     plugins,
     rank,
@@ -98,6 +99,7 @@ def _main(
 
 
 app.command("align")(align.align)
+app.command("extend")(extend.extend)
 app.command("embed")(embed.embed)
 app.command("eval")(evaluate.evaluate)
 app.command("search")(search.search)

@@ -71,6 +71,20 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", metavar="TOML", help="A run's config; options here win over it."),
 ]
+Recipe = Annotated[
+    str | None, typer.Option(help="A named method, or ./file.py:function. [fusemix]")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a recipe's setting, e.g. training.epochs=20.",
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="The run's folder. [runs/DATE-TIME]")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Model = Annotated[str, typer.Argument(help="A run's folder, a model's folder, or a hub id.")]

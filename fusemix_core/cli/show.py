@@ -25,6 +25,10 @@ def show_plan(plan: Plan, json: bool) -> None:
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
     out.print(f"recipe:  {plan.config.recipe.name} ({duration(plan.fit_seconds)})")
+    if plan.model is not None:
+        out.print(f"extends: {plan.config.extends}", soft_wrap=True)
+    if plan.fixed:
+        out.print(f"fixed:   {', '.join(plan.fixed)}")
     out.print(f"device:  {plan.config.device}")
     for warning in plan.warnings:
         out.print(Text(f"note:    {warning}", style="yellow"), soft_wrap=True)
@@ -98,6 +102,8 @@ def show_result(result: RunResult, json: bool) -> None:
     if cosine := results[split].get("retrieval_cosine"):
         out.print()
         show_retrieval(cosine, "The same, scored by cosine")
+    if unpaired := results.get("never_paired"):
+        out.print(f"Never paired in training: {', '.join(unpaired)}.")
     show_examples(result)
     out.print()
     out.print(f"model:   {folder.model}", soft_wrap=True)

@@ -93,6 +93,13 @@ class PairedDataset:
             rejected=list(rejected),
         )
 
+    def leaving_out(self, modalities: Sequence[str]) -> PairedDataset:
+        """The dataset without modalities that no row has."""
+        kept = [m for m in self.modalities if m not in modalities]
+        columns = [self.modalities.index(m) for m in kept]
+        items = {m: self.items[m] for m in kept}
+        return dataclasses.replace(self, items=items, links=self.links[:, columns])
+
     @property
     def bad_rows(self) -> int:
         """How many of the rows read have something rejected."""

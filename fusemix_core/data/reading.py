@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +32,14 @@ def read_pairs(
     seed: int = 0,
     *,
     least: int = 2,
+    optional: Collection[str] = (),
     progress: Progress | None = None,
 ) -> PairedDataset:
     """The paired dataset that `config` describes.
 
     takes: modality → how its items are read; the order is that of the columns of `links`.
     least: a row links so many modalities or is rejected (1 to read a gallery).
+    optional: modalities that are left out where no source has a column for them.
     progress: called with (modality, done, total) while files are hashed.
 
     A row whose cells hold several values links every combination of them. Splits: `validation` and
@@ -72,11 +74,13 @@ def read_pairs(
             found.update(dict.fromkeys(columns.modalities, ""))
             last = path
         _check_gathered(gatherer, before, source)
-    for modality in takes:
-        if modality not in found:
+    absent = [m for m in takes if m not in found]
+    for modality in absent:
+        if modality not in optional:
             raise missing_column(modality, dict.fromkeys(seen), (), last)
     by_file = tuple(name for _, name in sources if name)
-    return _finish(gatherer, fractions, seed, warnings, by_file, progress)
+    dataset = _finish(gatherer, fractions, seed, warnings, by_file, progress)
+    return dataset.leaving_out(absent) if absent else dataset
 
 
 def pairs_from(

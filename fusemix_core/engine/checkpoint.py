@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fusemix_core.config import Recipe, to_dict
+from fusemix_core.digests import digest_modules
 from fusemix_core.engine.randomness import global_states, set_global_states
 from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
-from fusemix_core.interfaces import PairedLatents
+from fusemix_core.interfaces import Adapter, PairedLatents
 
 FORMAT = 2
 KEEP = 2
@@ -53,14 +55,22 @@ class Checkpoint:
         return self.values["step"]
 
 
-def run_digest(recipe: Recipe, train: PairedLatents, validation: PairedLatents, seed: int) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links."""
+def run_digest(
+    recipe: Recipe,
+    train: PairedLatents,
+    validation: PairedLatents,
+    seed: int,
+    fixed: Mapping[str, Adapter] | None = None,
+) -> str:
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links, and
+    the adapters that are fixed."""
     values = to_dict(recipe)
     values.pop("summary", None)
     values.pop("paper", None)
     links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
-    text = json.dumps([values, seed, sizes, links], sort_keys=True)
+    given = {m: digest_modules([a]) for m, a in (fixed or {}).items()}
+    text = json.dumps([values, seed, sizes, links, *([given] if given else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

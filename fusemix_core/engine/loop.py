@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
 
 import torch
@@ -40,6 +40,7 @@ CHECKPOINT_SHARE = 0.1
 class Trainer:
     """One fit by gradient, on batches as `plan` cuts them. `run` may be called once.
 
+    `adapters` are those to train; modalities of the data without one have theirs in `fixed`.
     `digest` ties checkpoints to the run (`checkpoint.run_digest`). With `score_start` the weights
     given are evaluated before the first step, and kept if training finds none better. Where
     `torch.distributed` is initialised every process runs one, all alike; the first one alone
@@ -60,6 +61,7 @@ class Trainer:
         digest: str,
         score_start: bool = False,
         optimiser: Part = ADAMW,
+        fixed: Mapping[str, Adapter] | None = None,
     ) -> None:
         self.plan, self.training = plan, plan.training
         self.mixup, self.context, self.digest = mixup, context, digest
@@ -71,16 +73,20 @@ class Trainer:
             keep_freed_memory()
         for module in (*adapters.values(), objective):
             module.to(context.device).train()
+        for adapter in (fixed or {}).values():
+            adapter.to(context.device).eval().requires_grad_(False)
         self.first = distributed.rank() == 0
         self.callbacks = context.callbacks if self.first else ()
         distributed.take_from_first((*adapters.values(), objective))
-        self.state = TrainState.new(adapters, objective, self.training, context.seed, optimiser)
+        self.state = TrainState.new(
+            adapters, objective, self.training, context.seed, optimiser, fixed
+        )
         self.state.blocks = not resident(self.train)
         self.whole = True  # False while the state is between two steps
         self.clock = SaveClock()
 
     def run(self) -> dict[str, Adapter]:
-        """Train to the end and return the kept adapters, in eval mode on the CPU.
+        """Train to the end and return the kept adapters of those trained, in eval mode on the CPU.
 
         `KeyboardInterrupt` (also from a callback) saves a checkpoint and goes on up.
         """
@@ -178,7 +184,8 @@ class Trainer:
         """Those of the first process, in each of them."""
 
         def rows() -> list[tuple]:
-            found = recalls(state.kept, self.validation, self.context.device)
+            adapters, device = {**state.kept, **state.fixed}, self.context.device
+            found = recalls(adapters, self.validation, device, fixed=state.fixed)
             return [(a, b, *shares) for (a, b), shares in found.items()]
 
         state = self.state
@@ -245,12 +252,13 @@ class SaveClock:
         return self.ended < 0 or (time.monotonic() - self.ended) * CHECKPOINT_SHARE >= took
 
 
-def check_links(train: PairedLatents) -> None:
-    """Raise `DataError` for a modality that no training pair has: it could not be learnt."""
+def check_links(train: PairedLatents, fixed: Collection[str] = ()) -> None:
+    """Raise `DataError` for a modality that no training pair has and that is not fixed: it could
+    not be learnt."""
     if not len(train):
         raise DataError("The training split is empty.", "Check how the data are split.")
     for modality in train.modalities:
-        if not len(train.linked(modality)):
+        if modality not in fixed and not len(train.linked(modality)):
             raise DataError(
                 f"No training pair has an item of the modality '{modality}'.",
                 "Leave the modality out, or check its column and how the data are split.",

@@ -29,7 +29,8 @@ class TrainState:
     `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the adapters'
     moving average where the recipe asks for one. `best` are the weights kept so far, by modality,
     on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation.
-    `blocks` says how epochs are shuffled (see `feed.Blocks`).
+    `blocks` says how epochs are shuffled (see `feed.Blocks`). `fixed` are the modalities' adapters
+    that are not trained: in eval mode, without gradients, and in no checkpoint.
     """
 
     adapters: dict[str, Adapter]
@@ -49,6 +50,7 @@ class TrainState:
     loss_count: int = 0
     blocks: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+    fixed: dict[str, Adapter] = field(default_factory=dict)
 
     @classmethod
     def new(
@@ -58,6 +60,7 @@ class TrainState:
         training: Training,
         seed: int,
         optimiser: Part = ADAMW,
+        fixed: Mapping[str, Adapter] | None = None,
     ) -> TrainState:
         """The state before the first step. The modules are on their device already."""
         averaged = None
@@ -69,11 +72,18 @@ class TrainState:
             make_optimiser([*adapters.values(), objective], training, optimiser),
             stream(seed, "mixup"),
             averaged,
+            fixed=dict(fixed or {}),
         )
+
+    def embed(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embeddings of a batch's latents, in their order; those of fixed modalities are data."""
+        with torch.no_grad():
+            given = {m: adapter(latents[m]) for m, adapter in self.fixed.items()}
+        return {m: given[m] if m in given else self.adapters[m](x) for m, x in latents.items()}
 
     @property
     def kept(self) -> dict[str, Adapter]:
-        """The adapters that are evaluated and kept: the averaged ones where there are any."""
+        """The trained adapters as they are evaluated and kept: averaged where the recipe asks."""
         return self.adapters if self.averaged is None else self.averaged
 
 
@@ -112,7 +122,7 @@ def train_step(
     Raises `FusemixError` before anything is changed if the loss is not finite.
     """
     batch = distributed.own_rows(mixup(batch, state.mixing, progress))
-    embeddings = {m: adapter(batch.latents[m]) for m, adapter in state.adapters.items()}
+    embeddings = state.embed(batch.latents)
     loss = distributed.batch_loss(state.objective, embeddings, batch)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import combinations
 
 import torch
@@ -45,13 +45,15 @@ def recalls(
     latents: PairedLatents,
     device: torch.device | str = "cpu",
     chunk: int = 2048,
+    fixed: Collection[str] = (),
 ) -> Recalls:
     """(query modality, target modality) → share of queries with a linked target among the nearest
     k, for each k of `KS`.
 
     Queries and targets are the unique items of the links that have both modalities; nearness is the
     cosine of the embeddings, and any of several linked targets counts. Pairs of modalities with
-    fewer than two items on a side are left out. The adapters are used in eval mode.
+    fewer than two items on a side are left out, and so are those of two `fixed` modalities, of
+    which a fit changes nothing. The adapters are used in eval mode.
     """
     training = {m: a.training for m, a in adapters.items()}
     for adapter in adapters.values():
@@ -61,6 +63,8 @@ def recalls(
         ids = latents.linked(modality)
         unit[modality] = ids, embed(adapters[modality], latents.tables[modality], ids, device)
     for (i, a), (j, b) in combinations(enumerate(latents.modalities), 2):
+        if a in fixed and b in fixed:
+            continue
         links = latents.links[:, [i, j]]
         links = links[(links >= 0).all(1)]
         ids_a, of_a = links[:, 0].unique(return_inverse=True)

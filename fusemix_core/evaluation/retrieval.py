@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -43,6 +43,7 @@ def retrieval(
     seed: int = 0,
     device: torch.device | str | None = None,
     max_scores: int = MAX_SCORES,
+    of: Collection[str] = (),
 ) -> dict[str, Any]:
     """Retrieval between every ordered pair of modalities of a split.
 
@@ -51,6 +52,7 @@ def retrieval(
     of one modality that have a partner in the other; the gallery is all unique items of the other
     in these links; every linked item is a positive. A query's rank is that of its best positive;
     ties and NaN count against it (see `ranking.rank`). `score` sees tiles of at most `max_scores`.
+    Where modalities are named by `of`, only directions from or to one of them count.
 
     Returns, recalls, map and mrr in percent, ranks counted from 1:
 
@@ -71,6 +73,8 @@ def retrieval(
         raise ValueError(f"{links.shape[1]} columns of links for {len(embeddings)} modalities")
     directions = []
     for query, target in permutations(embeddings, 2):
+        if of and query not in of and target not in of:
+            continue
         positives, ranks = rank_direction(
             embeddings, links, query, target, score, device, max_scores
         )

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fusemix_core.config import RunConfig, to_dict
+from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
+from fusemix_core.digests import digest_modules
 from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.engine.validation import at_most
-from fusemix_core.errors import DataError
+from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.examples import Retrieved
+from fusemix_core.flow.emergent import never_paired, with_indirect
 from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.flow.environment import environment
+from fusemix_core.flow.extended import extended_model, extended_scorer
+from fusemix_core.flow.fixed import check_unchanged, fixed_adapters, rows_to_fit
 from fusemix_core.flow.given import Given, data_table, encoder_names
 from fusemix_core.flow.measure import (
     BANK_MOST,
@@ -72,16 +75,58 @@ def align(
     encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
     data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
     set: `key=value` settings of the recipe. settings: `views` (modality → view of its encoder),
-    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for
-    anything that the caller can mend. Where torchrun started several processes, None in all but the
-    first.
+    `fixed` (modalities that keep their latents as embeddings), `seed`, `device`, `dtype`,
+    `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for anything that the caller
+    can mend. Where torchrun started several processes, None in all but the first.
 
     Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
     """
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, **settings}
+    if isinstance(values.get("fixed"), str):
+        values["fixed"] = [values["fixed"]]
     config, specs = build_config(values, list(set))
     plan = make_plan(config, specs)
+    return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
+
+
+def extend(
+    model: str | Path | FusedModel,
+    encoders: Mapping[str, Given],
+    data: str | Path | Mapping[str, Any],
+    *,
+    recipe: str | Mapping[str, Any] = "fusemix",
+    set: list[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> RunResult | None:
+    """Add modalities to a fused model without moving its own; what `fusemix extend` does.
+
+    model: a run's folder, a model's folder, a hub id, or a loaded model. encoders: those of the
+    modalities to add, as `align` takes them, and for a model by name also those of its own that
+    can't be taken by theirs. data: pairs of new items with ones of the model's modalities. The
+    model's adapters stay as they are and its encoders must be those of the fit; new adapters are
+    fitted to their embeddings, at the model's dtype. The model's scorer takes in the new modalities
+    (`recipe.scorer` is not heeded), so that scores between the model's own stay the same. The
+    result is a new model, measured in the directions from and to the new modalities; those of
+    `results["never_paired"]` no training row linked.
+
+    Example: `extend("runs/1", {"audio": "whisper-tiny"}, "spoken.csv")`.
+    """
+    names, objects = encoder_names(encoders)
+    loaded = model if isinstance(model, FusedModel) else None
+    if loaded is not None and (own := [m for m in names if m in loaded.modalities]):
+        raise ConfigError(
+            f"The model has an encoder of {own[0]}.", "Give it another where the model is loaded."
+        )
+    extends = model.name if loaded is not None else os.fspath(model)
+    values = {"encoders": names, "data": data_table(data), "recipe": recipe, "extends": extends}
+    config, specs = build_config({**values, **settings}, list(set))
+    if loaded is None and objects:
+        loaded = extended_model(config, {**specs, **objects})
+    plan = make_plan(config, specs, loaded)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
 
 
@@ -116,17 +161,32 @@ def run_plan(
             plan.views,
             config.backend,
         )
+        loaded = loaded_encoders(plan, objects or {})
         encoded = in_turn(
-            lambda: encode_dataset(plan.dataset, plan.specs, how, reporter, objects, ragged=False)
+            lambda: encode_dataset(plan.dataset, plan.specs, how, reporter, loaded, ragged=False)
         )
         if first:
             encoded.dataset.write_rejected(folder.rejected)
         encoded.dataset.check_bad(config.data.max_bad)
-        check_splits(encoded)
+        for modality in plan.fixed if plan.model is not None else ():
+            plan.model.encoder(modality).check(encoded.extractions[modality].fingerprint)
+        fixed = fixed_adapters(plan, encoded.tables)
+        train, validation = (
+            rows_to_fit(encoded.paired(split), fixed) for split in ("train", "validation")
+        )
+        check_splits(train, validation)
 
         reporter.stage(f"Fitting ({config.recipe.name})")
         began = time.monotonic()
-        adapters = fit(config, encoded, folder, device, resume, reporter)
+        context = FitContext(
+            device=device,
+            seed=config.seed,
+            checkpoints=folder.checkpoints,
+            resume=resume,
+            callbacks=[MetricsLog(folder.metrics), reporter] if first else [],
+            fixed=fixed,
+        )
+        adapters = fit(config.recipe, train, validation, context)
         seconds = time.monotonic() - began
     if not first:
         return None
@@ -134,31 +194,52 @@ def run_plan(
     Rates().record(key, len(encoded.dataset.splits["train"]), seconds)
 
     reporter.stage("Measuring")
-    train = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
-    validation = embed_split(adapters, measured(encoded, "validation", config.seed), device)
-    part, scorer = choose_scorer(config.recipe, train, validation)
+    unpaired = never_paired(train, plan.added)
+    splits = {
+        name: embed_split(
+            adapters, with_indirect(measured(encoded, name, config.seed), unpaired), device
+        )
+        for name in ("validation", "test")
+        if len(encoded.dataset.splits[name])
+    }
+    bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
+    if plan.model is None:
+        part, scorer = choose_scorer(config.recipe, bank, splits["validation"])
+    else:
+        part = plan.model.scorer_part
+        scorer = extended_scorer(plan.model, {m: bank.embeddings[m] for m in plan.added})
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
         "rejected": len(encoded.dataset.rejected),
         "scorer": to_dict(part),
         "fit_seconds": round(seconds, 2),
-        "validation": measure(validation, part.name, scorer, config.seed),
+        **{n: measure(s, part.name, scorer, config.seed, plan.added) for n, s in splits.items()},
     }
-    shown = validation
-    if len(encoded.dataset.splits["test"]):
-        shown = embed_split(adapters, measured(encoded, "test", config.seed), device)
-        results["test"] = measure(shown, part.name, scorer, config.seed)
+    if plan.model is not None:
+        results["never_paired"] = ["-".join(pair) for pair in unpaired]
+    shown = splits.get("test", splits["validation"])
 
     reporter.stage("Saving")
     model = fused_model(plan, encoded, adapters, (part, scorer), results, objects or {})
     model.save_pretrained(folder.model)
     parts = {m: model.adapter_part(m) for m in model.modalities}
     results["adapters"] = {m: {"name": p.name, "options": p.options} for m, p in parts.items()}
-    found = with_item_numbers(draw_examples(shown, scorer, config.seed), shown)
-    load = usage(model, folder.model, encoded.dataset)
+    examples = draw_examples(shown, scorer, config.seed, of=plan.added)
+    found = with_item_numbers(examples, shown)
+    pair = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
+    load = usage(model, folder.model, encoded.dataset, pair)
     report_run(folder, plan, encoded, shown, found, results, facts, load)
     folder.write_json(folder.results, results)
     return RunResult(folder, model, results, encoded, found, load)
+
+
+def loaded_encoders(plan: Plan, objects: Mapping[str, Encoder]) -> dict[str, Encoder]:
+    """The encoders that are loaded already, by modality: the caller's, and the extended model's."""
+    loaded = dict(objects)
+    for modality in plan.fixed if plan.model is not None else ():
+        if (given := plan.model.encoder(modality).given) is not None:
+            loaded[modality] = given
+    return loaded
 
 
 def started(out: str | Path, config: RunConfig, resume: bool, facts: Mapping[str, Any]) -> str:
@@ -174,37 +255,25 @@ def measured(encoded: Encoded, split: str, seed: int) -> PairedLatents:
     return at_most(encoded.paired(split), MEASURED_MOST, seed)
 
 
-def check_splits(encoded: Encoded) -> None:
+def check_splits(train: PairedLatents, validation: PairedLatents) -> None:
     """Raise `DataError` where there is nothing to fit or to choose on."""
-    splits = encoded.dataset.splits
-    for name, least in (("train", 2), ("validation", 1)):
-        if len(splits[name]) < least:
+    for name, pairs, least in (("train", train, 2), ("validation", validation, 1)):
+        if len(pairs) < least:
             raise DataError(
-                f"The {name} split has {len(splits[name])} pairs; at least {least} are needed.",
+                f"The {name} split has {len(pairs)} pairs; at least {least} are needed.",
                 "Give more pairs, or another split (--split-column, --validation-fraction).",
             )
 
 
 def fit(
-    config: RunConfig,
-    encoded: Encoded,
-    folder: RunFolder,
-    device: torch.device,
-    resume: bool,
-    reporter: Reporter,
+    recipe: Recipe, train: PairedLatents, validation: PairedLatents, context: FitContext
 ) -> dict[str, Adapter]:
-    """The adapters that the recipe's aligner fits."""
-    aligner = registry.build("aligner", config.recipe.aligner)
-    context = FitContext(
-        device=device,
-        seed=config.seed,
-        checkpoints=folder.checkpoints,
-        resume=resume,
-        callbacks=[MetricsLog(folder.metrics), reporter] if rank() == 0 else [],
-    )
-    return aligner.fit(
-        encoded.paired("train"), encoded.paired("validation"), config.recipe, context
-    )
+    """The adapters that the recipe's aligner fits, and those that are fixed as they were."""
+    aligner = registry.build("aligner", recipe.aligner)
+    digests = {m: digest_modules([adapter]) for m, adapter in context.fixed.items()}
+    adapters = aligner.fit(train, validation, recipe, context)
+    check_unchanged(recipe.aligner.name, adapters, digests)
+    return adapters
 
 
 def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Retrieved]:
@@ -222,9 +291,9 @@ def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Re
     ]
 
 
-def usage(model: FusedModel, path: Path, dataset: PairedDataset) -> str:
-    """The lines of Python that load a model and use it."""
-    a, b = model.modalities[:2]
+def usage(model: FusedModel, path: Path, dataset: PairedDataset, pair: tuple[str, str]) -> str:
+    """The lines of Python that load a model and search one modality of a pair by the other."""
+    a, b = pair
     if model.encoders[a].takes == "text":
         a, b = b, a
     return (

@@ -33,10 +33,13 @@ def load_model(
     path: str | Path, device: str = "auto", encoders: dict[str, str] | None = None
 ) -> FusedModel:
     """The fused model in a model folder or a run folder, or of a hub id."""
+    return FusedModel.from_pretrained(model_of(path), device=device, encoders=encoders)
+
+
+def model_of(path: str | Path) -> str | Path:
+    """The model's folder in a run's folder; else the path as it is."""
     inside = Path(path) / "model"
-    return FusedModel.from_pretrained(
-        inside if (inside / "config.json").exists() else path, device=device, encoders=encoders
-    )
+    return inside if (inside / "config.json").exists() else path
 
 
 def encode_for(
@@ -74,9 +77,10 @@ def evaluate(
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Retrieval metrics and geometry on a split of a dataset (`all`: every row), of which at most
-    `MEASURED_MOST` rows, drawn by seed, are measured."""
+    `MEASURED_MOST` rows, drawn by seed, are measured. The data need not have all of the model's
+    modalities."""
     takes = {m: info.takes for m, info in model.encoders.items()}
-    dataset = read_pairs(config, takes, seed)
+    dataset = read_pairs(config, takes, seed, optional=takes)
     dataset.check_bad(config.max_bad)
     if split != "all" and not len(dataset.splits.get(split, ())):
         raise DataError(

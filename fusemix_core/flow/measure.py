@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,26 +98,34 @@ def choose_scorer(
     return best[1], best[2]
 
 
-def measure(split: SplitEmbeddings, name: str, scorer: Scorer, seed: int = 0) -> dict[str, Any]:
+def measure(
+    split: SplitEmbeddings, name: str, scorer: Scorer, seed: int = 0, of: Collection[str] = ()
+) -> dict[str, Any]:
     """Retrieval by the scorer of that name and, where it is not `cosine`, by cosine too; and the
-    geometry of the space."""
-    out = {"retrieval": retrieval(split.embeddings, split.links, scorer.score, seed=seed)}
+    geometry of the space. `of`: as in `retrieval`."""
+    out = {"retrieval": retrieval(split.embeddings, split.links, scorer.score, seed=seed, of=of)}
     if name != "cosine":
-        out["retrieval_cosine"] = retrieval(split.embeddings, split.links, seed=seed)
+        out["retrieval_cosine"] = retrieval(split.embeddings, split.links, seed=seed, of=of)
     out["geometry"] = geometry(split.embeddings, split.links, seed=seed)
     return out
 
 
 def draw_examples(
-    split: SplitEmbeddings, scorer: Scorer, seed: int = 0, right: int = 4, wrong: int = 4
+    split: SplitEmbeddings,
+    scorer: Scorer,
+    seed: int = 0,
+    right: int = 4,
+    wrong: int = 4,
+    of: Collection[str] = (),
 ) -> list[Retrieved]:
-    """Right and wrong retrievals of every direction, with the items' numbers in the split."""
+    """Right and wrong retrievals of every direction, with the items' numbers in the split. `of`: as
+    in `retrieval`."""
     modalities = list(split.embeddings)
     return [
         found
         for query in modalities
         for target in modalities
-        if query != target
+        if query != target and (not of or query in of or target in of)
         for found in examples(
             split.embeddings,
             split.links,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from fusemix_core.flow.encode import Encoding
+    from fusemix_core.fused import FusedModel
 
 
 @dataclass
@@ -59,13 +60,27 @@ class EncoderPlan:
 
 @dataclass
 class Plan:
-    """A run, resolved and ready: no configuration error can follow."""
+    """A run, resolved and ready: no configuration error can follow. `model` is the one that the run
+    extends."""
 
     config: RunConfig
     dataset: PairedDataset
     encoders: dict[str, EncoderPlan]
     fit_seconds: float | None = None
     warnings: list[str] = field(default_factory=list)
+    model: FusedModel | None = None
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The modalities of the data that stay as they are."""
+        if self.model is None:
+            return self.config.fixed
+        return tuple(m for m in self.encoders if m in self.model.modalities)
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The modalities that join the model; none in a run of its own."""
+        return () if self.model is None else tuple(m for m in self.encoders if m not in self.fixed)
 
     @property
     def specs(self) -> dict[str, EncoderSpec]:
@@ -82,6 +97,8 @@ class Plan:
             "pairs": {name: len(rows) for name, rows in self.dataset.splits.items()},
             "rejected": len(self.dataset.rejected),
             "recipe": to_dict(self.config.recipe),
+            "fixed": list(self.fixed),
+            "extends": self.config.extends,
             "device": self.config.device,
             "fit_seconds": self.fit_seconds,
             "warnings": self.warnings,
@@ -94,16 +111,37 @@ def declared_shape(spec: EncoderSpec, view: str) -> tuple[int, ...] | None:
     return (spec.dim,) if pooled and spec.dim else None
 
 
-def make_plan(config: RunConfig, specs: Mapping[str, EncoderSpec]) -> Plan:
-    """Read the data and look into the latent store. Raises `DataError` for unusable data."""
-    dataset = read_pairs(config.data, {m: s.takes for m, s in specs.items()}, config.seed)
-    dataset.check_bad(config.data.max_bad)
+def make_plan(
+    config: RunConfig, specs: Mapping[str, EncoderSpec], model: FusedModel | None = None
+) -> Plan:
+    """Read the data and look into the latent store. Raises `DataError` for unusable data.
 
-    encoders = plan_encoders(dataset, specs, config, config.device)
+    `model`: what `config.extends` names, where it is loaded already; modalities of the data that it
+    has are encoded by its own encoders, at its own views and dtype.
+    """
+    if config.fixed or config.extends:
+        from fusemix_core.flow.fixed import check_takes_fixed
+
+        check_takes_fixed(config.recipe)
+    if config.extends:
+        from fusemix_core.flow.extended import extended_model
+
+        model = model or extended_model(config, specs)
+    known = {} if model is None else {m: info.takes for m, info in model.encoders.items()}
+    takes = known | {m: s.takes for m, s in specs.items() if m not in known}
+    dataset = read_pairs(config.data, takes, config.seed, optional=known)
+    dataset.check_bad(config.data.max_bad)
+    views = config.views
+    if model is not None:
+        from fusemix_core.flow.extended import known_encoders
+
+        config, specs, views = known_encoders(model, config, specs, dataset.modalities)
+
+    encoders = plan_encoders(dataset, specs, replace(config, views=views), config.device)
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    return Plan(config, dataset, encoders, fit, list(dataset.warnings))
+    return Plan(config, dataset, encoders, fit, list(dataset.warnings), model)
 
 
 def plan_encoders(

@@ -93,8 +93,13 @@ def build_config(
     """
     values = dict(values)
     recipe = find_recipe(values.pop("recipe", "fusemix"), overrides, registry)
-    encoders = values.get("encoders")
-    if not isinstance(encoders, Mapping) or len(encoders) < 2:
+    encoders, extends = values.get("encoders"), values.get("extends")
+    if extends and not encoders:
+        raise ConfigError(
+            "No encoder is given for the modality to add.",
+            "Example: fusemix extend runs/1 -e audio=whisper-tiny --data pairs.csv",
+        )
+    if not isinstance(encoders, Mapping) or (len(encoders) < 2 and not extends):
         raise ConfigError(
             "A run needs two encoders or more.",
             "Example: fusemix align --a efficientnet-lite0 --b minilm --data pairs.csv",
@@ -102,5 +107,22 @@ def build_config(
     config = from_dict(RunConfig, {**values, "recipe": to_dict(recipe)})
     if not config.data.source:
         raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
+    check_fixed(config)
     specs = resolve_encoders(config.encoders, registry)
     return replace(config, views=resolve_views(specs, config.views)), specs
+
+
+def check_fixed(config: RunConfig) -> None:
+    """Raise `ConfigError` unless the fixed modalities leave something to fit."""
+    for modality in config.fixed:
+        if modality not in config.encoders:
+            raise UnknownNameError.of("modality of this run", modality, config.encoders)
+    if config.fixed and config.extends:
+        raise ConfigError(
+            "A model's own modalities are fixed when it is extended.", "Leave out `fixed`."
+        )
+    if config.fixed and set(config.fixed) == set(config.encoders):
+        raise ConfigError(
+            "All modalities are fixed, so there is nothing to fit.",
+            f"Leave one of them out of --fixed: {', '.join(config.encoders)}.",
+        )

@@ -11,6 +11,7 @@ from fusemix_core.data.items import Items
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.flow.encode import Encoded
+from fusemix_core.flow.extended import record
 from fusemix_core.flow.measure import SplitEmbeddings
 from fusemix_core.flow.plan import Plan
 from fusemix_core.flow.report.data import Example, ReportData, Shown, ShownHit
@@ -39,8 +40,17 @@ def fused_model(
             dtype=plan.config.dtype,
         )
         for m, spec in plan.specs.items()
+        if m in plan.added or plan.model is None
     }
     split = "test" if "test" in results else "validation"
+    if plan.model is not None:
+        return plan.model.extended(
+            {m: adapters[m] for m in plan.added},
+            infos,
+            scorer[1],
+            sources={m: objects.get(m, plan.specs[m]) for m in plan.added},
+            **record(plan.config, plan.added, results, split),
+        )
     return FusedModel(
         adapters,
         infos,
@@ -77,6 +87,8 @@ def report_run(
         summary=f"{len(dataset):,} pairs, aligned by the recipe {config.recipe.name}.",
         facts={
             "recipe": config.recipe.name,
+            **({"fixed": ", ".join(plan.fixed)} if plan.fixed else {}),
+            **({"extends": config.extends} if config.extends else {}),
             "scorer": scorer,
             "device": config.device,
             "seed": config.seed,

@@ -40,13 +40,20 @@ class CSLSScorer(Scorer):
 
     def fit(self, train: Mapping[str, Tensor]) -> None:
         """Keep banks of the unit-norm training embeddings, modality → `[n, d]`, n at least 1."""
+        self._banks = self._sampled(train)
+
+    def extend(self, train: Mapping[str, Tensor]) -> None:
+        """Add banks of further modalities; a score needs those of its own two alone."""
+        self._banks = {**self._sampled(train), **self._banks}
+
+    def _sampled(self, train: Mapping[str, Tensor]) -> dict[str, Tensor]:
         empty = [modality for modality, rows in train.items() if len(rows) == 0]
         if empty:
             raise ConfigError(
                 f"csls has no training embeddings of {', '.join(empty)}.",
                 "Score with cosine: --set scorer=cosine",
             )
-        self._banks = {
+        return {
             modality: rows[_even_sample(len(rows), self.bank_size).to(rows.device)]
             .detach()
             .to("cpu", torch.float16)

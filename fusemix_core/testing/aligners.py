@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusemix_core.adapters.identity import IdentityAdapter
+from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents, ResidentLatents
 from fusemix_core.registry import Registry, registry
@@ -19,6 +21,7 @@ from fusemix_core.testing.components import (
     add_declaration_checks,
     expect_nothing_changed,
     find,
+    seed,
 )
 from fusemix_core.testing.pairs import DIMS3, ToyPairs, embeddings_of, recall_at_1, toy_pairs
 from fusemix_core.testing.report import Report
@@ -69,10 +72,17 @@ class AlignerCase(ComponentCase):
 
     recipe: Recipe | None = None
 
-    def fit(self, pairs: ToyPairs, seed: int = 0) -> Adapters:
+    def fit(
+        self, pairs: ToyPairs, seed: int = 0, fixed: Mapping[str, Adapter] | None = None
+    ) -> Adapters:
         """The adapters that a new aligner fits."""
         recipe = self.recipe or toy_recipe(self.name)
-        return self.make().fit(pairs.train, pairs.validation, recipe, FitContext(seed=seed))
+        context = FitContext(seed=seed, fixed=fixed or {})
+        return self.make().fit(pairs.train, pairs.validation, recipe, context)
+
+    @property
+    def takes_fixed(self) -> bool:
+        return bool(getattr(self.target, "takes_fixed", False))
 
 
 def prepare(
@@ -196,8 +206,53 @@ def saveable(case: AlignerCase) -> None:
         check_rebuilt(adapter, saved, DIMS3[modality], dim, case.registry)
 
 
+@ALIGNER.check(when=lambda case: case.takes_fixed)
+def fixed_unchanged(case: AlignerCase) -> None:
+    """Adapters of modalities that are fixed come back as they were, weights and mode."""
+    given = fixed_adapters()
+    kept = {m: embeddings_of({m: a}, _only(m))[m] for m, a in given.items()}
+    fitted = case.fit(toy_pairs(DIMS3), fixed=given)
+    for modality, wanted in kept.items():
+        for adapter in (fitted[modality], given[modality]):
+            rows = embeddings_of({modality: adapter}, _only(modality))[modality]
+            same = torch.equal(rows, wanted) and not adapter.training
+            expect(same, f"{modality} is fixed, and was changed")
+
+
+@ALIGNER.check(when=lambda case: case.takes_fixed)
+def fits_to_fixed(case: AlignerCase) -> None:
+    """Others are fitted to the embeddings of modalities that are fixed, at their width."""
+    for pairs, given in (
+        (toy_pairs(), {"text": IdentityAdapter(DIMS3["text"], DIMS3["text"]).eval()}),
+        (toy_pairs(DIMS3, missing=0.3), fixed_adapters()),
+    ):
+        fitted = case.fit(pairs, fixed=given)
+        expect_fitted(fitted, pairs.test)
+        found = recall_at_1(embeddings_of(fitted, pairs.test))
+        expect(found > 10 / len(pairs.test), f"R@1 is {found:.1%} with {', '.join(given)} fixed")
+
+
+def fixed_adapters() -> Adapters:
+    """Those of two modalities, as if fitted before: texts as they are, off centre, and pictures
+    regressed on them."""
+    train = toy_pairs(DIMS3).train
+    rows = train.batch(torch.arange(len(train))).latents
+    maps = {
+        "image": torch.linalg.lstsq(rows["image"], rows["text"]).solution.T,
+        "text": torch.eye(DIMS3["text"]),
+    }
+    fixed: Adapters = {}
+    for modality, weight in maps.items():
+        with seed(0):
+            adapter = LinearAdapter(weight.shape[1], weight.shape[0])
+        state = {"out.weight": weight, "out.bias": torch.ones(len(weight))}
+        adapter.load_state_dict(state)
+        fixed[modality] = adapter.eval()
+    return fixed
+
+
 def _only(modality: str) -> PairedLatents:
-    test = toy_pairs().test
+    test = toy_pairs(DIMS3).test
     k = test.modalities.index(modality)
     return PairedLatents({modality: test.tables[modality]}, test.links[:, [k]])
 

@@ -123,6 +123,24 @@ def deterministic(case: ComponentCase) -> None:
 
 
 @SCORER.check()
+def extends(case: ComponentCase) -> None:
+    """It takes in a third modality, and scores of the others stay as they were; or it refuses."""
+    scorer = fitted(case)
+    before = score(scorer)
+    sounds = embeddings(50)["text"].flip(0)
+    try:
+        scorer.extend({"audio": sounds})
+    except NotImplementedError:
+        return
+    expect(torch.equal(score(scorer), before), "extended: other scores of image and text")
+    given = embeddings(20, number=1)
+    for query, target in (("image", "audio"), ("audio", "image"), ("audio", "text")):
+        of_query, of_target = given.get(query, given["text"]), given.get(target, given["text"])
+        found = scorer.score(of_query, of_target, query, target)
+        expect(found.isfinite().all(), f"{query} to {target}: NaN or infinity")
+
+
+@SCORER.check()
 def input_unmodified(case: ComponentCase) -> None:
     """Embeddings stay as they were."""
     given, kept, scorer = embeddings(20), embeddings(20), case.make()

@@ -174,7 +174,7 @@ def test_callbacks_are_told_in_order(split, recipe):
 def scripted_scores(monkeypatch, scores):
     """Have every evaluation of a fit give the next of `scores`."""
     scores = iter(scores)
-    monkeypatch.setattr(loop, "recalls", lambda *args: {("m0", "m1"): (next(scores),) * 3})
+    monkeypatch.setattr(loop, "recalls", lambda *_, **__: {("m0", "m1"): (next(scores),) * 3})
 
 
 def test_the_best_weights_are_kept_and_ties_go_to_the_earlier(split, recipe, tmp_path, monkeypatch):

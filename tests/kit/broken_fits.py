@@ -1,6 +1,7 @@
 """Aligners and scorers that break a check; see `broken_components`."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ from kit.broken_components import BROKEN, Linear, breaks
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import PairedLatents
+from fusemix_core.interfaces import FitContext, PairedLatents
 from fusemix_core.optimisers.lion import Lion
 from fusemix_core.scorers.cosine import CosineScorer
+from fusemix_core.scorers.csls import CSLSScorer
 
 __all__ = ["BROKEN"]
 
@@ -121,6 +123,24 @@ class SeedsEverything(CCA):
         return super().fit(train, validation, recipe, context)
 
 
+@breaks("aligner", "fixed_unchanged")
+class GoesOnTrainingFixed(CCA):
+    def fit(self, train, validation, recipe, context):
+        fitted = super().fit(train, validation, recipe, context)
+        for modality in context.fixed:
+            with torch.no_grad():
+                fitted[modality].out.bias += 0.01
+        return fitted
+
+
+@breaks("aligner", "fits_to_fixed")
+class PutsFixedInAfterwards(CCA):
+    def fit(self, train, validation, recipe, context):
+        recipe = replace(recipe, dim=16)
+        fitted = super().fit(train, validation, recipe, FitContext(seed=context.seed))
+        return {m: context.fixed.get(m, a) for m, a in fitted.items()}
+
+
 # -- scorers ---------------------------------------------------------------------------------------
 
 
@@ -176,6 +196,15 @@ class SamplesItsBank(CosineScorer):
 
     def score(self, queries, gallery, query, target):
         return super().score(queries, gallery - self.shift, query, target)
+
+
+@breaks("scorer", "extends")
+class FitsAnew(CSLSScorer):
+    def __init__(self):
+        super().__init__()
+
+    def extend(self, train):
+        self.fit({m: train.get(m, train["audio"]) for m in ("image", "text", "audio")})
 
 
 @breaks("scorer", "input_unmodified")

@@ -17,6 +17,8 @@ OPTIONS = {
 rate, or have targets that follow the rows and get no gradient; the plugins' own tests go through
 the others."""
 
+FAILS = {"identity": {"learns": "it has nothing to learn"}}
+
 CHECKED = ("adapter", "mixup", "objective", "optimiser", "aligner", "scorer")
 COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
 
@@ -32,8 +34,10 @@ def one_thread():
 @pytest.mark.parametrize("spec", COMPONENTS, ids=lambda s: f"{s.kind}-{s.name}")
 def test_component(spec):
     check = getattr(testing, f"check_{spec.kind}")
-    report = check(spec.name, options=OPTIONS.get(spec.name))
-    report.raise_if_failed(least=report.ran)
+    report = check(
+        spec.name, options=OPTIONS.get(spec.name), expected_failures=FAILS.get(spec.name)
+    )
+    report.raise_if_failed(least=report.ran - len(FAILS.get(spec.name, ())))
 
 
 def one_of_each_class():

@@ -64,8 +64,8 @@ def make_case(
     dataset.check_bad(paired.data.max_bad)
     encoded = encode_dataset(dataset, chosen.specs, how, reporter, ragged=False)
     encoded.dataset.check_bad(paired.data.max_bad)
-    check_splits(encoded)
     splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
+    check_splits(splits["train"], splits["validation"])
     if not len(splits["test"]):
         raise ConfigError(
             f"The set '{paired.name}' has no test split.", "Leave it a test_fraction above 0."

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor
 
 from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.aligners.best import Best
-from fusemix_core.aligners.canonical import solve
+from fusemix_core.aligners.canonical import solve, top_singular
 from fusemix_core.aligners.cca import add_rows, prepared
 from fusemix_core.aligners.moments import Moments
+from fusemix_core.aligners.regression import Onto, met_fixed, regress
 from fusemix_core.config import Recipe
 from fusemix_core.engine.loop import check_links
 from fusemix_core.errors import ConfigError, UnknownNameError
@@ -45,7 +47,13 @@ class ProcrustesAligner(Aligner):
 
     u and v are the latents standardised as `cca` does. More than two modalities have the top
     eigenvectors of the block matrix of all cross-covariances.
+
+    Where modalities are fixed, each other one is moved, turned and scaled onto their unit-norm
+    embeddings y: x ↦ s (u - mean) U Vᵀ + mean(y), U S Vᵀ the cross-covariance of u and y and
+    s = tr(S) / tr(Uᵀ C_uu U), the scale of least squares.
     """
+
+    takes_fixed = True
 
     def __init__(self, *, dim: int = 384) -> None:
         if dim < 1:
@@ -55,7 +63,9 @@ class ProcrustesAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        check_links(train)
+        check_links(train, context.fixed)
+        if context.fixed:
+            return self._onto_fixed(train, validation, recipe, context)
         dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
         adapters, moments = standardised(train, dim, context)
         # One ridge for all that dwarfs the covariances: what is whitened stays as it is.
@@ -68,13 +78,35 @@ class ProcrustesAligner(Aligner):
         best.offer(adapters, {})
         return best.adapters
 
+    def _onto_fixed(
+        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
+    ) -> dict[str, Adapter]:
+        fixed = {m: deepcopy(a).to(context.device) for m, a in context.fixed.items()}
+        fitted: dict[str, Adapter] = dict(context.fixed)
+        for modality in (m for m in train.modalities if m not in fixed):
+            pairs = met_fixed(train.only([modality, *fixed]), modality)
+            onto = Onto.of(pairs, modality, fixed, 0, context)
+            dim = min(recipe.dim or self.dim, *onto.cross.shape)
+            left, values, right = top_singular(onto.cross, dim, context.seed)
+            scale = values.sum() / ((onto.covariance @ left) * left).sum().clamp(min=1e-12)
+            onto.give(scale * left @ right.T)
+            best = Best(validation, context)
+            best.offer({modality: onto.adapter, **fixed}, {})
+            fitted[modality] = best.adapters[modality]
+        return {m: fitted[m] for m in train.modalities}
+
 
 class RidgeAligner(Aligner):
     """Every other modality regressed on one, whose own latents are only standardised.
 
     W = (C_xx + r I)⁻¹ C_xt of latents standardised as `cca` does, r = ridge · tr(C_xx) / n.
     target: the modality that stays; "" is the last. ridges: what validation chooses from.
+
+    Where modalities are fixed these are what the others are regressed on, by their unit-norm
+    embeddings; `target` is then left unset.
     """
+
+    takes_fixed = True
 
     def __init__(self, *, target: str = "", ridges: Sequence[float] = (1.0, 10.0, 100.0)) -> None:
         if not ridges or min(ridges) <= 0:
@@ -84,7 +116,11 @@ class RidgeAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        check_links(train)
+        check_links(train, context.fixed)
+        if context.fixed:
+            if self.target:
+                raise ConfigError("ridge has a target, and modalities are fixed.", "Choose one.")
+            return regress(train, validation, context, (0,), self.ridges, whiten=False)
         names = train.modalities
         if self.target and self.target not in names:
             raise UnknownNameError.of("modality", self.target, names)

@@ -1,0 +1,59 @@
+"""What closed forms see of a modality: standardised latents, or features of their kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fusemix_core.adapters.kernel import KernelAdapter, rational_quadratic
+from fusemix_core.interfaces import PairedLatents
+
+MOST_ROWS = 100_000
+"""Pairs that moments are taken over; more change the map by less than the choice of ridge."""
+
+CHUNK = 2_048
+"""Pairs whose features are held at a time."""
+
+_SAMPLE = 8_192
+"""Training items that power, centre and scale are taken from."""
+
+LEAST_RIDGE = 1e-6
+"""Of features whose mean square norm is about 1: keeps a modality that never varies solvable."""
+
+_JITTER = 1e-3
+"""On the kernel's diagonal of 1: keeps copies of an item, and rounding, from breaking its factor.
+Ridges count in the number of pairs times this diagonal's variance: a thousand times as much."""
+
+
+def prepared_adapter(
+    train: PairedLatents,
+    modality: str,
+    dim: int,
+    landmarks: int,
+    seed: int,
+    device: torch.device,
+) -> KernelAdapter:
+    """An adapter to `dim` without a map yet, with `landmarks` of its training items or all."""
+    table, ids = train.tables[modality], train.linked(modality)
+    generator = torch.Generator().manual_seed(seed)
+    some = ids[torch.randperm(len(ids), generator=generator)[: max(_SAMPLE, landmarks)]]
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
+        adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, len(ids)))
+    adapter.prepare(table.rows(some).cpu().float())
+    return adapter.to(device).eval()
+
+
+def kernel_factor(landmarks: Tensor) -> Tensor | None:
+    """R `[m, m]`, lower triangular with R Rᵀ = k(landmarks, landmarks); None without landmarks."""
+    if not len(landmarks):
+        return None
+    kernel = rational_quadratic(landmarks, landmarks).double()
+    kernel.diagonal().fill_(1 + _JITTER)
+    return torch.linalg.cholesky(kernel).to(landmarks.dtype)
+
+
+def orthogonal(similarities: Tensor, factor: Tensor | None) -> Tensor:
+    """R⁻¹ k(x) for each row k(x), `[n, m]`."""
+    if factor is None:
+        return similarities
+    return torch.linalg.solve_triangular(factor, similarities.T, upper=False).T

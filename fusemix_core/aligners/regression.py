@@ -1,0 +1,161 @@
+"""Fitting in closed form to modalities that stay fixed: regularised least squares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fusemix_core.adapters.kernel import KernelAdapter
+from fusemix_core.aligners.best import Best
+from fusemix_core.aligners.features import (
+    CHUNK,
+    LEAST_RIDGE,
+    MOST_ROWS,
+    kernel_factor,
+    orthogonal,
+    prepared_adapter,
+)
+from fusemix_core.aligners.moments import Moments
+from fusemix_core.engine.loop import VALIDATION_ROWS
+from fusemix_core.engine.validation import at_most
+from fusemix_core.errors import DataError
+from fusemix_core.interfaces import Adapter, FitContext, PairedLatents
+
+
+def regress(
+    train: PairedLatents,
+    validation: PairedLatents,
+    context: FitContext,
+    landmarks: Sequence[int],
+    ridges: Sequence[float],
+    whiten: bool = True,
+) -> dict[str, Adapter]:
+    """Each modality that is not fixed regressed on the embeddings of those that are.
+
+    W = (C_ff + r I)⁻¹ C_fy, of features f as `cca` has them and unit-norm fixed embeddings y, with
+    r = ridge · tr(C_ff) / n; the embedding is (f - mean) W A + mean(y). `whiten` makes
+    A = (C_yy + t I)^(-½), t the mean eigenvalue of C_yy: directions in which the fixed embeddings
+    vary little then count for more, as in CCA, and cosines find more of the partners. Without it A
+    is I. A row with several fixed modalities is a pair with each, each about its own mean.
+
+    landmarks (0: linear) and ridges are what validation chooses from, for each modality by itself.
+    Raises `DataError` for a modality that no training row links with a fixed one.
+    """
+    fitted: dict[str, Adapter] = dict(context.fixed)
+    fixed = {m: deepcopy(a).to(context.device) for m, a in context.fixed.items()}
+    for modality in train.modalities:
+        if modality in fixed:
+            continue
+        own = [modality, *fixed]
+        pairs = met_fixed(train.only(own), modality)
+        pairs = at_most(pairs, MOST_ROWS, context.seed)
+        best = Best(at_most(validation.only(own), VALIDATION_ROWS, context.seed), context)
+        for count in landmarks:
+            onto = Onto.of(pairs, modality, fixed, count, context)
+            goal = onto.cross @ onto.whitening() if whiten else onto.cross
+            for ridge in ridges:
+                onto.give(onto.solve(goal, ridge / len(pairs)))
+                chosen = {"landmarks": len(onto.adapter.landmarks), "ridge": ridge}
+                best.offer({modality: onto.adapter, **fixed}, chosen)
+        fitted[modality] = best.adapters[modality]
+    return {m: fitted[m] for m in train.modalities}
+
+
+def met_fixed(pairs: PairedLatents, modality: str) -> PairedLatents:
+    """The rows that have the first modality and one of the others, which are fixed."""
+    there = pairs.links >= 0
+    rows = (there[:, 0] & there[:, 1:].any(1)).nonzero()[:, 0]
+    if not len(rows):
+        raise DataError(
+            f"No training pair links {modality} with {' or '.join(pairs.modalities[1:])}.",
+            "Closed forms fit a modality to its partners that are fixed: add such pairs, or train "
+            "by gradient.",
+        )
+    return pairs.select(rows)
+
+
+@dataclass
+class Onto:
+    """What a closed form needs of one modality's features f and its partners' fixed embeddings y.
+
+    adapter: of the modality, whose map `give` sets. mean, covariance: of f, `[k]` and `[k, k]`;
+    cross: `[k, d]` of f with y; target, spread: mean `[d]` and covariance `[d, d]` of y.
+    """
+
+    adapter: KernelAdapter
+    factor: Tensor | None
+    mean: Tensor
+    covariance: Tensor
+    cross: Tensor
+    target: Tensor
+    spread: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        pairs: PairedLatents,
+        modality: str,
+        fixed: Mapping[str, Adapter],
+        landmarks: int,
+        context: FitContext,
+    ) -> Onto:
+        """In one pass over `pairs`, of which the first modality is to be fitted."""
+        device = context.device
+        first = embeddings(fixed, pairs.batch(torch.arange(1), device).latents)
+        dim = next(iter(first.values())).shape[1]
+        adapter = prepared_adapter(pairs, modality, dim, landmarks, context.seed * 1000, device)
+        factor = kernel_factor(adapter.landmarks)
+        moments = Moments([len(adapter.weight), *(y.shape[1] for y in first.values())], device)
+        for rows in torch.arange(len(pairs)).split(CHUNK):
+            batch = pairs.batch(rows, device)
+            features = orthogonal(adapter.features(batch.latents[modality].float()), factor)
+            targets = embeddings(fixed, batch.latents).values()
+            moments.update([features, *targets], batch.present())
+        ks = range(1, 1 + len(fixed))
+        shares = [moments.met(0, k) / sum(moments.met(0, m) for m in ks) for k in ks]
+
+        def mean_over(values: Sequence[Tensor]) -> Tensor:
+            return sum(share * value for share, value in zip(shares, values, strict=True))
+
+        return cls(
+            adapter,
+            factor,
+            moments.mean(0),
+            moments.covariance(0, 0),
+            mean_over([moments.covariance(0, k) for k in ks]),
+            mean_over([moments.mean(k) for k in ks]),
+            mean_over([moments.covariance(k, k) for k in ks]),
+        )
+
+    def solve(self, goal: Tensor, ridge: float) -> Tensor:
+        """(C_ff + r I)⁻¹ goal, r = ridge · tr(C_ff): `[k, d]`."""
+        covariance = (self.covariance + self.covariance.T) / 2
+        r = max(ridge * covariance.trace().item(), LEAST_RIDGE)
+        covariance.diagonal().add_(r)
+        return torch.cholesky_solve(goal, torch.linalg.cholesky(covariance))
+
+    def whitening(self) -> Tensor:
+        """(C_yy + t I)^(-½), t the mean eigenvalue: symmetric `[d, d]`."""
+        values, vectors = torch.linalg.eigh((self.spread + self.spread.T) / 2)
+        values = values.clamp(min=0) + values.mean().clamp(min=1e-12)
+        return (vectors * values.rsqrt()) @ vectors.T
+
+    @torch.no_grad()
+    def give(self, map_: Tensor) -> None:
+        """Make the adapter (f - mean) @ map_ + target."""
+        self.adapter.bias.copy_(self.target - self.mean @ map_)
+        if self.factor is not None:
+            map_ = map_.to(self.factor.dtype)
+            map_ = torch.linalg.solve_triangular(self.factor.T, map_, upper=True)
+        self.adapter.weight.copy_(map_)
+
+
+def embeddings(fixed: Mapping[str, Adapter], latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Unit-norm float32 embeddings of the fixed modalities of a batch, modality → `[n, d]`."""
+    return {m: normalize(a(latents[m].float()), dim=1) for m, a in fixed.items()}

@@ -1,0 +1,64 @@
+"""Modalities that stay as they are: whether a recipe can fit to them, and their adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+from fusemix_core.adapters.identity import IdentityAdapter
+from fusemix_core.config import Recipe
+from fusemix_core.digests import digest_modules
+from fusemix_core.errors import ConfigError, ContractError
+from fusemix_core.interfaces import Adapter, LatentTable, PairedLatents
+from fusemix_core.registry import registry
+
+if TYPE_CHECKING:
+    from fusemix_core.flow.plan import Plan
+
+
+def check_takes_fixed(recipe: Recipe) -> None:
+    """Raise `ConfigError` for a recipe whose aligners can't leave a modality as it is."""
+    for part in (recipe.aligner, recipe.start):
+        if part is None:
+            continue
+        aligner = registry.target_of(registry.check("aligner", part))
+        if not getattr(aligner, "takes_fixed", False):
+            raise ConfigError(
+                f"The aligner '{part.name}' of the recipe '{recipe.name}' moves every modality: it "
+                "can't fit to one that stays as it is.",
+                "Take the recipe fusemix (closed form), fusemix-paper (by gradient), or another "
+                "whose aligner takes fixed modalities.",
+            )
+
+
+def fixed_adapters(plan: Plan, tables: Mapping[str, LatentTable]) -> dict[str, Adapter]:
+    """Those of the modalities that stay, in eval mode on the CPU: the extended model's own, else
+    the latents as they are. Raises `ConfigError` where the latents differ in width."""
+    if plan.model is not None:
+        return {m: deepcopy(plan.model.adapters[m]).cpu().eval() for m in plan.fixed}
+    dims = {m: tables[m].dim for m in plan.fixed}
+    if len(set(dims.values())) > 1:
+        widths = ", ".join(f"{m} {d}" for m, d in dims.items())
+        raise ConfigError(
+            f"Fixed modalities share a space, and these latents differ in width: {widths}.",
+            "Fix one of them.",
+        )
+    return {m: IdentityAdapter(d, d).eval() for m, d in dims.items()}
+
+
+def rows_to_fit(pairs: PairedLatents, fixed: Collection[str]) -> PairedLatents:
+    """The rows that have something to fit: not fixed modalities alone."""
+    free = [k for k, m in enumerate(pairs.modalities) if m not in fixed]
+    return pairs.select((pairs.links[:, free] >= 0).any(1).nonzero()[:, 0])
+
+
+def check_unchanged(
+    aligner: str, fitted: Mapping[str, Adapter], digests: Mapping[str, str]
+) -> None:
+    """Raise `ContractError` unless adapters have the weights whose digests are given."""
+    for modality, digest in digests.items():
+        if digest_modules([fitted[modality]]) != digest:
+            raise ContractError(
+                f"The aligner '{aligner}'", f"the fixed adapter of {modality} unchanged", "another"
+            )
