@@ -11,20 +11,19 @@ from torch import Tensor
 from fusemix_core.adapters.kernel import KernelAdapter, rational_quadratic
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import solve
-from fusemix_core.aligners.moments import Moments
+from fusemix_core.aligners.moments import Moments, moments_of
 from fusemix_core.config import Recipe
 from fusemix_core.engine.loop import VALIDATION_ROWS, check_links
 from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 
-MOST_ROWS = 100_000
-"""Pairs that the moments are taken over; more change the map by less than the choice of ridge."""
-
 LANDMARKS = 4_096
 """Landmarks of a modality at most: a fit takes the square of them in time for each pair."""
 
-_CHUNK = 2_048
+KERNEL_ROWS = 100_000
+"""Pairs that a kernel's map is taken from at most: EVIDENCE."""
+
 _SAMPLE = 8_192
 """Training items that power, centre and scale are taken from."""
 
@@ -53,8 +52,11 @@ class CCAAligner(Aligner):
     and validation chooses. ridges, powers: what validation chooses from, in the order they are
     tried; a map that is better than all before it is reported as an evaluation at step 0. dim:
     width of the space, at most what the data determine: one less than the pairs, and the second
-    widest modality. Rows that lack a modality count for those they have. Takes at most `MOST_ROWS`
-    pairs.
+    widest modality. Rows that lack a modality count for those they have.
+
+    Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only the
+    power and the norm that latents are brought to come from a sample of `_SAMPLE` items. The kernel
+    takes the products of its landmarks for each pair, and at most `KERNEL_ROWS` pairs.
     """
 
     def __init__(
@@ -77,12 +79,12 @@ class CCAAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         check_links(train)
-        train = at_most(train, MOST_ROWS, context.seed)
         validation = at_most(validation, VALIDATION_ROWS, context.seed)
-        dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
         best = Best(validation, context)
         for landmarks in (0, LANDMARKS) if self.landmarks is None else (self.landmarks,):
-            self._try(prepared(train, dim, landmarks, context), train, best, context)
+            some = at_most(train, KERNEL_ROWS, context.seed) if landmarks else train
+            dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
+            self._try(prepared(some, dim, landmarks, context), some, best, context)
         return best.adapters
 
     def _try(
@@ -95,8 +97,7 @@ class CCAAligner(Aligner):
         """Offer the maps of every ridge and power on these features."""
         dim = len(next(iter(adapters.values())).bias)
         kernels = [kernel_factor(a.landmarks) for a in adapters.values()]
-        moments = Moments([a.weight.shape[0] for a in adapters.values()], context.device)
-        add_rows(moments, adapters, kernels, train, context.device)
+        moments = moments_seen(adapters, kernels, train, context)
         spread = [moments.covariance(k, k) for k in range(len(adapters))]
         for ridge in self.ridges:
             ridges = [max(ridge * c.trace().item() / len(train), _LEAST_RIDGE) for c in spread]
@@ -141,22 +142,22 @@ def kernel_factor(landmarks: Tensor) -> Tensor | None:
     return torch.linalg.cholesky(kernel).to(landmarks.dtype)
 
 
-@torch.no_grad()
-def add_rows(
-    moments: Moments,
+def moments_seen(
     adapters: dict[str, KernelAdapter],
     kernels: Sequence[Tensor | None],
     train: PairedLatents,
-    device: torch.device,
-) -> None:
-    """Add the features of every row of the links to the moments."""
-    for rows in torch.arange(len(train)).split(_CHUNK):
-        batch = train.batch(rows, device)
-        features = [
-            _orthogonal(adapters[m].features(x.float()), kernel)
-            for (m, x), kernel in zip(batch.latents.items(), kernels, strict=True)
-        ]
-        moments.update(features, batch.present())
+    context: FitContext,
+) -> Moments:
+    """The moments of the adapters' features over all pairs, those of kernels times R⁻¹."""
+    parts = list(zip(adapters.values(), kernels, strict=True))
+    dims = [adapter.weight.shape[0] for adapter, _ in parts]
+    if all(kernel is None for kernel in kernels):
+        # The standard latents are affine in the unit ones: one step for the moments, not a row.
+        moments = moments_of(train, context, [lambda x, a=a: a.unit(x.float()) for a, _ in parts])
+        moments.standardise([a.centre for a, _ in parts], [a.scale for a, _ in parts])
+        return moments
+    features = [lambda x, a=a, r=r: _orthogonal(a.features(x.float()), r) for a, r in parts]
+    return moments_of(train, context, features, dims)
 
 
 def _orthogonal(similarities: Tensor, factor: Tensor | None) -> Tensor:

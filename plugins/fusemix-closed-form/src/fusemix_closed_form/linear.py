@@ -10,7 +10,7 @@ from torch import Tensor
 from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import solve
-from fusemix_core.aligners.cca import add_rows, prepared
+from fusemix_core.aligners.cca import moments_seen, prepared
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.config import Recipe
 from fusemix_core.engine.loop import check_links
@@ -26,9 +26,7 @@ def standardised(
 ) -> tuple[dict[str, KernelAdapter], Moments]:
     """Adapters to `dim` without a map yet, and the moments of what they see, in one pass."""
     adapters = prepared(train, dim, 0, context)
-    moments = Moments(list(train.dims.values()), context.device)
-    add_rows(moments, adapters, [None] * len(adapters), train, context.device)
-    return adapters, moments
+    return adapters, moments_seen(adapters, [None] * len(adapters), train, context)
 
 
 @torch.no_grad()
