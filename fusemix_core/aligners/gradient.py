@@ -87,8 +87,8 @@ class GradientAligner(Aligner):
 
 
 def _listeners(context: FitContext) -> list[Callback]:
-    """Who hears of the start: of its passes and evaluations only, and nobody in a resumed fit, which has
-    reported them before."""
+    """Who hears of the start: of its passes and evaluations only, and nobody in a resumed fit,
+    which has reported them before."""
     folder = context.checkpoints
     if context.resume and folder is not None and checkpoint_folders(folder):
         return []

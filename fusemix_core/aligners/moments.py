@@ -101,7 +101,7 @@ def moments_of(
 
     features: of each modality what makes `[n, dims[k]]` of latents `[n, d_k]`; by default latents
     are taken as they are. In memory are two or three chunks of a few thousand rows, however many
-    pairs there are. `context.callbacks` are told; `KeyboardInterrupt` goes up, and nothing is left behind.
+    pairs there are. `context.callbacks` are told. `KeyboardInterrupt` goes up at once.
     """
     if context.device.type == "cpu":
         keep_freed_memory()
