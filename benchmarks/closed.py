@@ -57,6 +57,7 @@ def measure(options: Options) -> Iterator[Row]:
     generate(options.scratch, pairs + held_out(pairs), WIDTHS)
     command = [sys.executable, "-m", "benchmarks.closed", str(options.scratch)]
     command += ["--pairs", str(pairs), "--threads", str(options.threads)]
+    command += ["--repeats", "1"] if options.quick else []
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     seconds, peaks = found["seconds"], found["peaks"]

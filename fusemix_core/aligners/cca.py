@@ -21,9 +21,6 @@ from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 LANDMARKS = 4_096
 """Landmarks of a modality at most: a fit takes the square of them in time for each pair."""
 
-KERNEL_ROWS = 100_000
-"""Pairs that a kernel's map is taken from at most: EVIDENCE."""
-
 _SAMPLE = 8_192
 """Training items that power, centre and scale are taken from."""
 
@@ -54,9 +51,10 @@ class CCAAligner(Aligner):
     width of the space, at most what the data determine: one less than the pairs, and the second
     widest modality. Rows that lack a modality count for those they have.
 
-    Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only the
-    power and the norm that latents are brought to come from a sample of `_SAMPLE` items. The kernel
-    takes the products of its landmarks for each pair, and at most `KERNEL_ROWS` pairs.
+    Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only how
+    latents are standardised comes from a sample of `_SAMPLE` items. The kernel takes at most
+    `kernel_pairs`, drawn by the seed: each costs it some three times `landmarks`² multiplications. It
+    gains by more of them (see docs/decisions/0010-all-pairs-in-one-pass.md).
     """
 
     def __init__(
@@ -66,13 +64,19 @@ class CCAAligner(Aligner):
         dim: int = 384,
         ridges: Sequence[float] = (3.0, 1.0, 10.0),
         powers: Sequence[float] = (1.0, 0.75, 1.5),
+        kernel_pairs: int = 100_000,
     ) -> None:
-        if dim < 1 or not ridges or not powers or min(ridges) <= 0 or (landmarks or 0) < 0:
+        if min(dim, kernel_pairs) < 1 or not powers or (landmarks or 0) < 0:
             raise ConfigError(
-                "cca needs dim ≥ 1, at least one power, ridges above 0, and landmarks ≥ 0.",
-                "Example: --set start.dim=384 --set start.ridges=[1,3,10]",
+                "cca needs dim and kernel_pairs ≥ 1, at least one power, and landmarks ≥ 0.",
+                "Example: --set aligner.dim=384",
             )
-        self.landmarks, self.dim = landmarks, dim
+        if not ridges or min(ridges) <= 0:
+            raise ConfigError(
+                "cca needs at least one ridge, all above 0.",
+                "Example: --set aligner.ridges=[1,3,10]",
+            )
+        self.landmarks, self.dim, self.kernel_pairs = landmarks, dim, kernel_pairs
         self.ridges, self.powers = tuple(ridges), tuple(powers)
 
     def fit(
@@ -82,7 +86,7 @@ class CCAAligner(Aligner):
         validation = at_most(validation, VALIDATION_ROWS, context.seed)
         best = Best(validation, context)
         for landmarks in (0, LANDMARKS) if self.landmarks is None else (self.landmarks,):
-            some = at_most(train, KERNEL_ROWS, context.seed) if landmarks else train
+            some = at_most(train, self.kernel_pairs, context.seed) if landmarks else train
             dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
             self._try(prepared(some, dim, landmarks, context), some, best, context)
         return best.adapters

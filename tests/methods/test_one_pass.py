@@ -71,7 +71,6 @@ def test_moments_are_told_of_and_read_every_item_once_in_order():
 
 def test_linear_cca_reads_items_once_beside_its_sample_whatever_it_chooses_from(monkeypatch):
     monkeypatch.setattr(cca, "_SAMPLE", 8)
-    monkeypatch.setattr(cca, "KERNEL_ROWS", 20)
     pairs = drawn(table=OnDisk)
     CCAAligner(landmarks=0, ridges=[1.0, 3.0, 10.0]).fit(pairs, drawn(seed=1), RECIPE, FitContext())
     for table in pairs.tables.values():
@@ -79,10 +78,10 @@ def test_linear_cca_reads_items_once_beside_its_sample_whatever_it_chooses_from(
         assert len(sample) == 8 and torch.cat(chunks).tolist() == list(range(90))
 
 
-def test_only_the_kernel_takes_a_sample_of_the_pairs(monkeypatch):
-    monkeypatch.setattr(cca, "KERNEL_ROWS", 40)
+def test_only_the_kernel_takes_a_sample_of_the_pairs():
     passes = Passes()
-    CCAAligner().fit(drawn(), drawn(seed=1), RECIPE, FitContext(callbacks=[passes]))
+    cca = CCAAligner(kernel_pairs=40)
+    cca.fit(drawn(), drawn(seed=1), RECIPE, FitContext(callbacks=[passes]))
     assert [total for done, total in passes.told if done == total] == [90, 40]
 
 
