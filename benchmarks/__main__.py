@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.harness import Options
 
-BENCHMARKS = ("loss", "step", "feed", "growth", "extraction", "recall", "router")
+BENCHMARKS = ("loss", "step", "feed", "closed", "growth", "extraction", "recall", "router")
 """In the order of the page."""
 
 

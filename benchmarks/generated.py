@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ SHARD = 16_384
 WIDTHS = {"image": 1536, "text": 1024}
 
 
-def generate(home: Path, pairs: int) -> None:
+def generate(home: Path, pairs: int, widths: Mapping[str, int] = WIDTHS) -> None:
     """Fill the latent store `home` with float16 latents of `pairs` pairs.
 
     The two modalities are maps of the same causes with noise. Only one shard's rows are drawn;
@@ -25,7 +26,7 @@ def generate(home: Path, pairs: int) -> None:
     """
     random = np.random.default_rng(0)
     causes = random.standard_normal((min(SHARD, pairs), 64), np.float32)
-    for modality, width in WIDTHS.items():
+    for modality, width in widths.items():
         rows = causes @ random.standard_normal((64, width), np.float32) / 8
         rows = (rows + random.standard_normal(rows.shape, np.float32) / 2).astype(np.float16)
         for shard, first in enumerate(range(0, pairs, SHARD)):
@@ -40,8 +41,8 @@ def keys_of(first: int, end: int) -> np.ndarray:
     return np.stack([number * np.uint64(0x9E3779B97F4A7C15), number], axis=1)
 
 
-def open_pairs(home: Path, pairs: int) -> PairedLatents:
+def open_pairs(home: Path, pairs: int, widths: Mapping[str, int] = WIDTHS) -> PairedLatents:
     """The generated latents from disk; item i of one modality belongs to item i of the other."""
     store, keys = LatentStore(home), keys_of(0, pairs)
-    tables = {m: store.open(m, "pooled", keys, "float16") for m in WIDTHS}
-    return PairedLatents(tables, torch.arange(pairs)[:, None].repeat(1, len(WIDTHS)))
+    tables = {m: store.open(m, "pooled", keys, "float16") for m in widths}
+    return PairedLatents(tables, torch.arange(pairs)[:, None].repeat(1, len(widths)))

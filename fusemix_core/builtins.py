@@ -111,6 +111,7 @@ def fusemix_components() -> list[ComponentSpec]:
                 "dim": 384,
                 "ridges": (3.0, 1.0, 10.0),
                 "powers": (1.0, 0.75, 1.5),
+                "kernel_pairs": 100_000,
             },
         ),
         ComponentSpec(

@@ -263,6 +263,12 @@ class PairedLatents:
     def dims(self) -> dict[str, int]:
         return {m: t.dim for m, t in self.tables.items()}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type batches come in: float32, or float64 where a table holds it."""
+        row = self.batch(torch.tensor([0])).latents.values()
+        return torch.float64 if any(x.dtype == torch.float64 for x in row) else torch.float32
+
     def __len__(self) -> int:
         return len(self.links)
 
@@ -306,6 +312,9 @@ class Callback:
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def on_pairs(self, done: int, total: int) -> None:
+        """A closed form has taken in `done` of the `total` pairs of a pass; 0 begins one."""
 
     def on_end(self) -> None: ...
 

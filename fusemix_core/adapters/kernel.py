@@ -46,20 +46,21 @@ class KernelAdapter(Adapter):
         if len(latents) < len(self.landmarks):
             raise ValueError(f"{len(latents)} latents for {len(self.landmarks)} landmarks")
         self.power.fill_(ROOT if skewed(latents) else PLAIN)
-        unit = self._unit(latents)
+        unit = self.unit(latents)
         self.centre.copy_(unit.mean(0))
         spread = (unit - self.centre).square().sum(1).mean().sqrt()
         self.scale.copy_(spread.clamp(min=1e-12))
         self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))
 
-    def _unit(self, latents: Tensor) -> Tensor:
+    def unit(self, latents: Tensor) -> Tensor:
+        """p(x), `[n, dim_in]`, of unit norm."""
         if self.power != PLAIN:
             latents = torch.copysign(latents.abs().pow(self.power), latents)
         return normalize(latents, dim=1, eps=1e-12)
 
     def standard(self, latents: Tensor) -> Tensor:
         """u, `[n, dim_in]`, of mean square norm about 1."""
-        return (self._unit(latents) - self.centre) / self.scale
+        return (self.unit(latents) - self.centre) / self.scale
 
     def features(self, latents: Tensor) -> Tensor:
         """f(x), `[n, landmarks or dim_in]`."""

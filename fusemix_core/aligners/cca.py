@@ -12,14 +12,12 @@ from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import solve
 from fusemix_core.aligners.features import (
-    CHUNK,
     LEAST_RIDGE,
-    MOST_ROWS,
     kernel_factor,
     orthogonal,
     prepared_adapter,
 )
-from fusemix_core.aligners.moments import Moments
+from fusemix_core.aligners.moments import Moments, moments_of
 from fusemix_core.aligners.regression import regress
 from fusemix_core.config import Recipe
 from fusemix_core.engine.loop import VALIDATION_ROWS, check_links
@@ -48,11 +46,15 @@ class CCAAligner(Aligner):
     and validation chooses. ridges, powers: what validation chooses from, in the order they are
     tried; a map that is better than all before it is reported as an evaluation at step 0. dim:
     width of the space, at most what the data determine: one less than the pairs, and the second
-    widest modality. Rows that lack a modality count for those they have. Takes at most `MOST_ROWS`
-    pairs.
+    widest modality. Rows that lack a modality count for those they have.
+
+    Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only how
+    latents are standardised comes from a sample of a few thousand items. The kernel takes at most
+    `kernel_pairs`, drawn by the seed: each costs it some three times `landmarks`² multiplications.
+    It gains by more of them (see docs/decisions/0010-all-pairs-in-one-pass.md).
 
     Where modalities are fixed there is one side to fit, and that is regression of the same features
-    (`regress`) with the same `landmarks` and `ridges`.
+    (`regress`) with the same `landmarks`, `ridges` and `kernel_pairs`.
     """
 
     takes_fixed = True
@@ -64,28 +66,34 @@ class CCAAligner(Aligner):
         dim: int = 384,
         ridges: Sequence[float] = (3.0, 1.0, 10.0),
         powers: Sequence[float] = (1.0, 0.75, 1.5),
+        kernel_pairs: int = 100_000,
     ) -> None:
-        if dim < 1 or not ridges or not powers or min(ridges) <= 0 or (landmarks or 0) < 0:
+        if min(dim, kernel_pairs) < 1 or not powers or (landmarks or 0) < 0:
             raise ConfigError(
-                "cca needs dim ≥ 1, at least one power, ridges above 0, and landmarks ≥ 0.",
-                "Example: --set start.dim=384 --set start.ridges=[1,3,10]",
+                "cca needs dim and kernel_pairs ≥ 1, at least one power, and landmarks ≥ 0.",
+                "Example: --set aligner.dim=384",
             )
-        self.landmarks, self.dim = landmarks, dim
+        if not ridges or min(ridges) <= 0:
+            raise ConfigError(
+                "cca needs at least one ridge, all above 0.",
+                "Example: --set aligner.ridges=[1,3,10]",
+            )
+        self.landmarks, self.dim, self.kernel_pairs = landmarks, dim, kernel_pairs
         self.ridges, self.powers = tuple(ridges), tuple(powers)
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         check_links(train, context.fixed)
-        train = at_most(train, MOST_ROWS, context.seed)
         validation = at_most(validation, VALIDATION_ROWS, context.seed)
         tried = (0, LANDMARKS) if self.landmarks is None else (self.landmarks,)
         if context.fixed:
-            return regress(train, validation, context, tried, self.ridges)
-        dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
+            return regress(train, validation, context, tried, self.ridges, self.kernel_pairs)
         best = Best(validation, context)
         for landmarks in tried:
-            self._try(prepared(train, dim, landmarks, context), train, best, context)
+            some = at_most(train, self.kernel_pairs, context.seed) if landmarks else train
+            dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
+            self._try(prepared(some, dim, landmarks, context), some, best, context)
         return best.adapters
 
     def _try(
@@ -98,8 +106,7 @@ class CCAAligner(Aligner):
         """Offer the maps of every ridge and power on these features."""
         dim = len(next(iter(adapters.values())).bias)
         kernels = [kernel_factor(a.landmarks) for a in adapters.values()]
-        moments = Moments([a.weight.shape[0] for a in adapters.values()], context.device)
-        add_rows(moments, adapters, kernels, train, context.device)
+        moments = moments_seen(adapters, kernels, train, context)
         spread = [moments.covariance(k, k) for k in range(len(adapters))]
         for ridge in self.ridges:
             ridges = [max(ridge * c.trace().item() / len(train), LEAST_RIDGE) for c in spread]
@@ -130,22 +137,22 @@ def prepared(
     return adapters
 
 
-@torch.no_grad()
-def add_rows(
-    moments: Moments,
+def moments_seen(
     adapters: dict[str, KernelAdapter],
     kernels: Sequence[Tensor | None],
     train: PairedLatents,
-    device: torch.device,
-) -> None:
-    """Add the features of every row of the links to the moments."""
-    for rows in torch.arange(len(train)).split(CHUNK):
-        batch = train.batch(rows, device)
-        features = [
-            orthogonal(adapters[m].features(x.float()), kernel)
-            for (m, x), kernel in zip(batch.latents.items(), kernels, strict=True)
-        ]
-        moments.update(features, batch.present())
+    context: FitContext,
+) -> Moments:
+    """The moments of the adapters' features over all pairs, those of kernels times R⁻¹."""
+    parts = list(zip(adapters.values(), kernels, strict=True))
+    dims = [adapter.weight.shape[0] for adapter, _ in parts]
+    if all(kernel is None for kernel in kernels):
+        # The standard latents are affine in the unit ones: one step for the moments, not a row.
+        moments = moments_of(train, context, [lambda x, a=a: a.unit(x.float()) for a, _ in parts])
+        moments.standardise([a.centre for a, _ in parts], [a.scale for a, _ in parts])
+        return moments
+    features = [lambda x, a=a, r=r: orthogonal(a.features(x.float()), r) for a, r in parts]
+    return moments_of(train, context, features, dims)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,6 @@ from torch import Tensor
 from fusemix_core.adapters.kernel import KernelAdapter, rational_quadratic
 from fusemix_core.interfaces import PairedLatents
 
-MOST_ROWS = 100_000
-"""Pairs that moments are taken over; more change the map by less than the choice of ridge."""
-
-CHUNK = 2_048
-"""Pairs whose features are held at a time."""
-
 _SAMPLE = 8_192
 """Training items that power, centre and scale are taken from."""
 

@@ -60,7 +60,7 @@ class GradientAligner(Aligner):
             adapters = self._adapters(train, validation, recipe, context)
             fixed = {m: deepcopy(a) for m, a in context.fixed.items()}
             for module in (*adapters.values(), *fixed.values(), objective):
-                module.to(_dtype(train))
+                module.to(train.dtype)
             trained = Trainer(
                 adapters,
                 objective,
@@ -102,19 +102,19 @@ class GradientAligner(Aligner):
 
 
 def _listeners(context: FitContext) -> list[Callback]:
-    """Who hears of the start: of its evaluations only, and nobody in a resumed fit, which has
-    reported them before."""
+    """Who hears of the start: of its passes and evaluations only, and nobody in a resumed fit,
+    which has reported them before."""
     folder = context.checkpoints
     if context.resume and folder is not None and checkpoint_folders(folder):
         return []
-    return [_Evaluations(callback) for callback in context.callbacks]
+    return [_StartOnly(callback) for callback in context.callbacks]
 
 
-class _Evaluations(Callback):
-    """Passes evaluations on to another callback, and nothing else."""
+class _StartOnly(Callback):
+    """Passes on to another callback what a closed form tells; steps are told by the training."""
 
     def __init__(self, callback: Callback) -> None:
-        self.on_evaluation = callback.on_evaluation
+        self.on_evaluation, self.on_pairs = callback.on_evaluation, callback.on_pairs
 
 
 def _build(recipe: Recipe, dim_in: int, dim_out: int) -> Adapter:
@@ -126,9 +126,3 @@ def _width(adapter: Adapter, dim_in: int) -> int:
     """The width of the embeddings that an adapter gives."""
     dtype = next((p.dtype for p in adapter.parameters()), torch.float32)
     return adapter(torch.ones(2, dim_in, dtype=dtype)).shape[1]
-
-
-def _dtype(latents: PairedLatents) -> torch.dtype:
-    """The type its batches come in: float32, or float64 where a table holds it."""
-    row = latents.batch(torch.tensor([0])).latents.values()
-    return torch.float64 if any(x.dtype == torch.float64 for x in row) else torch.float32

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
+
+from fusemix_core.allocator import keep_freed_memory
+from fusemix_core.engine.feed import sweep
+from fusemix_core.interfaces import FitContext, PairedLatents
+
+_CHUNK_BYTES, _LEAST_ROWS, _MOST_ROWS = 1 << 26, 1_024, 8_192
+"""What the rows of an update take in float32, and how few or many these are."""
+
+_PANEL = 512
+"""Columns of a product with itself that are taken at a time, its upper triangle alone."""
 
 
 class Moments:
@@ -34,17 +45,30 @@ class Moments:
         if not self._origin:
             self._origin = [_mean(row[present[:, k]]) for k, row in enumerate(rows)]
         rows = [row - origin for row, origin in zip(rows, self._origin, strict=True)]
+        sums = [row.sum(0) for row in rows] if complete else []
         for (k, m), total in self._second.items():
             x, y = rows[k], rows[m]
             if not complete:
                 both = present[:, k] & present[:, m]
                 x, y = x[both], y[both]
             self._count[k, m] += len(x)
-            self._first[k, m] += x.double().sum(0)
-            if m != k:
-                self._count[m, k] += len(x)
-                self._first[m, k] += y.double().sum(0)
+            self._first[k, m] += sums[k] if complete else x.sum(0)
+            if m == k:
+                _add_square(total, x)
+                continue
+            self._count[m, k] += len(x)
+            self._first[m, k] += sums[m] if complete else y.sum(0)
             total.add_(x.T @ y)
+
+    def standardise(self, centres: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
+        """Make the moments those of (row - centre) / scale, `[d_k]` and a number of each
+        modality, in place of the rows'."""
+        for k, (centre, scale) in enumerate(zip(centres, scales, strict=True)):
+            self._origin[k] = (self._origin[k] - centre) / scale
+        for (k, _), first in self._first.items():
+            first.div_(scales[k])
+        for (k, m), second in self._second.items():
+            second.div_(scales[k] * scales[m])
 
     def met(self, k: int, m: int) -> int:
         """How many rows have both."""
@@ -60,7 +84,53 @@ class Moments:
             return self.covariance(m, k).T
         n = self._count[k, m].clamp(min=1)
         means = torch.outer(self._first[k, m] / n, self._first[m, k] / n)
-        return self._second[k, m] / n - means
+        second = self._second[k, m]
+        if k == m:
+            second = second.triu() + second.triu(1).T
+        return second / n - means
+
+
+@torch.no_grad()
+def moments_of(
+    pairs: PairedLatents,
+    context: FitContext,
+    features: Sequence[Callable[[Tensor], Tensor]] | None = None,
+    dims: Sequence[int] | None = None,
+) -> Moments:
+    """The moments of every row, in one pass over the pairs in about the order they have on disk.
+
+    features: of each modality what makes `[n, dims[k]]` of latents `[n, d_k]`; by default latents
+    are taken as they are. In memory are two or three chunks of a few thousand rows, however many
+    pairs there are. `context.callbacks` are told. `KeyboardInterrupt` goes up at once.
+    """
+    if context.device.type == "cpu":
+        keep_freed_memory()
+    dims = list(dims or pairs.dims.values())
+    widest = max(sum(dims), sum(pairs.dims.values()))
+    size = min(max(_CHUNK_BYTES // (4 * widest), _LEAST_ROWS), _MOST_ROWS)
+    moments, done = Moments(dims, context.device), 0
+    _tell(context, 0, len(pairs))
+    with closing(sweep(pairs, size, context.device)) as batches:
+        for batch in batches:
+            rows = list(batch.latents.values())
+            if features is not None:
+                rows = [feature(x) for feature, x in zip(features, rows, strict=True)]
+            moments.update(rows, batch.present())
+            done += len(batch.links)
+            _tell(context, done, len(pairs))
+    return moments
+
+
+def _tell(context: FitContext, done: int, total: int) -> None:
+    for callback in context.callbacks:
+        callback.on_pairs(done, total)
+
+
+def _add_square(total: Tensor, rows: Tensor) -> None:
+    """Add to the upper triangle of `total` that of rowsᵀ rows."""
+    for start in range(0, rows.shape[1], _PANEL):
+        panel = slice(start, start + _PANEL)
+        total[: panel.stop, panel].add_(rows[:, : panel.stop].T @ rows[:, panel])
 
 
 def _mean(rows: Tensor) -> Tensor:

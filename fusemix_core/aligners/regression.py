@@ -13,14 +13,12 @@ from torch.nn.functional import normalize
 from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.features import (
-    CHUNK,
     LEAST_RIDGE,
-    MOST_ROWS,
     kernel_factor,
     orthogonal,
     prepared_adapter,
 )
-from fusemix_core.aligners.moments import Moments
+from fusemix_core.aligners.moments import moments_of
 from fusemix_core.engine.loop import VALIDATION_ROWS
 from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import DataError
@@ -33,6 +31,7 @@ def regress(
     context: FitContext,
     landmarks: Sequence[int],
     ridges: Sequence[float],
+    kernel_pairs: int = 100_000,
     whiten: bool = True,
 ) -> dict[str, Adapter]:
     """Each modality that is not fixed regressed on the embeddings of those that are.
@@ -44,6 +43,7 @@ def regress(
     is I. A row with several fixed modalities is a pair with each, each about its own mean.
 
     landmarks (0: linear) and ridges are what validation chooses from, for each modality by itself.
+    Linear maps take all rows in one pass, a kernel's at most `kernel_pairs`, drawn by the seed.
     Raises `DataError` for a modality that no training row links with a fixed one.
     """
     fitted: dict[str, Adapter] = dict(context.fixed)
@@ -52,10 +52,10 @@ def regress(
         if modality in fixed:
             continue
         own = [modality, *fixed]
-        pairs = met_fixed(train.only(own), modality)
-        pairs = at_most(pairs, MOST_ROWS, context.seed)
+        met = met_fixed(train.only(own), modality)
         best = Best(at_most(validation.only(own), VALIDATION_ROWS, context.seed), context)
         for count in landmarks:
+            pairs = at_most(met, kernel_pairs, context.seed) if count else met
             onto = Onto.of(pairs, modality, fixed, count, context)
             goal = onto.cross @ onto.whitening() if whiten else onto.cross
             for ridge in ridges:
@@ -111,12 +111,10 @@ class Onto:
         dim = next(iter(first.values())).shape[1]
         adapter = prepared_adapter(pairs, modality, dim, landmarks, context.seed * 1000, device)
         factor = kernel_factor(adapter.landmarks)
-        moments = Moments([len(adapter.weight), *(y.shape[1] for y in first.values())], device)
-        for rows in torch.arange(len(pairs)).split(CHUNK):
-            batch = pairs.batch(rows, device)
-            features = orthogonal(adapter.features(batch.latents[modality].float()), factor)
-            targets = embeddings(fixed, batch.latents).values()
-            moments.update([features, *targets], batch.present())
+        seen = [lambda x: orthogonal(adapter.features(x.float()), factor)]
+        seen += [lambda x, a=a: normalize(a(x.float()), dim=1) for a in fixed.values()]
+        dims = [len(adapter.weight), *(y.shape[1] for y in first.values())]
+        moments = moments_of(pairs, context, seen, dims)
         ks = range(1, 1 + len(fixed))
         shares = [moments.met(0, k) / sum(moments.met(0, m) for m in ks) for k in ks]
 

@@ -62,5 +62,11 @@ class ConsoleReporter(Reporter):
             note = "" if recall is None else f"validation R@1 {100 * recall:.1f}"
             self._bars.update(self._tasks["steps"], completed=step, note=note)
 
+    def on_pairs(self, done: int, total: int) -> None:
+        task = self._bar("pairs", total, "pairs")
+        self._bars.update(task, completed=done, total=total)
+        if done == total:
+            self._close()
+
     def on_end(self) -> None:
         self._close()

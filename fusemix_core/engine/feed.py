@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -92,13 +92,36 @@ def feed(
     window; without, each batch is gathered from all over the tables. Work that would keep the step
     waiting is done in threads; what goes wrong there is raised here.
     """
-    held = resident(train)
-    parts: Iterator[_Part] = _parts(train, plan, seed, blocks, epoch, index)
-    if blocks and not held:
+    parts = _parts(train, plan, seed, blocks, epoch, index)
+    return _fed(train, parts, plan.rows_per_step, device, in_windows=blocks)
+
+
+def sweep(pairs: PairedLatents, size: int, device: torch.device) -> Generator[Batch]:
+    """Batches of `size` rows on `device`, every row once, in about the order they have on disk:
+    tables that are not resident are read in one pass. Close it when done.
+
+    The last batch may be smaller. Reading and computing go on at the same time, as in `feed`.
+    """
+    order = Blocks.of(pairs, size).rows
+    parts = (_Part(pairs, rows, pairs.links[rows]) for rows in order.split(size))
+    return _fed(pairs, parts, size, device, in_windows=True)
+
+
+def _fed(
+    pairs: PairedLatents,
+    parts: Generator[_Part],
+    size: int,
+    device: torch.device,
+    *,
+    in_windows: bool,
+) -> Generator[Batch]:
+    """The parts' batches; what would keep their user waiting is done in threads."""
+    held = resident(pairs)
+    if in_windows and not held:
         parts = ahead(_in_memory(part) for part in parts)
-    batches = _batches(parts, plan.rows_per_step, device)
+    batches = _batches(parts, size, device)
     # Gathers from memory to a CPU need the cores that compute: a thread gains nothing there.
-    moves = device.type != "cpu" and not _all_on(train, device)
+    moves = device.type != "cpu" and not _all_on(pairs, device)
     return ahead(batches) if moves or not held else batches
 
 
@@ -114,7 +137,7 @@ class _Part:
 
 def _parts(
     train: PairedLatents, plan: Plan, seed: int, blocks: bool, epoch: int, index: int
-) -> Iterator[_Part]:
+) -> Generator[_Part]:
     """What is left of each epoch, in windows where it is shuffled by blocks."""
     size, used = plan.rows_per_step, plan.rows_per_step * plan.steps_per_epoch
     items = None
@@ -154,7 +177,7 @@ def _load(table: LatentTable, ids: Tensor) -> ResidentLatents:
     return load(ids) if load else ResidentLatents(table.rows(ids))
 
 
-def _batches(parts: Iterator[_Part], size: int, device: torch.device) -> Iterator[Batch]:
+def _batches(parts: Generator[_Part], size: int, device: torch.device) -> Generator[Batch]:
     with closing(parts):
         for part in parts:
             for rows, links in zip(part.rows.split(size), part.links.split(size), strict=True):

@@ -211,7 +211,15 @@ def test_recipe_dim_is_limited_by_the_data():
 
 
 @pytest.mark.parametrize(
-    "options", [{"dim": 0}, {"ridges": []}, {"ridges": [0.0]}, {"powers": []}, {"landmarks": -1}]
+    "options",
+    [
+        {"dim": 0},
+        {"ridges": []},
+        {"ridges": [0.0]},
+        {"powers": []},
+        {"landmarks": -1},
+        {"kernel_pairs": 0},
+    ],
 )
 def test_impossible_options_are_refused(options):
     with pytest.raises(ConfigError, match="cca needs"):

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from fusemix_core.config import Part, Recipe
 from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.flow.settings import find_recipe
-from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
+from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 from fusemix_core.registry import registry
 from fusemix_core.testing import check_adapter, check_aligner
 
@@ -190,3 +190,37 @@ def test_recipes_fit_with_the_aligner_they_name(name):
     aligner = registry.build("aligner", recipe.aligner)
     adapters = aligner.fit(drawn(), drawn(seed=1), recipe, FitContext())
     assert set(adapters) == {"a", "b"} and recipe.name == name
+
+
+class Counted:
+    """A table that remembers which items it was asked for."""
+
+    def __init__(self, latents):
+        self.latents, self.asked = latents, []
+
+    dim = property(lambda self: self.latents.shape[1])
+
+    def __len__(self):
+        return len(self.latents)
+
+    def rows(self, index):
+        self.asked.append(index)
+        return self.latents[index]
+
+
+@pytest.mark.parametrize("aligner", [CSAAligner, ProcrustesAligner, RidgeAligner])
+def test_all_pairs_are_taken_in_one_pass_that_is_told(aligner, monkeypatch):
+    monkeypatch.setattr("fusemix_core.aligners.features._SAMPLE", 10)
+    told = []
+
+    class Followed(Callback):
+        def on_pairs(self, done, total):
+            told.append((done, total))
+
+    train = drawn()
+    train = PairedLatents({m: Counted(t.latents) for m, t in train.tables.items()}, train.links)
+    aligner().fit(train, drawn(seed=1), Recipe("r", Part("r")), FitContext(callbacks=[Followed()]))
+    assert told == [(0, 80), (80, 80)]
+    for table in train.tables.values():
+        passes = [ids for ids in table.asked if len(ids) > 10]
+        assert torch.cat(passes).tolist() == list(range(80))

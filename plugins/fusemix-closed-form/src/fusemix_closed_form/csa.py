@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fusemix_closed_form.streaming import moments_of
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import Canonical, solve
-from fusemix_core.aligners.moments import Moments
+from fusemix_core.aligners.moments import Moments, moments_of
 from fusemix_core.config import Recipe
 from fusemix_core.engine.loop import check_links
 from fusemix_core.errors import ConfigError
@@ -74,10 +73,10 @@ class CSAAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         check_links(train)
-        moments = moments_of(train, context.device)
+        moments = moments_of(train, context)
         dim = min(recipe.dim or self.dim, len(train) - 1, sorted(moments.dims)[-2])
         traces = [moments.covariance(k, k).trace().item() for k in range(len(moments.dims))]
-        least = torch.finfo(_dtype(train)).eps
+        least = torch.finfo(train.dtype).eps
         best = Best(validation, context)
         for ridge in self.ridges:
             absolute = [max(t * max(ridge / len(train), least), 1e-30) for t in traces]
@@ -103,11 +102,5 @@ def _adapters(train: PairedLatents, moments: Moments, solved: Canonical) -> dict
             adapter = CSAAdapter(dim_in, len(weights) + sides, side=k, sides=sides)
         adapter.mean, adapter.weights = moments.mean(k), weights
         adapter.map = nn.Parameter(solved.maps[k])
-        adapters[name] = adapter.to(_dtype(train)).eval()
+        adapters[name] = adapter.to(train.dtype).eval()
     return adapters
-
-
-def _dtype(pairs: PairedLatents) -> torch.dtype:
-    """What its batches come in: float32, or float64 where a table holds it."""
-    latents = pairs.batch(torch.arange(1)).latents.values()
-    return torch.float64 if any(x.dtype == torch.float64 for x in latents) else torch.float32

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import solve, top_singular
-from fusemix_core.aligners.cca import add_rows, prepared
+from fusemix_core.aligners.cca import moments_seen, prepared
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.aligners.regression import Onto, met_fixed, regress
 from fusemix_core.config import Recipe
@@ -28,9 +28,7 @@ def standardised(
 ) -> tuple[dict[str, KernelAdapter], Moments]:
     """Adapters to `dim` without a map yet, and the moments of what they see, in one pass."""
     adapters = prepared(train, dim, 0, context)
-    moments = Moments(list(train.dims.values()), context.device)
-    add_rows(moments, adapters, [None] * len(adapters), train, context.device)
-    return adapters, moments
+    return adapters, moments_seen(adapters, [None] * len(adapters), train, context)
 
 
 @torch.no_grad()
