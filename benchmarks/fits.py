@@ -65,7 +65,7 @@ class FromFiles:
         config, specs = build_config({"encoders": self.encoders, "data": data, "seed": seed})
         plan = make_plan(config, specs)
         how = Encoding(CPU, config.dtype, config.store_dtype, views=plan.views)
-        encoded = encode_dataset(plan.dataset, plan.specs, how, Reporter(), ragged=False)
+        encoded = encode_dataset(plan.dataset, plan.specs, how, Reporter(), ragged=())
         return {name: encoded.paired(name) for name in encoded.dataset.splits}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tomllib
 import types
@@ -61,6 +62,7 @@ class Training:
 @dataclass(frozen=True)
 class Recipe:
     """A complete method. `start` names a closed-form aligner whose maps the adapters start from.
+    `adapters` has the adapters of those modalities that have another than `adapter`.
 
     `dim` is the width of the shared space (None: the aligner chooses from the latents). `optimiser`
     None is `adamw`. `scorer` None is whichever registered scorer does best on the validation split.
@@ -73,11 +75,16 @@ class Recipe:
     dim: int | None = None
     start: Part | None = None
     adapter: Part | None = None
+    adapters: Mapping[str, Part] | None = None
     mixup: Part | None = None
     objective: Part | None = None
     optimiser: Part | None = None
     training: Training | None = None
     scorer: Part | None = None
+
+    def adapter_of(self, modality: str) -> Part | None:
+        """The adapter of a modality."""
+        return (self.adapters or {}).get(modality, self.adapter)
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
         elif isinstance(value, Mapping):
-            value = dict(value)
+            value = {k: to_dict(v) if isinstance(v, Part) else v for k, v in value.items()}
         elif isinstance(value, tuple):
             value = list(value)
         if value is not None:
@@ -177,6 +184,9 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         or hint is Mapping
         or (isinstance(origin, type) and issubclass(origin, Mapping))
     ):
+        if isinstance(value, Mapping) and Part in args:
+            some = {k: v for k, v in value.items() if v is not None}
+            return {k: _convert(Part, v, f"{at}.{k}") for k, v in some.items()}
         if isinstance(value, Mapping):
             return dict(value)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -200,7 +210,8 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
 
 
 def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """`recipe` with `key=value` overrides: `dim=256`, `adapter=linear`, `adapter.blocks=2`, …"""
+    """`recipe` with `key=value` overrides: `dim=256`, `adapter=linear`, `adapter.blocks=2`,
+    `adapters.text=linear` (that of one modality; its options on from those it has), …"""
     values = to_dict(recipe)
     for text in assignments:
         path, value = parse_assignment(text)
@@ -208,6 +219,10 @@ def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
         if path[0] not in fields_here or path[0] == "name":
             raise UnknownNameError.of("setting", path[0], set(fields_here) - {"name"})
         is_part = path[0] in PARTS
+        if path[0] == "adapters" and len(path) > 1:
+            table, path, is_part = table.setdefault("adapters", {}), path[1:], True
+            if len(path) > 1 and path[0] not in table:
+                table[path[0]] = copy.deepcopy(values.get("adapter", {}))
         if len(path) == 1:
             if is_part and isinstance(value, str):
                 value = {"name": value}

@@ -25,7 +25,7 @@ from fusemix_core.errors import (
     DataError,
     UnknownNameError,
 )
-from fusemix_core.interfaces import Adapter, Scorer
+from fusemix_core.interfaces import Adapter, Padded, Scorer
 from fusemix_core.latents.returned import kind_of
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved import folder as files
@@ -221,29 +221,32 @@ class FusedModel:
             parts.append(self._embed(modality, latents))
         return torch.cat(parts)
 
-    def embed(self, modality: str, latents: Tensor) -> Tensor:
+    def embed(self, modality: str, latents: Tensor | Padded) -> Tensor:
         """Unit-norm embeddings, float32 `[n, dim]` on the CPU, of latents `[n, encoder's dim]`.
 
-        Those of a view with more axes may have them, as in `[n, L, d]`.
+        Those of a view with more axes may have them, as in `[n, L, d]`. An adapter that takes
+        tokens has those of any number, `[n, T, d]`, with zeros for padding or as `Padded`.
         """
         self._check_known(modality)
-        width = self.encoders[modality].dim
-        given, latents = latents, latents.flatten(1) if latents.dim() > 2 else latents
-        if latents.dim() != 2 or latents.shape[1] != width:
+        rows = latents.rows() if isinstance(latents, Padded) else latents
+        rows = rows.flatten(1) if rows.dim() > 2 else rows
+        if not self._fits(modality, rows):
+            given = latents.values if isinstance(latents, Padded) else latents
             raise ConfigError(
-                f"Latents of {modality} must be [n, {width}]; these are {list(given.shape)}.",
+                f"Latents of {modality} must be {self._form(modality, 'n')}; these are "
+                f"{list(given.shape)}.",
                 f"They are of the view '{self.encoders[modality].view}' of the encoder "
                 f"'{self.encoders[modality].name}'.",
             )
-        if not latents.isfinite().all():
+        if not rows.isfinite().all():
             raise DataError(f"Latents of {modality} hold NaN or infinity.")
-        parts = [self._embed(modality, rows) for rows in latents.split(_ROWS) if len(rows)]
+        parts = [self._embed(modality, part) for part in rows.split(_ROWS) if len(part)]
         return torch.cat([torch.zeros(0, self.dim), *parts])
 
     @torch.no_grad()
     def _latents(self, modality: str, items: list[Any], first: int) -> Tensor:
         """Latents `[len(items), d]` of one batch, whose first item is number `first`; a view of
-        more axes as the fit had it, one row an item."""
+        more axes as the fit had it, one row an item; tokens up to the batch's longest item."""
         from fusemix_core.data.media import decode
 
         encoder, info = self._encoders[modality].load(), self.encoders[modality]
@@ -256,16 +259,32 @@ class FusedModel:
                     f"{modality} item {first + i} can't be encoded: {error.message}", error.hint
                 ) from error
         latents = encoder.encode(encoder.collate(decoded), info.view)
-        component, wanted = f"Encoder '{info.name}'", f"[{len(items)}, {info.dim}]"
+        component, wanted = f"Encoder '{info.name}'", self._form(modality, len(items))
+        if isinstance(latents, Padded) and self.adapters[modality].takes_tokens:
+            latents = latents.rows()
         if not isinstance(latents, Tensor):
             raise ContractError(component, wanted, f"a {type(latents).__name__}")
         rows = latents if kind_of(info.view) == "pooled" else latents.flatten(1)
-        if rows.shape != (len(items), info.dim):
+        if len(rows) != len(items) or not self._fits(modality, rows):
             shape = f"{list(latents.shape)}"
             raise ContractError(component, f"{wanted} of the view '{info.view}'", shape)
         if not rows.isfinite().all():
             raise ContractError(component, "finite latents", "NaN or infinity")
         return rows
+
+    def _fits(self, modality: str, rows: Tensor) -> bool:
+        """Whether the adapter takes rows of that shape."""
+        width = self.encoders[modality].dim
+        if rows.dim() != 2:
+            return False
+        if self.adapters[modality].takes_tokens:
+            return rows.shape[1] > 0 and rows.shape[1] % width == 0
+        return rows.shape[1] == width
+
+    def _form(self, modality: str, n: int | str) -> str:
+        """The shape of latents that the adapter takes, to be shown."""
+        tokens = "T, " if self.adapters[modality].takes_tokens else ""
+        return f"[{n}, {tokens}{self.encoders[modality].dim}]"
 
     @torch.no_grad()
     def _embed(self, modality: str, latents: Tensor) -> Tensor:

@@ -26,6 +26,10 @@ class Padded:
     values: Tensor
     mask: Tensor
 
+    def rows(self) -> Tensor:
+        """`[n, T * d]`, the padding zero: as an adapter that takes tokens has them."""
+        return self.values.masked_fill(~self.mask[..., None], 0).flatten(1)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -131,6 +135,12 @@ class Adapter(nn.Module, ABC):
 
     options: dict[str, Any]
 
+    takes_tokens: bool = False
+    """Whether it takes items of several latents (tokens, places, frames) of which each may have its
+    own number: `dim_in` is then the width of one, latents are `[n, T * dim_in]` of any T ≥ 1, and
+    a token that is all zero is padding. A missing entry has no other tokens, a mixed item those of
+    both."""
+
     def __new__(cls, *dims: int, **options: Any) -> Self:
         adapter = super().__new__(cls)
         vars(adapter)["options"] = options
@@ -138,6 +148,11 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, latents: Tensor) -> Tensor: ...
+
+    def with_tokens(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings, and the projected tokens `[n, T, dim_out]` behind them, for an objective
+        that takes these: zero where there is none. T depends on the width of `latents` alone."""
+        raise NotImplementedError(f"{type(self).__name__} gives no tokens")
 
     def start_from(self, closed_form: Adapter) -> None:
         """Take over a map fitted in closed form, so that both give the same embeddings."""
@@ -187,6 +202,11 @@ class Objective(nn.Module, ABC):
     """Whether the engine calls it with a third argument, the latents behind the embeddings:
     modality → `[n, d_m]`, as mixed, zeros where missing."""
 
+    takes_tokens: bool = False
+    """Whether the engine calls it with the keyword `tokens` too: modality → what
+    `Adapter.with_tokens` gives, `[n, T_m, d]`, all zero where a row has no token. Of a batch that
+    several processes share they are the rows that the embeddings are."""
+
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
         """The scalar loss.
@@ -204,16 +224,17 @@ class LatentTable(Protocol):
     """Latents of one modality's unique items, resident or on disk, as adapters take them.
 
     A view whose latents have more axes (`layers [n, L, d]`, `grid [n, H, W, d]`) comes as one row
-    an item, `[n, L * d]`: an adapter that wants the axes takes their count as an option.
+    an item, `[n, L * d]`; where items differ in length, zeros follow an item's own latents. See
+    `Adapter.takes_tokens`.
     """
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of an item's latents before they are made one row of `dim` numbers."""
-        ...
+    def dim(self) -> int: ...
 
     @property
-    def dim(self) -> int: ...
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an item's latents before they are made one row; its product is `dim`."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -242,6 +263,16 @@ class ResidentLatents:
     def rows(self, index: Tensor) -> Tensor:
         rows = self.latents.index_select(0, index.to(self.latents.device)).flatten(1)
         return rows if rows.dtype == torch.float64 else rows.float()
+
+    def to(self, device: torch.device) -> ResidentLatents:
+        """The same table on a device."""
+        return ResidentLatents(self.latents.to(device))
+
+
+def dim_in(adapter: Any, table: LatentTable) -> int:
+    """The `dim_in` of an adapter, or of its class, for the latents of a table: the width of a row,
+    or of a token for one that `takes_tokens`."""
+    return table.shape[-1] if getattr(adapter, "takes_tokens", False) else table.dim
 
 
 @dataclass

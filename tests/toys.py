@@ -10,7 +10,7 @@ import torch
 
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.interfaces import Adapter, Encoder, Padded
 from fusemix_core.specs import EncoderSpec
 
 
@@ -102,6 +102,25 @@ class TokenText(ToyText):
             return Padded(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask)
         pooled = super().encode(torch.stack([words.sum(0) for words in batch]))
         return torch.stack([-pooled, pooled], dim=1) if view == "layers" else pooled
+
+
+class TokenMean(Adapter):
+    """The mean of projected tokens."""
+
+    takes_tokens = True
+
+    def __init__(self, dim_in, dim_out):
+        super().__init__()
+        self.out = torch.nn.Linear(dim_in, dim_out)
+
+    def forward(self, latents):
+        return self.with_tokens(latents)[0]
+
+    def with_tokens(self, latents):
+        x = latents.unflatten(1, (-1, self.out.in_features))
+        mask = (x != 0).any(dim=2, keepdim=True)
+        tokens = self.out(x) * mask
+        return tokens.sum(dim=1) / mask.sum(dim=1).clamp(min=1), tokens
 
 
 class ToySound(_Toy):

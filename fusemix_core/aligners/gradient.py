@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 
@@ -14,7 +15,15 @@ from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.randomness import seeded
 from fusemix_core.engine.state import ADAMW
 from fusemix_core.errors import ConfigError, UnknownNameError
-from fusemix_core.interfaces import Adapter, Aligner, Callback, FitContext, PairedLatents
+from fusemix_core.interfaces import (
+    Adapter,
+    Aligner,
+    Callback,
+    FitContext,
+    LatentTable,
+    PairedLatents,
+    dim_in,
+)
 from fusemix_core.registry import registry
 
 DIM = 512
@@ -33,8 +42,9 @@ class GradientAligner(Aligner):
     a fixed adapter, too, is given the latents as mixed.
 
     Raises `ConfigError` for a recipe without adapter or objective, or whose adapter can't start
-    from a map; `UnknownNameError` for a `training.together` that is no modality; `DataError` for
-    too few pairs; `RunExistsError` and `ArtefactError` as `Trainer`.
+    from a map or gives no tokens to an objective that takes them; `UnknownNameError` for a
+    `training.together` that is no modality; `DataError` for too few pairs; `RunExistsError` and
+    `ArtefactError` as `Trainer`.
     """
 
     takes_fixed = True
@@ -42,8 +52,9 @@ class GradientAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        for kind in ("adapter", "objective"):
-            if getattr(recipe, kind) is None:
+        named = [recipe.adapter_of(m) for m in train.modalities]
+        for kind, parts in (("adapter", named), ("objective", [recipe.objective])):
+            if None in parts:
                 raise ConfigError(
                     f"The recipe '{recipe.name}' trains by gradient but names no {kind}.",
                     f"Example: --set {kind}={'mlp' if kind == 'adapter' else 'infonce'}",
@@ -59,6 +70,8 @@ class GradientAligner(Aligner):
             plan = plan_steps(len(train), mixup.rows_per_pair, training)
             adapters = self._adapters(train, validation, recipe, context)
             fixed = {m: deepcopy(a) for m, a in context.fixed.items()}
+            if objective.takes_tokens:
+                _check_tokens(adapters | fixed, recipe)
             for module in (*adapters.values(), *fixed.values(), objective):
                 module.to(train.dtype)
             trained = Trainer(
@@ -80,25 +93,35 @@ class GradientAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         """New adapters of what is not fixed, with the map of `recipe.start` where there is one."""
-        dims = {m: d for m, d in train.dims.items() if m not in context.fixed}
+        tables = {m: t for m, t in train.tables.items() if m not in context.fixed}
         if recipe.start is None:
             widths = [_width(a, train.dims[m]) for m, a in context.fixed.items()]
             dim = widths[0] if widths else recipe.dim or DIM
-            return {m: _build(recipe, d, dim) for m, d in dims.items()}
+            return {m: _build(recipe.adapter_of(m), t, dim) for m, t in tables.items()}
         start = replace(context, checkpoints=None, resume=False, callbacks=_listeners(context))
         maps = registry.build("aligner", recipe.start).fit(train, validation, recipe, start)
         adapters = {}
-        for modality, dim_in in dims.items():
-            adapters[modality] = _build(recipe, dim_in, _width(maps[modality], dim_in))
+        for modality, table in tables.items():
+            part, map_ = recipe.adapter_of(modality), maps[modality]
+            adapters[modality] = _build(part, table, _width(map_, table.dim))
             try:
-                adapters[modality].start_from(maps[modality])
+                adapters[modality].start_from(map_)
             except NotImplementedError as error:
                 raise ConfigError(
-                    f"The adapter '{recipe.adapter.name}' can't start from the map of "
-                    f"'{recipe.start.name}'.",
+                    f"The adapter '{part.name}' can't start from the map of '{recipe.start.name}'.",
                     "Take the adapter 'kernel', or leave out the recipe's start.",
                 ) from error
         return adapters
+
+
+def _check_tokens(adapters: Mapping[str, Adapter], recipe: Recipe) -> None:
+    for modality, adapter in adapters.items():
+        if type(adapter).with_tokens is Adapter.with_tokens:
+            raise ConfigError(
+                f"The objective '{recipe.objective.name}' takes tokens, and the {modality} adapter "
+                "gives none.",
+                "Take an adapter with tokens, or another objective.",
+            )
 
 
 def _listeners(context: FitContext) -> list[Callback]:
@@ -117,8 +140,9 @@ class _StartOnly(Callback):
         self.on_evaluation, self.on_pairs = callback.on_evaluation, callback.on_pairs
 
 
-def _build(recipe: Recipe, dim_in: int, dim_out: int) -> Adapter:
-    return registry.build("adapter", recipe.adapter, dim_in, dim_out)
+def _build(part: Part, table: LatentTable, dim_out: int) -> Adapter:
+    target = registry.target_of(registry.check("adapter", part))
+    return registry.build("adapter", part, dim_in(target, table), dim_out)
 
 
 @torch.no_grad()

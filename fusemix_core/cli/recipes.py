@@ -110,6 +110,8 @@ def show_recipe(
         if part := values.get(kind):
             spec = registry.component("aligner" if kind == "start" else kind, part["name"])
             part["options"] = {**spec.options, **part["options"]}
+    for part in values.get("adapters", {}).values():
+        part["options"] = {**registry.component("adapter", part["name"]).options, **part["options"]}
     if json:
         print_json(values)
     else:

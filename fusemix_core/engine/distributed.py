@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -117,19 +118,25 @@ def own_rows(batch: Batch) -> Batch:
     return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part])
 
 
-def batch_loss(objective: Objective, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
+def batch_loss(
+    objective: Objective,
+    embeddings: Mapping[str, Tensor],
+    batch: Batch,
+    tokens: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Tensor:
     """The loss of the whole batch in each process, given the process's own rows.
 
-    An objective that gathers nothing itself gets all rows.
+    An objective that gathers nothing itself gets all rows. `tokens` are for one that takes them.
     """
     links, latents = batch.links, batch.latents if objective.takes_latents else {}
     if processes() > 1 and not objective.gathers:
         rows = Rows(len(links), links.device)
-        embeddings, latents = (
-            {m: rows.gather(x) for m, x in given.items()} for given in (embeddings, latents)
+        embeddings, latents, tokens = (
+            {m: rows.gather(x) for m, x in given.items()} for given in (embeddings, latents, tokens)
         )
         links = rows.gather(links)
-    return objective(embeddings, links, *([latents] if objective.takes_latents else []))
+    more = {"tokens": tokens} if objective.takes_tokens else {}
+    return objective(embeddings, links, *([latents] if objective.takes_latents else []), **more)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -276,7 +276,7 @@ def on_device(
         return train, validation
     tables = {id(t): t for d in (train, validation) for t in d.tables.values()}
     free, _ = torch.cuda.mem_get_info(device)
-    if sum(len(t) * t.dim * 4 for t in tables.values()) > free // 2:
+    if sum(_bytes_there(t) for t in tables.values()) > free // 2:
         return train, validation
     moved = {i: _moved(t, device) for i, t in tables.items()}
     return tuple(
@@ -285,10 +285,16 @@ def on_device(
     )
 
 
+def _bytes_there(table: LatentTable) -> int:
+    """What `_moved` takes on the device."""
+    resident = isinstance(table, ResidentLatents)
+    return table.latents.nbytes if resident else len(table) * table.dim * 4
+
+
 def _moved(table: LatentTable, device: torch.device) -> ResidentLatents:
     """The table on the device; one on disk goes there in chunks, so that it need not fit here."""
     if isinstance(table, ResidentLatents):
-        return ResidentLatents(table.latents.to(device))
+        return table.to(device)
     out = torch.empty(len(table), table.dim, device=device)
     for ids in torch.arange(len(table)).split(max(1, CHUNK_VALUES // table.dim)):
         out[ids[0] : ids[-1] + 1] = table.rows(ids).to(device)

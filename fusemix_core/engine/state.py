@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,16 +75,28 @@ class TrainState:
             fixed=dict(fixed or {}),
         )
 
-    def embed(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embeddings of a batch's latents, in their order; those of fixed modalities are data."""
-        with torch.no_grad():
-            given = {m: adapter(latents[m]) for m, adapter in self.fixed.items()}
-        return {m: given[m] if m in given else self.adapters[m](x) for m, x in latents.items()}
-
     @property
     def kept(self) -> dict[str, Adapter]:
         """The trained adapters as they are evaluated and kept: averaged where the recipe asks."""
         return self.adapters if self.averaged is None else self.averaged
+
+
+def embed(
+    adapters: Mapping[str, Adapter],
+    latents: Mapping[str, Tensor],
+    with_tokens: bool = False,
+    fixed: Collection[str] = (),
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(embeddings, projected tokens where asked for) of a batch, modality by modality; those of
+    the `fixed` modalities are data."""
+    embeddings, tokens = {}, {}
+    for modality, x in latents.items():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and modality not in fixed):
+            if with_tokens:
+                embeddings[modality], tokens[modality] = adapters[modality].with_tokens(x)
+            else:
+                embeddings[modality] = adapters[modality](x)
+    return embeddings, tokens
 
 
 def parameter_groups(modules: Iterable[nn.Module], training: Training) -> list[dict[str, Any]]:
@@ -122,8 +134,9 @@ def train_step(
     Raises `FusemixError` before anything is changed if the loss is not finite.
     """
     batch = distributed.own_rows(mixup(batch, state.mixing, progress))
-    embeddings = state.embed(batch.latents)
-    loss = distributed.batch_loss(state.objective, embeddings, batch)
+    adapters = state.adapters | state.fixed
+    embeddings, tokens = embed(adapters, batch.latents, state.objective.takes_tokens, state.fixed)
+    loss = distributed.batch_loss(state.objective, embeddings, batch, tokens)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
         raise FusemixError(

@@ -2,7 +2,7 @@
 
 Every function takes latents a `[n, d]` and b `[n, e]`, row i of both the same item, and holds
 matrices `[n, n]`: a few thousand items are enough. The maths is that of Huh et al., "The Platonic
-Representation Hypothesis" (arXiv 2405.07987), as its code has it.
+Representation Hypothesis" (arXiv 2405.07987), as its code has it, unless said otherwise.
 """
 
 from __future__ import annotations
@@ -68,16 +68,24 @@ def edit_distance_knn(a: Tensor, b: Tensor, k: int = 10) -> float:
     return 1 - distance[:, k, k].double().mean().item() / k
 
 
-def kernel(x: Tensor, sigma: float | None = None) -> Tensor:
-    """`[n, n]`: inner products, or with sigma exp(-|x_i - x_j|² / 2 sigma²)."""
+Sigma = float | Literal["median"] | None
+
+
+def kernel(x: Tensor, sigma: Sigma = None) -> Tensor:
+    """`[n, n]`: inner products, or with sigma exp(-|x_i - x_j|² / 2 sigma²).
+
+    With `median` sigma² is the median (the lower of two) of the squared distances that are not 0.
+    """
     if sigma is None:
         return x @ x.T
-    return (
-        torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-        .square()
-        .div(-2 * sigma**2)
-        .exp()
-    )
+    squares = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+    if sigma != "median":
+        variance = sigma**2
+    elif not squares.any():
+        return torch.ones_like(squares)
+    else:
+        variance = squares[squares > 0].median()
+    return (squares / (-2 * variance)).exp()
 
 
 def hsic(k: Tensor, m: Tensor, *, unbiased: bool = False) -> float:
@@ -98,13 +106,43 @@ def hsic(k: Tensor, m: Tensor, *, unbiased: bool = False) -> float:
     return ((products + means - across) / (n * (n - 3))).item()
 
 
-def cka(a: Tensor, b: Tensor, *, sigma: float | None = None, unbiased: bool = True) -> float:
+def cka(
+    a: Tensor,
+    b: Tensor,
+    *,
+    sigma: Sigma = None,
+    unbiased: bool = True,
+    tiny: float = _TINY,
+) -> float:
     """Centred kernel alignment, linear or of a Gaussian kernel of width sigma; at most 1.
 
     The biased form grows with the width of the latents: unrelated ones of 1,000 dimensions and 500
-    items have 0.7.
+    items have 0.7. `tiny` is added to what is divided by: 0 for CKA free of scale, as Freeze-Align
+    (arXiv 2409.19425) has it.
     """
-    return _cka(kernel(a, sigma), kernel(b, sigma), unbiased)
+    return _cka(kernel(a, sigma), kernel(b, sigma), unbiased, tiny)
+
+
+def local_cka(a: Tensor, b: Tensor, anchors: int) -> Tensor:
+    """`[n - anchors, n - anchors]`: how well row i of a and row j of b match, given known pairs.
+
+    The first `anchors` rows are these; entry (i, j) is the linear, biased CKA of them and row
+    anchors + i of a with them and row anchors + j of b (arXiv 2401.05224). Raises `ConfigError`
+    unless 1 ≤ anchors < n.
+    """
+    if not 1 <= anchors < len(a):
+        raise ConfigError(f"{len(a)} items can't have {anchors} anchors.", "Take fewer.")
+    return _local_kernels(a, anchors) @ _local_kernels(b, anchors).T
+
+
+def _local_kernels(x: Tensor, anchors: int) -> Tensor:
+    """`[n - anchors, (anchors + 1)²]`: each row's centred kernel with the anchors, of unit norm."""
+    known = x[:anchors].expand(len(x) - anchors, -1, -1)
+    sets = torch.cat([x[anchors:, None], known], dim=1)
+    k = sets @ sets.transpose(1, 2)
+    means = k.mean(dim=1, keepdim=True)
+    centred = k - means - means.transpose(1, 2) + means.mean(dim=2, keepdim=True)
+    return normalize(centred.flatten(1), dim=1)
 
 
 def cknna(a: Tensor, b: Tensor, k: int = 10, *, unbiased: bool = True) -> float:
@@ -182,8 +220,9 @@ def _shared(a: Tensor, b: Tensor) -> float:
     return (a & b).sum().item() / int(a.sum())
 
 
-def _cka(k: Tensor, m: Tensor, unbiased: bool = True) -> float:
-    return _aligned(*(hsic(x, y, unbiased=unbiased) for x, y in ((k, m), (k, k), (m, m))))
+def _cka(k: Tensor, m: Tensor, unbiased: bool = True, tiny: float = _TINY) -> float:
+    both, first, second = (hsic(x, y, unbiased=unbiased) for x, y in ((k, m), (k, k), (m, m)))
+    return _aligned(both, first, second, tiny)
 
 
 def _cknna(first: Tensor, second: Tensor, k: int, unbiased: bool = True) -> float:
@@ -210,8 +249,9 @@ def _centred(k: Tensor) -> Tensor:
     return k - k.mean(0, keepdim=True) - k.mean(1, keepdim=True) + k.mean()
 
 
-def _aligned(both: float, first: float, second: float) -> float:
-    return both / (math.sqrt(max(first * second, 0.0)) + _TINY)
+def _aligned(both: float, first: float, second: float, tiny: float = _TINY) -> float:
+    divisor = math.sqrt(max(first * second, 0.0)) + tiny
+    return both / divisor if divisor else math.nan
 
 
 def _left(x: Tensor, dim: int) -> Tensor:
@@ -240,6 +280,7 @@ def measures(k: int = 10, dim: int = 10) -> dict[str, Measure]:
     return {
         "mutual_knn": Measure(lambda x: _member(neighbours(x, k)), _shared),
         "cka": Measure(kernel, _cka),
+        "cka_rbf": Measure(lambda x: kernel(x, "median"), _cka),
         "cknna": Measure(kernel, lambda a, b: _cknna(a, b, k)),
         "svcca": Measure(lambda x: _left(x, dim), _correlation, square=False),
     }

@@ -163,7 +163,9 @@ def run_plan(
         )
         loaded = loaded_encoders(plan, objects or {})
         encoded = in_turn(
-            lambda: encode_dataset(plan.dataset, plan.specs, how, reporter, loaded, ragged=False)
+            lambda: encode_dataset(
+                plan.dataset, plan.specs, how, reporter, loaded, ragged=token_modalities(config)
+            )
         )
         if first:
             encoded.dataset.write_rejected(folder.rejected)
@@ -248,6 +250,20 @@ def started(out: str | Path, config: RunConfig, resume: bool, facts: Mapping[str
     folder.start(config, resume)
     folder.write_json(folder.environment, facts)
     return str(folder.path)
+
+
+def token_modalities(config: RunConfig) -> list[str]:
+    """The modalities whose items may differ in length: their adapters take tokens.
+
+    With a closed-form start none may: its maps take rows.
+    """
+    recipe = config.recipe
+    parts = {m: recipe.adapter_of(m) for m in config.encoders} if recipe.start is None else {}
+    return [
+        m
+        for m, part in parts.items()
+        if part and getattr(registry.target_of(registry.check("adapter", part)), "takes_tokens", 0)
+    ]
 
 
 def measured(encoded: Encoded, split: str, seed: int) -> PairedLatents:

@@ -55,7 +55,7 @@ def encode_for(
         Encoding(model.device, info.dtype, views=views),
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
-        ragged=False,
+        ragged=[m for m in lazy if model.adapters[m].takes_tokens],
     )
     encoded.dataset.check_bad(max_bad)
     for modality, extraction in encoded.extractions.items():

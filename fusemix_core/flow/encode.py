@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from fusemix_core.latents.backends import BACKENDS
 from fusemix_core.latents.extraction import Extraction, extract
 from fusemix_core.latents.returned import kind_of
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.latents.tables import RaggedLatents, StoredLatents
+from fusemix_core.latents.tables import RaggedLatents, StoredLatents, TokenRows
 from fusemix_core.specs import EncoderSpec
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -60,24 +61,26 @@ class Encoded:
         """`dataset` without what the extractions, by modality, found bad."""
         for modality, done in extractions.items():
             dataset = dataset.without(modality, done.bad)
-        tables = {m: in_memory_if_it_fits(e.table) for m, e in extractions.items()}
+        tables = {
+            m: e.table if isinstance(e.table, RaggedLatents) else in_memory_if_it_fits(e.table)
+            for m, e in extractions.items()
+        }
         return cls(dataset, tables, dict(extractions))
 
-    def paired(self, split: str | None = None) -> PairedLatents:
-        """The latents and links of one split, or of all rows.
+    @cached_property
+    def row_tables(self) -> dict[str, LatentTable]:
+        """The tables with one row an item, where items differ in length too; see `TokenRows`."""
+        return {
+            m: in_memory_if_it_fits(TokenRows(t)) if isinstance(t, RaggedLatents) else t
+            for m, t in self.tables.items()
+        }
 
-        Raises `ConfigError` where a modality's items differ in length: these are no rows.
-        """
-        for modality, table in self.tables.items():
-            if isinstance(table, RaggedLatents):
-                raise ConfigError(
-                    f"The {modality} items differ in length, so that their latents are no rows.",
-                    "Take another view of the encoder, such as a pooled one.",
-                )
+    def paired(self, split: str | None = None) -> PairedLatents:
+        """The latents and links of one split, or of all rows."""
         links = self.dataset.links
         if split is not None:
             links = links[self.dataset.splits[split]]
-        return PairedLatents(self.tables, torch.from_numpy(links))
+        return PairedLatents(self.row_tables, torch.from_numpy(links))
 
 
 def encode_dataset(
@@ -87,13 +90,13 @@ def encode_dataset(
     reporter: Reporter,
     objects: Mapping[str, Encoder] | None = None,
     *,
-    ragged: bool = True,
+    ragged: Collection[str] | None = None,
 ) -> Encoded:
     """Fill the latent store for a dataset, one encoder at a time, and open it.
 
     specs: modality → encoder. `objects` are loaded encoders by modality, in place of what the
-    specs would load. Without `ragged`, a view whose items differ in length, which no adapter
-    takes, is a `ConfigError`. Whether too many rows are bad is for the caller to check.
+    specs would load. In other modalities than those of `ragged` (None: all) a view whose items
+    differ in length is a `ConfigError`. Whether too many rows are bad is for the caller to check.
     """
     views = {m: how.views.get(m, spec.views[0]) for m, spec in specs.items()}
     extractions: dict[str, Extraction] = dict.fromkeys(specs)
@@ -107,7 +110,7 @@ def encode_dataset(
             dataset.items[modality],
             LatentStore(),
             view=views[modality],
-            ragged=ragged,
+            ragged=ragged is None or modality in ragged,
             device=devices_like(how.device),
             dtype=how.dtype,
             store_dtype=how.store_dtype,
@@ -126,12 +129,8 @@ def encode_dataset(
     return Encoded.of(dataset, extractions)
 
 
-def in_memory_if_it_fits(
-    table: StoredLatents | RaggedLatents,
-) -> LatentTable | RaggedLatents:
+def in_memory_if_it_fits(table: StoredLatents | TokenRows) -> LatentTable:
     """The table in memory where it takes a quarter of what is free or less, else as it is."""
-    if isinstance(table, RaggedLatents):
-        return table
     return table.load() if table.nbytes < memory_free() // 4 else table
 
 

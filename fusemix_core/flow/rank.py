@@ -143,9 +143,7 @@ def rank(
             chosen = resolve_views({modality: spec}, _only(views, modality))
             encoding = Encoding(how.device, views=chosen)
             given = {modality: own[name]} if name in own else None
-            done = encode_dataset(
-                dataset, {modality: spec}, encoding, reporter, given, ragged=False
-            )
+            done = encode_dataset(dataset, {modality: spec}, encoding, reporter, given, ragged=())
             dataset = dataset.without(modality, done.extractions[modality].bad)
             found += _candidates(name, chosen[modality], done.tables[modality])
         candidates[modality] = found

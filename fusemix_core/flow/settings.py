@@ -38,6 +38,8 @@ def find_recipe(
         part = getattr(recipe, name)
         if part is not None:
             registry.check("aligner" if name == "start" else name, part)
+    for part in (recipe.adapters or {}).values():
+        registry.check("adapter", part)
     return recipe
 
 
@@ -109,6 +111,10 @@ def build_config(
         raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
     check_fixed(config)
     specs = resolve_encoders(config.encoders, registry)
+    for modality in recipe.adapters or {}:
+        if modality not in specs:
+            hint = f"The recipe has an adapter for it; without: --set adapters.{modality}=none"
+            raise UnknownNameError.of("modality of this run", modality, specs, hint)
     return replace(config, views=resolve_views(specs, config.views)), specs
 
 

@@ -18,7 +18,7 @@ from fusemix_core.flow.report.data import Example, ReportData, Shown, ShownHit
 from fusemix_core.flow.report.render import write_report
 from fusemix_core.flow.run_folder import RunFolder, read_metrics
 from fusemix_core.fused import EncoderInfo, FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, Scorer
+from fusemix_core.interfaces import Adapter, Encoder, Scorer, dim_in
 
 
 def fused_model(
@@ -34,7 +34,7 @@ def fused_model(
         m: EncoderInfo.of(
             spec,
             modality=m,
-            dim=encoded.tables[m].dim,
+            dim=dim_in(adapters[m], encoded.row_tables[m]),
             fingerprint=encoded.extractions[m].fingerprint,
             view=plan.views[m],
             dtype=plan.config.dtype,
@@ -100,7 +100,7 @@ def report_run(
                 "view": plan.views[m],
                 "items": len(dataset.items[m]),
                 "encoded now": encoded.extractions[m].encoded,
-                "width": encoded.tables[m].dim,
+                "width": encoded.row_tables[m].shape[-1],
                 "licence": spec.licence,
             }
             for m, spec in plan.specs.items()

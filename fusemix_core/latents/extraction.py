@@ -136,10 +136,10 @@ def unequal_lengths(spec: EncoderSpec, view: str) -> ConfigError:
     pooled = [v for v in spec.views if kind_of(v) == "pooled"]
     example = f", such as '{pooled[0]}'" if pooled else ""
     return ConfigError(
-        f"The view '{view}' of {spec.name} gives items of different length, and an adapter takes "
-        "one row of one width for each.",
-        f"Take a view in which all items have one shape{example}; views of {spec.name}: "
-        f"{', '.join(spec.views)}.",
+        f"The view '{view}' of {spec.name} gives items of different length, and rows of one width "
+        "are needed here.",
+        f"Take a view in which all items have one shape{example} (views of {spec.name}: "
+        f"{', '.join(spec.views)}), or in a fit an adapter that takes tokens.",
     )
 
 

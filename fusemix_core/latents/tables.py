@@ -32,6 +32,8 @@ class _Stored:
             torch.float32 if any(s.dtype == "float32" for s in self.shards) else torch.float16
         )
         self._maps = [memory_map(s) for s in self.shards]
+        for values in self._maps:
+            no_read_around(values)  # what is read asks for what it needs
         self._shard = torch.from_numpy(compact.reshape(-1).astype(np.int64))
         self._row = torch.from_numpy(places.row)
 
@@ -59,11 +61,6 @@ class StoredLatents(_Stored):
     `rows` gives each as one row, `dim` wide; `unflatten(1, shape)` gives the axes back. Rows of
     items that have no latent (those that could not be decoded) are zeros.
     """
-
-    def __init__(self, places: Places) -> None:
-        super().__init__(places)
-        for values in self._maps:
-            no_read_around(values)  # `load` asks for what it needs
 
     @property
     def dim(self) -> int:
@@ -98,7 +95,8 @@ class StoredLatents(_Stored):
 
 
 class RaggedLatents(_Stored):
-    """Items of which each has latents `[T, d]` of a length T of its own: no `LatentTable`.
+    """Items of which each has latents `[T, d]` of a length T of its own: see `TokenRows` for the
+    `LatentTable`.
 
     lengths: int64 `[n]`, 0 where an item has no latent (it could not be decoded). shape: `(d,)`.
     """
@@ -117,16 +115,97 @@ class RaggedLatents(_Stored):
         lengths = self.lengths[index]
         longest = int(lengths.max()) if len(index) else 0
         out = torch.zeros(len(index), longest, *self.shape)
-        flat = out.flatten(0, 1)
+        self.read(index, torch.arange(len(index)) * longest, out.flatten(0, 1))
+        return Padded(out, torch.arange(longest) < lengths[:, None])
+
+    def read(self, index: Tensor, starts: Tensor, out: Tensor) -> None:
+        """Write the latents of item `index[i]` to the rows of `out` `[…, d]` from `starts[i]` on.
+
+        They are read in the order they have on disk, and the memory map holds no memory after.
+        """
+        parts = []
         for s, places, row in self._by_shard(index):
             count = self._lengths[s][row]
-            within = torch.arange(int(count.sum())) - (count.cumsum(0) - count).repeat_interleave(
-                count
-            )
-            source = self._starts[s][row].repeat_interleave(count) + within
-            target = (places * longest).repeat_interleave(count) + within
-            flat.index_copy_(0, target, self._maps[s].index_select(0, source).float())
-        return Padded(out, torch.arange(longest) < lengths[:, None])
+            source = spread(self._starts[s][row], count)
+            parts.append((self._maps[s], spread(starts[places], count), source))
+            read_ahead(self._maps[s], source.numpy())
+        for values, target, source in parts:
+            out.index_copy_(0, target, values.index_select(0, source).to(out.dtype))
+            drop(values)
+
+
+class TokenRows:
+    """The `LatentTable` of items that differ in length: a row holds an item's latents, and zeros up
+    to the length of the longest of all: `[T * d]`."""
+
+    def __init__(self, ragged: RaggedLatents) -> None:
+        self.ragged = ragged
+        self.shape = (max(int(ragged.lengths.max()), 1), *ragged.shape)
+
+    @property
+    def dim(self) -> int:
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.ragged)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that `load` takes."""
+        width = self.shape[-1] * self.ragged.dtype.itemsize
+        return int(self.ragged.lengths.sum()) * width
+
+    def rows(self, index: Tensor) -> Tensor:
+        """float32 `[len(index), dim]`."""
+        return self.load(index).rows(torch.arange(len(index)))
+
+    def load(self, index: Tensor | None = None) -> ResidentTokens:
+        """The latents of the items in the int64 tensor `index`, or all, in memory, in the type they
+        are stored in and without padding."""
+        index = torch.arange(len(self)) if index is None else index
+        lengths = self.ragged.lengths[index]
+        out = torch.zeros(int(lengths.sum()), self.shape[-1], dtype=self.ragged.dtype)
+        self.ragged.read(index, lengths.cumsum(0) - lengths, out)
+        return ResidentTokens(out, lengths, self.shape[0])
+
+
+class ResidentTokens(ResidentLatents):
+    """The table of items that differ in length, in memory or on a device.
+
+    latents: those of all items one after another, `[sum of lengths, d]`; lengths: int64 `[n]` on
+    the CPU; longest: how many a row has room for.
+    """
+
+    def __init__(self, latents: Tensor, lengths: Tensor, longest: int) -> None:
+        super().__init__(latents)
+        self.lengths, self.longest = lengths, longest
+        self._starts = lengths.cumsum(0) - lengths
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.longest, self.latents.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def rows(self, index: Tensor) -> Tensor:
+        device = self.latents.device
+        count = self.lengths[index]
+        source = spread(self._starts[index], count).to(device)
+        target = spread(torch.arange(len(index)) * self.longest, count).to(device)
+        own = self.latents.index_select(0, source)
+        own = own if own.dtype == torch.float64 else own.float()
+        rows = own.new_zeros(len(index) * self.longest, own.shape[1])
+        return rows.index_copy_(0, target, own).view(len(index), self.dim)
+
+    def to(self, device: torch.device) -> ResidentTokens:
+        return ResidentTokens(self.latents.to(device), self.lengths, self.longest)
+
+
+def spread(starts: Tensor, counts: Tensor) -> Tensor:
+    """int64: starts[0], starts[0] + 1, … (counts[0] of them), then those of starts[1], and on."""
+    within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return starts.repeat_interleave(counts) + within
 
 
 def one_layer(table: LatentTable, layer: int) -> LatentTable:

@@ -33,8 +33,9 @@ class EncoderInfo:
     """What a fused model knows of the encoder that its latents of one modality came from.
 
     `dim` is the width of those latents as the adapter gets them, one row an item (`[n, L, d]` as
-    `[n, L * d]`), `fingerprint` the encoder's when they were taken, `dist` the distribution that
-    registered `name` (empty: user code).
+    `[n, L * d]`), or of one token where the adapter takes tokens of any number;
+    `fingerprint` the encoder's when they were taken, `dist` the distribution that registered
+    `name` (empty: user code).
     """
 
     name: str

@@ -27,7 +27,7 @@ from fusemix_core.testing.components import (
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
-WIDE, NARROW, ROWS = 24, 16, 12
+WIDE, NARROW, ROWS, TOKENS = 24, 16, 12, 5
 
 ADAPTER = Suite("adapter", least=9)
 add_declaration_checks(ADAPTER)
@@ -189,6 +189,55 @@ def start_from(case: ComponentCase) -> None:
         expect_rebuilt(adapter, WIDE, NARROW)
     claims = getattr(type(built(case)), "start_from", None) is not Adapter.start_from
     expect(taken or not claims, "start_from is implemented, but refuses every map")
+
+
+@ADAPTER.check(when=lambda case: getattr(case.target, "takes_tokens", False))
+def any_number_of_tokens(case: ComponentCase) -> None:
+    """Latents `[n, T * dim_in]` of any T become embeddings, and all-zero tokens have no part."""
+    adapter, x = built(case), ragged()
+    for count in (1, 3, TOKENS):
+        got = list(embed(adapter, x[:, :count].flatten(1)).shape)
+        expect(got == [ROWS, NARROW], f"{count} tokens an item gave {got} for {ROWS} items")
+    wanted = embed(adapter, x.flatten(1))
+    expect_same(embed(adapter, padded(x)), wanted, "more padding")
+    alone = [embed(adapter, row[: 1 + i % TOKENS].flatten()[None]) for i, row in enumerate(x)]
+    expect_same(torch.cat(alone), wanted, "items without their padding")
+    full = x[TOKENS - 1]
+    one_fewer = embed(adapter, full[:-1].flatten()[None])
+    changed = embed(adapter, full.flatten()[None]) - one_fewer
+    expect(changed.any(), "the last token of an item has no part")
+
+
+@ADAPTER.check(when=lambda case: gives_tokens(case.target))
+def projected_tokens(case: ComponentCase) -> None:
+    """`with_tokens` gives the same embeddings, and tokens `[n, T, dim_out]` that learn."""
+    adapter, x = built(case), ragged()
+    with torch.no_grad():
+        embeddings, tokens = adapter.with_tokens(x.flatten(1))
+        _, longer = adapter.with_tokens(padded(x))
+    expect_same(embeddings, embed(adapter, x.flatten(1)), "with tokens")
+    good = tokens.ndim == 3 and tokens.shape[::2] == (ROWS, NARROW) and tokens.isfinite().all()
+    expect(good, f"tokens of the shape {list(tokens.shape)}, or not finite")
+    expect(longer.shape[1] == tokens.shape[1] + 2, "T does not follow the width of the latents")
+    expect(not longer[:, tokens.shape[1] :].any(), "padding became tokens")
+    adapter.with_tokens(x.flatten(1))[1].square().sum().backward()
+    expect(any(p.grad is not None and p.grad.any() for p in adapter.parameters()), "no gradient")
+
+
+def gives_tokens(target: Any) -> bool:
+    return getattr(target, "with_tokens", Adapter.with_tokens) is not Adapter.with_tokens
+
+
+def ragged() -> Tensor:
+    """`[ROWS, TOKENS, WIDE]`: item i has 1 + i % TOKENS tokens, then zeros."""
+    x = latents(ROWS * TOKENS).unflatten(0, (ROWS, TOKENS))
+    lengths = 1 + torch.arange(ROWS) % TOKENS
+    return x * (torch.arange(TOKENS) < lengths[:, None])[:, :, None]
+
+
+def padded(x: Tensor) -> Tensor:
+    """The rows of tokens with two more of padding."""
+    return torch.nn.functional.pad(x, (0, 0, 0, 2)).flatten(1)
 
 
 def closed_forms(case: ComponentCase) -> list[Adapter]:

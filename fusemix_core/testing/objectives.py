@@ -59,14 +59,35 @@ def links_of(modalities: int = 2, rows: int = ROWS, sources: int = 1) -> Tensor:
     return torch.arange(rows * sources * modalities).reshape(rows, sources, modalities)
 
 
+def tokens_of(embeddings: Embeddings) -> Embeddings:
+    """Tokens `[n, T, d]` made of each modality's embeddings; some rows have one fewer."""
+    found = {}
+    for k, (modality, x) in enumerate(embeddings.items()):
+        parts = [(1 + t) * x.roll(t, 1) for t in range(3 + k)]
+        parts[-1] = parts[-1].masked_fill(x.detach()[:, :1] > 0, 0)
+        found[modality] = torch.stack(parts, dim=1)
+    return found
+
+
 def built(case: ComponentCase) -> Any:
     with seed(0):
         return case.make()
 
 
-def loss_of(case: ComponentCase, embeddings: Embeddings, links: Tensor) -> float:
+def call(
+    objective: Any, embeddings: Embeddings, links: Tensor, tokens: Embeddings | None = None
+) -> Any:
+    """The loss; `tokens`, by default `tokens_of` the embeddings, go to one that takes them."""
+    if not getattr(objective, "takes_tokens", False):
+        return objective(embeddings, links)
+    return objective(embeddings, links, tokens=tokens or tokens_of(embeddings))
+
+
+def loss_of(
+    case: ComponentCase, embeddings: Embeddings, links: Tensor, tokens: Embeddings | None = None
+) -> float:
     with torch.no_grad():
-        return built(case)(embeddings, links).item()
+        return call(built(case), embeddings, links, tokens).item()
 
 
 def expect_close(got: float, wanted: float, what: str) -> None:
@@ -78,7 +99,7 @@ def expect_close(got: float, wanted: float, what: str) -> None:
 def scalar(case: ComponentCase) -> None:
     """The loss of two or three modalities is one finite number."""
     for modalities in (2, 3):
-        loss = built(case)(embeddings_of(modalities), links_of(modalities))
+        loss = call(built(case), embeddings_of(modalities), links_of(modalities))
         expect(isinstance(loss, Tensor), f"the loss is a {type(loss).__name__}, not a Tensor")
         expect(loss.shape == (), f"the loss has the shape {list(loss.shape)}")
         expect(loss.isfinite(), f"the loss of {modalities} modalities is {loss.item()}")
@@ -90,7 +111,7 @@ def gradients(case: ComponentCase) -> None:
     for modalities in (2, 3):
         objective = built(case)
         given = {m: x.requires_grad_() for m, x in embeddings_of(modalities).items()}
-        objective(given, links_of(modalities)).backward()
+        call(objective, given, links_of(modalities)).backward()
         own = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         for name, x in {**given, **own}.items():
             expect(x.grad is not None and x.grad.any(), f"no gradient reaches {name}")
@@ -105,7 +126,7 @@ def gradient_is_the_derivative(case: ComponentCase) -> None:
     links = links_of(2, 5)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        return objective({"image": x, "text": y}, links)
+        return call(objective, {"image": x, "text": y}, links)
 
     got = loss(x, y).dtype
     expect(got == torch.float64, f"float64 embeddings gave a loss in {got}")
@@ -117,7 +138,9 @@ def scale_invariance(case: ComponentCase) -> None:
     """The objective normalises: the length of embeddings does not matter."""
     given, links = embeddings_of(), links_of()
     longer = {m: x * (3 + i) for i, (m, x) in enumerate(given.items())}
-    expect_close(loss_of(case, longer, links), loss_of(case, given, links), "longer rows")
+    tokens = tokens_of(given)
+    got = loss_of(case, longer, links, tokens)
+    expect_close(got, loss_of(case, given, links, tokens), "longer rows")
 
 
 @OBJECTIVE.check()
@@ -151,7 +174,7 @@ def descent_aligns(case: ComponentCase) -> None:
     before = torch.cosine_similarity(*given.values()).mean().item()
     for _ in range(20):
         optimiser.zero_grad()
-        objective(given, links_of()).backward()
+        call(objective, given, links_of()).backward()
         optimiser.step()
     after = torch.cosine_similarity(*given.values()).mean().item()
     expect(after > before, f"the mean cosine of pairs went from {before:.3f} to {after:.3f}")
@@ -164,7 +187,7 @@ def missing_entries(case: ComponentCase) -> None:
     links[::4, :, 0] = links[1::4, :, 1] = links[2::4, :, 2] = -1
     absent = links[:, 0] < 0
     given = {m: x.requires_grad_() for m, x in embeddings_of(3).items()}
-    loss = built(case)(given, links)
+    loss = call(built(case), given, links)
     expect(loss.isfinite(), f"the loss is {loss.item()}")
     loss.backward()
     other = {}
@@ -182,7 +205,7 @@ def mixed_and_shared_items(case: ComponentCase) -> None:
     shared[:, :, 0] //= 4
     for what, links in (("mixed", links_of(2, ROWS, sources=2)), ("sharing an item", shared)):
         given = {m: x.requires_grad_() for m, x in embeddings_of().items()}
-        loss = built(case)(given, links)
+        loss = call(built(case), given, links)
         loss.backward()
         good = loss.isfinite() and all(x.grad.isfinite().all() for x in given.values())
         expect(good, f"rows {what}: the loss is {loss.item()}, or its gradient is not finite")
@@ -193,7 +216,7 @@ def deterministic(case: ComponentCase) -> None:
     """The same batch gives the same loss."""
     objective, given = built(case), embeddings_of()
     with torch.no_grad():
-        first, second = (objective(given, links_of()).item() for _ in range(2))
+        first, second = (call(objective, given, links_of()).item() for _ in range(2))
     expect(first == second, f"first {first}, then {second}")
 
 
@@ -201,7 +224,7 @@ def deterministic(case: ComponentCase) -> None:
 def log_is_numbers(case: ComponentCase) -> None:
     """`log` gives finite floats by name."""
     objective = built(case)
-    objective(embeddings_of(), links_of())
+    call(objective, embeddings_of(), links_of())
     logged = objective.log()
     expect(isinstance(logged, dict), f"log() gave a {type(logged).__name__}")
     for name, value in logged.items():
@@ -214,13 +237,14 @@ def resumes(case: ComponentCase) -> None:
     """Its state, put into a new one, gives the same loss: training can be resumed."""
     first, given = built(case), embeddings_of()
     optimiser = torch.optim.SGD([*first.parameters(), torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    first(given, links_of()).backward() if any(p.requires_grad for p in first.parameters()) else 0
+    if any(p.requires_grad for p in first.parameters()):
+        call(first, given, links_of()).backward()
     optimiser.step()
     with torch.no_grad():
-        wanted = first(given, links_of()).item()
+        wanted = call(first, given, links_of()).item()
         second = built(case)
         second.load_state_dict(first.state_dict(), strict=True)
-        expect_close(second(given, links_of()).item(), wanted, "with the first one's state")
+        expect_close(call(second, given, links_of()).item(), wanted, "with the first one's state")
 
 
 @OBJECTIVE.check()
@@ -228,7 +252,7 @@ def input_unmodified(case: ComponentCase) -> None:
     """Embeddings and links stay as they were."""
     given, links = embeddings_of(), links_of()
     kept = {m: x.clone() for m, x in given.items()}, links.clone()
-    built(case)(given, links)
+    call(built(case), given, links)
     same = torch.equal(links, kept[1]) and all(torch.equal(x, kept[0][m]) for m, x in given.items())
     expect(same, "it changed its input")
 
@@ -237,7 +261,24 @@ def input_unmodified(case: ComponentCase) -> None:
 def surroundings(case: ComponentCase) -> None:
     """Global generators, torch's settings, environment and logging are as before."""
     objective = built(case)
-    expect_nothing_changed(lambda: objective(embeddings_of(), links_of()))
+    expect_nothing_changed(lambda: call(objective, embeddings_of(), links_of()))
+
+
+@OBJECTIVE.check(when=lambda case: getattr(case.target, "takes_tokens", False))
+def tokens(case: ComponentCase) -> None:
+    """Tokens have a part in the loss, and a gradient; padding, and what a row lacks, have none."""
+    given, links = embeddings_of(), links_of()
+    links[::4, :, 0] = -1
+    own = {m: x.requires_grad_() for m, x in tokens_of(given).items()}
+    loss = call(built(case), given, links, own)
+    loss.backward()
+    for modality, x in own.items():
+        reached = x.grad is not None and x.grad.isfinite().all() and x.grad.any()
+        expect(reached, f"no gradient, or not a finite one, reaches the tokens of {modality}")
+        lacking = (links[:, 0] < 0).any(dim=1)
+        expect(not x.grad[lacking].any(), f"a gradient reaches tokens of {modality} without pair")
+    padded = {m: torch.nn.functional.pad(x.detach(), (0, 0, 0, 2)) for m, x in own.items()}
+    expect_close(loss_of(case, given, links, padded), loss.item(), "more padding")
 
 
 @OBJECTIVE.check()

@@ -49,8 +49,11 @@ def test_tokens_can_be_read_item_by_item(data):
         alone = encoder.encode(encoder.collate([items.load(i)]), "tokens").values[0]
         assert table.lengths[i] == len(alone) == 1 + len(items.load(i).split())
         torch.testing.assert_close(row[mask], alone, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ConfigError, match="text items differ in length"):
-        found.paired()
+    as_rows = found.paired().tables["text"]
+    assert as_rows.shape == (int(table.lengths.max()), 12)
+    rows = as_rows.rows(index).unflatten(1, as_rows.shape)
+    assert torch.equal(rows[:, : padded.values.shape[1]], padded.values)
+    assert not rows[:, padded.values.shape[1] :].any()
 
 
 def test_a_grid_can_be_read_with_its_axes(data):

@@ -5,6 +5,7 @@ from collections import defaultdict
 import torch
 from torch import nn
 from torch.nn.functional import normalize
+from toys import TokenMean
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Batch
@@ -133,6 +134,26 @@ class NotPlainOptions(Linear):
     def __init__(self, dim_in, dim_out):
         super().__init__(dim_in, dim_out)
         self.options = {"activation": torch.tanh}
+
+
+@breaks("adapter", "any_number_of_tokens")
+class CountsPadding(TokenMean):
+    def with_tokens(self, latents):
+        embeddings, tokens = super().with_tokens(latents)
+        return tokens.mean(dim=1), tokens
+
+
+@breaks("adapter", "any_number_of_tokens")
+class FirstTokenOnly(TokenMean):
+    def forward(self, latents):
+        return super().forward(latents[:, : self.out.in_features])
+
+
+@breaks("adapter", "projected_tokens")
+class TrimsTokens(TokenMean):
+    def with_tokens(self, latents):
+        embeddings, tokens = super().with_tokens(latents)
+        return embeddings, tokens[:, tokens.any(dim=(0, 2))]
 
 
 @breaks("adapter", "start_from")
@@ -365,6 +386,24 @@ class ShufflesGlobally(InfoNCE):
     def forward(self, embeddings, links):
         torch.randperm(len(links))
         return super().forward(embeddings, links)
+
+
+@breaks("objective", "tokens")
+class IgnoresTokens(InfoNCE):
+    takes_tokens = True
+
+    def forward(self, embeddings, links, tokens):
+        return super().forward(embeddings, links) + 0 * sum(x.sum() for x in tokens.values())
+
+
+@breaks("objective", "tokens")
+class CountsTokens(InfoNCE):
+    takes_tokens = True
+
+    def forward(self, embeddings, links, tokens):
+        means = {m: x.mean(dim=1) for m, x in tokens.items()}
+        lengths = sum(x.shape[1] for x in tokens.values())
+        return super().forward(means, links) * lengths
 
 
 @breaks("objective", "is_an_objective")

@@ -62,7 +62,7 @@ def make_case(
     how = Encoding(device, views=chosen.views)
     dataset = read_pairs(paired.data, {m: s.takes for m, s in chosen.specs.items()}, seed)
     dataset.check_bad(paired.data.max_bad)
-    encoded = encode_dataset(dataset, chosen.specs, how, reporter, ragged=False)
+    encoded = encode_dataset(dataset, chosen.specs, how, reporter)
     encoded.dataset.check_bad(paired.data.max_bad)
     splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
     check_splits(splits["train"], splits["validation"])
@@ -120,9 +120,7 @@ def _classes(
     )
     names = found.names()
     labels = found.labels(names)
-    encoded = encode_dataset(
-        found.dataset, {modality: chosen.specs[modality]}, how, reporter, ragged=False
-    )
+    encoded = encode_dataset(found.dataset, {modality: chosen.specs[modality]}, how, reporter)
     pairs = encoded.paired()
     ids = pairs.linked(modality)
     templates = default_templates(modality)

@@ -1,0 +1,127 @@
+"""The objective `token-infonce`: InfoNCE of what is pooled, and a loss on the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from fusemix_core.errors import ConfigError
+from fusemix_core.objectives.gathering import total
+from fusemix_core.objectives.infonce import InfoNCE
+
+_MASKED = -1e9
+
+
+class TokenInfoNCE(InfoNCE):
+    """InfoNCE + weight · `token_loss` / temperature of the tokens of the modality `language` with
+    those of each other modality, the mean over these (SPARC's loss, as Freeze-Align has it).
+
+    threshold: None is 1/P. The other options are those of InfoNCE. A row has part where it has both
+    modalities; each process counts its own rows. Raises `ConfigError` for options out of range, and
+    in use where the run has no modality `language` or no tokens are given.
+    """
+
+    takes_tokens = True
+
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        threshold: float | None = None,
+        language: str = "text",
+        temperature: float = 0.07,
+        learnable: bool = True,
+        mask_shared: bool = False,
+    ) -> None:
+        super().__init__(temperature=temperature, learnable=learnable, mask_shared=mask_shared)
+        if weight < 0 or (threshold is not None and not 0 <= threshold <= 1):
+            raise ConfigError(
+                f"token-infonce can't have weight={weight}, threshold={threshold}.",
+                "weight is 0 or more; threshold from 0 to 1, or none for 1 over the places.",
+            )
+        self.weight, self.threshold, self.language = weight, threshold, language
+        self._logged: dict[str, float] = {}
+
+    def forward(
+        self,
+        embeddings: Mapping[str, Tensor],
+        links: Tensor,
+        tokens: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        loss = super().forward(embeddings, links)
+        if tokens is None or self.language not in tokens:
+            raise ConfigError(
+                f"token-infonce has no tokens of the modality '{self.language}'.",
+                "Name the modality whose tokens ask, such as --set objective.language=caption, and "
+                "use the objective by itself, not inside another.",
+            )
+        present = dict(zip(embeddings, (links >= 0).all(dim=1).T, strict=True))
+        words, own = tokens[self.language], present[self.language]
+        found = [
+            self._of_pair(places, words, own & present[modality])
+            for modality, places in tokens.items()
+            if modality != self.language
+        ]
+        of_tokens = torch.stack(found).mean()
+        self._logged = {"token_loss": of_tokens.item()}
+        return loss + self.weight * of_tokens
+
+    def _of_pair(self, places: Tensor, words: Tensor, rows: Tensor) -> Tensor:
+        summed, count = token_loss(places[rows], words[rows], self.temperature, self.threshold)
+        return total(summed) / total(count).clamp(min=1)
+
+    def log(self) -> dict[str, float]:
+        return {**super().log(), **self._logged}
+
+
+def token_loss(
+    places: Tensor, words: Tensor, temperature: Tensor | float, threshold: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """(sum over words, number of words) of the token-level loss of items with places `[n, P, e]`
+    and words `[n, T, e]`, where all-zero rows are padding.
+
+    A word's inner products with its item's places, brought to [0, 1] from the least to the largest
+    and set to 0 below `threshold` (None: 1/P), weigh the places: their weighted mean is what the
+    word tells of. Within an item each word must find its own mean among those of the other words,
+    and each mean its word: half the sum of both cross-entropies of cosines over `temperature`.
+    """
+    places, words = _trimmed(places), _trimmed(words)
+    if not places.numel() or not words.numel():
+        return places.sum() + words.sum(), words.new_zeros(())
+    has_place, is_word = ((x != 0).any(dim=2) for x in (places, words))
+    is_word = is_word & has_place.any(dim=1, keepdim=True)
+    grouped = normalize(_weights(places, words, has_place, threshold) @ places, dim=2)
+    logits = grouped @ normalize(words, dim=2).transpose(1, 2) / temperature  # [n, T, T]
+    both = [
+        _own_place(x.masked_fill(~is_word[:, None], _MASKED), is_word)
+        for x in (logits, logits.transpose(1, 2))
+    ]
+    return (both[0] + both[1]) / 2, is_word.sum().to(words.dtype)
+
+
+def _weights(places: Tensor, words: Tensor, has_place: Tensor, threshold: float | None) -> Tensor:
+    """`[n, T, P]`: each row sums to 1 over the item's places."""
+    padding = ~has_place[:, None]
+    similar = words @ places.transpose(1, 2)
+    least = similar.masked_fill(padding, torch.inf).amin(dim=2, keepdim=True)
+    span = similar.masked_fill(padding, -torch.inf).amax(dim=2, keepdim=True) - least
+    flat = ~(span > 0)  # all places alike, or none: equal weights
+    scaled = torch.where(flat, 1, (similar - least) / torch.where(flat, 1, span))
+    limit = 1 / has_place.sum(dim=1)[:, None, None] if threshold is None else threshold
+    kept = scaled.masked_fill(padding | (scaled < limit), 0)
+    return kept / kept.sum(dim=2, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
+
+
+def _own_place(logits: Tensor, is_word: Tensor) -> Tensor:
+    """The sum over words of the cross-entropies against the diagonal."""
+    target = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    return cross_entropy(logits[is_word], target[is_word], reduction="sum")
+
+
+def _trimmed(x: Tensor) -> Tensor:
+    """Without the padding that all items have."""
+    used = (x != 0).any(dim=2).any(dim=0).nonzero()
+    return x[:, : int(used.max()) + 1 if len(used) else 0]

@@ -1,0 +1,58 @@
+"""What each process does in test_tokens.py."""
+
+import torch
+from fusemix_freeze_align.objective import TokenInfoNCE
+from safetensors.torch import save_file
+from toys import TokenMean
+
+from fusemix_core.engine.distributed import average_gradients, batch_loss, own_rows
+from fusemix_core.engine.state import embed
+from fusemix_core.interfaces import Batch
+from fusemix_core.objectives.gathering import rank
+
+
+class GivenAllRows(TokenInfoNCE):
+    """Another loss, whose gathering is left to the engine."""
+
+    gathers = False
+
+    def forward(self, embeddings, links, tokens):
+        logits = torch.nn.functional.normalize(embeddings["image"], dim=1) @ (
+            torch.nn.functional.normalize(embeddings["text"], dim=1).T
+        )
+        pooled = sum(x.pow(3).mean() for x in tokens.values())
+        return logits.logsumexp(dim=1).mean() + pooled
+
+
+OBJECTIVES = {"gathers": TokenInfoNCE, "given all rows": GivenAllRows}
+
+
+def results(name):
+    """The loss of a batch of nine rows, some without a picture, and the parameters' gradients."""
+    draw = torch.Generator().manual_seed(0)
+    latents = {}
+    for modality, count, width in (("image", 6, 5), ("text", 8, 4)):
+        x = torch.randn(9, count, width, generator=draw, dtype=torch.float64)
+        lengths = torch.randint(1, count + 1, (9,), generator=draw)
+        latents[modality] = (x * (torch.arange(count) < lengths[:, None])[:, :, None]).flatten(1)
+    links = torch.arange(18).reshape(9, 1, 2)
+    links[[1, 6], :, 0] = -1
+    latents["image"][[1, 6]] = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        adapters = {m: TokenMean(d, 3).double() for m, d in (("image", 5), ("text", 4))}
+    objective = OBJECTIVES[name]().double()
+    own = own_rows(Batch(latents, links))
+    embeddings, tokens = embed(adapters, own.latents, with_tokens=True)
+    loss = batch_loss(objective, embeddings, own, tokens)
+    loss.backward()
+    named = {f"{m}/{n}": p for m, a in adapters.items() for n, p in a.named_parameters()}
+    named["temperature"] = objective.temperature
+    average_gradients(named.values())
+    grads = {n: p.grad for n, p in named.items() if p.grad is not None}
+    return {"loss": loss.detach(), **grads}
+
+
+def share_tokens(folder):
+    found = {f"{name}/{k}": v for name in OBJECTIVES for k, v in results(name).items()}
+    save_file(found, folder / f"{rank()}.safetensors")

@@ -1,0 +1,197 @@
+"""Fits on items that differ in length: what a token adapter gets, keeps and serves."""
+
+import pytest
+import torch
+from pairs import write_world
+from toys import GridImage, TokenMean, TokenText
+
+from fusemix_core import FusedModel, align, embed
+from fusemix_core.config import (
+    DataConfig,
+    Part,
+    Recipe,
+    Training,
+    from_dict,
+    override_recipe,
+    to_dict,
+)
+from fusemix_core.engine.feed import feed
+from fusemix_core.engine.plan import plan_steps
+from fusemix_core.errors import ConfigError
+from fusemix_core.flow import encode
+from fusemix_core.flow.apply import evaluate
+from fusemix_core.interfaces import Callback, Padded, PairedLatents, ResidentLatents
+from fusemix_core.latents.tables import ResidentTokens, TokenRows
+from fusemix_core.registry import registry
+
+BOTH = {"image": GridImage, "text": TokenText}
+VIEWS = {"image": "grid", "text": "tokens"}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Pairs of which one text is longer than the others."""
+    source = write_world(tmp_path / "w", count=48)
+    lines = source.read_text().splitlines()
+    lines[5] = lines[5].replace("number", "that is the largest of them all number")
+    source.write_text("\n".join(lines))
+    return source
+
+
+@pytest.fixture(autouse=True)
+def token_mean():
+    registry.add_component("adapter", "token-mean", TokenMean)
+
+
+def fitted(data, out, mixup="none", views=VIEWS, sets=(), **more):
+    settings = [
+        "training.epochs=4",
+        "training.batch_size=8",
+        "adapter=token-mean",
+        f"mixup={mixup}",
+        "dim=8",
+        *sets,
+    ]
+    return align(
+        BOTH, data, views=views, out=out, device="cpu", recipe="fusemix-paper", set=settings, **more
+    )
+
+
+@pytest.fixture(params=["in memory", "on disk"])
+def held(request, monkeypatch):
+    if request.param == "on disk":
+        monkeypatch.setattr(encode, "memory_free", lambda: 0)
+    return request.param
+
+
+@pytest.mark.parametrize("mixup", ["none", "fusemix"])
+def test_a_fit_on_tokens_is_served_as_it_was_measured(data, tmp_path, held, mixup):
+    done = fitted(data, tmp_path / "r", mixup)
+    kind = ResidentTokens if held == "in memory" else TokenRows
+    assert isinstance(done.encoded.paired().tables["text"], kind)
+    # A token's width is kept, not the length of the longest item.
+    assert {m: e.dim for m, e in done.model.encoders.items()} == {"image": 16, "text": 12}
+    again = FusedModel.from_pretrained(
+        tmp_path / "r/model", encoders={"image": GridImage.spec, "text": TokenText.spec}
+    )
+    items = done.encoded.dataset.items["text"]
+    texts = [items.load(i) for i in range(len(items))]
+    served = again.encode("text", texts)
+    padded = done.encoded.tables["text"].rows(torch.arange(len(items)))
+    torch.testing.assert_close(again.embed("text", padded), served, rtol=1e-2, atol=1e-2)
+    as_rows = done.encoded.paired().tables["text"].rows(torch.arange(len(items)))
+    assert torch.equal(again.embed("text", as_rows), again.embed("text", padded))
+    # Alone, and longer or shorter than any item of the fit.
+    torch.testing.assert_close(again.encode("text", texts[4:5]), served[4:5])
+    assert again.encode("text", ["red", "a red car " * 20]).isfinite().all()
+    longer = tmp_path / "w" / "longer.csv"
+    lines = data.read_text().splitlines()
+    lines[1] = lines[1].replace("number", "of a length never seen " * 9)
+    longer.write_text("\n".join(lines))
+    found = evaluate(again, DataConfig(source=(str(longer),)), "all")
+    assert found["retrieval"]["mean_recall"] > 0.2
+
+
+def test_padded_latents_of_another_width_are_refused(data, tmp_path):
+    model = fitted(data, tmp_path / "r").model
+    values, mask = (
+        torch.full((2, 3, 12), torch.nan),
+        torch.tensor([[True] * 3, [True, False, False]]),
+    )
+    values[mask] = 1.0
+    assert model.embed("text", Padded(values, mask)).isfinite().all()
+    for wrong in (torch.ones(2, 13), torch.ones(2, 0), torch.ones(2, 3, 11), torch.ones(12)):
+        with pytest.raises(ConfigError, match=r"must be \[n, T, 12\]"):
+            model.embed("text", wrong)
+
+
+def test_one_modality_may_have_an_adapter_of_its_own(data, tmp_path):
+    sets = ["adapter=linear", "adapters.text=token-mean"]
+    done = fitted(data, tmp_path / "r", views={"text": "tokens"}, sets=sets)
+    kinds = {m: type(a).__name__ for m, a in done.model.adapters.items()}
+    assert kinds == {"image": "LinearAdapter", "text": "TokenMean"}
+    with pytest.raises(ConfigError, match="different length"):
+        fitted(data, tmp_path / "s", sets=["adapter=linear"])
+    with pytest.raises(ConfigError, match="audio"):
+        fitted(data, tmp_path / "t", sets=["adapters.audio=linear"])
+
+
+def test_an_objective_that_takes_tokens_needs_adapters_that_give_them(data, tmp_path):
+    with pytest.raises(ConfigError, match="image adapter gives none"):
+        fitted(
+            data,
+            tmp_path / "r",
+            sets=["objective=token-infonce", "adapters.image=linear"],
+        )
+    done = fitted(data, tmp_path / "s", sets=["objective=token-infonce"])
+    assert "token_loss" in (done.folder.path / "metrics.jsonl").read_text()
+
+
+class StopAt(Callback):
+    def on_step(self, step, metrics):
+        if step == 7:
+            raise KeyboardInterrupt
+
+
+def test_stopped_and_resumed_is_never_stopped(data, tmp_path, held):
+    sets = ["objective=token-infonce"]
+    whole = fitted(data, tmp_path / "whole", "fusemix", sets=sets).model
+
+    class Reporter(encode.Reporter, StopAt):
+        pass
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(data, tmp_path / "parts", "fusemix", sets=sets, reporter=Reporter())
+    assert list((tmp_path / "parts/checkpoints").glob("step-7"))
+    resumed = fitted(data, tmp_path / "parts", "fusemix", sets=sets, resume=True).model
+    for modality, adapter in whole.adapters.items():
+        for name, value in adapter.state_dict().items():
+            assert torch.equal(value, resumed.adapters[modality].state_dict()[name]), name
+
+
+def test_disk_memory_and_device_give_the_same_rows(data):
+    table = embed({"text": TokenText}, data, views={"text": "tokens"}, device="cpu").tables["text"]
+    rows = TokenRows(table)
+    resident = rows.load()
+    assert rows.dim == resident.dim == 12 * int(table.lengths.max())
+    assert len(rows) == len(resident) == len(table)
+    assert resident.latents.shape == (int(table.lengths.sum()), 12)  # no padding is held
+    assert rows.nbytes == resident.latents.nbytes
+    for index in ([], [3], [9, 0, 0, 47], list(range(48))):
+        index = torch.tensor(index, dtype=torch.int64)
+        wanted = rows.rows(index)
+        assert wanted.shape == (len(index), rows.dim) and wanted.dtype == torch.float32
+        assert torch.equal(resident.rows(index), wanted)
+        assert torch.equal(resident.to(torch.device("cpu")).rows(index), wanted)
+        own = wanted.unflatten(1, rows.shape)
+        padded = table.rows(index)
+        assert torch.equal(
+            own[:, : padded.values.shape[1]][padded.mask], padded.values[padded.mask]
+        )
+        assert torch.equal(own.count_nonzero(), padded.values.count_nonzero())
+
+
+def test_blocks_from_disk_are_the_batches_from_memory(data):
+    found = embed(BOTH, data, views=VIEWS, device="cpu")
+    pairs = found.paired()
+    plan = plan_steps(len(pairs), 1, Training(epochs=2, batch_size=8))
+    tables = {"image": pairs.tables["image"], "text": TokenRows(found.tables["text"])}
+    on_disk = PairedLatents(tables, pairs.links)
+    assert isinstance(pairs.tables["text"], ResidentLatents)
+    for one, other in zip(
+        feed(pairs, plan, 0, torch.device("cpu"), blocks=True),
+        feed(on_disk, plan, 0, torch.device("cpu"), blocks=True),
+        strict=True,
+    ):
+        assert torch.equal(one.links, other.links)
+        assert all(torch.equal(x, other.latents[m]) for m, x in one.latents.items())
+
+
+def test_a_recipe_keeps_adapters_through_its_settings():
+    recipe = Recipe("r", Part("gradient"), adapter=Part("mlp", {"blocks": 1}))
+    changed = override_recipe(recipe, ["adapters.text.blocks=2", "adapters.image=linear"])
+    assert changed.adapters == {"text": Part("mlp", {"blocks": 2}), "image": Part("linear")}
+    assert changed.adapter_of("audio") == recipe.adapter == Part("mlp", {"blocks": 1})
+    assert from_dict(Recipe, to_dict(changed)) == changed
+    assert override_recipe(changed, ["adapters.text=none"]).adapter_of("text") == recipe.adapter
+    assert "adapters" not in to_dict(recipe)
