@@ -199,7 +199,7 @@ class Objective(nn.Module, ABC):
     One that does not is given all rows in each process."""
 
     takes_latents: bool = False
-    """Whether the engine calls it with a third argument, the latents behind the embeddings:
+    """Whether the engine calls it with the keyword `latents` too, those behind the embeddings:
     modality → `[n, d_m]`, as mixed, zeros where missing."""
 
     takes_tokens: bool = False

@@ -135,8 +135,9 @@ def batch_loss(
             {m: rows.gather(x) for m, x in given.items()} for given in (embeddings, latents, tokens)
         )
         links = rows.gather(links)
-    more = {"tokens": tokens} if objective.takes_tokens else {}
-    return objective(embeddings, links, *([latents] if objective.takes_latents else []), **more)
+    asked = {"latents": latents} if objective.takes_latents else {}
+    asked |= {"tokens": tokens} if objective.takes_tokens else {}
+    return objective(embeddings, links, **asked)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -101,7 +101,7 @@ def test_total_loss_and_its_warm_up(case):
     ):
         for parameter in (*rows.values(), *objective.parameters()):
             parameter.grad = None
-        loss = objective(rows, links, latents)
+        loss = objective(rows, links, latents=latents)
         loss.backward()
         close(loss.detach(), f"{case} {call}", total)
         logged = objective.log()

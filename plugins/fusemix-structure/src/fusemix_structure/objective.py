@@ -75,6 +75,7 @@ class StructureObjective(Objective):
         self,
         embeddings: Mapping[str, Tensor],
         links: Tensor,
+        *,
         latents: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         loss = self.objective(embeddings, links)
