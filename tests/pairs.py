@@ -28,7 +28,7 @@ def write_world(folder, count=64, sounds=False):
         if sounds:
             row["audio"] = ""
             if i % 3:
-                pitch = 200 + 300 * list(COLOURS).index(name) + i
+                pitch = 200 + 300 * list(COLOURS).index(name) + 30 * THINGS.index(thing) + i / 100
                 tone = 0.5 * np.sin(2 * np.pi * pitch * np.arange(2000) / 8000)
                 soundfile.write(folder / f"{i}.wav", tone, 8000)
                 row["audio"] = f"{i}.wav"

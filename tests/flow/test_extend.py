@@ -40,7 +40,7 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUSEMIX_HOME", str(folder / "home"))
-        data = write_world(folder / "w", count=240, sounds=True)
+        data = write_world(folder / "w", count=480, sounds=True)
         align(
             {"image": ToyImage, "text": ToyText}, data, set=["scorer=csls"], out=folder / "r",
             device="cpu",
