@@ -3,9 +3,10 @@
 What belongs together: rows that share a medium (all captions of an image), rows with the same
 value of the group column, and rows that share a text. The last does not hold where texts are
 labels: in a set of 320 sounds and 10 class names it would put whole classes on one side. So texts
-bind rows unless more than half of the rows share a text with a row of another medium (the texts are
-labels), or texts would chain more than half of all rows into one component. Where every modality is
-read as text, `text` is the one that may be labels and the others count as media.
+bind rows unless more than half of the rows share a text with a row of another item of the same
+medium (the texts are labels; a picture and a sound of one text are not), or texts would chain more
+than half of all rows into one component. Where every modality is read as text, `text` is the one
+that may be labels and the others count as media.
 
 Which side a component goes to is told by the least key of its items and the seed, so neither the
 order of the rows nor their paths matter.
@@ -142,7 +143,8 @@ def bind(
     texts = [links[:, k] for k in np.flatnonzero(is_text)]
     shared = np.zeros(len(links), bool)
     for column in texts:
-        shared |= _shared(column, media)
+        for medium in links[:, ~is_text].T:
+            shared |= _shared(np.where(medium >= 0, column, -1), media)
     if texts and shared.mean() <= 0.5:
         both = connected_components(always + texts)
         if np.bincount(both).max() <= len(both) / 2 or np.bincount(media).max() > len(both) / 2:

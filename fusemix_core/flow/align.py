@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,10 @@ def extend(
 
 
 def default_out() -> Path:
-    """A folder under `runs/` named for the time."""
-    return Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
+    """A folder under `runs/` that is not there yet, named for the time."""
+    now = time.strftime("%Y-%m-%d-%H%M%S")
+    names = chain([now], (f"{now}-{number}" for number in count(2)))
+    return next(path for name in names if not (path := Path("runs") / name).exists())
 
 
 def run_plan(

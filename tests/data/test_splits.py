@@ -156,6 +156,24 @@ def test_labels_do_not_bind():
     assert test_labels <= train_labels
 
 
+def test_a_text_of_one_picture_and_one_sound_binds_them():
+    """Two files, each with the same captions: of pictures, and of sounds."""
+    texts = [f"caption {i}" for i in range(60)]
+    nothing = [None] * 60
+    data = pairs_from(
+        {
+            "image": [*(b"picture %d" % i for i in range(60)), *nothing],
+            "text": texts * 2,
+            "audio": [*nothing, *(b"sound %d" % i for i in range(60))],
+        },
+        {"image": "image", "text": "text", "audio": "audio"},
+    )
+    assert not data.warnings
+    for part in data.splits.values():
+        of = data.links[part]
+        assert set(of[of[:, 0] >= 0, 1]) == set(of[of[:, 2] >= 0, 1])
+
+
 def test_chains_of_texts_that_glue_most_rows_do_not_bind():
     links = [(image, f"own {image}") for image in range(60)]
     links += [(image, f"chain {image}") for image in range(40)]

@@ -14,6 +14,7 @@ from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align
 from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.flow.align import default_out
 
 SMALL = ["training.epochs=3", "adapter.blocks=1", "dim=8"]
 PAPER = {"recipe": "fusemix-paper", "set": SMALL, "device": "cpu"}
@@ -150,3 +151,13 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path, undisturbed, sign, code)
         if '"train"' in line
     ]
     assert steps == [str(i + 1) for i in range(len(steps))]
+
+
+def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda _: "now")
+    first = default_out()
+    first.mkdir(parents=True)
+    second = default_out()
+    second.mkdir()
+    assert len({first, second, default_out()}) == 3
