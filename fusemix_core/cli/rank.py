@@ -110,7 +110,7 @@ def _show(found: Ranking, json: bool) -> None:
     if json:
         print_json(found.as_dict())
         return
-    names = list(found.spearman)
+    names = list(found.pairings[0].measures)
     rows = [
         [p.a, p.b, *(_said(p.measures[n]) for n in names), 100 * p.recall_at_1, 100 * p.score]
         + ([100 * p.probe["recall_at_1"], 100 * p.probe["score"]] if p.probe else [])
@@ -121,7 +121,8 @@ def _show(found: Ranking, json: bool) -> None:
     print_table([*found.modalities, *names, *recalls, *probed], rows)
     told = [f"{n} {rho:+.2f}" for n, rho in found.spearman.items() if rho is not None]
     if told:
-        out.print(f"Spearman's correlation with mean recall: {', '.join(told)}", soft_wrap=True)
+        of = f"{found.recipe}'s " if found.recipe else ""
+        out.print(f"Spearman's correlation with {of}mean recall: {', '.join(told)}", soft_wrap=True)
     out.print(
         f"Measures on {found.sample:,} pairs, less chance; ? is no better than the best of "
         "shuffled items. Recall of linear CCA, both directions.",

@@ -56,6 +56,11 @@ class Pairing:
     score: float
     probe: dict[str, float] | None = None
 
+    @property
+    def reached(self) -> float:
+        """The mean recall to rank by."""
+        return self.score if self.probe is None else self.probe["score"]
+
     def as_dict(self) -> dict[str, Any]:
         return vars(self).copy()
 
@@ -63,8 +68,9 @@ class Pairing:
 @dataclass
 class Ranking:
     """Pairings, best recall first: the recipe's where there is one, else the closed form's.
-    `spearman`: measure → rank correlation of its excess with the closed-form score over the
-    pairings, None where fewer than three tell nothing."""
+    `spearman`: measure → rank correlation of its excess over the pairings with the same recall,
+    None where fewer than three tell nothing; with a recipe that of `closed_form`, the score of
+    linear CCA, too."""
 
     modalities: tuple[str, str]
     pairings: list[Pairing]
@@ -218,11 +224,11 @@ def _ranked(
             told = {n: _told(n, (i, j), values, chances) for n in used}
             told_of = x.label, y.label, told, found["recall_at_1"], found["score"]
             pairings.append(Pairing(*told_of, reached))
-    correlations = {
-        n: _spearman([p.measures[n]["excess"] for p in pairings], [p.score for p in pairings])
-        for n in used
-    }
-    pairings.sort(key=lambda p: -(p.probe or vars(p))["score"])
+    pairings.sort(key=lambda p: -p.reached)
+    told_by = {n: [p.measures[n]["excess"] for p in pairings] for n in used}
+    if probe is not None:
+        told_by["closed_form"] = [p.score for p in pairings]
+    correlations = {n: _spearman(v, [p.reached for p in pairings]) for n, v in told_by.items()}
     name = None if probe is None else probe.name
     return Ranking((first, second), pairings, correlations, len(splits["train"]), len(chosen), name)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pairs import write_world
 from scipy.stats import spearmanr
-from toys import ToyImage, ToyText
+from toys import TokenText, ToyImage, ToyText
 
 from fusemix_core import rank
 from fusemix_core.errors import ConfigError, DataError, FusemixError
@@ -88,6 +88,17 @@ def test_a_recipe_is_fitted_to_each_pairing(world):
     assert first.probe["score"] > second.probe["score"]
     assert set(first.probe) == {"recall_at_1", "score", "seconds"}
     assert found.as_dict()["pairings"][0]["probe"] == first.probe
+
+
+def test_with_a_recipe_measures_are_held_against_its_recall(world):
+    recipe = {"name": "fusemix-paper", "dim": 8, "training": {"epochs": 3}, "adapter": "linear"}
+    found = rank([ToyImage], [Noise, ToyText, TokenText], world, recipe=recipe, device="cpu")
+    scores = [p.probe["score"] for p in found.pairings]
+    assert scores == sorted(scores, reverse=True)
+    told = {n: [p.measures[n]["excess"] for p in found.pairings] for n in ("cknna", "svcca")}
+    told["closed_form"] = [p.score for p in found.pairings]
+    for name, values in told.items():
+        assert found.spearman[name] == pytest.approx(spearmanr(values, scores).statistic)
 
 
 def test_same_seed_same_ranking(world, ranking):

@@ -25,7 +25,7 @@ def write_heat_map(path: Path, ranking: Ranking) -> None:
     rows = list(dict.fromkeys(p.a for p in ranking.pairings))
     columns = list(dict.fromkeys(p.b for p in ranking.pairings))
     panels: dict[str, Callable[[Pairing], float]] = {"mean recall, %": lambda p: 100 * p.score}
-    for name in ranking.spearman:
+    for name in ranking.pairings[0].measures:
         panels[name] = lambda p, name=name: p.measures[name]["excess"]
     wide, high = 1.5 + 0.6 * len(columns), 1.2 + 0.35 * len(rows)
     figure = Figure(figsize=(len(panels) * wide, high))
