@@ -39,6 +39,12 @@ Every recipe on every set:
 descriptions (3,301), `esc10` sounds and the names of their ten classes (320, split by fold),
 `clothing10` photos of clothes of ten classes, classified by models of `openstax`.
 """,
+    "few": """## From 500 pairs
+
+`fusemix bench --config benchmarks/few.toml --root DATA --out benchmarks/results/few`.
+The published FuseMix adapters are left out, as a fit takes minutes for so few pairs; *small MLP* is its recipe with
+one narrow block.
+""",
     "parts": """## Augmentations and objectives
 
 One small network, of which one part is exchanged:

@@ -219,6 +219,17 @@ def test_seeds_that_share_their_test_items_prove_nothing():
     [verdict] = verdicts(entries)
     assert verdict.against["other"] == (2.0, None) and not verdict.ahead
     assert entries[0].interval("csls") == (10.0, 2.0)  # of the items, as the bootstrap has it
+    assert "`other` has the higher mean, by 2.0" in overview([verdict])[-1]
+
+
+def test_classes_have_verdicts_of_their_own():
+    lines = [line(m, s, 10.0, test=str(s)) for m in ("fusemix", "other") for s in (0, 1)]
+    for one, top1 in zip(lines, (50.0, 60.0, 55.0, 66.0), strict=True):
+        one["zero_shot"] = {"clothes": {n: {"top1": top1} for n in one["test"]}}
+    [verdict] = verdicts(summarise(lines), zero_shot="clothes")
+    assert (verdict.best, verdict.value, verdict.default) == ("other", 60.5, 55.0)
+    assert verdict.against["other"][0] == pytest.approx(5.5)
+    assert not verdicts(summarise(lines), zero_shot="shoes")
 
 
 @pytest.mark.parametrize("freedom", [1, 4, 10, 20, 21, 30, 200])

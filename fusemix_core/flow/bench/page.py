@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from fusemix_core.evaluation.seeds import mean_interval
 from fusemix_core.flow.bench.config import DEFAULT
 from fusemix_core.flow.bench.lines import Line
 from fusemix_core.flow.bench.summary import CHOSEN, Entry, Place, Verdict, summarise, verdicts
@@ -69,7 +70,8 @@ def protocol(lines: Sequence[Line]) -> list[str]:
         "and 95% intervals: Student's where each seed has a split of its own, else a bootstrap "
         "over the test items. All methods have the same cached latents, splits and rule of choice: "
         "weights, and the scorer in the columns *chosen*, by mean recall on validation, then test "
-        "once. Sizes count the pairs to fit and choose on; s are seconds of a fit."
+        "once. Sizes count the pairs to fit and choose on; s are seconds of a fit. Zero-shot "
+        "intervals are over the fits alone, which share the items."
     )
     given = {n: {line[n] for line in lines} for n in ("batch", "budget")}
     told = {n: f"{v.pop():,}" for n, v in given.items() if len(v) == 1 and None not in v}
@@ -96,10 +98,16 @@ def overview(found: Sequence[Verdict]) -> list[str]:
     out = [f"Highest mean in {len(found)} places (set, encoders, size): {told}."]
     if any(v.default is not None for v in found):
         beaten = [v for v in found if v.ahead]
-        out += ["", f"`{DEFAULT}` is surely behind (95%, seed by seed) in {len(beaten)} of them."]
+        sure = f"`{DEFAULT}` is surely behind (95%, seed by seed) in {len(beaten)} of them."
+        out += ["", sure, ""]
         out += [
             f"- {where(v)}: behind " + ", ".join(f"`{m}` by {said(v.against[m])}" for m in v.ahead)
             for v in beaten
+        ]
+        out += [
+            f"- {where(v)}: `{v.best}` has the higher mean, by {said(v.against[v.best])}"
+            for v in found
+            if v.best in v.against and not v.ahead
         ]
     return out
 
@@ -108,9 +116,9 @@ def where(verdict: Verdict) -> str:
     return f"{verdict.place.set}, {verdict.place.label}, {verdict.pairs:,} pairs"
 
 
-def sentence(verdict: Verdict) -> str:
+def sentence(verdict: Verdict, of: str = "") -> str:
     """Who is best at a place, and how the default stands to the nearest rival."""
-    text = f"- {verdict.pairs:,} pairs: best `{verdict.best}`, {verdict.recall:.1f}"
+    text = f"- {of}{verdict.pairs:,} pairs: best `{verdict.best}`, {verdict.value:.1f}"
     if verdict.default is None:
         return text + "."
     if verdict.best != DEFAULT:
@@ -157,7 +165,7 @@ def _column(entries: Sequence[Entry], place: Place, scorer: str) -> dict[str, st
 
 
 def zero_shot_table(entries: Sequence[Entry]) -> list[str]:
-    """Top-1 by the scorer chosen, at each size."""
+    """Top-1 by the scorer chosen, at each size, and who is best."""
     names = list(
         dict.fromkeys(n for e in entries for line in e.lines.values() for n in line["zero_shot"])
     )
@@ -171,12 +179,13 @@ def zero_shot_table(entries: Sequence[Entry]) -> list[str]:
         of = {e.place: e for e in entries if e.method == method and e.lines}
         cells = [_top1(of.get(p), n) for n in names for p in places]
         out.append(f"| {method} | {' | '.join(cells)} |")
-    return [*out, ""]
+    told = [sentence(v, f"{n}, ") for n in names for v in verdicts(entries, zero_shot=n)]
+    return [*out, "", *told, ""]
 
 
 def _top1(entry: Entry | None, name: str) -> str:
     found = entry.zero_shot(name) if entry else None
-    return "–" if found is None else said(found)
+    return said(mean_interval(list(found.values()))) if found else "–"
 
 
 def failures(entries: Sequence[Entry]) -> list[str]:

@@ -46,14 +46,13 @@ class Entry:
         tests = {line["test_items"] for line in self.lines.values()}
         return 1 < len(tests) == len(self.lines)
 
-    def zero_shot(self, name: str) -> tuple[float, float | None] | None:
-        """Top-1 of a set of classes, by the scorer chosen."""
-        found = [
-            of_scorer(line, line["zero_shot"][name], CHOSEN)["top1"]
-            for line in self.lines.values()
+    def zero_shot(self, name: str) -> dict[int, float]:
+        """Top-1 of a set of classes in percent by seed, by the scorer chosen."""
+        return {
+            seed: of_scorer(line, line["zero_shot"][name], CHOSEN)["top1"]
+            for seed, line in self.lines.items()
             if name in line["zero_shot"]
-        ]
-        return mean_interval(found) if found else None
+        }
 
     @property
     def seconds(self) -> float:
@@ -81,14 +80,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who wins at a place. `against`: method → how far it is ahead of the default in R@1, a mean of
+    """Who wins at a place. `against`: method → how far it is ahead of the default, a mean of
     differences seed by seed, and the half-width of its 95% interval, None where the seeds share
     their test items."""
 
     place: Place
     pairs: int
     best: str
-    recall: float
+    value: float
     default: float | None
     against: Mapping[str, tuple[float, float | None]]
 
@@ -126,23 +125,26 @@ def places(entries: Iterable[Entry]) -> list[Place]:
     return list(dict.fromkeys(e.place for e in entries if e.lines))
 
 
-def verdicts(entries: Sequence[Entry], scorer: str = CHOSEN) -> list[Verdict]:
-    """One for each place."""
+def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Verdict]:
+    """One for each place, by R@1, or by top-1 of a set of classes, which all seeds share: its
+    intervals are over the fits alone."""
     out = []
     for place in places(entries):
         here = {e.method: e for e in entries if e.place == place and e.lines}
-        best = max(here.values(), key=lambda e: e.interval(scorer)[0])
-        default = here.get(DEFAULT)
+        values = {
+            m: e.zero_shot(zero_shot) if zero_shot else e.values(CHOSEN) for m, e in here.items()
+        }
+        means = {m: statistics.fmean(v.values()) for m, v in values.items() if v}
+        if not means:
+            continue
+        best = max(means, key=means.get)
         against = {}
-        if default is not None:
-            own = default.values(scorer)
-            for name, entry in here.items():
-                theirs = entry.values(scorer)
-                both = [theirs[s] - own[s] for s in theirs if s in own]
-                if name != DEFAULT and both:
-                    mean, half = mean_interval(both)
-                    against[name] = mean, half if entry.own_tests else None
-        recall = best.interval(scorer)[0]
-        of_default = default.interval(scorer)[0] if default else None
-        out.append(Verdict(place, best.pairs, best.method, recall, of_default, against))
+        for name, theirs in values.items():
+            own = values.get(DEFAULT, {})
+            both = [theirs[s] - own[s] for s in theirs if s in own]
+            if name != DEFAULT and both:
+                mean, half = mean_interval(both)
+                against[name] = mean, half if zero_shot or here[name].own_tests else None
+        pairs = here[best].pairs
+        out.append(Verdict(place, pairs, best, means[best], means.get(DEFAULT), against))
     return out
