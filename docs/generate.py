@@ -42,8 +42,8 @@ descriptions (3,301), `esc10` sounds and the names of their ten classes (320, sp
     "few": """## From 500 pairs
 
 `fusemix bench --config benchmarks/few.toml --root DATA --out benchmarks/results/few`.
-The published FuseMix adapters are left out, as a fit takes minutes for so few pairs; *small MLP* is its recipe with
-one narrow block.
+The published FuseMix adapters are left out, as a fit takes minutes for so few pairs; *small MLP* is
+its recipe with one narrow block.
 """,
     "parts": """## Augmentations and objectives
 
