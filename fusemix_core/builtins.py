@@ -32,7 +32,7 @@ def fusemix_components() -> list[ComponentSpec]:
             name="kernel",
             target="fusemix_core.adapters.kernel:KernelAdapter",
             summary="an affine map of similarities to training items, or of latents",
-            options={"landmarks": 0},
+            options={"landmarks": 0, "linear": 0.2},
             paper="https://papers.nips.cc/paper/1866",
         ),
         ComponentSpec(
@@ -108,6 +108,7 @@ def fusemix_components() -> list[ComponentSpec]:
             summary="regularised canonical correlation, linear or kernel, in closed form",
             options={
                 "landmarks": None,
+                "linear": 0.2,
                 "dim": 384,
                 "ridges": (3.0, 1.0, 10.0),
                 "powers": (1.0, 0.75, 1.5),

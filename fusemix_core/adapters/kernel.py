@@ -9,6 +9,9 @@ from torch.nn.functional import normalize
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter
 
+LINEAR = 0.2
+"""The linear part of the kernel, beside a rational quadratic of 1 on the diagonal."""
+
 ROOT, PLAIN = 0.5, 1.0
 """Exponents of the signed power: square root for rectified features, or none."""
 
@@ -16,20 +19,26 @@ ROOT, PLAIN = 0.5, 1.0
 class KernelAdapter(Adapter):
     """z = f(x) W + b, with u = (p(x) - centre) / scale and
 
-        f(x) = u                                          without landmarks
-        f(x)_j = 1 / (1 + |u - l_j|²), j = 1 … m          with m landmarks l_j
+        f(x) = u                                                without landmarks
+        f(x)_j = 1 / (1 + |u - l_j|²) + linear · u·l_j          with m landmarks l_j, j = 1 … m
 
     p(x) is the signed power of the latent, brought to unit norm: a square root (the Hellinger map)
     makes rectified, skewed features tractable. Landmarks are the u of training items, so that the
     map is one of a kernel method: exact where every training item is one, Nyström's approximation
-    where some are (Williams and Seeger, 2001). The kernel is the rational quadratic: a mixture of
-    Gaussians of all widths, of which none has to be chosen.
+    where some are (Williams and Seeger, 2001). The kernel is the rational quadratic, a mixture of
+    Gaussians of all widths, of which none has to be chosen, and a linear part, which goes on where
+    an item is far from all landmarks.
     """
 
-    def __init__(self, dim_in: int, dim_out: int, *, landmarks: int = 0) -> None:
+    def __init__(
+        self, dim_in: int, dim_out: int, *, landmarks: int = 0, linear: float = LINEAR
+    ) -> None:
         super().__init__()
-        if landmarks < 0:
-            raise ConfigError(f"kernel: landmarks is {landmarks}; it must be 0 or more.")
+        if landmarks < 0 or linear < 0:
+            raise ConfigError(
+                f"kernel: landmarks is {landmarks} and linear {linear}; both must be 0 or more."
+            )
+        self.linear = linear
         self.register_buffer("power", torch.tensor(PLAIN))
         self.register_buffer("centre", torch.zeros(dim_in))
         self.register_buffer("scale", torch.ones(()))
@@ -65,7 +74,7 @@ class KernelAdapter(Adapter):
     def features(self, latents: Tensor) -> Tensor:
         """f(x), `[n, landmarks or dim_in]`."""
         u = self.standard(latents)
-        return rational_quadratic(u, self.landmarks) if len(self.landmarks) else u
+        return kernel(u, self.landmarks, self.linear) if len(self.landmarks) else u
 
     def forward(self, latents: Tensor) -> Tensor:
         return torch.addmm(self.bias, self.features(latents), self.weight)
@@ -87,16 +96,19 @@ class KernelAdapter(Adapter):
                 "Leave the recipe's `dim` unset, so that it is taken from the closed-form map.",
             )
         self.options = dict(closed_form.options)
+        self.linear = closed_form.linear
         for name, buffer in closed_form.named_buffers():
             setattr(self, name, buffer.detach().clone())
         self.weight = nn.Parameter(closed_form.weight.detach().clone())
         self.bias = nn.Parameter(closed_form.bias.detach().clone())
 
 
-def rational_quadratic(a: Tensor, b: Tensor) -> Tensor:
-    """1 / (1 + |a_i - b_j|²), `[n, m]`, of `[n, d]` and `[m, d]`."""
+def kernel(a: Tensor, b: Tensor, linear: float) -> Tensor:
+    """1 / (1 + |a_i - b_j|²) + linear · a_i·b_j, `[n, m]`, of `[n, d]` and `[m, d]`."""
+    products = a @ b.T
     squares = a.square().sum(1)[:, None] + b.square().sum(1)
-    return torch.addmm(squares, a, b.T, alpha=-2).clamp_(min=0).add_(1).reciprocal_()
+    near = squares.sub_(products, alpha=2).clamp_(min=0).add_(1).reciprocal_()
+    return near.add_(products, alpha=linear)
 
 
 def skewed(latents: Tensor) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fusemix_core.adapters.kernel import KernelAdapter
+from fusemix_core.adapters.kernel import LINEAR, KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import solve
 from fusemix_core.aligners.features import (
@@ -43,7 +43,7 @@ class CCAAligner(Aligner):
     its correlation to the `power`. The ridge is r_k = ridge · tr(C_kk) / n.
 
     landmarks: how many a modality has at most, 0 for linear CCA; by default both, linear CCA first,
-    and validation chooses. ridges, powers: what validation chooses from, in the order they are
+    and validation chooses. linear: the linear part of the kernel. ridges, powers: what validation chooses from, in the order they are
     tried; a map that is better than all before it is reported as an evaluation at step 0. dim:
     width of the space, at most what the data determine: one less than the pairs, and the second
     widest modality. Rows that lack a modality count for those they have.
@@ -63,14 +63,15 @@ class CCAAligner(Aligner):
         self,
         *,
         landmarks: int | None = None,
+        linear: float = LINEAR,
         dim: int = 384,
         ridges: Sequence[float] = (3.0, 1.0, 10.0),
         powers: Sequence[float] = (1.0, 0.75, 1.5),
         kernel_pairs: int = 100_000,
     ) -> None:
-        if min(dim, kernel_pairs) < 1 or not powers or (landmarks or 0) < 0:
+        if min(dim, kernel_pairs) < 1 or not powers or min(landmarks or 0, linear) < 0:
             raise ConfigError(
-                "cca needs dim and kernel_pairs ≥ 1, at least one power, and landmarks ≥ 0.",
+                "cca needs dim and kernel_pairs ≥ 1, at least one power, landmarks and linear ≥ 0.",
                 "Example: --set aligner.dim=384",
             )
         if not ridges or min(ridges) <= 0:
@@ -78,7 +79,8 @@ class CCAAligner(Aligner):
                 "cca needs at least one ridge, all above 0.",
                 "Example: --set aligner.ridges=[1,3,10]",
             )
-        self.landmarks, self.dim, self.kernel_pairs = landmarks, dim, kernel_pairs
+        self.landmarks, self.linear = landmarks, linear
+        self.dim, self.kernel_pairs = dim, kernel_pairs
         self.ridges, self.powers = tuple(ridges), tuple(powers)
 
     def fit(
@@ -88,12 +90,20 @@ class CCAAligner(Aligner):
         validation = at_most(validation, VALIDATION_ROWS, context.seed)
         tried = (0, LANDMARKS) if self.landmarks is None else (self.landmarks,)
         if context.fixed:
-            return regress(train, validation, context, tried, self.ridges, self.kernel_pairs)
+            return regress(
+                train,
+                validation,
+                context,
+                tried,
+                self.ridges,
+                self.kernel_pairs,
+                linear=self.linear,
+            )
         best = Best(validation, context)
         for landmarks in tried:
             some = at_most(train, self.kernel_pairs, context.seed) if landmarks else train
             dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
-            self._try(prepared(some, dim, landmarks, context), some, best, context)
+            self._try(prepared(some, dim, landmarks, context, self.linear), some, best, context)
         return best.adapters
 
     def _try(
@@ -105,7 +115,7 @@ class CCAAligner(Aligner):
     ) -> None:
         """Offer the maps of every ridge and power on these features."""
         dim = len(next(iter(adapters.values())).bias)
-        kernels = [kernel_factor(a.landmarks) for a in adapters.values()]
+        kernels = [kernel_factor(a) for a in adapters.values()]
         moments = moments_seen(adapters, kernels, train, context)
         spread = [moments.covariance(k, k) for k in range(len(adapters))]
         for ridge in self.ridges:
@@ -124,7 +134,11 @@ class CCAAligner(Aligner):
 
 
 def prepared(
-    train: PairedLatents, dim: int, landmarks: int, context: FitContext
+    train: PairedLatents,
+    dim: int,
+    landmarks: int,
+    context: FitContext,
+    linear: float = LINEAR,
 ) -> dict[str, KernelAdapter]:
     """Adapters without a map yet, each with `landmarks` of its training items or all of them."""
     if landmarks:  # few items, such as labels, span no wider space
@@ -133,7 +147,9 @@ def prepared(
     adapters = {}
     for number, modality in enumerate(train.modalities):
         seed = context.seed * 1000 + number
-        adapters[modality] = prepared_adapter(train, modality, dim, landmarks, seed, context.device)
+        adapters[modality] = prepared_adapter(
+            train, modality, dim, landmarks, seed, context.device, linear
+        )
     return adapters
 
 

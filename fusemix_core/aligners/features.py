@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fusemix_core.adapters.kernel import KernelAdapter, rational_quadratic
+from fusemix_core.adapters.kernel import LINEAR, KernelAdapter, kernel
 from fusemix_core.interfaces import PairedLatents
 
 _SAMPLE = 8_192
@@ -26,24 +26,27 @@ def prepared_adapter(
     landmarks: int,
     seed: int,
     device: torch.device,
+    linear: float = LINEAR,
 ) -> KernelAdapter:
     """An adapter to `dim` without a map yet, with `landmarks` of its training items or all."""
     table, ids = train.tables[modality], train.linked(modality)
     generator = torch.Generator().manual_seed(seed)
     some = ids[torch.randperm(len(ids), generator=generator)[: max(_SAMPLE, landmarks)]]
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
-        adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, len(ids)))
+        adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, len(ids)), linear=linear)
     adapter.prepare(table.rows(some).cpu().float())
     return adapter.to(device).eval()
 
 
-def kernel_factor(landmarks: Tensor) -> Tensor | None:
+def kernel_factor(adapter: KernelAdapter) -> Tensor | None:
     """R `[m, m]`, lower triangular with R Rᵀ = k(landmarks, landmarks); None without landmarks."""
+    landmarks = adapter.landmarks
     if not len(landmarks):
         return None
-    kernel = rational_quadratic(landmarks, landmarks).double()
-    kernel.diagonal().fill_(1 + _JITTER)
-    return torch.linalg.cholesky(kernel).to(landmarks.dtype)
+    values = kernel(landmarks, landmarks, adapter.linear).double()
+    squares = landmarks.double().square().sum(1)
+    values.diagonal().copy_(1 + _JITTER + adapter.linear * squares)
+    return torch.linalg.cholesky(values).to(landmarks.dtype)
 
 
 def orthogonal(similarities: Tensor, factor: Tensor | None) -> Tensor:

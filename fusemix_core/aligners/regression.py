@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.adapters.kernel import KernelAdapter
+from fusemix_core.adapters.kernel import LINEAR, KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.features import (
     LEAST_RIDGE,
@@ -33,6 +33,7 @@ def regress(
     ridges: Sequence[float],
     kernel_pairs: int = 100_000,
     whiten: bool = True,
+    linear: float = LINEAR,
 ) -> dict[str, Adapter]:
     """Each modality that is not fixed regressed on the embeddings of those that are.
 
@@ -43,7 +44,8 @@ def regress(
     is I. A row with several fixed modalities is a pair with each, each about its own mean.
 
     landmarks (0: linear) and ridges are what validation chooses from, for each modality by itself.
-    Linear maps take all rows in one pass, a kernel's at most `kernel_pairs`, drawn by the seed.
+    Linear maps take all rows in one pass, a kernel's, whose linear part is
+    `linear`, at most `kernel_pairs`, drawn by the seed.
     Raises `DataError` for a modality that no training row links with a fixed one.
     """
     fitted: dict[str, Adapter] = dict(context.fixed)
@@ -56,7 +58,7 @@ def regress(
         best = Best(at_most(validation.only(own), VALIDATION_ROWS, context.seed), context)
         for count in landmarks:
             pairs = at_most(met, kernel_pairs, context.seed) if count else met
-            onto = Onto.of(pairs, modality, fixed, count, context)
+            onto = Onto.of(pairs, modality, fixed, count, context, linear)
             goal = onto.cross @ onto.whitening() if whiten else onto.cross
             for ridge in ridges:
                 onto.give(onto.solve(goal, ridge / len(pairs)))
@@ -104,13 +106,15 @@ class Onto:
         fixed: Mapping[str, Adapter],
         landmarks: int,
         context: FitContext,
+        linear: float = LINEAR,
     ) -> Onto:
         """In one pass over `pairs`, of which the first modality is to be fitted."""
         device = context.device
         first = embeddings(fixed, pairs.batch(torch.arange(1), device).latents)
         dim = next(iter(first.values())).shape[1]
-        adapter = prepared_adapter(pairs, modality, dim, landmarks, context.seed * 1000, device)
-        factor = kernel_factor(adapter.landmarks)
+        seed = context.seed * 1000
+        adapter = prepared_adapter(pairs, modality, dim, landmarks, seed, device, linear)
+        factor = kernel_factor(adapter)
         seen = [lambda x: orthogonal(adapter.features(x.float()), factor)]
         seen += [lambda x, a=a: normalize(a(x.float()), dim=1) for a in fixed.values()]
         dims = [len(adapter.weight), *(y.shape[1] for y in first.values())]

@@ -236,6 +236,7 @@ def test_similarities_are_those_of_the_formula():
         for t in (others, x[:20])
     )
     want = 1 / (1 + (u.double()[:, None] - v.double()).square().sum(2))
+    want = want + adapter.linear * u.double() @ v.double().T
     torch.testing.assert_close(adapter.features(others), want.float(), atol=1e-5, rtol=0)
 
 
@@ -249,7 +250,8 @@ def test_kernel_maps_are_kernel_cca_solved_directly():
     for modality, adapter in fitted.items():
         x = train.tables[modality].rows(train.linked(modality))
         u = (torch.nn.functional.normalize(x, dim=1) - adapter.centre) / adapter.scale
-        kernel = 1 / (1 + np.square(u.double().numpy()[:, None] - u.double().numpy()).sum(2))
+        u = u.double().numpy()
+        kernel = 1 / (1 + np.square(u[:, None] - u).sum(2)) + adapter.linear * u @ u.T
         centre = np.eye(n) - 1 / n
         kernel = centre @ kernel @ centre
         ridges.append(2.0 * np.trace(kernel) / n)  # n r = n · ridge · tr(C) / n, tr(C) = tr(K) / n
@@ -307,7 +309,7 @@ def test_start_from_copies_map_and_size():
     adapter.start_from(fitted)
     x = torch.randn(5, 9)
     assert torch.equal(adapter.eval()(x), fitted(x))
-    assert adapter.options == {"landmarks": 16}
+    assert adapter.options == {"landmarks": 16, "linear": 0.2}
     again = KernelAdapter(9, 4, **adapter.options)
     again.load_state_dict(adapter.state_dict())
     for other in (LinearAdapter(9, 4), KernelAdapter(9, 5)):
