@@ -45,6 +45,12 @@ descriptions (3,301), `esc10` sounds and the names of their ten classes (320, sp
 The published FuseMix adapters are left out, as a fit takes minutes for so few pairs; *small MLP* is
 its recipe with one narrow block.
 """,
+    "views": """## The default, with and without
+
+What the middle layer of the text encoder beside the last gives (`layers-middle-last`, which the
+default recipe prefers), and the linear part of the kernel:
+`fusemix bench --config benchmarks/views.toml --root DATA --out benchmarks/results/views`.
+""",
     "parts": """## Augmentations and objectives
 
 One small network, of which one part is exchanged:

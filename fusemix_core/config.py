@@ -66,6 +66,7 @@ class Recipe:
 
     `dim` is the width of the shared space (None: the aligner chooses from the latents). `optimiser`
     None is `adamw`. `scorer` None is whichever registered scorer does best on the validation split.
+    `views` are taken, modality → view, where the encoder has them and the user names none.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Recipe:
     optimiser: Part | None = None
     training: Training | None = None
     scorer: Part | None = None
+    views: Mapping[str, str] | None = None
 
     def adapter_of(self, modality: str) -> Part | None:
         """The adapter of a modality."""

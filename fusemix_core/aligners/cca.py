@@ -43,10 +43,10 @@ class CCAAligner(Aligner):
     its correlation to the `power`. The ridge is r_k = ridge · tr(C_kk) / n.
 
     landmarks: how many a modality has at most, 0 for linear CCA; by default both, linear CCA first,
-    and validation chooses. linear: the linear part of the kernel. ridges, powers: what validation chooses from, in the order they are
-    tried; a map that is better than all before it is reported as an evaluation at step 0. dim:
-    width of the space, at most what the data determine: one less than the pairs, and the second
-    widest modality. Rows that lack a modality count for those they have.
+    and validation chooses. linear: the linear part of the kernel. ridges, powers: what validation
+    chooses from, in the order they are tried; a map that is better than all before it is reported
+    as an evaluation at step 0. dim: width of the space, at most what the data determine: one less
+    than the pairs, and the second widest modality. Rows that lack a modality count for those they have.
 
     Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only how
     latents are standardised comes from a sample of a few thousand items. The kernel takes at most

@@ -21,6 +21,9 @@ def embed(
     b: o.B = None,
     encoder: o.Encoders = None,
     view: o.Views = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Take the views that this recipe prefers.")
+    ] = None,
     data: o.Data = None,
     column: o.Columns = None,
     max_bad: o.MaxBad = None,
@@ -36,11 +39,12 @@ def embed(
     """Encode the items of a dataset and keep their latents, for any later run.
 
     What is in the store already is not encoded again. One encoder is enough here; its view then
-    needs no modality. `fusemix_core.embed` does the same and gives the latents.
+    needs no modality. Without --view or --recipe the first view of each encoder is taken.
+    `fusemix_core.embed` does the same and gives the latents.
 
     Examples:
 
-        fusemix embed --a dinov2 --b bge-large --data pairs.csv
+        fusemix embed --a dinov2 --b bge-large --data pairs.csv --recipe fusemix
 
         fusemix embed --encoder image=efficientnet-lite0 --data photos/
 
@@ -48,7 +52,7 @@ def embed(
     """
     names = o.encoder_values(a, b, encoder)
     table = o.data_values(source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside)
-    views = checked_views(names, table, view)
+    views = checked_views(names, table, view, recipe)
 
     from fusemix_core.flow.embed import plan_embedding, run_embedding
 
@@ -66,17 +70,21 @@ def embed(
 
 
 def checked_views(
-    names: Mapping[str, str], table: Mapping[str, Any], view: list[str] | None
+    names: Mapping[str, str],
+    table: Mapping[str, Any],
+    view: list[str] | None,
+    recipe: str | None = None,
 ) -> dict[str, str]:
     """modality → view, before anything heavy is imported; `ConfigError` where encoders or data are
     not given, or can't be used together."""
-    from fusemix_core.flow.settings import resolve_encoders, resolve_views
+    from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
 
     if not names or "source" not in table:
         raise ConfigError(
             "Say what to encode.", "Example: fusemix embed --encoder image=NAME --data photos/"
         )
-    return resolve_views(resolve_encoders(names), o.view_values(view, names))
+    preferred = find_recipe(recipe).views if recipe else None
+    return resolve_views(resolve_encoders(names), o.view_values(view, names), preferred)
 
 
 def carry_out(

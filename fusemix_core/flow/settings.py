@@ -69,8 +69,13 @@ def resolve_encoders(
     return specs
 
 
-def resolve_views(specs: Mapping[str, EncoderSpec], given: Mapping[str, str]) -> dict[str, str]:
-    """modality → view of its encoder: as given, else the first that the encoder declares.
+def resolve_views(
+    specs: Mapping[str, EncoderSpec],
+    given: Mapping[str, str],
+    preferred: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """modality → view of its encoder: as given, else as preferred where the encoder declares that,
+    else the first that it declares.
 
     Raises `ConfigError` for a view that it does not declare, or a modality that has no encoder.
     """
@@ -83,7 +88,11 @@ def resolve_views(specs: Mapping[str, EncoderSpec], given: Mapping[str, str]) ->
                 f"The encoder '{spec.name}' has no view '{view}'.",
                 f"Its views: {', '.join(spec.views)}.",
             )
-    return {m: given.get(m, spec.views[0]) for m, spec in specs.items()}
+    views = {}
+    for modality, spec in specs.items():
+        liked = (preferred or {}).get(modality)
+        views[modality] = given.get(modality, liked if liked in spec.views else spec.views[0])
+    return views
 
 
 def build_config(
@@ -115,7 +124,8 @@ def build_config(
         if modality not in specs:
             hint = f"The recipe has an adapter for it; without: --set adapters.{modality}=none"
             raise UnknownNameError.of("modality of this run", modality, specs, hint)
-    return replace(config, views=resolve_views(specs, config.views)), specs
+    preferred = {m: v for m, v in (recipe.views or {}).items() if m not in config.fixed}
+    return replace(config, views=resolve_views(specs, config.views, preferred)), specs
 
 
 def check_fixed(config: RunConfig) -> None:

@@ -12,7 +12,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.flow.plan import make_plan
 from fusemix_core.flow.settings import build_config, resolve_views
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.registry import registry
+from fusemix_core.registry import Registry, registry
 
 PAPER = {
     "recipe": "fusemix-paper",
@@ -36,6 +36,22 @@ def test_views_are_checked_and_filled_in():
     assert caught.value.hint == "Its views: pooled, tokens, layers."
     with pytest.raises(ConfigError, match="audio"):
         resolve_views(specs, {"audio": "pooled"})
+
+
+def test_a_recipes_views_are_taken_where_the_user_names_none(data):
+    recipe = {"name": "fusemix", "views": {"text": "layers", "image": "time"}}
+    table = {"encoders": {"image": "grid", "text": "token"}, "data": {"source": [str(data)]}}
+
+    def views(**values):
+        return build_config({**table, "recipe": recipe, **values}, registry=known)[0].views
+
+    known = Registry()
+    known.add(replace(GridImage.spec, name="grid"))
+    known.add(replace(TokenText.spec, name="token"))
+    assert views() == {"image": "pooled", "text": "layers"}  # the encoder has no view `time`
+    assert views(views={"text": "tokens"}) == {"image": "pooled", "text": "tokens"}
+    assert views(fixed=["text"]) == {"image": "pooled", "text": "pooled"}
+    assert views(recipe="fusemix-paper")["text"] == "pooled"
 
 
 def test_tokens_can_be_read_item_by_item(data):

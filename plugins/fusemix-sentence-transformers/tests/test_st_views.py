@@ -11,6 +11,7 @@ import pytest
 import torch
 from fusemix_sentence_transformers import PRESETS, resolve
 from fusemix_sentence_transformers.encoder import SentenceTransformerEncoder
+from fusemix_sentence_transformers.presets import VIEWS
 from fusemix_sentence_transformers.tiny import DIM, save_tiny
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -54,7 +55,7 @@ def test_presets_are_pinned_and_complete():
     for spec in PRESETS:
         assert re.fullmatch(r"[0-9a-f]{40}", spec.revision), spec.name
         assert spec.normalised and spec.licence and spec.paper and spec.parameters, spec.name
-        assert spec.views == ("pooled", "tokens", "layers")
+        assert spec.views == ("pooled", "tokens", "layers", "layers-middle-last")
         pooling = "cls" if spec.name.startswith("bge") else "mean"
         assert spec.options == {"pooling": pooling}
         assert spec.prompt == ("query: " if "e5" in spec.name else "")
@@ -189,6 +190,14 @@ def test_layers_are_pooled_as_the_model_does(tmp_path, pooling):
     torch.testing.assert_close(layers[:, -1], encoder.encode(encoder.collate(TEXTS)))
 
 
+def test_the_middle_layer_and_the_last(tmp_path):
+    save_tiny(tmp_path, layers=5)
+    encoder = load(tmp_path, views=VIEWS)
+    layers = encoder.encode(encoder.collate(TEXTS), "layers")
+    two = encoder.encode(encoder.collate(TEXTS), "layers-middle-last")
+    torch.testing.assert_close(two, torch.nn.functional.normalize(layers[:, [2, 4]], dim=2))
+
+
 def test_layers_of_a_model_with_a_dense_are_those_before_it(folder, tmp_path):
     model = SentenceTransformer(str(folder), device="cpu")
     with torch.random.fork_rng(devices=[]):
@@ -238,9 +247,9 @@ def test_views_of_an_empty_batch(folder):
     assert len(tokens.values) == len(tokens.mask) == 0 and tokens.values.shape[2] == DIM
 
 
-@pytest.mark.parametrize("view", ["pooled", "layers", "tokens"])
+@pytest.mark.parametrize("view", ["pooled", "layers", "layers-middle-last", "tokens"])
 def test_openvino_gives_the_same_views_where_items_have_one_shape(folder, tmp_path, view):
-    encoder = load(folder)
+    encoder = load(folder, views=VIEWS)
     expected = encoder.encode(encoder.collate(TEXTS), view)
     work, probe = Work(view, "f", tmp_path, 9), encoder.collate(TEXTS[2:5])
     said = accelerate(encoder, work, lambda: probe, "openvino")

@@ -10,7 +10,7 @@ from pathlib import Path
 from fusemix_core.errors import ConfigError
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import EncoderSpec, FamilySpec
-from fusemix_sentence_transformers.presets import PRESETS, REQUIRES, TARGET, VIEWS
+from fusemix_sentence_transformers.presets import OF_ANY_MODEL, PRESETS, REQUIRES, TARGET
 
 EXAMPLE = "st:sentence-transformers/all-distilroberta-v1"
 
@@ -47,7 +47,7 @@ def resolve(name: str, modality: str | None = None, path: Path | None = None) ->
         modality="text",
         target=TARGET,
         summary=f"the sentence-transformers model {repo}",
-        views=VIEWS,
+        views=OF_ANY_MODEL,
         weights=repo,
         revision=revision,
         normalised=_normalises(listing),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import normalize, pad
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder, Network, Padded
@@ -40,7 +40,9 @@ class SentenceTransformerEncoder(Encoder):
     Views: `pooled`, what the library gives; `tokens`, what its transformer gives for every token
     that attention sees, those of the prompt and special ones among them; `layers`, each block's
     tokens under the model's own pooling (and unit norm, where it normalises). The last layer is
-    `pooled`, but for a model that has more than these behind the transformer, such as a Dense.
+    `pooled`, but for a model that has more than these behind the transformer, such as a Dense;
+    `layers-middle-last`, the middle and the last of these (of six the third and sixth), each of
+    unit norm.
     A model that is no plain transformer with a pooling has `pooled` alone.
     """
 
@@ -105,8 +107,8 @@ class SentenceTransformerEncoder(Encoder):
 
     @torch.inference_mode()
     def encode(self, batch: Any, view: str = "pooled") -> Tensor | Padded:
-        """float32 `[n, d]` of a batch that `collate` made; `[n, L, d]` for `layers`, `Padded` for
-        `tokens`."""
+        """float32 `[n, d]` of a batch that `collate` made; `[n, L, d]` for `layers`, `[n, 2, d]`
+        for `layers-middle-last`, `Padded` for `tokens`."""
         if view not in self.spec.views:
             raise ConfigError(
                 f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
@@ -135,7 +137,11 @@ class SentenceTransformerEncoder(Encoder):
 
     def network(self, view: str) -> Network | None:
         """The model and its pooling, of tokens; none where the model must read the texts itself."""
-        give = {"pooled": self._pooled, "layers": self._layers}.get(view)
+        give = {
+            "pooled": self._pooled,
+            "layers": self._layers,
+            "layers-middle-last": self._middle_and_last,
+        }.get(view)
         if give is None or self.tokenizer is None:
             return None
         return Network(_OfTokens(self.model, lambda t: give(self._features(t))), axes=(0, 1))
@@ -165,6 +171,17 @@ class SentenceTransformerEncoder(Encoder):
 
     def _layers(self, features: dict[str, Any]) -> Tensor:
         """float32 `[g, L, d]`."""
+        features, blocks = self._blocks(features)
+        return self._each_pooled(features, blocks)
+
+    def _middle_and_last(self, features: dict[str, Any]) -> Tensor:
+        """float32 `[g, 2, d]`, of unit norm."""
+        features, blocks = self._blocks(features)
+        some = [blocks[(len(blocks) - 1) // 2], blocks[-1]]
+        return normalize(self._each_pooled(features, some), dim=2)
+
+    def _blocks(self, features: dict[str, Any]) -> tuple[dict[str, Any], list[Tensor]]:
+        """What the transformer gives, and the tokens `[g, t, d]` that each block gives."""
         config = self.model[0].model.config
         before, config.output_hidden_states = config.output_hidden_states, True
         try:
@@ -172,7 +189,9 @@ class SentenceTransformerEncoder(Encoder):
         finally:
             config.output_hidden_states = before
         # The last hidden state may lack the final norm that the token embeddings have.
-        blocks = [*features["all_layer_embeddings"][1:-1], features["token_embeddings"]]
+        return features, [*features["all_layer_embeddings"][1:-1], features["token_embeddings"]]
+
+    def _each_pooled(self, features: dict[str, Any], blocks: list[Tensor]) -> Tensor:
         layers = []
         for tokens in blocks:
             part = {**features, "token_embeddings": tokens}

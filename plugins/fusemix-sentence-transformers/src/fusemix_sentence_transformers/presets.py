@@ -12,7 +12,9 @@ from fusemix_core.specs import EncoderSpec
 
 REQUIRES = {"sentence_transformers": "sentence-transformers>=6.0"}
 TARGET = "fusemix_sentence_transformers.encoder:SentenceTransformerEncoder"
-VIEWS = ("pooled", "tokens", "layers")
+OF_ANY_MODEL = ("pooled", "tokens", "layers")
+VIEWS = (*OF_ANY_MODEL, "layers-middle-last")
+"""Those of the presets, of which it is known that their last layer is their latent."""
 
 MINILM = 33_360_000
 """Parameters of the 12 layers of width 384 that bge-small, e5-small, gte-small and L12 share."""

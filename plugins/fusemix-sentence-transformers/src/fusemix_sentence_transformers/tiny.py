@@ -16,13 +16,15 @@ MAX_TOKENS = 48
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def save_tiny(folder: Path, pooling: str = "mean", *, include_prompt: bool = True) -> None:
-    """Write a BERT of two layers over characters, its tokenizer and its pooling to `folder`."""
+def save_tiny(
+    folder: Path, pooling: str = "mean", *, include_prompt: bool = True, layers: int = 2
+) -> None:
+    """Write a BERT over characters, its tokenizer and its pooling to `folder`."""
     tokenizer = _character_tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=DIM,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=2 * DIM,
         max_position_embeddings=MAX_TOKENS,
