@@ -46,7 +46,8 @@ class CCAAligner(Aligner):
     and validation chooses. linear: the linear part of the kernel. ridges, powers: what validation
     chooses from, in the order they are tried; a map that is better than all before it is reported
     as an evaluation at step 0. dim: width of the space, at most what the data determine: one less
-    than the pairs, and the second widest modality. Rows that lack a modality count for those they have.
+    than the pairs, and the second widest modality. Rows that lack a modality count for those they
+    have.
 
     Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only how
     latents are standardised comes from a sample of a few thousand items. The kernel takes at most
