@@ -16,6 +16,7 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
+from fusemix_core.disk import explained
 from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError, DataError
@@ -38,7 +39,7 @@ from fusemix_core.flow.measure import (
 from fusemix_core.flow.plan import Plan, make_plan
 from fusemix_core.flow.rates import Rates, fit_rate_key
 from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.run_folder import MetricsLog, RunFolder
+from fusemix_core.flow.run_folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.flow.settings import build_config
 from fusemix_core.flow.summary import fused_model, report_run
 from fusemix_core.fused import FusedModel
@@ -171,7 +172,8 @@ def run_plan(
             )
         )
         if first:
-            encoded.dataset.write_rejected(folder.rejected)
+            with explained(f"{folder.rejected}", ADVICE):
+                encoded.dataset.write_rejected(folder.rejected)
         encoded.dataset.check_bad(config.data.max_bad)
         for modality in plan.fixed if plan.model is not None else ():
             plan.model.encoder(modality).check(encoded.extractions[modality].fingerprint)

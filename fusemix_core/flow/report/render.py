@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from fusemix_core.flow.report import figures
 from fusemix_core.flow.report.data import ReportData, Shown
+from fusemix_core.flow.run_folder import write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,9 +30,7 @@ def write_report(path: str | Path, data: ReportData) -> Path:
     """Write the report to `path`, whole or not at all, and return the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(render_report(data), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, render_report(data))
     return path
 
 
