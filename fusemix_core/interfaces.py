@@ -236,7 +236,9 @@ class FitContext:
     """What surrounds a fit: where it runs, where it saves, whom it tells.
 
     `checkpoints` is the folder for `step-N/`; None saves nothing. With `resume` the fit goes on
-    from the newest complete checkpoint there, to the result it would have had.
+    from the newest complete checkpoint there, to the result it would have had. `latents` says which
+    ones the tables hold, such as a digest of items and encoders: a checkpoint of a fit on others is
+    refused.
 
     `fixed` holds given adapters by modality, all of one width, in eval mode on the CPU: their
     embeddings are the space that the other modalities' adapters are fitted to, and they stay as
@@ -249,6 +251,7 @@ class FitContext:
     resume: bool = False
     callbacks: Sequence[Callback] = ()
     fixed: Mapping[str, Adapter] = field(default_factory=dict)
+    latents: str = ""
 
 
 class Aligner(ABC):

@@ -22,7 +22,7 @@ from fusemix_core.disk import Advice, explained, flush
 from fusemix_core.engine.randomness import global_states, set_global_states
 from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
-from fusemix_core.interfaces import Adapter, PairedLatents
+from fusemix_core.interfaces import FitContext, PairedLatents
 
 FORMAT = 3
 KEEP = 2
@@ -67,18 +67,18 @@ def run_digest(
     recipe: Recipe,
     train: PairedLatents,
     validation: PairedLatents,
-    seed: int,
-    fixed: Mapping[str, Adapter] | None = None,
+    context: FitContext,
 ) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links, and
-    the adapters that are fixed."""
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links, which
+    latents they are, and the adapters that are fixed."""
     values = to_dict(recipe)
     values.pop("summary", None)
     values.pop("paper", None)
     links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
-    given = {m: digest_modules([a]) for m, a in (fixed or {}).items()}
-    text = json.dumps([values, seed, sizes, links, *([given] if given else [])], sort_keys=True)
+    given = {m: digest_modules([a]) for m, a in context.fixed.items()}
+    facts = [values, context.seed, sizes, links, context.latents, given]
+    text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -140,8 +140,9 @@ def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.d
     """
     if checkpoint.values.get("digest") != digest:
         raise ArtefactError(
-            f"{checkpoint.folder} was saved by a run with another recipe, seed or dataset.",
-            "Resume with the settings of that run, or start a new one in another folder.",
+            f"{checkpoint.folder} was saved by a run with another recipe, seed, dataset or "
+            "encoder: one of these has changed since.",
+            "Resume with what that run had, or start a new one in another folder.",
         )
     try:
         if _checksum(checkpoint.values, checkpoint.folder / TENSORS) != checkpoint.values["sha256"]:
