@@ -83,7 +83,8 @@ def align(
     training pairs are chosen (its options: `set=["selector.by=text"]`). settings: `views`
     (modality → view of its encoder), `fixed` (modalities that keep their latents as embeddings),
     `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for
-    anything that the caller can mend. Where torchrun started several processes, None in all but the first.
+    anything that the caller can mend. Where torchrun started several processes, None in all but the
+    first.
 
     Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
     """
