@@ -166,10 +166,13 @@ class Batch:
     latents: modality → float `[n, d_m]`; rows whose entry is missing are zero.
     links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
     in each of the K modalities (in the order of `latents`), -1 where missing.
+    trust: float `[n]`, how far each row is to be trusted, None: all alike. A mixup need not mind
+    it: a row mixed from several is trusted as the least of them is.
     """
 
     latents: dict[str, Tensor]
     links: Tensor
+    trust: Tensor | None = None
 
     def present(self) -> Tensor:
         """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
@@ -206,6 +209,15 @@ class Objective(nn.Module, ABC):
     """Whether the engine calls it with the keyword `tokens` too: modality → what
     `Adapter.with_tokens` gives, `[n, T_m, d]`, all zero where a row has no token. Of a batch that
     several processes share they are the rows that the embeddings are."""
+
+    takes_trust: bool = False
+    """Whether the engine calls it with the keyword `trust` too: float `[n]`, how far the data say
+    that each row is to be trusted, from 0 (its items don't belong together) to 1."""
+
+    momentum: float | None = None
+    """Where it is a number μ in [0, 1), the engine keeps a copy of the trained adapters, in eval
+    mode, for which m <- μ m + (1 - μ) p before each step, and calls it with the keyword `averaged`
+    too: the embeddings that these give of the same rows, without gradient."""
 
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
@@ -280,11 +292,13 @@ class PairedLatents:
     """Latents of a paired dataset.
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more.
+    `tables`, -1 where a modality is missing; each row links two items or more. trust: float32 CPU
+    `[m]`, how far each row is to be trusted, from 0 to 1; None where all are 1.
     """
 
     tables: dict[str, LatentTable]
     links: Tensor
+    trust: Tensor | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -305,12 +319,14 @@ class PairedLatents:
 
     def select(self, rows: Tensor) -> PairedLatents:
         """The same tables with only these rows of the links."""
-        return PairedLatents(self.tables, self.links[rows])
+        trust = None if self.trust is None else self.trust[rows]
+        return PairedLatents(self.tables, self.links[rows], trust)
 
     def only(self, modalities: Sequence[str]) -> PairedLatents:
         """These modalities alone, in this order; a row may then link fewer than two items."""
         columns = [self.modalities.index(m) for m in modalities]
-        return PairedLatents({m: self.tables[m] for m in modalities}, self.links[:, columns])
+        tables = {m: self.tables[m] for m in modalities}
+        return PairedLatents(tables, self.links[:, columns], self.trust)
 
     def linked(self, modality: str) -> Tensor:
         """Sorted unique ids (int64) of the modality's items that occur in the links."""
@@ -325,7 +341,8 @@ class PairedLatents:
             values = _to(table.rows(links[:, k].clamp(min=0)), torch.device(device))
             absent = (links[:, k] < 0).to(device)
             latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
-        return Batch(latents, links[:, None, :].to(device))
+        trust = None if self.trust is None else self.trust[rows].to(device)
+        return Batch(latents, links[:, None, :].to(device), trust)
 
 
 def _to(values: Tensor, device: torch.device) -> Tensor:

@@ -42,6 +42,7 @@ from fusemix_core.flow.reporter import Reporter
 from fusemix_core.flow.run_folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.flow.settings import build_config
 from fusemix_core.flow.summary import fused_model, report_run
+from fusemix_core.flow.trusted import rows_for
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
 from fusemix_core.objectives.gathering import rank
@@ -181,6 +182,7 @@ def run_plan(
         train, validation = (
             rows_to_fit(encoded.paired(split), fixed) for split in ("train", "validation")
         )
+        train = rows_for(config.recipe, train)
         check_splits(train, validation)
 
         reporter.stage(f"Fitting ({config.recipe.name})")

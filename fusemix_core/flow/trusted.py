@@ -1,0 +1,20 @@
+"""Which training rows a recipe is given, where the data say how far each is to be trusted."""
+
+from __future__ import annotations
+
+from fusemix_core.config import Recipe
+from fusemix_core.interfaces import PairedLatents
+from fusemix_core.registry import registry
+
+
+def rows_for(recipe: Recipe, train: PairedLatents) -> PairedLatents:
+    """All rows for an objective that takes trust, else those of trust above 0."""
+    if train.trust is None or _takes_trust(recipe):
+        return train
+    return train.select((train.trust > 0).nonzero()[:, 0])
+
+
+def _takes_trust(recipe: Recipe) -> bool:
+    part = recipe.objective
+    target = part and registry.target_of(registry.check("objective", part))
+    return getattr(target, "takes_trust", False)
