@@ -26,7 +26,7 @@ from fusemix_core.testing.suite import Suite, expect
 MODALITIES = ("image", "text", "audio")
 ROWS, WIDTH = 16, 8
 
-OBJECTIVE = Suite("objective", least=13)
+OBJECTIVE = Suite("objective", least=14)
 add_declaration_checks(OBJECTIVE)
 
 Embeddings = dict[str, Tensor]
