@@ -55,9 +55,7 @@ def test_a_row_is_trusted_as_the_least_of_those_it_was_made_of(mixup, split):
     pairs = trusted(split(20, 2, missing=0.2)[0])
     batch = pairs.batch(torch.arange(20).flip(0))
     mixed = mixup(batch, torch.Generator().manual_seed(0), 0.0)
-    rows = {
-        tuple(link): float(t) for link, t in zip(pairs.links.tolist(), pairs.trust, strict=True)
-    }
+    rows = dict(zip(map(tuple, pairs.links.tolist()), pairs.trust.tolist(), strict=True))
     wanted = [min(rows[tuple(one)] for one in sources) for sources in mixed.links.tolist()]
     assert least_trust(batch, mixed).tolist() == wanted
     assert least_trust(replace(batch, trust=None), mixed).tolist() == [1.0] * len(wanted)
