@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Mixup,
         Objective,
         Scorer,
+        Selector,
     )
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
 
@@ -31,7 +32,17 @@ _HOMES = {
     "FusedModel": "fusemix_core.fused",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
     **dict.fromkeys(
-        ["Adapter", "Aligner", "Callback", "Encoder", "Evaluator", "Mixup", "Objective", "Scorer"],
+        [
+            "Adapter",
+            "Aligner",
+            "Callback",
+            "Encoder",
+            "Evaluator",
+            "Mixup",
+            "Objective",
+            "Scorer",
+            "Selector",
+        ],
         "fusemix_core.interfaces",
     ),
 }
@@ -49,6 +60,7 @@ __all__ = [
     "Mixup",
     "Objective",
     "Scorer",
+    "Selector",
     "align",
     "bench",
     "embed",

@@ -22,7 +22,7 @@ from fusemix_core.disk import Advice, explained, flush
 from fusemix_core.engine.randomness import global_states, set_global_states
 from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
-from fusemix_core.interfaces import Adapter, PairedLatents
+from fusemix_core.interfaces import FitContext, PairedLatents
 
 FORMAT = 3
 KEEP = 2
@@ -67,19 +67,19 @@ def run_digest(
     recipe: Recipe,
     train: PairedLatents,
     validation: PairedLatents,
-    seed: int,
-    fixed: Mapping[str, Adapter] | None = None,
+    context: FitContext,
 ) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links and
-    trust, and the adapters that are fixed."""
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links and trust,
+    which latents they are, and the adapters that are fixed."""
     values = to_dict(recipe)
     values.pop("summary", None)
     values.pop("paper", None)
     told = [train.links, validation.links, *([] if train.trust is None else [train.trust])]
     links = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in told]
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
-    given = {m: digest_modules([a]) for m, a in (fixed or {}).items()}
-    text = json.dumps([values, seed, sizes, links, *([given] if given else [])], sort_keys=True)
+    given = {m: digest_modules([a]) for m, a in context.fixed.items()}
+    facts = [values, context.seed, sizes, links, context.latents, given]
+    text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -141,8 +141,9 @@ def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.d
     """
     if checkpoint.values.get("digest") != digest:
         raise ArtefactError(
-            f"{checkpoint.folder} was saved by a run with another recipe, seed or dataset.",
-            "Resume with the settings of that run, or start a new one in another folder.",
+            f"{checkpoint.folder} was saved by a run with another recipe, seed, dataset or "
+            "encoder: one of these has changed since.",
+            "Resume with what that run had, or start a new one in another folder.",
         )
     try:
         if _checksum(checkpoint.values, checkpoint.folder / TENSORS) != checkpoint.values["sha256"]:

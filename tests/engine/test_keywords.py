@@ -149,7 +149,7 @@ def test_stopped_and_resumed_is_never_stopped(asks, split, tmp_path):
 def test_another_trust_is_another_run(split, recipe):
     train, validation = split(10, 2)
     digests = {
-        checkpoint.run_digest(recipe(), t, validation, 0)
+        checkpoint.run_digest(recipe(), t, validation, FitContext())
         for t in (train, trusted(train), replace(train, trust=torch.ones(10) / 2))
     }
     assert len(digests) == 3
