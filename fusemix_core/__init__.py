@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Selector,
     )
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
+    from fusemix_core.trust import trust_remote_code
 
 _HOMES = {
     "align": "fusemix_core.flow.align",
@@ -30,6 +31,7 @@ _HOMES = {
     "embed": "fusemix_core.flow.embed",
     "rank": "fusemix_core.flow.rank",
     "FusedModel": "fusemix_core.fused",
+    "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
     **dict.fromkeys(
         [
@@ -66,6 +68,7 @@ __all__ = [
     "embed",
     "extend",
     "rank",
+    "trust_remote_code",
 ]
 
 

@@ -50,13 +50,13 @@ def render_report(data: ReportData) -> str:
     style, _, _ = here.loader.get_source(here, "style.css")
     return here.get_template("report.html.j2").render(
         data=data,
-        style=Markup(style),
+        style=Markup(style),  # noqa: S704  our own file
         tables=recall_tables(data),
         headline=headline(data),
         groups=example_groups(data),
-        panels=[(t, Markup(svg), legend) for t, svg, legend in curve_panels(data)],
+        panels=[(t, Markup(svg), legend) for t, svg, legend in curve_panels(data)],  # noqa: S704
         map=map_figure(data, Markup),
-        histograms=[(t, Markup(svg)) for t, svg in histogram_panels(data)],
+        histograms=[(t, Markup(svg)) for t, svg in histogram_panels(data)],  # noqa: S704
         confusions=confusions(data),
         most_rejected=_MOST_REJECTED,
         most_classes=_MOST_CLASSES,
