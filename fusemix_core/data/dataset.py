@@ -97,6 +97,10 @@ class PairedDataset:
             trust=None if self.trust is None else self.trust[keep],
         )
 
+    def with_split(self, name: str, rows: np.ndarray) -> PairedDataset:
+        """The dataset with other rows, int64, in one of the splits."""
+        return dataclasses.replace(self, splits={**self.splits, name: rows})
+
     def leaving_out(self, modalities: Sequence[str]) -> PairedDataset:
         """The dataset without modalities that no row has."""
         kept = [m for m in self.modalities if m not in modalities]

@@ -22,6 +22,7 @@ from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
 from fusemix_core.flow.encode import Encoding, encode_dataset, paired
 from fusemix_core.flow.given import Given, data_table, encoder_names
 from fusemix_core.flow.reporter import Reporter
+from fusemix_core.flow.selection import choose
 from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.flow.trusted import rows_for
 from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents
@@ -274,7 +275,11 @@ def _fitted(
     aligner = registry.build("aligner", recipe.aligner)
     noted, began = _Score(), time.monotonic()
     context = FitContext(device=device, seed=seed, callbacks=[noted])
-    aligner.fit(rows_for(recipe, parts["train"]), parts["validation"], recipe, context)
+    train = rows_for(recipe, parts["train"])
+    if recipe.pairs is not None:
+        k = min(recipe.pairs, len(train))
+        train = train.select(choose(recipe.selector, train, k, context, Reporter()).sort().values)
+    aligner.fit(train, parts["validation"], recipe, context)
     if not noted.found:
         raise DataError("No validation pair to measure recall on.", "Give more pairs.")
     reached = {name: noted.found[name] for name in ("recall_at_1", "score")}
