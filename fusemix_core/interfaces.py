@@ -291,8 +291,9 @@ class Selector(ABC):
     def select(self, pairs: PairedLatents, k: int, context: FitContext) -> Tensor:
         """Rows of `pairs.links`, int64 CPU `[k]` or fewer, all different, in the order taken.
 
-        What is drawn is drawn by `context.seed`. Latents are read in chunks: the tables may be
-        larger than memory. Raises `ConfigError` unless k is from 0 to `len(pairs)`.
+        What is drawn is drawn by `context.seed`. Latents are read in chunks of 32,768 rows at most:
+        the tables may be larger than memory. Raises `ConfigError` unless k is from 0 to
+        `len(pairs)`.
         """
 
 

@@ -1,4 +1,5 @@
-"""For each check of components, one that breaks it. Aligners and scorers are in `broken_fits`."""
+"""For each check of components, one that breaks it. Aligners, optimisers and scorers are
+in `broken_fits`, selectors in `broken_selectors`."""
 
 from collections import defaultdict
 
@@ -33,6 +34,7 @@ for _kind, _target in (
     ("optimiser", "fusemix_core.optimisers.adamw:AdamW"),
     ("aligner", "fusemix_core.aligners.cca:CCAAligner"),
     ("scorer", "fusemix_core.scorers.csls:CSLSScorer"),
+    ("selector", "fusemix_core.selectors.dpp:DppSelector"),
 ):
     _spec = ComponentSpec(kind=_kind, name="other-options", target=_target, options={"dim": 3})
     breaks(_kind, "declared_options")(_spec)
