@@ -197,6 +197,15 @@ class Objective(nn.Module, ABC):
     `Adapter.with_tokens` gives, `[n, T_m, d]`, all zero where a row has no token. Of a batch that
     several processes share they are the rows that the embeddings are."""
 
+    takes_trust: bool = False
+    """Whether the engine calls it with the keyword `trust` too: float `[n]`, how far the data say
+    that each row is to be trusted, from 0 (its items don't belong together) to 1."""
+
+    momentum: float | None = None
+    """Where it is a number μ in [0, 1), the engine keeps a copy of the trained adapters, in eval
+    mode, for which m <- μ m + (1 - μ) p before each step, and calls it with the keyword `averaged`
+    too: the embeddings that these give of the same rows, without gradient."""
+
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
         """The scalar loss.

@@ -31,10 +31,13 @@ class Batch:
     latents: modality → float `[n, d_m]`; rows whose entry is missing are zero.
     links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
     in each of the K modalities (in the order of `latents`), -1 where missing.
+    trust: float `[n]`, how far each row is to be trusted, None: all alike. A mixup need not mind
+    it: a row mixed from several is trusted as the least of them is.
     """
 
     latents: dict[str, Tensor]
     links: Tensor
+    trust: Tensor | None = None
 
     def present(self) -> Tensor:
         """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
@@ -95,11 +98,13 @@ class PairedLatents:
     """Latents of a paired dataset.
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more.
+    `tables`, -1 where a modality is missing; each row links two items or more. trust: float32 CPU
+    `[m]`, how far each row is to be trusted, from 0 to 1; None where all are 1.
     """
 
     tables: dict[str, LatentTable]
     links: Tensor
+    trust: Tensor | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -120,12 +125,14 @@ class PairedLatents:
 
     def select(self, rows: Tensor) -> PairedLatents:
         """The same tables with only these rows of the links."""
-        return PairedLatents(self.tables, self.links[rows])
+        trust = None if self.trust is None else self.trust[rows]
+        return PairedLatents(self.tables, self.links[rows], trust)
 
     def only(self, modalities: Sequence[str]) -> PairedLatents:
         """These modalities alone, in this order; a row may then link fewer than two items."""
         columns = [self.modalities.index(m) for m in modalities]
-        return PairedLatents({m: self.tables[m] for m in modalities}, self.links[:, columns])
+        tables = {m: self.tables[m] for m in modalities}
+        return PairedLatents(tables, self.links[:, columns], self.trust)
 
     def linked(self, modality: str) -> Tensor:
         """Sorted unique ids (int64) of the modality's items that occur in the links."""
@@ -140,7 +147,8 @@ class PairedLatents:
             values = _to(table.rows(links[:, k].clamp(min=0)), torch.device(device))
             absent = (links[:, k] < 0).to(device)
             latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
-        return Batch(latents, links[:, None, :].to(device))
+        trust = None if self.trust is None else self.trust[rows].to(device)
+        return Batch(latents, links[:, None, :].to(device), trust)
 
 
 def _to(values: Tensor, device: torch.device) -> Tensor:

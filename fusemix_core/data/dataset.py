@@ -45,6 +45,8 @@ class PairedDataset:
     origin: the file and row that each link came from.
     rejected: what could not be used; rows_read: how many rows were read, rejected ones included.
     warnings: what the user should know, a sentence or two each.
+    trust: float32 `[m]`, how far each link is to be trusted, from 0 to 1; None where all are 1.
+    A link of trust 0 is no pair to be found: it is in no split but `train`.
     """
 
     items: dict[str, Items]
@@ -55,6 +57,7 @@ class PairedDataset:
     rows_read: int = 0
     warnings: list[str] = field(default_factory=list)
     least: int = 2
+    trust: np.ndarray | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -91,6 +94,7 @@ class PairedDataset:
             splits=splits,
             origin=self.origin.select(np.flatnonzero(keep)),
             rejected=list(rejected),
+            trust=None if self.trust is None else self.trust[keep],
         )
 
     def with_split(self, name: str, rows: np.ndarray) -> PairedDataset:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+TRUST = "trust"
+"""The column that says how far a row is to be trusted."""
+
 
 def read_pairs(
     config: DataConfig,
@@ -46,6 +49,7 @@ def read_pairs(
     `test` by their own files, else by `split_column`, else as the source tells (Karpathy's files,
     the keys of a saved `DatasetDict`, folders named `train`, `val`, …). A part that none of these
     gives is taken from the training rows by seeded fraction; see `splits` for what stays together.
+    A column `trust` says how far each row is to be trusted, from 0 to 1.
 
     Raises `DataError` if a source is unusable or nothing usable is left. Otherwise rows that can't
     be used are in `rejected`; `check_bad` says whether they are too many.
@@ -89,6 +93,7 @@ def pairs_from(
     *,
     split: Sequence[str | None] | None = None,
     group: Sequence[Any] | None = None,
+    trust: Sequence[float | None] | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
@@ -100,10 +105,13 @@ def pairs_from(
     bytes, a PIL image, an `Audio` or `(samples, rate)`, None where it is missing, or a list of
     these.
     split: for each row `train`, `validation` or `test` (None: train); without it the split is drawn
-    by the fractions. group: rows with one value stay together.
+    by the fractions. group: rows with one value stay together. trust: how far each row is to be
+    trusted, from 0 to 1 (None: 1).
     """
     fractions = splits.Fractions(validation_fraction, test_fraction)
-    lists = {**values, **({"split": split} if split else {}), **({"group": group} if group else {})}
+    told = {"split": split, "group": group, TRUST: trust}
+    told = {name: column for name, column in told.items() if column is not None}
+    lists = {**values, **told}
     lengths = {name: len(column) for name, column in lists.items()}
     if set(values) != set(takes) or len(set(lengths.values())) != 1:
         raise DataError(
@@ -111,7 +119,11 @@ def pairs_from(
             "Give one list a modality, all of one length, with None where an item is missing.",
         )
     gatherer = Gatherer(takes, least, allow_outside=True)
-    columns = Columns({m: (m,) for m in takes}, group="group" if group else None)
+    columns = Columns(
+        {m: (m,) for m in takes},
+        group="group" if "group" in told else None,
+        trust=TRUST if TRUST in told else None,
+    )
     for i in range(next(iter(lengths.values()))):
         cells = {name: column[i] for name, column in lists.items()}
         gatherer.add(Row("<list>", i + 1, cells, cells.get("split"), base="."), columns)
@@ -145,7 +157,9 @@ def _gather(
     if "split" in available and not (config.split_column or config.validation or config.test):
         notes.append(f"{path}: the column 'split' is not used; --split-column split uses it.")
     warnings += [w for w in notes + ambiguous if w not in warnings]
-    columns = Columns(found, config.group_by, split_column, split)
+    taken = {config.group_by, split_column}.union(*found.values())
+    trust = TRUST if TRUST in available and TRUST not in taken else None
+    columns = Columns(found, config.group_by, split_column, split, trust)
     for row in rows:
         if isinstance(row, Rejected):
             gatherer.reject(row)
@@ -201,8 +215,19 @@ def _finish(
     group = np.array(gatherer.group, np.int64)[keep] if gatherer.groups else None
     parts, notes = splits.assign(links, items, told, group, fractions, seed, by_file)
     warnings += notes + [memory.warning] * bool(memory.warning)
+    trust = np.array(gatherer.trust, np.float32)[keep]
+    for name in SPLITS[1:]:
+        parts[name] = parts[name][trust[parts[name]] > 0]
     return PairedDataset(
-        items, links, parts, origin, list(rejected), gatherer.rows_read, warnings, gatherer.least
+        items,
+        links,
+        parts,
+        origin,
+        list(rejected),
+        gatherer.rows_read,
+        warnings,
+        gatherer.least,
+        None if (trust == 1).all() else trust,
     )
 
 

@@ -115,7 +115,8 @@ def own_rows(batch: Batch) -> Batch:
     if count == 1:
         return batch
     part = slice(n * rank() // count, n * (rank() + 1) // count)
-    return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part])
+    trust = None if batch.trust is None else batch.trust[part]
+    return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part], trust)
 
 
 def batch_loss(
@@ -123,20 +124,28 @@ def batch_loss(
     embeddings: Mapping[str, Tensor],
     batch: Batch,
     tokens: Mapping[str, Tensor] = MappingProxyType({}),
+    averaged: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Tensor:
     """The loss of the whole batch in each process, given the process's own rows.
 
-    An objective that gathers nothing itself gets all rows. `tokens` are for one that takes them.
+    An objective that gathers nothing itself gets all rows. `tokens` and `averaged` are for one that
+    takes them.
     """
-    links, latents = batch.links, batch.latents if objective.takes_latents else {}
+    asked = {"latents": batch.latents} if objective.takes_latents else {}
+    asked |= {"tokens": tokens} if objective.takes_tokens else {}
+    asked |= {"averaged": averaged} if objective.momentum is not None else {}
+    asked |= {"trust": batch.trust} if objective.takes_trust else {}
+    links = batch.links
     if processes() > 1 and not objective.gathers:
         rows = Rows(len(links), links.device)
-        embeddings, latents, tokens = (
-            {m: rows.gather(x) for m, x in given.items()} for given in (embeddings, latents, tokens)
-        )
-        links = rows.gather(links)
-    asked = {"latents": latents} if objective.takes_latents else {}
-    asked |= {"tokens": tokens} if objective.takes_tokens else {}
+
+        def gathered(given: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+            if isinstance(given, Tensor):
+                return rows.gather(given)
+            return {m: rows.gather(x) for m, x in given.items()}
+
+        embeddings, links = gathered(embeddings), gathered(links)
+        asked = {name: gathered(given) for name, given in asked.items()}
     return objective(embeddings, links, **asked)
 
 

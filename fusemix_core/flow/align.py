@@ -43,6 +43,7 @@ from fusemix_core.flow.run_folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.flow.selection import UNIFORM, choose_training, write_chosen
 from fusemix_core.flow.settings import build_config, chosen_by
 from fusemix_core.flow.summary import fused_model, report_run
+from fusemix_core.flow.trusted import dataset_for
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
 from fusemix_core.objectives.gathering import rank
@@ -180,6 +181,7 @@ def run_plan(
             with explained(f"{folder.rejected}", ADVICE):
                 encoded.dataset.write_rejected(folder.rejected)
         encoded.dataset.check_bad(config.data.max_bad)
+        encoded.dataset = dataset_for(config.recipe, encoded.dataset)
         for modality in plan.fixed if plan.model is not None else ():
             plan.model.encoder(modality).check(encoded.extractions[modality].fingerprint)
         fixed = fixed_adapters(plan, encoded.tables)

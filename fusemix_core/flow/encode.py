@@ -88,10 +88,16 @@ class Encoded:
 
     def paired(self, split: str | None = None) -> PairedLatents:
         """The latents and links of one split, or of all rows."""
-        links = self.dataset.links
-        if split is not None:
-            links = links[self.dataset.splits[split]]
-        return PairedLatents(self.row_tables, torch.from_numpy(links))
+        return paired(self.dataset, self.row_tables, split)
+
+
+def paired(
+    dataset: PairedDataset, tables: Mapping[str, LatentTable], split: str | None = None
+) -> PairedLatents:
+    """Latents by modality with the links of one split of a dataset, or of all rows."""
+    trust = None if dataset.trust is None else torch.from_numpy(dataset.trust)
+    pairs = PairedLatents(dict(tables), torch.from_numpy(dataset.links), trust)
+    return pairs if split is None else pairs.select(torch.from_numpy(dataset.splits[split]))
 
 
 def encode_dataset(

@@ -408,6 +408,46 @@ class CountsTokens(InfoNCE):
         return super().forward(means, links) * lengths
 
 
+@breaks("objective", "trust")
+class IgnoresTrust(InfoNCE):
+    takes_trust = True
+
+    def forward(self, embeddings, links, trust):
+        return super().forward(embeddings, links)
+
+
+@breaks("objective", "trust")
+class DividesByTrust(InfoNCE):
+    takes_trust = True
+
+    def forward(self, embeddings, links, trust):
+        kept = trust > 0
+        rows = {m: x[kept] for m, x in embeddings.items()}
+        return super().forward(rows, links[kept]) * len(trust) / trust.sum()
+
+
+@breaks("objective", "averaged")
+class IgnoresAveraged(InfoNCE):
+    momentum = 0.9
+
+    def forward(self, embeddings, links, averaged):
+        return super().forward(embeddings, links)
+
+
+@breaks("objective", "averaged")
+class TargetsOfAnyLength(InfoNCE):
+    momentum = 0.9
+
+    def forward(self, embeddings, links, averaged):
+        pulls = [(x - averaged[m]).square().mean() for m, x in embeddings.items()]
+        return super().forward(embeddings, links) + sum(pulls)
+
+
+@breaks("objective", "averaged")
+class NoMomentum(InfoNCE):
+    momentum = 1.0
+
+
 @breaks("objective", "is_an_objective")
 class NotAnObjective(nn.Module):
     def forward(self, embeddings, links):

@@ -77,6 +77,7 @@ def make_case(
     }
     keys = [i.keys for i in encoded.dataset.items.values()]
     parts = [encoded.dataset.links, *encoded.dataset.splits.values()]
+    parts += [] if encoded.dataset.trust is None else [encoded.dataset.trust]
     test = encoded.dataset.links[encoded.dataset.splits["test"]]
     return Case(
         splits,
