@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -166,10 +166,13 @@ class Batch:
     latents: modality → float `[n, d_m]`; rows whose entry is missing are zero.
     links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
     in each of the K modalities (in the order of `latents`), -1 where missing.
+    unpaired: modality → float `[u_m, d_m]`, latents of items that no row links, for an objective
+    that takes them; a mixup has nothing to do with them.
     """
 
     latents: dict[str, Tensor]
     links: Tensor
+    unpaired: dict[str, Tensor] = field(default_factory=dict)
 
     def present(self) -> Tensor:
         """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
@@ -206,6 +209,21 @@ class Objective(nn.Module, ABC):
     """Whether the engine calls it with the keyword `tokens` too: modality → what
     `Adapter.with_tokens` gives, `[n, T_m, d]`, all zero where a row has no token. Of a batch that
     several processes share they are the rows that the embeddings are."""
+
+    takes_unpaired: bool = False
+    """Whether the engine calls it with the keyword `unpaired` too, `training.unpaired` items of
+    each modality that no training row links: modality → (embeddings `[u_m, d]`, the latents behind
+    them `[u_m, d_m]`). Row i of one modality has nothing to do with row i of another, and a
+    modality without such items is absent. In several processes each is given all of them."""
+
+    def fit(  # noqa: B027  most learn nothing
+        self, train: PairedLatents, validation: PairedLatents, context: FitContext
+    ) -> None:
+        """Take what is needed from the training pairs, once, before the first step.
+
+        The same data give the same; what it is lies in parameters or buffers, so that a checkpoint
+        holds it. Choices are made on `validation` only.
+        """
 
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
@@ -280,11 +298,13 @@ class PairedLatents:
     """Latents of a paired dataset.
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more.
+    `tables`, -1 where a modality is missing; each row links two items or more. unpaired: modality →
+    int64 CPU `[u]`, further items to train on, which no row of any split links.
     """
 
     tables: dict[str, LatentTable]
     links: Tensor
+    unpaired: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -305,12 +325,14 @@ class PairedLatents:
 
     def select(self, rows: Tensor) -> PairedLatents:
         """The same tables with only these rows of the links."""
-        return PairedLatents(self.tables, self.links[rows])
+        return replace(self, links=self.links[rows])
 
     def only(self, modalities: Sequence[str]) -> PairedLatents:
         """These modalities alone, in this order; a row may then link fewer than two items."""
         columns = [self.modalities.index(m) for m in modalities]
-        return PairedLatents({m: self.tables[m] for m in modalities}, self.links[:, columns])
+        unpaired = {m: ids for m, ids in self.unpaired.items() if m in modalities}
+        tables = {m: self.tables[m] for m in modalities}
+        return PairedLatents(tables, self.links[:, columns], unpaired)
 
     def linked(self, modality: str) -> Tensor:
         """Sorted unique ids (int64) of the modality's items that occur in the links."""
@@ -321,11 +343,15 @@ class PairedLatents:
         """The rows of the links as a batch on `device`, zeros where an entry is missing."""
         links = self.links[rows]
         latents = {}
-        for k, (modality, table) in enumerate(self.tables.items()):
-            values = _to(table.rows(links[:, k].clamp(min=0)), torch.device(device))
+        for k, modality in enumerate(self.tables):
+            values = self.latents_of(modality, links[:, k].clamp(min=0), device)
             absent = (links[:, k] < 0).to(device)
             latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
         return Batch(latents, links[:, None, :].to(device))
+
+    def latents_of(self, modality: str, ids: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Latents `[len(ids), d_m]` of a modality's items on `device`."""
+        return _to(self.tables[modality].rows(ids), torch.device(device))
 
 
 def _to(values: Tensor, device: torch.device) -> Tensor:

@@ -24,6 +24,9 @@ def show_plan(plan: Plan, json: bool) -> None:
     show_encoders(plan.encoders.values())
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
+    if alone := plan.dataset.unpaired:
+        alone = ", ".join(f"{len(ids):,} {modality}" for modality, ids in alone.items())
+        out.print(f"alone:   {alone}, for training without pairs")
     out.print(f"recipe:  {plan.config.recipe.name} ({duration(plan.fit_seconds)})")
     if plan.model is not None:
         out.print(f"extends: {plan.config.extends}", soft_wrap=True)

@@ -62,14 +62,15 @@ def run_digest(
     seed: int,
     fixed: Mapping[str, Adapter] | None = None,
 ) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links, and
-    the adapters that are fixed."""
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links, the
+    items that are unpaired, and the adapters that are fixed."""
     values = to_dict(recipe)
     values.pop("summary", None)
     values.pop("paper", None)
     links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
     given = {m: digest_modules([a]) for m, a in (fixed or {}).items()}
+    links += [hashlib.sha256(ids.numpy().tobytes()).hexdigest() for ids in train.unpaired.values()]
     text = json.dumps([values, seed, sizes, links, *([given] if given else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

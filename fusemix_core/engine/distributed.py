@@ -111,11 +111,13 @@ def in_turn(work: Callable[[], T]) -> T:
 
 def own_rows(batch: Batch) -> Batch:
     """This process's rows of a batch that every process holds: nearly equal parts, in order."""
-    n, count = len(batch.links), processes()
-    if count == 1:
-        return batch
-    part = slice(n * rank() // count, n * (rank() + 1) // count)
-    return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part])
+    return Batch(own_part(batch.latents), own_part({"": batch.links})[""])
+
+
+def own_part(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This process's rows of each tensor that every process holds."""
+    first, last, count = rank(), rank() + 1, processes()
+    return {m: x[len(x) * first // count : len(x) * last // count] for m, x in rows.items()}
 
 
 def batch_loss(
@@ -123,10 +125,12 @@ def batch_loss(
     embeddings: Mapping[str, Tensor],
     batch: Batch,
     tokens: Mapping[str, Tensor] = MappingProxyType({}),
+    unpaired: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}),
 ) -> Tensor:
     """The loss of the whole batch in each process, given the process's own rows.
 
-    An objective that gathers nothing itself gets all rows. `tokens` are for one that takes them.
+    An objective that gathers nothing itself gets all rows. `tokens` and `unpaired` are for one that
+    takes them; of the unpaired items the embeddings are the process's own, the latents all.
     """
     links, latents = batch.links, batch.latents if objective.takes_latents else {}
     if processes() > 1 and not objective.gathers:
@@ -137,6 +141,10 @@ def batch_loss(
         links = rows.gather(links)
     asked = {"latents": latents} if objective.takes_latents else {}
     asked |= {"tokens": tokens} if objective.takes_tokens else {}
+    if objective.takes_unpaired:
+        asked["unpaired"] = {
+            m: (Rows(len(x), x.device).gather(x), behind) for m, (x, behind) in unpaired.items()
+        }
     return objective(embeddings, links, **asked)
 
 

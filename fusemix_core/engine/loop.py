@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -280,7 +281,7 @@ def on_device(
         return train, validation
     moved = {i: _moved(t, device) for i, t in tables.items()}
     return tuple(
-        PairedLatents({m: moved[id(t)] for m, t in d.tables.items()}, d.links)
+        replace(d, tables={m: moved[id(t)] for m, t in d.tables.items()})
         for d in (train, validation)
     )
 

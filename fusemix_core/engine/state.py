@@ -133,10 +133,13 @@ def train_step(
 
     Raises `FusemixError` before anything is changed if the loss is not finite.
     """
+    unpaired = batch.unpaired
     batch = distributed.own_rows(mixup(batch, state.mixing, progress))
     adapters = state.adapters | state.fixed
     embeddings, tokens = embed(adapters, batch.latents, state.objective.takes_tokens, state.fixed)
-    loss = distributed.batch_loss(state.objective, embeddings, batch, tokens)
+    own, _ = embed(adapters, distributed.own_part(unpaired), fixed=state.fixed)
+    alone = {m: (own[m], x) for m, x in unpaired.items()}
+    loss = distributed.batch_loss(state.objective, embeddings, batch, tokens, alone)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
         raise FusemixError(

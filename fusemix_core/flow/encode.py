@@ -76,11 +76,14 @@ class Encoded:
         }
 
     def paired(self, split: str | None = None) -> PairedLatents:
-        """The latents and links of one split, or of all rows."""
-        links = self.dataset.links
+        """The latents and links of one split, or of all rows; the training split has the unpaired
+        items too."""
+        links, unpaired = self.dataset.links, {}
         if split is not None:
             links = links[self.dataset.splits[split]]
-        return PairedLatents(self.row_tables, torch.from_numpy(links))
+        if split == "train":
+            unpaired = {m: torch.from_numpy(ids) for m, ids in self.dataset.unpaired.items()}
+        return PairedLatents(self.row_tables, torch.from_numpy(links), unpaired)
 
 
 def encode_dataset(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusemix_core.interfaces import Objective
+from fusemix_core.interfaces import FitContext, Objective
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
     ComponentCase,
@@ -19,13 +19,14 @@ from fusemix_core.testing.components import (
     find,
     seed,
 )
+from fusemix_core.testing.pairs import toy_pairs
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
 MODALITIES = ("image", "text", "audio")
 ROWS, WIDTH = 16, 8
 
-OBJECTIVE = Suite("objective", least=12)
+OBJECTIVE = Suite("objective", least=13)
 add_declaration_checks(OBJECTIVE)
 
 Embeddings = dict[str, Tensor]
@@ -75,12 +76,19 @@ def built(case: ComponentCase) -> Any:
 
 
 def call(
-    objective: Any, embeddings: Embeddings, links: Tensor, tokens: Embeddings | None = None
+    objective: Any,
+    embeddings: Embeddings,
+    links: Tensor,
+    tokens: Embeddings | None = None,
+    **asked: Any,
 ) -> Any:
-    """The loss; `tokens`, by default `tokens_of` the embeddings, go to one that takes them."""
-    if not getattr(objective, "takes_tokens", False):
-        return objective(embeddings, links)
-    return objective(embeddings, links, tokens=tokens or tokens_of(embeddings))
+    """The loss. `tokens`, by default `tokens_of` the embeddings, go to one that takes them, and
+    `unpaired`, by default none, too."""
+    if getattr(objective, "takes_tokens", False):
+        asked["tokens"] = tokens or tokens_of(embeddings)
+    if getattr(objective, "takes_unpaired", False):
+        asked.setdefault("unpaired", {})
+    return objective(embeddings, links, **asked)
 
 
 def loss_of(
@@ -279,6 +287,36 @@ def tokens(case: ComponentCase) -> None:
         expect(not x.grad[lacking].any(), f"a gradient reaches tokens of {modality} without pair")
     padded = {m: torch.nn.functional.pad(x.detach(), (0, 0, 0, 2)) for m, x in own.items()}
     expect_close(loss_of(case, given, links, padded), loss.item(), "more padding")
+
+
+@OBJECTIVE.check(when=lambda case: getattr(case.target, "takes_unpaired", False))
+def unpaired(case: ComponentCase) -> None:
+    """Unpaired items have a part in the loss and a gradient, in whatever order each modality's
+    come; a modality may have none."""
+    pairs, given, links = toy_pairs(), embeddings_of(), links_of()
+    alone = {
+        m: (x.roll(3, 0)[: 9 + k].requires_grad_(), pairs.test.latents_of(m, torch.arange(9 + k)))
+        for k, (m, x) in enumerate(embeddings_of(noise=1.0).items())
+    }
+
+    def loss(unpaired: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        objective = built(case)
+        objective.fit(pairs.train, pairs.validation, FitContext())
+        asked = {"unpaired": unpaired}
+        if objective.takes_latents:
+            asked["latents"] = pairs.train.batch(torch.arange(ROWS)).latents
+        return call(objective, given, links, **asked)
+
+    found = loss(alone)
+    found.backward()
+    for modality, (x, _) in alone.items():
+        reached = x.grad is not None and x.grad.isfinite().all() and x.grad.any()
+        expect(reached, f"no gradient, or not a finite one, reaches unpaired items of {modality}")
+    moved = {m: tuple(y.detach().roll(k, 0) for y in x) for k, (m, x) in enumerate(alone.items())}
+    expect_close(loss(moved).item(), found.item(), "unpaired items of one modality moved")
+    for modality in alone:
+        fewer = loss({modality: alone[modality]})
+        expect(fewer.isfinite(), f"the loss is {fewer.item()} with unpaired items of one modality")
 
 
 @OBJECTIVE.check()
