@@ -58,6 +58,19 @@ def test_iterations_until_tolerance():
     assert last == V["out.iterations_until_tol"]
 
 
+@pytest.mark.parametrize("epsilon", [0.5, 0.1, 0.02])
+def test_a_naive_loop_gives_the_same_potentials(epsilon):
+    scaled = 0.5 / epsilon * torch.randn(6, 9, generator=torch.Generator().manual_seed(4))
+    a, b = torch.ones(6, 1, dtype=torch.float64), torch.ones(1, 9, dtype=torch.float64)
+    kernel = scaled.double().exp()
+    for _ in range(23):
+        a = 1 / (6 * (kernel * b).sum(1, keepdim=True))
+        b = 1 / (9 * (kernel * a).sum(0, keepdim=True))
+    u, v, last = potentials(scaled, 23)
+    assert last == 22
+    assert torch.allclose((scaled + u[:, None] + v).double(), (kernel * a * b).log(), atol=1e-3)
+
+
 def test_the_imposed_gradient_is_that_of_exact_plans():
     draw = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 5, 7, generator=draw, dtype=torch.float64)

@@ -24,16 +24,20 @@ def potentials(
     scaled: `[n, m]`, affinities over epsilon. They end before `iterations` where the rows of the
     plan exp(scaled + u + v) differ from 1/n by less than `tolerance` in the mean.
     """
-    u, v = scaled.new_zeros(scaled.shape[0]), scaled.new_zeros(scaled.shape[1])
-    number = 0
-    for number in range(iterations):
-        u = _rows(scaled, v)
-        v = _rows(scaled.T, u)
-        if tolerance and number % CHECK_EVERY == 0:
-            rows = (scaled + v).logsumexp(1).add(u).exp()
-            if (rows - 1 / len(rows)).abs().mean() < tolerance:
-                break
-    return u, v, number
+    u = _rows(scaled, scaled.new_zeros(scaled.shape[1]))
+    v = _rows(scaled.T, u)
+    done = 1
+    # Products of a plan with factors of rows and columns are several times faster than logarithms,
+    # and as good where no entry that may come to count is below the least number of the type.
+    update = _factors if scaled.max() - scaled.min() < _widest(scaled.dtype) else _logarithms
+    while done < iterations:
+        plan = (scaled + u[:, None] + v).exp()
+        if tolerance and (plan.sum(1) - 1 / len(plan)).abs().mean() < tolerance:
+            break
+        count = min(CHECK_EVERY, iterations - done)
+        u, v = update(scaled, plan, u, v, count)
+        done += count
+    return u, v, done - 1
 
 
 def log_plan(
@@ -82,6 +86,31 @@ class _KLOT(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         return grad * ctx.saved_tensors[0], None, None, None
+
+
+def _widest(dtype: torch.dtype) -> float:
+    """The potentials differ by no more than the affinities: a plan's entries by twice that."""
+    return -math.log(torch.finfo(dtype).tiny) / 2
+
+
+def _factors(
+    scaled: Tensor, plan: Tensor, u: Tensor, v: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    n, m = plan.shape
+    columns = torch.ones_like(v)
+    for _ in range(count):
+        rows = 1 / (n * (plan @ columns))
+        columns = 1 / (m * (plan.T @ rows))
+    return u + rows.log(), v + columns.log()
+
+
+def _logarithms(
+    scaled: Tensor, plan: Tensor, u: Tensor, v: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    for _ in range(count):
+        u = _rows(scaled, v)
+        v = _rows(scaled.T, u)
+    return u, v
 
 
 def _rows(scaled: Tensor, columns: Tensor) -> Tensor:
