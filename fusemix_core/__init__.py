@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         Mixup,
         Objective,
         Scorer,
+        Selector,
     )
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
+    from fusemix_core.trust import trust_remote_code
 
 _HOMES = {
     "align": "fusemix_core.flow.align",
@@ -29,9 +31,20 @@ _HOMES = {
     "embed": "fusemix_core.flow.embed",
     "rank": "fusemix_core.flow.rank",
     "FusedModel": "fusemix_core.fused",
+    "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
     **dict.fromkeys(
-        ["Adapter", "Aligner", "Callback", "Encoder", "Evaluator", "Mixup", "Objective", "Scorer"],
+        [
+            "Adapter",
+            "Aligner",
+            "Callback",
+            "Encoder",
+            "Evaluator",
+            "Mixup",
+            "Objective",
+            "Scorer",
+            "Selector",
+        ],
         "fusemix_core.interfaces",
     ),
 }
@@ -49,11 +62,13 @@ __all__ = [
     "Mixup",
     "Objective",
     "Scorer",
+    "Selector",
     "align",
     "bench",
     "embed",
     "extend",
     "rank",
+    "trust_remote_code",
 ]
 
 

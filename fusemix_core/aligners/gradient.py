@@ -64,7 +64,7 @@ class GradientAligner(Aligner):
         if training.together and training.together not in train.modalities:
             raise UnknownNameError.of("modality of this run", training.together, train.modalities)
         check_links(train, context.fixed)
-        digest = run_digest(recipe, train, validation, context.seed, context.fixed)
+        digest = run_digest(recipe, train, validation, context)
         with seeded(context.seed, context.device):
             objective = registry.build("objective", recipe.objective)
             if training.unpaired and not objective.takes_unpaired:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fusemix_core import trust
 from fusemix_core.cli import (
     align,
     bench,
@@ -94,8 +95,16 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    trust_remote_code: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPOSITORY",
+            help="Run the Python code of this model repository: only of one that you have read.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    for repository in trust_remote_code or ():
+        trust.trust_remote_code(repository)
 
 
 app.command("align")(align.align)

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from fusemix_core.flow.reporter import Reporter
 
 
+PreferredViews = Annotated[
+    str | None, typer.Option("--recipe", help="Take the views that this recipe prefers.")
+]
+
+
 def embed(
     a: o.A = None,
     b: o.B = None,
     encoder: o.Encoders = None,
     view: o.Views = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Take the views that this recipe prefers.")
-    ] = None,
+    recipe: PreferredViews = None,
     data: o.Data = None,
     column: o.Columns = None,
     max_bad: o.MaxBad = None,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fusemix_core.config import Part, Training
 from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import stream
-from fusemix_core.errors import FusemixError
+from fusemix_core.errors import DivergedError
 from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective
 from fusemix_core.registry import registry
 
@@ -131,7 +131,7 @@ def train_step(
 ) -> dict[str, float]:
     """One step on one batch; returns its loss, rate and what the objective logs.
 
-    Raises `FusemixError` before anything is changed if the loss is not finite.
+    Raises `DivergedError` before anything is changed if the loss is not finite.
     """
     unpaired = batch.unpaired
     batch = distributed.own_rows(mixup(batch, state.mixing, progress))
@@ -142,11 +142,7 @@ def train_step(
     loss = distributed.batch_loss(state.objective, embeddings, batch, tokens, alone)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
-        raise FusemixError(
-            f"The loss became {metrics['loss']} at step {state.step + 1}.",
-            f"Lower training.lr (now {lr:.3g}) or set training.clip_norm=1. Checkpoints saved "
-            "before this step are kept.",
-        )
+        raise diverged(state, f"The loss became {metrics['loss']}", lr, batch)
     for group in state.optimiser.param_groups:
         group["lr"] = lr
     state.optimiser.zero_grad(set_to_none=True)
@@ -162,6 +158,26 @@ def train_step(
     if state.averaged is not None:
         update_average(state.averaged, state.adapters, ema, state.step)
     return metrics
+
+
+def diverged(state: TrainState, what: str, lr: float, batch: Batch | None = None) -> DivergedError:
+    """The error that says where training stands, of which batch, and what to try."""
+    place = f"step {state.step + 1} (epoch {state.epoch + 1}, batch {state.index + 1})"
+    items: dict[str, list[int]] = {}
+    if batch is not None:
+        for modality, ids in zip(batch.latents, batch.links.unbind(2), strict=True):
+            items[modality] = ids[ids >= 0].unique().tolist()
+    return DivergedError(
+        f"{what} at {place}.",
+        f"Lower training.lr (now {lr:.3g}) or set training.clip_norm=1. Checkpoints saved before "
+        "this step are kept.",
+        items,
+    )
+
+
+def finite(adapters: Mapping[str, nn.Module]) -> bool:
+    """Whether all weights are finite."""
+    return all(p.isfinite().all() for a in adapters.values() for p in a.parameters())
 
 
 @torch.no_grad()

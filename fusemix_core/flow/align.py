@@ -16,9 +16,10 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
+from fusemix_core.disk import explained
 from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.engine.validation import at_most
-from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.errors import ConfigError, DataError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.flow.emergent import never_paired, with_indirect
 from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
@@ -38,7 +39,7 @@ from fusemix_core.flow.measure import (
 from fusemix_core.flow.plan import Plan, make_plan
 from fusemix_core.flow.rates import Rates, fit_rate_key
 from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.run_folder import MetricsLog, RunFolder
+from fusemix_core.flow.run_folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.flow.settings import build_config
 from fusemix_core.flow.summary import fused_model, report_run
 from fusemix_core.fused import FusedModel
@@ -171,7 +172,8 @@ def run_plan(
             )
         )
         if first:
-            encoded.dataset.write_rejected(folder.rejected)
+            with explained(f"{folder.rejected}", ADVICE):
+                encoded.dataset.write_rejected(folder.rejected)
         encoded.dataset.check_bad(config.data.max_bad)
         for modality in plan.fixed if plan.model is not None else ():
             plan.model.encoder(modality).check(encoded.extractions[modality].fingerprint)
@@ -190,8 +192,14 @@ def run_plan(
             resume=resume,
             callbacks=[MetricsLog(folder.metrics), reporter] if first else [],
             fixed=fixed,
+            latents=encoded.digest,
         )
-        adapters = fit(config.recipe, train, validation, context)
+        try:
+            adapters = fit(config.recipe, train, validation, context)
+        except DivergedError as error:
+            if first:
+                list_batch(error, encoded.dataset, folder)
+            raise
         seconds = time.monotonic() - began
     if not first:
         return None
@@ -294,6 +302,21 @@ def fit(
     adapters = aligner.fit(train, validation, recipe, context)
     check_unchanged(recipe.aligner.name, adapters, digests)
     return adapters
+
+
+def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) -> None:
+    """List the items of the batch that the error is about in the run's folder, and say so in it."""
+    if not error.items:
+        return
+    lines = []
+    for modality, ids in error.items.items():
+        items = dataset.items[modality]
+        for i in ids:
+            path, row = items.origin[i]
+            shown = str(items.describe(i))
+            lines.append({"modality": modality, "path": path, "row": row, "item": shown})
+    folder.write_json(folder.failed_batch, lines)
+    error.message += f" Its items are listed in {folder.failed_batch}."
 
 
 def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Retrieved]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -74,6 +75,16 @@ class Encoded:
             m: in_memory_if_it_fits(TokenRows(t)) if isinstance(t, RaggedLatents) else t
             for m, t in self.tables.items()
         }
+
+    @property
+    def digest(self) -> str:
+        """Of what the latents are of: the items' contents, the encoders, the views' shapes."""
+        digest = hashlib.sha256()
+        for modality, done in self.extractions.items():
+            shape = getattr(done.table, "shape", ())
+            digest.update(f"{modality} {done.fingerprint} {shape}\0".encode())
+            digest.update(self.dataset.items[modality].keys.tobytes())
+        return digest.hexdigest()
 
     def paired(self, split: str | None = None) -> PairedLatents:
         """The latents and links of one split, or of all rows; the training split has the unpaired

@@ -313,7 +313,7 @@ def test_the_command_says_what_it_did(tmp_path, loads):
 
 def test_help_has_examples_and_readme_is_held_to_it():
     text = run("--help").output
-    assert "fusemix ray-embed -e image=dinov2" in text
+    assert "fusemix ray-embed --a dinov2" in text
     readme = README.read_text()
     shown = set(re.findall(r"--[a-z-]+", text))
     own = set(re.findall(r"^\| `(--[a-z-]+)", readme, re.MULTILINE))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.embed import carry_out, checked_views
+from fusemix_core.cli.embed import PreferredViews, carry_out, checked_views
 
 Address = Annotated[
     str | None,
@@ -31,6 +31,7 @@ def ray_embed(
     b: o.B = None,
     encoder: o.Encoders = None,
     view: o.Views = None,
+    recipe: PreferredViews = None,
     data: o.Data = None,
     column: o.Columns = None,
     max_bad: o.MaxBad = None,
@@ -52,13 +53,13 @@ def ray_embed(
 
     Examples:
 
-        fusemix ray-embed -e image=dinov2 -e text=bge-large --data pairs.csv --address auto
+        fusemix ray-embed --a dinov2 --b bge-large --data pairs.csv --recipe fusemix --address auto
 
         fusemix ray-embed -e text=minilm --data pairs.csv --workers 2 --gpus-per-worker 0
     """
     names = o.encoder_values(a, b, encoder)
     table = o.data_values(source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside)
-    views = checked_views(names, table, view)
+    views = checked_views(names, table, view, recipe)
 
     from fusemix_ray.flow import plan_over_ray, run_over_ray
 
