@@ -27,6 +27,7 @@ from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.scorers import SCORER
+from fusemix_core.testing.selectors import SELECTOR
 
 FOLDER = Path(__file__).parent / "reference"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -195,7 +196,7 @@ def checks_page() -> str:
         "What [the conformance kit](testing.md) holds, check by check. *Floor*: so many must have "
         "passed before a run counts as a success.\n",
     ]
-    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, OPTIMISER, ALIGNER, SCORER):
+    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, OPTIMISER, ALIGNER, SCORER, SELECTOR):
         parts += [
             f"## {suite.kind.capitalize()}s\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",

@@ -16,7 +16,7 @@ from fusemix_core.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
-PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer")
+PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer", "selector")
 """The settings of a recipe that name a component."""
 
 
@@ -70,6 +70,8 @@ class Recipe:
     `dim` is the width of the shared space (None: the aligner chooses from the latents). `optimiser`
     None is `adamw`. `scorer` None is whichever registered scorer does best on the validation split.
     `views` are taken, modality → view, where the encoder has them and the user names none.
+    `pairs` says on how many of the training pairs to fit (None: all), and `selector` which (None is
+    `uniform`).
     """
 
     name: str
@@ -86,6 +88,8 @@ class Recipe:
     training: Training | None = None
     scorer: Part | None = None
     views: Mapping[str, str] | None = None
+    pairs: int | None = None
+    selector: Part | None = None
 
     def adapter_of(self, modality: str) -> Part | None:
         """The adapter of a modality."""

@@ -197,11 +197,20 @@ class Objective(nn.Module, ABC):
     `Adapter.with_tokens` gives, `[n, T_m, d]`, all zero where a row has no token. Of a batch that
     several processes share they are the rows that the embeddings are."""
 
+    takes_trust: bool = False
+    """Whether the engine calls it with the keyword `trust` too: float `[n]`, how far the data say
+    that each row is to be trusted, from 0 (its items don't belong together) to 1."""
+
     takes_unpaired: bool = False
     """Whether the engine calls it with the keyword `unpaired` too, `training.unpaired` items of
     each modality that no training row links: modality → (embeddings `[u_m, d]`, the latents behind
     them `[u_m, d_m]`). Row i of one modality has nothing to do with row i of another, and a
     modality without such items is absent. In several processes each is given all of them."""
+
+    momentum: float | None = None
+    """Where it is a number μ in [0, 1), the engine keeps a copy of the trained adapters, in eval
+    mode, for which m <- μ m + (1 - μ) p before each step, and calls it with the keyword `averaged`
+    too: the embeddings that these give of the same rows, without gradient."""
 
     def fit(  # noqa: B027  most learn nothing
         self, train: PairedLatents, validation: PairedLatents, context: FitContext
@@ -297,8 +306,9 @@ class Selector(ABC):
     def select(self, pairs: PairedLatents, k: int, context: FitContext) -> Tensor:
         """Rows of `pairs.links`, int64 CPU `[k]` or fewer, all different, in the order taken.
 
-        What is drawn is drawn by `context.seed`. Latents are read in chunks: the tables may be
-        larger than memory. Raises `ConfigError` unless k is from 0 to `len(pairs)`.
+        What is drawn is drawn by `context.seed`. Latents are read in chunks of 32,768 rows at most:
+        the tables may be larger than memory. Raises `ConfigError` unless k is from 0 to
+        `len(pairs)`.
         """
 
 

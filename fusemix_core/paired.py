@@ -31,12 +31,15 @@ class Batch:
     latents: modality → float `[n, d_m]`; rows whose entry is missing are zero.
     links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
     in each of the K modalities (in the order of `latents`), -1 where missing.
+    trust: float `[n]`, how far each row is to be trusted, None: all alike. A mixup need not mind
+    it: a row mixed from several is trusted as the least of them is.
     unpaired: modality → float `[u_m, d_m]`, latents of items that no row links, for an objective
     that takes them; a mixup has nothing to do with them.
     """
 
     latents: dict[str, Tensor]
     links: Tensor
+    trust: Tensor | None = None
     unpaired: dict[str, Tensor] = field(default_factory=dict)
 
     def present(self) -> Tensor:
@@ -98,12 +101,14 @@ class PairedLatents:
     """Latents of a paired dataset.
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more. unpaired: modality →
-    int64 CPU `[u]`, further items to train on, which no row of any split links.
+    `tables`, -1 where a modality is missing; each row links two items or more. trust: float32 CPU
+    `[m]`, how far each row is to be trusted, from 0 to 1; None where all are 1. unpaired: modality
+    → int64 CPU `[u]`, further items to train on, which no row of any split links.
     """
 
     tables: dict[str, LatentTable]
     links: Tensor
+    trust: Tensor | None = None
     unpaired: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -125,14 +130,15 @@ class PairedLatents:
 
     def select(self, rows: Tensor) -> PairedLatents:
         """The same tables with only these rows of the links."""
-        return replace(self, links=self.links[rows])
+        trust = None if self.trust is None else self.trust[rows]
+        return replace(self, links=self.links[rows], trust=trust)
 
     def only(self, modalities: Sequence[str]) -> PairedLatents:
         """These modalities alone, in this order; a row may then link fewer than two items."""
         columns = [self.modalities.index(m) for m in modalities]
         tables = {m: self.tables[m] for m in modalities}
         unpaired = {m: ids for m, ids in self.unpaired.items() if m in modalities}
-        return PairedLatents(tables, self.links[:, columns], unpaired)
+        return PairedLatents(tables, self.links[:, columns], self.trust, unpaired)
 
     def linked(self, modality: str) -> Tensor:
         """Sorted unique ids (int64) of the modality's items that occur in the links."""
@@ -147,7 +153,8 @@ class PairedLatents:
             values = self.latents_of(modality, links[:, k].clamp(min=0), device)
             absent = (links[:, k] < 0).to(device)
             latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
-        return Batch(latents, links[:, None, :].to(device))
+        trust = None if self.trust is None else self.trust[rows].to(device)
+        return Batch(latents, links[:, None, :].to(device), trust)
 
     def latents_of(self, modality: str, ids: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Latents `[len(ids), d_m]` of a modality's items on `device`."""

@@ -45,6 +45,8 @@ class PairedDataset:
     origin: the file and row that each link came from.
     rejected: what could not be used; rows_read: how many rows were read, rejected ones included.
     warnings: what the user should know, a sentence or two each.
+    trust: float32 `[m]`, how far each link is to be trusted, from 0 to 1; None where all are 1.
+    A link of trust 0 is no pair to be found: it is in no split but `train`.
     unpaired: modality → sorted int64 items for training that no row links.
     """
 
@@ -56,6 +58,7 @@ class PairedDataset:
     rows_read: int = 0
     warnings: list[str] = field(default_factory=list)
     least: int = 2
+    trust: np.ndarray | None = None
     unpaired: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -98,8 +101,13 @@ class PairedDataset:
             splits=splits,
             origin=self.origin.select(np.flatnonzero(keep)),
             rejected=list(rejected),
+            trust=None if self.trust is None else self.trust[keep],
             unpaired=unpaired,
         )
+
+    def with_split(self, name: str, rows: np.ndarray) -> PairedDataset:
+        """The dataset with other rows, int64, in one of the splits."""
+        return dataclasses.replace(self, splits={**self.splits, name: rows})
 
     def leaving_out(self, modalities: Sequence[str]) -> PairedDataset:
         """The dataset without modalities that no row has."""

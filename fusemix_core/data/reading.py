@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+TRUST = "trust"
+"""The column that says how far a row is to be trusted."""
+
 
 def read_pairs(
     config: DataConfig,
@@ -46,6 +49,7 @@ def read_pairs(
     `test` by their own files, else by `split_column`, else as the source tells (Karpathy's files,
     the keys of a saved `DatasetDict`, folders named `train`, `val`, …). A part that none of these
     gives is taken from the training rows by seeded fraction; see `splits` for what stays together.
+    A column `trust` says how far each row is to be trusted, from 0 to 1.
     With `config.unpaired` a training row with one item is no link and no fault: the item is in
     `unpaired`, unless it is linked or belongs together with what is held out.
 
@@ -91,6 +95,7 @@ def pairs_from(
     *,
     split: Sequence[str | None] | None = None,
     group: Sequence[Any] | None = None,
+    trust: Sequence[float | None] | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
@@ -102,10 +107,13 @@ def pairs_from(
     bytes, a PIL image, an `Audio` or `(samples, rate)`, None where it is missing, or a list of
     these.
     split: for each row `train`, `validation` or `test` (None: train); without it the split is drawn
-    by the fractions. group: rows with one value stay together.
+    by the fractions. group: rows with one value stay together. trust: how far each row is to be
+    trusted, from 0 to 1 (None: 1).
     """
     fractions = splits.Fractions(validation_fraction, test_fraction)
-    lists = {**values, **({"split": split} if split else {}), **({"group": group} if group else {})}
+    told = {"split": split, "group": group, TRUST: trust}
+    told = {name: column for name, column in told.items() if column is not None}
+    lists = {**values, **told}
     lengths = {name: len(column) for name, column in lists.items()}
     if set(values) != set(takes) or len(set(lengths.values())) != 1:
         raise DataError(
@@ -113,7 +121,11 @@ def pairs_from(
             "Give one list a modality, all of one length, with None where an item is missing.",
         )
     gatherer = Gatherer(takes, least, allow_outside=True)
-    columns = Columns({m: (m,) for m in takes}, group="group" if group else None)
+    columns = Columns(
+        {m: (m,) for m in takes},
+        group="group" if "group" in told else None,
+        trust=TRUST if TRUST in told else None,
+    )
     for i in range(next(iter(lengths.values()))):
         cells = {name: column[i] for name, column in lists.items()}
         gatherer.add(Row("<list>", i + 1, cells, cells.get("split"), base="."), columns)
@@ -147,7 +159,9 @@ def _gather(
     if "split" in available and not (config.split_column or config.validation or config.test):
         notes.append(f"{path}: the column 'split' is not used; --split-column split uses it.")
     warnings += [w for w in notes + ambiguous if w not in warnings]
-    columns = Columns(found, config.group_by, split_column, split)
+    taken = {config.group_by, split_column}.union(*found.values())
+    trust = TRUST if TRUST in available and TRUST not in taken else None
+    columns = Columns(found, config.group_by, split_column, split, trust)
     for row in rows:
         if isinstance(row, Rejected):
             gatherer.reject(row)
@@ -216,6 +230,9 @@ def _finish(
         held = told > 0
         held[keep[np.concatenate([parts[name] for name in SPLITS[1:]])]] = True
         unpaired = dict(zip(items, splits.unpaired(links, group, linked, held), strict=True))
+    trust = np.array(gatherer.trust, np.float32)[keep]
+    for name in SPLITS[1:]:
+        parts[name] = parts[name][trust[parts[name]] > 0]
     return PairedDataset(
         items,
         links[keep],
@@ -225,6 +242,7 @@ def _finish(
         gatherer.rows_read,
         warnings,
         gatherer.least,
+        None if (trust == 1).all() else trust,
         unpaired,
     )
 

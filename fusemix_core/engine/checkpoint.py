@@ -69,12 +69,13 @@ def run_digest(
     validation: PairedLatents,
     context: FitContext,
 ) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links, which
-    latents they are, the items that are unpaired, and the adapters that are fixed."""
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links, trust and
+    unpaired items, which latents they are, and the adapters that are fixed."""
     values = to_dict(recipe)
     values.pop("summary", None)
     values.pop("paper", None)
-    links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
+    told = [train.links, validation.links, *([] if train.trust is None else [train.trust])]
+    links = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in told]
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
     links += [hashlib.sha256(ids.numpy().tobytes()).hexdigest() for ids in train.unpaired.values()]
     given = {m: digest_modules([a]) for m, a in context.fixed.items()}
@@ -180,6 +181,7 @@ def _modules(state: TrainState) -> dict[str, nn.Module]:
     """Prefix of its tensors' names → module."""
     modules: dict[str, nn.Module] = {f"adapters/{m}": a for m, a in state.adapters.items()}
     modules |= {f"averaged/{m}": a for m, a in (state.averaged or {}).items()}
+    modules |= {f"followers/{m}": a for m, a in (state.followers or {}).items()}
     return modules | {"objective": state.objective}
 
 

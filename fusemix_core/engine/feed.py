@@ -192,7 +192,8 @@ def _in_memory(part: _Part) -> _Part:
             ids = own[own >= 0].unique()
             tables[modality] = _load(table, ids)
             links[:, k] = torch.where(own < 0, -1, torch.searchsorted(ids, own.clamp(min=0)))
-    return _Part(PairedLatents(tables, links), torch.arange(len(links)), part.links)
+    own = replace(part.latents.select(part.rows), tables=tables, links=links)
+    return _Part(own, torch.arange(len(links)), part.links)
 
 
 def _load(table: LatentTable, ids: Tensor) -> ResidentLatents:
@@ -205,8 +206,8 @@ def _batches(parts: Generator[_Part], size: int, device: torch.device) -> Genera
     with closing(parts):
         for part in parts:
             for rows, links in zip(part.rows.split(size), part.links.split(size), strict=True):
-                latents = part.latents.batch(rows, device).latents
-                yield Batch(latents, links[:, None, :].to(device))
+                batch = part.latents.batch(rows, device)
+                yield replace(batch, links=links[:, None, :].to(device))
 
 
 def _with_unpaired(

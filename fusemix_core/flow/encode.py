@@ -87,14 +87,22 @@ class Encoded:
         return digest.hexdigest()
 
     def paired(self, split: str | None = None) -> PairedLatents:
-        """The latents and links of one split, or of all rows; the training split has the unpaired
-        items too."""
-        links, unpaired = self.dataset.links, {}
-        if split is not None:
-            links = links[self.dataset.splits[split]]
-        if split == "train":
-            unpaired = {m: torch.from_numpy(ids) for m, ids in self.dataset.unpaired.items()}
-        return PairedLatents(self.row_tables, torch.from_numpy(links), unpaired)
+        """The latents and links of one split, or of all rows."""
+        return paired(self.dataset, self.row_tables, split)
+
+
+def paired(
+    dataset: PairedDataset, tables: Mapping[str, LatentTable], split: str | None = None
+) -> PairedLatents:
+    """Latents by modality with the links of one split of a dataset, or of all rows; the training
+    split has the unpaired items too."""
+    trust = None if dataset.trust is None else torch.from_numpy(dataset.trust)
+    pairs = PairedLatents(dict(tables), torch.from_numpy(dataset.links), trust)
+    if split is None:
+        return pairs
+    if split == "train":
+        pairs.unpaired = {m: torch.from_numpy(ids) for m, ids in dataset.unpaired.items()}
+    return pairs.select(torch.from_numpy(dataset.splits[split]))
 
 
 def encode_dataset(

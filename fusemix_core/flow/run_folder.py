@@ -32,6 +32,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.rejected = self.path / "rejected.jsonl"
+        self.chosen = self.path / "chosen.jsonl"
         self.failed_batch = self.path / "failed_batch.json"
         self.results = self.path / "results.json"
         self.checkpoints = self.path / "checkpoints"
