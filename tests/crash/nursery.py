@@ -3,7 +3,8 @@ nursery.py FOLDER RUNS SEED.
 
 FOLDER/whole is a run of `embed` and `align` that nobody disturbed; its data are FOLDER/world.
 FOLDER/<n> for n < RUNS is one that was killed by SIGKILL at random times, `embed` or `align` by
-turns, and then resumed until it ended. Every child writes what it encoded and which steps it did to
+turns, and then resumed until it ended; FOLDER/embed and FOLDER/align were stopped by SIGINT and by
+SIGTERM. Every child writes what it encoded and which steps it did to
 <run>/told.txt. What was found wrong is printed, a line each.
 """
 
@@ -15,6 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+import jinja2  # noqa: F401  that children need not import it
+import matplotlib.backends.backend_svg  # noqa: F401
+import matplotlib.figure  # noqa: F401
 import torch
 from pairs import write_world
 
@@ -28,6 +32,7 @@ from fusemix_core.registry import import_file
 
 toys = import_file(Path(__file__).parents[1] / "toys.py")  # the module that the runs import
 ROWS, SHARD, KILLS = 240, 16, 4
+ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
 EPOCHS = 20
 EMBED, ALIGN = "embed", "align"
 
@@ -135,17 +140,24 @@ def repeated(run: Path, kills: int) -> list[str]:
     return wrong
 
 
-def disturbed(folder: Path, name: str, command: str, draw: random.Random) -> None:
-    """One run killed `KILLS` times, after a random part of what it had to tell, and resumed."""
+def disturbed(
+    folder: Path, name: str, command: str, draw: random.Random, signals: list[int]
+) -> None:
+    """One run stopped by each signal in turn, after a random part of what it had to tell, and
+    resumed."""
     run, kills, wrong = folder / name, 0, []
     left = told(folder / "whole") if command == ALIGN else told(folder / "whole", "encoded")
-    for _ in range(KILLS):
+    for number in signals:
         pid = child(command, folder, run)
-        wait_until(run, told(run) + draw.randrange(max(1, left - told(run))), pid)
+        begun = number != signal.SIGKILL  # before its first line it may not listen yet
+        wait_until(run, told(run) + begun + draw.randrange(max(1, left - told(run))), pid)
         time.sleep(draw.uniform(0, 0.02))
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        kills += code(pid) == -signal.SIGKILL
+            os.kill(pid, number)
+        end = code(pid)
+        kills += end == ENDS[number]
+        if end not in (0, ENDS[number]):
+            wrong.append(f"signal {number} ended it with {end}")
         wrong += faults(run)
     for last in (EMBED, ALIGN):
         if (end := code(child(last, folder, run))) != 0:
@@ -157,7 +169,7 @@ def disturbed(folder: Path, name: str, command: str, draw: random.Random) -> Non
         wrong.append(f"these files differ: {', '.join(differ)}")
     for line in wrong:
         print(f"{name} ({command}, {kills} kills): {line}", flush=True)
-    print(f"killed {kills}", flush=True)
+    print(f"stopped {kills}", flush=True)
 
 
 def told(run: Path, what: str = "") -> int:
@@ -175,6 +187,7 @@ def wait_until(run: Path, lines: int, pid: int) -> None:
 
 def nursery(folder: Path, runs: int, seed: int) -> None:
     torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports for seconds, once
     extraction.shard_size = lambda items: SHARD
     write_world(folder / "world", count=ROWS)
     for command in (EMBED, ALIGN):
@@ -183,7 +196,10 @@ def nursery(folder: Path, runs: int, seed: int) -> None:
             return
     draw = random.Random(seed)
     for n in range(runs):
-        disturbed(folder, str(n), (EMBED, ALIGN)[n % 2], draw)
+        disturbed(folder, str(n), (EMBED, ALIGN)[n % 2], draw, [signal.SIGKILL] * KILLS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # without, if started in background
+    for command in (EMBED, ALIGN):
+        disturbed(folder, command, command, draw, [signal.SIGINT, signal.SIGTERM])
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def nursery(folder: Path, runs: int, seed: int) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    killed = [int(line.split()[1]) for line in lines if line.startswith("killed ")]
-    assert [line for line in lines if not line.startswith("killed ")] == []
-    assert len(killed) == runs and sum(killed) > 2 * runs, killed
+    stopped = [int(line.split()[1]) for line in lines if line.startswith("stopped ")]
+    assert [line for line in lines if not line.startswith("stopped ")] == []
+    assert len(stopped) == runs + 2 and sum(stopped) > 2 * runs, stopped
 
 
 def test_a_dozen_kills(tmp_path):
