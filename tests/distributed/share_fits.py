@@ -109,7 +109,8 @@ def latents(gaps=False):
         links[:52, 2] = links[56:75, 1] = -1  # a batch may have no rows, or one, with a pair
         links[75:80, 0] = -1
     unpaired = {"a": torch.arange(90, 110), "b": torch.arange(95, 102)}
-    return PairedLatents(tables, links[:60], unpaired), PairedLatents(tables, links[60:])
+    train = PairedLatents(tables, links[:60], unpaired=unpaired)
+    return train, PairedLatents(tables, links[60:])
 
 
 class Stop(Callback):
