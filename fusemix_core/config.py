@@ -40,6 +40,8 @@ class Training:
     without a better validation score; 0 never stops early. `weight_decay` is on `decay`: parameters
     of two dimensions or more, or all of them, the objective's temperature too. `together` names a
     modality: the rows of one of its items, such as the captions of an image, are in one batch.
+    `unpaired` items of each modality that no row links go with each batch, to an objective that
+    takes them; it is these that rows with one item give (`DataConfig.unpaired`).
     """
 
     epochs: int = 100
@@ -53,6 +55,7 @@ class Training:
     weight_decay: float = 0.1
     decay: Literal["matrices", "all"] = "matrices"
     together: str = ""
+    unpaired: int = 0
     clip_norm: float | None = None
     ema: float = 0.0
     evaluate_every: int = 1
@@ -99,7 +102,9 @@ class DataConfig:
 
     `columns` maps a modality to one or more columns, comma-separated. With `validation` or `test`
     the split is by file; with `split_column` by that column; otherwise by seeded fraction, keeping
-    all rows that share an item, or a value of `group_by`, on one side.
+    all rows that share an item, or a value of `group_by`, on one side. With `unpaired` a row with
+    one item is no fault: the item is kept for training without pairs (a recipe with
+    `training.unpaired` sets it).
     """
 
     source: tuple[str, ...] = ()
@@ -112,6 +117,7 @@ class DataConfig:
     test_fraction: float = 0.1
     max_bad: float = 0.01
     allow_outside: bool = False
+    unpaired: bool = False
 
 
 @dataclass(frozen=True)

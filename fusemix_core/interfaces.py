@@ -201,10 +201,25 @@ class Objective(nn.Module, ABC):
     """Whether the engine calls it with the keyword `trust` too: float `[n]`, how far the data say
     that each row is to be trusted, from 0 (its items don't belong together) to 1."""
 
+    takes_unpaired: bool = False
+    """Whether the engine calls it with the keyword `unpaired` too, `training.unpaired` items of
+    each modality that no training row links: modality → (embeddings `[u_m, d]`, the latents behind
+    them `[u_m, d_m]`). Row i of one modality has nothing to do with row i of another, and a
+    modality without such items is absent. In several processes each is given all of them."""
+
     momentum: float | None = None
     """Where it is a number μ in [0, 1), the engine keeps a copy of the trained adapters, in eval
     mode, for which m <- μ m + (1 - μ) p before each step, and calls it with the keyword `averaged`
     too: the embeddings that these give of the same rows, without gradient."""
+
+    def fit(  # noqa: B027  most learn nothing
+        self, train: PairedLatents, validation: PairedLatents, context: FitContext
+    ) -> None:
+        """Take what is needed from the training pairs, once, before the first step.
+
+        The same data give the same; what it is lies in parameters or buffers, so that a checkpoint
+        holds it. Choices are made on `validation` only.
+        """
 
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -33,11 +33,14 @@ class Batch:
     in each of the K modalities (in the order of `latents`), -1 where missing.
     trust: float `[n]`, how far each row is to be trusted, None: all alike. A mixup need not mind
     it: a row mixed from several is trusted as the least of them is.
+    unpaired: modality → float `[u_m, d_m]`, latents of items that no row links, for an objective
+    that takes them; a mixup has nothing to do with them.
     """
 
     latents: dict[str, Tensor]
     links: Tensor
     trust: Tensor | None = None
+    unpaired: dict[str, Tensor] = field(default_factory=dict)
 
     def present(self) -> Tensor:
         """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
@@ -99,12 +102,14 @@ class PairedLatents:
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
     `tables`, -1 where a modality is missing; each row links two items or more. trust: float32 CPU
-    `[m]`, how far each row is to be trusted, from 0 to 1; None where all are 1.
+    `[m]`, how far each row is to be trusted, from 0 to 1; None where all are 1. unpaired: modality
+    → int64 CPU `[u]`, further items to train on, which no row of any split links.
     """
 
     tables: dict[str, LatentTable]
     links: Tensor
     trust: Tensor | None = None
+    unpaired: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -126,13 +131,14 @@ class PairedLatents:
     def select(self, rows: Tensor) -> PairedLatents:
         """The same tables with only these rows of the links."""
         trust = None if self.trust is None else self.trust[rows]
-        return PairedLatents(self.tables, self.links[rows], trust)
+        return replace(self, links=self.links[rows], trust=trust)
 
     def only(self, modalities: Sequence[str]) -> PairedLatents:
         """These modalities alone, in this order; a row may then link fewer than two items."""
         columns = [self.modalities.index(m) for m in modalities]
         tables = {m: self.tables[m] for m in modalities}
-        return PairedLatents(tables, self.links[:, columns], self.trust)
+        unpaired = {m: ids for m, ids in self.unpaired.items() if m in modalities}
+        return PairedLatents(tables, self.links[:, columns], self.trust, unpaired)
 
     def linked(self, modality: str) -> Tensor:
         """Sorted unique ids (int64) of the modality's items that occur in the links."""
@@ -143,12 +149,16 @@ class PairedLatents:
         """The rows of the links as a batch on `device`, zeros where an entry is missing."""
         links = self.links[rows]
         latents = {}
-        for k, (modality, table) in enumerate(self.tables.items()):
-            values = _to(table.rows(links[:, k].clamp(min=0)), torch.device(device))
+        for k, modality in enumerate(self.tables):
+            values = self.latents_of(modality, links[:, k].clamp(min=0), device)
             absent = (links[:, k] < 0).to(device)
             latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
         trust = None if self.trust is None else self.trust[rows].to(device)
         return Batch(latents, links[:, None, :].to(device), trust)
+
+    def latents_of(self, modality: str, ids: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Latents `[len(ids), d_m]` of a modality's items on `device`."""
+        return _to(self.tables[modality].rows(ids), torch.device(device))
 
 
 def _to(values: Tensor, device: torch.device) -> Tensor:

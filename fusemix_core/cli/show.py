@@ -24,6 +24,9 @@ def show_plan(plan: Plan, json: bool) -> None:
     show_encoders(plan.encoders.values())
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
+    if alone := plan.dataset.unpaired:
+        alone = ", ".join(f"{len(ids):,} {modality}" for modality, ids in alone.items())
+        out.print(f"alone:   {alone}, for training without pairs")
     if (recipe := plan.config.recipe).pairs is not None:
         by = recipe.selector.name if recipe.selector else "uniform"
         out.print(f"chosen:  {recipe.pairs:,} of the training pairs, by {by}")

@@ -47,6 +47,7 @@ class PairedDataset:
     warnings: what the user should know, a sentence or two each.
     trust: float32 `[m]`, how far each link is to be trusted, from 0 to 1; None where all are 1.
     A link of trust 0 is no pair to be found: it is in no split but `train`.
+    unpaired: modality → sorted int64 items for training that no row links.
     """
 
     items: dict[str, Items]
@@ -58,6 +59,7 @@ class PairedDataset:
     warnings: list[str] = field(default_factory=list)
     least: int = 2
     trust: np.ndarray | None = None
+    unpaired: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -83,6 +85,11 @@ class PairedDataset:
         for i in np.flatnonzero(hit):
             path, row = self.origin[i]
             rejected[Rejected(path, row, modality, bad[int(entries[i])])] = None
+        unpaired = dict(self.unpaired)
+        for i in np.intersect1d(unpaired.get(modality, ()), list(bad)).astype(int):
+            path, row = self.items[modality].origin[i]
+            rejected[Rejected(path, row, modality, bad[i])] = None
+            unpaired[modality] = unpaired[modality][unpaired[modality] != i]
         links = self.links.copy()
         links[hit, column] = -1
         keep = (links >= 0).sum(axis=1) >= self.least
@@ -95,6 +102,7 @@ class PairedDataset:
             origin=self.origin.select(np.flatnonzero(keep)),
             rejected=list(rejected),
             trust=None if self.trust is None else self.trust[keep],
+            unpaired=unpaired,
         )
 
     def with_split(self, name: str, rows: np.ndarray) -> PairedDataset:
@@ -106,7 +114,10 @@ class PairedDataset:
         kept = [m for m in self.modalities if m not in modalities]
         columns = [self.modalities.index(m) for m in kept]
         items = {m: self.items[m] for m in kept}
-        return dataclasses.replace(self, items=items, links=self.links[:, columns])
+        unpaired = {m: ids for m, ids in self.unpaired.items() if m in kept}
+        return dataclasses.replace(
+            self, items=items, links=self.links[:, columns], unpaired=unpaired
+        )
 
     @property
     def bad_rows(self) -> int:

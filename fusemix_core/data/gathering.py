@@ -68,11 +68,17 @@ class Columns:
 
 
 class Gatherer:
-    """Takes rows one by one; `links`, `split`, `group` and `trust` grow by one entry a link."""
+    """Takes rows one by one; `links`, `split`, `group` and `trust` grow by one entry a link.
 
-    def __init__(self, takes: Mapping[str, Takes], least: int, allow_outside: bool) -> None:
+    A row links `least` modalities or more. With `unpaired` one is enough where the row is not told
+    to be held out.
+    """
+
+    def __init__(
+        self, takes: Mapping[str, Takes], least: int, allow_outside: bool, unpaired: bool = False
+    ) -> None:
         self.takes = dict(takes)
-        self.least, self.allow_outside = least, allow_outside
+        self.least, self.allow_outside, self.unpaired = least, allow_outside, unpaired
         self.gathered = {modality: Gathered() for modality in takes}
         self.links, self.group = array("q"), array("q")
         self.split = array("b")  # index into SPLITS; -1: not told
@@ -114,7 +120,7 @@ class Gatherer:
         wrong = [one for one in (split, trust) if isinstance(one, Fault)]
         if wrong:
             faults += [Rejected(row.path, row.number, "", one.reason) for one in wrong]
-        elif sum(map(bool, values.values())) < self.least:
+        elif sum(map(bool, values.values())) < (1 if self.unpaired and split <= 0 else self.least):
             faults = faults or [Rejected(row.path, row.number, "", self._too_few(values))]
         elif math.prod(max(len(v), 1) for v in values.values()) > MOST_LINKS:
             reason = f"the row links more than {MOST_LINKS:,} combinations of its values"

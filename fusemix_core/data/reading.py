@@ -50,6 +50,8 @@ def read_pairs(
     the keys of a saved `DatasetDict`, folders named `train`, `val`, …). A part that none of these
     gives is taken from the training rows by seeded fraction; see `splits` for what stays together.
     A column `trust` says how far each row is to be trusted, from 0 to 1.
+    With `config.unpaired` a training row with one item is no link and no fault: the item is in
+    `unpaired`, unless it is linked or belongs together with what is held out.
 
     Raises `DataError` if a source is unusable or nothing usable is left. Otherwise rows that can't
     be used are in `rejected`; `check_bad` says whether they are too many.
@@ -62,7 +64,7 @@ def read_pairs(
             f"A column is given for {unknown[0]}, but no encoder is.",
             f"Modalities of this run: {', '.join(takes)}.",
         )
-    gatherer = Gatherer(takes, least, config.allow_outside)
+    gatherer = Gatherer(takes, least, config.allow_outside, config.unpaired)
     warnings: list[str] = []
     sources = [(source, None) for source in config.source]
     sources += [
@@ -147,7 +149,7 @@ def _gather(
         raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), path=path)
     seen += available
     found, ambiguous = find_columns(gatherer.takes, filled, config.columns, path)
-    if len(found) < gatherer.least:
+    if len(found) < (1 if gatherer.unpaired and split is None else gatherer.least):
         absent = next(m for m in gatherer.takes if m not in found)
         raise missing_column(absent, available, sum(found.values(), []), path)
     split_column = None if split else config.split_column
@@ -207,20 +209,33 @@ def _finish(
         for i in np.flatnonzero((entries >= 0) & (links[:, k] < 0)) if faults else ():
             path, row = origin[i]
             rejected[Rejected(path, row, modality, faults[int(entries[i])])] = None
-    keep = np.flatnonzero((links >= 0).sum(axis=1) >= gatherer.least)
+    linked = (links >= 0).sum(axis=1) >= gatherer.least
+    keep = np.flatnonzero(linked)
     if not len(keep):
-        raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}")
-    links, origin = links[keep], origin.select(keep)
-    told = np.array(gatherer.split, np.int8)[keep]
-    group = np.array(gatherer.group, np.int64)[keep] if gatherer.groups else None
-    parts, notes = splits.assign(links, items, told, group, fractions, seed, by_file)
+        raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}".rstrip())
+    told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
+    origin = origin.select(keep)
+    parts, notes = splits.assign(
+        links[keep],
+        items,
+        told[keep],
+        group[keep] if gatherer.groups else None,
+        fractions,
+        seed,
+        by_file,
+    )
     warnings += notes + [memory.warning] * bool(memory.warning)
+    unpaired = {}
+    if gatherer.unpaired:
+        held = told > 0
+        held[keep[np.concatenate([parts[name] for name in SPLITS[1:]])]] = True
+        unpaired = dict(zip(items, splits.unpaired(links, group, linked, held), strict=True))
     trust = np.array(gatherer.trust, np.float32)[keep]
     for name in SPLITS[1:]:
         parts[name] = parts[name][trust[parts[name]] > 0]
     return PairedDataset(
         items,
-        links,
+        links[keep],
         parts,
         origin,
         list(rejected),
@@ -228,6 +243,7 @@ def _finish(
         warnings,
         gatherer.least,
         None if (trust == 1).all() else trust,
+        unpaired,
     )
 
 

@@ -69,14 +69,15 @@ def run_digest(
     validation: PairedLatents,
     context: FitContext,
 ) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links and trust,
-    which latents they are, and the adapters that are fixed."""
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links, trust and
+    unpaired items, which latents they are, and the adapters that are fixed."""
     values = to_dict(recipe)
     values.pop("summary", None)
     values.pop("paper", None)
     told = [train.links, validation.links, *([] if train.trust is None else [train.trust])]
     links = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in told]
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
+    links += [hashlib.sha256(ids.numpy().tobytes()).hexdigest() for ids in train.unpaired.values()]
     given = {m: digest_modules([a]) for m, a in context.fixed.items()}
     facts = [values, context.seed, sizes, links, context.latents, given]
     text = json.dumps(facts, sort_keys=True)

@@ -140,15 +140,18 @@ def train_step(
     mixed = mixup(batch, state.mixing, progress)
     if state.objective.takes_trust:
         mixed = replace(mixed, trust=least_trust(batch, mixed))
+    adapters, unpaired = state.adapters | state.fixed, batch.unpaired
     batch = distributed.own_rows(mixed)
-    adapters = state.adapters | state.fixed
     embeddings, tokens = embed(adapters, batch.latents, state.objective.takes_tokens, state.fixed)
     averaged = {}
     if state.followers is not None:
         follow(state.followers, state.adapters, state.objective.momentum)
         with torch.no_grad():
             averaged, _ = embed(state.followers | state.fixed, batch.latents)
-    loss = distributed.batch_loss(state.objective, embeddings, batch, tokens, averaged)
+    part = {m: x[distributed.own_part(len(x))] for m, x in unpaired.items()}
+    own, _ = embed(adapters, part, fixed=state.fixed)
+    alone = {m: (own[m], x) for m, x in unpaired.items()}
+    loss = distributed.batch_loss(state.objective, embeddings, batch, tokens, averaged, alone)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
         raise diverged(state, f"The loss became {metrics['loss']}", lr, batch)

@@ -237,6 +237,7 @@ def run_plan(
         scorer = extended_scorer(plan.model, {m: bank.embeddings[m] for m in plan.added})
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
+        "unpaired": {m: len(ids) for m, ids in encoded.dataset.unpaired.items()},
         "rejected": len(encoded.dataset.rejected),
         "scorer": to_dict(part),
         "fit_seconds": round(seconds, 2),

@@ -94,10 +94,15 @@ class Encoded:
 def paired(
     dataset: PairedDataset, tables: Mapping[str, LatentTable], split: str | None = None
 ) -> PairedLatents:
-    """Latents by modality with the links of one split of a dataset, or of all rows."""
+    """Latents by modality with the links of one split of a dataset, or of all rows; the training
+    split has the unpaired items too."""
     trust = None if dataset.trust is None else torch.from_numpy(dataset.trust)
     pairs = PairedLatents(dict(tables), torch.from_numpy(dataset.links), trust)
-    return pairs if split is None else pairs.select(torch.from_numpy(dataset.splits[split]))
+    if split is None:
+        return pairs
+    if split == "train":
+        pairs.unpaired = {m: torch.from_numpy(ids) for m, ids in dataset.unpaired.items()}
+    return pairs.select(torch.from_numpy(dataset.splits[split]))
 
 
 def encode_dataset(

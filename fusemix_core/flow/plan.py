@@ -95,6 +95,7 @@ class Plan:
         return {
             "encoders": [e.as_dict() for e in self.encoders.values()],
             "pairs": {name: len(rows) for name, rows in self.dataset.splits.items()},
+            "unpaired": {m: len(ids) for m, ids in self.dataset.unpaired.items()},
             "rejected": len(self.dataset.rejected),
             "recipe": to_dict(self.config.recipe),
             "fixed": list(self.fixed),

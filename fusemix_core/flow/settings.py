@@ -120,6 +120,8 @@ def build_config(
     if not config.data.source:
         raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
     check_fixed(config)
+    if recipe.training and recipe.training.unpaired:
+        config = replace(config, data=replace(config.data, unpaired=True))
     specs = resolve_encoders(config.encoders, registry)
     for modality in recipe.adapters or {}:
         if modality not in specs:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusemix_core.interfaces import Objective
+from fusemix_core.interfaces import FitContext, Objective
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
     ComponentCase,
@@ -20,13 +20,14 @@ from fusemix_core.testing.components import (
     find,
     seed,
 )
+from fusemix_core.testing.pairs import toy_pairs
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
 MODALITIES = ("image", "text", "audio")
 ROWS, WIDTH = 16, 8
 
-OBJECTIVE = Suite("objective", least=14)
+OBJECTIVE = Suite("objective", least=15)
 add_declaration_checks(OBJECTIVE)
 
 Embeddings = dict[str, Tensor]
@@ -90,6 +91,10 @@ def call(objective: Any, embeddings: Embeddings, links: Tensor, **given: Any) ->
         made["trust"] = torch.ones(len(links))
     if getattr(objective, "momentum", None) is not None:
         made["averaged"] = averaged_of(embeddings)
+    if getattr(objective, "takes_unpaired", False):
+        made["unpaired"] = {}
+    if "latents" in given:
+        made["latents"] = given["latents"]
     return objective(embeddings, links, **{k: given.get(k, own) for k, own in made.items()})
 
 
@@ -324,6 +329,36 @@ def averaged(case: ComponentCase) -> None:
     expect(abs(other - loss) > 1e-6, "other averaged embeddings give the same loss")
     longer = {m: torch.where(links[:, 0, [0]] < 0, x + 5, 3 * x) for m, x in own.items()}
     expect_close(loss_of(case, given, links, averaged=longer), loss, "longer averaged rows")
+
+
+@OBJECTIVE.check(when=lambda case: getattr(case.target, "takes_unpaired", False))
+def unpaired(case: ComponentCase) -> None:
+    """Unpaired items have a part in the loss and a gradient, in whatever order each modality's
+    come; a modality may have none."""
+    pairs, given, links = toy_pairs(), embeddings_of(), links_of()
+    alone = {
+        m: (x.roll(3, 0)[: 9 + k].requires_grad_(), pairs.test.latents_of(m, torch.arange(9 + k)))
+        for k, (m, x) in enumerate(embeddings_of(noise=1.0).items())
+    }
+
+    def loss(unpaired: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        objective = built(case)
+        objective.fit(pairs.train, pairs.validation, FitContext())
+        asked = {"unpaired": unpaired}
+        if objective.takes_latents:
+            asked["latents"] = pairs.train.batch(torch.arange(ROWS)).latents
+        return call(objective, given, links, **asked)
+
+    found = loss(alone)
+    found.backward()
+    for modality, (x, _) in alone.items():
+        reached = x.grad is not None and x.grad.isfinite().all() and x.grad.any()
+        expect(reached, f"no gradient, or not a finite one, reaches unpaired items of {modality}")
+    moved = {m: tuple(y.detach().roll(k, 0) for y in x) for k, (m, x) in enumerate(alone.items())}
+    expect_close(loss(moved).item(), found.item(), "unpaired items of one modality moved")
+    for modality in alone:
+        fewer = loss({modality: alone[modality]})
+        expect(fewer.isfinite(), f"the loss is {fewer.item()} with unpaired items of one modality")
 
 
 @OBJECTIVE.check()

@@ -408,6 +408,25 @@ class CountsTokens(InfoNCE):
         return super().forward(means, links) * lengths
 
 
+@breaks("objective", "unpaired")
+class IgnoresUnpaired(InfoNCE):
+    takes_unpaired = True
+
+    def forward(self, embeddings, links, unpaired):
+        return super().forward(embeddings, links)
+
+
+@breaks("objective", "unpaired")
+class PairsUnpaired(InfoNCE):
+    takes_unpaired = True
+
+    def forward(self, embeddings, links, unpaired):
+        loss = super().forward(embeddings, links)
+        rows = [normalize(x, dim=1) for x, _ in unpaired.values()]
+        n = min(map(len, rows), default=0)
+        return loss - (rows[0][:n] * rows[-1][:n]).sum(1).mean() if n else loss
+
+
 @breaks("objective", "trust")
 class IgnoresTrust(InfoNCE):
     takes_trust = True
