@@ -8,6 +8,7 @@ makes.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from fusemix_core.cli.app import app
 from fusemix_core.flow.bench.lines import read_lines
 from fusemix_core.flow.bench.page import draw, of_setting, page, settings, slug
 from fusemix_core.flow.bench.summary import summarise
+from fusemix_core.flow.rank import Pairing, Ranking
+from fusemix_core.flow.report.heatmap import write_heat_map
 from fusemix_core.registry import Registry
 from fusemix_core.specs import KINDS, EncoderSpec
 from fusemix_core.testing.adapters import ADAPTER
@@ -27,6 +30,7 @@ from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.scorers import SCORER
+from fusemix_core.testing.selectors import SELECTOR
 
 FOLDER = Path(__file__).parent / "reference"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -195,7 +199,7 @@ def checks_page() -> str:
         "What [the conformance kit](testing.md) holds, check by check. *Floor*: so many must have "
         "passed before a run counts as a success.\n",
     ]
-    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, OPTIMISER, ALIGNER, SCORER):
+    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, OPTIMISER, ALIGNER, SCORER, SELECTOR):
         parts += [
             f"## {suite.kind.capitalize()}s\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",
@@ -222,7 +226,52 @@ def comparison_page() -> str:
         plots = {s: f"comparison/{name}-{slug(s)}.svg" for s in settings(entries)}
         if lines:
             parts += [text, *page(entries, lines, plots, level=3)]
-    return NOTE + "\n".join(parts)
+    return NOTE + "\n".join([*parts, *ranking_section()])
+
+
+RANKING = """## Choosing before training
+
+`fusemix rank` on the layers of the text encoder, with the default recipe fitted to each pairing:
+`python -m benchmarks.rank --data DATA`. The table has Spearman's correlation between what is known
+before training and the mean recall after it: 1 where the one orders the pairings as the other does.
+Few pairings make it rough.
+"""
+
+
+def rankings() -> dict[str, Ranking]:
+    """The kept rankings by the name of their set."""
+    found = {}
+    for path in sorted((RESULTS / "rank").glob("*.json")):
+        told = json.loads(path.read_text())
+        told.pop("machine")
+        told["pairings"] = [Pairing(**p) for p in told["pairings"]]
+        found[path.stem] = Ranking(**told)
+    return found
+
+
+def ranking_section() -> list[str]:
+    kept = rankings()
+    if not kept:
+        return []
+    heads = [f"{n} ({len(r.pairings)} pairings)" for n, r in kept.items()]
+    lines = [RANKING, f"| measure | {' | '.join(heads)} |", f"|---|{'---|' * len(kept)}"]
+    for measure in next(iter(kept.values())).spearman:
+        values = [r.spearman[measure] for r in kept.values()]
+        shown = ["" if v is None else f"{v:+.2f}" for v in values]
+        lines.append(f"| `{measure}` | {' | '.join(shown)} |")
+    for name, ranking in kept.items():
+        best = max(ranking.pairings, key=lambda p: p.reached)
+        closed = max(ranking.pairings, key=lambda p: p.score)
+        lines += [
+            "",
+            f"### {name}",
+            "",
+            f"Best after training: {best.a} with {best.b}, mean recall {100 * best.reached:.1f}%. "
+            f"Linear CCA's best, {closed.a} with {closed.b}: {100 * closed.reached:.1f}%.",
+            "",
+            f"![{name}](comparison/rank-{name}.svg)",
+        ]
+    return [*lines, ""]
 
 
 def draw_comparison() -> None:
@@ -232,6 +281,8 @@ def draw_comparison() -> None:
         for setting in settings(entries):
             path = FOLDER.parent / "comparison" / f"{name}-{slug(setting)}.svg"
             draw(of_setting(entries, setting), path)
+    for name, ranking in rankings().items():
+        write_heat_map(FOLDER.parent / "comparison" / f"rank-{name}.svg", ranking)
 
 
 def cell(text: str) -> str:

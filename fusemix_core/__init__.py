@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fusemix_core.flow.bench.run import bench
     from fusemix_core.flow.embed import embed
     from fusemix_core.flow.rank import rank
+    from fusemix_core.flow.select import select
     from fusemix_core.fused import FusedModel
     from fusemix_core.interfaces import (
         Adapter,
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
         Mixup,
         Objective,
         Scorer,
+        Selector,
     )
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
+    from fusemix_core.trust import trust_remote_code
 
 _HOMES = {
     "align": "fusemix_core.flow.align",
@@ -28,10 +31,22 @@ _HOMES = {
     "extend": "fusemix_core.flow.align",
     "embed": "fusemix_core.flow.embed",
     "rank": "fusemix_core.flow.rank",
+    "select": "fusemix_core.flow.select",
     "FusedModel": "fusemix_core.fused",
+    "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
     **dict.fromkeys(
-        ["Adapter", "Aligner", "Callback", "Encoder", "Evaluator", "Mixup", "Objective", "Scorer"],
+        [
+            "Adapter",
+            "Aligner",
+            "Callback",
+            "Encoder",
+            "Evaluator",
+            "Mixup",
+            "Objective",
+            "Scorer",
+            "Selector",
+        ],
         "fusemix_core.interfaces",
     ),
 }
@@ -49,11 +64,14 @@ __all__ = [
     "Mixup",
     "Objective",
     "Scorer",
+    "Selector",
     "align",
     "bench",
     "embed",
     "extend",
     "rank",
+    "select",
+    "trust_remote_code",
 ]
 
 

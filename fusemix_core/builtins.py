@@ -133,15 +133,14 @@ def fusemix_components() -> list[ComponentSpec]:
             kind="selector",
             name="uniform",
             target="fusemix_core.selectors.uniform:UniformSelector",
-            summary="items at random",
-            options={"seed": 1},
+            summary="pairs at random",
         ),
         ComponentSpec(
             kind="selector",
             name="dpp",
             target="fusemix_core.selectors.dpp:DppSelector",
-            summary="diverse items, by a greedy k-DPP",
-            options={"tolerance": 1e-10},
+            summary="pairs whose items of one modality differ, by a greedy k-DPP",
+            options={"by": "", "tolerance": 1e-10},
             paper="https://arxiv.org/abs/1709.05135",
         ),
         ComponentSpec(

@@ -16,7 +16,7 @@ from fusemix_core.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
-PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer")
+PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer", "selector")
 """The settings of a recipe that name a component."""
 
 
@@ -40,6 +40,8 @@ class Training:
     without a better validation score; 0 never stops early. `weight_decay` is on `decay`: parameters
     of two dimensions or more, or all of them, the objective's temperature too. `together` names a
     modality: the rows of one of its items, such as the captions of an image, are in one batch.
+    `unpaired` items of each modality that no row links go with each batch, to an objective that
+    takes them; it is these that rows with one item give (`DataConfig.unpaired`).
     """
 
     epochs: int = 100
@@ -53,6 +55,7 @@ class Training:
     weight_decay: float = 0.1
     decay: Literal["matrices", "all"] = "matrices"
     together: str = ""
+    unpaired: int = 0
     clip_norm: float | None = None
     ema: float = 0.0
     evaluate_every: int = 1
@@ -67,6 +70,8 @@ class Recipe:
     `dim` is the width of the shared space (None: the aligner chooses from the latents). `optimiser`
     None is `adamw`. `scorer` None is whichever registered scorer does best on the validation split.
     `views` are taken, modality → view, where the encoder has them and the user names none.
+    `pairs` says on how many of the training pairs to fit (None: all), and `selector` which (None is
+    `uniform`).
     """
 
     name: str
@@ -83,6 +88,8 @@ class Recipe:
     training: Training | None = None
     scorer: Part | None = None
     views: Mapping[str, str] | None = None
+    pairs: int | None = None
+    selector: Part | None = None
 
     def adapter_of(self, modality: str) -> Part | None:
         """The adapter of a modality."""
@@ -95,7 +102,9 @@ class DataConfig:
 
     `columns` maps a modality to one or more columns, comma-separated. With `validation` or `test`
     the split is by file; with `split_column` by that column; otherwise by seeded fraction, keeping
-    all rows that share an item, or a value of `group_by`, on one side.
+    all rows that share an item, or a value of `group_by`, on one side. With `unpaired` a row with
+    one item is no fault: the item is kept for training without pairs (a recipe with
+    `training.unpaired` sets it).
     """
 
     source: tuple[str, ...] = ()
@@ -108,6 +117,7 @@ class DataConfig:
     test_fraction: float = 0.1
     max_bad: float = 0.01
     allow_outside: bool = False
+    unpaired: bool = False
 
 
 @dataclass(frozen=True)

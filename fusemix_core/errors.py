@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def short(text: object, most: int = 120) -> str:
@@ -94,6 +94,17 @@ class ContractError(FusemixError):
             f"{component} broke its contract: expected {expected}, got {got}.",
             "This is a fault of the component, not of your data; tell its author.",
         )
+
+
+class DivergedError(FusemixError):
+    """The loss of a batch, or a weight, is no finite number. `items` are those of the batch where
+    one is known, modality → ids in the tables it was drawn from."""
+
+    def __init__(
+        self, message: str, hint: str = "", items: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.items = items or {}
 
 
 class ArtefactError(FusemixError):

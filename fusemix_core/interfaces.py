@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.paired import Batch, LatentTable, Padded, PairedLatents, ResidentLatents
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from fusemix_core.config import Recipe
 
-
-@dataclass(frozen=True)
-class Padded:
-    """Latents of a view whose items differ in length: `values` float `[n, T, d]`, `mask` bool
-    `[n, T]`, True where there is a latent; an item's latents come first, the rest is padding."""
-
-    values: Tensor
-    mask: Tensor
-
-    def rows(self) -> Tensor:
-        """`[n, T * d]`, the padding zero: as an adapter that takes tokens has them."""
-        return self.values.masked_fill(~self.mask[..., None], 0).flatten(1)
+__all__ = [
+    "Adapter",
+    "Aligner",
+    "Batch",
+    "Callback",
+    "Encoder",
+    "Evaluator",
+    "FitContext",
+    "LatentTable",
+    "Mixup",
+    "Network",
+    "Objective",
+    "Padded",
+    "PairedLatents",
+    "ResidentLatents",
+    "Scorer",
+    "Selector",
+    "dim_in",
+]
 
 
 @dataclass(frozen=True)
@@ -159,23 +166,6 @@ class Adapter(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} can't start from a closed-form map")
 
 
-@dataclass
-class Batch:
-    """One training batch.
-
-    latents: modality → float `[n, d_m]`; rows whose entry is missing are zero.
-    links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
-    in each of the K modalities (in the order of `latents`), -1 where missing.
-    """
-
-    latents: dict[str, Tensor]
-    links: Tensor
-
-    def present(self) -> Tensor:
-        """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
-        return (self.links >= 0).all(dim=1)
-
-
 class Mixup(ABC):
     """Augments a batch of latents: one lambda and one pairing of rows for all modalities."""
 
@@ -207,6 +197,30 @@ class Objective(nn.Module, ABC):
     `Adapter.with_tokens` gives, `[n, T_m, d]`, all zero where a row has no token. Of a batch that
     several processes share they are the rows that the embeddings are."""
 
+    takes_trust: bool = False
+    """Whether the engine calls it with the keyword `trust` too: float `[n]`, how far the data say
+    that each row is to be trusted, from 0 (its items don't belong together) to 1."""
+
+    takes_unpaired: bool = False
+    """Whether the engine calls it with the keyword `unpaired` too, `training.unpaired` items of
+    each modality that no training row links: modality → (embeddings `[u_m, d]`, the latents behind
+    them `[u_m, d_m]`). Row i of one modality has nothing to do with row i of another, and a
+    modality without such items is absent. In several processes each is given all of them."""
+
+    momentum: float | None = None
+    """Where it is a number μ in [0, 1), the engine keeps a copy of the trained adapters, in eval
+    mode, for which m <- μ m + (1 - μ) p before each step, and calls it with the keyword `averaged`
+    too: the embeddings that these give of the same rows, without gradient."""
+
+    def fit(  # noqa: B027  most learn nothing
+        self, train: PairedLatents, validation: PairedLatents, context: FitContext
+    ) -> None:
+        """Take what is needed from the training pairs, once, before the first step.
+
+        The same data give the same; what it is lies in parameters or buffers, so that a checkpoint
+        holds it. Choices are made on `validation` only.
+        """
+
     @abstractmethod
     def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
         """The scalar loss.
@@ -220,119 +234,10 @@ class Objective(nn.Module, ABC):
         return {}
 
 
-class LatentTable(Protocol):
-    """Latents of one modality's unique items, resident or on disk, as adapters take them.
-
-    A view whose latents have more axes (`layers [n, L, d]`, `grid [n, H, W, d]`) comes as one row
-    an item, `[n, L * d]`; where items differ in length, zeros follow an item's own latents. See
-    `Adapter.takes_tokens`.
-    """
-
-    @property
-    def dim(self) -> int: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of an item's latents before they are made one row; its product is `dim`."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def rows(self, index: Tensor) -> Tensor:
-        """float32 `[len(index), dim]` for the int64 CPU tensor `index`, on the table's device."""
-        ...
-
-
-class ResidentLatents:
-    """A `LatentTable` held as one tensor `[n, *shape]` in memory or on a device."""
-
-    def __init__(self, latents: Tensor) -> None:
-        self.latents = latents
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.latents.shape[1:])
-
-    @property
-    def dim(self) -> int:
-        return math.prod(self.shape)
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def rows(self, index: Tensor) -> Tensor:
-        rows = self.latents.index_select(0, index.to(self.latents.device)).flatten(1)
-        return rows if rows.dtype == torch.float64 else rows.float()
-
-    def to(self, device: torch.device) -> ResidentLatents:
-        """The same table on a device."""
-        return ResidentLatents(self.latents.to(device))
-
-
 def dim_in(adapter: Any, table: LatentTable) -> int:
     """The `dim_in` of an adapter, or of its class, for the latents of a table: the width of a row,
     or of a token for one that `takes_tokens`."""
     return table.shape[-1] if getattr(adapter, "takes_tokens", False) else table.dim
-
-
-@dataclass
-class PairedLatents:
-    """Latents of a paired dataset.
-
-    tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more.
-    """
-
-    tables: dict[str, LatentTable]
-    links: Tensor
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.tables)
-
-    @property
-    def dims(self) -> dict[str, int]:
-        return {m: t.dim for m, t in self.tables.items()}
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type batches come in: float32, or float64 where a table holds it."""
-        row = self.batch(torch.tensor([0])).latents.values()
-        return torch.float64 if any(x.dtype == torch.float64 for x in row) else torch.float32
-
-    def __len__(self) -> int:
-        return len(self.links)
-
-    def select(self, rows: Tensor) -> PairedLatents:
-        """The same tables with only these rows of the links."""
-        return PairedLatents(self.tables, self.links[rows])
-
-    def only(self, modalities: Sequence[str]) -> PairedLatents:
-        """These modalities alone, in this order; a row may then link fewer than two items."""
-        columns = [self.modalities.index(m) for m in modalities]
-        return PairedLatents({m: self.tables[m] for m in modalities}, self.links[:, columns])
-
-    def linked(self, modality: str) -> Tensor:
-        """Sorted unique ids (int64) of the modality's items that occur in the links."""
-        ids = self.links[:, self.modalities.index(modality)]
-        return ids[ids >= 0].unique()
-
-    def batch(self, rows: Tensor, device: torch.device | str = "cpu") -> Batch:
-        """The rows of the links as a batch on `device`, zeros where an entry is missing."""
-        links = self.links[rows]
-        latents = {}
-        for k, (modality, table) in enumerate(self.tables.items()):
-            values = _to(table.rows(links[:, k].clamp(min=0)), torch.device(device))
-            absent = (links[:, k] < 0).to(device)
-            latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
-        return Batch(latents, links[:, None, :].to(device))
-
-
-def _to(values: Tensor, device: torch.device) -> Tensor:
-    """`values` on the device; to a GPU by way of pinned memory, without waiting for the copy."""
-    if device.type == "cuda" and values.device.type == "cpu":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
 
 
 class Callback:
@@ -355,7 +260,9 @@ class FitContext:
     """What surrounds a fit: where it runs, where it saves, whom it tells.
 
     `checkpoints` is the folder for `step-N/`; None saves nothing. With `resume` the fit goes on
-    from the newest complete checkpoint there, to the result it would have had.
+    from the newest complete checkpoint there, to the result it would have had. `latents` says which
+    ones the tables hold, such as a digest of items and encoders: a checkpoint of a fit on others is
+    refused.
 
     `fixed` holds given adapters by modality, all of one width, in eval mode on the CPU: their
     embeddings are the space that the other modalities' adapters are fitted to, and they stay as
@@ -368,6 +275,7 @@ class FitContext:
     resume: bool = False
     callbacks: Sequence[Callback] = ()
     fixed: Mapping[str, Adapter] = field(default_factory=dict)
+    latents: str = ""
 
 
 class Aligner(ABC):
@@ -382,6 +290,30 @@ class Aligner(ABC):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         """Adapters by modality, in eval mode on the CPU. Choices are made on `validation` only."""
+
+
+class Selector(ABC):
+    """Chooses the pairs to fit on; constructed as `Selector(**options)`.
+
+    An option `by` is a modality: the one whose items it looks at, "" for the first.
+    """
+
+    takes_latents: bool = True
+    """Whether it looks at latents. One that does not is given pairs without tables, where nothing
+    else needs them: nothing is encoded for it."""
+
+    fewer: str = ""
+    """Why it may give fewer rows than it is asked for, as the end of a sentence for the user: "only
+    300 of 500 pairs were chosen: …". One without always gives as many."""
+
+    @abstractmethod
+    def select(self, pairs: PairedLatents, k: int, context: FitContext) -> Tensor:
+        """Rows of `pairs.links`, int64 CPU `[k]` or fewer, all different, in the order taken.
+
+        What is drawn is drawn by `context.seed`. Latents are read in chunks of 32,768 rows at most:
+        the tables may be larger than memory. Raises `ConfigError` unless k is from 0 to
+        `len(pairs)`.
+        """
 
 
 class Scorer(ABC):

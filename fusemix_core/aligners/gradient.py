@@ -42,7 +42,8 @@ class GradientAligner(Aligner):
     a fixed adapter, too, is given the latents as mixed.
 
     Raises `ConfigError` for a recipe without adapter or objective, or whose adapter can't start
-    from a map or gives no tokens to an objective that takes them; `UnknownNameError` for a
+    from a map or gives no tokens to an objective that takes them, or whose objective does not take
+    the unpaired items that it asks for; `UnknownNameError` for a
     `training.together` that is no modality; `DataError` for too few pairs; `RunExistsError` and
     `ArtefactError` as `Trainer`.
     """
@@ -63,9 +64,16 @@ class GradientAligner(Aligner):
         if training.together and training.together not in train.modalities:
             raise UnknownNameError.of("modality of this run", training.together, train.modalities)
         check_links(train, context.fixed)
-        digest = run_digest(recipe, train, validation, context.seed, context.fixed)
+        digest = run_digest(recipe, train, validation, context)
         with seeded(context.seed, context.device):
             objective = registry.build("objective", recipe.objective)
+            if training.unpaired and not objective.takes_unpaired:
+                raise ConfigError(
+                    f"training.unpaired is {training.unpaired}, and the objective "
+                    f"'{recipe.objective.name}' takes no unpaired items.",
+                    "Set it to 0, or take an objective that does.",
+                )
+            objective.fit(train, validation, context)
             mixup = registry.build("mixup", recipe.mixup or Part("none"))
             plan = plan_steps(len(train), mixup.rows_per_pair, training)
             adapters = self._adapters(train, validation, recipe, context)

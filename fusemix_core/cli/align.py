@@ -37,6 +37,8 @@ def align(
     ] = None,
     recipe: o.Recipe = None,
     set_: o.Set = None,
+    select: o.Select = None,
+    pairs: o.Pairs = None,
     config: o.ConfigFile = None,
     out: o.Out = None,
     resume: o.Resume = False,
@@ -65,6 +67,8 @@ def align(
         fusemix align --a dinov2 --b bge-large --view image=layers --data pairs.csv
 
         fusemix align -e image=dinov2 -e text=bge-large --fixed text --data pairs.csv
+
+        fusemix align --a dinov2 --b bge-large --data pairs.csv --select dpp --pairs 5000
 
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
@@ -96,7 +100,9 @@ def align(
         "backend": backend,
     }
     values |= {k: v for k, v in top.items() if v is not None}
-    carry_out(values, set_ or [], out, resume, dry_run, json)
+    from fusemix_core.flow.settings import chosen_by
+
+    carry_out(values, [*chosen_by(select, pairs), *(set_ or [])], out, resume, dry_run, json)
 
 
 def file_values(config: Path | None, out: Path | None, resume: bool) -> dict[str, Any]:

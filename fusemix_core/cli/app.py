@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fusemix_core import trust
 from fusemix_core.cli import (
     align,
     bench,
@@ -22,6 +23,7 @@ from fusemix_core.cli import (
     rank,
     recipes,
     search,
+    select,
 )
 from fusemix_core.cli.console import print_error
 from fusemix_core.errors import FusemixError
@@ -94,8 +96,16 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    trust_remote_code: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPOSITORY",
+            help="Run the Python code of this model repository: only of one that you have read.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    for repository in trust_remote_code or ():
+        trust.trust_remote_code(repository)
 
 
 app.command("align")(align.align)
@@ -103,6 +113,7 @@ app.command("extend")(extend.extend)
 app.command("embed")(embed.embed)
 app.command("eval")(evaluate.evaluate)
 app.command("search")(search.search)
+app.command("select")(select.select)
 app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
 app.add_typer(encoders.app, name="encoders")

@@ -82,6 +82,11 @@ Set = Annotated[
         help="Override a recipe's setting, e.g. training.epochs=20.",
     ),
 ]
+Select = Annotated[
+    str | None,
+    typer.Option(help="Choose the pairs to fit on by this selector, as many as --pairs. [uniform]"),
+]
+Pairs = Annotated[int | None, typer.Option(help="Fit on so many of the training pairs. [all]")]
 Out = Annotated[Path | None, typer.Option(help="The run's folder. [runs/DATE-TIME]")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]

@@ -24,7 +24,13 @@ def show_plan(plan: Plan, json: bool) -> None:
     show_encoders(plan.encoders.values())
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
-    out.print(f"recipe:  {plan.config.recipe.name} ({duration(plan.fit_seconds)})")
+    if alone := plan.dataset.unpaired:
+        alone = ", ".join(f"{len(ids):,} {modality}" for modality, ids in alone.items())
+        out.print(f"alone:   {alone}, for training without pairs")
+    if (recipe := plan.config.recipe).pairs is not None:
+        by = recipe.selector.name if recipe.selector else "uniform"
+        out.print(f"chosen:  {recipe.pairs:,} of the training pairs, by {by}")
+    out.print(f"recipe:  {recipe.name} ({duration(plan.fit_seconds)})")
     if plan.model is not None:
         out.print(f"extends: {plan.config.extends}", soft_wrap=True)
     if plan.fixed:

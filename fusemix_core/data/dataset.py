@@ -50,6 +50,9 @@ class PairedDataset:
     origin: the file and row that each link came from.
     rejected: what could not be used; rows_read: how many rows were read, rejected ones included.
     warnings: what the user should know, a sentence or two each.
+    trust: float32 `[m]`, how far each link is to be trusted, from 0 to 1; None where all are 1.
+    A link of trust 0 is no pair to be found: it is in no split but `train`.
+    unpaired: modality → sorted int64 items for training that no row links.
     """
 
     items: dict[str, Items]
@@ -60,6 +63,8 @@ class PairedDataset:
     rows_read: int = 0
     warnings: list[str] = field(default_factory=list)
     least: int = 2
+    trust: np.ndarray | None = None
+    unpaired: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -85,6 +90,11 @@ class PairedDataset:
         for i in np.flatnonzero(hit):
             path, row = self.origin[i]
             rejected[Rejected(path, row, modality, bad[int(entries[i])])] = None
+        unpaired = dict(self.unpaired)
+        for i in np.intersect1d(unpaired.get(modality, ()), list(bad)).astype(int):
+            path, row = self.items[modality].origin[i]
+            rejected[Rejected(path, row, modality, bad[i])] = None
+            unpaired[modality] = unpaired[modality][unpaired[modality] != i]
         links = self.links.copy()
         links[hit, column] = -1
         keep = (links >= 0).sum(axis=1) >= self.least
@@ -96,14 +106,23 @@ class PairedDataset:
             splits=splits,
             origin=self.origin.select(np.flatnonzero(keep)),
             rejected=list(rejected),
+            trust=None if self.trust is None else self.trust[keep],
+            unpaired=unpaired,
         )
+
+    def with_split(self, name: str, rows: np.ndarray) -> PairedDataset:
+        """The dataset with other rows, int64, in one of the splits."""
+        return dataclasses.replace(self, splits={**self.splits, name: rows})
 
     def leaving_out(self, modalities: Sequence[str]) -> PairedDataset:
         """The dataset without modalities that no row has."""
         kept = [m for m in self.modalities if m not in modalities]
         columns = [self.modalities.index(m) for m in kept]
         items = {m: self.items[m] for m in kept}
-        return dataclasses.replace(self, items=items, links=self.links[:, columns])
+        unpaired = {m: ids for m, ids in self.unpaired.items() if m in kept}
+        return dataclasses.replace(
+            self, items=items, links=self.links[:, columns], unpaired=unpaired
+        )
 
     @property
     def bad_rows(self) -> int:

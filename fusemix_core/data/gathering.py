@@ -67,17 +67,25 @@ class Columns:
     group: str | None = None
     split_column: str | None = None
     split: str | None = None
+    trust: str | None = None
 
 
 class Gatherer:
-    """Takes rows one by one; `links`, `split` and `group` grow by one entry a link."""
+    """Takes rows one by one; `links`, `split`, `group` and `trust` grow by one entry a link.
 
-    def __init__(self, takes: Mapping[str, Takes], least: int, allow_outside: bool) -> None:
+    A row links `least` modalities or more. With `unpaired` one is enough where the row is not told
+    to be held out.
+    """
+
+    def __init__(
+        self, takes: Mapping[str, Takes], least: int, allow_outside: bool, unpaired: bool = False
+    ) -> None:
         self.takes = dict(takes)
-        self.least, self.allow_outside = least, allow_outside
+        self.least, self.allow_outside, self.unpaired = least, allow_outside, unpaired
         self.gathered = {modality: Gathered() for modality in takes}
         self.links, self.group = array("q"), array("q")
         self.split = array("b")  # index into SPLITS; -1: not told
+        self.trust = array("f")
         self.file, self.row = array("i"), array("q")
         self.files: dict[str, int] = {}
         self.groups: dict[str, int] = {}
@@ -112,19 +120,22 @@ class Gatherer:
                         values[modality].append(one)
             if len(values[modality]) > 1:
                 values[modality] = list(dict.fromkeys(values[modality]))
-        split = self._split(row, columns)
-        if isinstance(split, Fault):
-            faults.append(Rejected(row.path, row.number, "", split.reason))
-        elif sum(map(bool, values.values())) < self.least:
+        split, trust = self._split(row, columns), _trust(row, columns)
+        wrong = [one for one in (split, trust) if isinstance(one, Fault)]
+        if wrong:
+            faults += [Rejected(row.path, row.number, "", one.reason) for one in wrong]
+        elif sum(map(bool, values.values())) < (1 if self.unpaired and split <= 0 else self.least):
             faults = faults or [Rejected(row.path, row.number, "", self._too_few(values))]
         elif math.prod(max(len(v), 1) for v in values.values()) > MOST_LINKS:
             reason = f"the row links more than {MOST_LINKS:,} combinations of its values"
             faults.append(Rejected(row.path, row.number, "", reason))
         else:
-            self._link(row, values, split, columns)
+            self._link(row, values, split, trust, columns)
         self.rejected += faults
 
-    def _link(self, row: Row, values: dict[str, list], split: int, columns: Columns) -> None:
+    def _link(
+        self, row: Row, values: dict[str, list], split: int, trust: float, columns: Columns
+    ) -> None:
         file = self.files.setdefault(row.path, len(self.files))
         group = -1
         value = row.values.get(columns.group) if columns.group else None
@@ -138,6 +149,7 @@ class Gatherer:
             self.links.extend(link)
             self.split.append(split)
             self.group.append(group)
+            self.trust.append(trust)
             self.file.append(file)
             self.row.append(row.number)
 
@@ -255,6 +267,18 @@ class Gatherer:
 
 def _within(base: str, path: str) -> bool:
     return path == base or path.startswith(base.rstrip(os.sep) + os.sep)
+
+
+def _trust(row: Row, columns: Columns) -> float | Fault:
+    """How far the row is to be trusted, 1 where nothing is said."""
+    value = row.values.get(columns.trust) if columns.trust else None
+    if is_missing(value.strip() if isinstance(value, str) else value):
+        return 1.0
+    try:
+        trust = float(value)
+    except (TypeError, ValueError, OverflowError):
+        trust = math.nan
+    return trust if 0 <= trust <= 1 else Fault(f"trust is '{value}', not a number from 0 to 1")
 
 
 def _list_in(cell: str) -> list[str] | str:

@@ -70,7 +70,8 @@ class HashMemory:
             for at in range(0, len(names), 500):
                 some = names[at : at + 500]
                 marks = ",".join("?" * len(some))
-                query = f"SELECT name, size, mtime_ns, key FROM hashes WHERE name IN ({marks})"
+                chosen = "SELECT name, size, mtime_ns, key FROM hashes WHERE name IN"
+                query = f"{chosen} ({marks})"
                 for name, size, mtime_ns, key in connection.execute(query, some):
                     if (
                         stamps[name] == (size, mtime_ns)

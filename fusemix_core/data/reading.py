@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+TRUST = "trust"
+"""The column that says how far a row is to be trusted."""
+
 
 def read_pairs(
     config: DataConfig,
@@ -46,6 +49,9 @@ def read_pairs(
     `test` by their own files, else by `split_column`, else as the source tells (Karpathy's files,
     the keys of a saved `DatasetDict`, folders named `train`, `val`, …). A part that none of these
     gives is taken from the training rows by seeded fraction; see `splits` for what stays together.
+    A column `trust` says how far each row is to be trusted, from 0 to 1.
+    With `config.unpaired` a training row with one item is no link and no fault: the item is in
+    `unpaired`, unless it is linked or belongs together with what is held out.
 
     Raises `DataError` if a source is unusable or nothing usable is left. Otherwise rows that can't
     be used are in `rejected`; `check_bad` says whether they are too many.
@@ -58,7 +64,7 @@ def read_pairs(
             f"A column is given for {unknown[0]}, but no encoder is.",
             f"Modalities of this run: {', '.join(takes)}.",
         )
-    gatherer = Gatherer(takes, least, config.allow_outside)
+    gatherer = Gatherer(takes, least, config.allow_outside, config.unpaired)
     warnings: list[str] = []
     sources = [(source, None) for source in config.source]
     sources += [
@@ -89,6 +95,7 @@ def pairs_from(
     *,
     split: Sequence[str | None] | None = None,
     group: Sequence[Any] | None = None,
+    trust: Sequence[float | None] | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
@@ -100,10 +107,13 @@ def pairs_from(
     bytes, a PIL image, an `Audio` or `(samples, rate)`, None where it is missing, or a list of
     these.
     split: for each row `train`, `validation` or `test` (None: train); without it the split is drawn
-    by the fractions. group: rows with one value stay together.
+    by the fractions. group: rows with one value stay together. trust: how far each row is to be
+    trusted, from 0 to 1 (None: 1).
     """
     fractions = splits.Fractions(validation_fraction, test_fraction)
-    lists = {**values, **({"split": split} if split else {}), **({"group": group} if group else {})}
+    told = {"split": split, "group": group, TRUST: trust}
+    told = {name: column for name, column in told.items() if column is not None}
+    lists = {**values, **told}
     lengths = {name: len(column) for name, column in lists.items()}
     if set(values) != set(takes) or len(set(lengths.values())) != 1:
         raise DataError(
@@ -111,7 +121,11 @@ def pairs_from(
             "Give one list a modality, all of one length, with None where an item is missing.",
         )
     gatherer = Gatherer(takes, least, allow_outside=True)
-    columns = Columns({m: (m,) for m in takes}, group="group" if group else None)
+    columns = Columns(
+        {m: (m,) for m in takes},
+        group="group" if "group" in told else None,
+        trust=TRUST if TRUST in told else None,
+    )
     for i in range(next(iter(lengths.values()))):
         cells = {name: column[i] for name, column in lists.items()}
         gatherer.add(Row("<list>", i + 1, cells, cells.get("split"), base="."), columns)
@@ -135,7 +149,7 @@ def _gather(
         raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), path=path)
     seen += available
     found, ambiguous = find_columns(gatherer.takes, filled, config.columns, path)
-    if len(found) < gatherer.least:
+    if len(found) < (1 if gatherer.unpaired and split is None else gatherer.least):
         absent = next(m for m in gatherer.takes if m not in found)
         raise missing_column(absent, available, sum(found.values(), []), path)
     split_column = None if split else config.split_column
@@ -145,7 +159,9 @@ def _gather(
     if "split" in available and not (config.split_column or config.validation or config.test):
         notes.append(f"{path}: the column 'split' is not used; --split-column split uses it.")
     warnings += [w for w in notes + ambiguous if w not in warnings]
-    columns = Columns(found, config.group_by, split_column, split)
+    taken = {config.group_by, split_column}.union(*found.values())
+    trust = TRUST if TRUST in available and TRUST not in taken else None
+    columns = Columns(found, config.group_by, split_column, split, trust)
     for row in rows:
         if isinstance(row, Rejected):
             gatherer.reject(row)
@@ -193,16 +209,41 @@ def _finish(
         for i in np.flatnonzero((entries >= 0) & (links[:, k] < 0)) if faults else ():
             path, row = origin[i]
             rejected[Rejected(path, row, modality, faults[int(entries[i])])] = None
-    keep = np.flatnonzero((links >= 0).sum(axis=1) >= gatherer.least)
+    linked = (links >= 0).sum(axis=1) >= gatherer.least
+    keep = np.flatnonzero(linked)
     if not len(keep):
-        raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}")
-    links, origin = links[keep], origin.select(keep)
-    told = np.array(gatherer.split, np.int8)[keep]
-    group = np.array(gatherer.group, np.int64)[keep] if gatherer.groups else None
-    parts, notes = splits.assign(links, items, told, group, fractions, seed, by_file)
+        raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}".rstrip())
+    told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
+    origin = origin.select(keep)
+    parts, notes = splits.assign(
+        links[keep],
+        items,
+        told[keep],
+        group[keep] if gatherer.groups else None,
+        fractions,
+        seed,
+        by_file,
+    )
     warnings += notes + [memory.warning] * bool(memory.warning)
+    unpaired = {}
+    if gatherer.unpaired:
+        held = told > 0
+        held[keep[np.concatenate([parts[name] for name in SPLITS[1:]])]] = True
+        unpaired = dict(zip(items, splits.unpaired(links, group, linked, held), strict=True))
+    trust = np.array(gatherer.trust, np.float32)[keep]
+    for name in SPLITS[1:]:
+        parts[name] = parts[name][trust[parts[name]] > 0]
     return PairedDataset(
-        items, links, parts, origin, list(rejected), gatherer.rows_read, warnings, gatherer.least
+        items,
+        links[keep],
+        parts,
+        origin,
+        list(rejected),
+        gatherer.rows_read,
+        warnings,
+        gatherer.least,
+        None if (trust == 1).all() else trust,
+        unpaired,
     )
 
 

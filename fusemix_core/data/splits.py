@@ -175,6 +175,26 @@ def _shared(column: np.ndarray, media: np.ndarray) -> np.ndarray:
     return shared
 
 
+def unpaired(
+    links: np.ndarray, groups: np.ndarray, linked: np.ndarray, held: np.ndarray
+) -> list[np.ndarray]:
+    """Sorted int64 items of each modality that may be trained on though no row links them.
+
+    links: int64 `[m, K]`; groups: int64 `[m]`, -1 where there is none; linked: bool `[m]`, the rows
+    that are links; held: bool `[m]`, those that are not for training. An item of a row that is no
+    link counts, unless a link has it too, or rows that share items or a group lead from it to one
+    that is held out.
+    """
+    rows = np.flatnonzero(~linked | held)
+    component = connected_components([*links[rows].T, groups[rows]])
+    reached = np.isin(component, component[held[rows]])
+    free = links[rows[~reached]]
+    return [
+        np.setdiff1d(column[column >= 0], own)
+        for column, own in zip(free.T, links[linked].T, strict=True)
+    ]
+
+
 def split_rows(
     component: np.ndarray, least_key: np.ndarray, fractions: Fractions, seed: int
 ) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,14 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fusemix_core.config import Recipe, to_dict
-from fusemix_core.digests import digest_modules
+from fusemix_core.digests import digest_modules, file_sha256
+from fusemix_core.disk import Advice, explained, flush
 from fusemix_core.engine.randomness import global_states, set_global_states
 from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
-from fusemix_core.interfaces import Adapter, PairedLatents
+from fusemix_core.interfaces import FitContext, PairedLatents
 
-FORMAT = 2
+FORMAT = 3
 KEEP = 2
+TENSORS, VALUES = "state.safetensors", "state.json"
 COUNTERS = (
     "step",
     "epoch",
@@ -40,6 +41,13 @@ COUNTERS = (
     "history",
 )
 """The fields of `TrainState` that state.json holds; the rest are tensors."""
+_KEPT = "then resume the run: the checkpoint before this one is kept."
+ADVICE = Advice(
+    f"Free some space, {_KEPT}",
+    f"Make the folder writable, {_KEPT}",
+    f"Check the disk, {_KEPT}",
+)
+"""Where a checkpoint can't be written."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +67,20 @@ def run_digest(
     recipe: Recipe,
     train: PairedLatents,
     validation: PairedLatents,
-    seed: int,
-    fixed: Mapping[str, Adapter] | None = None,
+    context: FitContext,
 ) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes and links, and
-    the adapters that are fixed."""
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links, trust and
+    unpaired items, which latents they are, and the adapters that are fixed."""
     values = to_dict(recipe)
     values.pop("summary", None)
     values.pop("paper", None)
-    links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
+    told = [train.links, validation.links, *([] if train.trust is None else [train.trust])]
+    links = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in told]
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
-    given = {m: digest_modules([a]) for m, a in (fixed or {}).items()}
-    text = json.dumps([values, seed, sizes, links, *([given] if given else [])], sort_keys=True)
+    links += [hashlib.sha256(ids.numpy().tobytes()).hexdigest() for ids in train.unpaired.values()]
+    given = {m: digest_modules([a]) for m, a in context.fixed.items()}
+    facts = [values, context.seed, sizes, links, context.latents, given]
+    text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -86,7 +96,7 @@ def latest(checkpoints: Path) -> Checkpoint | None:
     if not folders:
         return None
     try:
-        values = json.loads((folders[-1] / "state.json").read_text(encoding="utf-8"))
+        values = json.loads((folders[-1] / VALUES).read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise ArtefactError(
                 f"{folders[-1]} has the format {values['format']}; this version reads {FORMAT}.",
@@ -101,24 +111,27 @@ def save(state: TrainState, checkpoints: Path, digest: str, device: torch.device
     """Write `step-N`, drop all but the newest two, and return its folder.
 
     It is written under another name, flushed to disk and renamed: a `step-N` that exists is whole.
+    Raises `ArtefactError` where it can't be written; those before it are kept.
     """
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    for stale in checkpoints.glob(".step-*.tmp"):
-        shutil.rmtree(stale)
-    folder = checkpoints / f"step-{state.step}"
-    temporary = checkpoints / f".step-{state.step}.tmp"
-    temporary.mkdir()
-    save_file(_tensors(state, device), temporary / "state.safetensors")
-    values = {"format": FORMAT, "digest": digest, **{c: getattr(state, c) for c in COUNTERS}}
-    (temporary / "state.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
-    for path in (*temporary.iterdir(), temporary):
-        _flush(path)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
-    _flush(checkpoints)
-    for old in checkpoint_folders(checkpoints)[:-KEEP]:
-        shutil.rmtree(old)
+    with explained(f"The checkpoint of step {state.step} in {checkpoints}", ADVICE):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        for stale in checkpoints.glob(".step-*.tmp"):
+            shutil.rmtree(stale)
+        folder = checkpoints / f"step-{state.step}"
+        temporary = checkpoints / f".step-{state.step}.tmp"
+        temporary.mkdir()
+        save_file(_tensors(state, device), temporary / TENSORS)
+        values = {"format": FORMAT, "digest": digest, **{c: getattr(state, c) for c in COUNTERS}}
+        values["sha256"] = _checksum(values, temporary / TENSORS)
+        (temporary / VALUES).write_text(json.dumps(values, indent=1), encoding="utf-8")
+        for path in (*temporary.iterdir(), temporary):
+            flush(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+        flush(checkpoints)
+        for old in checkpoint_folders(checkpoints)[:-KEEP]:
+            shutil.rmtree(old)
     return folder
 
 
@@ -129,11 +142,14 @@ def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.d
     """
     if checkpoint.values.get("digest") != digest:
         raise ArtefactError(
-            f"{checkpoint.folder} was saved by a run with another recipe, seed or dataset.",
-            "Resume with the settings of that run, or start a new one in another folder.",
+            f"{checkpoint.folder} was saved by a run with another recipe, seed, dataset or "
+            "encoder: one of these has changed since.",
+            "Resume with what that run had, or start a new one in another folder.",
         )
     try:
-        tensors = load_file(checkpoint.folder / "state.safetensors")
+        if _checksum(checkpoint.values, checkpoint.folder / TENSORS) != checkpoint.values["sha256"]:
+            raise ValueError("it does not match its checksum")
+        tensors = load_file(checkpoint.folder / TENSORS)
         for name, module in _modules(state).items():
             module.load_state_dict(_under(tensors, name))
         _load_optimiser(state.optimiser, _under(tensors, "optimiser"))
@@ -142,10 +158,16 @@ def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.d
         set_global_states(states, device)
         for counter in COUNTERS:
             setattr(state, counter, checkpoint.values[counter])
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise _damaged(checkpoint.folder, error) from error
     if any(name.startswith("best/") for name in tensors):
         state.best = {m: _under(tensors, f"best/{m}") for m in state.adapters}
+
+
+def _checksum(values: Mapping[str, Any], tensors: Path) -> str:
+    """Of state.json but for the checksum itself, and of the tensors' file."""
+    text = json.dumps({k: v for k, v in values.items() if k != "sha256"}, sort_keys=True)
+    return hashlib.sha256(f"{text}{file_sha256(tensors)}".encode()).hexdigest()
 
 
 def _damaged(folder: Path, error: Exception) -> ArtefactError:
@@ -159,6 +181,7 @@ def _modules(state: TrainState) -> dict[str, nn.Module]:
     """Prefix of its tensors' names → module."""
     modules: dict[str, nn.Module] = {f"adapters/{m}": a for m, a in state.adapters.items()}
     modules |= {f"averaged/{m}": a for m, a in (state.averaged or {}).items()}
+    modules |= {f"followers/{m}": a for m, a in (state.followers or {}).items()}
     return modules | {"objective": state.objective}
 
 
@@ -188,12 +211,3 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose name starts with `prefix/`, by the rest of their name."""
     return {n[len(prefix) + 1 :]: t for n, t in tensors.items() if n.startswith(f"{prefix}/")}
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -111,11 +111,14 @@ def in_turn(work: Callable[[], T]) -> T:
 
 def own_rows(batch: Batch) -> Batch:
     """This process's rows of a batch that every process holds: nearly equal parts, in order."""
-    n, count = len(batch.links), processes()
-    if count == 1:
-        return batch
-    part = slice(n * rank() // count, n * (rank() + 1) // count)
-    return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part])
+    part = own_part(len(batch.links))
+    trust = None if batch.trust is None else batch.trust[part]
+    return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part], trust)
+
+
+def own_part(count: int) -> slice:
+    """This process's of so many rows that every process holds."""
+    return slice(count * rank() // processes(), count * (rank() + 1) // processes())
 
 
 def batch_loss(
@@ -123,20 +126,34 @@ def batch_loss(
     embeddings: Mapping[str, Tensor],
     batch: Batch,
     tokens: Mapping[str, Tensor] = MappingProxyType({}),
+    averaged: Mapping[str, Tensor] = MappingProxyType({}),
+    unpaired: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}),
 ) -> Tensor:
     """The loss of the whole batch in each process, given the process's own rows.
 
-    An objective that gathers nothing itself gets all rows. `tokens` are for one that takes them.
+    An objective that gathers nothing itself gets all rows. `tokens`, `averaged` and `unpaired` are
+    for one that takes them; of unpaired items the embeddings are the process's own, the latents all
+    that there are, and any objective gets all.
     """
-    links, latents = batch.links, batch.latents if objective.takes_latents else {}
+    asked = {"latents": batch.latents} if objective.takes_latents else {}
+    asked |= {"tokens": tokens} if objective.takes_tokens else {}
+    asked |= {"averaged": averaged} if objective.momentum is not None else {}
+    asked |= {"trust": batch.trust} if objective.takes_trust else {}
+    links = batch.links
     if processes() > 1 and not objective.gathers:
         rows = Rows(len(links), links.device)
-        embeddings, latents, tokens = (
-            {m: rows.gather(x) for m, x in given.items()} for given in (embeddings, latents, tokens)
-        )
-        links = rows.gather(links)
-    asked = {"latents": latents} if objective.takes_latents else {}
-    asked |= {"tokens": tokens} if objective.takes_tokens else {}
+
+        def gathered(given: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+            if isinstance(given, Tensor):
+                return rows.gather(given)
+            return {m: rows.gather(x) for m, x in given.items()}
+
+        embeddings, links = gathered(embeddings), gathered(links)
+        asked = {name: gathered(given) for name, given in asked.items()}
+    if objective.takes_unpaired:
+        asked["unpaired"] = {
+            m: (Rows(len(x), x.device).gather(x), behind) for m, (x, behind) in unpaired.items()
+        }
     return objective(embeddings, links, **asked)
 
 

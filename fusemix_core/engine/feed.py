@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from fusemix_core.engine.plan import Plan, epoch_order, together
-from fusemix_core.engine.randomness import stream
+from fusemix_core.engine.randomness import stream, stream_seed
 from fusemix_core.interfaces import Batch, LatentTable, PairedLatents, ResidentLatents
 
 WINDOW_BYTES = 1 << 29
@@ -87,13 +89,31 @@ def feed(
 ) -> Generator[Batch]:
     """The batches of a fit on `device` from step `index` of `epoch` on. Close it when done.
 
-    They depend on the data, the plan and the seed alone. With `blocks` an epoch is shuffled by
+    They depend on the data, the plan and the seed alone, the unpaired items of a step, too. With
+    `blocks` an epoch is shuffled by
     blocks (see `Blocks`), and tables that are not resident are read once an epoch, window by
     window; without, each batch is gathered from all over the tables. Work that would keep the step
     waiting is done in threads; what goes wrong there is raised here.
     """
     parts = _parts(train, plan, seed, blocks, epoch, index)
-    return _fed(train, parts, plan.rows_per_step, device, in_windows=blocks)
+    step = epoch * plan.steps_per_epoch + index
+    drawn = {
+        m: unpaired_draws(ids, plan.training.unpaired, stream_seed(seed, f"unpaired {m}"), step)
+        for m, ids in train.unpaired.items()
+        if len(ids) and plan.training.unpaired
+    }
+    return _fed(train, parts, plan.rows_per_step, device, in_windows=blocks, drawn=drawn)
+
+
+def unpaired_draws(ids: Tensor, size: int, seed: int, step: int) -> Iterator[Tensor]:
+    """Without end the items that go with each step from `step` on, `size` of `ids` or all: each
+    once in a pass, of which the last incomplete draw is dropped. They depend on these alone."""
+    size = min(size, len(ids))
+    first, place = divmod(step, len(ids) // size)
+    for number in count(first):
+        order = ids[torch.randperm(len(ids), generator=stream(seed, f"pass {number}"))]
+        yield from order[: len(ids) // size * size].split(size)[place:]
+        place = 0
 
 
 def sweep(pairs: PairedLatents, size: int, device: torch.device) -> Generator[Batch]:
@@ -114,12 +134,16 @@ def _fed(
     device: torch.device,
     *,
     in_windows: bool,
+    drawn: Mapping[str, Iterator[Tensor]] = MappingProxyType({}),
 ) -> Generator[Batch]:
-    """The parts' batches; what would keep their user waiting is done in threads."""
+    """The parts' batches, each with the unpaired items that are drawn for it; what would keep
+    their user waiting is done in threads."""
     held = resident(pairs)
     if in_windows and not held:
         parts = ahead(_in_memory(part) for part in parts)
     batches = _batches(parts, size, device)
+    if drawn:
+        batches = _with_unpaired(batches, pairs, drawn, device)
     # Gathers from memory to a CPU need the cores that compute: a thread gains nothing there.
     moves = device.type != "cpu" and not _all_on(pairs, device)
     return ahead(batches) if moves or not held else batches
@@ -168,7 +192,8 @@ def _in_memory(part: _Part) -> _Part:
             ids = own[own >= 0].unique()
             tables[modality] = _load(table, ids)
             links[:, k] = torch.where(own < 0, -1, torch.searchsorted(ids, own.clamp(min=0)))
-    return _Part(PairedLatents(tables, links), torch.arange(len(links)), part.links)
+    own = replace(part.latents.select(part.rows), tables=tables, links=links)
+    return _Part(own, torch.arange(len(links)), part.links)
 
 
 def _load(table: LatentTable, ids: Tensor) -> ResidentLatents:
@@ -181,8 +206,20 @@ def _batches(parts: Generator[_Part], size: int, device: torch.device) -> Genera
     with closing(parts):
         for part in parts:
             for rows, links in zip(part.rows.split(size), part.links.split(size), strict=True):
-                latents = part.latents.batch(rows, device).latents
-                yield Batch(latents, links[:, None, :].to(device))
+                batch = part.latents.batch(rows, device)
+                yield replace(batch, links=links[:, None, :].to(device))
+
+
+def _with_unpaired(
+    batches: Generator[Batch],
+    pairs: PairedLatents,
+    drawn: Mapping[str, Iterator[Tensor]],
+    device: torch.device,
+) -> Generator[Batch]:
+    with closing(batches):
+        for batch in batches:
+            unpaired = {m: pairs.latents_of(m, next(ids), device) for m, ids in drawn.items()}
+            yield replace(batch, unpaired=unpaired)
 
 
 def _all_on(train: PairedLatents, device: torch.device) -> bool:

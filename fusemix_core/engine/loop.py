@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from fusemix_core.engine.feed import feed, resident
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan
 from fusemix_core.engine.schedule import learning_rate, progress
-from fusemix_core.engine.state import ADAMW, TrainState, train_step
+from fusemix_core.engine.state import ADAMW, TrainState, diverged, finite, train_step
 from fusemix_core.engine.validation import CHUNK_VALUES, Recalls, at_most, mean_recall, recalls
 from fusemix_core.errors import DataError, RunExistsError
 from fusemix_core.interfaces import (
@@ -98,7 +99,7 @@ class Trainer:
             with interruptible as check_interrupt, closing(self._feed()) as batches:
                 self._loop(batches, check_interrupt)
         except KeyboardInterrupt:
-            if self.whole:
+            if self.whole and finite(self.state.adapters):
                 self._save()
             raise
         finally:
@@ -163,6 +164,9 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the weights on the validation split and keep them if they are the best so far."""
         state, self.whole = self.state, False
+        if not finite(state.adapters):
+            lr = state.optimiser.param_groups[0]["lr"]
+            raise diverged(state, "Weights became NaN or infinite before the evaluation", lr)
         found = self._recalls()
         metrics: dict[str, float] = {"epoch": state.epoch}
         if state.loss_count:
@@ -280,7 +284,7 @@ def on_device(
         return train, validation
     moved = {i: _moved(t, device) for i, t in tables.items()}
     return tuple(
-        PairedLatents({m: moved[id(t)] for m, t in d.tables.items()}, d.links)
+        replace(d, tables={m: moved[id(t)] for m, t in d.tables.items()})
         for d in (train, validation)
     )
 

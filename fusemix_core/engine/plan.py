@@ -74,6 +74,8 @@ def _check(training: Training) -> None:
             f"training.batch_size is {training.batch_size}.",
             "A contrastive step needs 2 pairs or more; leave it unset to have it chosen.",
         )
+    if training.unpaired < 0:
+        raise ConfigError(f"training.unpaired is {training.unpaired}.", "It is 0 (none) or more.")
     if not 0 <= training.ema < 1:
         raise ConfigError(f"training.ema is {training.ema}.", "It is from 0 (off) to below 1.")
 

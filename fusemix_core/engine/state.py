@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fusemix_core.config import Part, Training
 from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import stream
-from fusemix_core.errors import FusemixError
+from fusemix_core.errors import DivergedError
 from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective
 from fusemix_core.registry import registry
 
@@ -27,8 +27,9 @@ class TrainState:
 
     `step` counts the steps done, `epoch` the epochs done, `index` the steps done in this epoch;
     `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the adapters'
-    moving average where the recipe asks for one. `best` are the weights kept so far, by modality,
-    on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation.
+    moving average where the recipe asks for one, `followers` that of `Objective.momentum`. `best`
+    are the weights kept so far, by modality, on the CPU. `loss_sum` is over the `loss_count` steps
+    since the last evaluation.
     `blocks` says how epochs are shuffled (see `feed.Blocks`). `fixed` are the modalities' adapters
     that are not trained: in eval mode, without gradients, and in no checkpoint.
     """
@@ -38,6 +39,7 @@ class TrainState:
     optimiser: torch.optim.Optimizer
     mixing: torch.Generator
     averaged: dict[str, Adapter] | None = None
+    followers: dict[str, Adapter] | None = None
     step: int = 0
     epoch: int = 0
     index: int = 0
@@ -63,15 +65,17 @@ class TrainState:
         fixed: Mapping[str, Adapter] | None = None,
     ) -> TrainState:
         """The state before the first step. The modules are on their device already."""
-        averaged = None
-        if training.ema:
-            averaged = {m: deepcopy(a).eval().requires_grad_(False) for m, a in adapters.items()}
+
+        def copies() -> dict[str, Adapter]:
+            return {m: deepcopy(a).eval().requires_grad_(False) for m, a in adapters.items()}
+
         return cls(
             adapters,
             objective,
             make_optimiser([*adapters.values(), objective], training, optimiser),
             stream(seed, "mixup"),
-            averaged,
+            copies() if training.ema else None,
+            copies() if objective.momentum is not None else None,
             fixed=dict(fixed or {}),
         )
 
@@ -131,19 +135,26 @@ def train_step(
 ) -> dict[str, float]:
     """One step on one batch; returns its loss, rate and what the objective logs.
 
-    Raises `FusemixError` before anything is changed if the loss is not finite.
+    Raises `DivergedError` before an adapter is changed if the loss is not finite.
     """
-    batch = distributed.own_rows(mixup(batch, state.mixing, progress))
-    adapters = state.adapters | state.fixed
+    mixed = mixup(batch, state.mixing, progress)
+    if state.objective.takes_trust:
+        mixed = replace(mixed, trust=least_trust(batch, mixed))
+    adapters, unpaired = state.adapters | state.fixed, batch.unpaired
+    batch = distributed.own_rows(mixed)
     embeddings, tokens = embed(adapters, batch.latents, state.objective.takes_tokens, state.fixed)
-    loss = distributed.batch_loss(state.objective, embeddings, batch, tokens)
+    averaged = {}
+    if state.followers is not None:
+        follow(state.followers, state.adapters, state.objective.momentum)
+        with torch.no_grad():
+            averaged, _ = embed(state.followers | state.fixed, batch.latents)
+    part = {m: x[distributed.own_part(len(x))] for m, x in unpaired.items()}
+    own, _ = embed(adapters, part, fixed=state.fixed)
+    alone = {m: (own[m], x) for m, x in unpaired.items()}
+    loss = distributed.batch_loss(state.objective, embeddings, batch, tokens, averaged, alone)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
-        raise FusemixError(
-            f"The loss became {metrics['loss']} at step {state.step + 1}.",
-            f"Lower training.lr (now {lr:.3g}) or set training.clip_norm=1. Checkpoints saved "
-            "before this step are kept.",
-        )
+        raise diverged(state, f"The loss became {metrics['loss']}", lr, batch)
     for group in state.optimiser.param_groups:
         group["lr"] = lr
     state.optimiser.zero_grad(set_to_none=True)
@@ -161,15 +172,57 @@ def train_step(
     return metrics
 
 
-@torch.no_grad()
+def least_trust(batch: Batch, mixed: Batch) -> Tensor:
+    """float `[n]`: the least trust among the rows of `batch` that each mixed row was made of, which
+    its links tell; 1 where the data say nothing."""
+    count, sources, modalities = mixed.links.shape
+    if batch.trust is None:
+        return torch.ones(count, device=mixed.links.device)
+    if mixed is batch:
+        return batch.trust
+    every = torch.cat([batch.links[:, 0], mixed.links.reshape(-1, modalities)])
+    distinct, number = every.unique(dim=0, return_inverse=True)
+    own, of = number.split([len(batch.links), count * sources])
+    least = batch.trust.new_ones(len(distinct)).scatter_reduce(0, own, batch.trust, "amin")
+    return least[of].reshape(count, sources).amin(dim=1)
+
+
+def diverged(state: TrainState, what: str, lr: float, batch: Batch | None = None) -> DivergedError:
+    """The error that says where training stands, of which batch, and what to try."""
+    place = f"step {state.step + 1} (epoch {state.epoch + 1}, batch {state.index + 1})"
+    items: dict[str, list[int]] = {}
+    if batch is not None:
+        for modality, ids in zip(batch.latents, batch.links.unbind(2), strict=True):
+            items[modality] = ids[ids >= 0].unique().tolist()
+    return DivergedError(
+        f"{what} at {place}.",
+        f"Lower training.lr (now {lr:.3g}) or set training.clip_norm=1. Checkpoints saved before "
+        "this step are kept.",
+        items,
+    )
+
+
+def finite(adapters: Mapping[str, nn.Module]) -> bool:
+    """Whether all weights are finite."""
+    return all(p.isfinite().all() for a in adapters.values() for p in a.parameters())
+
+
 def update_average(
     averaged: Mapping[str, nn.Module], current: Mapping[str, nn.Module], decay: float, step: int
 ) -> None:
-    """averaged <- d · averaged + (1 - d) · current, where d = min(decay, (1 + step)/(10 + step)).
+    """`follow` with min(decay, (1 + step)/(10 + step)).
 
-    The smaller d of the first steps lets go of the initial weights. Buffers are copied.
+    The smaller momentum of the first steps lets go of the initial weights.
     """
-    share = 1 - min(decay, (1 + step) / (10 + step))
+    follow(averaged, current, min(decay, (1 + step) / (10 + step)))
+
+
+@torch.no_grad()
+def follow(
+    averaged: Mapping[str, nn.Module], current: Mapping[str, nn.Module], momentum: float
+) -> None:
+    """averaged <- momentum · averaged + (1 - momentum) · current. Buffers are copied."""
+    share = 1 - momentum
     for modality, module in averaged.items():
         for kept, new in zip(module.parameters(), current[modality].parameters(), strict=True):
             kept.lerp_(new, share)

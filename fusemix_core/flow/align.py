@@ -16,9 +16,10 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
+from fusemix_core.disk import explained
 from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.engine.validation import at_most
-from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.errors import ConfigError, DataError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.flow.emergent import never_paired, with_indirect
 from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
@@ -38,9 +39,11 @@ from fusemix_core.flow.measure import (
 from fusemix_core.flow.plan import Plan, make_plan
 from fusemix_core.flow.rates import Rates, fit_rate_key
 from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.run_folder import MetricsLog, RunFolder
-from fusemix_core.flow.settings import build_config
+from fusemix_core.flow.run_folder import ADVICE, MetricsLog, RunFolder
+from fusemix_core.flow.selection import UNIFORM, choose_training, write_chosen
+from fusemix_core.flow.settings import build_config, chosen_by
 from fusemix_core.flow.summary import fused_model, report_run
+from fusemix_core.flow.trusted import dataset_for
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
 from fusemix_core.objectives.gathering import rank
@@ -66,6 +69,8 @@ def align(
     *,
     recipe: str | Mapping[str, Any] = "fusemix",
     set: list[str] = (),
+    select: str | None = None,
+    pairs: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
@@ -75,10 +80,12 @@ def align(
 
     encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
     data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
-    set: `key=value` settings of the recipe. settings: `views` (modality → view of its encoder),
-    `fixed` (modalities that keep their latents as embeddings), `seed`, `device`, `dtype`,
-    `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for anything that the caller
-    can mend. Where torchrun started several processes, None in all but the first.
+    set: `key=value` settings of the recipe. select, pairs: the selector by which so many of the
+    training pairs are chosen (its options: `set=["selector.by=text"]`). settings: `views`
+    (modality → view of its encoder), `fixed` (modalities that keep their latents as embeddings),
+    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for
+    anything that the caller can mend. Where torchrun started several processes, None in all but the
+    first.
 
     Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
     """
@@ -86,7 +93,7 @@ def align(
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, **settings}
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
-    config, specs = build_config(values, list(set))
+    config, specs = build_config(values, [*chosen_by(select, pairs), *set])
     plan = make_plan(config, specs)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
 
@@ -171,18 +178,13 @@ def run_plan(
             )
         )
         if first:
-            encoded.dataset.write_rejected(folder.rejected)
+            with explained(f"{folder.rejected}", ADVICE):
+                encoded.dataset.write_rejected(folder.rejected)
         encoded.dataset.check_bad(config.data.max_bad)
+        encoded.dataset = dataset_for(config.recipe, encoded.dataset)
         for modality in plan.fixed if plan.model is not None else ():
             plan.model.encoder(modality).check(encoded.extractions[modality].fingerprint)
         fixed = fixed_adapters(plan, encoded.tables)
-        train, validation = (
-            rows_to_fit(encoded.paired(split), fixed) for split in ("train", "validation")
-        )
-        check_splits(train, validation)
-
-        reporter.stage(f"Fitting ({config.recipe.name})")
-        began = time.monotonic()
         context = FitContext(
             device=device,
             seed=config.seed,
@@ -190,8 +192,28 @@ def run_plan(
             resume=resume,
             callbacks=[MetricsLog(folder.metrics), reporter] if first else [],
             fixed=fixed,
+            latents=encoded.digest,
         )
-        adapters = fit(config.recipe, train, validation, context)
+        if config.recipe.pairs is not None:
+            reporter.stage(f"Choosing pairs ({(config.recipe.selector or UNIFORM).name})")
+            chosen = choose_training(encoded, config.recipe, fixed, context, reporter)
+            if first:
+                with explained(f"{folder.chosen}", ADVICE):
+                    write_chosen(folder.chosen, encoded.dataset, chosen)
+        train, validation = (
+            pairs.select(rows_to_fit(pairs, fixed))
+            for pairs in map(encoded.paired, ("train", "validation"))
+        )
+        check_splits(train, validation)
+
+        reporter.stage(f"Fitting ({config.recipe.name})")
+        began = time.monotonic()
+        try:
+            adapters = fit(config.recipe, train, validation, context)
+        except DivergedError as error:
+            if first:
+                list_batch(error, encoded.dataset, folder)
+            raise
         seconds = time.monotonic() - began
     if not first:
         return None
@@ -215,6 +237,7 @@ def run_plan(
         scorer = extended_scorer(plan.model, {m: bank.embeddings[m] for m in plan.added})
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
+        "unpaired": {m: len(ids) for m, ids in encoded.dataset.unpaired.items()},
         "rejected": len(encoded.dataset.rejected),
         "scorer": to_dict(part),
         "fit_seconds": round(seconds, 2),
@@ -293,6 +316,21 @@ def fit(
     adapters = aligner.fit(train, validation, recipe, context)
     check_unchanged(recipe.aligner.name, adapters, digests)
     return adapters
+
+
+def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) -> None:
+    """List the items of the batch that the error is about in the run's folder, and say so in it."""
+    if not error.items:
+        return
+    lines = []
+    for modality, ids in error.items.items():
+        items = dataset.items[modality]
+        for i in ids:
+            path, row = items.origin[i]
+            shown = str(items.describe(i))
+            lines.append({"modality": modality, "path": path, "row": row, "item": shown})
+    folder.write_json(folder.failed_batch, lines)
+    error.message += f" Its items are listed in {folder.failed_batch}."
 
 
 def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Retrieved]:

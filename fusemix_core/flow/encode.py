@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -75,12 +76,33 @@ class Encoded:
             for m, t in self.tables.items()
         }
 
+    @property
+    def digest(self) -> str:
+        """Of what the latents are of: the items' contents, the encoders, the views' shapes."""
+        digest = hashlib.sha256()
+        for modality, done in self.extractions.items():
+            shape = getattr(done.table, "shape", ())
+            digest.update(f"{modality} {done.fingerprint} {shape}\0".encode())
+            digest.update(self.dataset.items[modality].keys.tobytes())
+        return digest.hexdigest()
+
     def paired(self, split: str | None = None) -> PairedLatents:
         """The latents and links of one split, or of all rows."""
-        links = self.dataset.links
-        if split is not None:
-            links = links[self.dataset.splits[split]]
-        return PairedLatents(self.row_tables, torch.from_numpy(links))
+        return paired(self.dataset, self.row_tables, split)
+
+
+def paired(
+    dataset: PairedDataset, tables: Mapping[str, LatentTable], split: str | None = None
+) -> PairedLatents:
+    """Latents by modality with the links of one split of a dataset, or of all rows; the training
+    split has the unpaired items too."""
+    trust = None if dataset.trust is None else torch.from_numpy(dataset.trust)
+    pairs = PairedLatents(dict(tables), torch.from_numpy(dataset.links), trust)
+    if split is None:
+        return pairs
+    if split == "train":
+        pairs.unpaired = {m: torch.from_numpy(ids) for m, ids in dataset.unpaired.items()}
+    return pairs.select(torch.from_numpy(dataset.splits[split]))
 
 
 def encode_dataset(

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from fusemix_core.adapters.identity import IdentityAdapter
 from fusemix_core.config import Recipe
 from fusemix_core.digests import digest_modules
@@ -47,10 +49,10 @@ def fixed_adapters(plan: Plan, tables: Mapping[str, LatentTable]) -> dict[str, A
     return {m: IdentityAdapter(d, d).eval() for m, d in dims.items()}
 
 
-def rows_to_fit(pairs: PairedLatents, fixed: Collection[str]) -> PairedLatents:
-    """The rows that have something to fit: not fixed modalities alone."""
+def rows_to_fit(pairs: PairedLatents, fixed: Collection[str]) -> Tensor:
+    """The rows, int64, that have something to fit: not fixed modalities alone."""
     free = [k for k, m in enumerate(pairs.modalities) if m not in fixed]
-    return pairs.select((pairs.links[:, free] >= 0).any(1).nonzero()[:, 0])
+    return (pairs.links[:, free] >= 0).any(1).nonzero()[:, 0]
 
 
 def check_unchanged(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusemix_core.config import RunConfig, to_dict
+from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.flow.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.specs import EncoderSpec
 
@@ -95,6 +95,7 @@ class Plan:
         return {
             "encoders": [e.as_dict() for e in self.encoders.values()],
             "pairs": {name: len(rows) for name, rows in self.dataset.splits.items()},
+            "unpaired": {m: len(ids) for m, ids in self.dataset.unpaired.items()},
             "rejected": len(self.dataset.rejected),
             "recipe": to_dict(self.config.recipe),
             "fixed": list(self.fixed),
@@ -131,6 +132,7 @@ def make_plan(
     takes = known | {m: s.takes for m, s in specs.items() if m not in known}
     dataset = read_pairs(config.data, takes, config.seed, optional=known)
     dataset.check_bad(config.data.max_bad)
+    check_choice(config.recipe, dataset)
     views = config.views
     if model is not None:
         from fusemix_core.flow.extended import known_encoders
@@ -142,6 +144,19 @@ def make_plan(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
     return Plan(config, dataset, encoders, fit, list(dataset.warnings), model)
+
+
+def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:
+    """Raise `ConfigError` where the recipe can't choose its pairs among the training ones."""
+    count, selector = len(dataset.splits["train"]), recipe.selector
+    if recipe.pairs is not None and recipe.pairs > count:
+        raise ConfigError(
+            f"{recipe.pairs:,} of {count:,} training pairs can't be chosen.",
+            "Choose fewer (--pairs), or leave that out to fit on all.",
+        )
+    by = selector.options.get("by") if selector else None
+    if by and by not in dataset.modalities:
+        raise UnknownNameError.of("modality of this run", by, dataset.modalities)
 
 
 def plan_encoders(

@@ -19,10 +19,12 @@ from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
-from fusemix_core.flow.encode import Encoding, encode_dataset
+from fusemix_core.flow.encode import Encoding, encode_dataset, paired
 from fusemix_core.flow.given import Given, data_table, encoder_names
 from fusemix_core.flow.reporter import Reporter
+from fusemix_core.flow.selection import choose
 from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
+from fusemix_core.flow.trusted import rows_for
 from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
@@ -218,7 +220,7 @@ def _ranked(
     for i, x in enumerate(candidates[first]):
         for j, y in enumerate(candidates[second]):
             tables = {first: x.table, second: y.table}
-            parts = {n: PairedLatents(tables, rows) for n, rows in splits.items()}
+            parts = {n: paired(dataset, tables, n) for n in splits}
             found = _fitted(parts, CLOSED_FORM, seed, device)
             reached = None if probe is None else _fitted(parts, probe, seed, device)
             told = {n: _told(n, (i, j), values, chances) for n in used}
@@ -273,7 +275,11 @@ def _fitted(
     aligner = registry.build("aligner", recipe.aligner)
     noted, began = _Score(), time.monotonic()
     context = FitContext(device=device, seed=seed, callbacks=[noted])
-    aligner.fit(parts["train"], parts["validation"], recipe, context)
+    train = rows_for(recipe, parts["train"])
+    if recipe.pairs is not None:
+        k = min(recipe.pairs, len(train))
+        train = train.select(choose(recipe.selector, train, k, context, Reporter()).sort().values)
+    aligner.fit(train, parts["validation"], recipe, context)
     if not noted.found:
         raise DataError("No validation pair to measure recall on.", "Give more pairs.")
     reached = {name: noted.found[name] for name in ("recall_at_1", "score")}

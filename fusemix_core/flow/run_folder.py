@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,17 @@ from typing import Any
 import tomli_w
 
 from fusemix_core.config import RunConfig, read_toml, to_dict
-from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
+from fusemix_core.disk import TEMPORARY, Advice, explained, flush
+from fusemix_core.errors import ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
+
+_GO_ON = "then go on with the run by --resume: what was saved is kept."
+ADVICE = Advice(
+    f"Free some space, {_GO_ON}",
+    "Choose an --out that you may write to.",
+    f"Check the disk, {_GO_ON}",
+)
+"""Where a run can't be written."""
 
 
 class RunFolder:
@@ -24,6 +32,8 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.rejected = self.path / "rejected.jsonl"
+        self.chosen = self.path / "chosen.jsonl"
+        self.failed_batch = self.path / "failed_batch.json"
         self.results = self.path / "results.json"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
@@ -37,13 +47,11 @@ class RunFolder:
         """
         if self.config.exists():
             self._check_same(config, resume)
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
             raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
-        try:
+        with explained(f"The run {self.path}", ADVICE):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, tomli_w.dumps(_without_none(to_dict(config))))
-        except OSError as error:
-            raise ArtefactError(f"{self.path} can't be written: {error}") from error
+        write_text(self.config, tomli_w.dumps(_without_none(to_dict(config))))
 
     def _check_same(self, config: RunConfig, resume: bool) -> None:
         if not resume:
@@ -82,13 +90,12 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Replace a file whole or not at all; `ArtefactError` where it can't be written."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    with explained(f"{path}", ADVICE):
+        temporary.write_text(text, encoding="utf-8")
+        flush(temporary)
+        temporary.replace(path)
 
 
 class MetricsLog(Callback):
@@ -109,8 +116,9 @@ class MetricsLog(Callback):
             kept = [r for r in read_metrics(self.path) if r["step"] < step]
             write_text(self.path, "".join(json.dumps(r) + "\n" for r in kept))
             self._opened = True
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **metrics}) + "\n")
+        line = json.dumps({"kind": kind, "step": step, **metrics}) + "\n"
+        with explained(f"{self.path}", ADVICE), open(self.path, "a", encoding="utf-8") as file:
+            file.write(line)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -115,10 +115,13 @@ def build_config(
             "A run needs two encoders or more.",
             "Example: fusemix align --a efficientnet-lite0 --b minilm --data pairs.csv",
         )
+    check_selection(recipe)
     config = from_dict(RunConfig, {**values, "recipe": to_dict(recipe)})
     if not config.data.source:
         raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
     check_fixed(config)
+    if recipe.training and recipe.training.unpaired:
+        config = replace(config, data=replace(config.data, unpaired=True))
     specs = resolve_encoders(config.encoders, registry)
     for modality in recipe.adapters or {}:
         if modality not in specs:
@@ -126,6 +129,23 @@ def build_config(
             raise UnknownNameError.of("modality of this run", modality, specs, hint)
     preferred = {m: v for m, v in (recipe.views or {}).items() if m not in config.fixed}
     return replace(config, views=resolve_views(specs, config.views, preferred)), specs
+
+
+def chosen_by(select: str | None, pairs: int | None) -> list[str]:
+    """`--select` and `--pairs` as settings of a recipe."""
+    given = {"selector": select, "pairs": pairs}
+    return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+def check_selection(recipe: Recipe) -> None:
+    """Raise `ConfigError` unless the recipe says how many pairs to choose, where it chooses any."""
+    if recipe.selector is not None and recipe.pairs is None:
+        raise ConfigError(
+            f"How many pairs is the selector '{recipe.selector.name}' to choose?",
+            "Example: --select dpp --pairs 5000",
+        )
+    if recipe.pairs is not None and recipe.pairs < 2:
+        raise ConfigError(f"pairs is {recipe.pairs}.", "A fit needs 2 pairs or more.")
 
 
 def check_fixed(config: RunConfig) -> None:

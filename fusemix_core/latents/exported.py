@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.digests import file_sha256
+from fusemix_core.disk import make_folder, write_atomically
 from fusemix_core.interfaces import Network
-from fusemix_core.latents.shards import make_folder, write_atomically
 
 if TYPE_CHECKING:
     import openvino

@@ -11,27 +11,21 @@ reader opens the files; the format is that of https://github.com/huggingface/saf
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fusemix_core.disk import TEMPORARY, Advice, explained, make_folder, write_atomically
 from fusemix_core.errors import ArtefactError
 
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open can't be deleted anyway
-    fcntl = None
-
 SUFFIX = ".safetensors"
-TEMPORARY = ".tmp"
 SET_ASIDE = ".bad"
 DTYPES = {"float16": "F16", "float32": "F32"}
 _CODES = {"uint64": "U64", "int64": "I64", **DTYPES}
@@ -39,6 +33,13 @@ _NUMPY = {"U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4"}
 _MAX_HEADER = 1 << 24
 _CHUNK = 1 << 22
 _NO_CHECKSUM = "0" * 64
+_KEPT = "then run again: finished shards are kept."
+ADVICE = Advice(
+    "Free some space (`fusemix cache prune` helps) or set FUSEMIX_HOME to a larger disk, " + _KEPT,
+    "Set FUSEMIX_HOME to a folder that you may write to.",
+    "Check the disk, " + _KEPT,
+)
+"""Where latents can't be written."""
 
 
 class BadShardError(ArtefactError):
@@ -104,7 +105,7 @@ def write_shard(
     metadata["checksum"] = digest.hexdigest()
     header = _header(tensors, metadata)
     path = folder / f"{shard_id(keys, dtype)}{SUFFIX}"
-    with _explained(folder):
+    with explained(f"The latent store {folder}", ADVICE):
         make_folder(folder)
         try:
             write_atomically(path, [header, *parts])
@@ -119,7 +120,7 @@ def write_shard(
 def make_writable(folder: Path) -> None:
     """Create a folder for shards; raises `ArtefactError` if none could be written there."""
     probe = folder / f".probe.{os.getpid()}{TEMPORARY}"
-    with _explained(folder):
+    with explained(f"The latent store {folder}", ADVICE):
         make_folder(folder)
         probe.touch()
         probe.unlink(missing_ok=True)
@@ -142,63 +143,6 @@ def _header(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> b
 def _before_latents(n: int, ragged: bool) -> int:
     """Bytes of the keys, and of the lengths where there are some, of n items."""
     return (24 if ragged else 16) * n
-
-
-def write_atomically(path: Path, parts: list) -> None:
-    """Temporary in the same folder, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}")
-    try:
-        with open(temporary, "wb") as file:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents, each made durable in the one above."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _fsync_folder(folder.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn what the system says about a failed write into what the user can do."""
-    try:
-        yield
-    except OSError as error:
-        message = f"Latents can't be written to {folder}: {error.strerror or error}."
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = (
-                "Free some space (`fusemix cache prune` helps) or set FUSEMIX_HOME to a larger "
-                "disk, then run again: finished shards are kept."
-            )
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-            hint = "Set FUSEMIX_HOME to a folder that you may write to."
-        else:
-            hint = "Check the disk, then run again: finished shards are kept."
-        raise ArtefactError(message, hint) from error
 
 
 def read_shard(path: Path) -> Shard:
@@ -268,15 +212,3 @@ def set_aside(path: Path) -> None:
     """Take a bad shard out of use. In a folder that can't be written it stays, still unused."""
     with contextlib.suppress(OSError):
         os.replace(path, path.with_name(path.name + SET_ASIDE))
-
-
-def is_stray(path: Path) -> bool:
-    """Whether a temporary file belongs to no living writer (a writer holds its lock)."""
-    if fcntl is None:
-        return True
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

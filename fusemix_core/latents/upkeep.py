@@ -10,13 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusemix_core.disk import TEMPORARY, is_stray
 from fusemix_core.latents.shards import (
     SET_ASIDE,
     SUFFIX,
-    TEMPORARY,
     BadShardError,
     Shard,
-    is_stray,
     read_shard,
     verify_shard,
 )

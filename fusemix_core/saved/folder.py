@@ -3,7 +3,6 @@ written whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from fusemix_core.config import from_dict
 from fusemix_core.digests import file_sha256
+from fusemix_core.disk import Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.saved.schema import (
     FORMAT,
@@ -33,6 +33,13 @@ FILES = (CONFIG, WEIGHTS, CARD)
 
 _MAX_CONFIG_BYTES = 4 << 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+ADVICE = Advice(
+    "Free some space, or choose a folder on a larger disk; the model that was there is kept.",
+    "Choose a folder that you may write to.",
+    "Check the disk; the model that was there is kept.",
+)
+"""Where a model can't be written."""
 
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -203,6 +210,9 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """
     try:
         folder = folder.expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise ArtefactError(f"{folder} can't be written: {error}", ADVICE.denied) from error
+    with explained(f"The model {folder}", ADVICE):
         _check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         unique = uuid.uuid4().hex[:8]
@@ -212,7 +222,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
             new.mkdir()
             fill(new)
             for path in (*new.iterdir(), new):
-                _sync(path)
+                flush(path)
             if folder.exists():
                 folder.rename(old)
             try:
@@ -221,12 +231,10 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
                 if old.exists():
                     old.rename(folder)
                 raise
-            _sync(folder.parent)
+            flush(folder.parent)
         finally:
             shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError) as error:
-        raise ArtefactError(f"{folder} can't be written: {error}") from error
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -238,13 +246,3 @@ def _check_replaceable(folder: Path) -> None:
             f"{folder} holds other files ({', '.join(others[:3])}{', …' if others[3:] else ''}).",
             "Saving replaces the whole folder: choose an empty or a new one.",
         )
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a folder to the disk; Windows opens no folders, and needs it not."""
-    with contextlib.suppress(PermissionError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -2,65 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.selectors.uniform import check_size
+from fusemix_core.interfaces import (
+    FitContext,
+    LatentTable,
+    PairedLatents,
+    ResidentLatents,
+    Selector,
+)
+from fusemix_core.selectors.candidates import candidates, check_size
+from fusemix_core.selectors.greedy import lazy_greedy
 
 TOLERANCE = 1e-10
+CHUNK = 8192
 
 
-def greedy_dpp(
-    diagonal: Tensor, column: Callable[[int], Tensor], k: int, tolerance: float = TOLERANCE
-) -> Tensor:
-    """Up to k items of a kernel, int64, in the order taken (Chen et al., arXiv 1709.05135).
+class DppSelector(Selector):
+    """Chooses rows whose items of one modality differ; see `dpp_of_latents`.
 
-    Starts with the largest diagonal entry (the first on ties), then takes the item with the largest
-    residual variance K_jj - K_jS K_SS⁻¹ K_Sj until k are taken or none has `tolerance` left: a
-    kernel of lower rank gives fewer. `column(j)` is K[:, j] `[n]`, asked for once an item taken, so
-    that time is O(n k²) and memory O(n k), beside what `column` needs.
+    by: the modality; "" is the first. tolerance: as in `lazy_greedy`. Of rows that share an item
+    the first may be chosen, of rows that lack the modality none.
     """
-    check_size(k, len(diagonal))
-    residual = diagonal.clone()
-    factor = residual.new_empty(k, len(residual))  # rows of the incremental Cholesky factor
-    taken: list[int] = []
-    while len(taken) < k:
-        best = int(residual.argmax())
-        if residual[best] < tolerance:
-            break
-        done = factor[: len(taken)]
-        row = (column(best) - done[:, best] @ done) / residual[best].sqrt()
-        factor[len(taken)] = row
-        residual -= row.square()
-        taken.append(best)
-        residual[taken] = -torch.inf
-    return torch.tensor(taken, dtype=torch.int64)
 
+    fewer = "all other rows have what those chosen have, or lack the modality"
 
-def dpp_of_kernel(kernel: Tensor, k: int, tolerance: float = TOLERANCE) -> Tensor:
-    """`greedy_dpp` of a positive semi-definite kernel `[n, n]`."""
-    return greedy_dpp(kernel.diagonal(), lambda j: kernel[:, j], k, tolerance)
+    def __init__(self, *, by: str = "", tolerance: float = TOLERANCE) -> None:
+        self.by, self.tolerance = by, tolerance
+
+    def select(self, pairs: PairedLatents, k: int, context: FitContext) -> Tensor:
+        check_size(k, len(pairs))
+        table, rows, items = candidates(pairs, self.by)
+        kernel = CosineKernel(table, items, context.device)
+        k = min(k, len(rows))
+
+        def told(taken: int) -> None:
+            for callback in context.callbacks:
+                callback.on_pairs(taken, k)
+
+        return rows[lazy_greedy(kernel, k, self.tolerance, told=told)]
 
 
 def dpp_of_latents(latents: Tensor, k: int, tolerance: float = TOLERANCE) -> Tensor:
-    """`greedy_dpp` of the kernel (cos(x_i, x_j) + 1)² of latents `[n, d]`, in float64.
+    """`lazy_greedy` of the `CosineKernel` of latents `[n, d]`; int64, k items or fewer."""
+    check_size(k, len(latents))
+    table = ResidentLatents(latents)
+    kernel = CosineKernel(table, torch.arange(len(latents)), latents.device)
+    return lazy_greedy(kernel, k, tolerance)
 
-    The kernel is never held: each column is computed when it is needed.
+
+def dpp_of_kernel(kernel: Tensor, k: int, tolerance: float = TOLERANCE) -> Tensor:
+    """`lazy_greedy` of a positive semi-definite kernel `[n, n]`; int64, k items or fewer."""
+    check_size(k, len(kernel))
+    return lazy_greedy(GivenKernel(kernel), k, tolerance)
+
+
+class CosineKernel:
+    """(cos(x_i, x_j) + 1)² of items of a table, int64 `[n]`, read when they are needed.
+
+    A latent of zeros has the cosine 0 with all, itself too.
     """
-    unit = normalize(latents.double(), dim=1, eps=1e-12)
-    diagonal = (unit.square().sum(1) + 1).square()
-    return greedy_dpp(diagonal, lambda j: (unit @ unit[j] + 1).square(), k, tolerance)
+
+    def __init__(self, table: LatentTable, items: Tensor, device: torch.device) -> None:
+        self.table, self.items = table, items
+        # float64 is needed, and MPS has none
+        self.device = torch.device("cpu") if device.type == "mps" else device
+
+    def diagonal(self) -> Tensor:
+        parts = [self.table.rows(items).any(dim=1) for items in self.items.split(CHUNK)]
+        zero = ~torch.cat(parts).cpu()
+        return torch.full((len(zero),), 4.0, dtype=torch.float64).masked_fill_(zero, 1.0)
+
+    def take(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        rows = self.table.rows(self.items[index]).to(self.device, dtype)
+        return normalize(rows, dim=1, eps=1e-12)
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T).add_(1).square_()
 
 
-class DppSelector:
-    """Selects k diverse rows of the latents `[n, d]`; see `dpp_of_latents`."""
+class GivenKernel:
+    """A kernel that is there, `[n, n]`."""
 
-    def __init__(self, *, tolerance: float = TOLERANCE) -> None:
-        self.tolerance = tolerance
+    def __init__(self, kernel: Tensor) -> None:
+        self.kernel = kernel
 
-    def __call__(self, latents: Tensor, k: int) -> Tensor:
-        """int64, k items or fewer. Raises `ConfigError` if k is not from 0 to n."""
-        return dpp_of_latents(latents, k, self.tolerance)
+    def diagonal(self) -> Tensor:
+        return self.kernel.diagonal().double().cpu()
+
+    def take(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        return index.to(self.kernel.device, dtype)
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.kernel[x.long()][:, y.long()].to(x.dtype)

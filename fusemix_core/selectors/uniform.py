@@ -6,13 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.errors import ConfigError
-
-
-def check_size(k: int, n: int) -> None:
-    """Raise `ConfigError` unless k items can be taken from n."""
-    if not 0 <= k <= n:
-        raise ConfigError(f"{k} of {n} items can't be selected.", f"Choose from 0 to {n}.")
+from fusemix_core.interfaces import FitContext, PairedLatents, Selector
+from fusemix_core.selectors.candidates import check_size
 
 
 def uniform_subset(n: int, k: int, seed: int = 1) -> Tensor:
@@ -24,12 +19,10 @@ def uniform_subset(n: int, k: int, seed: int = 1) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).choice(n, k, replace=False)).long()
 
 
-class UniformSelector:
-    """Selects k rows of the latents `[n, d]` at random; see `uniform_subset`."""
+class UniformSelector(Selector):
+    """Chooses rows at random, by the seed; see `uniform_subset`."""
 
-    def __init__(self, *, seed: int = 1) -> None:
-        self.seed = seed
+    takes_latents = False
 
-    def __call__(self, latents: Tensor, k: int) -> Tensor:
-        """int64 `[k]`. Raises `ConfigError` if k is not from 0 to n."""
-        return uniform_subset(len(latents), k, self.seed)
+    def select(self, pairs: PairedLatents, k: int, context: FitContext) -> Tensor:
+        return uniform_subset(len(pairs), k, context.seed)

@@ -15,6 +15,7 @@ from fusemix_core.testing.decorators import (
     objective_suite,
     optimiser_suite,
     scorer_suite,
+    selector_suite,
 )
 from fusemix_core.testing.encoders import check_encoder
 from fusemix_core.testing.mixups import check_mixup
@@ -22,6 +23,7 @@ from fusemix_core.testing.objectives import check_objective
 from fusemix_core.testing.optimisers import check_optimiser
 from fusemix_core.testing.report import CheckResult, Report
 from fusemix_core.testing.scorers import check_scorer
+from fusemix_core.testing.selectors import check_selector
 
 __all__ = [
     "CheckResult",
@@ -35,9 +37,11 @@ __all__ = [
     "check_objective",
     "check_optimiser",
     "check_scorer",
+    "check_selector",
     "encoder_suite",
     "mixup_suite",
     "objective_suite",
     "optimiser_suite",
     "scorer_suite",
+    "selector_suite",
 ]

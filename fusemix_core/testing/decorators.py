@@ -25,6 +25,7 @@ from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.scorers import SCORER
+from fusemix_core.testing.selectors import SELECTOR
 from fusemix_core.testing.suite import Check, CheckFailed, Suite
 
 Reasons = Mapping[str, str] | None
@@ -81,6 +82,13 @@ def scorer_suite(
 ) -> Any:
     """pytest cases of `check_scorer(subject, **how)`."""
     return _cases(SCORER, lambda: find("scorer", subject, **how), expected_failures, least)
+
+
+def selector_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_selector(subject, **how)`."""
+    return _cases(SELECTOR, lambda: find("selector", subject, **how), expected_failures, least)
 
 
 def _cases(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusemix_core.interfaces import Objective
+from fusemix_core.interfaces import FitContext, Objective
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
     ComponentCase,
@@ -19,13 +20,14 @@ from fusemix_core.testing.components import (
     find,
     seed,
 )
+from fusemix_core.testing.pairs import toy_pairs
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
 MODALITIES = ("image", "text", "audio")
 ROWS, WIDTH = 16, 8
 
-OBJECTIVE = Suite("objective", least=12)
+OBJECTIVE = Suite("objective", least=15)
 add_declaration_checks(OBJECTIVE)
 
 Embeddings = dict[str, Tensor]
@@ -74,20 +76,31 @@ def built(case: ComponentCase) -> Any:
         return case.make()
 
 
-def call(
-    objective: Any, embeddings: Embeddings, links: Tensor, tokens: Embeddings | None = None
-) -> Any:
-    """The loss; `tokens`, by default `tokens_of` the embeddings, go to one that takes them."""
-    if not getattr(objective, "takes_tokens", False):
-        return objective(embeddings, links)
-    return objective(embeddings, links, tokens=tokens or tokens_of(embeddings))
+def averaged_of(embeddings: Embeddings) -> Embeddings:
+    """What averaged adapters might give of the same rows: nearly their embeddings, as data."""
+    return {m: x.detach() + 0.1 * x.detach().roll(1, 1) for m, x in embeddings.items()}
 
 
-def loss_of(
-    case: ComponentCase, embeddings: Embeddings, links: Tensor, tokens: Embeddings | None = None
-) -> float:
+def call(objective: Any, embeddings: Embeddings, links: Tensor, **given: Any) -> Any:
+    """The loss. What the objective takes beside embeddings and links is made of these, where it is
+    not `given` by its keyword."""
+    made: dict[str, Any] = {}
+    if getattr(objective, "takes_tokens", False):
+        made["tokens"] = tokens_of(embeddings)
+    if getattr(objective, "takes_trust", False):
+        made["trust"] = torch.ones(len(links))
+    if getattr(objective, "momentum", None) is not None:
+        made["averaged"] = averaged_of(embeddings)
+    if getattr(objective, "takes_unpaired", False):
+        made["unpaired"] = {}
+    if "latents" in given:
+        made["latents"] = given["latents"]
+    return objective(embeddings, links, **{k: given.get(k, own) for k, own in made.items()})
+
+
+def loss_of(case: ComponentCase, embeddings: Embeddings, links: Tensor, **given: Any) -> float:
     with torch.no_grad():
-        return call(built(case), embeddings, links, tokens).item()
+        return call(built(case), embeddings, links, **given).item()
 
 
 def expect_close(got: float, wanted: float, what: str) -> None:
@@ -123,10 +136,11 @@ def gradient_is_the_derivative(case: ComponentCase) -> None:
     """In float64 the gradient is that of finite differences."""
     objective = built(case).double()
     x, y = (v[:5, :4].double().requires_grad_() for v in embeddings_of().values())
-    links = links_of(2, 5)
+    links, averaged = links_of(2, 5), averaged_of({"image": x, "text": y})
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        return call(objective, {"image": x, "text": y}, links)
+        # A copy, so that what it remembers of a batch has no part in the next.
+        return call(deepcopy(objective), {"image": x, "text": y}, links, averaged=averaged)
 
     got = loss(x, y).dtype
     expect(got == torch.float64, f"float64 embeddings gave a loss in {got}")
@@ -139,8 +153,8 @@ def scale_invariance(case: ComponentCase) -> None:
     given, links = embeddings_of(), links_of()
     longer = {m: x * (3 + i) for i, (m, x) in enumerate(given.items())}
     tokens = tokens_of(given)
-    got = loss_of(case, longer, links, tokens)
-    expect_close(got, loss_of(case, given, links, tokens), "longer rows")
+    got = loss_of(case, longer, links, tokens=tokens)
+    expect_close(got, loss_of(case, given, links, tokens=tokens), "longer rows")
 
 
 @OBJECTIVE.check()
@@ -213,10 +227,13 @@ def mixed_and_shared_items(case: ComponentCase) -> None:
 
 @OBJECTIVE.check()
 def deterministic(case: ComponentCase) -> None:
-    """The same batch gives the same loss."""
+    """The same batch gives the same loss, from the same state."""
     objective, given = built(case), embeddings_of()
+    state = deepcopy(objective.state_dict())
     with torch.no_grad():
-        first, second = (call(objective, given, links_of()).item() for _ in range(2))
+        first = call(objective, given, links_of()).item()
+        objective.load_state_dict(state)
+        second = call(objective, given, links_of()).item()
     expect(first == second, f"first {first}, then {second}")
 
 
@@ -241,9 +258,11 @@ def resumes(case: ComponentCase) -> None:
         call(first, given, links_of()).backward()
     optimiser.step()
     with torch.no_grad():
+        call(first, given, links_of())
+        state = deepcopy(first.state_dict())
         wanted = call(first, given, links_of()).item()
         second = built(case)
-        second.load_state_dict(first.state_dict(), strict=True)
+        second.load_state_dict(state, strict=True)
         expect_close(call(second, given, links_of()).item(), wanted, "with the first one's state")
 
 
@@ -270,7 +289,7 @@ def tokens(case: ComponentCase) -> None:
     given, links = embeddings_of(), links_of()
     links[::4, :, 0] = -1
     own = {m: x.requires_grad_() for m, x in tokens_of(given).items()}
-    loss = call(built(case), given, links, own)
+    loss = call(built(case), given, links, tokens=own)
     loss.backward()
     for modality, x in own.items():
         reached = x.grad is not None and x.grad.isfinite().all() and x.grad.any()
@@ -278,7 +297,68 @@ def tokens(case: ComponentCase) -> None:
         lacking = (links[:, 0] < 0).any(dim=1)
         expect(not x.grad[lacking].any(), f"a gradient reaches tokens of {modality} without pair")
     padded = {m: torch.nn.functional.pad(x.detach(), (0, 0, 0, 2)) for m, x in own.items()}
-    expect_close(loss_of(case, given, links, padded), loss.item(), "more padding")
+    expect_close(loss_of(case, given, links, tokens=padded), loss.item(), "more padding")
+
+
+@OBJECTIVE.check(when=lambda case: getattr(case.target, "takes_trust", False))
+def trust(case: ComponentCase) -> None:
+    """Wrong pairs cost less where they are not trusted; with any trust the loss is finite."""
+    given, links = embeddings_of(noise=0.05), links_of()
+    wrong = torch.arange(ROWS) < 4
+    given["text"] = torch.where(wrong[:, None], given["text"].roll(1, 0), given["text"])
+    told, untold = loss_of(case, given, links, trust=(~wrong).float()), loss_of(case, given, links)
+    expect(told < untold, f"{untold:.4g} where wrong pairs are trusted, {told:.4g} where not")
+    for each in (torch.zeros(ROWS), torch.linspace(0, 1, ROWS)):
+        rows = {m: x.clone().requires_grad_() for m, x in given.items()}
+        loss = call(built(case), rows, links, trust=each)
+        loss.backward()
+        good = loss.isfinite() and all(x.grad.isfinite().all() for x in rows.values())
+        expect(good, f"the loss is {loss.item()}, or its gradient not finite, with trust {each}")
+
+
+@OBJECTIVE.check(when=lambda case: getattr(case.target, "momentum", None) is not None)
+def averaged(case: ComponentCase) -> None:
+    """Averaged embeddings have a part in the loss, their lengths and what a row lacks have none."""
+    momentum = built(case).momentum
+    expect(isinstance(momentum, float) and 0 <= momentum < 1, f"momentum is {momentum!r}")
+    given, links = embeddings_of(), links_of()
+    links[::4, :, 0] = -1
+    own = averaged_of(given)
+    loss = loss_of(case, given, links, averaged=own)
+    other = loss_of(case, given, links, averaged={m: x.roll(1, 1) for m, x in own.items()})
+    expect(abs(other - loss) > 1e-6, "other averaged embeddings give the same loss")
+    longer = {m: torch.where(links[:, 0, [0]] < 0, x + 5, 3 * x) for m, x in own.items()}
+    expect_close(loss_of(case, given, links, averaged=longer), loss, "longer averaged rows")
+
+
+@OBJECTIVE.check(when=lambda case: getattr(case.target, "takes_unpaired", False))
+def unpaired(case: ComponentCase) -> None:
+    """Unpaired items have a part in the loss and a gradient, in whatever order each modality's
+    come; a modality may have none."""
+    pairs, given, links = toy_pairs(), embeddings_of(), links_of()
+    alone = {
+        m: (x.roll(3, 0)[: 9 + k].requires_grad_(), pairs.test.latents_of(m, torch.arange(9 + k)))
+        for k, (m, x) in enumerate(embeddings_of(noise=1.0).items())
+    }
+
+    def loss(unpaired: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        objective = built(case)
+        objective.fit(pairs.train, pairs.validation, FitContext())
+        asked = {"unpaired": unpaired}
+        if objective.takes_latents:
+            asked["latents"] = pairs.train.batch(torch.arange(ROWS)).latents
+        return call(objective, given, links, **asked)
+
+    found = loss(alone)
+    found.backward()
+    for modality, (x, _) in alone.items():
+        reached = x.grad is not None and x.grad.isfinite().all() and x.grad.any()
+        expect(reached, f"no gradient, or not a finite one, reaches unpaired items of {modality}")
+    moved = {m: tuple(y.detach().roll(k, 0) for y in x) for k, (m, x) in enumerate(alone.items())}
+    expect_close(loss(moved).item(), found.item(), "unpaired items of one modality moved")
+    for modality in alone:
+        fewer = loss({modality: alone[modality]})
+        expect(fewer.isfinite(), f"the loss is {fewer.item()} with unpaired items of one modality")
 
 
 @OBJECTIVE.check()

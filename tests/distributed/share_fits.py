@@ -16,6 +16,7 @@ from fusemix_core.interfaces import (
     ResidentLatents,
 )
 from fusemix_core.objectives.gathering import rank
+from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.registry import registry
 
 
@@ -40,6 +41,28 @@ class Whole(Objective):
         return (s.logsumexp(1) + s.logsumexp(0)).mean() / 2 - s.diagonal().mean()
 
 
+def spread(unpaired):
+    """Of the unpaired items, each weighted by its latents: which are the same in all processes."""
+    rows = [torch.nn.functional.normalize(x, dim=1) * y[:, :1] for x, y in unpaired.values()]
+    return sum(x.mean(0).square().sum() for x in rows)
+
+
+class Apart(InfoNCE):
+    """Gathers the others' pairs itself."""
+
+    takes_unpaired = True
+
+    def forward(self, embeddings, links, unpaired):
+        return super().forward(embeddings, links) + spread(unpaired)
+
+
+class WholeApart(Whole):
+    takes_unpaired = True
+
+    def forward(self, embeddings, links, unpaired):
+        return super().forward(embeddings, links) + spread(unpaired)
+
+
 BASE = Recipe(
     name="small",
     aligner=Part("gradient"),
@@ -59,6 +82,12 @@ RECIPES = {
     "from a closed form": replace(
         BASE, dim=None, start=Part("cca", {"landmarks": 8}), adapter=Part("kernel")
     ),
+    "unpaired items": replace(
+        BASE, objective=Part("apart"), training=replace(BASE.training, unpaired=5)
+    ),
+    "unpaired items, whole": replace(
+        BASE, objective=Part("whole-apart"), training=replace(BASE.training, unpaired=2)
+    ),
     "three modalities with gaps": BASE,
     "fewer rows than processes": replace(
         BASE, training=replace(BASE.training, batch_size=2, max_steps=1)
@@ -69,7 +98,7 @@ RECIPES = {
 def latents(gaps=False):
     """Both splits of a little dataset in float64, of which some rows share an item."""
     g = torch.Generator().manual_seed(3)
-    cause = torch.randn(90, 5, generator=g, dtype=torch.float64)
+    cause = torch.randn(110, 5, generator=g, dtype=torch.float64)
     tables = {}
     for m, width in (("a", 12), ("b", 9), ("c", 7))[: 3 if gaps else 2]:
         x = cause @ torch.randn(5, width, generator=g, dtype=torch.float64)
@@ -79,7 +108,9 @@ def latents(gaps=False):
     if gaps:
         links[:52, 2] = links[56:75, 1] = -1  # a batch may have no rows, or one, with a pair
         links[75:80, 0] = -1
-    return PairedLatents(tables, links[:60]), PairedLatents(tables, links[60:])
+    unpaired = {"a": torch.arange(90, 110), "b": torch.arange(95, 102)}
+    train = PairedLatents(tables, links[:60], unpaired=unpaired)
+    return train, PairedLatents(tables, links[60:])
 
 
 class Stop(Callback):
@@ -110,6 +141,8 @@ def register(registry):
     """Not in the one registry of the tests' own process, which every other test sees."""
     registry.add_component("adapter", "uneven", Uneven)
     registry.add_component("objective", "whole", Whole)
+    registry.add_component("objective", "apart", Apart)
+    registry.add_component("objective", "whole-apart", WholeApart)
 
 
 def stopped_fit(folder):

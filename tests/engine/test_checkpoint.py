@@ -173,13 +173,18 @@ def test_an_earlier_runs_checkpoints_are_not_mixed_in(split, recipe, tmp_path):
     assert "another folder" in error.value.hint
 
 
-@pytest.mark.parametrize("what", ["recipe", "data", "seed"])
+@pytest.mark.parametrize("what", ["recipe", "data", "latents", "seed"])
 def test_another_runs_checkpoint_is_refused(what, split, recipe, tmp_path):
     fit(recipe(), split(40, 10), tmp_path)
     settings = recipe(lr=1e-4) if what == "recipe" else recipe()
     data = split(44, 10) if what == "data" else split(40, 10)
-    context = FitContext(seed=4 if what == "seed" else 3, checkpoints=tmp_path, resume=True)
-    with pytest.raises(ArtefactError, match="another recipe, seed or dataset"):
+    context = FitContext(
+        seed=4 if what == "seed" else 3,
+        checkpoints=tmp_path,
+        resume=True,
+        latents="others" if what == "latents" else "",
+    )
+    with pytest.raises(ArtefactError, match="another recipe, seed, dataset"):
         GradientAligner().fit(*data, settings, context)
 
 
@@ -190,12 +195,16 @@ def test_new_words_about_a_recipe_do_not_matter(split, recipe, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
-@pytest.mark.parametrize("damage", ["cut", "missing"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
 def test_a_damaged_checkpoint_is_named(file, damage, split, recipe, tmp_path):
     fit(recipe(), split(40, 10), tmp_path)
     path = checkpoint.latest(tmp_path).folder / file
     if damage == "cut":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "flipped":
+        content = bytearray(path.read_bytes())
+        content[-30] ^= 1
+        path.write_bytes(content)
     else:
         path.unlink()
     with pytest.raises(ArtefactError, match="step-8") as error:

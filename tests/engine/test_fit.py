@@ -13,7 +13,13 @@ from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine import checkpoint, loop
 from fusemix_core.engine.state import TrainState, train_step, update_average
 from fusemix_core.engine.validation import validation_score
-from fusemix_core.errors import ConfigError, DataError, FusemixError, UnknownNameError
+from fusemix_core.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    FusemixError,
+    UnknownNameError,
+)
 from fusemix_core.interfaces import (
     Adapter,
     Batch,
@@ -251,6 +257,22 @@ def test_a_loss_that_is_not_a_number_says_where_and_what_to_do(split, recipe, tm
         fit(recipe(), (train, validation), checkpoints=tmp_path, callbacks=[record])
     assert "training.lr" in error.value.hint
     assert record.told[-1] == ("end",)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(split, recipe, tmp_path, monkeypatch):
+    """As after a gradient that is not finite, of a loss that is."""
+    real = loop.train_step
+
+    def spoilt(state, *rest):
+        metrics = real(state, *rest)
+        if state.step == 4:
+            next(state.adapters["m0"].parameters()).data.fill_(torch.nan)
+        return metrics
+
+    monkeypatch.setattr(loop, "train_step", spoilt)
+    with pytest.raises(DivergedError, match="Weights became NaN"):
+        fit(recipe(), split(70, 24), checkpoints=tmp_path)
+    assert not checkpoint.checkpoint_folders(tmp_path)
 
 
 def test_float64_latents_are_trained_on_in_float64(split, recipe):

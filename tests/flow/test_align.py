@@ -14,7 +14,9 @@ from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align
 from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.flow import align as flow
 from fusemix_core.flow.align import default_out
+from fusemix_core.objectives.infonce import InfoNCE
 
 SMALL = ["training.epochs=3", "adapter.blocks=1", "dim=8"]
 PAPER = {"recipe": "fusemix-paper", "set": SMALL, "device": "cpu"}
@@ -161,3 +163,26 @@ def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch)
     second = default_out()
     second.mkdir()
     assert len({first, second, default_out()}) == 3
+
+
+@pytest.mark.parametrize("takes", [False, True])
+def test_rows_of_no_trust_are_for_objectives_that_take_trust(takes, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def fit(recipe, train, validation, context):
+        given.extend([train, validation])
+        raise Stop
+
+    given = []
+    monkeypatch.setattr(flow, "fit", fit)
+    monkeypatch.setattr(InfoNCE, "takes_trust", takes)
+    data = write_world(tmp_path / "w")
+    header, *rows = data.read_text().splitlines()
+    rows = [f"{row},{['', 0, 0.5][i % 3]}" for i, row in enumerate(rows)]
+    data.write_text("\n".join([f"{header},trust", *rows]))
+    with pytest.raises(Stop):
+        align({"image": ToyImage, "text": ToyText}, data, out=tmp_path / "r", **PAPER)
+    train, validation = given
+    assert set(train.trust.tolist()) == ({0.0, 0.5, 1.0} if takes else {0.5, 1.0})
+    assert set(validation.trust.tolist()) == {0.5, 1.0}

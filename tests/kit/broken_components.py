@@ -1,4 +1,5 @@
-"""For each check of components, one that breaks it. Aligners and scorers are in `broken_fits`."""
+"""For each check of components, one that breaks it. Aligners, optimisers and scorers are
+in `broken_fits`, selectors in `broken_selectors`."""
 
 from collections import defaultdict
 
@@ -33,6 +34,7 @@ for _kind, _target in (
     ("optimiser", "fusemix_core.optimisers.adamw:AdamW"),
     ("aligner", "fusemix_core.aligners.cca:CCAAligner"),
     ("scorer", "fusemix_core.scorers.csls:CSLSScorer"),
+    ("selector", "fusemix_core.selectors.dpp:DppSelector"),
 ):
     _spec = ComponentSpec(kind=_kind, name="other-options", target=_target, options={"dim": 3})
     breaks(_kind, "declared_options")(_spec)
@@ -404,6 +406,65 @@ class CountsTokens(InfoNCE):
         means = {m: x.mean(dim=1) for m, x in tokens.items()}
         lengths = sum(x.shape[1] for x in tokens.values())
         return super().forward(means, links) * lengths
+
+
+@breaks("objective", "unpaired")
+class IgnoresUnpaired(InfoNCE):
+    takes_unpaired = True
+
+    def forward(self, embeddings, links, unpaired):
+        return super().forward(embeddings, links)
+
+
+@breaks("objective", "unpaired")
+class PairsUnpaired(InfoNCE):
+    takes_unpaired = True
+
+    def forward(self, embeddings, links, unpaired):
+        loss = super().forward(embeddings, links)
+        rows = [normalize(x, dim=1) for x, _ in unpaired.values()]
+        n = min(map(len, rows), default=0)
+        return loss - (rows[0][:n] * rows[-1][:n]).sum(1).mean() if n else loss
+
+
+@breaks("objective", "trust")
+class IgnoresTrust(InfoNCE):
+    takes_trust = True
+
+    def forward(self, embeddings, links, trust):
+        return super().forward(embeddings, links)
+
+
+@breaks("objective", "trust")
+class DividesByTrust(InfoNCE):
+    takes_trust = True
+
+    def forward(self, embeddings, links, trust):
+        kept = trust > 0
+        rows = {m: x[kept] for m, x in embeddings.items()}
+        return super().forward(rows, links[kept]) * len(trust) / trust.sum()
+
+
+@breaks("objective", "averaged")
+class IgnoresAveraged(InfoNCE):
+    momentum = 0.9
+
+    def forward(self, embeddings, links, averaged):
+        return super().forward(embeddings, links)
+
+
+@breaks("objective", "averaged")
+class TargetsOfAnyLength(InfoNCE):
+    momentum = 0.9
+
+    def forward(self, embeddings, links, averaged):
+        pulls = [(x - averaged[m]).square().mean() for m, x in embeddings.items()]
+        return super().forward(embeddings, links) + sum(pulls)
+
+
+@breaks("objective", "averaged")
+class NoMomentum(InfoNCE):
+    momentum = 1.0
 
 
 @breaks("objective", "is_an_objective")

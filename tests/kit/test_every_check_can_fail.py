@@ -4,7 +4,7 @@ import pytest
 import torch
 from kit.broken_encoders import BROKEN as BROKEN_ENCODERS
 from kit.broken_encoders import Good
-from kit.broken_fits import BROKEN
+from kit.broken_selectors import BROKEN
 
 from fusemix_core.testing import aligners, check_encoder, encoders
 from fusemix_core.testing.adapters import ADAPTER
@@ -15,11 +15,12 @@ from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.scorers import SCORER
+from fusemix_core.testing.selectors import SELECTOR
 from fusemix_core.testing.watch import Watch
 
 COMPONENTS = {
     "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
-    "aligner": ALIGNER, "scorer": SCORER,
+    "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
 }  # fmt: skip
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from fusemix_core.disk import is_stray
 from fusemix_core.errors import ArtefactError
 from fusemix_core.latents import shards
 from fusemix_core.latents.shards import (
     BadShardError,
-    is_stray,
     read_shard,
     shard_id,
     verify_shard,

@@ -152,6 +152,11 @@ def _method(given: Any) -> Method:
     _known(table, {"recipe", "label", "set"}, "methods.")
     changes = _list(table.get("set", []), "methods.set")
     recipe = find_recipe(table["recipe"], list(changes))
+    if recipe.pairs is not None:
+        raise ConfigError(
+            f"The method {recipe.name!r} says on how many pairs to fit.",
+            "Leave that to the benchmark's own `pairs`; a method may have a `selector`.",
+        )
     return Method(table.get("label") or " ".join([recipe.name, *changes]), recipe)
 
 

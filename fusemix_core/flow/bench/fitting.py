@@ -17,6 +17,7 @@ from fusemix_core.evaluation.retrieval import KS, retrieval
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
 from fusemix_core.flow.bench.latents import Classes, Splits
 from fusemix_core.flow.measure import BANK_MOST, choose_scorer, embed_split
+from fusemix_core.flow.trusted import rows_for
 from fusemix_core.interfaces import Adapter, Callback, FitContext, Scorer
 from fusemix_core.registry import registry
 
@@ -64,7 +65,8 @@ def fit(
     steps = _Steps()
     context = FitContext(device=device, seed=seed, callbacks=[steps, *callbacks])
     began = time.perf_counter()
-    adapters = aligner.fit(splits["train"], splits["validation"], recipe, context)
+    given = rows_for(recipe, splits["train"])
+    adapters = aligner.fit(given, splits["validation"], recipe, context)
     seconds = time.perf_counter() - began
     train = embed_split(adapters, splits["train"], device, most=BANK_MOST)
     validation = embed_split(adapters, splits["validation"], device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,7 @@ def make_case(
     }
     keys = [i.keys for i in encoded.dataset.items.values()]
     parts = [encoded.dataset.links, *encoded.dataset.splits.values()]
+    parts += [] if encoded.dataset.trust is None else [encoded.dataset.trust]
     test = encoded.dataset.links[encoded.dataset.splits["test"]]
     return Case(
         splits,
@@ -86,22 +87,26 @@ def make_case(
     )
 
 
-def sized(splits: Splits, size: int | None, seed: int) -> Splits:
+def sized(
+    splits: Splits, size: int | None, seed: int, chosen: Callable[[int], Tensor] | None = None
+) -> Splits:
     """`size` of the training and validation rows, in the split's own proportion; the test rows are
     those of the whole set whatever the size, so that recall from few pairs is measured as finely as
-    recall from all."""
+    recall from all. Of training rows those that `chosen` gives for their number, else random ones.
+    """
     train, validation = len(splits["train"]), len(splits["validation"])
     if size is None or size >= train + validation:
         return splits
     held = min(max(round(size * validation / (train + validation)), 2), size - 2)
     counts = {"train": size - held, "validation": held}
     generator = torch.Generator().manual_seed(seed)
-    return {
-        name: part.select(torch.randperm(len(part), generator=generator)[: counts[name]])
-        if name in counts
-        else part
-        for name, part in splits.items()
-    }
+    parts = dict(splits)
+    for name, count in counts.items():
+        rows = torch.randperm(len(splits[name]), generator=generator)[:count]
+        if name == "train" and chosen is not None:
+            rows = chosen(count)
+        parts[name] = splits[name].select(rows)
+    return parts
 
 
 def _classes(

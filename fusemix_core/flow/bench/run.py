@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fusemix_core.config import PARTS, to_dict
 from fusemix_core.devices import resolve_device
@@ -18,6 +19,8 @@ from fusemix_core.flow.bench.latents import Case, make_case, sized
 from fusemix_core.flow.bench.lines import NAME, add_line, key_of, read_lines
 from fusemix_core.flow.environment import environment
 from fusemix_core.flow.reporter import Reporter
+from fusemix_core.flow.selection import choose
+from fusemix_core.interfaces import FitContext
 from fusemix_core.registry import CORE, registry
 
 
@@ -117,9 +120,10 @@ def attempt(
     trial: Trial, case: Case, config: BenchConfig, device: torch.device, reporter: Reporter
 ) -> dict[str, Any]:
     """What the fit gave, or its error."""
-    splits = sized(case.splits, trial.size, trial.seed)
-    pairs = {name: len(part) for name, part in splits.items()}
+    pairs: dict[str, int] = {}
     try:
+        splits = sized(case.splits, trial.size, trial.seed, chooser(trial, case, device, reporter))
+        pairs = {name: len(part) for name, part in splits.items()}
         recipe = within(trial.method.recipe, config.batch, config.budget, pairs["train"])
         return {"pairs": pairs} | fit(
             recipe, splits, trial.seed, device, case.zero_shot, [reporter]
@@ -128,6 +132,17 @@ def attempt(
         message = error.message if isinstance(error, FusemixError) else f"{error!r}"
         reporter.note(f"{trial.label} failed: {message}")
         return {"pairs": pairs, "error": message}
+
+
+def chooser(
+    trial: Trial, case: Case, device: torch.device, reporter: Reporter
+) -> Callable[[int], Tensor] | None:
+    """How the method chooses training rows, where it has a selector."""
+    part = trial.method.recipe.selector
+    if part is None:
+        return None
+    context = FitContext(device=device, seed=trial.seed)
+    return lambda count: choose(part, case.splits["train"], count, context, reporter)
 
 
 def versions(method: Method) -> dict[str, str]:

@@ -15,7 +15,7 @@ FORMS = (".svg", ".png", ".pdf")
 
 
 def write_heat_map(path: Path, ranking: Ranking) -> None:
-    """A panel for each measure's excess over chance and one for recall, the highest dark.
+    """A panel for each measure's excess over chance and for the mean recalls, the highest dark.
 
     Raises `ConfigError` for a name that ends otherwise than in one of `FORMS`.
     """
@@ -24,7 +24,9 @@ def write_heat_map(path: Path, ranking: Ranking) -> None:
 
     rows = list(dict.fromkeys(p.a for p in ranking.pairings))
     columns = list(dict.fromkeys(p.b for p in ranking.pairings))
-    panels: dict[str, Callable[[Pairing], float]] = {"mean recall, %": lambda p: 100 * p.score}
+    panels: dict[str, Callable[[Pairing], float]] = {"linear CCA, %": lambda p: 100 * p.score}
+    if ranking.recipe is not None:
+        panels[f"{ranking.recipe}, %"] = lambda p: 100 * p.probe["score"]
     for name in ranking.pairings[0].measures:
         panels[name] = lambda p, name=name: p.measures[name]["excess"]
     wide, high = 1.5 + 0.6 * len(columns), 1.2 + 0.35 * len(rows)

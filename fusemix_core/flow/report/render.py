@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from fusemix_core.flow.report import figures
 from fusemix_core.flow.report.data import ReportData, Shown
+from fusemix_core.flow.run_folder import write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,9 +30,7 @@ def write_report(path: str | Path, data: ReportData) -> Path:
     """Write the report to `path`, whole or not at all, and return the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(render_report(data), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, render_report(data))
     return path
 
 
@@ -52,13 +50,13 @@ def render_report(data: ReportData) -> str:
     style, _, _ = here.loader.get_source(here, "style.css")
     return here.get_template("report.html.j2").render(
         data=data,
-        style=Markup(style),
+        style=Markup(style),  # noqa: S704  our own file
         tables=recall_tables(data),
         headline=headline(data),
         groups=example_groups(data),
-        panels=[(t, Markup(svg), legend) for t, svg, legend in curve_panels(data)],
+        panels=[(t, Markup(svg), legend) for t, svg, legend in curve_panels(data)],  # noqa: S704
         map=map_figure(data, Markup),
-        histograms=[(t, Markup(svg)) for t, svg in histogram_panels(data)],
+        histograms=[(t, Markup(svg)) for t, svg in histogram_panels(data)],  # noqa: S704
         confusions=confusions(data),
         most_rejected=_MOST_REJECTED,
         most_classes=_MOST_CLASSES,

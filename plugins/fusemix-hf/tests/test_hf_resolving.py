@@ -144,15 +144,16 @@ def test_only_pickled_weights_say_how_to_convert_them(bert, hub, load):
 # -- what is refused -------------------------------------------------------------------------------
 
 
-def test_code_of_a_repository_is_never_run(bert, tmp_path, load):
+def test_code_of_a_repository_is_not_run_unasked(bert, tmp_path, load):
     folder = tmp_path / "m"
     shutil.copytree(bert, folder)
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(ArtefactError, match="needs Python code .* never run"):
+    with pytest.raises(ArtefactError, match="needs Python code .* not run unasked") as error:
         load(folder, "text")
+    assert f"--trust-remote-code {folder}" in error.value.hint
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape", "garbage"])

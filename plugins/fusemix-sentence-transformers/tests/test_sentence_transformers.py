@@ -29,6 +29,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import Registry
+from fusemix_core.trust import trust_remote_code
 
 CPU = torch.device("cpu")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -237,6 +238,20 @@ def test_pickled_weights_are_refused(folder, tmp_path):
         load(tmp_path / "m")
 
 
+OPPOSITE = """
+import torch
+
+class Opposite(torch.nn.Module):
+    def forward(self, features, **_):
+        features["sentence_embedding"] = -features["sentence_embedding"]
+        return features
+
+    @classmethod
+    def load(cls, *_, **__):
+        return cls()
+"""
+
+
 def test_code_in_a_folder_is_not_run(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "m")
     listing = tmp_path / "m" / "modules.json"
@@ -245,8 +260,28 @@ def test_code_in_a_folder_is_not_run(folder, tmp_path):
         json.dumps([*modules, {"idx": 3, "name": "3", "path": "", "type": "evil.Module"}])
     )
     (tmp_path / "m" / "evil.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtefactError) as error:
         load(tmp_path / "m")
+    assert f"--trust-remote-code {tmp_path / 'm'}" in error.value.hint
+
+
+def test_code_in_a_folder_is_run_where_the_user_names_that_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("fusemix_core.trust._TRUSTED", set())
+    for name in "ab":
+        shutil.copytree(folder, tmp_path / name)
+        listing = tmp_path / name / "modules.json"
+        modules = json.loads(listing.read_text())
+        more = {"idx": len(modules), "name": "opposite", "path": "", "type": "opposite.Opposite"}
+        listing.write_text(json.dumps([*modules, more]))
+        (tmp_path / name / "opposite.py").write_text(OPPOSITE)
+    trust_remote_code(str(tmp_path / "a"))
+    with pytest.raises(ArtefactError):
+        load(tmp_path / "b")
+    texts = load(tmp_path / "a").collate(["a word", "another"])
+    plain = load(folder)
+    torch.testing.assert_close(
+        load(tmp_path / "a").encode(texts), -plain.encode(plain.collate(["a word", "another"]))
+    )
 
 
 def test_fingerprint_follows_the_weights_and_the_revision(folder, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Freeze-Align: tokens projected, then pooled; and a loss on tokens. Metadata only; no torch."""
+"""Freeze-Align: tokens projected, then pooled; a loss on tokens; curation. Metadata; no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAPER = "https://arxiv.org/abs/2409.19425"
 
 @hookimpl
 def fusemix_components() -> Iterable[ComponentSpec]:
-    """The adapter, the objective with a token-level term, and a recipe."""
+    """The adapter, the objective with a token-level term, a selector, and a recipe."""
     return [
         ComponentSpec(
             kind="adapter",
@@ -42,6 +42,14 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "learnable": True,
                 "mask_shared": False,
             },
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="selector",
+            name="concept-balanced",
+            target="fusemix_freeze_align.curation:ConceptBalanced",
+            summary="as many pairs of each concept, the poorest concepts first",
+            options={"by": "", "concepts": 100, "prototypes": "", "order": "last", "spare": 8.0},
             paper=PAPER,
         ),
         ComponentSpec(

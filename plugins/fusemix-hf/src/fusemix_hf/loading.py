@@ -1,7 +1,7 @@
 """Loads what transformers has of a model, from a hub or a folder: safetensors and JSON only.
 
 Plugins that build on transformers use these two, so that all have the same promises: the pinned
-revision, no pickle, no code of the repository, and not one weight left to chance.
+revision, no pickle, no code of the repository unasked, and not one weight left to chance.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from fusemix_core.errors import ArtefactError, FusemixError
 from fusemix_core.specs import EncoderSpec
+from fusemix_core.trust import trusts_code_of
 from fusemix_hf.files import first_line
 
 
@@ -88,11 +89,11 @@ def load_processor(kind: Any, spec: EncoderSpec, **kwargs: Any) -> Any:
 
 
 def origin(spec: EncoderSpec) -> dict[str, Any]:
-    """Where `from_pretrained` may look for `spec.weights`, and that it must run no code there."""
+    """Where `from_pretrained` may look for `spec.weights`, and whether it may run code there."""
     return {
         "revision": spec.revision or None,
         "local_files_only": spec.local,
-        "trust_remote_code": False,
+        "trust_remote_code": trusts_code_of(spec.weights),
     }
 
 
@@ -128,9 +129,10 @@ def _explained(spec: EncoderSpec) -> Iterator[None]:
         if "trust_remote_code" in str(error):
             raise ArtefactError(
                 f"{spec.name} needs Python code from its repository, {spec.weights}, which is "
-                "never run.",
+                "not run unasked.",
                 "Use a model whose architecture transformers has itself, or a plugin that brings "
-                "the code: fusemix new-plugin",
+                "the code (fusemix new-plugin). If you have read that code and trust it: "
+                f"fusemix --trust-remote-code {spec.weights} …",
             ) from error
         if _only_pickled(spec, error):
             source = f"{name}@{spec.weights}" if spec.local else name

@@ -1,5 +1,5 @@
 """Loads a sentence-transformers model from a hub or a folder: safetensors only, every tensor there,
-none of its code run, and as the spec declares it."""
+none of its code run unasked, and as the spec declares it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from fusemix_core.errors import ArtefactError, FusemixError
 from fusemix_core.specs import EncoderSpec
+from fusemix_core.trust import trusts_code_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,7 +44,7 @@ def read_model(weights: str, revision: str = "", *, local: bool = False) -> Sent
                 weights,
                 device="cpu",
                 revision=revision or None,
-                trust_remote_code=False,
+                trust_remote_code=trusts_code_of(weights),
                 local_files_only=local,
                 model_kwargs={"use_safetensors": True},
             )
@@ -54,8 +55,9 @@ def read_model(weights: str, revision: str = "", *, local: bool = False) -> Sent
         raise ArtefactError(
             f"The sentence-transformers model {weights} can't be loaded: {_first_line(error)}",
             "Check its name and the network, or give a copy on disk: st:NAME@FOLDER. Only "
-            "safetensors are read, and no code of the repository is run. A repository that has "
-            "only pytorch_model.bin: fusemix convert-weights (from fusemix-hf) makes such a copy.",
+            "safetensors are read, and no code of the repository is run unasked (if you have read "
+            f"and trust it: fusemix --trust-remote-code {weights} …). A repository that has only "
+            "pytorch_model.bin: fusemix convert-weights (from fusemix-hf) makes such a copy.",
         ) from error
     if not known:
         raise _not_one(weights)

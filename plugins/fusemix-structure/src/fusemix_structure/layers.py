@@ -145,7 +145,7 @@ def _of_layers(pairs: PairedLatents, chosen: Mapping[str, int]) -> PairedLatents
         m: one_layer(table, chosen[m]) if m in chosen else table
         for m, table in pairs.tables.items()
     }
-    return PairedLatents(tables, pairs.links)
+    return replace(pairs, tables=tables)
 
 
 def _on_layer(adapter: Adapter, dim_in: int, layers: int, layer: int) -> LayerAdapter:

@@ -1,4 +1,4 @@
-"""Extractions in forked children that are killed. Run as: crash_child.py FOLDER VIEW.
+"""Extractions in forked children that are killed. Run as: store_child.py FOLDER VIEW.
 
 Leaves FOLDER/<how>/ for each way to die, resumed by one more child that lives, FOLDER/whole, made
 without a kill, and FOLDER/both, made by two children at once. It forks, to import torch only once.
@@ -14,7 +14,7 @@ from fusemix_core.latents import extraction, shards
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.registry import import_file
 
-toy = import_file(Path(__file__).with_name("toy.py"))
+toy = import_file(Path(__file__).parents[1] / "latents" / "toy.py")
 VIEW = sys.argv[2]
 extraction.shard_size = lambda items: 100
 ITEMS = toy.ToyItems([*toy.texts(300), toy.damaged(300), *toy.texts(340, start=300)])

@@ -20,7 +20,7 @@ def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path, view
     env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
     env["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
-        [sys.executable, HERE / "crash_child.py", tmp_path, view],
+        [sys.executable, HERE / "store_child.py", tmp_path, view],
         env=env,
         capture_output=True,
         text=True,

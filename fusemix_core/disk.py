@@ -1,0 +1,106 @@
+"""Files written whole or not at all, and what to do where the disk says no."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusemix_core.errors import ArtefactError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open can't be deleted anyway
+    fcntl = None
+
+TEMPORARY = ".tmp"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do when the disk is `full`, when it may not be written (`denied`), and else."""
+
+    full: str
+    denied: str
+    other: str
+
+
+@contextlib.contextmanager
+def explained(what: str, advice: Advice) -> Iterator[None]:
+    """Turn a failed write into an `ArtefactError` that says `what` can't be written, and what the
+    user can do. Heeds what safetensors raises too, which is no OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise _explanation(what, error.errno, error.strerror or str(error), advice) from error
+    except Exception as error:
+        told = re.search(r"os error (\d+)", str(error))
+        if type(error).__name__ != "SafetensorError" or not told:
+            raise
+        number = int(told[1])
+        raise _explanation(what, number, os.strerror(number), advice) from error
+
+
+def _explanation(what: str, number: int | None, reason: str, advice: Advice) -> ArtefactError:
+    hint = advice.other
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = advice.full
+    elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+        hint = advice.denied
+    return ArtefactError(f"{what} can't be written: {reason}.", hint)
+
+
+def write_atomically(path: Path, parts: Iterable) -> None:
+    """Write bytes-like parts to a temporary in the same folder, flush it, rename it, and flush the
+    folder: a file at `path` is whole, and two writers never conflict."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def is_stray(path: Path) -> bool:
+    """Whether a temporary file belongs to no living writer (a writer holds its lock)."""
+    if fcntl is None:
+        return True
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, each made durable in the one above."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    flush(folder.parent)
+
+
+def flush(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to disk; Windows opens no folders,
+    and needs it not."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,81 @@
+"""Choosing the pairs to fit on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusemix_core.config import Part, Recipe
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.disk import write_atomically
+from fusemix_core.engine.distributed import from_first
+from fusemix_core.errors import ContractError
+from fusemix_core.flow.encode import Encoded
+from fusemix_core.flow.fixed import rows_to_fit
+from fusemix_core.flow.reporter import Reporter
+from fusemix_core.interfaces import FitContext, PairedLatents
+from fusemix_core.registry import registry
+
+UNIFORM = Part("uniform")
+
+
+def choose(
+    part: Part | None, pairs: PairedLatents, k: int, context: FitContext, reporter: Reporter
+) -> Tensor:
+    """The rows of `pairs` that a selector (None: `uniform`) chooses, int64, in the order taken.
+
+    Where it gives fewer than k the reporter is told why. Raises `ContractError` for anything else
+    than different rows.
+    """
+    part = part or UNIFORM
+    selector = registry.build("selector", part)
+    rows = selector.select(pairs, k, context)
+    wanted = f"up to {k} different rows of {len(pairs)}, int64"
+    right = isinstance(rows, Tensor) and rows.dtype == torch.int64 and rows.ndim == 1
+    if not right or len(rows) > k or len(rows.unique()) < len(rows):
+        raise ContractError(f"The selector '{part.name}'", wanted, _told(rows))
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(pairs):
+        raise ContractError(f"The selector '{part.name}'", wanted, "rows beyond these")
+    if len(rows) < k:
+        if not selector.fewer:
+            raise ContractError(f"The selector '{part.name}'", wanted, f"{len(rows)}")
+        reporter.note(f"only {len(rows):,} of {k:,} pairs were chosen: {selector.fewer}.")
+    return rows.cpu()
+
+
+def _told(rows: Any) -> str:
+    if not isinstance(rows, Tensor):
+        return type(rows).__name__
+    return f"{len(rows.unique())} different ones in {list(rows.shape)}, {rows.dtype}"
+
+
+def choose_training(
+    encoded: Encoded,
+    recipe: Recipe,
+    fixed: Collection[str],
+    context: FitContext,
+    reporter: Reporter,
+) -> Tensor:
+    """Leave in the training split the pairs that the recipe chooses of those that have something to
+    fit; the rows of the dataset, in the order taken. Called by all processes."""
+    rows = torch.from_numpy(encoded.dataset.splits["train"])
+    pairs = encoded.paired("train")
+    able = rows_to_fit(pairs, fixed)
+    pairs, rows = pairs.select(able), rows[able]
+    k = min(recipe.pairs, len(rows))
+    taken = from_first(lambda: choose(recipe.selector, pairs, k, context, reporter).tolist())
+    rows = rows[torch.tensor(taken, dtype=torch.int64)]
+    encoded.dataset = encoded.dataset.with_split("train", rows.sort().values.numpy())
+    return rows
+
+
+def write_chosen(path: Path, dataset: PairedDataset, rows: Tensor) -> None:
+    """Write where rows of the dataset were read, one JSON object a line: path, row."""
+    places = (dataset.origin[i] for i in rows.tolist())
+    lines = (json.dumps({"path": p, "row": r}, ensure_ascii=False) + "\n" for p, r in places)
+    write_atomically(path, (line.encode("utf-8", "surrogateescape") for line in lines))

@@ -1,0 +1,127 @@
+"""The `klot` objective: any other on the pairs, and KLOT to a teacher on all items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fusemix_core.config import Part, Recipe
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import FitContext, Objective, PairedLatents
+from fusemix_core.objectives.gathering import Rows
+from fusemix_core.registry import registry
+from fusemix_sotalign.klot import klot
+
+
+class KLOTObjective(Objective):
+    """objective + weight · mean over pairs of modalities of `klot(K, K*)` (arXiv 2602.23353).
+
+    K are the cosines of the embeddings of a batch's items, unpaired and paired; K* those that a
+    teacher gives the latents behind them. The teacher is a map in closed form, fitted on the
+    training pairs before the first step.
+
+    objective, options: the other objective by its registered name; teacher, teacher_options: an
+    aligner by its own. epsilon, teacher_epsilon: of the plans; iterations, tolerance: see
+    `klot.potentials`. Of more than `rows` items of a modality the first `rows` count, unpaired ones
+    first: the plans are matrices `[rows, rows]`. A modality's rows that are missing have no part.
+
+    Without latents, or before `fit`, it is the other objective. Raises `ConfigError` for options
+    out of range.
+    """
+
+    takes_latents = True
+    takes_unpaired = True
+
+    def __init__(
+        self,
+        *,
+        objective: str = "infonce",
+        options: Mapping[str, Any] = {},  # noqa: B006
+        weight: float = 1.0,
+        teacher: str = "cca",
+        teacher_options: Mapping[str, Any] = {},  # noqa: B006
+        epsilon: float = 0.05,
+        teacher_epsilon: float = 0.05,
+        iterations: int = 100,
+        tolerance: float = 1e-6,
+        rows: int = 1024,
+    ) -> None:
+        super().__init__()
+        if min(weight, tolerance) < 0 or min(epsilon, teacher_epsilon) <= 0:
+            raise ConfigError(
+                "klot needs weight and tolerance ≥ 0, epsilon and teacher_epsilon > 0; not "
+                f"{weight}, {tolerance}, {epsilon}, {teacher_epsilon}."
+            )
+        if iterations < 1 or rows < 2:
+            raise ConfigError(f"klot can't have iterations={iterations} and rows={rows}.")
+        self.objective = registry.build("objective", Part(objective, options))
+        self.gathers = self.objective.gathers
+        self.weight, self.rows = weight, rows
+        self.teacher_part = Part(teacher, teacher_options)
+        self.teacher = nn.ModuleDict()
+        self.how = {
+            "epsilon": epsilon,
+            "teacher_epsilon": teacher_epsilon,
+            "iterations": iterations,
+            "tolerance": tolerance,
+        }
+        self._logged: dict[str, float] = {}
+
+    def fit(self, train: PairedLatents, validation: PairedLatents, context: FitContext) -> None:
+        """Fit the teacher on the pairs."""
+        aligner = registry.build("aligner", self.teacher_part)
+        alone = replace(context, checkpoints=None, resume=False, callbacks=())
+        recipe = Recipe("the teacher of klot", self.teacher_part)
+        found = aligner.fit(train, validation, recipe, alone)
+        self.teacher = nn.ModuleDict(found).requires_grad_(False)
+
+    def forward(
+        self,
+        embeddings: Mapping[str, Tensor],
+        links: Tensor,
+        *,
+        latents: Mapping[str, Tensor] | None = None,
+        unpaired: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        loss = self.objective(embeddings, links)
+        if latents is None or not self.teacher:
+            return loss
+        if self.gathers:  # it was given its own process's rows
+            every = Rows(len(links), links.device)
+            embeddings, latents = (
+                {m: every.gather(x) for m, x in given.items()} for given in (embeddings, latents)
+            )
+            links = every.gather(links)
+        present = (links >= 0).all(dim=1)  # [n, K]
+        students, teachers = {}, {}
+        for k, (modality, rows) in enumerate(embeddings.items()):
+            parts = [(rows[present[:, k]], latents[modality][present[:, k]])]
+            if modality in (unpaired or {}):
+                parts.insert(0, unpaired[modality])
+            x, behind = (torch.cat(some)[: self.rows] for some in zip(*parts, strict=True))
+            if len(x):
+                students[modality] = normalize(x, dim=1)
+                teachers[modality] = self._taught(modality, behind)
+        found = [
+            klot(students[a] @ students[b].T, teachers[a] @ teachers[b].T, **self.how)
+            for a, b in combinations(students, 2)
+        ]
+        if not found:
+            return loss
+        value = torch.stack(found).mean()
+        self._logged = {"klot": value.item()}
+        return loss + self.weight * value
+
+    @torch.no_grad()
+    def _taught(self, modality: str, latents: Tensor) -> Tensor:
+        """The teacher's unit-norm embeddings."""
+        return normalize(self.teacher[modality].eval()(latents), dim=1)
+
+    def log(self) -> dict[str, float]:
+        return {**self.objective.log(), **self._logged}

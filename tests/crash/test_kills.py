@@ -1,0 +1,38 @@
+"""Runs that are killed and resumed leave what an undisturbed one leaves, byte for byte."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fusemix_core
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
+
+
+def nursery(folder: Path, runs: int, seed: int) -> None:
+    paths = [Path(fusemix_core.__file__).parents[1], HERE.parent]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, HERE / "nursery.py", folder, str(runs), str(seed)],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    stopped = [int(line.split()[1]) for line in lines if line.startswith("stopped ")]
+    assert [line for line in lines if not line.startswith("stopped ")] == []
+    assert len(stopped) == runs + 2 and sum(stopped) > 2 * runs, stopped
+
+
+def test_a_dozen_kills(tmp_path):
+    nursery(tmp_path, 3, seed=0)
+
+
+@pytest.mark.long
+def test_a_hundred_kills(tmp_path):
+    nursery(tmp_path, 25, seed=1)
