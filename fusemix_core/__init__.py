@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fusemix_core.flow.bench.run import bench
     from fusemix_core.flow.embed import embed
     from fusemix_core.flow.rank import rank
+    from fusemix_core.flow.select import select
     from fusemix_core.fused import FusedModel
     from fusemix_core.interfaces import (
         Adapter,
@@ -30,6 +31,7 @@ _HOMES = {
     "extend": "fusemix_core.flow.align",
     "embed": "fusemix_core.flow.embed",
     "rank": "fusemix_core.flow.rank",
+    "select": "fusemix_core.flow.select",
     "FusedModel": "fusemix_core.fused",
     "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
@@ -68,6 +70,7 @@ __all__ = [
     "embed",
     "extend",
     "rank",
+    "select",
     "trust_remote_code",
 ]
 

@@ -298,6 +298,10 @@ class Selector(ABC):
     An option `by` is a modality: the one whose items it looks at, "" for the first.
     """
 
+    takes_latents: bool = True
+    """Whether it looks at latents. One that does not is given pairs without tables, where nothing
+    else needs them: nothing is encoded for it."""
+
     fewer: str = ""
     """Why it may give fewer rows than it is asked for, as the end of a sentence for the user: "only
     300 of 500 pairs were chosen: …". One without always gives as many."""

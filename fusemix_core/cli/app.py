@@ -23,6 +23,7 @@ from fusemix_core.cli import (
     rank,
     recipes,
     search,
+    select,
 )
 from fusemix_core.cli.console import print_error
 from fusemix_core.errors import FusemixError
@@ -112,6 +113,7 @@ app.command("extend")(extend.extend)
 app.command("embed")(embed.embed)
 app.command("eval")(evaluate.evaluate)
 app.command("search")(search.search)
+app.command("select")(select.select)
 app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
 app.add_typer(encoders.app, name="encoders")

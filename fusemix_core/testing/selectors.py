@@ -24,7 +24,7 @@ from fusemix_core.testing.pairs import DIMS3, toy_pairs
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
-SELECTOR = Suite("selector", least=8)
+SELECTOR = Suite("selector", least=9)
 add_declaration_checks(SELECTOR)
 
 LARGE, CHUNK = 40_000, 32_768
@@ -154,6 +154,14 @@ def by_one_modality(case: ComponentCase) -> None:
                 expect(not torch.equal(found, first), f"by {other}: its latents have no part")
             else:
                 expect_same(found, first, f"by {modality or names[0]}, with other {other} latents")
+
+
+@SELECTOR.check(when=lambda case: not getattr(case.target, "takes_latents", True))
+def without_latents(case: ComponentCase) -> None:
+    """One that says that it takes no latents chooses without tables."""
+    given = pairs()
+    found = select(case, PairedLatents({}, given.links[:, :0]), 20)
+    expect_same(found, select(case, given, 20), "without tables")
 
 
 class _Large(ResidentLatents):

@@ -94,6 +94,9 @@ RECIPES = {
         training=replace(BASE.training, unpaired=5),
     ),
     "three modalities with gaps": BASE,
+    "trust, averaged adapters, a queue": replace(
+        BASE, objective=Part("hammer", {"queue": 20, "warmup": 2})
+    ),
     "fewer rows than processes": replace(
         BASE, training=replace(BASE.training, batch_size=2, max_steps=1)
     ),
@@ -137,6 +140,8 @@ DROPOUT = replace(BASE, adapter=Part("mlp", {**BASE.adapter.options, "dropout": 
 
 def fitted(recipe, **context):
     data = latents(gaps=recipe.startswith("three"))
+    if recipe.startswith("trust"):
+        data = replace(data[0], trust=torch.arange(60) % 5 / 4), data[1]
     if recipe in IN_FLOAT32:  # the closed form is solved in float32
         for table in data[0].tables.values():
             table.latents = table.latents.float()

@@ -125,6 +125,11 @@ class AllOfThem(Longest):
         return sum(Longest(by=m).lengths(pairs) for m in pairs.modalities)
 
 
+@breaks("selector", "without_latents")
+class SaysItTakesNone(Longest):
+    takes_latents = False
+
+
 @breaks("selector", "in_chunks")
 class AllAtOnce(Longest):
     def lengths(self, pairs):

@@ -1,0 +1,115 @@
+"""`fusemix select`: pairs chosen by their latents, as a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fusemix_core.cli import options as o
+from fusemix_core.errors import ConfigError
+
+
+def select(
+    a: o.A = None,
+    b: o.B = None,
+    encoder: o.Encoders = None,
+    view: o.Views = None,
+    data: o.Data = None,
+    column: o.Columns = None,
+    split_column: o.SplitColumn = None,
+    max_bad: o.MaxBad = None,
+    allow_outside: o.AllowOutside = None,
+    selector: Annotated[str, typer.Option(help="By which selector.")] = "dpp",
+    pairs: Annotated[int | None, typer.Option(help="How many to choose.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="MODALITY", help="Whose items are compared. [the first]"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A selector's setting: selector.concepts=50."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Take the views that this recipe prefers. [fusemix]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The manifest to write: .csv, .tsv or .jsonl.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of what is drawn. [0]")] = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    store_dtype: o.StoreDtype = None,
+    encode_batch: o.EncodeBatch = None,
+    backend: o.Backend = None,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+) -> None:
+    """Choose pairs by their latents, and write them as a manifest for `fusemix align`.
+
+    Only the modality that the selector looks at is encoded (none for `uniform`). Where the data
+    tell splits, the pairs are chosen among the training ones, and all others are written too.
+    `fusemix align --select … --pairs …` chooses without a manifest.
+
+    Examples:
+
+        fusemix select --a dinov2 --b bge-large --data pairs.csv --pairs 5000 --out subset.csv
+
+        fusemix select --a dinov2 --b bge-large --data pairs.csv --pairs 500 --by text --out few.csv
+    """
+    names = o.encoder_values(a, b, encoder)
+    if pairs is None or out is None:
+        raise ConfigError(
+            "Say how many pairs to choose, and where to write them.",
+            "Example: --pairs 5000 --out subset.csv",
+        )
+    table = o.data_values(
+        source=data,
+        columns=column,
+        split_column=split_column,
+        max_bad=max_bad,
+        allow_outside=allow_outside,
+    )
+    top = {
+        "recipe": recipe,
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+        "store_dtype": store_dtype,
+        "encode_batch": encode_batch,
+        "backend": backend,
+    }
+    values = {"encoders": names, "data": table, "views": o.key_values(view, "--view")}
+    values |= {k: v for k, v in top.items() if v is not None}
+    changes = [f"selector.by={by}"] if by else []
+
+    from fusemix_core.flow.select import plan_selection, run_selection, selection_config
+
+    config, specs = selection_config(values, selector, pairs, [*changes, *(set_ or [])], out)
+    plan = plan_selection(config, specs, out)
+
+    from fusemix_core.cli.console import out as console
+    from fusemix_core.cli.console import print_json
+    from fusemix_core.cli.progress import ConsoleReporter
+    from fusemix_core.cli.show import show_encoders
+
+    if json and dry_run:
+        print_json([e.as_dict() for e in plan.encoders.values()])
+    elif not json:
+        show_encoders(plan.encoders.values())
+    if dry_run:
+        return
+    with ConsoleReporter() as reporter:
+        chosen = run_selection(plan, reporter)
+    offered = len(chosen.dataset.splits["train"])
+    if json:
+        print_json(
+            {"chosen": len(chosen.rows), "of": offered, "out": str(out), "outside": chosen.outside}
+        )
+        return
+    console.print(f"{len(chosen.rows):,} of {offered:,} pairs: {out}", soft_wrap=True)
+    options = " --allow-outside" if chosen.outside else ""
+    console.print(f"Fit on them: fusemix align … --data {out}{options}", soft_wrap=True)

@@ -1,0 +1,122 @@
+"""Writes rows of a dataset as a manifest that can be read again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusemix_core.config import DataConfig
+from fusemix_core.data.columns import find_columns
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.references import FileReference
+from fusemix_core.data.rows import Row, is_missing
+from fusemix_core.data.sources import expand, open_source
+from fusemix_core.disk import write_atomically
+from fusemix_core.errors import ConfigError, DataError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+Cells = Mapping[str, Any]
+
+
+def check_manifest_path(path: Path) -> None:
+    """Raise `ConfigError` unless a manifest can be written there: of a known form, and new."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path} is no manifest.", f"Its name ends in {', '.join(SUFFIXES)}.")
+    if path.exists():
+        raise ConfigError(f"{path} is there already.", "Name another, or delete it.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"The folder {path.parent} does not exist.", "Make it first.")
+
+
+def write_manifest(
+    path: Path, dataset: PairedDataset, rows: np.ndarray, config: DataConfig
+) -> bool:
+    """Write rows of a dataset that `config` describes, int64 and in this order, to `path`.
+
+    A column a modality, by its name, with texts and with paths relative to the manifest; the rows'
+    other cells as they were read, but for lists and bytes; and, where the data tell splits, these
+    (`split_column`, or `split`). True where a path leaves the manifest's folder, so that reading it
+    takes `allow_outside`. Raises `DataError` for an item that is no file of its own.
+    """
+    folder = os.path.abspath(path.parent)
+    others = _other_cells(dataset, rows, config)
+    split_of = {int(row): name for name, part in dataset.splits.items() for row in part}
+    told = any(len(part) for name, part in dataset.splits.items() if name != "train")
+    lines, outside = [], False
+    for row in rows.tolist():
+        cells = {}
+        for modality, item in zip(dataset.modalities, dataset.links[row].tolist(), strict=True):
+            value = "" if item < 0 else _named(dataset.items[modality].references[item], folder)
+            outside |= dataset.items[modality].takes != "text" and value.startswith(os.pardir)
+            cells[modality] = value
+        cells = {**others[dataset.origin[row]], **cells}
+        if told:
+            cells[config.split_column or "split"] = split_of[row]
+        lines.append(cells)
+    write_atomically(path, [_written(lines, path.suffix.lower())])
+    return outside
+
+
+def _named(reference: Any, folder: str) -> str:
+    """The text, or the path from the folder."""
+    if isinstance(reference, str):
+        return reference
+    if not isinstance(reference, FileReference):
+        raise DataError(
+            f"{reference} is no file of its own, so that a manifest can't name it.",
+            "Choose while aligning instead: fusemix align --select … --pairs …",
+        )
+    return os.path.relpath(reference.path, folder)
+
+
+def _other_cells(
+    dataset: PairedDataset, rows: np.ndarray, config: DataConfig
+) -> dict[tuple[str, int], Cells]:
+    """(file, row) → what the row holds beside the dataset's modalities."""
+    wanted = {dataset.origin[row] for row in rows.tolist()}
+    takes = {m: items.takes for m, items in dataset.items.items()}
+    found: dict[tuple[str, int], Cells] = {place: {} for place in wanted}
+    sources = (config.source, (config.validation, config.test))
+    for source in filter(None, [s for part in sources for s in part]):
+        for path in expand(source):
+            read, filled, _ = open_source(path)
+            columns = find_columns(takes, filled, config.columns, path)[0]
+            known = {name for names in columns.values() for name in names}
+            for row in read:
+                if isinstance(row, Row) and (row.path, row.number) in wanted:
+                    found[row.path, row.number] = {
+                        name: value
+                        for name, value in row.values.items()
+                        if name not in known
+                        and isinstance(value, str | int | float)
+                        and not is_missing(value)
+                    }
+    return found
+
+
+def _written(lines: Iterable[Cells], suffix: str) -> bytes:
+    lines = list(lines)
+    if suffix == ".jsonl":
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    else:
+        buffer = io.StringIO()
+        names = list(dict.fromkeys(name for line in lines for name in line))
+        writer = csv.DictWriter(
+            buffer,
+            names,
+            restval="",
+            delimiter="\t" if suffix == ".tsv" else ",",
+            lineterminator="\n",
+        )
+        writer.writeheader()
+        writer.writerows(lines)
+        text = buffer.getvalue()
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,165 @@
+"""Choosing pairs of a dataset, and writing them as a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusemix_core.config import RunConfig
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.reading import read_pairs
+from fusemix_core.data.writing import check_manifest_path, write_manifest
+from fusemix_core.errors import ConfigError
+from fusemix_core.flow.plan import EncoderPlan, check_choice, plan_encoders
+from fusemix_core.flow.settings import build_config, chosen_by
+from fusemix_core.registry import registry
+from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from fusemix_core.flow.given import Given
+    from fusemix_core.flow.reporter import Reporter
+    from fusemix_core.interfaces import Encoder
+
+
+@dataclass
+class Chosen:
+    """`rows` of the dataset's links, int64, in the order taken; the manifest `path`, where one was
+    asked for, and whether paths in it leave its folder (`outside`)."""
+
+    dataset: PairedDataset
+    rows: np.ndarray
+    path: Path | None = None
+    outside: bool = False
+
+
+@dataclass
+class SelectionPlan:
+    """What is to be chosen: names resolved, data read, the store looked into. `encoders` are those
+    of the modalities that the selector looks at."""
+
+    config: RunConfig
+    dataset: PairedDataset
+    encoders: dict[str, EncoderPlan]
+    out: Path | None = None
+    objects: Mapping[str, Encoder] = field(default_factory=dict)
+
+
+def select(
+    encoders: Mapping[str, Given],
+    data: str | Path | Mapping[str, Any],
+    pairs: int,
+    selector: str = "dpp",
+    *,
+    set: Sequence[str] = (),
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> Chosen:
+    """Choose pairs of a dataset by a selector; what `fusemix select` does, from Python.
+
+    encoders, data, settings: as `align` takes them; the views are those that `recipe` prefers
+    (default `fusemix`). Only modalities that the selector looks at are encoded. set: `key=value`
+    settings of the selector, such as `selector.by=text`. out: where to write the pairs, `.csv`,
+    `.tsv` or `.jsonl`, for `align` to read. Where the data tell splits, the pairs are chosen among
+    the training ones, and the others are written as they are.
+
+    Raises a `FusemixError` for anything that the caller can mend.
+    """
+    from fusemix_core.flow.given import data_table, encoder_names
+
+    names, objects = encoder_names(encoders)
+    values = {"encoders": names, "data": data_table(data), **settings}
+    config, specs = selection_config(values, selector, pairs, set, out)
+    return run_selection(plan_selection(config, specs, out, objects), reporter)
+
+
+def selection_config(
+    values: Mapping[str, Any],
+    selector: str,
+    pairs: int,
+    set: Sequence[str],
+    out: str | Path | None,
+) -> tuple[RunConfig, dict[str, EncoderSpec]]:
+    """The checked config of a selection, and its encoders. Imports nothing heavy."""
+    for one in set:
+        if not one.startswith("selector."):
+            raise ConfigError(f"'{one}' is no setting of a selector.", "Example: selector.by=text")
+    if out is not None:
+        check_manifest_path(Path(out))
+    data = {**values["data"], "validation_fraction": 0.0, "test_fraction": 0.0}
+    return build_config({**values, "data": data}, [*chosen_by(selector, pairs), *set])
+
+
+def plan_selection(
+    config: RunConfig,
+    specs: Mapping[str, EncoderSpec],
+    out: str | Path | None = None,
+    objects: Mapping[str, Encoder] | None = None,
+) -> SelectionPlan:
+    """Read the data and look into the latent store. Raises `DataError` for unusable data."""
+    dataset = read_pairs(config.data, {m: s.takes for m, s in specs.items()}, config.seed)
+    dataset.check_bad(config.data.max_bad)
+    check_choice(config.recipe, dataset)
+
+    from fusemix_core.flow.trusted import dataset_for
+
+    dataset = dataset_for(config.recipe, dataset)
+    looked_at = {m: specs[m] for m in modalities_of(config, dataset)}
+    encoders = plan_encoders(dataset, looked_at, config, config.device)
+    return SelectionPlan(config, dataset, encoders, out and Path(out), objects or {})
+
+
+def modalities_of(config: RunConfig, dataset: PairedDataset) -> tuple[str, ...]:
+    """The modalities whose latents the selector looks at."""
+    part = config.recipe.selector
+    spec = registry.check("selector", part)
+    if not registry.target_of(spec).takes_latents:
+        return ()
+    if "by" not in spec.options:
+        return dataset.modalities
+    return (part.options.get("by") or spec.options["by"] or dataset.modalities[0],)
+
+
+def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chosen:
+    """Carry out the plan."""
+    import torch
+
+    from fusemix_core.devices import resolve_device
+    from fusemix_core.flow.encode import Encoding, encode_dataset
+    from fusemix_core.flow.reporter import Reporter
+    from fusemix_core.flow.selection import choose
+    from fusemix_core.interfaces import FitContext, PairedLatents
+
+    config, reporter = plan.config, reporter or Reporter()
+    how = Encoding(
+        resolve_device(config.device),
+        config.dtype,
+        config.store_dtype,
+        config.encode_batch,
+        {m: e.view for m, e in plan.encoders.items()},
+        config.backend,
+    )
+    specs = {m: e.spec for m, e in plan.encoders.items()}
+    objects = {m: e for m, e in plan.objects.items() if m in specs}
+    reporter.stage("Encoding")
+    encoded = encode_dataset(plan.dataset, specs, how, reporter, objects, ragged=())
+    dataset = encoded.dataset
+    dataset.check_bad(config.data.max_bad)
+
+    reporter.stage(f"Choosing pairs ({config.recipe.selector.name})")
+    rows = dataset.splits["train"]
+    columns = [dataset.modalities.index(m) for m in specs]
+    pairs = PairedLatents(encoded.row_tables, torch.from_numpy(dataset.links[rows][:, columns]))
+    context = FitContext(device=how.device, seed=config.seed, callbacks=[reporter])
+    k = min(config.recipe.pairs, len(rows))
+    taken = rows[choose(config.recipe.selector, pairs, k, context, reporter).numpy()]
+    if plan.out is None:
+        return Chosen(dataset, taken)
+    others = [dataset.splits[name] for name in dataset.splits if name != "train"]
+    written = np.concatenate([taken, *others])
+    outside = write_manifest(plan.out, dataset, written, config.data)
+    return Chosen(dataset, taken, plan.out, outside)

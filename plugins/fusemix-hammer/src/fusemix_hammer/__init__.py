@@ -1,0 +1,61 @@
+"""HAMMER: pairs of which some don't belong together. Metadata only; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.hookspecs import hookimpl
+from fusemix_core.specs import ComponentSpec
+
+PAPER = "https://arxiv.org/abs/2304.02556"
+
+
+@hookimpl
+def fusemix_components() -> Iterable[ComponentSpec]:
+    """The objective, and a recipe with it."""
+    return [
+        ComponentSpec(
+            kind="objective",
+            name="hammer",
+            target="fusemix_hammer.objective:HammerObjective",
+            summary="contrast by trust, with targets of averaged adapters and a queue of negatives",
+            options={
+                "temperature": 0.07,
+                "learnable": True,
+                "alpha": 0.4,
+                "warmup": 0,
+                "momentum": 0.995,
+                "queue": 65_536,
+            },
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="recipe",
+            name="hammer",
+            target="fusemix_hammer:hammer",
+            summary="linear adapters for pairs of which some are known to be wrong",
+            paper=PAPER,
+        ),
+    ]
+
+
+def hammer() -> Recipe:
+    """The contrastive part of HAMMER (Shao et al., CVPR 2023) on cached latents.
+
+    Adapter, width, temperature, momentum and distillation are the original's; it trains whole
+    encoders, so the optimiser's settings are those that suit adapters alone, and the queue is
+    shorter, so that it does not hold the items of the batch themselves in a small set.
+    """
+    return Recipe(
+        name="hammer",
+        aligner=Part("gradient"),
+        summary="linear adapters for pairs of which some are known to be wrong",
+        paper="arXiv:2304.02556",
+        dim=256,
+        adapter=Part("linear"),
+        mixup=Part("none"),
+        objective=Part("hammer", {"queue": 1024, "warmup": 100}),
+        training=Training(epochs=50, lr=1e-3, warmup_steps=100, weight_decay=0.02),
+        scorer=Part("cosine"),
+    )

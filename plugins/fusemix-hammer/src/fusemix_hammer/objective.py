@@ -1,0 +1,132 @@
+"""The `hammer` objective: wrong pairs are negatives of others, and pull nothing together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Objective
+from fusemix_core.objectives.infonce import TEMPERATURE_RANGE
+from fusemix_core.objectives.pairs import unit_rows
+
+
+class HammerObjective(Objective):
+    """HAMMER's manipulation-aware contrastive loss (arXiv 2304.02556), by trust t of each row.
+
+    Rows are compared with the averaged adapters' embeddings of the batch, and of the batches before
+    it in a queue of `queue` rows. With p the softmax of a row's cosines over the temperature, and q
+    that of the averaged row's, the loss of row i across modalities is -(1 - α) tᵢ log pᵢ -
+    α Σⱼ qⱼ log pⱼ, both ways; within each modality it is -log pᵢ, whatever tᵢ. It is the mean over
+    the rows of these four; over the pairs of modalities, each on the rows that have both, with
+    several. A row of trust 0 stays among all others' negatives.
+
+    alpha: α, which in the first `warmup` calls goes up from 0. momentum: of the averaged adapters.
+    The temperature is clamped to [0.001, 0.5] before each use. The queue begins empty. Without
+    trust all rows have 1, without averaged embeddings the rows themselves take their place. Logits
+    of all rows with batch and queue are held, `[n, n + queue]`. Raises `ConfigError` for options
+    out of range.
+    """
+
+    takes_trust = True
+    momentum = 0.995
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        learnable: bool = True,
+        alpha: float = 0.4,
+        warmup: int = 0,
+        momentum: float = 0.995,
+        queue: int = 65_536,
+    ) -> None:
+        super().__init__()
+        low, high = TEMPERATURE_RANGE
+        if not low <= temperature <= high or not 0 <= alpha <= 1 or not 0 <= momentum < 1:
+            raise ConfigError(
+                f"hammer can't use temperature={temperature}, alpha={alpha}, momentum={momentum}.",
+                f"They lie in [{low}, {high}], [0, 1] and [0, 1).",
+            )
+        if min(warmup, queue) < 0:
+            raise ConfigError(f"hammer can't use warmup={warmup}, queue={queue}.", "0 or more.")
+        self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learnable)
+        self.alpha, self.warmup, self.momentum, self.size = alpha, warmup, momentum, queue
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        # Shaped by the first batch: rows [Q, K, d], which of them there are [Q, K], the next place.
+        self.register_buffer("queue", torch.empty(0))
+        self.register_buffer("queued", torch.empty(0, dtype=torch.bool))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+
+    def forward(
+        self,
+        embeddings: Mapping[str, Tensor],
+        links: Tensor,
+        *,
+        trust: Tensor | None = None,
+        averaged: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        self.temperature.data.clamp_(*TEMPERATURE_RANGE)
+        own = torch.stack([unit_rows(x) for x in embeddings.values()], dim=1)  # [n, K, d]
+        followed = own.detach()
+        if averaged is not None:
+            followed = torch.stack([unit_rows(averaged[m].detach()) for m in embeddings], dim=1)
+        trust = own.new_ones(len(own)) if trust is None else trust.to(own.dtype)
+        present = (links >= 0).all(dim=1)  # [n, K]
+        if self.queue.ndim == 1:
+            self.queue = own.new_zeros(self.size, *own.shape[1:])
+            self.queued = present.new_zeros(self.size, present.shape[1])
+        keys, there = torch.cat([followed, self.queue]), torch.cat([present, self.queued])
+        alpha = self.alpha * (min(1.0, int(self.calls) / self.warmup) if self.warmup else 1.0)
+        losses = []
+        for pair in combinations(range(len(embeddings)), 2):
+            both = there[:, pair].all(dim=1)
+            rows = both[: len(own)]
+            if rows.any():
+                given = own[rows][:, pair], keys[both][:, pair], trust[rows]
+                losses.append(contrast(*given, self.temperature, alpha))
+        self._remember(followed, present)
+        self.calls += 1
+        return torch.stack(losses).mean() if losses else own.sum() * 0
+
+    def _remember(self, followed: Tensor, present: Tensor) -> None:
+        """Overwrite the oldest rows of the queue with the batch's, or as many as it holds."""
+        count = min(len(followed), self.size)
+        if not count:
+            return
+        places = (self.pointer + torch.arange(count, device=self.pointer.device)) % self.size
+        self.queue[places], self.queued[places] = followed[-count:], present[-count:]
+        self.pointer.copy_((self.pointer + count) % self.size)
+
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        for name in ("queue", "queued"):
+            if (found := state.get(prefix + name)) is not None:
+                setattr(self, name, getattr(self, name).new_empty(found.shape))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def log(self) -> dict[str, float]:
+        return {"temperature": self.temperature.item()}
+
+
+def contrast(
+    own: Tensor, keys: Tensor, trust: Tensor, temperature: Tensor | float, alpha: float
+) -> Tensor:
+    """The mean of the four losses of unit rows `[n, 2, d]` of two modalities with keys `[m, 2, d]`,
+    of which the first n are the rows' own, by trust `[n]`."""
+    losses = []
+    for side, other in ((0, 1), (1, 0)):
+        rows = own[:, side] / temperature
+        across = (rows @ keys[:, other].T).log_softmax(dim=1)  # [n, m]
+        loss = (1 - alpha) * trust * across.diagonal()
+        if alpha:
+            with torch.no_grad():
+                logits = keys[: len(own), side] @ keys[:, other].T / temperature
+                soft = logits.softmax(dim=1)
+            loss = loss + alpha * (soft * across).sum(dim=1)
+        within = (rows @ keys[:, side].T).log_softmax(dim=1).diagonal()
+        losses += [-loss.mean(), -within.mean()]
+    return torch.stack(losses).mean()
