@@ -20,7 +20,7 @@ from fusemix_core.errors import ConfigError
 
 HOT = 512
 """Items whose residuals are followed from one item taken to the next."""
-BATCH, STEP = 1024, 256
+BATCH, STEP = 1024, 512
 """Items whose bounds are refreshed at once, and by how many of the items taken."""
 SINGLE = 1e-5
 """How wrong a bound in float32 may be, of the largest variance; far more than it is."""
@@ -219,8 +219,9 @@ class _Bounds:
 
     def refresh(self, index: Tensor, floor: float) -> None:
         """Bring bounds of items up to date, or so far that they are below `floor`."""
-        for part in index[self.stage[index].argsort()].split(BATCH):
-            self._refresh(part, floor)
+        ordered = index[self.stage[index].argsort()]
+        for first in range(0, len(index), BATCH):
+            self._refresh(ordered[first : first + BATCH], floor)
 
     def _refresh(self, index: Tensor, floor: float) -> None:
         """`refresh` of a few items, sorted by stage."""
