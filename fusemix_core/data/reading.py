@@ -233,6 +233,11 @@ def _finish(
     trust = np.array(gatherer.trust, np.float32)[keep]
     for name in SPLITS[1:]:
         parts[name] = parts[name][trust[parts[name]] > 0]
+    if count := int((trust == 0).sum()):
+        warnings.append(
+            f"Rows of trust 0 ({count:,}) measure nothing, and train only objectives that take "
+            "trust."
+        )
     return PairedDataset(
         items,
         links[keep],

@@ -39,6 +39,7 @@ def test_a_column_tells_and_an_empty_cell_is_trusted(kind, tmp_path):
     data = read(write(tmp_path, kind))
     assert data.trust.tolist() == EXPECTED and data.trust.dtype == np.float32
     assert not data.rejected
+    assert [w for w in data.warnings if w.startswith("Rows of trust 0 (1) ")]
 
 
 def test_no_column_or_all_trusted_says_nothing(tmp_path):

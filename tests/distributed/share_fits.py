@@ -89,6 +89,9 @@ RECIPES = {
         BASE, objective=Part("whole-apart"), training=replace(BASE.training, unpaired=2)
     ),
     "three modalities with gaps": BASE,
+    "trust, averaged adapters, a queue": replace(
+        BASE, objective=Part("hammer", {"queue": 20, "warmup": 2})
+    ),
     "fewer rows than processes": replace(
         BASE, training=replace(BASE.training, batch_size=2, max_steps=1)
     ),
@@ -129,6 +132,8 @@ DROPOUT = replace(BASE, adapter=Part("mlp", {**BASE.adapter.options, "dropout": 
 
 def fitted(recipe, **context):
     data = latents(gaps=recipe.startswith("three"))
+    if recipe.startswith("trust"):
+        data = replace(data[0], trust=torch.arange(60) % 5 / 4), data[1]
     recipe = DROPOUT if recipe == "dropout" else RECIPES[recipe]
     if recipe.start:  # the closed form is solved in float32
         for table in data[0].tables.values():

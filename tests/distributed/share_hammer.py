@@ -9,17 +9,34 @@ from fusemix_core.config import Training
 from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.interfaces import Batch
 from fusemix_core.mixups.fusemix import FuseMixMixup
-from fusemix_core.objectives.gathering import rank
+from fusemix_core.objectives.gathering import rank, total
+from fusemix_core.objectives.infonce import InfoNCE
 
 
-def results():
-    """Three steps on batches of 18 rows, some doubtful, mixed to nine; a queue of 20 rows."""
+class GathersItself(InfoNCE):
+    """Another loss, that is given its own process's rows."""
+
+    takes_trust, momentum = True, 0.5
+
+    def forward(self, embeddings, links, trust, averaged):
+        pulls = [(x - averaged[m]).square().sum(1) @ trust.double() for m, x in embeddings.items()]
+        return super().forward(embeddings, links) + total(sum(pulls))
+
+
+OBJECTIVES = {
+    "hammer": lambda: HammerObjective(queue=20, momentum=0.5, warmup=2),
+    "gathers itself": GathersItself,
+}
+
+
+def results(name):
+    """Three steps on batches of 18 rows, some doubtful, mixed to nine."""
     draw = torch.Generator().manual_seed(0)
     adapters = {m: nn.Linear(d, 3).double() for m, d in (("image", 5), ("text", 4))}
     for adapter in adapters.values():
         for parameter in adapter.parameters():
             parameter.data.copy_(torch.randn(parameter.shape, generator=draw))
-    objective = HammerObjective(queue=20, momentum=0.5, warmup=2).double()
+    objective = OBJECTIVES[name]().double()
     state = TrainState.new(adapters, objective, Training(), seed=0)
     losses = []
     for _ in range(3):
@@ -39,4 +56,5 @@ def results():
 
 
 def share_hammer(folder):
-    save_file({n: t.contiguous() for n, t in results().items()}, folder / f"{rank()}.safetensors")
+    found = {f"{o}/{n}": t.contiguous() for o in OBJECTIVES for n, t in results(o).items()}
+    save_file(found, folder / f"{rank()}.safetensors")

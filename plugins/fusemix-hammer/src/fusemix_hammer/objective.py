@@ -95,11 +95,12 @@ class HammerObjective(Objective):
 
     def _remember(self, followed: Tensor, present: Tensor) -> None:
         """Overwrite the oldest rows of the queue with the batch's, or as many as it holds."""
-        count = len(followed)
-        last = range(max(count - self.size, 0), count)
-        places = (int(self.pointer) + torch.arange(len(last))) % max(self.size, 1)
-        self.queue[places], self.queued[places] = followed[last], present[last]
-        self.pointer.copy_((self.pointer + len(last)) % max(self.size, 1))
+        count = min(len(followed), self.size)
+        if not count:
+            return
+        places = (self.pointer + torch.arange(count, device=self.pointer.device)) % self.size
+        self.queue[places], self.queued[places] = followed[-count:], present[-count:]
+        self.pointer.copy_((self.pointer + count) % self.size)
 
     def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         for name in ("queue", "queued"):
