@@ -106,9 +106,13 @@ class _Taken:
 
     def rows(self, x: Tensor) -> Tensor:
         """`[m, t]`: the rows of the factor that other items would have."""
-        t = len(self.index)
-        between = self.kernel.between(x, self.x[:t])
-        return solve_triangular(self.factor[:t, :t], between.T, upper=False).T
+        t, factor = len(self.index), self.factor
+        rows = self.kernel.between(x, self.x[:t])
+        for a in range(0, t, STEP):  # by parts: torch copies the triangle that it solves
+            b = min(a + STEP, t)
+            rows[:, a:b] -= rows[:, :a] @ factor[a:b, :a].T
+            rows[:, a:b] = solve_triangular(factor[a:b, a:b], rows[:, a:b].T, upper=False).T
+        return rows
 
 
 def zeros(like: Tensor, k: int, dtype: torch.dtype) -> Tensor:
