@@ -179,7 +179,6 @@ def fusemix_components() -> list[ComponentSpec]:
             name="saved",
             target="fusemix_core.data.saved:SavedReader",
             summary="datasets saved on disk by `datasets`",
-            requires={"datasets": "fusemix[datasets]"},
         ),
         ComponentSpec(
             kind="reader",

@@ -6,6 +6,13 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 
+def short(text: object, most: int = 120) -> str:
+    """A text of the user's as a message shows it: cut in its middle where it is long."""
+    shown = str(text)
+    half = most // 2
+    return shown if len(shown) <= most else f"{shown[:half]}…{shown[-half:]}"
+
+
 class FusemixError(Exception):
     """Base of all errors raised on purpose.
 

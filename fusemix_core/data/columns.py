@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusemix_core.errors import DataError
+from fusemix_core.errors import DataError, short
 
 if TYPE_CHECKING:
     from fusemix_core.specs import Takes
 
+_MOST_NAMES = 10_000
+"""With more columns than these none is likelier meant than another."""
 _FILE = ("file", "filename", "file_name", "filepath", "file_path", "path")
 KNOWN: Mapping[str, tuple[str, ...]] = {
     "image": ("image_path", "images", "img", "img_path", "image_file", "picture", "jpg", "png"),
@@ -72,7 +74,7 @@ def _given(modality: str, names: str, available: Sequence[str], path: str | Path
     columns = [name.strip() for name in names.split(",") if name.strip()]
     for name in columns:
         if name not in available:
-            near = difflib.get_close_matches(name, available, n=1)
+            near = difflib.get_close_matches(name, available[:_MOST_NAMES], n=1)
             hint = f"Did you mean --column {modality}={near[0]}?\n" if near else ""
             raise DataError(
                 f"there is no column '{name}' for {modality}", hint + say(available), path=path
@@ -98,4 +100,4 @@ def missing_column(
 def say(columns: Iterable[str]) -> str:
     names = list(columns)
     more = f", … ({len(names)} in all)" if len(names) > 30 else ""
-    return f"Columns: {', '.join(names[:30]) or '(none)'}{more}."
+    return f"Columns: {', '.join(map(short, names[:30])) or '(none)'}{more}."

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from fusemix_core.data.items import Items, Origin
-from fusemix_core.errors import DataError
+from fusemix_core.errors import DataError, short
 
 SPLITS = ("train", "validation", "test")
+_MAX_REASON = 600
+"""Characters. A reason quotes what is wrong, which may be as long as a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ class Rejected:
     row: int
     modality: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", short(self.reason, _MAX_REASON))
 
 
 def say_rejected(rejected: Sequence[Rejected], most: int = 5) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.rows import Row
-from fusemix_core.errors import DataError
+from fusemix_core.errors import DataError, short
 
 MAX_LINE = 64 << 20
 """Bytes. A line longer than this is no row of a manifest."""
 MAX_LINES = 200
-"""A quoted cell may run over this many lines; more is a quote that is never closed."""
+"""A quoted cell may run over this many lines, and be as long as one line may be; more is a quote
+that is never closed."""
+TOO_LONG = f"the line is longer than {MAX_LINE >> 20} MiB; write one row a line"
+_PIECE = 1 << 20
 
 
 class DelimitedReader:
@@ -45,42 +48,45 @@ class DelimitedReader:
 class Lines:
     """The lines of a file as str, with bytes that are not UTF-8 kept as surrogates.
 
-    Lines since `mark` are kept, so that `back` can return to the second of them.
+    Lines since `mark` are kept, so that `back` can return to the second of them. A line longer than
+    `MAX_LINE` is passed over, and told by `LongLine` in its place.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
-        self._ahead: deque[str] = deque()
+        self._ahead: deque[str | None] = deque()
         self._read = 0
-        self.taken: list[str] = []
+        self.mark()
 
     def __iter__(self) -> Lines:
         return self
 
     def __next__(self) -> str:
-        if len(self.taken) >= MAX_LINES:
+        if len(self.taken) >= MAX_LINES or self._length > MAX_LINE:
             raise UnclosedQuote
         line = self._ahead.popleft() if self._ahead else self._next_line()
-        self.taken.append(line)
+        if line is None and self.taken:
+            self._ahead.appendleft(line)
+            raise UnclosedQuote
+        self.taken.append(line or "")
+        if line is None:
+            raise LongLine
+        self._length += len(line)
         return line
 
-    def _next_line(self) -> str:
-        data = self._file.readline(MAX_LINE + 1)
-        if not data:
+    def _next_line(self) -> str | None:
+        data = read_line(self._file)
+        if data == b"":
             raise StopIteration
         self._read += 1
-        if len(data) > MAX_LINE:
-            raise DataError(
-                f"line {self._read} is longer than {MAX_LINE >> 20} MiB",
-                "This is no manifest, or its line ends are lost. Write one row a line.",
-                path=self._path,
-            )
+        if data is None:
+            return None
         if self._read == 1:
             data = data.removeprefix(b"\xef\xbb\xbf")
         return data.decode("utf-8", "surrogateescape")
 
-    def peek(self) -> str:
-        """The next line, left in place; "" at the end."""
+    def peek(self) -> str | None:
+        """The next line, left in place; "" at the end, None for one that is too long."""
         if not self._ahead:
             try:
                 self._ahead.append(self._next_line())
@@ -89,22 +95,43 @@ class Lines:
         return self._ahead[0]
 
     def mark(self) -> None:
-        self.taken = []
+        self.taken: list[str] = []
+        self._length = 0
 
     def back(self) -> str:
         """Give back all lines since `mark` but the first, which is returned."""
         first, *rest = self.taken
         self._ahead.extendleft(reversed(rest))
-        self.taken = []
+        self.mark()
         return first
+
+
+def read_line(file: BinaryIO) -> bytes | None:
+    """The next line; None for one longer than `MAX_LINE`, of which nothing is kept."""
+    data = file.readline(MAX_LINE + 1)
+    if len(data) <= MAX_LINE:
+        return data
+    while data and not data.endswith(b"\n"):
+        data = file.readline(_PIECE)
+    return None
 
 
 class UnclosedQuote(Exception):
     """A record runs over too many lines."""
 
 
+class LongLine(Exception):
+    """A line is longer than `MAX_LINE`."""
+
+
 def _delimiter(lines: Lines, path: Path) -> str:
     header = lines.peek()
+    if header is None:
+        raise DataError(
+            f"the header is longer than {MAX_LINE >> 20} MiB",
+            "This is no manifest, or its line ends are lost. Write one row a line.",
+            path=path,
+        )
     if header.startswith(("\udcff\udcfe", "\udcfe\udcff")) or "\0" in header:
         raise DataError("the file is not UTF-8 text (UTF-16?)", "Save it as UTF-8.", path=path)
     if path.suffix.lower() == ".tsv":
@@ -123,6 +150,8 @@ def _records(lines: Lines, delimiter: str) -> Iterator[list[str] | str]:
             record: list[str] | str = next(reader)
         except StopIteration:
             return
+        except LongLine:
+            record = TOO_LONG
         except (UnclosedQuote, csv.Error) as error:
             first = lines.back()
             record = _unquoted(first) if delimiter == "\t" else _say(error)
@@ -152,9 +181,10 @@ def _header(record: list[str] | str, path: Path) -> list[str]:
         header.pop()
     if _not_utf8(header):
         raise DataError("the header is not UTF-8", "Save the file as UTF-8.", path=path)
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
-        raise DataError(f"the header names {', '.join(map(repr, twice))} twice", path=path)
+        shown = ", ".join(map(repr, map(short, twice[:20])))
+        raise DataError(f"the header names {shown} twice", path=path)
     return header
 
 

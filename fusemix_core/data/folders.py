@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from fusemix_core.data.references import Fault
+from fusemix_core.data.references import Sidecar
 from fusemix_core.data.rows import SPLIT_NAMES, Row
 from fusemix_core.errors import DataError
 
@@ -17,7 +17,6 @@ MODALITY_OF_SUFFIX = {
     **dict.fromkeys(AUDIO_SUFFIXES, "audio"),
     **dict.fromkeys(VIDEO_SUFFIXES, "video"),
 }
-_MAX_SIDECAR = 16 << 20
 
 
 class FolderReader:
@@ -53,7 +52,7 @@ class FolderReader:
         is_split = is_split and tops <= SPLIT_NAMES.keys()
         for number, (stem, kinds) in enumerate(stems.items(), start=1):
             values: dict[str, object] = {k: f for k, f in kinds.items() if k != "text"}
-            values["text"] = _captions(path / kinds["text"]) if "text" in kinds else None
+            values["text"] = Sidecar(str(path / kinds["text"])) if "text" in kinds else None
             split = Path(stem).parts[0] if is_split else None
             yield Row(str(path), number, values, split=split, base=str(path))
 
@@ -64,14 +63,3 @@ def _files(root: Path) -> Iterator[str]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in sorted(f for f in files if not f.startswith(".")):
             yield os.path.relpath(os.path.join(folder, file), root)
-
-
-def _captions(path: Path) -> list[str] | Fault:
-    try:
-        if path.stat().st_size > _MAX_SIDECAR:
-            return Fault(f"{path} is larger than {_MAX_SIDECAR >> 20} MiB")
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        return Fault(f"{path} is not UTF-8")
-    except OSError as error:
-        return Fault(f"{path} can't be read: {error.strerror}")

@@ -16,24 +16,27 @@ import numpy as np
 
 from fusemix_core.data.dataset import SPLITS, Rejected
 from fusemix_core.data.items import Origin
-from fusemix_core.data.media import decode, normalise_text
+from fusemix_core.data.media import MAX_TEXT, decode, normalise_text
 from fusemix_core.data.references import (
     CellReference,
     Fault,
     FileReference,
     HeldReference,
     Reference,
+    Sidecar,
     SliceReference,
     hold,
 )
 from fusemix_core.data.rows import SPLIT_NAMES, Row, is_missing
-from fusemix_core.errors import DataError
+from fusemix_core.errors import DataError, short
 
 if TYPE_CHECKING:
     from fusemix_core.specs import Takes
 
 MOST_LINKS = 10_000
 """A row may link at most so many combinations of the values in its cells."""
+MAX_PATH = 4096
+"""Characters. No system opens a longer path."""
 _REFERENCES = (FileReference, SliceReference, CellReference, HeldReference)
 
 
@@ -90,6 +93,7 @@ class Gatherer:
         self.rows_read = 0
         self._counted: set[tuple[str, int]] = set()
         self._bases: dict[tuple[str, str | None], str] = {}
+        self._links: dict[tuple[str, str], bool] = {}
         self.unknown_splits: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -165,8 +169,9 @@ class Gatherer:
             )
         name = SPLIT_NAMES.get(str(value).strip().lower())
         if name is None:
-            self.unknown_splits[str(value)] = self.unknown_splits.get(str(value), 0) + 1
-            return Fault(f"'{value}' is no split")
+            told = short(value)
+            self.unknown_splits[told] = self.unknown_splits.get(told, 0) + 1
+            return Fault(f"'{told}' is no split")
         return SPLITS.index(name)
 
     # -- values ----------------------------------------------------------------------------------
@@ -179,6 +184,9 @@ class Gatherer:
             elif takes == "text":
                 text = _text(value)
                 return [text] if text != "" else []
+        elif isinstance(value, Sidecar):
+            place = self._file(row, value.path)
+            value = place if isinstance(place, Fault) else value.captions()
         out = []
         for one in value if isinstance(value, list) else [value]:
             if is_missing(one):
@@ -207,19 +215,34 @@ class Gatherer:
         if not name:
             return ""
         if "://" in name:
-            return Fault(f"'{name}' is a URL; download it and give its path")
+            return Fault(f"'{short(name)}' is a URL; download it and give its path")
         if "\0" in name:
             return Fault("the path holds a NUL byte")
         base = self._base(row)
         path = os.path.normpath(os.path.join(base, name))
-        inside = path == base or path.startswith(base.rstrip(os.sep) + os.sep)
-        if not inside and not self.allow_outside:
-            return Fault(f"'{name}' is outside the folder of the data; --allow-outside lets it in")
+        if len(path) > MAX_PATH:
+            return Fault(f"'{short(name)}' is too long for a path")
+        if not self.allow_outside and (why := self._leaves(base, path)):
+            hint = "the folder of the data; --allow-outside lets it in"
+            return Fault(f"'{short(name)}' {why} {hint}")
         try:
             path.encode()
         except UnicodeEncodeError:
             return Fault("the path is not Unicode")
         return FileReference(path)
+
+    def _leaves(self, base: str, path: str) -> str:
+        """How a path leaves the folder `base`, by its name or by a link; "" if it doesn't."""
+        if not _within(base, path):
+            return "is outside"
+        folder = base if path == base else os.path.dirname(path)
+        leads = self._links.get((base, folder))
+        if leads is None:
+            leads = not _within(os.path.realpath(base), os.path.realpath(folder))
+            self._links[base, folder] = leads
+        if not leads and os.path.islink(path):
+            leads = not _within(os.path.realpath(base), os.path.realpath(path))
+        return "is a link that leads out of" if leads else ""
 
     def _base(self, row: Row) -> str:
         """The absolute folder to which the row's paths are relative."""
@@ -242,6 +265,10 @@ class Gatherer:
         return Origin(tuple(self.files), np.array(file, np.int32), np.array(row, np.int64))
 
 
+def _within(base: str, path: str) -> bool:
+    return path == base or path.startswith(base.rstrip(os.sep) + os.sep)
+
+
 def _trust(row: Row, columns: Columns) -> float | Fault:
     """How far the row is to be trusted, 1 where nothing is said."""
     value = row.values.get(columns.trust) if columns.trust else None
@@ -249,7 +276,7 @@ def _trust(row: Row, columns: Columns) -> float | Fault:
         return 1.0
     try:
         trust = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         trust = math.nan
     return trust if 0 <= trust <= 1 else Fault(f"trust is '{value}', not a number from 0 to 1")
 
@@ -267,6 +294,8 @@ def _text(value: Any) -> str | Fault:
     """The normalised text, "" where nothing is left of it."""
     if isinstance(value, Fault):
         return value
+    if isinstance(value, SliceReference) and value.size > MAX_TEXT:
+        return Fault(f"{value} is larger than {MAX_TEXT >> 20} MiB")
     if isinstance(value, (bytes, Path, *_REFERENCES)):
         try:
             return decode(value if isinstance(value, bytes | Path) else value.read(), "text")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fusemix_core.data.references import CellReference, FileReference, HeldReference, Reference
+from fusemix_core.data.references import (
+    CellReference,
+    FileReference,
+    HeldReference,
+    Reference,
+    SliceReference,
+)
 from fusemix_core.digests import content_key
+from fusemix_core.errors import DataError
 
 _PIECE = 1 << 20
 _CHUNK = 4096
@@ -47,7 +55,7 @@ class HashMemory:
                     "mtime_ns INTEGER, key BLOB) WITHOUT ROWID"
                 )
                 work(connection)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             self.warning = (
                 f"The memory of hashes {self.path} can't be used ({error}): every file is hashed "
                 "again. Delete it if it is damaged."
@@ -85,12 +93,20 @@ class HashMemory:
             self._run(lambda connection: connection.executemany(insert, keep))
 
 
-def file_key(path: str) -> bytes:
-    """`content_key` of a file's bytes, read in pieces."""
+def file_key(path: str, offset: int = 0, size: int | None = None) -> bytes:
+    """`content_key` of a file's bytes, or of `size` of them from `offset` on, read in pieces.
+
+    Raises OSError where there are fewer.
+    """
     digest = hashlib.blake2b(digest_size=16)
+    left = sys.maxsize if size is None else size
     with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
+        file.seek(offset)
+        while piece := file.read(min(_PIECE, left)):
             digest.update(piece)
+            left -= len(piece)
+    if size is not None and left:
+        raise OSError("it is cut short")
     return digest.digest()
 
 
@@ -182,7 +198,9 @@ def _key(reference: Reference) -> bytes | str:
             if not os.path.getsize(reference.path):
                 return f"{reference} is empty"
             return file_key(reference.path)
+        if isinstance(reference, SliceReference) and reference.size:
+            return file_key(reference.path, reference.offset, reference.size)
         data = reference.read()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DataError) as error:
         return f"{reference} can't be read: {getattr(error, 'strerror', None) or error}"
     return content_key(data) if data else f"{reference} is empty"

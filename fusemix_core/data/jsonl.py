@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.delimited import MAX_LINE
+from fusemix_core.data.delimited import TOO_LONG, read_line
 from fusemix_core.data.rows import Row
 from fusemix_core.errors import DataError
+
+MAX_JSON = 256 << 20
+"""Bytes. A `.json` is read as a whole, and takes several times its size in memory."""
 
 
 class JsonLinesReader:
@@ -22,14 +26,11 @@ class JsonLinesReader:
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
         number = 0
         with open(path, "rb") as file:
-            while line := file.readline(MAX_LINE + 1):
-                if len(line) > MAX_LINE:
-                    raise DataError(
-                        f"the line is longer than {MAX_LINE >> 20} MiB",
-                        "Write one object a line.",
-                        path=path,
-                        row=number + 1,
-                    )
+            while (line := read_line(file)) != b"":
+                if line is None:
+                    number += 1
+                    yield Rejected(str(path), number, "", TOO_LONG)
+                    continue
                 if number == 0:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if not line.strip():
@@ -65,6 +66,12 @@ class JsonReader:
         return path.is_file() and path.suffix.lower() == ".json"
 
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
+        if path.stat().st_size > MAX_JSON:
+            raise DataError(
+                f"the file is larger than {MAX_JSON >> 20} MiB",
+                "Write one object a line, as .jsonl: jq -c '.[]' a.json > a.jsonl",
+                path=path,
+            )
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError) as error:
@@ -110,4 +117,4 @@ def _karpathy(images: list[Any], path: Path) -> Iterator[Row | Rejected]:
 def _locate(root: Path, folder: str, name: str) -> str:
     """The image's path relative to `root`; the first form where no file is there."""
     forms = [Path(folder, name), Path(name), Path("images", folder, name), Path("images", name)]
-    return str(next((form for form in forms if (root / form).is_file()), forms[0]))
+    return str(next((form for form in forms if os.path.isfile(root / form)), forms[0]))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +32,17 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".m
 
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded; Pillow's own limit, held here so that no setting lifts it."""
+MAX_SAMPLES = 3600 * 48_000
+"""The longest clip that is decoded: an hour at 48 kHz, as it is stored and as it is resampled."""
+MAX_BYTES = 2 << 30
+"""The largest image file, or member of an archive, that is read into memory."""
+MAX_TEXT = 16 << 20
+"""Bytes of the largest file or member that is one text, or the captions of one item."""
 MAX_PEAK = 16.0
 """Float samples beyond this (24 dB over full scale) are not in [-1, 1] at all but integers."""
-_FRAMES = 1 << 20
+_RATES = (100, 10_000_000)
+"""Hertz. A sound with a rate beyond these has a damaged header."""
+_VALUES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +74,9 @@ def decode(value: Any, takes: Takes, sample_rate: int | None = None) -> Any:
         return _text(value)
     if isinstance(value, str):
         value = Path(value)
-    if isinstance(value, Path) and not value.is_file():
-        raise DataError("the file does not exist", path=value)
+    if isinstance(value, Path) and not os.path.isfile(value):
+        there = os.path.lexists(value)
+        raise DataError("this is not a file" if there else "the file does not exist", path=value)
     if takes == "image":
         return _image(value)
     if takes == "audio":
@@ -88,9 +99,12 @@ def _kind(value: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, Path):
         try:
+            if os.path.isfile(value) and os.path.getsize(value) > MAX_TEXT:
+                raise DataError(f"the text is larger than {MAX_TEXT >> 20} MiB", path=value)
             value = value.read_bytes()
-        except OSError as error:
-            raise DataError(f"can't be read: {error.strerror}", path=value) from error
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise DataError(f"can't be read: {why}", path=value) from error
     if isinstance(value, bytes):
         try:
             value = value.decode("utf-8-sig")
@@ -119,7 +133,10 @@ def _image(value: Any) -> Image:
     try:
         if isinstance(value, Image.Image):
             return _rgb(value)
-        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
+        if where and where.stat().st_size > MAX_BYTES:
+            raise DataError(f"the file is larger than {MAX_BYTES >> 30} GiB")
+        source = io.BytesIO(value) if isinstance(value, bytes) else value
+        with Image.open(source, formats=_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} x {height} pixels")
@@ -134,6 +151,15 @@ def _image(value: Any) -> Image:
         raise DataError(
             f"the image is damaged: {error or type(error).__name__}", path=where
         ) from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's formats, but for EPS: it would have a program written in the file run."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(form for form in Image.ID if form != "EPS")
 
 
 def _rgb(image: Image) -> Image:
@@ -193,11 +219,12 @@ def _audio(value: Any, sample_rate: int | None) -> Audio:
         samples, rate = _mono(np.asarray(value[0])), int(value[1])
     else:
         raise DataError(f"a clip is wanted, not {_kind(value)}")
-    if rate <= 0:
+    if not _RATES[0] <= rate <= _RATES[1]:
         raise DataError(f"the sample rate is {rate} Hz", path=where)
     if not len(samples):
         raise DataError("the clip is empty", path=where)
-    peak = float(np.abs(samples).max())
+    _check_length(max(len(samples), len(samples) * (sample_rate or 0) // rate), where)
+    peak = float(max(samples.max(), -samples.min()))
     if not math.isfinite(peak):
         raise DataError("the clip holds values that are not finite", path=where)
     if peak > MAX_PEAK:
@@ -219,17 +246,31 @@ def _read_audio(value: Path | bytes) -> tuple[np.ndarray, int]:
     where = value if isinstance(value, Path) else None
     try:
         with soundfile.SoundFile(io.BytesIO(value) if isinstance(value, bytes) else value) as file:
-            pieces = []
-            while len(piece := file.read(_FRAMES, dtype="float32", always_2d=True)):
+            pieces, length = [], 0
+            most = max(_VALUES // file.channels, 1)
+            while len(piece := file.read(most, dtype="float32", always_2d=True)):
                 pieces.append(piece.mean(axis=1))
+                length += len(piece)
+                _check_length(length, where)
             samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
             return samples, file.samplerate
+    except DataError:
+        raise
     except (soundfile.SoundFileError, OSError, RuntimeError, ValueError) as error:
         raise DataError(
             f"the sound can't be read: {error}",
             "fusemix reads what libsndfile does (WAV, FLAC, Ogg, MP3, …); convert it with ffmpeg.",
             path=where,
         ) from error
+
+
+def _check_length(samples: int, where: Path | None) -> None:
+    if samples > MAX_SAMPLES:
+        raise DataError(
+            f"the sound has more than {MAX_SAMPLES:,} samples (an hour at 48 kHz)",
+            "Cut it into pieces, one a row.",
+            path=where,
+        )
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:

@@ -13,6 +13,13 @@ from fusemix_core.data.rows import Row
 from fusemix_core.errors import DataError
 
 _BATCH = 256
+MAX_GROUP = 4 << 30
+"""Bytes that a row group may take unpacked: media are read by the row group."""
+_MAX_RATIO = 1000
+"""A row group that unpacks to so many times its file's size holds nothing pairs are made of."""
+_SMALL = 64 << 20
+_HELD = 512 << 20
+_MOST_REJECTED = 1_000_000
 
 
 class ParquetReader:
@@ -22,37 +29,98 @@ class ParquetReader:
         return path.is_file() and path.suffix.lower() in (".parquet", ".pq")
 
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
-        import pyarrow as pa
-
         cells = ParquetCells(str(path.absolute()))
         number = 0
-        try:
-            with _open(path) as file:
-                for group in range(file.num_row_groups):
+        with _open(path) as file, _open(path, read_dictionary=_leaves(file)) as packed:
+            for group in range(file.num_row_groups):
+                end = number + file.metadata.row_group(group).num_rows
+                try:
+                    _check_size(file, group, path)
+                    count = _HELD // _widest(packed, group)
                     at = 0
-                    for batch in file.iter_batches(_BATCH, row_groups=[group]):
-                        for values in batch.to_pylist():
+                    for batch in file.iter_batches(min(max(count, 1), _BATCH), row_groups=[group]):
+                        names = [(name, f"{group}/{name}") for name in batch.schema.names]
+                        for values in arrow_rows(batch):
                             number += 1
                             row = {
-                                name: media_value(value, cells, f"{group}/{name}", at)
-                                for name, value in values.items()
+                                name: media_value(value, cells, place, at)
+                                for (name, place), value in zip(names, values, strict=True)
                             }
                             at += 1
                             yield Row(str(path), number, row)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"can't be read as Parquet: {error}", path=path, row=number + 1
-            ) from error
+                except Exception as error:  # Arrow meets any bytes and raises many things
+                    reason = f"can't be read as Parquet: {error}"
+                    for bad in range(number + 1, min(end, number + _MOST_REJECTED) + 1):
+                        yield Rejected(str(path), bad, "", reason)
+                    number = end
 
 
-def _open(path: str | Path) -> Any:
-    import pyarrow as pa
+def _open(path: str | Path, **options: Any) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        return pq.ParquetFile(path, **options)
+    except Exception as error:
         raise DataError(f"can't be read as Parquet: {error}", path=path) from error
+
+
+def _leaves(file: Any, column: str = "") -> list[str]:
+    """The paths of texts and bytes in a file's schema, of all columns or of one."""
+    found = [file.schema.column(i) for i in range(len(file.schema))]
+    paths = [leaf.path for leaf in found if leaf.physical_type == "BYTE_ARRAY"]
+    return [path for path in paths if not column or path.partition(".")[0] == column]
+
+
+def _check_size(file: Any, group: int, path: Path) -> None:
+    size = file.metadata.row_group(group).total_byte_size
+    most = min(MAX_GROUP, max(_SMALL, _MAX_RATIO * path.stat().st_size))
+    if size > most:
+        raise DataError(
+            f"a row group unpacks to {size >> 20:,} MiB, the limit is {most >> 20:,} MiB: write "
+            "smaller ones, such as row_group_size=1000"
+        )
+
+
+def _widest(packed: Any, group: int, *column: str) -> int:
+    """About the most bytes that a row of a group can take.
+
+    Rows repeat what stands once in a dictionary, so that a small file may hold a lot of bytes: this
+    reads one row, and the dictionaries whole, from a file opened so that it keeps them.
+    """
+    batch = next(packed.iter_batches(1, row_groups=[group], columns=column or None), None)
+    return max(batch.nbytes, 1) if batch else 1
+
+
+def arrow_rows(batch: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows of a batch. Bytes are left out, b"" in their place: they are only referred to. A
+    value that Python can't hold is a `Fault`."""
+    columns = [_without_bytes(column) for column in batch.columns]
+    try:
+        lists = [column.to_pylist() for column in columns]
+    except Exception:
+        lists = [[_value(one) for one in column] for column in columns]
+    return zip(*lists, strict=True)
+
+
+def _without_bytes(column: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return pc.if_else(column.is_valid(), pa.scalar(b""), pa.scalar(None, pa.binary()))
+    if pa.types.is_struct(kind) and kind.num_fields:
+        parts = [_without_bytes(part) for part in column.flatten()]
+        names = [field.name for field in kind]
+        return pa.StructArray.from_arrays(parts, names, mask=column.is_null())
+    return column
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except Exception as error:
+        return Fault(f"can't be read: {error}")
 
 
 def media_value(value: Any, cells: Any, column: str, index: int) -> Any:
@@ -83,13 +151,24 @@ class ParquetCells:
     def read(self, column: str, index: int) -> bytes:
         """The bytes in row `index` of `column`, which is `GROUP/NAME`."""
         with self._lock:
-            if self._held[0] != column:
-                group, _, name = column.partition("/")
-                self._file = self._file or _open(self.stamp)
-                self._held = ("", None)  # free one row group before the next is read
-                table = self._file.read_row_group(int(group), columns=[name])
-                self._held = (column, table.column(name))
-            return cell_bytes(self._held[1][index].as_py())
+            try:
+                if self._held[0] != column:
+                    group, _, name = column.partition("/")
+                    self._held = ("", None)  # free one row group before the next is read
+                    self._held = (column, self._column(int(group), name))
+                return cell_bytes(self._held[1][index].as_py())
+            except (DataError, OSError):
+                raise
+            except Exception as error:
+                raise OSError(f"the file can't be read any more: {error}") from error
+
+    def _column(self, group: int, name: str) -> Any:
+        """A column of a row group; as a dictionary where its values may repeat without bounds."""
+        file = self._file = self._file or _open(self.stamp)
+        packed = _open(self.stamp, read_dictionary=_leaves(file, name))
+        if _widest(packed, group, name) * file.metadata.row_group(group).num_rows > MAX_GROUP:
+            file = packed
+        return file.read_row_group(group, columns=[name]).column(name)
 
     def __str__(self) -> str:
         return self.stamp

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fusemix_core.data.media import decode
+from fusemix_core.data.media import MAX_TEXT, decode
 from fusemix_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -94,6 +94,27 @@ class HeldReference:
 
     def __str__(self) -> str:
         return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """Stands in a row for the captions in a text file, a line each."""
+
+    path: str
+
+    def captions(self) -> list[str] | Fault:
+        path = Path(self.path)
+        try:
+            if not path.is_file():
+                return Fault(f"{path} is not a file")
+            if path.stat().st_size > MAX_TEXT:
+                return Fault(f"{path} is larger than {MAX_TEXT >> 20} MiB")
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            return [line for line in lines if line.strip()]
+        except UnicodeDecodeError:
+            return Fault(f"{path} is not UTF-8")
+        except OSError as error:
+            return Fault(f"{path} can't be read: {error.strerror}")
 
 
 @dataclass(frozen=True, slots=True)

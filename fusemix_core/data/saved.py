@@ -1,18 +1,22 @@
-"""Datasets that the `datasets` package saved on disk."""
+"""Datasets that the `datasets` package saved on disk, read by Arrow alone: what such a folder says
+is data, and nothing in it names a class to make or a file elsewhere to open."""
 
 from __future__ import annotations
 
-import copy
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.parquet import cell_bytes, media_value
+from fusemix_core.data.parquet import arrow_rows, cell_bytes, media_value
 from fusemix_core.data.rows import SPLIT_NAMES, Row
-from fusemix_core.errors import DataError, MissingDependencyError
+from fusemix_core.errors import DataError
 
-_BATCH = 64
+_BATCH = 256
+_MAX_JSON = 16 << 20
 
 
 class SavedReader:
@@ -44,40 +48,64 @@ class SavedReader:
 
 
 def _rows(path: Path, split: str | None) -> Iterator[Row | Rejected]:
-    dataset = _open(path)
+    table, labels = _open(path), _labels(path)
     cells = SavedCells(str(path.absolute()))
-    labels = {n: f for n, f in dataset.features.items() if type(f).__name__ == "ClassLabel"}
-    for start in range(0, len(dataset), _BATCH):
-        columns = dataset[start : start + _BATCH]
-        for offset in range(len(next(iter(columns.values()), []))):
-            index = start + offset
+    index = 0
+    for batch in table.to_batches(_BATCH):
+        for row in arrow_rows(batch):
             values = {
-                name: media_value(values[offset], cells, name, index)
-                for name, values in columns.items()
+                name: media_value(value, cells, name, index)
+                for name, value in zip(table.column_names, row, strict=True)
             }
-            for name, feature in labels.items():
-                if isinstance(values[name], int) and values[name] >= 0:
-                    values[name] = feature.int2str(values[name])
-            yield Row(str(path), index + 1, values, split=split)
+            for name, known in labels.items():
+                value = values.get(name)
+                if type(value) is int and 0 <= value < len(known):
+                    values[name] = known[value]
+            index += 1
+            yield Row(str(path), index, values, split=split)
 
 
-def _open(path: str | Path) -> Any:
-    """The `datasets.Dataset` at `path`, its media left encoded."""
+def _labels(path: Path) -> dict[str, list[str]]:
+    """The names of the classes by column."""
+    features = _json(path / "dataset_info.json").get("features")
+    return {
+        column: feature["names"]
+        for column, feature in (features if isinstance(features, dict) else {}).items()
+        if isinstance(feature, dict)
+        and feature.get("_type") == "ClassLabel"
+        and isinstance(feature.get("names"), list)
+    }
+
+
+def _open(path: Path) -> Any:
+    """The Arrow table in a folder, mapped from its files, which are those that state.json lists."""
+    import pyarrow as pa
+
+    listed = _json(path / "state.json").get("_data_files")
     try:
-        import datasets
-    except ImportError as error:
-        what = "reading a saved `datasets` folder"
-        raise MissingDependencyError.of(what, "datasets", "fusemix[datasets]") from error
-    try:
-        dataset = datasets.load_from_disk(str(path)).with_format(None)
-        for name, feature in dataset.features.items():
-            if hasattr(feature, "decode") and feature.decode:
-                feature = copy.copy(feature)
-                feature.decode = False
-                dataset = dataset.cast_column(name, feature)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tables = []
+        for name in [file["filename"] for file in listed]:
+            if os.path.basename(name) != name or not os.path.isfile(path / name):
+                raise ValueError(f"state.json lists '{name}', which is no file of it")
+            table = pa.ipc.open_stream(pa.memory_map(str(path / name))).read_all()
+            table.validate(full=True)  # Arrow trusts what it maps, and would read beyond its end
+            tables.append(table)
+        return pa.concat_tables(tables)
+    except Exception as error:  # Arrow meets any bytes and raises many things
         raise DataError(f"can't be read as a saved dataset: {error}", path=path) from error
-    return dataset
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if not path.is_file():
+            raise OSError(f"{path.name} is not a file")
+        with open(path, "rb") as file:
+            values = json.loads(file.read(_MAX_JSON))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"can't be read as a saved dataset: {error}", path=path) from error
+    if not isinstance(values, dict):
+        raise DataError("can't be read as a saved dataset: no JSON object", path=path)
+    return values
 
 
 class SavedCells:
@@ -86,18 +114,27 @@ class SavedCells:
     def __init__(self, path: str) -> None:
         self.path = path
         self.stamp = str(Path(path, "state.json"))
-        self._dataset: Any = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._table: Any = None
+        self._lock = Lock()
 
     def read(self, column: str, index: int) -> bytes:
-        if self._dataset is None:  # opened twice by two threads does no harm
-            self._dataset = _open(self.path)
-        return cell_bytes(self._dataset.select_columns([column])[index][column])
+        with self._lock:
+            if self._table is None:
+                self._table = _open(Path(self.path))
+        return cell_bytes(self._table.column(column)[index].as_py())
 
     def __str__(self) -> str:
         return self.path
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "stamp": self.stamp, "_dataset": None}
+        return {"path": self.path, "stamp": self.stamp}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SavedCells) and other.path == self.path

@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fusemix_core.data.parquet import ParquetReader
 from fusemix_core.data.rows import Reader, Row, is_missing
 from fusemix_core.data.saved import SavedReader
 from fusemix_core.data.shards import ShardReader
-from fusemix_core.errors import ContractError, DataError, FusemixError
+from fusemix_core.errors import ContractError, DataError, FusemixError, short
 from fusemix_core.registry import CORE, registry
 
 BUILT_IN: tuple[type[Reader], ...] = (
@@ -42,7 +43,17 @@ def expand(source: str) -> list[Path]:
     `shard-{000..012}.tar` counts, `{a,b}.csv` lists. A folder that holds one manifest
     (`manifest.*`, `metadata.*` or `pairs.*`) stands for it. Raises `DataError` if there are none.
     """
-    names = [source] if os.path.exists(os.path.expanduser(source)) else list(braces(source))
+    with _as_data_error(source):
+        return _expand(source)
+
+
+def _expand(source: str) -> list[Path]:
+    if os.path.exists(os.path.expanduser(source)):
+        names = [source]
+    else:
+        names = list(islice(braces(source), _MOST_FILES + 1))
+    if len(names) > _MOST_FILES:
+        raise DataError(f"'{short(source)}' names more than {_MOST_FILES:,} files")
     paths: list[Path] = []
     for name in names:
         name = os.path.expanduser(name)
@@ -65,11 +76,11 @@ def braces(pattern: str) -> Iterator[str]:
         yield pattern
         return
     before, after = pattern[: match.start()], pattern[match.end() :]
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    span = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", match[1])
     if span:
         first, last = int(span[1]), int(span[2])
         if abs(last - first) >= _MOST_FILES:
-            raise DataError(f"'{pattern}' names more than {_MOST_FILES:,} files")
+            raise DataError(f"'{short(pattern)}' names more than {_MOST_FILES:,} files")
         step = 1 if last >= first else -1
         parts = [str(n).zfill(len(span[1])) for n in range(first, last + step, step)]
     else:
@@ -130,7 +141,8 @@ def reader_of(path: Path) -> tuple[Reader, list[str]]:
 
 def open_source(path: Path) -> tuple[Iterator[Row | Rejected], Counter[str], list[str]]:
     """(rows; in how many of the first thousand each column is filled; warnings) of a source."""
-    reader, warnings = reader_of(path)
+    with _as_data_error(path):
+        reader, warnings = reader_of(path)
     rows = _checked(reader, path)
     head = list(islice(rows, _PEEK))
     filled: Counter[str] = Counter()
@@ -142,10 +154,18 @@ def open_source(path: Path) -> tuple[Iterator[Row | Rejected], Counter[str], lis
 
 def _checked(reader: Reader, path: Path) -> Iterator[Row | Rejected]:
     """What a reader yields, its faults as errors that name the file."""
-    try:
+    with _as_data_error(path):
         for row in reader.rows(path):
             if not isinstance(row, Row | Rejected):
                 raise ContractError(type(reader).__name__, "Row or Rejected", type(row).__name__)
             yield row
-    except OSError as error:
-        raise DataError(f"can't be read: {error.strerror or error}", path=path) from error
+
+
+@contextmanager
+def _as_data_error(path: str | Path) -> Iterator[None]:
+    """What the system says of a file as an error that names it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"can't be read: {why}", path=short(path, 300)) from error

@@ -1,0 +1,7 @@
+"""Every target."""
+
+from __future__ import annotations
+
+from fuzz import readers
+
+TARGETS = [*readers.TARGETS]
