@@ -333,8 +333,7 @@ def averaged(case: ComponentCase) -> None:
 
 @OBJECTIVE.check(when=lambda case: getattr(case.target, "takes_unpaired", False))
 def unpaired(case: ComponentCase) -> None:
-    """Unpaired items have a part in the loss and a gradient, in whatever order each modality's
-    come; a modality may have none."""
+    """Unpaired items have a part in the loss, and a gradient, in any order; there may be none."""
     pairs, given, links = toy_pairs(), embeddings_of(), links_of()
     alone = {
         m: (x.roll(3, 0)[: 9 + k].requires_grad_(), pairs.test.latents_of(m, torch.arange(9 + k)))

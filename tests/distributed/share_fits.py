@@ -88,6 +88,11 @@ RECIPES = {
     "unpaired items, whole": replace(
         BASE, objective=Part("whole-apart"), training=replace(BASE.training, unpaired=2)
     ),
+    "unpaired items and a teacher": replace(
+        BASE,
+        objective=Part("klot", {"teacher_options": {"landmarks": 0}, "tolerance": 0.0}),
+        training=replace(BASE.training, unpaired=5),
+    ),
     "three modalities with gaps": BASE,
     "trust, averaged adapters, a queue": replace(
         BASE, objective=Part("hammer", {"queue": 20, "warmup": 2})
@@ -96,6 +101,9 @@ RECIPES = {
         BASE, training=replace(BASE.training, batch_size=2, max_steps=1)
     ),
 }
+
+
+IN_FLOAT32 = ("from a closed form", "unpaired items and a teacher")
 
 
 def latents(gaps=False):
@@ -134,10 +142,10 @@ def fitted(recipe, **context):
     data = latents(gaps=recipe.startswith("three"))
     if recipe.startswith("trust"):
         data = replace(data[0], trust=torch.arange(60) % 5 / 4), data[1]
-    recipe = DROPOUT if recipe == "dropout" else RECIPES[recipe]
-    if recipe.start:  # the closed form is solved in float32
+    if recipe in IN_FLOAT32:  # the closed form is solved in float32
         for table in data[0].tables.values():
             table.latents = table.latents.float()
+    recipe = DROPOUT if recipe == "dropout" else RECIPES[recipe]
     found = GradientAligner().fit(*data, recipe, FitContext(**context))
     return {f"{m}/{n}": t for m, a in found.items() for n, t in a.state_dict().items()}
 

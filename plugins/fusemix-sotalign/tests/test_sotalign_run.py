@@ -4,10 +4,13 @@ import csv
 import json
 
 import pytest
+import toys
 from pairs import write_world
 from toys import ToyImage, ToyText
+from typer.testing import CliRunner
 
 from fusemix_core import align
+from fusemix_core.cli.app import app
 from fusemix_core.errors import DataError
 from fusemix_core.flow.apply import evaluate
 from fusemix_core.flow.measured_data import measured_data
@@ -49,6 +52,15 @@ def test_a_recipe_without_them_refuses_such_rows(data, tmp_path):
     settings = {"recipe": "sotalign", "set": ["training.unpaired=0"]}
     with pytest.raises(DataError, match="can't be used"):
         align(ENCODERS, data, device="cpu", out=tmp_path / "r", **settings)
+
+
+def test_the_plan_tells_how_many_stand_alone(data):
+    given = ["--a", f"{toys.__file__}:ToyImage", "--b", f"{toys.__file__}:ToyText"]
+    given += ["--data", str(data), "--recipe", "sotalign", "--dry-run"]
+    shown = CliRunner().invoke(app, ["align", *given])
+    assert "alone:   12 image, 12 text" in shown.output
+    plan = json.loads(CliRunner().invoke(app, ["align", *given, "--json"]).stdout)
+    assert plan["unpaired"] == {"image": 12, "text": 12} and plan["rejected"] == 0
 
 
 def test_the_recipe_asks_for_them():

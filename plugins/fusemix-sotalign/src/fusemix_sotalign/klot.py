@@ -41,7 +41,7 @@ def potentials(
 
 
 def log_plan(
-    affinity: Tensor, epsilon: float, iterations: int = 100, tolerance: float = 0.0
+    affinity: Tensor, epsilon: float, iterations: int = 50, tolerance: float = 0.0
 ) -> Tensor:
     """`[n, m]`, the logarithm of the entropic transport plan of the affinities.
 
@@ -59,8 +59,8 @@ def klot(
     teacher: Tensor,
     *,
     epsilon: float = 0.05,
-    teacher_epsilon: float = 0.05,
-    iterations: int = 100,
+    teacher_epsilon: float = 0.02,
+    iterations: int = 50,
     tolerance: float = 0.0,
 ) -> Tensor:
     """Σ P* (log P* - log P), P the plan of the student's affinities, P* of the teacher's.

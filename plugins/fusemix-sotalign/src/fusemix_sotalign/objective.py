@@ -47,8 +47,8 @@ class KLOTObjective(Objective):
         teacher: str = "cca",
         teacher_options: Mapping[str, Any] = {},  # noqa: B006
         epsilon: float = 0.05,
-        teacher_epsilon: float = 0.05,
-        iterations: int = 100,
+        teacher_epsilon: float = 0.02,
+        iterations: int = 50,
         tolerance: float = 1e-6,
         rows: int = 1024,
     ) -> None:
