@@ -6,6 +6,7 @@ import io
 import math
 import os
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,8 @@ MAX_PEAK = 16.0
 """Float samples beyond this (24 dB over full scale) are not in [-1, 1] at all but integers."""
 _RATES = (100, 10_000_000)
 """Hertz. A sound with a rate beyond these has a damaged header."""
+_ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
+_BAND = 4 << 20
 _VALUES = 1 << 20
 _UNKNOWN = 1 << 62
 """Frames. libsndfile gives more where a file does not say how long it is."""
@@ -172,10 +175,27 @@ def _rgb(image: Image) -> Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(_eight_bits(image))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, "white")
-        return Image.alpha_composite(white, over).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _on_white(image: Image) -> Image:
+    """The image in RGB, band by band: copies of all of a large one would take gigabytes."""
+    from PIL import Image
+
+    out = Image.new("RGB", image.size)
+    for top, bottom in _bands(image):
+        over = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", over.size, "white")
+        out.paste(Image.alpha_composite(white, over).convert("RGB"), (0, top))
+    return out
+
+
+def _bands(image: Image) -> Iterator[tuple[int, int]]:
+    """(first row, end) of parts of an image of `_BAND` pixels or so."""
+    step = max(_BAND // max(image.width, 1), 1)
+    for top in range(0, image.height, step):
+        yield top, min(top + step, image.height)
 
 
 def _upright(image: Image) -> Image:
@@ -183,6 +203,8 @@ def _upright(image: Image) -> Image:
     from PIL import ImageOps
 
     try:
+        if image.getexif().get(_ORIENTATION, 1) == 1:
+            return image  # where exif_transpose would give a copy
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data: viewers show such a picture as it is stored
         return image
@@ -194,10 +216,10 @@ def _eight_bits(image: Image) -> np.ndarray:
     16 bits: 0…65535 → 0…255. Floats within [0, 1] → 0…255. 32-bit integers within 0…255 as they
     are, within 0…65535 as 16 bits. Anything else: least → 0, greatest → 255.
     """
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
+    values = np.asarray(image)
+    if not all(np.isfinite(values[a:b]).all() for a, b in _bands(image)):
         raise DataError("the image holds values that are not finite")
-    low, high = values.min(), values.max()
+    low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         low, high = 0.0, 65535.0
     elif image.mode == "I" and low >= 0 and high <= 65535:
@@ -205,7 +227,10 @@ def _eight_bits(image: Image) -> np.ndarray:
     elif image.mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     scale = 255.0 / (high - low) if high > low else 0.0
-    return np.rint((values - low) * scale).astype(np.uint8)
+    out = np.empty(values.shape, np.uint8)
+    for a, b in _bands(image):
+        out[a:b] = np.rint((values[a:b].astype(np.float64) - low) * scale)
+    return out
 
 
 # -- audio ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ _MAX_RATIO = 1000
 """A row group that unpacks to so many times its file's size holds nothing pairs are made of."""
 _SMALL = 64 << 20
 _HELD = 512 << 20
+_WIDE = 16 << 20
 _MOST_REJECTED = 1_000_000
 
 
@@ -36,9 +37,10 @@ class ParquetReader:
                 end = number + file.metadata.row_group(group).num_rows
                 try:
                     _check_size(file, group, path)
-                    count = _HELD // _widest(packed, group)
-                    at = 0
-                    for batch in file.iter_batches(min(max(count, 1), _BATCH), row_groups=[group]):
+                    widest, at = _widest(packed, group), 0
+                    count = min(max(_HELD // widest, 1), _BATCH)
+                    source = packed if widest > _WIDE else file
+                    for batch in source.iter_batches(count, row_groups=[group]):
                         names = [(name, f"{group}/{name}") for name in batch.schema.names]
                         for values in arrow_rows(batch):
                             number += 1
