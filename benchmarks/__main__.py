@@ -19,7 +19,17 @@ from pathlib import Path
 
 from benchmarks.harness import Options
 
-BENCHMARKS = ("loss", "step", "feed", "closed", "growth", "extraction", "recall", "router")
+BENCHMARKS = (
+    "loss",
+    "step",
+    "feed",
+    "closed",
+    "growth",
+    "selection",
+    "extraction",
+    "recall",
+    "router",
+)
 """In the order of the page."""
 
 

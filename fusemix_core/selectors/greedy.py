@@ -20,8 +20,9 @@ from fusemix_core.errors import ConfigError
 
 HOT = 512
 """Items whose residuals are followed from one item taken to the next."""
-BATCH, STEP = 1024, 256
-"""Items whose bounds are refreshed at once, and by how many of the items taken."""
+READ, BATCH, STEP = 8192, 1024, 512
+"""Items that are read at once, those whose bounds are refreshed at once, and by how many of the
+items taken."""
 SINGLE = 1e-5
 """How wrong a bound in float32 may be, of the largest variance; far more than it is."""
 
@@ -105,9 +106,13 @@ class _Taken:
 
     def rows(self, x: Tensor) -> Tensor:
         """`[m, t]`: the rows of the factor that other items would have."""
-        t = len(self.index)
-        between = self.kernel.between(x, self.x[:t])
-        return solve_triangular(self.factor[:t, :t], between.T, upper=False).T
+        t, factor = len(self.index), self.factor
+        rows = self.kernel.between(x, self.x[:t])
+        for a in range(0, t, STEP):  # by parts: torch copies the triangle that it solves
+            b = min(a + STEP, t)
+            rows[:, a:b] -= rows[:, :a] @ factor[a:b, :a].T
+            rows[:, a:b] = solve_triangular(factor[a:b, a:b], rows[:, a:b].T, upper=False).T
+        return rows
 
 
 def zeros(like: Tensor, k: int, dtype: torch.dtype) -> Tensor:
@@ -219,13 +224,15 @@ class _Bounds:
 
     def refresh(self, index: Tensor, floor: float) -> None:
         """Bring bounds of items up to date, or so far that they are below `floor`."""
-        for part in index[self.stage[index].argsort()].split(BATCH):
-            self._refresh(part, floor)
+        ordered = index[self.stage[index].argsort()]
+        for part in ordered.split(READ):
+            x = self.taken.kernel.take(part, self.inverse.dtype)
+            for own, rows in zip(part.split(BATCH), x.split(BATCH), strict=True):
+                self._refresh(own, rows, floor)
 
-    def _refresh(self, index: Tensor, floor: float) -> None:
-        """`refresh` of a few items, sorted by stage."""
+    def _refresh(self, index: Tensor, x: Tensor, floor: float) -> None:
+        """`refresh` of a few items, sorted by stage, `x` of the kernel."""
         taken, t = self.taken, self.inverted
-        x = taken.kernel.take(index, self.inverse.dtype)
         stage, bound = self.stage[index].to(x.device), self.bound[index].to(x.device)
         between = self.inverse.new_empty(len(index), t)  # the kernel with the items taken
         filled = 0

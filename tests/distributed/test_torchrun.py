@@ -29,13 +29,14 @@ def torchrun(*arguments):
 
 def test_two_processes_make_the_model_of_one_and_tell_it_once(tmp_path):
     data = write_world(tmp_path / "w")
-    done = torchrun("--data", data, "--out", tmp_path / "two")
+    done = torchrun("--data", data, "--out", tmp_path / "two", "--select", "dpp", "--pairs", 40)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("from_pretrained") == 1
     assert done.stderr.count("Encoding") == 1
-    one = align(
-        ENCODERS, data, out=tmp_path / "one", recipe="fusemix-paper", set=SETTINGS, device="cpu"
-    )
+    how = {"recipe": "fusemix-paper", "set": SETTINGS, "select": "dpp", "pairs": 40}
+    one = align(ENCODERS, data, out=tmp_path / "one", device="cpu", **how)
+    chosen = [(tmp_path / run / "chosen.jsonl").read_text() for run in ("two", "one")]
+    assert chosen[0] == chosen[1] and len(chosen[0].splitlines()) == 40
     assert sorted(p.name for p in (tmp_path / "two").iterdir()) == sorted(
         p.name for p in one.folder.path.iterdir()
     )
