@@ -21,19 +21,19 @@ from fusemix_core.cli.progress import ConsoleReporter
 FOLDER = RESULTS / "rank"
 RECIPE = "fusemix"
 SETS: dict[str, dict[str, Any]] = {
+    "chebi20": {
+        "a": ["chemnet"],
+        "data": {
+            "source": "chebi20/validation.tsv",
+            "columns": {"molecule": "SMILES", "text": "description"},
+        },
+    },
     "openstax": {
         "a": ["efficientnet-lite0", "efficientnet-lite2"],
         "data": {
             "source": "openstax/manifest.jsonl",
             "columns": {"text": "alt"},
             "group_by": "module",
-        },
-    },
-    "chebi20": {
-        "a": ["chemnet"],
-        "data": {
-            "source": "chebi20/validation.tsv",
-            "columns": {"molecule": "SMILES", "text": "description"},
         },
     },
 }

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 T = TypeVar("T")
 
 PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer", "selector")
 """The settings of a recipe that name a component."""
+_MAX_TOML = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(kind: type[T], values: Mapping[str, Any], at: str = "") -> T:
     """The config dataclass `kind` from nested dicts; a wrong key or type is a `ConfigError`."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{at or 'The config'} must be a table, not {values!r}.")
+        raise ConfigError(f"{at or 'The config'} must be a table, not {short(repr(values))}.")
     hints = typing.get_type_hints(kind)
     known = {f.name: f for f in dataclasses.fields(kind)}
     for key in values:
@@ -187,7 +188,8 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         return from_dict(hint, value, f"{at}.")
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"{at} is {value!r}; it must be one of {', '.join(map(str, args))}.")
+            known = ", ".join(map(str, args))
+            raise ConfigError(f"{at} is {short(repr(value))}; it must be one of {known}.")
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(args[0], v, at) for v in value)
@@ -199,13 +201,19 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         if isinstance(value, Mapping) and Part in args:
             some = {k: v for k, v in value.items() if v is not None}
             return {k: _convert(Part, v, f"{at}.{k}") for k, v in some.items()}
-        if isinstance(value, Mapping):
+        texts = args == (str, str)
+        if isinstance(value, Mapping) and not (texts and _no_text(value)):
             return dict(value)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif hint in (bool, str, int) and type(value) is hint:
         return value
-    raise ConfigError(f"{at} is {value!r}, which is not of type {getattr(hint, '__name__', hint)}.")
+    kind = getattr(hint, "__name__", hint)
+    raise ConfigError(f"{at} is {short(repr(value))}, which is not of type {kind}.")
+
+
+def _no_text(table: Mapping[str, Any]) -> bool:
+    return not all(isinstance(value, str) for value in table.values())
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:
@@ -216,7 +224,7 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
     raw = raw.strip()
     try:
         value = tomllib.loads(f"v = {raw}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = {"none": None, "": ""}.get(raw.lower(), raw)
     return key.strip().split("."), value
 
@@ -232,9 +240,9 @@ def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
             raise UnknownNameError.of("setting", path[0], set(fields_here) - {"name"})
         is_part = path[0] in PARTS
         if path[0] == "adapters" and len(path) > 1:
-            table, path, is_part = table.setdefault("adapters", {}), path[1:], True
+            table, path, is_part = _inside(table, "adapters", text), path[1:], True
             if len(path) > 1 and path[0] not in table:
-                table[path[0]] = copy.deepcopy(values.get("adapter", {}))
+                table[path[0]] = copy.deepcopy(values.get("adapter"))
         if len(path) == 1:
             if is_part and isinstance(value, str):
                 value = {"name": value}
@@ -242,18 +250,31 @@ def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
             continue
         if not is_part and path[0] != "training":
             raise ConfigError(f"'{text}': {path[0]} has no settings inside it.")
-        table = table.setdefault(path[0], {})
+        table = _inside(table, path[0], text)
         if is_part and path[1] != "name":
-            table = table.setdefault("options", {})
+            table = _inside(table, "options", text)
         if len(path) > 2:
             raise ConfigError(f"'{text}' is nested too deep.", "Settings are KEY or PART.KEY.")
         table[path[1]] = value
     return from_dict(Recipe, {k: v for k, v in values.items() if v is not None})
 
 
+def _inside(table: dict[str, Any], key: str, text: str) -> dict[str, Any]:
+    """The table that stands in another under `key`; made where there is none."""
+    if table.get(key) is None:
+        table[key] = {}
+    if not isinstance(table[key], dict):
+        raise ConfigError(f"'{text}': {key} is {table[key]!r}, which has no settings inside it.")
+    return table[key]
+
+
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The table in a TOML file; a fault is a `ConfigError` that names the file."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_TOML + 1)
+        if len(data) > _MAX_TOML:
+            raise ValueError(f"it is larger than {_MAX_TOML >> 20} MiB")
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} can't be read as TOML: {error}") from error

@@ -49,7 +49,9 @@ class UnknownNameError(ConfigError):
             hint = f"Known: {', '.join(known[:12])}{', …' if len(known) > 12 else ''}."
         else:
             hint = f"Nothing of this kind is installed: a plugin brings each {kind}."
-        return cls(f"There is no {kind} named '{name}'.", "\n".join(filter(None, [hint, note])))
+        return cls(
+            f"There is no {kind} named '{short(name)}'.", "\n".join(filter(None, [hint, note]))
+        )
 
 
 class PluginError(FusemixError):

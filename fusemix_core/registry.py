@@ -20,7 +20,7 @@ import pluggy
 
 from fusemix_core import hookspecs
 from fusemix_core.config import Part
-from fusemix_core.errors import ConfigError, PluginError, UnknownNameError
+from fusemix_core.errors import ConfigError, PluginError, UnknownNameError, short
 from fusemix_core.specs import (
     ComponentSpec,
     EncoderSpec,
@@ -161,9 +161,9 @@ class Registry:
         """
         self.load()
         base, at, path = name.partition("@")
-        weights = Path(path).expanduser() if at else None
-        if weights and not weights.exists():
-            raise ConfigError(f"'{name}': {weights} does not exist.")
+        weights = Path(os.path.expanduser(path)) if at else None
+        if weights and not os.path.exists(weights):
+            raise ConfigError(f"'{short(name)}': {short(weights)} does not exist.")
         if base.partition(":")[0].endswith(".py"):
             spec = self._encoder_from_file(base)
         else:
@@ -305,7 +305,7 @@ class Registry:
             default = spec.options[option]
             if not _same_type(default, value):
                 raise ConfigError(
-                    f"{kind}.{option} is {value!r}; {spec.name} wants something "
+                    f"{kind}.{option} is {short(repr(value))}; {spec.name} wants something "
                     f"like {default!r} ({type(default).__name__})."
                 )
         return spec
@@ -363,8 +363,8 @@ def _named_in_file(name: str, example: str) -> tuple[ModuleType, str]:
 
 def import_file(path: Path) -> ModuleType:
     """The module in a Python file that the user named, imported once."""
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist.", "Example: ./my_encoder.py:MyEncoder")
+    if not os.path.isfile(path):
+        raise ConfigError(f"{short(path)} does not exist.", "Example: ./my_encoder.py:MyEncoder")
     path = path.resolve()
     name = f"fusemix_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:

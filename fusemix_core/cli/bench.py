@@ -93,7 +93,7 @@ def bench(
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     top = {
         "methods": _names(methods),
-        "pairs": [int(p) if p.isdigit() else p for p in _names(pairs) or []] or None,
+        "pairs": [int(p) if p.isdecimal() else p for p in _names(pairs) or []] or None,
         "seeds": seeds,
         "batch": batch,
         "budget": budget,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +18,26 @@ from fusemix_core.launch import launched
 _WIDE = 160
 """Columns where output goes to a file or a pipe."""
 
-out = Console(width=None if sys.stdout.isatty() else _WIDE)
-err = Console(stderr=True)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What a terminal obeys rather than shows, and what no stream takes."""
+
+
+class _Console(Console):
+    """Shows texts as they are, whatever data they quote: nothing in them is markup, and what a
+    terminal would obey is replaced."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*map(_shown, objects), **options)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Text):
+        value.plain = _CONTROL.sub("\ufffd", value.plain)
+    return _CONTROL.sub("\ufffd", value) if isinstance(value, str) else value
+
+
+out = _Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, emoji=False)
+err = _Console(stderr=True, markup=False, emoji=False)
 
 
 def print_error(message: str, hint: str = "") -> None:
@@ -33,7 +52,8 @@ def print_error(message: str, hint: str = "") -> None:
 
 def print_json(value: Any) -> None:
     """`value` as JSON on stdout, alone."""
-    out.file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    out.file.write(text.encode("utf-8", "backslashreplace").decode())
 
 
 def print_table(
@@ -59,7 +79,7 @@ def _cell(value: Any) -> Text:
         return Text("–")
     if isinstance(value, float):
         return Text(f"{value:.1f}")
-    return value if isinstance(value, Text) else Text(str(value))
+    return _shown(value if isinstance(value, Text) else Text(str(value)))
 
 
 def size(count: int | None) -> str:
@@ -102,12 +122,12 @@ class _Rate(TextColumn):
 def progress(unit: str) -> Progress:
     """A bar with count, rate and time left, on stderr."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         _Rate(unit),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=err,
         speed_estimate_period=30,
     )

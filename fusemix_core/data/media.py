@@ -43,6 +43,8 @@ MAX_PEAK = 16.0
 _RATES = (100, 10_000_000)
 """Hertz. A sound with a rate beyond these has a damaged header."""
 _VALUES = 1 << 20
+_UNKNOWN = 1 << 62
+"""Frames. libsndfile gives more where a file does not say how long it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +248,8 @@ def _read_audio(value: Path | bytes) -> tuple[np.ndarray, int]:
     where = value if isinstance(value, Path) else None
     try:
         with soundfile.SoundFile(io.BytesIO(value) if isinstance(value, bytes) else value) as file:
+            if file.frames < _UNKNOWN:
+                _check_length(file.frames, where)
             pieces, length = [], 0
             most = max(_VALUES // file.channels, 1)
             while len(piece := file.read(most, dtype="float32", always_2d=True)):

@@ -103,7 +103,7 @@ def latest(checkpoints: Path) -> Checkpoint | None:
                 "Resume it with the version of fusemix that wrote it, or start a new run.",
             )
         return Checkpoint(folders[-1], values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(folders[-1], error) from error
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
-from fusemix_core.errors import DataError
+from fusemix_core.errors import DataError, short
+
+_MAX_FILE = 16 << 20
 
 
 def read_classes(path: str | Path) -> list[str]:
@@ -15,7 +18,7 @@ def read_classes(path: str | Path) -> list[str]:
     for row, name in rows:
         if name in seen:
             raise DataError(
-                f"the class '{name}' stands in row {seen[name]} already.",
+                f"the class '{short(name)}' stands in row {seen[name]} already.",
                 "Keep one of the two.",
                 path=path,
                 row=row,
@@ -30,7 +33,7 @@ def read_templates(path: str | Path) -> list[str]:
     for row, template in rows:
         if template.count("{}") != 1:
             raise DataError(
-                f"the template {template!r} must hold {{}} once, where the class name goes.",
+                f"the template {short(template)!r} must hold {{}} once, where the class name goes.",
                 "Example: a photo of a {}.",
                 path=path,
                 row=row,
@@ -42,15 +45,20 @@ def _read(path: Path, what: str) -> list[tuple[int, str]]:
     """(row from 1, stripped entry) of all entries that are not blank."""
     example = f"Write the {what} one a line in a .txt file, or as a JSON list of strings."
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+        with open(path, "rb") as file:
+            data = file.read(_MAX_FILE + 1)
+        if len(data) > _MAX_FILE:
+            raise OSError(errno.EFBIG, f"it is larger than {_MAX_FILE >> 20} MiB")
+        text = data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            row = error.object[: error.start].count(b"\n") + 1
+            hint = "Save the file as UTF-8."
+            raise DataError("not UTF-8 text.", hint, path=path, row=row) from error
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"the file of {what} can't be read: {reason}.", example, path=path
         ) from error
-    except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        raise DataError("not UTF-8 text.", "Save the file as UTF-8.", path=path, row=row) from error
     lines = _json(text, path) if path.suffix.lower() == ".json" else text.splitlines()
     rows = [(row, line.strip()) for row, line in enumerate(lines, 1) if line.strip()]
     if not rows:
@@ -68,9 +76,17 @@ def _json(text: str, path: Path) -> list[str]:
             path=path,
             row=error.lineno,
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"not valid JSON: {error}.", 'Example: ["cat", "dog"]', path=path
+        ) from error
     if not isinstance(values, list):
         raise DataError("not a JSON list.", 'Example: ["cat", "dog"]', path=path)
     for row, value in enumerate(values, 1):
         if not isinstance(value, str):
-            raise DataError(f"{value!r} is not a string.", 'Example: "cat"', path=path, row=row)
+            shown = short(repr(value))
+            raise DataError(f"{shown} is not a string.", 'Example: "cat"', path=path, row=row)
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            hint = "Write the character itself, in UTF-8."
+            raise DataError("half a surrogate pair.", hint, path=path, row=row)
     return values

@@ -34,13 +34,16 @@ def measured_data(
     unless `given` or `split` says otherwise.
     """
     run = run_of(model)
-    source = list(given.get("source") or run.get("data", {}).get("source", []))
+    kept = run.get("data", {})
+    if not isinstance(kept, dict) or type(run.get("seed", 0)) is not int:
+        raise ConfigError(f"The config.toml of the run of {model} holds no data and seed.")
+    source = given.get("source") or kept.get("source", [])
     if not source:
         raise ConfigError("No data given.", "Add --data PATH.")
     if split not in (None, "all", *SPLITS):
         raise ConfigError(f"'{split}' is no split.", f"Splits: {', '.join(SPLITS)}, all.")
-    own = run.get("data", {}).get("source") == source
-    table = {**(run["data"] if own else {}), **given, "source": source}
+    own = kept.get("source") == source
+    table = {**(kept if own else {}), **given, "source": source}
     if split is None:
         split = "test" if own or any(name in given for name in _SPLITTING) else "all"
     if seed is None:

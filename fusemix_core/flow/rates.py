@@ -7,6 +7,9 @@ from pathlib import Path
 
 from fusemix_core.home import home
 
+_SLOWEST, _FASTEST = 1e-6, 1e12
+"""Items a second; what is not between these was never measured."""
+
 
 def encode_rate_key(fingerprint: str, device: str) -> str:
     return f"encode {fingerprint} {device}"
@@ -23,7 +26,7 @@ class Rates:
         self.path = path or home() / "rates.json"
         try:
             rates = json.loads(self.path.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             rates = {}
         self._rates = rates if isinstance(rates, dict) else {}
 
@@ -37,7 +40,8 @@ class Rates:
         if key.endswith(" auto"):
             key = next((k for k in self._rates if k.startswith(key.removesuffix("auto"))), key)
         rate = self._rates.get(key)
-        return items / rate if isinstance(rate, int | float) and rate > 0 else None
+        known = isinstance(rate, int | float) and _SLOWEST < rate < _FASTEST
+        return items / rate if known else None
 
     def record(self, key: str, items: int, seconds: float) -> None:
         """Remember a rate; a home that can't be written costs the estimate, not the run."""

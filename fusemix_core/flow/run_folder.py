@@ -122,12 +122,24 @@ class MetricsLog(Callback):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a last line cut short by a crash is left out."""
+    """The rows of metrics.jsonl; a last line cut short by a crash is left out, as is what follows
+    a damaged one."""
     rows = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line.decode())
+            except (ValueError, RecursionError):
                 break
+            if not _is_metrics(row):
+                break
+            rows.append(row)
     return rows
+
+
+def _is_metrics(row: Any) -> bool:
+    """Whether a line holds a kind, a step, and numbers."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return False
+    numbers = (value for key, value in row.items() if key != "kind")
+    return isinstance(row.get("kind"), str) and all(type(n) in (int, float) for n in numbers)

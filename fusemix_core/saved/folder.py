@@ -178,12 +178,21 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping
         for name, form in expected.items()
         if name in tensors and describe(tensors[name]) != form
     ]
+    wrong += [
+        f"{name} holds values that are not finite"
+        for name, form in expected.items()
+        if name in tensors and describe(tensors[name]) == form and not _finite(tensors[name])
+    ]
     if wrong:
         more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise ArtefactError(
             f"{folder / WEIGHTS} does not fit {CONFIG}: {'; '.join(wrong[:8])}{more}.",
             _saved_how(folder),
         )
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def check_digest(folder: Path, config: SavedConfig) -> None:

@@ -12,6 +12,7 @@ from fusemix_core.config import (
     from_dict,
     override_recipe,
     parse_assignment,
+    read_toml,
     to_dict,
 )
 from fusemix_core.errors import ConfigError, UnknownNameError
@@ -77,12 +78,40 @@ def test_override_that_renames_a_part_drops_its_options():
         ("name=x", UnknownNameError, "setting"),
         ("dim.x=3", ConfigError, "no settings"),
         ("adapter.a.b=3", ConfigError, "too deep"),
+        ("dim=" + "[" * 5000, ConfigError, "not of type int"),
+        ("dim=" + "9" * 5000, ConfigError, "not of type int"),
+        ("adapter=3|adapter.blocks=1", ConfigError, "no settings inside"),
+        ("adapters=3|adapters.text.blocks=1", ConfigError, "no settings inside"),
+        ("views={text=3}", ConfigError, "views"),
     ],
 )
 def test_wrong_override_says_what_is_wrong(assignment, error, says):
     with pytest.raises(error) as caught:
-        override_recipe(RECIPE, [assignment])
-    assert says in str(caught.value)
+        override_recipe(RECIPE, assignment.split("|"))
+    assert says in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a = " + b"[" * 5000, b"a = " + b"9" * 5000, b"\xff", b"a", b"#" * (5 << 20)],
+    ids=["deep", "long number", "not UTF-8", "no TOML", "large"],
+)
+def test_a_toml_file_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "a.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match="a.toml can't be read as TOML"):
+        read_toml(tmp_path / "a.toml")
+
+
+def test_a_part_switched_off_and_on_again_has_options():
+    changed = override_recipe(RECIPE, ["adapter=none", "adapter.name=mlp", "adapter.blocks=2"])
+    assert changed.adapter == Part("mlp", {"blocks": 2})
+
+
+@pytest.mark.parametrize("name", ["encoders", "views"])
+def test_tables_of_names_hold_names(name):
+    values = {"encoders": {}, "data": {}, "recipe": to_dict(RECIPE), name: {"text": 3}}
+    with pytest.raises(ConfigError, match=name):
+        from_dict(RunConfig, values)
 
 
 def test_missing_and_unknown_keys_are_named():

@@ -121,6 +121,14 @@ def test_weights_from_a_local_path(tmp_path):
         r.encoder("enc@/no/such/file")
 
 
+@pytest.mark.parametrize("name", ["x@~nobody-here/y", "x@" + "y" * 5000, "x@a\0b", "z" * 5000,
+                                  "./" + "z" * 5000 + ".py:A", "./a\0.py:A"])  # fmt: skip
+def test_names_of_any_length_or_character_are_config_errors(name):
+    with pytest.raises(ConfigError) as error:
+        Registry(entry_points=lambda: []).encoder(name)
+    assert len(str(error.value)) < 1000
+
+
 def test_encoder_class_in_a_file(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(

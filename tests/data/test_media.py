@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from fusemix_core.data import Audio, decode, normalise_text
+from fusemix_core.data import Audio, decode, media, normalise_text
 from fusemix_core.errors import DataError
 
 
@@ -39,6 +39,12 @@ def test_empty_text_is_an_error(empty):
     with pytest.raises(DataError) as error:
         decode(empty, "text")
     assert error.value.message == "empty text"
+
+
+def test_a_text_has_a_size_that_texts_have(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"x" * (17 << 20))
+    with pytest.raises(DataError, match="larger than 16 MiB"):
+        decode(tmp_path / "a.txt", "text")
 
 
 def test_text_that_is_not_utf8(tmp_path):
@@ -199,6 +205,33 @@ def test_decompression_bomb():
         decode(bomb, "image")
 
 
+def test_a_picture_that_is_a_program_is_not_run(monkeypatch):
+    """EPS is PostScript: Pillow has Ghostscript run it, where that is installed."""
+    from PIL import EpsImagePlugin
+
+    ran = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: ran.append(a))
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(DataError, match="not an image"):
+        decode(program, "image")
+    assert not ran
+
+
+def test_a_file_too_large_to_be_a_picture_is_not_read(tmp_path):
+    with open(tmp_path / "a.webp", "wb") as file:
+        file.write(b"RIFF\0\0\0\0WEBP")
+        file.truncate(3 << 30)
+    with pytest.raises(DataError, match="larger than 2 GiB"):
+        decode(tmp_path / "a.webp", "image")
+
+
+def test_what_is_there_but_no_file_is_said(tmp_path):
+    with pytest.raises(DataError, match="not a file"):
+        decode(tmp_path, "image")
+    with pytest.raises(DataError, match="does not exist"):
+        decode("x" * 5000, "image")
+
+
 # -- audio ---------------------------------------------------------------------------------------
 
 
@@ -274,6 +307,19 @@ def test_arrays(tmp_path):
 def test_unusable_clips(samples, message):
     with pytest.raises(DataError, match=message):
         decode((samples, 16000), "audio")
+
+
+def test_a_clip_has_a_length_and_a_rate_that_sounds_have(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="rate is 1 Hz"):
+        decode((np.zeros(8), 1), "audio", 48_000)
+    monkeypatch.setattr(media, "MAX_SAMPLES", 1000)
+    for clip in ((np.zeros(1001), 8000), (np.zeros(400), 8000)):
+        with pytest.raises(DataError, match="more than 1,000 samples"):
+            decode(clip, "audio", 48_000)
+    soundfile.write(tmp_path / "a.wav", np.zeros((1001, 2)), 8000)
+    with pytest.raises(DataError, match="Cut it into pieces") as error:
+        decode(tmp_path / "a.wav", "audio")
+    assert error.value.path == tmp_path / "a.wav"
 
 
 def test_empty_truncated_and_foreign_sound_files(tmp_path):

@@ -124,6 +124,10 @@ def test_files_of_classes_and_templates(tmp_path):
         ("a.json", b'["cat",\n dog]', read_classes, 2, "not valid JSON"),
         ("a.json", b'{"cat": 1}', read_classes, None, "not a JSON list"),
         ("a.json", b'["cat", 3]', read_classes, 2, "not a string"),
+        ("a.json", b"[" * 100_000, read_classes, None, "not valid JSON"),
+        ("a.json", b"[" + b"9" * 5000 + b"]", read_classes, None, "not valid JSON"),
+        ("a.json", b'["cat", "\\ud800"]', read_classes, 2, "surrogate"),
+        ("a.txt", b"x" * (17 << 20), read_classes, None, "larger than 16 MiB"),
     ],
 )
 def test_bad_files_are_named_with_their_row(tmp_path, name, content, read, row, says):

@@ -19,8 +19,8 @@ from fusemix_core.flow.bench.config import bench_config
 from fusemix_core.flow.bench.fitting import within
 from fusemix_core.flow.bench.latents import sized
 from fusemix_core.flow.bench.lines import add_line, read_lines
-from fusemix_core.flow.bench.page import overview, write_report
-from fusemix_core.flow.bench.summary import summarise, verdicts
+from fusemix_core.flow.bench.page import overview, sentence, write_report
+from fusemix_core.flow.bench.summary import Place, Verdict, is_whole, summarise, verdicts
 from fusemix_core.interfaces import Adapter, PairedLatents, ResidentLatents
 from fusemix_core.registry import registry
 
@@ -253,11 +253,35 @@ def test_students_quantile(freedom):
         ({"sets": {"x": {"source": "x", "encoders": ENCODERS, "colums": {}}}}, "colums"),
         ({"sets": {"x": {"source": "x", "encoders": ENCODERS, "methods": ["y"]}}}, "'y'"),
         ({"sed": 1}, "sed"),
+        ({"seeds": 10**12}, "seeds"),
+        ({"device": 3}, "device"),
+        ({"sets": {"x": 3}}, "no table"),
+        ({"sets": {"x": {"encoders": [1]}}}, "no table"),
+        ({"sets": {"x": {"encoders": {"image": 3, "text": "x"}}}}, "no list of names"),
+        ({"methods": [{"recipe": "fusemix", "set": [3]}]}, "no list of names"),
+        ({"methods": [{"recipe": "fusemix", "label": [[]]}]}, "no list of names"),
     ],
 )
 def test_faults_of_a_config(world, change, says):
     with pytest.raises((ConfigError, UnknownNameError), match=says):
         bench_config(tables(world) | change)
+
+
+def test_a_line_without_its_figures_is_not_taken_for_a_result():
+    test = {"cosine": {"r1": 1.0, "r1_interval": [0, 2]}}
+    line = {"test": test, "scorer": "cosine", "seconds": 1.0, "zero_shot": {}, "test_items": "d",
+            "pairs": {"train": 3, "validation": 2}}  # fmt: skip
+    assert is_whole(line)
+    for name in line:
+        assert not is_whole({k: v for k, v in line.items() if k != name})
+        assert not is_whole({**line, name: "x"}) or name == "test_items"
+    assert not is_whole({**line, "seconds": float("nan")})
+
+
+def test_the_best_may_have_no_seed_in_common_with_the_default():
+    place = Place("s", "a + b", None)
+    told = sentence(Verdict(place, 10, "csa", 20.0, 10.0, {}))
+    assert told == "- 10 pairs: best `csa`, 20.0; `fusemix` 10.0."
 
 
 def test_a_damaged_line_is_told(tmp_path):

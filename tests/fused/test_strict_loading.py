@@ -267,6 +267,15 @@ def test_tensors_must_be_the_expected_ones(saved, load):
     assert load().dim == 4
 
 
+def test_weights_must_be_finite(saved, load):
+    tensors = safetensors.torch.load_file(saved / "model.safetensors")
+    name = next(n for n in tensors if n.startswith("adapter."))
+    for value in (torch.nan, torch.inf):
+        _rewrite(saved, {**tensors, name: torch.full_like(tensors[name], value)})
+        with pytest.raises(ArtefactError, match="not finite"):
+            load()
+
+
 def test_a_scorer_without_its_banks_is_refused_even_if_the_config_agrees(saved, load):
     tensors = safetensors.torch.load_file(saved / "model.safetensors")
     _rewrite(saved, {k: v.clone() for k, v in tensors.items() if k != "scorer.bank.text"})

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fuzz import readers
+from fuzz import artefacts, configs, media, readers
 
-TARGETS = [*readers.TARGETS]
+TARGETS = [*readers.TARGETS, *media.TARGETS, *configs.TARGETS, *artefacts.TARGETS]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fusemix_core.config import DataConfig, Recipe, from_dict
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ConfigError, short
 from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
@@ -18,6 +18,7 @@ DEFAULT = "fusemix"
 """The method that the others are held against, where it takes part."""
 
 ALL = "all"
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -113,26 +114,33 @@ def bench_config(values: Mapping[str, Any], root: Path = Path()) -> BenchConfig:
     if not isinstance(sets, Mapping) or not sets:
         raise ConfigError("The benchmark has no set of pairs.", "Add --data PATH, or [sets.NAME].")
     seeds = values.get("seeds", 3)
-    if isinstance(seeds, int):
-        seeds = range(seeds)
+    if type(seeds) is int:
+        seeds = range(min(seeds, MOST_SEEDS + 1))
     numbers = {k: values.get(k) for k in ("batch", "budget")}
     for name, number in numbers.items():
         if number is not None and (type(number) is not int or number < 2):
             raise ConfigError(f"{name} is {number!r}.", "It is a number of pairs, 2 or more.")
-    if not seeds or not all(type(s) is int for s in seeds):
-        raise ConfigError(f"seeds is {values['seeds']!r}.", "Give a number of seeds, or a list.")
+    fits = isinstance(seeds, Sequence) and 0 < len(seeds) <= MOST_SEEDS
+    if not fits or not all(type(s) is int for s in seeds):
+        raise ConfigError(
+            f"seeds is {short(repr(values['seeds']))}.",
+            f"Give a number of seeds, {MOST_SEEDS:,} at most, or a list.",
+        )
     methods = tuple(_method(m) for m in _list(values.get("methods") or all_recipes(), "methods"))
     labels = [m.label for m in methods]
     if repeated := {n for n in labels if labels.count(n) > 1}:
         raise ConfigError(f"Two methods are called {repeated.pop()!r}.", "Give them a label each.")
     every = {"pairs": values.get("pairs", ALL)}
+    device = values.get("device", "auto")
+    if not isinstance(device, str):
+        raise ConfigError(f"device is {device!r}.", 'Example: device = "cpu"')
     return BenchConfig(
         methods,
-        tuple(_set(n, {**every, **t}, labels, root) for n, t in sets.items()),
+        tuple(_set(n, {**every, **_table(t, f"sets.{n}")}, labels, root) for n, t in sets.items()),
         tuple(seeds),
         numbers["batch"],
         numbers["budget"],
-        values.get("device", "auto"),
+        device,
     )
 
 
@@ -150,22 +158,23 @@ def _method(given: Any) -> Method:
             f"{given!r} is no method.", 'Write "NAME" or {recipe = "NAME", set = ["dim=256"]}.'
         )
     _known(table, {"recipe", "label", "set"}, "methods.")
-    changes = _list(table.get("set", []), "methods.set")
-    recipe = find_recipe(table["recipe"], list(changes))
+    changes = _texts(table.get("set", []), "methods.set")
+    recipe = find_recipe(table["recipe"], changes)
     if recipe.pairs is not None:
         raise ConfigError(
             f"The method {recipe.name!r} says on how many pairs to fit.",
             "Leave that to the benchmark's own `pairs`; a method may have a `selector`.",
         )
-    return Method(table.get("label") or " ".join([recipe.name, *changes]), recipe)
+    label = table.get("label") or " ".join([recipe.name, *changes])
+    return Method("".join(_texts(label, "methods.label")), recipe)
 
 
-def _set(name: str, table: Any, methods: Sequence[str], root: Path) -> PairedSet:
+def _set(name: str, table: Mapping[str, Any], methods: Sequence[str], root: Path) -> PairedSet:
     at = f"sets.{name}."
-    encoders = {m: tuple(_list(n, at)) for m, n in dict(table.get("encoders") or {}).items()}
+    encoders = _several(table, "encoders", at)
     if len(encoders) < 2:
         raise ConfigError(f"{at}encoders names fewer than two modalities.", "Two are needed.")
-    own = tuple(_list(table.get("methods", []), f"{at}methods"))
+    own = tuple(_texts(table.get("methods", []), f"{at}methods"))
     for label in own:
         if label not in methods:
             raise ConfigError(f"{at}methods: no method is called {label!r}.")
@@ -174,10 +183,10 @@ def _set(name: str, table: Any, methods: Sequence[str], root: Path) -> PairedSet
         _data({k: v for k, v in table.items() if k not in OF_A_SET}, root, at),
         encoders,
         tuple(_size(p, at) for p in _list(table["pairs"], at)),
-        {m: tuple(_list(v, at)) for m, v in dict(table.get("views") or {}).items()},
+        _several(table, "views", at),
         {
-            n: _labelled(t, root, f"{at}zero_shot.{n}.")
-            for n, t in dict(table.get("zero_shot") or {}).items()
+            n: _labelled(_table(t, f"{at}zero_shot.{n}"), root, f"{at}zero_shot.{n}.")
+            for n, t in _table(table.get("zero_shot") or {}, f"{at}zero_shot").items()
         },
         own,
     )
@@ -187,6 +196,9 @@ def _labelled(table: Mapping[str, Any], root: Path, at: str) -> LabelledSet:
     own = {k: table[k] for k in ("modality", "label_column", "split") if k in table}
     if "modality" not in own:
         raise ConfigError(f"{at}modality is missing.", "It says what is classified.")
+    for key, value in own.items():
+        if not isinstance(value, str):
+            raise ConfigError(f"{at}{key} is {short(repr(value))}, which is no name.")
     return LabelledSet(_data({k: v for k, v in table.items() if k not in own}, root, at), **own)
 
 
@@ -210,6 +222,25 @@ def _size(value: Any, at: str) -> int | None:
     if type(value) is not int or value < 4:
         raise ConfigError(f"{at}pairs holds {value!r}.", f'Numbers from 4 on, or "{ALL}".')
     return value
+
+
+def _table(value: Any, at: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{at} is {short(repr(value))}, which is no table.")
+    return value
+
+
+def _several(table: Mapping[str, Any], name: str, at: str) -> dict[str, tuple[str, ...]]:
+    """modality → one name or more, of a table of such."""
+    found = _table(table.get(name) or {}, f"{at}{name}")
+    return {m: tuple(_texts(names, f"{at}{name}.{m}")) for m, names in found.items()}
+
+
+def _texts(value: Any, at: str) -> list[str]:
+    values = _list(value, at)
+    if not all(isinstance(v, str) for v in values):
+        raise ConfigError(f"{at} is {short(repr(value))}, which is no list of names.")
+    return values
 
 
 def _list(value: Any, at: str) -> list[Any]:

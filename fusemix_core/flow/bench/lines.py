@@ -24,14 +24,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    texts = path.read_text(encoding="utf-8").split("\n")
+    try:
+        texts = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ArtefactError(f"{path} can't be read: {error}") from error
     lines = []
     for number, text in enumerate(texts, 1):
         if not text.strip():
             continue
         try:
-            line = json.loads(text)
-        except ValueError as error:
+            line = json.loads(text.decode())
+        except (ValueError, RecursionError) as error:
             if number == len(texts):
                 break
             raise _damaged(path, number) from error

@@ -122,9 +122,9 @@ def sentence(verdict: Verdict, of: str = "") -> str:
     if verdict.default is None:
         return text + "."
     if verdict.best != DEFAULT:
-        text += (
-            f"; `{DEFAULT}` {verdict.default:.1f}, behind by {said(verdict.against[verdict.best])}"
-        )
+        text += f"; `{DEFAULT}` {verdict.default:.1f}"
+        if verdict.best in verdict.against:  # they have seeds in common
+            text += f", behind by {said(verdict.against[verdict.best])}"
     elif verdict.against:
         rival = max(verdict.against, key=lambda m: verdict.against[m][0])
         mean, half = verdict.against[rival]

@@ -17,6 +17,7 @@ from fusemix_core.flow.bench.config import BenchConfig, Combination, Method, Pai
 from fusemix_core.flow.bench.fitting import fit, within
 from fusemix_core.flow.bench.latents import Case, make_case, sized
 from fusemix_core.flow.bench.lines import NAME, add_line, key_of, read_lines
+from fusemix_core.flow.bench.summary import is_whole
 from fusemix_core.flow.environment import environment
 from fusemix_core.flow.reporter import Reporter
 from fusemix_core.flow.selection import choose
@@ -66,7 +67,8 @@ def bench(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtefactError(f"{path.parent} can't be made: {error}") from error
-    done = {line["key"]: line for line in read_lines(path) if "error" not in line}
+    found = read_lines(path)
+    done = {n["key"]: n for n in found if "error" not in n and is_whole(n)}
     device, facts = resolve_device(config.device), environment()
     trials, lines = list(trials_of(config)), []
     case, of = None, None
@@ -80,7 +82,7 @@ def bench(
             line["environment"] = facts
             add_line(path, line)
             done[line["key"]] = line
-        lines.append(done[line["key"]])
+        lines.append(done[line["key"]] | line)
     return lines
 
 

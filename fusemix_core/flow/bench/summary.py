@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,17 @@ class Verdict:
 
 def of_scorer(line: Line, found: Mapping[str, Any], scorer: str) -> Mapping[str, Any]:
     return found[line["scorer"] if scorer == CHOSEN else scorer]
+
+
+def is_whole(line: Line) -> bool:
+    """Whether a line that was read has all that is shown of a fit which did not fail."""
+    entry = Entry(Place("", "", None), "", {0: line}, {})
+    try:
+        shown = [entry.interval(CHOSEN), entry.interval("cosine"), entry.seconds, entry.pairs]
+        shown += [entry.zero_shot(name)[0] for name in line["zero_shot"]]
+        return all(math.isfinite(n) for s in shown for n in (s if isinstance(s, tuple) else (s,)))
+    except Exception:  # the line may be anything that JSON can hold
+        return False
 
 
 def summarise(lines: Iterable[Line]) -> list[Entry]:

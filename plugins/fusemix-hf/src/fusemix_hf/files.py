@@ -93,7 +93,7 @@ def _processor(read: Any) -> Mapping[str, Any]:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} is no JSON: {error}", "Fetch it anew.") from error
     if not isinstance(value, dict):
         raise ArtefactError(f"{path} holds no JSON object.", "Fetch it anew.")

@@ -71,5 +71,5 @@ def _normalises(listing: Path | None) -> bool:
     try:
         modules = json.loads(listing.read_text("utf-8")) if listing else []
         return any(module["type"].endswith("Normalize") for module in modules)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
