@@ -62,10 +62,11 @@ def _expand(source: str) -> list[Path]:
         elif glob.has_magic(name):
             found = sorted(glob.glob(name, recursive=True))
             if not found:
-                raise DataError("no file matches this pattern", path=name)
+                raise DataError("no file matches this pattern", path=short(name, 300))
             paths += map(Path, found)
         else:
-            raise DataError("there is no such file or folder", _near(Path(name)), path=name)
+            hint = _near(Path(name))
+            raise DataError("there is no such file or folder", hint, path=short(name, 300))
     return paths
 
 
