@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from fusemix_core.config import Part
 from fusemix_core.errors import (
@@ -24,6 +25,8 @@ from fusemix_core.interfaces import Adapter, Scorer
 from fusemix_core.registry import USER, Registry
 from fusemix_core.saved.folder import check_digest, check_tensors, read_tensors
 from fusemix_core.saved.schema import SavedConfig, SavedPart, describe
+
+_SPARE = 1000
 
 # -- to the saved form ---------------------------------------------------------------------------
 
@@ -102,9 +105,10 @@ def load_components(
     """The adapters and the scorer of a saved model, after every check on names and tensors."""
     tensors = read_tensors(folder)
     expected = {f"scorer.{name}": form for name, form in config.scorer.tensors.items()}
-    for m, saved in config.modalities.items():
-        forms = _adapter_forms(saved.adapter, saved.encoder.dim, config.dim, registry)
-        expected |= {f"adapter.{m}.{key}": form for key, form in forms.items()}
+    with _at_most(_SPARE + 2 * len(tensors)):
+        for m, saved in config.modalities.items():
+            forms = _adapter_forms(saved.adapter, saved.encoder.dim, config.dim, registry)
+            expected |= {f"adapter.{m}.{key}": form for key, form in forms.items()}
     check_tensors(folder, tensors, expected)
     check_digest(folder, config)
 
@@ -128,9 +132,30 @@ def _adapter_forms(saved: SavedPart, dim_in: int, dim: int, registry: Registry) 
     try:
         with torch.device("meta"):
             adapter = _construct("adapter", part, registry, dim_in, dim)
+    except ArtefactError:
+        raise
     except Exception:  # what is wrong with the saved form, rather than with meta, shows again here
         adapter = _build("adapter", saved, registry, dim_in, dim)
     return {key: describe(value) for key, value in adapter.state_dict().items()}
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Within, modules can't have more parameters than that: a number of blocks in a file that may
+    be damaged would else fill the memory with them."""
+    left = count
+
+    def take(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ArtefactError("The saved adapters have far more tensors than are saved.")
+
+    handle = register_module_parameter_registration_hook(take)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _load_adapter(

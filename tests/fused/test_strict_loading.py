@@ -21,6 +21,7 @@ from fusemix_core.errors import (
     UnknownNameError,
 )
 from fusemix_core.fused import FusedModel
+from fusemix_core.interfaces import Adapter
 from fusemix_core.specs import ComponentSpec
 
 
@@ -265,6 +266,32 @@ def test_tensors_must_be_the_expected_ones(saved, load):
             assert message in error.value.message
     _rewrite(saved, tensors)
     assert load().dim == 4
+
+
+class Stack(Adapter):
+    """Takes as many layers as it is told to."""
+
+    def __init__(self, dim_in, dim_out, *, layers=1):
+        super().__init__()
+        self.options = {"layers": layers}
+        self.layers = torch.nn.Sequential(*[torch.nn.Linear(dim_in, dim_in) for _ in range(layers)])
+        self.out = torch.nn.Linear(dim_in, dim_out)
+
+    def forward(self, latents):
+        return self.out(self.layers(latents))
+
+
+def test_a_number_of_layers_that_fills_the_memory_is_refused(toys, tmp_path):
+    toys.registry.add_component("adapter", "stack", Stack, layers=1)
+    model = toys.model()
+    adapters = {m: Stack(d, 4) for m, d in toys.dims.items() if m in model.adapters}
+    FusedModel(adapters, model.encoders, model.scorer, registry=toys.registry).save_pretrained(
+        tmp_path / "m"
+    )
+    with edited(tmp_path / "m") as config:
+        config["modalities"]["image"]["adapter"]["options"] = {"layers": 10**12}
+    with pytest.raises(ArtefactError, match="far more tensors"):
+        FusedModel.from_pretrained(tmp_path / "m", registry=toys.registry, device="cpu")
 
 
 def test_weights_must_be_finite(saved, load):
