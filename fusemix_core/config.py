@@ -193,27 +193,19 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(args[0], v, at) for v in value)
-    if (
-        origin is Mapping
-        or hint is Mapping
-        or (isinstance(origin, type) and issubclass(origin, Mapping))
-    ):
-        if isinstance(value, Mapping) and Part in args:
+    if isinstance(value, Mapping) and Mapping in (origin, hint):
+        if Part in args:
             some = {k: v for k, v in value.items() if v is not None}
             return {k: _convert(Part, v, f"{at}.{k}") for k, v in some.items()}
-        texts = args == (str, str)
-        if isinstance(value, Mapping) and not (texts and _no_text(value)):
-            return dict(value)
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if args == (str, str):
+            return {k: _convert(str, v, f"{at}.{k}") for k, v in value.items()}
+        return dict(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    elif hint in (bool, str, int) and type(value) is hint:
+    if hint in (bool, str, int) and type(value) is hint:
         return value
     kind = getattr(hint, "__name__", hint)
     raise ConfigError(f"{at} is {short(repr(value))}, which is not of type {kind}.")
-
-
-def _no_text(table: Mapping[str, Any]) -> bool:
-    return not all(isinstance(value, str) for value in table.values())
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:

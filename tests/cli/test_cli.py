@@ -179,7 +179,7 @@ def test_wrong_options_say_what_to_do(run, world, args, says):
     [
         ("data = 3", "must be a table"),
         ('views = "grid"', "views must be a table"),
-        ("[views]\nimage = 3", "no view '3'"),
+        ("[views]\nimage = 3", "views.image is 3, which is not of type str"),
         ("recipe = 3", "recipe is 3"),
         ("sead = 3", "seed"),
         ("[recipe]\ndim = 3", "no name"),

@@ -69,7 +69,7 @@ def test_hostile_data(photos, name):
     ("args", "says"),
     [
         (["--config", "deep.toml"], "can't be read as TOML"),
-        (["--config", "numbers.toml"], "encoders is"),
+        (["--config", "numbers.toml"], "encoders.image is 1, which is not of type str"),
         (["--set", "dim=" + "[" * 9000], "not of type int"),
         (["--set", "adapter=3", "--set", "adapter.blocks=1"], "no settings inside"),
         (["--data", "{0..99999}{0..99999}.csv"], "names more than"),
