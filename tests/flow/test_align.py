@@ -1,11 +1,6 @@
-"""`align` from Python: classes, objects, three modalities with gaps, stopping and resuming."""
+"""`align` from Python: classes, objects, three modalities with gaps."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -82,77 +77,6 @@ def test_a_handful_of_pairs_is_refused_with_a_hint(tmp_path):
     data = write_world(tmp_path / "w", count=2)
     with pytest.raises(DataError, match="split"):
         align({"image": ToyImage, "text": ToyText}, data, out=tmp_path / "r", **PAPER)
-
-
-CHILD = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without
-sys.path.insert(0, {tests!r})
-import torch; torch.set_num_threads(1)
-sys.argv = ["fusemix", "align", "--a", {a!r}, "--b", {b!r}, "--data", {data!r}, "--out", {out!r},
-            "--recipe", "fusemix-paper", "--set", "training.epochs={epochs}", "--set",
-            "adapter.blocks=2", "--set", "training.batch_size=8", "--device", "cpu", *{more!r}]
-from fusemix_core.cli import main
-main()
-"""
-
-
-def start(tmp_path, data, out, *more, epochs=150):
-    toys = Path(__file__).parents[1] / "toys.py"
-    code = CHILD.format(
-        tests=str(toys.parent), a=f"{toys}:ToyImage", b=f"{toys}:ToyText", data=str(data),
-        out=str(tmp_path / out), epochs=epochs, more=list(more),
-    )  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-
-
-def wait_for_steps(folder, steps, process):
-    """Until metrics.jsonl tells of so many lines."""
-    log = folder / "metrics.jsonl"
-    began = time.monotonic()
-    while not log.exists() or log.read_text().count("\n") < steps:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() - began < 120
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The folder of a run that was never stopped, and the data."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    data = write_world(folder / "w")
-    whole = start(folder, data, "whole")
-    assert whole.wait(180) == 0, whole.stderr.read()
-    return folder / "whole", data
-
-
-@pytest.mark.parametrize(
-    ("sign", "code"),
-    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
-)
-def test_stopped_and_resumed_is_never_stopped(tmp_path, undisturbed, sign, code):
-    whole, data = undisturbed
-    stopped = start(tmp_path, data, "stopped")
-    wait_for_steps(tmp_path / "stopped", 200, stopped)
-    os.kill(stopped.pid, sign)
-    assert stopped.wait(60) == code
-    assert not (tmp_path / "stopped/model").exists()
-    resumed = start(tmp_path, data, "stopped", "--resume")
-    assert resumed.wait(180) == 0, resumed.stderr.read()
-    for file in ("model/model.safetensors", "model/config.json"):
-        a, b = whole / file, tmp_path / "stopped" / file
-        if file.endswith("json"):
-            assert a.read_text() == b.read_text()
-        else:
-            assert a.read_bytes() == b.read_bytes()
-    steps = [
-        line.split('"step": ')[1].split(",")[0]
-        for line in (tmp_path / "stopped/metrics.jsonl").read_text().splitlines()
-        if '"train"' in line
-    ]
-    assert steps == [str(i + 1) for i in range(len(steps))]
 
 
 def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):

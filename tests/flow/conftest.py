@@ -1,0 +1,7 @@
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Reports without figures, which take half the time of a small run; tests/report draws them."""
+    monkeypatch.setattr("fusemix_core.flow.report.figures._svg", lambda *_, **__: "<svg></svg>")
