@@ -1,6 +1,7 @@
 """One row of a good file is damaged: all others are kept, and that one is kept or told of."""
 
 import io
+import codecs
 import json
 import random
 import shutil
@@ -60,7 +61,8 @@ def json_lines(folder, row, line):
     lines[row] = line
     path = folder / "a.jsonl"
     path.write_bytes(b"\n".join(lines))
-    check(read(path, **ALL), path, row, blank=not line.strip())
+    start = codecs.BOM_UTF8 if row == 0 else b""  # a mark at the start of a file is no text
+    check(read(path, **ALL), path, row, blank=not line.removeprefix(start).strip())
 
 
 def json_values(folder, row, value, where):
