@@ -1,7 +1,7 @@
 """One row of a good file is damaged: all others are kept, and that one is kept or told of."""
 
-import io
 import codecs
+import io
 import json
 import random
 import shutil
