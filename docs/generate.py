@@ -218,8 +218,8 @@ def comparison_page() -> str:
     parts = [
         "# Methods compared\n",
         "Made by `fusemix bench` ([how to](how-to/bench.md)) and `docs/generate.py` from the "
-        "results in `benchmarks/results/`. Seconds are of two cores that did other work too: orders "
-        "of magnitude.\n",
+        "results in `benchmarks/results/`. Seconds are of two cores that did other work too: "
+        "orders of magnitude.\n",
     ]
     for name, text in COMPARED.items():
         lines = read_lines(RESULTS / name / "results.jsonl")
