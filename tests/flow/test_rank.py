@@ -8,7 +8,8 @@ from toys import TokenText, ToyImage, ToyText
 
 from fusemix_core import rank
 from fusemix_core.errors import ConfigError, DataError, FusemixError
-from fusemix_core.flow.rank import _spearman
+from fusemix_core.flow.rank import Pairing, Ranking, _spearman
+from fusemix_core.flow.report.heatmap import FORMS, write_heat_map
 from fusemix_core.interfaces import Encoder
 from fusemix_core.specs import EncoderSpec
 
@@ -122,3 +123,13 @@ def test_errors(world, tmp_path):
         rank([ToyImage], [ToyText], world, views={"txt": "layers"})
     with pytest.raises(DataError, match="too few"):
         rank([ToyImage], [ToyText], write_world(tmp_path / "few", count=30), device="cpu")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_ranking_is_the_same_picture(form, tmp_path, monkeypatch):
+    pairings = [Pairing(a, "b", {"cka": {"excess": x}}, x, x) for a, x in (("a", 0.1), ("c", 0.2))]
+    ranking = Ranking(("image", "text"), pairings, {"cka": None}, 9, 9)
+    for name, date in (("one", "1000000000"), ("two", "1700000000")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+        write_heat_map(tmp_path / f"{name}{form}", ranking)
+    assert (tmp_path / f"one{form}").read_bytes() == (tmp_path / f"two{form}").read_bytes()

@@ -20,6 +20,7 @@ def write_heat_map(path: Path, ranking: Ranking) -> None:
     Raises `ConfigError` for a name that ends otherwise than in one of `FORMS`.
     """
     check_name(path)
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     rows = list(dict.fromkeys(p.a for p in ranking.pairings))
@@ -48,7 +49,9 @@ def write_heat_map(path: Path, ranking: Ranking) -> None:
         axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7)
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight")
+    undated = {"CreationDate": None} if path.suffix.lower() == ".pdf" else {"Date": None}
+    with rc_context({"svg.hashsalt": "fusemix"}):  # the same ranking, the same file
+        figure.savefig(path, bbox_inches="tight", metadata=undated)
 
 
 def check_name(path: Path) -> None:
