@@ -50,6 +50,8 @@ class ParquetReader:
                             }
                             at += 1
                             yield Row(str(path), number, row)
+                    if number != end:
+                        raise DataError("a row group has other rows than it says")
                 except Exception as error:  # Arrow meets any bytes and raises many things
                     reason = f"can't be read as Parquet: {error}"
                     for bad in range(number + 1, min(end, number + _MOST_REJECTED) + 1):

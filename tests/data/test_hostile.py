@@ -169,13 +169,17 @@ def test_a_name_that_fills_a_gigabyte_is_not_read(tmp_path):
 # -- Parquet ---------------------------------------------------------------------------------------
 
 
-def test_a_damaged_row_group_costs_its_rows(photos):
+@pytest.mark.parametrize("how", ["garbage", "no page of data"])
+def test_a_damaged_row_group_costs_its_rows(photos, how):
     table = pa.table({"image": [f"{i}.png" for i in range(6)], "text": [f"t{i}" for i in range(6)]})
     path = photos / "a.parquet"
     pq.write_table(table, path, row_group_size=2, compression="none", use_dictionary=False)
     data = bytearray(path.read_bytes())
-    start = data.index(b"2.png")
-    data[start - 14 : start] = b"\xff" * 14
+    if how == "garbage":
+        start = data.index(b"2.png")
+        data[start - 14 : start] = b"\xff" * 14
+    else:  # the type of the page, an enum
+        data[pq.read_metadata(path).row_group(1).column(0).data_page_offset + 1] = 9
     path.write_bytes(data)
     found = read(path)
     assert texts(found) == ["t0", "t1", "t4", "t5"]
