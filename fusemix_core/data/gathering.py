@@ -27,7 +27,7 @@ from fusemix_core.data.references import (
     SliceReference,
     hold,
 )
-from fusemix_core.data.rows import SPLIT_NAMES, Row, is_missing
+from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row, is_missing
 from fusemix_core.errors import DataError, short
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 MOST_LINKS = 10_000
 """A row may link at most so many combinations of the values in its cells."""
-MAX_PATH = 4096
-"""Characters. No system opens a longer path."""
 _REFERENCES = (FileReference, SliceReference, CellReference, HeldReference)
 
 

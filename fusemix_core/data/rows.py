@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from fusemix_core.data.dataset import Rejected
 
+MAX_PATH = 4096
+"""Characters. No system opens a longer path."""
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",

@@ -17,7 +17,7 @@ from fusemix_core.data.delimited import DelimitedReader
 from fusemix_core.data.folders import FolderReader
 from fusemix_core.data.jsonl import JsonLinesReader, JsonReader
 from fusemix_core.data.parquet import ParquetReader
-from fusemix_core.data.rows import Reader, Row, is_missing
+from fusemix_core.data.rows import MAX_PATH, Reader, Row, is_missing
 from fusemix_core.data.saved import SavedReader
 from fusemix_core.data.shards import ShardReader
 from fusemix_core.errors import ContractError, DataError, FusemixError, short
@@ -60,6 +60,8 @@ def _expand(source: str) -> list[Path]:
         if os.path.exists(name):
             paths.append(_manifest_in(Path(name)))
         elif glob.has_magic(name):
+            if len(name) > MAX_PATH:
+                raise DataError("the pattern is too long for a path", path=short(name, 300))
             found = sorted(glob.glob(name, recursive=True))
             if not found:
                 raise DataError("no file matches this pattern", path=short(name, 300))

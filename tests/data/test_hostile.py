@@ -102,7 +102,15 @@ def test_names_of_any_length_cost_one_row(photos):
 
 
 @pytest.mark.parametrize(
-    "name", ["{0..99999}{0..99999}.csv", "{a,b}" * 40, "{0..%s}" % ("9" * 5000), "\0*", "x" * 5000]
+    "name",
+    [
+        "{0..99999}{0..99999}.csv",
+        "{a,b}" * 40,
+        "{0..%s}" % ("9" * 5000),
+        "\0*",
+        "x" * 5000,
+        "[" * 200_000,
+    ],
 )
 def test_names_of_sources_that_mean_too_much_or_nothing(photos, name):
     with pytest.raises(DataError) as error:
