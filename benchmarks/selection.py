@@ -31,7 +31,7 @@ in a process of its own with the files dropped from the system's cache before. S
 the processor, of all cores together, so that other work on the machine does not count; on two cores
 it takes about half as long. The latents have a spectrum that falls as a power of the rank, as
 encoders' do. The reference is one pass over the latents that multiplies them by 100 vectors. Peak
-memory is that of the whole process, torch among it, which takes 0.6 GB.
+memory is that of the whole process, torch among it.
 """
 
 CANDIDATES = 1_000_000
@@ -47,7 +47,7 @@ CASES = (
     ("dpp", 1_000, CANDIDATES),
     ("dpp", 10_000, FEW),
 )
-"""By what, how many, of how many: not 10,000 of a million by `dpp`, which takes hours."""
+"""By what, how many, of how many: not 10,000 of a million by `dpp`, which takes too long here."""
 
 
 def measure(options: Options) -> Iterator[Row]:

@@ -20,6 +20,7 @@ _MAX_RATIO = 1000
 _SMALL = 64 << 20
 _HELD = 512 << 20
 _WIDE = 16 << 20
+"""Bytes of a row from which on what stands once in a dictionary is not repeated for each row."""
 _MOST_REJECTED = 1_000_000
 
 

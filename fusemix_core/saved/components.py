@@ -27,6 +27,7 @@ from fusemix_core.saved.folder import check_digest, check_tensors, read_tensors
 from fusemix_core.saved.schema import SavedConfig, SavedPart, describe
 
 _SPARE = 1000
+"""Parameters that adapters may have beyond two for each saved tensor: shared or left out."""
 
 # -- to the saved form ---------------------------------------------------------------------------
 
