@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import machine
+from fusemix_core.bench.latents import Splits, sized
 from fusemix_core.config import Part, Recipe
 from fusemix_core.evaluation.retrieval import retrieval
-from fusemix_core.flow.bench.latents import Splits, sized
-from fusemix_core.flow.encode import Encoding, encode_dataset
-from fusemix_core.flow.measure import BANK_MOST, embed_split
-from fusemix_core.flow.plan import make_plan
-from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.settings import build_config, find_recipe
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 from fusemix_core.registry import registry
+from fusemix_core.runs.config import build_config, find_recipe
+from fusemix_core.runs.encode import Encoding, encode_dataset
+from fusemix_core.runs.measure import BANK_MOST, embed_split
+from fusemix_core.runs.plan import make_plan
+from fusemix_core.runs.reporter import Reporter
 
 DEFAULT, PAPER = "fusemix", "fusemix-paper"
 SCORERS = ("cosine", "csls")

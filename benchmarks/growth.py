@@ -111,9 +111,9 @@ def latents(pairs: int, width: int, causes: Tensor, seed: int) -> Tensor:
 def main(pairs: int, modalities: int, threads: int) -> None:
     """Print seconds, peak MB beyond the latents, and the validation score, of one fit."""
     from fusemix_core.engine.validation import validation_score
-    from fusemix_core.flow.settings import find_recipe
     from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
     from fusemix_core.registry import registry
+    from fusemix_core.runs.config import find_recipe
 
     torch.set_num_threads(threads)
     held_out = min(pairs // 10, 5_000)

@@ -56,10 +56,10 @@ def synthetic(pairs: int, section: int = 40, seed: int = 0) -> Splits:
 def figures(manifest: Path) -> Splits:
     """The latents of the figures and their texts, split by module, from the latent store."""
     from fusemix_core.devices import resolve_device
-    from fusemix_core.flow.encode import Encoding, encode_dataset
-    from fusemix_core.flow.plan import make_plan
-    from fusemix_core.flow.reporter import Reporter
-    from fusemix_core.flow.settings import build_config
+    from fusemix_core.runs.config import build_config
+    from fusemix_core.runs.encode import Encoding, encode_dataset
+    from fusemix_core.runs.plan import make_plan
+    from fusemix_core.runs.reporter import Reporter
 
     data = {"source": [str(manifest)], "columns": {"text": "alt"}, "group_by": "module"}
     encoders = {"image": "efficientnet-lite0", "text": "minilm"}

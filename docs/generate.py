@@ -15,12 +15,12 @@ from typing import Any
 
 from typer.main import get_command
 
+from fusemix_core.bench.lines import read_lines
+from fusemix_core.bench.page import draw, of_setting, page, settings, slug
+from fusemix_core.bench.summary import summarise
 from fusemix_core.cli.app import app
-from fusemix_core.flow.bench.lines import read_lines
-from fusemix_core.flow.bench.page import draw, of_setting, page, settings, slug
-from fusemix_core.flow.bench.summary import summarise
-from fusemix_core.flow.rank import Pairing, Ranking
-from fusemix_core.flow.report.heatmap import write_heat_map
+from fusemix_core.jobs.rank import Pairing, Ranking
+from fusemix_core.jobs.rank_picture import write_heat_map
 from fusemix_core.registry import Registry
 from fusemix_core.specs import KINDS, EncoderSpec
 from fusemix_core.testing.adapters import ADAPTER

@@ -26,10 +26,10 @@ import fusemix_core
 from fusemix_core import Adapter, Aligner, Encoder, EncoderSpec, Evaluator, Mixup, Objective, Scorer
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.config import Part, Recipe
-from fusemix_core.flow.measure import embed_split
-from fusemix_core.flow.reporter import Reporter
 from fusemix_core.interfaces import Batch, FitContext, PairedLatents
 from fusemix_core.registry import registry
+from fusemix_core.runs.measure import embed_split
+from fusemix_core.runs.reporter import Reporter
 
 
 class Letters(Encoder):

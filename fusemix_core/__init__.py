@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusemix_core.flow.align import align, extend
-    from fusemix_core.flow.bench.run import bench
-    from fusemix_core.flow.embed import embed
-    from fusemix_core.flow.rank import rank
-    from fusemix_core.flow.select import select
+    from fusemix_core.bench.run import bench
     from fusemix_core.fused import FusedModel
     from fusemix_core.interfaces import (
         Adapter,
@@ -22,16 +18,20 @@ if TYPE_CHECKING:
         Scorer,
         Selector,
     )
+    from fusemix_core.jobs.align import align, extend
+    from fusemix_core.jobs.encode import embed
+    from fusemix_core.jobs.rank import rank
+    from fusemix_core.jobs.select import select
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
     from fusemix_core.trust import trust_remote_code
 
 _HOMES = {
-    "align": "fusemix_core.flow.align",
-    "bench": "fusemix_core.flow.bench.run",
-    "extend": "fusemix_core.flow.align",
-    "embed": "fusemix_core.flow.embed",
-    "rank": "fusemix_core.flow.rank",
-    "select": "fusemix_core.flow.select",
+    "align": "fusemix_core.jobs.align",
+    "bench": "fusemix_core.bench.run",
+    "extend": "fusemix_core.jobs.align",
+    "embed": "fusemix_core.jobs.encode",
+    "rank": "fusemix_core.jobs.rank",
+    "select": "fusemix_core.jobs.select",
     "FusedModel": "fusemix_core.fused",
     "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),

@@ -100,7 +100,7 @@ def align(
         "backend": backend,
     }
     values |= {k: v for k, v in top.items() if v is not None}
-    from fusemix_core.flow.settings import chosen_by
+    from fusemix_core.runs.config import chosen_by
 
     carry_out(values, [*chosen_by(select, pairs), *(set_ or [])], out, resume, dry_run, json)
 
@@ -128,11 +128,11 @@ def carry_out(
 ) -> None:
     """Show the plan of a run and, unless that is all, do it and show what it gave."""
     from fusemix_core.cli.show import show_plan, show_result
-    from fusemix_core.flow.settings import build_config
+    from fusemix_core.runs.config import build_config
 
     config, specs = build_config(values, overrides)
 
-    from fusemix_core.flow.plan import make_plan
+    from fusemix_core.runs.plan import make_plan
 
     plan = make_plan(config, specs)
     if launched().rank == 0 and (dry_run or not json):
@@ -141,7 +141,7 @@ def carry_out(
         return
 
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.flow.align import default_out, run_plan
+    from fusemix_core.jobs.align import default_out, run_plan
 
     with ConsoleReporter() as reporter:
         result = run_plan(plan, out or default_out(), resume=resume, reporter=reporter)

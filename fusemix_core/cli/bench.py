@@ -104,16 +104,16 @@ def bench(
         views = {m: _names(v) for m, v in o.key_values(view, "--view").items()}
         values["sets"] = {_set_name(given): {**given, "encoders": _sides(a, b), "views": views}}
 
-    from fusemix_core.flow.bench.config import bench_config
+    from fusemix_core.bench.config import bench_config
 
     below = root or (config.parent if config else Path())
     checked = bench_config(values, below)
     for paired in checked.sets:  # names are checked before anything heavy is imported
         checked.combinations(paired)
 
+    from fusemix_core.bench.page import write_report
+    from fusemix_core.bench.run import bench as run
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.flow.bench.page import write_report
-    from fusemix_core.flow.bench.run import bench as run
 
     with ConsoleReporter() as reporter:
         lines = run(checked, out, reporter=reporter)
@@ -144,9 +144,9 @@ def _set_name(given: dict[str, Any]) -> str:
 
 
 def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
+    from fusemix_core.bench.page import overview, said
+    from fusemix_core.bench.summary import CHOSEN, summarise, verdicts
     from fusemix_core.cli.console import out, print_json, print_table
-    from fusemix_core.flow.bench.page import overview, said
-    from fusemix_core.flow.bench.summary import CHOSEN, summarise, verdicts
 
     if json:
         print_json(lines)

@@ -11,9 +11,9 @@ from fusemix_core.cli import options as o
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fusemix_core.flow.embed import EmbeddingPlan
-    from fusemix_core.flow.encode import Encoded
-    from fusemix_core.flow.reporter import Reporter
+    from fusemix_core.jobs.encode import EmbeddingPlan
+    from fusemix_core.runs.encode import Encoded
+    from fusemix_core.runs.reporter import Reporter
 
 
 PreferredViews = Annotated[
@@ -57,7 +57,7 @@ def embed(
     table = o.data_values(source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside)
     views = checked_views(names, table, view, recipe)
 
-    from fusemix_core.flow.embed import plan_embedding, run_embedding
+    from fusemix_core.jobs.encode import plan_embedding, run_embedding
 
     plan = plan_embedding(
         names,
@@ -80,7 +80,7 @@ def checked_views(
 ) -> dict[str, str]:
     """modality → view, before anything heavy is imported; `ConfigError` where encoders or data are
     not given, or can't be used together."""
-    from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
+    from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 
     if not names or "source" not in table:
         raise ConfigError(

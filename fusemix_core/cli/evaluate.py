@@ -67,7 +67,7 @@ def evaluate(
     )
     if templates and not classes:
         raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
-    from fusemix_core.flow.measured_data import measured_data
+    from fusemix_core.jobs.measured_data import measured_data
 
     what = measured_data(model, given, split, seed)
     if classes:
@@ -78,12 +78,13 @@ def evaluate(
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import show_geometry, show_retrieval, show_zero_shot
-    from fusemix_core.flow import apply
+    from fusemix_core.jobs import evaluate as job
+    from fusemix_core.runs.models import load_model
 
-    fused = apply.load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
+    fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
     with ConsoleReporter() as reporter:
         if classes:
-            found = apply.classify(
+            found = job.classify(
                 fused,
                 what.config,
                 names,
@@ -95,9 +96,7 @@ def evaluate(
                 reporter=reporter,
             )
         else:
-            found = apply.evaluate(
-                fused, what.config, what.split, seed=what.seed, reporter=reporter
-            )
+            found = job.evaluate(fused, what.config, what.split, seed=what.seed, reporter=reporter)
     if json:
         print_json(found)
     elif classes:

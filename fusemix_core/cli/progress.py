@@ -9,7 +9,7 @@ from rich.progress import Progress, TaskID
 from rich.text import Text
 
 from fusemix_core.cli.console import err, progress
-from fusemix_core.flow.reporter import Reporter
+from fusemix_core.runs.reporter import Reporter
 
 
 class ConsoleReporter(Reporter):

@@ -12,7 +12,7 @@ from fusemix_core.cli import options as o
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fusemix_core.flow.rank import Ranking
+    from fusemix_core.jobs.rank import Ranking
 
 
 def rank(
@@ -74,8 +74,8 @@ def rank(
     sides = [[name.strip() for name in side.split(",") if name.strip()] for side in (a, b)]
     views = o.key_values(view, "--view")
 
-    from fusemix_core.flow.report.heatmap import check_name, write_heat_map
-    from fusemix_core.flow.settings import find_recipe, resolve_encoders
+    from fusemix_core.jobs.rank_picture import check_name, write_heat_map
+    from fusemix_core.runs.config import find_recipe, resolve_encoders
 
     if recipe is not None:
         find_recipe(recipe)
@@ -85,7 +85,7 @@ def rank(
         resolve_encoders({str(i): name for i, name in enumerate(side)})
 
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.flow.rank import rank as ranked
+    from fusemix_core.jobs.rank import rank as ranked
 
     with ConsoleReporter() as reporter:
         found = ranked(

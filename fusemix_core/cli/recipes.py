@@ -103,7 +103,7 @@ def show_recipe(
     """
     import tomli_w
 
-    from fusemix_core.flow.settings import PARTS, find_recipe
+    from fusemix_core.runs.config import PARTS, find_recipe
 
     values = to_dict(find_recipe(name, set_))
     for kind in (*PARTS, "start"):

@@ -46,17 +46,18 @@ def search(
     from fusemix_core.cli.console import out, print_json, print_table
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import shorten
-    from fusemix_core.flow import apply
+    from fusemix_core.jobs.search import Gallery, query_modality
+    from fusemix_core.runs.models import load_model
 
-    fused = apply.load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
-    source = apply.query_modality(fused, query, from_)
+    fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
+    source = query_modality(fused, query, from_)
     target = to or next(m for m in fused.modalities if m != source)
     if target not in fused.modalities:
         raise ConfigError(
             f"The model has no modality '{target}'.", f"It has {', '.join(fused.modalities)}."
         )
     with ConsoleReporter() as reporter:
-        gallery = apply.Gallery(fused, target, config, reporter)
+        gallery = Gallery(fused, target, config, reporter)
     found = gallery.search(query, source, count)
     if json:
         print_json(found.hits)

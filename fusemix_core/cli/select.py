@@ -86,7 +86,7 @@ def select(
     values |= {k: v for k, v in top.items() if v is not None}
     changes = [f"selector.by={by}"] if by else []
 
-    from fusemix_core.flow.select import plan_selection, run_selection, selection_config
+    from fusemix_core.jobs.select import plan_selection, run_selection, selection_config
 
     config, specs = selection_config(values, selector, pairs, [*changes, *(set_ or [])], out)
     plan = plan_selection(config, specs, out)

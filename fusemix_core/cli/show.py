@@ -12,8 +12,8 @@ from fusemix_core.cli.console import duration, out, print_json, print_table, siz
 
 if TYPE_CHECKING:
     from fusemix_core.evaluation.examples import Retrieved
-    from fusemix_core.flow.align import RunResult
-    from fusemix_core.flow.plan import EncoderPlan, Plan
+    from fusemix_core.jobs.align import RunResult
+    from fusemix_core.runs.plan import EncoderPlan, Plan
 
 
 def show_plan(plan: Plan, json: bool) -> None:

@@ -11,7 +11,7 @@ from benchmarks import fits, recall, results
 from benchmarks import page as pages
 from benchmarks.fits import DEFAULT, PAPER, Generated
 from benchmarks.harness import Bar, Options
-from fusemix_core.flow.settings import find_recipe
+from fusemix_core.runs.config import find_recipe
 
 
 def made(seconds, trajectory, r1=10.0):

@@ -18,7 +18,7 @@ from fusemix_core import align, embed
 from fusemix_core.data.items import Items
 from fusemix_core.engine.checkpoint import checkpoint_folders
 from fusemix_core.errors import ArtefactError, ContractError, DivergedError
-from fusemix_core.flow.reporter import Reporter
+from fusemix_core.runs.reporter import Reporter
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
 SMALL = ["training.epochs=6", "adapter.blocks=1", "dim=8", "training.batch_size=16"]

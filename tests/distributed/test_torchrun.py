@@ -10,7 +10,7 @@ from pairs import write_world
 from safetensors.torch import load_file
 
 from fusemix_core import align
-from fusemix_core.flow.run_folder import read_metrics
+from fusemix_core.runs.folder import read_metrics
 
 TOYS = Path(__file__).parents[1] / "toys.py"
 ENCODERS = {"image": f"{TOYS}:ToyImage", "text": f"{TOYS}:ToyText"}

@@ -4,4 +4,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Reports without figures, which take half the time of a small run; tests/report draws them."""
-    monkeypatch.setattr("fusemix_core.flow.report.figures._svg", lambda *_, **__: "<svg></svg>")
+    monkeypatch.setattr("fusemix_core.reports.figures._svg", lambda *_, **__: "<svg></svg>")

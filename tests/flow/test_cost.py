@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from fusemix_core.cli.app import app
 from fusemix_core.data.items import Items, Origin
 from fusemix_core.data.references import FileReference, HeldReference
-from fusemix_core.flow.cost import estimate_tokens
 from fusemix_core.registry import registry
+from fusemix_core.runs.cost import estimate_tokens
 
 KEY = "FUSEMIX_TEST_KEY"
 

@@ -11,8 +11,12 @@ from safetensors.torch import load_file
 from toys import GridImage, ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align, extend
+from fusemix_core.config import DataConfig
 from fusemix_core.errors import ArtefactError, ConfigError, DataError
-from fusemix_core.flow import apply, measured_data
+from fusemix_core.jobs import measured_data
+from fusemix_core.jobs.evaluate import evaluate
+from fusemix_core.jobs.search import Gallery
+from fusemix_core.runs.models import load_model
 
 OWN = {"image": ToyImage.spec, "text": ToyText.spec}
 TRAINED = {
@@ -117,12 +121,12 @@ def test_directions_that_were_never_paired_are_measured_through_a_third(base, tm
 def test_a_saved_extended_model_searches_evaluates_and_is_extended_by_name(base, tmp_path):
     extended(base, tmp_path / "x")
     encoders = {**OWN, "audio": ToySound.spec}
-    model = apply.load_model(tmp_path / "x", "cpu", encoders)
+    model = load_model(tmp_path / "x", "cpu", encoders)
     what = measured_data.measured_data(tmp_path / "x", {}, None, None)
-    found = apply.evaluate(model, what.config, what.split, seed=what.seed)
+    found = evaluate(model, what.config, what.split, seed=what.seed)
     saved = json.loads((tmp_path / "x/results.json").read_text())["test"]["retrieval"]
     assert found["retrieval"]["mean_r1"] == pytest.approx(saved["mean_r1"])
-    gallery = apply.Gallery(model, "image", apply.DataConfig(source=(str(base / "w/pairs.csv"),)))
+    gallery = Gallery(model, "image", DataConfig(source=(str(base / "w/pairs.csv"),)))
     assert len(gallery.search(base / "w/1.wav", "audio", count=3).hits) == 3
 
 
@@ -135,7 +139,7 @@ def test_stopped_training_is_resumed_to_the_same_model(base, tmp_path, monkeypat
     def stop(*_, **__):
         raise Stop
 
-    monkeypatch.setattr("fusemix_core.flow.align.never_paired", stop)
+    monkeypatch.setattr("fusemix_core.jobs.align.never_paired", stop)
     with pytest.raises(Stop):
         extended(base, tmp_path / "b", **TRAINED)
     monkeypatch.undo()

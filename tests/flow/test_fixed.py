@@ -10,8 +10,9 @@ from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align
 from fusemix_core.errors import ConfigError, ContractError
-from fusemix_core.flow import apply, measured_data
 from fusemix_core.interfaces import Aligner
+from fusemix_core.jobs import measured_data
+from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.registry import registry
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
@@ -43,7 +44,7 @@ def test_both_sides_of_a_pair_can_be_the_fixed_one_and_a_third_joins(tmp_path):
     data = write_world(tmp_path / "w", count=480, sounds=True)
     done = align({**ENCODERS, "audio": ToySound}, data, fixed=["image"], out=tmp_path / "r")
     what = measured_data.measured_data(tmp_path / "r", {}, None, None)
-    found = apply.evaluate(done.model, what.config, "train", seed=what.seed)
+    found = evaluate(done.model, what.config, "train", seed=what.seed)
     directions = found["retrieval"]["directions"]
     for direction in ("text->image", "audio->image", "text->audio"):
         found = directions[direction]

@@ -6,9 +6,9 @@ import pytest
 
 from fusemix_core.cli.console import duration
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow.measured_data import measured_data
-from fusemix_core.flow.rates import Rates
-from fusemix_core.flow.run_folder import MetricsLog, read_metrics
+from fusemix_core.jobs.measured_data import measured_data
+from fusemix_core.runs.folder import MetricsLog, read_metrics
+from fusemix_core.runs.rates import Rates
 
 
 @pytest.mark.parametrize("rate", [5e-324, float("inf"), float("nan"), -1, 0, "3", None, [], 1e300])

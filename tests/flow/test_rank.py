@@ -8,9 +8,9 @@ from toys import TokenText, ToyImage, ToyText
 
 from fusemix_core import rank
 from fusemix_core.errors import ConfigError, DataError, FusemixError
-from fusemix_core.flow.rank import Pairing, Ranking, _spearman
-from fusemix_core.flow.report.heatmap import FORMS, write_heat_map
 from fusemix_core.interfaces import Encoder
+from fusemix_core.jobs.rank import Pairing, Ranking, _spearman
+from fusemix_core.jobs.rank_picture import FORMS, write_heat_map
 from fusemix_core.specs import EncoderSpec
 
 

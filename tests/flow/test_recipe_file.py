@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from fusemix_core.cli.app import app
 from fusemix_core.config import Recipe
 from fusemix_core.errors import ConfigError, PluginError
-from fusemix_core.flow.settings import find_recipe
+from fusemix_core.runs.config import find_recipe
 
 METHOD = """
 import torch

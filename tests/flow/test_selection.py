@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from fusemix_core import align, bench, rank
 from fusemix_core.cli.app import app
 from fusemix_core.errors import ConfigError, ContractError, UnknownNameError
-from fusemix_core.flow.reporter import Reporter
 from fusemix_core.interfaces import Selector
 from fusemix_core.registry import registry
+from fusemix_core.runs.reporter import Reporter
 from fusemix_core.selectors.dpp import dpp_of_latents
 from fusemix_core.selectors.uniform import uniform_subset
 

@@ -18,11 +18,11 @@ from fusemix_core.config import (
 from fusemix_core.engine.feed import feed
 from fusemix_core.engine.plan import plan_steps
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow import encode
-from fusemix_core.flow.apply import evaluate
 from fusemix_core.interfaces import Callback, Padded, PairedLatents, ResidentLatents
+from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.latents.tables import ResidentTokens, TokenRows
 from fusemix_core.registry import registry
+from fusemix_core.runs import encode
 
 BOTH = {"image": GridImage, "text": TokenText}
 VIEWS = {"image": "grid", "text": "tokens"}

@@ -9,10 +9,10 @@ from toys import GridImage, TokenText
 
 from fusemix_core import FusedModel, align, embed
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow.plan import make_plan
-from fusemix_core.flow.settings import build_config, resolve_views
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.registry import Registry, registry
+from fusemix_core.runs.config import build_config, resolve_views
+from fusemix_core.runs.plan import make_plan
 
 PAPER = {
     "recipe": "fusemix-paper",

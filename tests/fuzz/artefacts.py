@@ -18,17 +18,14 @@ from fuzz.target import Target
 from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.adapters.mlp import MlpAdapter
 from fusemix_core.aligners.gradient import GradientAligner
+from fusemix_core.bench.lines import add_line, key_of, read_lines
+from fusemix_core.bench.page import page
+from fusemix_core.bench.summary import is_whole, summarise
 from fusemix_core.cli.console import duration
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.data.hashes import HashMemory
 from fusemix_core.engine import checkpoint
 from fusemix_core.errors import ContractError
-from fusemix_core.flow.bench.lines import add_line, key_of, read_lines
-from fusemix_core.flow.bench.page import page
-from fusemix_core.flow.bench.summary import is_whole, summarise
-from fusemix_core.flow.rates import Rates
-from fusemix_core.flow.run_folder import MetricsLog, read_metrics
-from fusemix_core.flow.summary import best_step, history
 from fusemix_core.fused import EncoderInfo, FusedModel
 from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
 from fusemix_core.latents import shards
@@ -36,6 +33,9 @@ from fusemix_core.latents.exported import Exports
 from fusemix_core.latents.shards import BadShardError, read_shard, shard_id, write_shard
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.registry import registry
+from fusemix_core.reports.of_run import best_step, history
+from fusemix_core.runs.folder import MetricsLog, read_metrics
+from fusemix_core.runs.rates import Rates
 from fusemix_core.scorers.csls import CSLSScorer
 
 Pair = tuple[Callable[[], Sequence[bytes]], Callable[[bytes, Path], object]]

@@ -7,12 +7,12 @@ from pathlib import Path
 import tomli_w
 from fuzz.target import Target
 
+from fusemix_core.bench.config import bench_config
 from fusemix_core.config import RunConfig, override_recipe, read_toml, to_dict
 from fusemix_core.evaluation.prompt_files import read_classes, read_templates
-from fusemix_core.flow.bench.config import bench_config
-from fusemix_core.flow.measured_data import measured_data
-from fusemix_core.flow.settings import build_config, find_recipe
+from fusemix_core.jobs.measured_data import measured_data
 from fusemix_core.registry import registry
+from fusemix_core.runs.config import build_config, find_recipe
 
 TOYS = Path(__file__).parents[1] / "toys.py"
 ENCODERS = {"image": f"{TOYS}:ToyImage", "text": f"{TOYS}:ToyText"}

@@ -5,7 +5,7 @@ import socket
 import sys
 from importlib import metadata
 
-from fusemix_core.flow.environment import environment, version
+from fusemix_core.runs.environment import environment, version
 
 
 def test_environment_is_plain_data_with_versions():

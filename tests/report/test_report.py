@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from fusemix_core.evaluation.geometry import geometry
 from fusemix_core.evaluation.retrieval import retrieval
 from fusemix_core.evaluation.zeroshot import zero_shot
-from fusemix_core.flow.report import (
+from fusemix_core.reports import (
     Example,
     ReportData,
     Shown,
@@ -20,7 +20,7 @@ from fusemix_core.flow.report import (
     render_report,
     write_report,
 )
-from fusemix_core.flow.report.figures import principal_map
+from fusemix_core.reports.figures import principal_map
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x_{$"
 

@@ -20,7 +20,7 @@ from fusemix_api.encoder import ApiEncoder
 from fusemix_api.tiny import hashed
 
 from fusemix_core.errors import ConfigError, ContractError, FusemixError
-from fusemix_core.flow.embed import embed
+from fusemix_core.jobs.encode import embed
 from fusemix_core.testing import check_encoder
 
 CPU = torch.device("cpu")

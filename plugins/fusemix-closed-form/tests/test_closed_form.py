@@ -15,9 +15,9 @@ from torch.nn.functional import normalize
 
 from fusemix_core.config import Part, Recipe
 from fusemix_core.errors import ConfigError, FusemixError
-from fusemix_core.flow.settings import find_recipe
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 from fusemix_core.registry import registry
+from fusemix_core.runs.config import find_recipe
 from fusemix_core.testing import check_adapter, check_aligner
 
 PARITY = Path(__file__).parent / "parity"

@@ -9,7 +9,7 @@ from fusemix_gram.objective import GramObjective, volumes
 from safetensors.torch import load_file
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow.settings import find_recipe
+from fusemix_core.runs.config import find_recipe
 from fusemix_core.testing import check_objective
 
 FOLDER = Path(__file__).parent / "parity/gram"

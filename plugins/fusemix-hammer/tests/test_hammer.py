@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow.settings import find_recipe
 from fusemix_core.interfaces import Callback, FitContext
+from fusemix_core.runs.config import find_recipe
 from fusemix_core.testing import check_objective
 from fusemix_core.testing.pairs import toy_pairs
 

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 import fusemix_core
 import fusemix_core.cli.app
 from fusemix_core.errors import ArtefactError, ConfigError, DataError, FusemixError
-from fusemix_core.flow.reporter import Reporter
 from fusemix_core.interfaces import Encoder
+from fusemix_core.runs.reporter import Reporter
 from fusemix_core.specs import EncoderSpec
 
 HERE = Path(__file__).parent

@@ -18,8 +18,8 @@ from fusemix_core import align
 from fusemix_core.config import Part, Training
 from fusemix_core.engine.state import make_optimiser
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow.settings import find_recipe
 from fusemix_core.objectives.siglip import SigLIP
+from fusemix_core.runs.config import find_recipe
 from fusemix_core.testing import check_adapter, check_objective
 
 FOLDER = Path(__file__).parent / "parity/sail"

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from fusemix_core import align
 from fusemix_core.cli.app import app
 from fusemix_core.errors import DataError
-from fusemix_core.flow.apply import evaluate
-from fusemix_core.flow.measured_data import measured_data
-from fusemix_core.flow.settings import find_recipe
+from fusemix_core.jobs.evaluate import evaluate
+from fusemix_core.jobs.measured_data import measured_data
+from fusemix_core.runs.config import find_recipe
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
 

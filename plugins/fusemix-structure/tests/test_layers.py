@@ -13,8 +13,8 @@ from toys import ToyImage, ToyText
 from fusemix_core import FusedModel, align
 from fusemix_core.config import Part, Recipe
 from fusemix_core.errors import ConfigError, DataError
-from fusemix_core.flow.settings import find_recipe
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
+from fusemix_core.runs.config import find_recipe
 from fusemix_core.testing import check_adapter, check_aligner
 
 V = load_file(Path(__file__).parent / "parity/platonic_layers/vectors.safetensors")

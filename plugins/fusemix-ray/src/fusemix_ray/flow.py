@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow.embed import EmbeddingPlan, plan_embedding
-from fusemix_core.flow.encode import Encoded
-from fusemix_core.flow.given import Given
-from fusemix_core.flow.reporter import Reporter
 from fusemix_core.home import home
+from fusemix_core.jobs.encode import EmbeddingPlan, plan_embedding
 from fusemix_core.latents.backends import Backend
 from fusemix_core.latents.extraction import Extraction
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.given import Given
+from fusemix_core.runs.reporter import Reporter
 from fusemix_ray.cluster import check_machines, connected, lay_out
 from fusemix_ray.extraction import extract
 

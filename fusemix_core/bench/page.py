@@ -8,10 +8,10 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from fusemix_core.bench.config import DEFAULT
+from fusemix_core.bench.lines import Line
+from fusemix_core.bench.summary import CHOSEN, Entry, Place, Verdict, summarise, verdicts
 from fusemix_core.evaluation.seeds import mean_interval
-from fusemix_core.flow.bench.config import DEFAULT
-from fusemix_core.flow.bench.lines import Line
-from fusemix_core.flow.bench.summary import CHOSEN, Entry, Place, Verdict, summarise, verdicts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

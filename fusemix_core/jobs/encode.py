@@ -12,12 +12,12 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
-from fusemix_core.flow.given import Given, data_table, encoder_names
-from fusemix_core.flow.plan import EncoderPlan, plan_encoders
-from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.settings import resolve_encoders, resolve_views
 from fusemix_core.interfaces import Encoder
+from fusemix_core.runs.config import resolve_encoders, resolve_views
+from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.runs.given import Given, data_table, encoder_names
+from fusemix_core.runs.plan import EncoderPlan, plan_encoders
+from fusemix_core.runs.reporter import Reporter
 
 
 def embed(

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fusemix_core.bench.config import DEFAULT
+from fusemix_core.bench.lines import Line
 from fusemix_core.evaluation.seeds import mean_interval
-from fusemix_core.flow.bench.config import DEFAULT
-from fusemix_core.flow.bench.lines import Line
 
 CHOSEN = "chosen"
 """In place of a scorer's name: the one that validation chose."""

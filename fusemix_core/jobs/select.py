@@ -14,15 +14,15 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.data.writing import check_manifest_path, write_manifest
 from fusemix_core.errors import ConfigError
-from fusemix_core.flow.plan import EncoderPlan, check_choice, plan_encoders
-from fusemix_core.flow.settings import build_config, chosen_by
 from fusemix_core.registry import registry
+from fusemix_core.runs.config import build_config, chosen_by
+from fusemix_core.runs.plan import EncoderPlan, check_choice, plan_encoders
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
-    from fusemix_core.flow.given import Given
-    from fusemix_core.flow.reporter import Reporter
     from fusemix_core.interfaces import Encoder
+    from fusemix_core.runs.given import Given
+    from fusemix_core.runs.reporter import Reporter
 
 
 @dataclass
@@ -69,7 +69,7 @@ def select(
 
     Raises a `FusemixError` for anything that the caller can mend.
     """
-    from fusemix_core.flow.given import data_table, encoder_names
+    from fusemix_core.runs.given import data_table, encoder_names
 
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), **settings}
@@ -105,7 +105,7 @@ def plan_selection(
     dataset.check_bad(config.data.max_bad)
     check_choice(config.recipe, dataset)
 
-    from fusemix_core.flow.trusted import dataset_for
+    from fusemix_core.runs.rows import dataset_for
 
     dataset = dataset_for(config.recipe, dataset)
     looked_at = {m: specs[m] for m in modalities_of(config, dataset)}
@@ -129,10 +129,10 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     import torch
 
     from fusemix_core.devices import resolve_device
-    from fusemix_core.flow.encode import Encoding, encode_dataset
-    from fusemix_core.flow.reporter import Reporter
-    from fusemix_core.flow.selection import choose
     from fusemix_core.interfaces import FitContext, PairedLatents
+    from fusemix_core.runs.encode import Encoding, encode_dataset
+    from fusemix_core.runs.reporter import Reporter
+    from fusemix_core.runs.selection import choose
 
     config, reporter = plan.config, reporter or Reporter()
     how = Encoding(

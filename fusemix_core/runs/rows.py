@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fusemix_core.config import Recipe
 from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.errors import DataError
 from fusemix_core.interfaces import PairedLatents
 from fusemix_core.registry import registry
 
@@ -28,3 +29,13 @@ def _takes_trust(recipe: Recipe) -> bool:
     part = recipe.objective
     target = part and registry.target_of(registry.check("objective", part))
     return getattr(target, "takes_trust", False)
+
+
+def check_splits(train: PairedLatents, validation: PairedLatents) -> None:
+    """Raise `DataError` where there is nothing to fit or to choose on."""
+    for name, pairs, least in (("train", train, 2), ("validation", validation, 1)):
+        if len(pairs) < least:
+            raise DataError(
+                f"The {name} split has {len(pairs)} pairs; at least {least} are needed.",
+                "Give more pairs, or another split (--split-column, --validation-fraction).",
+            )

@@ -14,12 +14,12 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, UnknownNameError
-from fusemix_core.flow.rates import Rates, encode_rate_key, fit_rate_key
+from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
-    from fusemix_core.flow.encode import Encoding
     from fusemix_core.fused import FusedModel
+    from fusemix_core.runs.encode import Encoding
 
 
 @dataclass
@@ -121,11 +121,11 @@ def make_plan(
     has are encoded by its own encoders, at its own views and dtype.
     """
     if config.fixed or config.extends:
-        from fusemix_core.flow.fixed import check_takes_fixed
+        from fusemix_core.runs.fixed import check_takes_fixed
 
         check_takes_fixed(config.recipe)
     if config.extends:
-        from fusemix_core.flow.extended import extended_model
+        from fusemix_core.runs.extended import extended_model
 
         model = model or extended_model(config, specs)
     known = {} if model is None else {m: info.takes for m, info in model.encoders.items()}
@@ -135,7 +135,7 @@ def make_plan(
     check_choice(config.recipe, dataset)
     views = config.views
     if model is not None:
-        from fusemix_core.flow.extended import known_encoders
+        from fusemix_core.runs.extended import known_encoders
 
         config, specs, views = known_encoders(model, config, specs, dataset.modalities)
 
@@ -165,9 +165,9 @@ def plan_encoders(
     """What is to be encoded, modality by modality. Raises `ConfigError` where something is, and a
     variable that its encoder must find in the environment is not set."""
     # The store imports torch: only now, when names, options and data are known to be good.
-    from fusemix_core.flow.cost import estimate_tokens
     from fusemix_core.latents.fingerprint import fingerprint
     from fusemix_core.latents.store import LatentStore
+    from fusemix_core.runs.cost import estimate_tokens
 
     store = LatentStore()
     rates = Rates()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusemix_core.flow.report import figures
-from fusemix_core.flow.report.data import ReportData, Shown
-from fusemix_core.flow.run_folder import write_text
+from fusemix_core.reports import figures
+from fusemix_core.reports.data import ReportData, Shown
+from fusemix_core.runs.folder import write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,8 +10,8 @@ from typing import Any
 
 from fusemix_core.config import DataConfig, Recipe, from_dict
 from fusemix_core.errors import ConfigError, short
-from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.registry import registry
+from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.specs import EncoderSpec
 
 DEFAULT = "fusemix"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,11 +11,9 @@ from fusemix_core.adapters.identity import IdentityAdapter
 from fusemix_core.config import Recipe
 from fusemix_core.digests import digest_modules
 from fusemix_core.errors import ConfigError, ContractError
+from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, LatentTable, PairedLatents
 from fusemix_core.registry import registry
-
-if TYPE_CHECKING:
-    from fusemix_core.flow.plan import Plan
 
 
 def check_takes_fixed(recipe: Recipe) -> None:
@@ -34,12 +31,14 @@ def check_takes_fixed(recipe: Recipe) -> None:
             )
 
 
-def fixed_adapters(plan: Plan, tables: Mapping[str, LatentTable]) -> dict[str, Adapter]:
+def fixed_adapters(
+    model: FusedModel | None, modalities: Sequence[str], tables: Mapping[str, LatentTable]
+) -> dict[str, Adapter]:
     """Those of the modalities that stay, in eval mode on the CPU: the extended model's own, else
     the latents as they are. Raises `ConfigError` where the latents differ in width."""
-    if plan.model is not None:
-        return {m: deepcopy(plan.model.adapters[m]).cpu().eval() for m in plan.fixed}
-    dims = {m: tables[m].dim for m in plan.fixed}
+    if model is not None:
+        return {m: deepcopy(model.adapters[m]).cpu().eval() for m in modalities}
+    dims = {m: tables[m].dim for m in modalities}
     if len(set(dims.values())) > 1:
         widths = ", ".join(f"{m} {d}" for m, d in dims.items())
         raise ConfigError(

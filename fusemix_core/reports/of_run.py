@@ -10,15 +10,15 @@ from fusemix_core.config import Part, to_dict
 from fusemix_core.data.items import Items
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.examples import Retrieved
-from fusemix_core.flow.encode import Encoded
-from fusemix_core.flow.extended import record
-from fusemix_core.flow.measure import SplitEmbeddings
-from fusemix_core.flow.plan import Plan
-from fusemix_core.flow.report.data import Example, ReportData, Shown, ShownHit
-from fusemix_core.flow.report.render import write_report
-from fusemix_core.flow.run_folder import RunFolder, read_metrics
 from fusemix_core.fused import EncoderInfo, FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, Scorer, dim_in
+from fusemix_core.reports.data import Example, ReportData, Shown, ShownHit
+from fusemix_core.reports.render import write_report
+from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.extended import record
+from fusemix_core.runs.folder import RunFolder, read_metrics
+from fusemix_core.runs.measure import SplitEmbeddings
+from fusemix_core.runs.plan import Plan
 
 
 def fused_model(

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fusemix_core.config import RunConfig
 from fusemix_core.errors import ConfigError, DataError
-from fusemix_core.flow.apply import load_model, model_of
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Scorer
 from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.runs.models import load_model, model_of
 from fusemix_core.saved import folder as files
 from fusemix_core.saved.encoders import Source
 from fusemix_core.specs import EncoderSpec

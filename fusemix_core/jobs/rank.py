@@ -19,15 +19,15 @@ from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
-from fusemix_core.flow.encode import Encoding, encode_dataset, paired
-from fusemix_core.flow.given import Given, data_table, encoder_names
-from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.selection import choose
-from fusemix_core.flow.settings import find_recipe, resolve_encoders, resolve_views
-from fusemix_core.flow.trusted import rows_for
 from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
+from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
+from fusemix_core.runs.encode import Encoding, encode_dataset, paired
+from fusemix_core.runs.given import Given, data_table, encoder_names
+from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.rows import rows_for
+from fusemix_core.runs.selection import choose
 
 SAMPLE = 1_000
 """Pairs that the measures look at."""

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fusemix_core.bench.latents import Classes, Splits
 from fusemix_core.config import Part, Recipe
 from fusemix_core.evaluation.retrieval import KS, retrieval
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
-from fusemix_core.flow.bench.latents import Classes, Splits
-from fusemix_core.flow.measure import BANK_MOST, choose_scorer, embed_split
-from fusemix_core.flow.trusted import rows_for
 from fusemix_core.interfaces import Adapter, Callback, FitContext, Scorer
 from fusemix_core.registry import registry
+from fusemix_core.runs.measure import BANK_MOST, choose_scorer, embed_split
+from fusemix_core.runs.rows import rows_for
 
 
 def within(recipe: Recipe, batch: int | None, budget: int | None, rows: int) -> Recipe:

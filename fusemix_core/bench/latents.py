@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusemix_core.bench.config import Combination, LabelledSet, PairedSet
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
-from fusemix_core.flow.align import check_splits
-from fusemix_core.flow.bench.config import Combination, LabelledSet, PairedSet
-from fusemix_core.flow.encode import Encoding, encode_dataset
-from fusemix_core.flow.labelled import read_labelled
-from fusemix_core.flow.reporter import Reporter
 from fusemix_core.interfaces import PairedLatents
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.runs.encode import Encoding, encode_dataset
+from fusemix_core.runs.labelled import read_labelled
+from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.rows import check_splits
 
 Splits = Mapping[str, PairedLatents]
 

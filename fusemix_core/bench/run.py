@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusemix_core.bench.config import BenchConfig, Combination, Method, PairedSet, bench_config
+from fusemix_core.bench.fitting import fit, within
+from fusemix_core.bench.latents import Case, make_case, sized
+from fusemix_core.bench.lines import NAME, add_line, key_of, read_lines
+from fusemix_core.bench.summary import is_whole
 from fusemix_core.config import PARTS, to_dict
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ArtefactError, FusemixError
-from fusemix_core.flow.bench.config import BenchConfig, Combination, Method, PairedSet, bench_config
-from fusemix_core.flow.bench.fitting import fit, within
-from fusemix_core.flow.bench.latents import Case, make_case, sized
-from fusemix_core.flow.bench.lines import NAME, add_line, key_of, read_lines
-from fusemix_core.flow.bench.summary import is_whole
-from fusemix_core.flow.environment import environment
-from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.selection import choose
 from fusemix_core.interfaces import FitContext
 from fusemix_core.registry import CORE, registry
+from fusemix_core.runs.environment import environment
+from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.selection import choose
 
 
 @dataclass(frozen=True)

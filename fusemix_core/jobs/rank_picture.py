@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fusemix_core.flow.rank import Pairing, Ranking
+    from fusemix_core.jobs.rank import Pairing, Ranking
 
 FORMS = (".svg", ".png", ".pdf")
 

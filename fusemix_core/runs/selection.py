@@ -15,11 +15,11 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.disk import write_atomically
 from fusemix_core.engine.distributed import from_first
 from fusemix_core.errors import ContractError
-from fusemix_core.flow.encode import Encoded
-from fusemix_core.flow.fixed import rows_to_fit
-from fusemix_core.flow.reporter import Reporter
 from fusemix_core.interfaces import FitContext, PairedLatents
 from fusemix_core.registry import registry
+from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.fixed import rows_to_fit
+from fusemix_core.runs.reporter import Reporter
 
 UNIFORM = Part("uniform")
 

@@ -19,15 +19,22 @@ from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
 from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.engine.validation import at_most
-from fusemix_core.errors import ConfigError, DataError, DivergedError
+from fusemix_core.errors import ConfigError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
-from fusemix_core.flow.emergent import never_paired, with_indirect
-from fusemix_core.flow.encode import Encoded, Encoding, encode_dataset
-from fusemix_core.flow.environment import environment
-from fusemix_core.flow.extended import extended_model, extended_scorer
-from fusemix_core.flow.fixed import check_unchanged, fixed_adapters, rows_to_fit
-from fusemix_core.flow.given import Given, data_table, encoder_names
-from fusemix_core.flow.measure import (
+from fusemix_core.fused import FusedModel
+from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.objectives.gathering import rank
+from fusemix_core.registry import registry
+from fusemix_core.reports.of_run import fused_model, report_run
+from fusemix_core.runs.config import build_config, chosen_by
+from fusemix_core.runs.emergent import never_paired, with_indirect
+from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.runs.environment import environment
+from fusemix_core.runs.extended import extended_model, extended_scorer
+from fusemix_core.runs.fixed import check_unchanged, fixed_adapters, rows_to_fit
+from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
+from fusemix_core.runs.given import Given, data_table, encoder_names
+from fusemix_core.runs.measure import (
     BANK_MOST,
     MEASURED_MOST,
     SplitEmbeddings,
@@ -36,18 +43,11 @@ from fusemix_core.flow.measure import (
     embed_split,
     measure,
 )
-from fusemix_core.flow.plan import Plan, make_plan
-from fusemix_core.flow.rates import Rates, fit_rate_key
-from fusemix_core.flow.reporter import Reporter
-from fusemix_core.flow.run_folder import ADVICE, MetricsLog, RunFolder
-from fusemix_core.flow.selection import UNIFORM, choose_training, write_chosen
-from fusemix_core.flow.settings import build_config, chosen_by
-from fusemix_core.flow.summary import fused_model, report_run
-from fusemix_core.flow.trusted import dataset_for
-from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
-from fusemix_core.objectives.gathering import rank
-from fusemix_core.registry import registry
+from fusemix_core.runs.plan import Plan, make_plan
+from fusemix_core.runs.rates import Rates, fit_rate_key
+from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.rows import check_splits, dataset_for
+from fusemix_core.runs.selection import UNIFORM, choose_training, write_chosen
 
 
 @dataclass
@@ -184,7 +184,7 @@ def run_plan(
         encoded.dataset = dataset_for(config.recipe, encoded.dataset)
         for modality in plan.fixed if plan.model is not None else ():
             plan.model.encoder(modality).check(encoded.extractions[modality].fingerprint)
-        fixed = fixed_adapters(plan, encoded.tables)
+        fixed = fixed_adapters(plan.model, plan.fixed, encoded.tables)
         context = FitContext(
             device=device,
             seed=config.seed,
@@ -295,16 +295,6 @@ def token_modalities(config: RunConfig) -> list[str]:
 def measured(encoded: Encoded, split: str, seed: int) -> PairedLatents:
     """The part of a split that is measured: all of it up to `MEASURED_MOST` rows."""
     return at_most(encoded.paired(split), MEASURED_MOST, seed)
-
-
-def check_splits(train: PairedLatents, validation: PairedLatents) -> None:
-    """Raise `DataError` where there is nothing to fit or to choose on."""
-    for name, pairs, least in (("train", train, 2), ("validation", validation, 1)):
-        if len(pairs) < least:
-            raise DataError(
-                f"The {name} split has {len(pairs)} pairs; at least {least} are needed.",
-                "Give more pairs, or another split (--split-column, --validation-fraction).",
-            )
 
 
 def fit(

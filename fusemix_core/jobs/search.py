@@ -1,0 +1,100 @@
+"""Searching the items of a dataset with a fused model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fusemix_core.config import DataConfig
+from fusemix_core.data.items import Items
+from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
+from fusemix_core.data.reading import read_pairs
+from fusemix_core.errors import ConfigError
+from fusemix_core.fused import FusedModel
+from fusemix_core.runs.models import embed_for, encode_for
+from fusemix_core.runs.reporter import Reporter
+
+
+@dataclass
+class SearchResult:
+    """The best items of a gallery for one query."""
+
+    query: str
+    target: str
+    hits: list[dict[str, Any]]
+
+
+class Gallery:
+    """The items of one modality, embedded, to search in.
+
+    items: the dataset's unique items; embeddings: unit-norm `[n, d]` of those numbered `ids`.
+    """
+
+    def __init__(
+        self, model: FusedModel, target: str, config: DataConfig, reporter: Reporter | None = None
+    ) -> None:
+        takes = {target: model.encoders[target].takes}
+        columns = {m: c for m, c in config.columns.items() if m == target}
+        config = replace(config, columns=columns, validation_fraction=0.0, test_fraction=0.0)
+        dataset = read_pairs(config, takes, least=1)
+        dataset.check_bad(config.max_bad)
+        encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
+        found = embed_for(model, encoded.paired())
+        self.model, self.target = model, target
+        self.items: Items = encoded.dataset.items[target]
+        self.ids: Tensor = found.items[target]
+        self.embeddings: Tensor = found.embeddings[target]
+        self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
+
+    def search(self, query: str | Path, modality: str, count: int = 10) -> SearchResult:
+        """The `count` items of the gallery that score highest for a query of `modality`."""
+        embedded = self.model.encode(modality, [query])
+        if modality not in self._scores:
+            self._scores[modality] = self.model.prepare(self.embeddings, modality, self.target)
+        scores = self._scores[modality](embedded)[0]
+        best = scores.topk(min(count, len(scores)))
+        hits = [
+            {"rank": rank, "score": float(score), "item": self.items.describe(int(self.ids[i]))}
+            for rank, (score, i) in enumerate(
+                zip(best.values.tolist(), best.indices.tolist(), strict=True), 1
+            )
+        ]
+        return SearchResult(str(query), self.target, hits)
+
+
+def query_modality(model: FusedModel, query: str, given: str | None) -> str:
+    """The modality of a query: as given, else text unless it is the path of a file.
+
+    A path is of the model's modality that takes such files. Raises `ConfigError` where that is
+    not clear.
+    """
+    if given is not None:
+        if given not in model.modalities:
+            raise ConfigError(
+                f"The model has no modality '{given}'.", f"It has {', '.join(model.modalities)}."
+            )
+        return given
+    is_file = Path(query).is_file()
+    wanted = {media_of(query)} if is_file else {"text"}
+    fitting = [m for m, i in model.encoders.items() if i.takes in wanted]
+    if not fitting and is_file:
+        fitting = [m for m, i in model.encoders.items() if i.takes == "file"]
+    if len(fitting) != 1:
+        what = "a file" if is_file else "a text"
+        raise ConfigError(
+            f"'{query}' is {what}; this model's modalities are {', '.join(model.modalities)}.",
+            "Say which it is with --from MODALITY, or mend the path.",
+        )
+    return fitting[0]
+
+
+def media_of(path: str) -> str:
+    """What a file is by its suffix: `image`, `audio`, or `file`."""
+    suffix = Path(path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "audio" if suffix in AUDIO_SUFFIXES else "file"

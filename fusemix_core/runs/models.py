@@ -1,0 +1,54 @@
+"""A fused model at work on a dataset: loaded, its items encoded by way of the latent store, embedded.
+
+What any run has encoded is not encoded again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.fused import FusedModel
+from fusemix_core.interfaces import PairedLatents
+from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.runs.measure import SplitEmbeddings, embed_split
+from fusemix_core.runs.reporter import Reporter
+
+
+def load_model(
+    path: str | Path, device: str = "auto", encoders: dict[str, str] | None = None
+) -> FusedModel:
+    """The fused model in a model folder or a run folder, or of a hub id."""
+    return FusedModel.from_pretrained(model_of(path), device=device, encoders=encoders)
+
+
+def model_of(path: str | Path) -> str | Path:
+    """The model's folder in a run's folder; else the path as it is."""
+    inside = Path(path) / "model"
+    return inside if (inside / "config.json").exists() else path
+
+
+def encode_for(
+    model: FusedModel, dataset: PairedDataset, reporter: Reporter, max_bad: float = 0.01
+) -> Encoded:
+    """The latents of a dataset by the model's own encoders, refused where these have changed."""
+    lazy = {m: model.encoder(m) for m in dataset.modalities}
+    info = model.encoders[dataset.modalities[0]]
+    views = {m: model.encoders[m].view for m in lazy}
+    encoded = encode_dataset(
+        dataset,
+        {m: e.spec for m, e in lazy.items()},
+        Encoding(model.device, info.dtype, views=views),
+        reporter,
+        {m: e.given for m, e in lazy.items() if e.given is not None},
+        ragged=[m for m in lazy if model.adapters[m].takes_tokens],
+    )
+    encoded.dataset.check_bad(max_bad)
+    for modality, extraction in encoded.extractions.items():
+        lazy[modality].check(extraction.fingerprint)
+    return encoded
+
+
+def embed_for(model: FusedModel, pairs: PairedLatents) -> SplitEmbeddings:
+    """The embeddings of the items that these rows link."""
+    return embed_split({m: model.adapters[m] for m in pairs.tables}, pairs, model.device)
