@@ -1,4 +1,4 @@
-"""A fused model at work on a dataset: loaded, its items encoded by way of the latent store, embedded.
+"""A fused model at work on a dataset: its items encoded by way of the latent store, and embedded.
 
 What any run has encoded is not encoded again.
 """
