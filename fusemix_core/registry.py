@@ -140,13 +140,20 @@ class Registry:
             )
         return thing
 
-    def add_component(self, kind: str, name: str, target: type, **options: Any) -> type:
-        """Register a component class of user code under `name`; `options` are its defaults."""
+    def add_component(
+        self, kind: str, name: str, target: type, *, wraps: str = "", **options: Any
+    ) -> type:
+        """Register a component class of user code under `name`; `options` are its defaults.
+
+        What it uses is what the class says; for `wraps` see `ComponentSpec`.
+        """
         spec = ComponentSpec(
             kind=kind,
             name=name,
             target=f"{target.__module__}:{target.__qualname__}",
             options=options,
+            uses=getattr(target, "uses", ()),
+            wraps=wraps,
         )
         self._add_component_spec(spec, USER)
         self._classes[f"{kind} {name.lower()}"] = target
@@ -295,7 +302,8 @@ class Registry:
     def check(self, kind: str, part: Part) -> ComponentSpec:
         """The spec behind a part; raises for an unknown name, option or missing package.
 
-        An option whose default is None takes any value; others must keep the type.
+        An option whose default is None takes any value; others must keep the type. A component that
+        it wraps is checked likewise.
         """
         spec = self.component(kind, part.name)
         spec.check_requirements()
@@ -308,7 +316,18 @@ class Registry:
                     f"{kind}.{option} is {short(repr(value))}; {spec.name} wants something "
                     f"like {default!r} ({type(default).__name__})."
                 )
+        if spec.wraps:
+            self.check(kind, _wrapped(spec, part))
         return spec
+
+    def uses(self, kind: str, part: Part) -> tuple[str, ...]:
+        """What the component that a part names uses (`USES`), with what those use that it wraps.
+
+        Nothing heavy is imported. Raises as `check`.
+        """
+        spec = self.check(kind, part)
+        inner = self.uses(kind, _wrapped(spec, part)) if spec.wraps else ()
+        return tuple(dict.fromkeys((*spec.uses, *inner)))
 
     def build(self, kind: str, part: Part, *args: Any, **kwargs: Any) -> Any:
         """The component that a part names, constructed with `args`, `kwargs` and its options."""
@@ -339,6 +358,12 @@ def _command_names(app: Any) -> list[str]:
 
 def _summary(error: BaseException) -> str:
     return traceback.format_exception_only(error)[-1].strip() or type(error).__name__
+
+
+def _wrapped(spec: ComponentSpec, part: Part) -> Part:
+    """The component that another one builds, by its options."""
+    values = {**spec.options, **part.options}
+    return Part(values[spec.wraps], dict(values["options"]))
 
 
 def _same_type(default: Any, value: Any) -> bool:

@@ -48,7 +48,7 @@ class GradientAligner(Aligner):
     `ArtefactError` as `Trainer`.
     """
 
-    takes_fixed = True
+    uses = ("fixed",)
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext

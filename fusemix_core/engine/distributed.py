@@ -26,7 +26,7 @@ from fusemix_core.engine.randomness import stream_seed
 from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.interfaces import Batch, Objective
 from fusemix_core.launch import launched
-from fusemix_core.objectives.gathering import Rows, processes, rank
+from fusemix_core.gathering import Rows, processes, rank
 
 WAIT = timedelta(days=7)
 """How long a process waits for another, which may be encoding a large dataset."""

@@ -23,7 +23,7 @@ from fusemix_core.errors import ConfigError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
-from fusemix_core.objectives.gathering import rank
+from fusemix_core.gathering import rank
 from fusemix_core.registry import registry
 from fusemix_core.reports.of_run import report_run
 from fusemix_core.runs.config import build_config, chosen_by

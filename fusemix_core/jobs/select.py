@@ -117,7 +117,7 @@ def modalities_of(config: RunConfig, dataset: PairedDataset) -> tuple[str, ...]:
     """The modalities whose latents the selector looks at."""
     part = config.recipe.selector
     spec = registry.check("selector", part)
-    if not registry.target_of(spec).takes_latents:
+    if "latents" not in registry.uses("selector", part):
         return ()
     if "by" not in spec.options:
         return dataset.modalities

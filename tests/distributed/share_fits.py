@@ -16,7 +16,7 @@ from fusemix_core.interfaces import (
     PairedLatents,
     ResidentLatents,
 )
-from fusemix_core.objectives.gathering import rank
+from fusemix_core.gathering import rank
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.registry import registry
 

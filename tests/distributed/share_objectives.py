@@ -4,7 +4,7 @@ import torch
 from batches import batch_of
 from safetensors.torch import save_file
 
-from fusemix_core.objectives.gathering import processes, rank
+from fusemix_core.gathering import processes, rank
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.multi_positive import MultiPositive
 from fusemix_core.objectives.siglip import SigLIP

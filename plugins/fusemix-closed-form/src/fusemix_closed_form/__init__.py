@@ -56,6 +56,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_closed_form.linear:ProcrustesAligner",
             summary="the rotations of each modality that bring partners together",
             options={"dim": 384},
+            uses=("fixed",),
             paper=PROCRUSTES,
         ),
         ComponentSpec(
@@ -64,6 +65,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_closed_form.linear:RidgeAligner",
             summary="ridge regression of all other modalities on one, which stays as it is",
             options={"target": "", "ridges": RIDGES},
+            uses=("fixed",),
         ),
         *(ComponentSpec.recipe(function) for function in (csa, asif, procrustes, ridge)),
     ]
