@@ -29,6 +29,7 @@ _MOST = 0.9
 """
 _EXACT = 1 << 24
 """float32 holds every whole number up to this."""
+_LARGEST = float(np.finfo(np.float32).max)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
 
 
@@ -97,7 +98,9 @@ class FactCells:
         for name, place in self.wanted.items():
             cells = self._cells[name]
             at = np.array(cells.at, np.int64)
-            kind = place.kind or _guess(cells.values, np.bincount(at[at >= 0], minlength=len(cells.values)))
+            kind = place.kind or _guess(
+                cells.values, np.bincount(at[at >= 0], minlength=len(cells.values))
+            )
             read, wrong = _read(kind, cells.values)
             facts[name] = _fact(kind, read, at)
             for row in np.flatnonzero(np.isin(at, list(wrong))).tolist():
@@ -233,7 +236,7 @@ def _read_number(value: Any) -> float | Fault:
     number = _number(value)
     if number is None:
         return Fault(f"'{_shown(value)}' is not a number")
-    if math.isinf(number) or abs(number) > np.finfo(np.float32).max:
+    if math.isinf(number) or abs(number) > _LARGEST:
         return Fault(f"'{_shown(value)}' is not a finite number of 32 bits")
     return number
 
@@ -241,7 +244,9 @@ def _read_number(value: Any) -> float | Fault:
 def _read_time(value: Any) -> float | Fault:
     seconds = _seconds(value)
     if seconds is None or math.isinf(seconds):
-        return Fault(f"'{_shown(value)}' is not a time such as 2024-05-31 or 2024-05-31T12:00+02:00")
+        return Fault(
+            f"'{_shown(value)}' is not a time such as 2024-05-31 or 2024-05-31T12:00+02:00"
+        )
     return seconds
 
 

@@ -49,7 +49,8 @@ class Fact:
         """bool `[m]`: the rows that have no value."""
         if self.kind in ("class", "text"):
             return self.values < 0
-        return np.isnan(self.values.reshape(len(self), -1)).any(axis=1)
+        absent = np.isnan(self.values)
+        return absent.any(axis=1) if self.kind == "box" else absent
 
     def as_dict(self) -> dict[str, Any]:
         """What it is in short, for plans and results: kind, missing values, number of classes."""

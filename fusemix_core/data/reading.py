@@ -122,35 +122,30 @@ def pairs_from(
         `pairs_from({"image": paths, "text": captions}, takes, facts={"age": ages})`
     """
     fractions = splits.Fractions(validation_fraction, test_fraction)
-    wanted = {FactColumn.parse(name).column: FactColumn.parse(name) for name in facts or {}}
+    places = {name: FactColumn.parse(name) for name in facts or {}}
+    wanted = {place.column: place for place in places.values()}
     check_names(wanted, takes)
-    given = {"split": split, "group": group, TRUST: trust}
+    given = {"<split>": split, "<group>": group, "<trust>": trust}
     given = {name: column for name, column in given.items() if column is not None}
-    cells = {FactColumn.parse(name).column: column for name, column in (facts or {}).items()}
-    lengths = {n: len(column) for n, column in {**values, **given, **cells}.items()}
+    cells = {places[name].column: column for name, column in (facts or {}).items()}
+    lists = {**cells, **given, **values}
+    lengths = {name: len(column) for name, column in lists.items()}
     if set(values) != set(takes) or len(set(lengths.values())) != 1:
         raise DataError(
             f"The lists don't fit: {lengths} for the modalities {', '.join(takes)}.",
             "Give one list a modality, all of one length, with None where an item is missing.",
         )
-    gatherer = Gatherer(takes, least, allow_outside=True, facts=_inside(wanted))
+    gatherer = Gatherer(takes, least, allow_outside=True, facts=wanted)
     columns = Columns(
         {m: (m,) for m in takes},
-        group="group" if "group" in given else None,
-        trust=TRUST if TRUST in given else None,
+        group="<group>" if group is not None else None,
+        trust="<trust>" if trust is not None else None,
     )
-    lists = {**values, **given, **{f"fact {n}": column for n, column in cells.items()}}
     for i in range(next(iter(lengths.values()))):
         row = {name: column[i] for name, column in lists.items()}
-        told = row.get("split") if "split" in given else None
-        gatherer.add(Row("<list>", i + 1, row, told, base="."), columns)
+        gatherer.add(Row("<list>", i + 1, row, row.get("<split>"), base="."), columns)
     _check_gathered(gatherer, 0, "<list>")
     return finish(gatherer, fractions, seed, [], SPLITS[1:] if split else (), None)
-
-
-def _inside(wanted: Mapping[str, FactColumn]) -> dict[str, FactColumn]:
-    """The facts in columns whose names no other list of `pairs_from` can have."""
-    return {name: FactColumn(f"fact {name}", place.kind) for name, place in wanted.items()}
 
 
 class _Reading:
@@ -244,9 +239,10 @@ class _Reading:
             if column not in self._seen and column not in self.gatherer.facts.seen:
                 raise no_column(option, column, list(self._seen), paths[0])
             if column in self._seen:
+                others = f" and {len(paths) - 1} others have" if len(paths) > 1 else " has"
                 self.warnings.append(
-                    f"{paths[0]} has no column '{column}' ({option}{column}): its rows have no such "
-                    f"value{f', nor have those of {len(paths) - 1} others' * (len(paths) > 1)}."
+                    f"{paths[0]}{others} no column '{column}' ({option}{column}): the value is "
+                    "missing in their rows."
                 )
         return absent
 
