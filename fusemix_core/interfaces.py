@@ -147,6 +147,9 @@ class Adapter(nn.Module, ABC):
 
     options: dict[str, Any]
 
+    uses: tuple[str, ...] = ()
+    """`("tokens",)` if it gives projected tokens. The `ComponentSpec` says the same."""
+
     takes_tokens: bool = False
     """Whether it takes items of several latents (tokens, places, frames) of which each may have its
     own number: `dim_in` is then the width of one, latents are `[n, T * dim_in]` of any T ≥ 1, and
@@ -257,9 +260,7 @@ class Callback:
 
 
 class _Through(Callback):
-    def __init__(
-        self, other: Callback, only: Collection[str], added: Mapping[str, float]
-    ) -> None:
+    def __init__(self, other: Callback, only: Collection[str], added: Mapping[str, float]) -> None:
         for event in only:
             setattr(self, event, getattr(other, event))
         if "on_evaluation" in only and added:

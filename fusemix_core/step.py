@@ -230,9 +230,7 @@ class Step(_BatchRows):
         if trust is not None:
             facts["trust"] = trust[:, None].expand(-1, links.shape[1])
         rows = Rows.of(len(links), links.device)
-        batch = Batch(
-            _gathered(rows, latents or {}), rows.gather(links), _gathered(rows, facts)
-        )
+        batch = Batch(_gathered(rows, latents or {}), rows.gather(links), _gathered(rows, facts))
         given = {"embeddings": embeddings}
         if tokens is not None:
             given["tokens"] = tokens

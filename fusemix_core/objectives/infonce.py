@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective, Step
 from fusemix_core.gathering import total, total_logsumexp
+from fusemix_core.interfaces import Objective, Step
 from fusemix_core.objectives.pairs import Pair, no_loss, pairs_of, sharing
 from fusemix_core.objectives.tiles import none_excluded, two_way_logsumexp
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective, Step
 from fusemix_core.gathering import total
+from fusemix_core.interfaces import Objective, Step
 from fusemix_core.objectives.pairs import (
     Pair,
     no_loss,

@@ -14,6 +14,7 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.needs import check_needs
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.specs import EncoderSpec
 
@@ -120,10 +121,7 @@ def make_plan(
     `model`: what `config.extends` names, where it is loaded already; modalities of the data that it
     has are encoded by its own encoders, at its own views and dtype.
     """
-    if config.fixed or config.extends:
-        from fusemix_core.runs.fixed import check_takes_fixed
-
-        check_takes_fixed(config.recipe)
+    check_needs(config.recipe, specs, config.fixed or ((config.extends,) if config.extends else ()))
     if config.extends:
         from fusemix_core.runs.extended import extended_model
 

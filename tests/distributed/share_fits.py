@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.data.facts import Fact
+from fusemix_core.gathering import rank
 from fusemix_core.interfaces import (
     Adapter,
     Callback,
@@ -16,7 +17,6 @@ from fusemix_core.interfaces import (
     PairedLatents,
     ResidentLatents,
 )
-from fusemix_core.gathering import rank
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.registry import registry
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from fusemix_core.config import Training
 from fusemix_core.engine.state import TrainState, train_step
+from fusemix_core.gathering import rank, total
 from fusemix_core.interfaces import Batch
 from fusemix_core.mixups.fusemix import FuseMixMixup
-from fusemix_core.gathering import rank, total
 from fusemix_core.objectives.infonce import InfoNCE
 
 

@@ -5,8 +5,8 @@ from fusemix_structure.objective import StructureObjective
 from safetensors.torch import save_file
 
 from fusemix_core.engine.distributed import batch_loss, own_rows
-from fusemix_core.interfaces import Batch
 from fusemix_core.gathering import rank
+from fusemix_core.interfaces import Batch
 
 INNER = ("infonce", "soft-infonce")
 """Objectives that gather by themselves, and that do not."""

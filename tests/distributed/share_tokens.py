@@ -7,8 +7,8 @@ from toys import TokenMean
 
 from fusemix_core.engine.distributed import average_gradients, batch_loss, own_rows
 from fusemix_core.engine.state import embed
-from fusemix_core.interfaces import Batch
 from fusemix_core.gathering import rank
+from fusemix_core.interfaces import Batch
 
 
 class GivenAllRows(TokenInfoNCE):

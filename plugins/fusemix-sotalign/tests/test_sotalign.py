@@ -147,7 +147,8 @@ def test_the_teacher_is_the_closed_form_and_is_not_trained(batch):
 
 
 def test_contract():
-    check_objective("klot").raise_if_failed()
+    imposed = {"gradient_is_the_derivative": "the gradient is imposed: that of exact plans"}
+    check_objective("klot", expected_failures=imposed).raise_if_failed()
 
 
 @pytest.mark.parametrize(

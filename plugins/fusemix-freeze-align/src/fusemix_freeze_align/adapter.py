@@ -27,6 +27,7 @@ class TokenProjectors(Adapter):
     Raises `ConfigError` for options out of range, and where both are identities of two widths.
     """
 
+    uses = ("tokens",)
     takes_tokens = True
 
     def __init__(

@@ -79,6 +79,12 @@ class KLOTObjective(Objective):
     ) -> None:
         """Fit the teacher on the pairs."""
         self.objective.start(adapters, train, validation, context)
+        if context.fixed and "fixed" not in registry.uses("aligner", self.teacher_part):
+            raise ConfigError(
+                f"klot's teacher '{self.teacher_part.name}' moves every modality, and "
+                f"{', '.join(context.fixed)} stays as it is.",
+                "Take another teacher, such as --set objective.teacher=cca",
+            )
         aligner = registry.build("aligner", self.teacher_part)
         alone = replace(context, checkpoints=None, resume=False, callbacks=())
         recipe = Recipe("the teacher of klot", self.teacher_part)
