@@ -10,7 +10,8 @@ PAPER = "https://arxiv.org/abs/2312.10144"
 
 @hookimpl
 def fusemix_components() -> list[ComponentSpec]:
-    """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers, recipes."""
+    """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers,
+    recipes, artefacts."""
     return [
         ComponentSpec(
             kind="adapter",
@@ -205,5 +206,11 @@ def fusemix_components() -> list[ComponentSpec]:
             target="fusemix_core.recipes.fusemix_paper:fusemix_paper",
             summary="FuseMix as published",
             paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="artefact",
+            name="fused",
+            target="fusemix_core.fused:FusedModel",
+            summary="adapters of several modalities into one space, and a scorer",
         ),
     ]

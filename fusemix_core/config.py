@@ -15,6 +15,12 @@ from typing import Any, Literal, TypeVar
 from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 T = TypeVar("T")
+Dtype = Literal["float32", "float16", "bfloat16"]
+"""What an encoder computes in."""
+StoreDtype = Literal["float16", "float32"]
+"""What latents are stored in."""
+Backend = Literal["auto", "eager", "openvino"]
+"""The runtime of an encoder on the CPU."""
 
 PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer", "selector")
 """The settings of a recipe that name a component."""
@@ -137,10 +143,10 @@ class RunConfig:
     extends: str | None = None
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    store_dtype: Literal["float16", "float32"] = "float16"
+    dtype: Dtype = "float32"
+    store_dtype: StoreDtype = "float16"
     encode_batch: int | None = None
-    backend: Literal["auto", "eager", "openvino"] = "auto"
+    backend: Backend = "auto"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -203,6 +209,8 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint in (bool, str, int) and type(value) is hint:
+        return value
+    if hint is Any:
         return value
     kind = getattr(hint, "__name__", hint)
     raise ConfigError(f"{at} is {short(repr(value))}, which is not of type {kind}.")
