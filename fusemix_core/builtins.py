@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from fusemix_core.hookspecs import hookimpl
+from fusemix_core.recipes.auto import auto
+from fusemix_core.recipes.closed_forms import cca, kcca
+from fusemix_core.recipes.fusemix import fusemix
 from fusemix_core.specs import ComponentSpec
 
 PAPER = "https://arxiv.org/abs/2312.10144"
@@ -194,23 +197,13 @@ def fusemix_components() -> list[ComponentSpec]:
             summary="media with sidecar .txt files",
         ),
         ComponentSpec(
-            kind="recipe",
-            name="fusemix",
-            target="fusemix_core.recipes.fusemix:fusemix",
-            summary="closed form, then FuseMix from there: minutes",
-            paper=PAPER,
-        ),
-        ComponentSpec(
-            kind="recipe",
-            name="fusemix-paper",
-            target="fusemix_core.recipes.fusemix_paper:fusemix_paper",
-            summary="FuseMix as published",
-            paper=PAPER,
-        ),
-        ComponentSpec(
             kind="artefact",
             name="fused",
             target="fusemix_core.fused:FusedModel",
             summary="adapters of several modalities into one space, and a scorer",
         ),
+        ComponentSpec.recipe(auto),
+        ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),
+        ComponentSpec.recipe(cca),
+        ComponentSpec.recipe(kcca),
     ]
