@@ -47,7 +47,7 @@ def encode(
 
     Examples:
 
-        fusemix encode --a dinov2 --b bge-large --data pairs.csv --recipe fusemix
+        fusemix encode --a dinov2 --b bge-large --data pairs.csv --recipe auto
 
         fusemix encode --encoder image=efficientnet-lite0 --data photos/
 

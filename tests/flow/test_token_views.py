@@ -58,7 +58,7 @@ def fitted(data, out, mixup="none", views=VIEWS, sets=(), **more):
         views=views,
         out=out,
         device="cpu",
-        recipe="fusemix-paper",
+        recipe="fusemix",
         overrides=settings,
         **more,
     )
