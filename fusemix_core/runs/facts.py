@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fusemix_core.config import PARTS, DataConfig, Part, Recipe
+from fusemix_core.data.cells import FactColumn
+from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.registry import Registry, registry
-
-if TYPE_CHECKING:
-    from fusemix_core.data.facts import Fact
 
 USES = "facts"
 """In a component's `uses`: it reads facts other than trust."""
@@ -18,21 +17,23 @@ TARGET = "target"
 """The option by which such a component is told which fact it is to read."""
 
 
-def check_facts(recipe: Recipe, data: DataConfig, registry: Registry = registry) -> None:
-    """Raise `ConfigError` unless the data have the facts that the recipe's components need.
+def check_facts(recipe: Recipe, facts: Collection[str], registry: Registry = registry) -> None:
+    """Raise `ConfigError` unless the rows have the facts that the recipe's components need.
 
-    A component that uses facts needs one at least; if it has an option `target`, that one.
+    A component that uses facts needs one at least; if it has an option `target`, that one. Trust
+    isn't counted: who reads it uses `trust`.
     """
+    known = [name for name in facts if name != TRUST]
     for name, part in _users(recipe, registry):
         options = {**registry.check(name, part).options, **part.options}
-        if not data.facts:
+        if not known:
             raise ConfigError(
                 f"The {name} '{part.name}' uses facts of the rows, and none is given.",
                 f"Example: --fact {options.get(TARGET) or 'label'}=COLUMN",
             )
-        if (target := options.get(TARGET)) and target not in data.facts:
+        if (target := options.get(TARGET)) and target not in known:
             hint = f"Add it (--fact {target}=COLUMN), or choose: --set {name}.{TARGET}=…"
-            raise UnknownNameError.of("fact", target, data.facts, hint)
+            raise UnknownNameError.of("fact", target, known, hint)
 
 
 def unused_facts(
@@ -47,9 +48,6 @@ def unused_facts(
 
 def facts_table(facts: Mapping[str, Fact], data: DataConfig) -> dict[str, dict[str, Any]]:
     """fact → its column, kind, how many rows miss it, and the number of its classes."""
-    from fusemix_core.data.cells import FactColumn
-    from fusemix_core.data.facts import TRUST
-
     columns = {name: FactColumn.parse(text).column for name, text in data.facts.items()}
     columns[TRUST] = data.trust_column or TRUST
     return {name: {"column": columns[name], **fact.as_dict()} for name, fact in facts.items()}

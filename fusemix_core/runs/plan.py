@@ -122,7 +122,7 @@ def make_plan(
     `model`: what `config.extends` names, where it is loaded already; modalities of the data that it
     has are encoded by its own encoders, at its own views and dtype.
     """
-    check_facts(config.recipe, config.data)
+    check_facts(config.recipe, config.data.facts)
     if config.fixed or config.extends:
         from fusemix_core.runs.fixed import check_takes_fixed
 
