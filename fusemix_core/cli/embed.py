@@ -47,7 +47,7 @@ def embed(
 
     Examples:
 
-        fusemix embed --a dinov2 --b bge-large --data pairs.csv --recipe fusemix
+        fusemix embed --a dinov2 --b bge-large --data pairs.csv --recipe auto
 
         fusemix embed --encoder image=efficientnet-lite0 --data photos/
 

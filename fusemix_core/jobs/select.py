@@ -62,7 +62,7 @@ def select(
     """Choose pairs of a dataset by a selector; what `fusemix select` does, from Python.
 
     encoders, data, settings: as `align` takes them; the views are those that `recipe` prefers
-    (default `fusemix`). Only modalities that the selector looks at are encoded. set: `key=value`
+    (default `auto`). Only modalities that the selector looks at are encoded. set: `key=value`
     settings of the selector, such as `selector.by=text`. out: where to write the pairs, `.csv`,
     `.tsv` or `.jsonl`, for `align` to read. Where the data tell splits, the pairs are chosen among
     the training ones, and the others are written as they are.

@@ -15,7 +15,7 @@ from fusemix_core.cli.app import app
 
 TOYS = Path(__file__).parents[1] / "toys.py"
 A, B = f"{TOYS}:ToyImage", f"{TOYS}:ToyText"
-SMALL = ["--recipe", "fusemix-paper", "--set", "training.epochs=3", "--set", "adapter.blocks=1",
+SMALL = ["--recipe", "fusemix", "--set", "training.epochs=3", "--set", "adapter.blocks=1",
          "--set", "dim=8", "--device", "cpu"]  # fmt: skip
 
 
@@ -156,9 +156,9 @@ def test_cache_lists_verifies_and_prunes(run, model):
     [
         (["--a", "toy-imag", "--b", B], "no encoder named 'toy-imag'"),
         (["--a", A], "both --a and --b"),
-        (["--a", A, "--b", B, "--recipe", "fusemix-papr"], "fusemix-paper"),
+        (["--a", A, "--b", B, "--recipe", "fusemx"], "fusemix"),
         (["--a", A, "--b", B, "--set", "training.epoch=3"], "training.epochs"),
-        (["--a", A, "--b", B, "--recipe", "fusemix-paper", "--set", "adapter.block=3"], "blocks"),
+        (["--a", A, "--b", B, "--recipe", "fusemix", "--set", "adapter.block=3"], "blocks"),
         (["--a", A, "--b", B, "--device", "gpu9"], "gpu9"),
         (["--a", A, "--b", B, "--dtype", "int8"], "float32"),
         (["--a", A, "--b", B, "--column", "text"], "MODALITY=VALUE"),
@@ -200,7 +200,7 @@ def test_a_wrong_config_file_says_what_is_wrong(run, world, text, says):
 
 def test_a_config_file_is_a_whole_run(run, world):
     Path("run.toml").write_text(
-        f'recipe = "fusemix-paper"\nseed = 4\ndevice = "cpu"\n[encoders]\nimage = "{A}"\n'
+        f'recipe = "fusemix"\nseed = 4\ndevice = "cpu"\n[encoders]\nimage = "{A}"\n'
         f'text = "{B}"\n[data]\nsource = ["{world}"]\ngroup_by = "thing"\n'
     )
     run("align", "--config", "run.toml", "--out", "r", "--set", "training.epochs=2",
@@ -272,8 +272,8 @@ def test_latents_of_unequal_length_can_be_embedded_but_not_fitted(run, world):
 
 
 def test_recipes_and_encoders_are_shown(run):
-    assert "fusemix-paper" in run("recipes", "list").stdout
-    shown = run("recipes", "show", "fusemix-paper", "--set", "training.epochs=7").stdout
+    assert "fusemix" in run("recipes", "list").stdout
+    shown = run("recipes", "show", "fusemix", "--set", "training.epochs=7").stdout
     assert "epochs = 7" in shown and "expansion = 4.0" in shown
     assert json.loads(run("recipes", "list", "--json").stdout)
     assert isinstance(json.loads(run("encoders", "list", "--json").stdout), list)
@@ -309,7 +309,7 @@ def test_help_has_an_example(run, command):
 
 
 @pytest.mark.parametrize(
-    "args", [["encoders", "list"], ["plugins"], ["recipes", "show", "fusemix-paper"], ["--help"]]
+    "args", [["encoders", "list"], ["plugins"], ["recipes", "show", "fusemix"], ["--help"]]
 )
 def test_metadata_commands_import_neither_torch_nor_numpy(args):
     code = (

@@ -43,7 +43,7 @@ def arguments(command: str, folder: Path, run: Path) -> list[str]:
     said = [command, "--a", f"{file}:ToyImage", "--b", f"{file}:ToyText"]
     said += ["--data", str(folder / "world/pairs.csv"), "--device", "cpu", "--encode-batch", "8"]
     if command == ALIGN:
-        said += ["--out", "run", "--recipe", "fusemix-paper", "--seed", "1"]
+        said += ["--out", "run", "--recipe", "fusemix", "--seed", "1"]
         for setting in (f"training.epochs={EPOCHS}", "adapter.blocks=1", "training.batch_size=32"):
             said += ["--set", setting]
         said += ["--resume"] * (run / "run/config.toml").exists()

@@ -22,7 +22,7 @@ from fusemix_core.runs.reporter import Reporter
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
 SMALL = ["training.epochs=6", "adapter.blocks=1", "dim=8", "training.batch_size=16"]
-PAPER = {"recipe": "fusemix-paper", "device": "cpu"}
+PAPER = {"recipe": "fusemix", "device": "cpu"}
 
 
 class Stop(Reporter):

@@ -20,7 +20,7 @@ from fusemix_core.runs.models import load_model
 
 OWN = {"image": ToyImage.spec, "text": ToyText.spec}
 TRAINED = {
-    "recipe": "fusemix-paper",
+    "recipe": "fusemix",
     "set": ["training.epochs=3", "adapter.blocks=1", "training.batch_size=8"],
 }
 

@@ -17,7 +17,7 @@ from fusemix_core.registry import registry
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
 TRAINED = {
-    "recipe": "fusemix-paper",
+    "recipe": "fusemix",
     "set": ["training.epochs=3", "adapter.blocks=1", "training.batch_size=8"],
 }
 
@@ -61,7 +61,7 @@ def test_both_sides_of_a_pair_can_be_the_fixed_one_and_a_third_joins(tmp_path):
         (
             {
                 "fixed": "text",
-                "recipe": "fusemix-paper",
+                "recipe": "fusemix",
                 "set": ["start=csa", "adapter=csa"],
             },
             "moves every modality",

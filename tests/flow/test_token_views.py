@@ -53,7 +53,7 @@ def fitted(data, out, mixup="none", views=VIEWS, sets=(), **more):
         *sets,
     ]
     return align(
-        BOTH, data, views=views, out=out, device="cpu", recipe="fusemix-paper", set=settings, **more
+        BOTH, data, views=views, out=out, device="cpu", recipe="fusemix", set=settings, **more
     )
 
 

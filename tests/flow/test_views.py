@@ -15,7 +15,7 @@ from fusemix_core.runs.config import build_config, resolve_views
 from fusemix_core.runs.plan import make_plan
 
 PAPER = {
-    "recipe": "fusemix-paper",
+    "recipe": "fusemix",
     "set": ["training.epochs=2", "adapter.blocks=1", "dim=8"],
     "device": "cpu",
 }
@@ -39,7 +39,7 @@ def test_views_are_checked_and_filled_in():
 
 
 def test_a_recipes_views_are_taken_where_the_user_names_none(data):
-    recipe = {"name": "fusemix", "views": {"text": "layers", "image": "time"}}
+    recipe = {"name": "auto", "views": {"text": "layers", "image": "time"}}
     table = {"encoders": {"image": "grid", "text": "token"}, "data": {"source": [str(data)]}}
 
     def views(**values):
@@ -51,7 +51,7 @@ def test_a_recipes_views_are_taken_where_the_user_names_none(data):
     assert views() == {"image": "pooled", "text": "layers"}  # the encoder has no view `time`
     assert views(views={"text": "tokens"}) == {"image": "pooled", "text": "tokens"}
     assert views(fixed=["text"]) == {"image": "pooled", "text": "pooled"}
-    assert views(recipe="fusemix-paper")["text"] == "pooled"
+    assert views(recipe="fusemix")["text"] == "pooled"
 
 
 def test_tokens_can_be_read_item_by_item(data):

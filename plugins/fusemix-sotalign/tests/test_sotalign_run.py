@@ -48,7 +48,7 @@ def test_from_a_table_to_a_model(data, tmp_path):
 
 def test_a_recipe_without_them_refuses_such_rows(data, tmp_path):
     with pytest.raises(DataError, match="can't be used"):
-        align(ENCODERS, data, recipe="fusemix", device="cpu", out=tmp_path / "r")
+        align(ENCODERS, data, recipe="auto", device="cpu", out=tmp_path / "r")
     settings = {"recipe": "sotalign", "set": ["training.unpaired=0"]}
     with pytest.raises(DataError, match="can't be used"):
         align(ENCODERS, data, device="cpu", out=tmp_path / "r", **settings)

@@ -53,7 +53,7 @@ def ray_embed(
 
     Examples:
 
-        fusemix ray-embed --a dinov2 --b bge-large --data pairs.csv --recipe fusemix --address auto
+        fusemix ray-embed --a dinov2 --b bge-large --data pairs.csv --recipe auto --address auto
 
         fusemix ray-embed -e text=minilm --data pairs.csv --workers 2 --gpus-per-worker 0
     """
