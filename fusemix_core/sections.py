@@ -60,7 +60,7 @@ class Figure:
     Attributes:
         drawing: a function that draws on the matplotlib axes it is given, or the bytes of a PNG.
             Colours `C0` to `C5` follow the page, in its light and dark form.
-        title, legend, caption: texts beside the figure; the legend names the colours in their order.
+        title, legend, caption: texts beside it; the legend names the colours in their order.
         alt: what the figure shows, for people who don't see it.
         height: pixels; the width is 400.
 

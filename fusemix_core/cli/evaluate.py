@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.console import print_error, print_json
+from fusemix_core.config import parse_part
 from fusemix_core.errors import ConfigError
+from fusemix_core.registry import registry
 
 
 def evaluate(
@@ -32,6 +35,7 @@ def evaluate(
     ] = None,
     label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label",
     modality: Annotated[str | None, typer.Option(help="What to classify.")] = None,
+    evaluator: o.Evaluators = None,
     max_bad: o.MaxBad = None,
     allow_outside: o.AllowOutside = None,
     encoder: o.ModelEncoders = None,
@@ -39,10 +43,11 @@ def evaluate(
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
-    """Measure a fused model: retrieval in all directions, or zero-shot classification.
+    """Measure a fused model: retrieval and geometry, or zero-shot classification.
 
-    Without --data a run is measured again on its own test split; on other data all rows are used,
-    unless a split is asked for.
+    Further evaluators are named with --evaluator. One that fails doesn't stop the others; the exit
+    code is then 1, or 2 if the command or the data need a change. Without --data a run is measured
+    again on its own test split; on other data all rows are used, unless a split is asked for.
 
     Examples:
 
@@ -51,9 +56,9 @@ def evaluate(
         fusemix eval runs/1 --data other.csv --json
 
         fusemix eval runs/1 --data labelled.csv --classes classes.txt --templates prompts.txt
-    """
-    from fusemix_core.cli.console import print_json
 
+        fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
+    """
     given = o.data_values(
         source=data,
         columns=column,
@@ -76,19 +81,24 @@ def evaluate(
         names = read_classes(classes)
         prompts = read_templates(templates) if templates else None
 
+    further = [parse_part(text) for text in evaluator or ()]
+    for part in further:
+        registry.check("evaluator", part)
+
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.cli.show import show_geometry, show_retrieval, show_zero_shot
+    from fusemix_core.cli.show import show_sections
     from fusemix_core.jobs import evaluate as job
     from fusemix_core.runs.models import load_model
 
     fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
     with ConsoleReporter() as reporter:
         if classes:
-            found = job.classify(
+            found = job.measure_classes(
                 fused,
                 what.config,
                 names,
                 prompts,
+                evaluators=further,
                 label_column=label_column,
                 split=split or "all",
                 modality=modality,
@@ -96,15 +106,13 @@ def evaluate(
                 reporter=reporter,
             )
         else:
-            found = job.evaluate(fused, what.config, what.split, seed=what.seed, reporter=reporter)
+            found = job.measure_pairs(fused, what.config, what.split, further, what.seed, reporter)
     if json:
-        print_json(found)
-    elif classes:
-        show_zero_shot(found)
+        print_json(found.metrics)
     else:
-        show_retrieval(
-            found["retrieval"], "Recall in percent, 95% intervals, by the model's scorer"
-        )
-        if "retrieval_cosine" in found:
-            show_retrieval(found["retrieval_cosine"], "The same, scored by cosine")
-        show_geometry(found["geometry"])
+        for sections in found.sections.values():
+            show_sections(sections)
+    for error in found.failed.values():
+        print_error(error.message, error.hint)
+    if found.failed:
+        raise typer.Exit(max(error.exit_code for error in found.failed.values()))

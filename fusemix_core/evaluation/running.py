@@ -27,12 +27,12 @@ class Evaluation:
 
     Attributes:
         metrics: name → metrics, in the order in which the evaluators ran.
-        sections: what to show, in that order.
+        sections: name → what to show, in that order.
         failed: name → error of an evaluator that gave nothing, or no sections.
     """
 
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sections: list[Section] = field(default_factory=list)
+    sections: dict[str, list[Section]] = field(default_factory=dict)
     failed: dict[str, FusemixError] = field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ def evaluate(evaluators: Mapping[str, Evaluator], data: Measured) -> Evaluation:
     for name, evaluator in evaluators.items():
         try:
             done.metrics[name] = plain_metrics(name, evaluator(data))
-            done.sections += sections_of(name, evaluator, done.metrics[name], data)
+            done.sections[name] = sections_of(name, evaluator, done.metrics[name], data)
         except Exception as error:  # whatever a plugin raises, the model is still to be saved
             done.failed[name] = named(name, error)
     return done
@@ -126,7 +126,8 @@ def _plain(name: str, value: Any, at: str) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        raise ContractError(f"The evaluator '{name}'", "finite numbers, or None", f"{value} in {at}")
+        wanted = "finite numbers, or None"
+        raise ContractError(f"The evaluator '{name}'", wanted, f"{value} in {at}")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     wanted = "numbers, texts, lists and mappings"

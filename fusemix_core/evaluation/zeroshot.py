@@ -221,7 +221,8 @@ class ZeroShotEvaluator(Evaluator):
         for name in (modality, self.text):
             if name not in data.modalities:
                 raise ConfigError(
-                    f"The data have no modality '{name}'.", f"They have {', '.join(data.modalities)}."
+                    f"The data have no modality '{name}'.",
+                    f"They have {', '.join(data.modalities)}.",
                 )
         labels = data.class_of(self.fact, modality)
         names = data.facts[self.fact].names

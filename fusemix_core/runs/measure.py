@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import FusemixError
 from fusemix_core.evaluation.examples import Retrieved, examples
 from fusemix_core.evaluation.retrieval import retrieval
-from fusemix_core.evaluation.running import check_available, evaluate, evaluators_of
+from fusemix_core.evaluation.running import evaluate
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, PairedLatents, Scorer
 from fusemix_core.measured import Measured
@@ -21,6 +21,7 @@ from fusemix_core.registry import Registry, registry
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.evaluators import run_evaluators
 from fusemix_core.runs.extended import extended_scorer
 from fusemix_core.runs.fused import add_metrics, fused_model
 from fusemix_core.runs.plan import Plan
@@ -41,16 +42,16 @@ class Measurement:
     Attributes:
         model: the fused model, with the metrics of the split that is shown.
         results: what results.json has of it: `scorer`, and split → evaluator → metrics; of an
-            extended model also `never_paired`; `failed`, evaluator → message, if one failed.
+            extended model also `never_paired`.
         shown: the test split, or validation if that is empty.
-        sections: what the evaluators show of it.
+        sections: evaluator → what it shows of that split.
         failed: evaluator → its error.
     """
 
     model: FusedModel
     results: dict[str, Any]
     shown: Measured
-    sections: list[Section]
+    sections: dict[str, list[Section]]
     failed: dict[str, FusemixError]
 
 
@@ -86,7 +87,8 @@ def measure_run(
     part, scorer = scorer_of(plan, bank, splits["validation"])
     model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)
     results: dict[str, Any] = {"scorer": to_dict(part)}
-    evaluators = run_evaluators(config.evaluators, config.recipe)
+    failed: dict[str, FusemixError] = {}
+    evaluators = run_evaluators(config)
     for name, split in splits.items():
         shown = Measured(
             embeddings=split.embeddings,
@@ -104,34 +106,16 @@ def measure_run(
         )
         found = evaluate(evaluators, shown)
         results[name] = found.metrics
-        add_failed(results, found.failed)
+        failed |= found.failed
     add_metrics(model, plan, found.metrics)
     if plan.model is not None:
         results["never_paired"] = ["-".join(pair) for pair in unpaired]
-    return Measurement(model, results, shown, found.sections, found.failed)
-
-
-def add_failed(results: dict[str, Any], failed: Mapping[str, FusemixError]) -> None:
-    """Add to `results["failed"]` the message of each evaluator that failed."""
-    for name, error in failed.items():
-        results.setdefault("failed", {})[name] = error.message
+    return Measurement(model, results, shown, found.sections, failed)
 
 
 def measured_rows(encoded: Encoded, split: str | None, seed: int) -> PairedLatents:
     """The part of a split (None: of all rows) that is measured: up to `MEASURED_MOST` rows."""
     return at_most(encoded.paired(split), MEASURED_MOST, seed)
-
-
-def run_evaluators(parts: Sequence[Part], recipe: Recipe) -> dict[str, Any]:
-    """The evaluators of a run, by name: core's, the recipe's and the user's, whose options win."""
-    named = {registry.check("evaluator", p).name: p for p in (*recipe.evaluators, *parts)}
-    return evaluators_of(list(named.values()))
-
-
-def check_evaluators(plan: Plan) -> None:
-    """Raise `ConfigError` for an evaluator that the run can't serve."""
-    available = ["bank", *(["facts"] if plan.dataset.facts else [])]
-    check_available(run_evaluators(plan.config.evaluators, plan.config.recipe), available)
 
 
 def scorer_of(
