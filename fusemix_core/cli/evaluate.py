@@ -9,24 +9,20 @@ import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.cli.console import print_error, print_json
-from fusemix_core.config import parse_part
+from fusemix_core.cli.groups import DataOptions, EvaluatorOptions, SplitOptions, grouped
 from fusemix_core.errors import ConfigError
-from fusemix_core.registry import registry
 
 
+@grouped
 def evaluate(
     model: o.Model,
-    data: o.Data = None,
-    column: o.Columns = None,
+    data: DataOptions,
+    splits: SplitOptions,
+    evaluators: EvaluatorOptions,
     split: Annotated[
         str | None,
         typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
     ] = None,
-    split_column: o.SplitColumn = None,
-    test: o.Test = None,
-    group_by: o.GroupBy = None,
-    validation_fraction: o.ValidationFraction = None,
-    test_fraction: o.TestFraction = None,
     classes: Annotated[
         Path | None, typer.Option(help="Class names, a JSON list or one a line: zero-shot.")
     ] = None,
@@ -35,9 +31,6 @@ def evaluate(
     ] = None,
     label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label",
     modality: Annotated[str | None, typer.Option(help="What to classify.")] = None,
-    evaluator: o.Evaluators = None,
-    max_bad: o.MaxBad = None,
-    allow_outside: o.AllowOutside = None,
     encoder: o.ModelEncoders = None,
     seed: o.Seed = None,
     device: o.Device = None,
@@ -59,31 +52,18 @@ def evaluate(
 
         fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
     """
-    given = o.data_values(
-        source=data,
-        columns=column,
-        split_column=split_column,
-        test=test,
-        group_by=group_by,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        max_bad=max_bad,
-        allow_outside=allow_outside,
-    )
     if templates and not classes:
         raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
     from fusemix_core.jobs.measured_data import measured_data
 
-    what = measured_data(model, given, split, seed)
+    what = measured_data(model, data.table() | splits.table(), split, seed)
     if classes:
         from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 
         names = read_classes(classes)
         prompts = read_templates(templates) if templates else None
 
-    further = [parse_part(text) for text in evaluator or ()]
-    for part in further:
-        registry.check("evaluator", part)
+    further = evaluators.parts()
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import show_sections

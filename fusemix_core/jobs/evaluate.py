@@ -70,7 +70,7 @@ def measure_pairs(
             f"The data has no {split} split.",
             "Use --split all, or name the split's column or file.",
         )
-    check_available(chosen, ["facts"] if getattr(dataset, "facts", None) else [])
+    check_available(chosen, ["facts"] if dataset.facts else [])
     encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
     found = embed_for(model, measured_rows(encoded, None if split == "all" else split, seed))
     return running.evaluate(chosen, _measured(model, encoded, found, split, seed))

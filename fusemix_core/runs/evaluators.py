@@ -19,5 +19,5 @@ def run_evaluators(config: RunConfig) -> dict[str, Evaluator]:
 
 def check_evaluators(config: RunConfig, dataset: PairedDataset) -> None:
     """Raise `ConfigError` for an evaluator that needs what the run does not have."""
-    available = ["bank", *(["facts"] if getattr(dataset, "facts", None) else [])]
+    available = ["bank", *(["facts"] if dataset.facts else [])]
     check_available(run_evaluators(config), available)
