@@ -131,7 +131,7 @@ def measure_classes(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """`classify` with sections to show, by further evaluators too; one that fails is in `failed`."""
+    """`classify` with sections to show; an evaluator that fails is in `failed`."""
     chosen = running.evaluators_of(evaluators, OF_CLASSES)
     check_available(chosen, ["classes"])
     text = next((m for m, i in model.encoders.items() if i.takes == "text"), None)
