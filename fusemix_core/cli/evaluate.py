@@ -9,7 +9,13 @@ import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.cli.console import print_error, print_json
-from fusemix_core.cli.groups import DataOptions, EvaluatorOptions, SplitOptions, grouped
+from fusemix_core.cli.groups import (
+    DataOptions,
+    EvaluatorOptions,
+    FactOptions,
+    SplitOptions,
+    grouped,
+)
 from fusemix_core.errors import ConfigError
 
 
@@ -19,6 +25,7 @@ def evaluate(
     data: DataOptions,
     splits: SplitOptions,
     evaluators: EvaluatorOptions,
+    facts: FactOptions,
     split: Annotated[
         str | None,
         typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
@@ -56,7 +63,7 @@ def evaluate(
         raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
     from fusemix_core.jobs.measured_data import measured_data
 
-    what = measured_data(model, data.table() | splits.table(), split, seed)
+    what = measured_data(model, data.table() | splits.table() | facts.table(), split, seed)
     if classes:
         from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 

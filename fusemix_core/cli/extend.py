@@ -12,6 +12,7 @@ from fusemix_core.cli.groups import (
     DataOptions,
     EncodingOptions,
     EvaluatorOptions,
+    FactOptions,
     OutputOptions,
     RecipeOptions,
     RunOptions,
@@ -38,6 +39,7 @@ def extend(
     model: o.Model,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     recipe: RecipeOptions,
     run: RunOptions,
     encoding: EncodingOptions,
@@ -62,7 +64,7 @@ def extend(
 
         fusemix extend runs/1 -e molecule=chemnet -e image=timm:resnet50 --data molecules.tsv
     """
-    values = run_values(run, data, splits, recipe, encoding)
+    values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
     if values.setdefault("extends", model) != model:
         raise ConfigError(
             f"The config's run extends {values['extends']}, not {model}.", "Name that model."

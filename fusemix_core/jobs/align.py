@@ -30,6 +30,7 @@ from fusemix_core.runs.config import build_config, chosen_by
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.extended import extended_model
+from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.fixed import check_unchanged, fixed_adapters, rows_to_fit
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.runs.given import Given, data_table, encoder_names
@@ -246,6 +247,7 @@ def run_plan(
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in encoded.dataset.unpaired.items()},
+        "facts": facts_table(encoded.dataset.facts, config.data),
         "rejected": len(encoded.dataset.rejected),
         "fit_seconds": round(seconds, 2),
         **measured.results,
