@@ -57,8 +57,8 @@ Facts = Annotated[
     typer.Option(
         "--fact",
         metavar="NAME=COLUMN",
-        help="A further column of the rows for who uses it: age=age_years, or with its kind, "
-        "label=class_id:class (number, class, text, time, box, xywh).",
+        help="A further column of the rows, for components that use facts: age=age_years, "
+        "or with its kind: label=class_id:class (number, class, text, time, box, xywh).",
     ),
 ]
 TrustColumn = Annotated[
