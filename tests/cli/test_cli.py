@@ -102,6 +102,7 @@ def test_zero_shot_classification(run, model, world):
         run("eval", *model, "--data", world, "--classes", "classes.txt", "--templates",
             "prompts.txt", "--label-column", "thing", "--json").stdout
     )  # fmt: skip
+    found = found["zero-shot"]
     assert found["items"] == 64 and 0 <= found["top1"] <= 100
     assert set(found["per_class"]) == {
         "car", "house", "bird", "cup", "tree", "boat", "coat", "door"
