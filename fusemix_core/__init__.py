@@ -19,9 +19,10 @@ if TYPE_CHECKING:
         Selector,
     )
     from fusemix_core.jobs.align import align, extend
-    from fusemix_core.jobs.encode import embed
+    from fusemix_core.jobs.encode import encode
     from fusemix_core.jobs.rank import rank
     from fusemix_core.jobs.select import select
+    from fusemix_core.saved.model import SavedModel, load
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
     from fusemix_core.trust import trust_remote_code
 
@@ -29,10 +30,12 @@ _HOMES = {
     "align": "fusemix_core.jobs.align",
     "bench": "fusemix_core.bench.run",
     "extend": "fusemix_core.jobs.align",
-    "embed": "fusemix_core.jobs.encode",
+    "encode": "fusemix_core.jobs.encode",
     "rank": "fusemix_core.jobs.rank",
     "select": "fusemix_core.jobs.select",
     "FusedModel": "fusemix_core.fused",
+    "SavedModel": "fusemix_core.saved.model",
+    "load": "fusemix_core.saved.model",
     "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
     **dict.fromkeys(
@@ -63,20 +66,27 @@ __all__ = [
     "FusedModel",
     "Mixup",
     "Objective",
+    "SavedModel",
     "Scorer",
     "Selector",
     "align",
     "bench",
-    "embed",
+    "encode",
     "extend",
+    "load",
     "rank",
     "select",
     "trust_remote_code",
 ]
 
 
+_ALIASES = {"embed": "encode"}
+"""Earlier names, which go on working."""
+
+
 def __getattr__(name: str) -> Any:
     """Public names are imported on first use, so that `import fusemix_core` stays light."""
+    name = _ALIASES.get(name, name)
     if name not in _HOMES:
         raise AttributeError(f"module 'fusemix_core' has no attribute '{name}'")
     import importlib

@@ -6,57 +6,50 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fusemix_core.config import Recipe, RunConfig, to_dict
+from fusemix_core.config import Recipe, RunConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
 from fusemix_core.engine.distributed import from_first, in_turn, joined
-from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.gathering import rank
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
 from fusemix_core.reports.of_run import report_run
 from fusemix_core.runs.config import build_config, chosen_by
-from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
-from fusemix_core.runs.extended import extended_model, extended_scorer
+from fusemix_core.runs.extended import extended_model
+from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.fixed import check_unchanged, fixed_adapters
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
-from fusemix_core.runs.fused import fused_model
 from fusemix_core.runs.given import Given, data_table, encoder_names
-from fusemix_core.runs.measure import (
-    BANK_MOST,
-    MEASURED_MOST,
-    SplitEmbeddings,
-    choose_scorer,
-    draw_examples,
-    embed_split,
-    measure,
-)
+from fusemix_core.runs.measure import draw_examples, measure_run
 from fusemix_core.runs.plan import Plan, make_plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import check_splits, rows_to_fit, training_rows
 from fusemix_core.runs.selection import UNIFORM, write_chosen
+from fusemix_core.sections import Section
 
 
 @dataclass
 class RunResult:
-    """What a run leaves. `results` is the content of results.json, `examples` hold item numbers of
-    the dataset, `usage` is the Python that loads the model."""
+    """What a run leaves. `results` is the content of results.json (`failed` in it: evaluator →
+    message), `examples` hold item numbers of the dataset, `usage` is the Python that loads the
+    model, `sections` are what each evaluator shows."""
 
     folder: RunFolder
     model: FusedModel
@@ -64,6 +57,7 @@ class RunResult:
     encoded: Encoded
     examples: list[Retrieved]
     usage: str
+    sections: dict[str, list[Section]] = field(default_factory=dict)
 
 
 def align(
@@ -71,7 +65,7 @@ def align(
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "auto",
-    set: list[str] = (),
+    overrides: Sequence[str] = (),
     select: str | None = None,
     pairs: int | None = None,
     out: str | Path | None = None,
@@ -81,22 +75,38 @@ def align(
 ) -> RunResult | None:
     """Align frozen encoders on paired data; what `fusemix align` does, from Python.
 
-    encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
-    data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
-    set: `key=value` settings of the recipe. select, pairs: the selector by which so many of the
-    training pairs are chosen (its options: `set=["selector.by=text"]`). settings: `views`
-    (modality → view of its encoder), `fixed` (modalities that keep their latents as embeddings),
-    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for
-    anything that the caller can mend. Where torchrun started several processes, None in all but the
-    first.
+    Args:
+        encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
+        data: A path, or the fields of `DataConfig`.
+        recipe: A name, or a table of a name and changed fields.
+        overrides: `key=value` settings of the recipe, such as `training.epochs=20`.
+        select: The selector that chooses the training pairs; its options are overrides
+            (`selector.by=text`).
+        pairs: How many training pairs to fit on, by default all.
+        out: The run's folder, by default a new one under `runs/`.
+        resume: Go on with the run in `out`.
+        reporter: Is told of progress.
+        **settings: `views` (modality → view of its encoder), `fixed` (modalities that keep their
+            latents as embeddings), `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`,
+            `backend`.
 
-    Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
+    Returns:
+        The run's folder, model and results; None in all processes but the first, if torchrun
+        started several.
+
+    Raises:
+        FusemixError: For anything that the caller can mend.
+
+    Example:
+
+        done = align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")
+        done.results["test"]["retrieval"]["mean_r1"]
     """
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, **settings}
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
-    config, specs = build_config(values, [*chosen_by(select, pairs), *set])
+    config, specs = build_config(values, [*chosen_by(select, pairs), *overrides])
     plan = make_plan(config, specs)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
 
@@ -107,7 +117,7 @@ def extend(
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "auto",
-    set: list[str] = (),
+    overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
@@ -115,16 +125,27 @@ def extend(
 ) -> RunResult | None:
     """Add modalities to a fused model without moving its own; what `fusemix extend` does.
 
-    model: a run's folder, a model's folder, a hub id, or a loaded model. encoders: those of the
-    modalities to add, as `align` takes them, and for a model by name also those of its own that
-    can't be taken by theirs. data: pairs of new items with ones of the model's modalities. The
-    model's adapters stay as they are and its encoders must be those of the fit; new adapters are
-    fitted to their embeddings, at the model's dtype. The model's scorer takes in the new modalities
-    (`recipe.scorer` is not heeded), so that scores between the model's own stay the same. The
-    result is a new model, measured in the directions from and to the new modalities; those of
-    `results["never_paired"]` no training row linked.
+    The model's adapters stay as they are and its encoders must be those of the fit; new adapters
+    are fitted to their embeddings, at the model's dtype. The model's scorer takes in the new
+    modalities (`recipe.scorer` is ignored), so that scores between the model's own stay the same.
 
-    Example: `extend("runs/1", {"audio": "whisper-tiny"}, "spoken.csv")`.
+    Args:
+        model: A run's folder, a model's folder, a hub id, or a loaded model.
+        encoders: Those of the modalities to add, as `align` takes them; for a model by name also
+            those of its own modalities whose encoders can't be found by their names.
+        data: Pairs of new items with items of the model's modalities, as `align` takes them.
+        recipe, overrides, out, resume, reporter, **settings: As in `align`.
+
+    Returns:
+        The run, whose model is a new one. It is measured in the directions from and to the new
+        modalities; `results["never_paired"]` lists those that no training row linked.
+
+    Raises:
+        FusemixError: For anything that the caller can mend.
+
+    Example:
+
+        extend("runs/1", {"audio": "whisper-tiny"}, "spoken.csv")
     """
     names, objects = encoder_names(encoders)
     loaded = model if isinstance(model, FusedModel) else None
@@ -134,7 +155,7 @@ def extend(
         )
     extends = model.name if loaded is not None else os.fspath(model)
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, "extends": extends}
-    config, specs = build_config({**values, **settings}, list(set))
+    config, specs = build_config({**values, **settings}, list(overrides))
     if loaded is None and objects:
         loaded = extended_model(config, {**specs, **objects})
     plan = make_plan(config, specs, loaded)
@@ -223,44 +244,31 @@ def run_plan(
     Rates().record(key, len(encoded.dataset.splits["train"]), seconds)
 
     reporter.stage("Measuring")
-    unpaired = never_paired(train, plan.added)
-    splits = {
-        name: embed_split(
-            adapters, with_indirect(measured(encoded, name, config.seed), unpaired), device
-        )
-        for name in ("validation", "test")
-        if len(encoded.dataset.splits[name])
-    }
-    bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
-    if plan.model is None:
-        part, scorer = choose_scorer(config.recipe, bank, splits["validation"])
-    else:
-        part = plan.model.scorer_part
-        scorer = extended_scorer(plan.model, {m: bank.embeddings[m] for m in plan.added})
+    measured = measure_run(plan, encoded, train, adapters, device, objects or {})
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in encoded.dataset.unpaired.items()},
+        "facts": facts_table(encoded.dataset.facts, config.data),
         "rejected": len(encoded.dataset.rejected),
-        "scorer": to_dict(part),
         "fit_seconds": round(seconds, 2),
-        **{n: measure(s, part.name, scorer, config.seed, plan.added) for n, s in splits.items()},
+        **measured.results,
     }
-    if plan.model is not None:
-        results["never_paired"] = ["-".join(pair) for pair in unpaired]
-    shown = splits.get("test", splits["validation"])
 
     reporter.stage("Saving")
-    model = fused_model(plan, encoded, adapters, (part, scorer), results, objects or {})
+    model = measured.model
     model.save_pretrained(folder.model)
     parts = {m: model.adapter_part(m) for m in model.modalities}
     results["adapters"] = {m: {"name": p.name, "options": p.options} for m, p in parts.items()}
-    examples = draw_examples(shown, scorer, config.seed, of=plan.added)
-    found = with_item_numbers(examples, shown)
+    found = with_item_numbers(draw_examples(measured.shown), measured.shown)
     pair = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
     load = usage(model, folder.model, encoded.dataset, pair)
-    report_run(folder, plan, encoded, shown, found, results, facts, load)
+    failed = measured.failed | report_run(
+        folder, plan, encoded, measured, found, results, facts, load
+    )
+    if failed:
+        results["failed"] = {name: error.message for name, error in failed.items()}
     folder.write_json(folder.results, results)
-    return RunResult(folder, model, results, encoded, found, load)
+    return RunResult(folder, model, results, encoded, found, load, measured.sections)
 
 
 def loaded_encoders(plan: Plan, objects: Mapping[str, Encoder]) -> dict[str, Encoder]:
@@ -294,11 +302,6 @@ def token_modalities(config: RunConfig) -> list[str]:
     ]
 
 
-def measured(encoded: Encoded, split: str, seed: int) -> PairedLatents:
-    """The part of a split that is measured: all of it up to `MEASURED_MOST` rows."""
-    return at_most(encoded.paired(split), MEASURED_MOST, seed)
-
-
 def fit(
     recipe: Recipe, train: PairedLatents, validation: PairedLatents, context: FitContext
 ) -> dict[str, Adapter]:
@@ -325,16 +328,16 @@ def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) 
     error.message += f" Its items are listed in {folder.failed_batch}."
 
 
-def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Retrieved]:
+def with_item_numbers(found: list[Retrieved], split: Measured) -> list[Retrieved]:
     """The same retrievals with the numbers that items have in the dataset."""
     return [
         dataclasses.replace(
             r,
-            item=int(split.items[r.query][r.item]),
+            item=int(split.ids[r.query][r.item]),
             hits=tuple(
-                dataclasses.replace(h, item=int(split.items[r.target][h.item])) for h in r.hits
+                dataclasses.replace(h, item=int(split.ids[r.target][h.item])) for h in r.hits
             ),
-            partners=tuple(int(split.items[r.target][p]) for p in r.partners),
+            partners=tuple(int(split.ids[r.target][p]) for p in r.partners),
         )
         for r in found
     ]

@@ -21,7 +21,7 @@ from fusemix_core.runs.models import load_model
 OWN = {"image": ToyImage.spec, "text": ToyText.spec}
 TRAINED = {
     "recipe": "fusemix",
-    "set": ["training.epochs=3", "adapter.blocks=1", "training.batch_size=8"],
+    "overrides": ["training.epochs=3", "adapter.blocks=1", "training.batch_size=8"],
 }
 
 
@@ -46,7 +46,7 @@ def base(tmp_path_factory):
         patch.setenv("FUSEMIX_HOME", str(folder / "home"))
         data = write_world(folder / "w", count=480, sounds=True)
         align(
-            {"image": ToyImage, "text": ToyText}, data, set=["scorer=csls"], out=folder / "r",
+            {"image": ToyImage, "text": ToyText}, data, overrides=["scorer=csls"], out=folder / "r",
             device="cpu",
         )  # fmt: skip
     columns(data, folder / "w/spoken.csv", ["text", "audio"])
@@ -139,7 +139,7 @@ def test_stopped_training_is_resumed_to_the_same_model(base, tmp_path, monkeypat
     def stop(*_, **__):
         raise Stop
 
-    monkeypatch.setattr("fusemix_core.jobs.align.never_paired", stop)
+    monkeypatch.setattr("fusemix_core.runs.measure.never_paired", stop)
     with pytest.raises(Stop):
         extended(base, tmp_path / "b", **TRAINED)
     monkeypatch.undo()
