@@ -102,9 +102,9 @@ class PairwiseSigmoid(Objective):
         self.scale = nn.Parameter(torch.tensor(1 / temperature).log())
         self.bias = nn.Parameter(torch.tensor(bias))
 
-    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
-        there = (links >= 0).all(dim=1)  # [n, K]
-        rows = [normalize(e, dim=1) for e in embeddings.values()]
+    def forward(self, step: Step) -> Tensor:
+        there, links = step.present, step.links
+        rows = [normalize(e, dim=1) for e in step.embeddings.values()]
         losses = []
         for a in range(len(rows)):
             for b in range(a + 1, len(rows)):

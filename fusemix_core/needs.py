@@ -6,10 +6,15 @@ from collections.abc import Collection, Iterable
 
 from fusemix_core.config import Recipe
 from fusemix_core.errors import ConfigError
-from fusemix_core.registry import registry
+from fusemix_core.registry import Registry, registry
 
 
-def check_needs(recipe: Recipe, modalities: Iterable[str], fixed: Collection[str] = ()) -> None:
+def check_needs(
+    recipe: Recipe,
+    modalities: Iterable[str],
+    fixed: Collection[str] = (),
+    registry: Registry = registry,
+) -> None:
     """Raise `ConfigError` for a recipe that can't work, by what its components declare (`USES`).
 
     Args:
@@ -17,7 +22,7 @@ def check_needs(recipe: Recipe, modalities: Iterable[str], fixed: Collection[str
         fixed: those of them that stay as they are.
     """
     if fixed:
-        _check_fixed(recipe)
+        _check_fixed(recipe, registry)
     if recipe.objective is None:
         return
     uses = registry.uses("objective", recipe.objective)
@@ -43,7 +48,7 @@ def trusts_all(recipe: Recipe) -> bool:
     return recipe.objective is not None and "trust" in registry.uses("objective", recipe.objective)
 
 
-def _check_fixed(recipe: Recipe) -> None:
+def _check_fixed(recipe: Recipe, registry: Registry) -> None:
     for part in (recipe.aligner, recipe.start):
         if part is not None and "fixed" not in registry.uses("aligner", part):
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from fusemix_core.errors import ContractError
 from fusemix_core.gathering import Rows
 from fusemix_core.paired import Batch, Padded
-
-if TYPE_CHECKING:
-    from fusemix_core.interfaces import Adapter
 
 Latents = Tensor | Padded
 
@@ -75,7 +72,7 @@ class OwnRows(_BatchRows):
     def __init__(
         self,
         batch: Batch,
-        adapters: Mapping[str, Adapter],
+        adapters: Mapping[str, nn.Module],
         fixed: Collection[str],
         check: Callable[[str], None],
         given: Mapping[str, Any],
@@ -86,7 +83,7 @@ class OwnRows(_BatchRows):
         """Whether embeddings have gradients, in whatever mode they are first read."""
 
     @_Declared
-    def adapters(self) -> Mapping[str, Adapter]:
+    def adapters(self) -> Mapping[str, nn.Module]:
         """Those of all modalities, the fixed ones too."""
         return self._adapters
 
@@ -133,7 +130,7 @@ class OwnRows(_BatchRows):
         return {m: self._embed(m, self._adapters[m], x) for m, x in self._batch.latents.items()}
 
     def _embed(
-        self, modality: str, adapter: Adapter, latents: Latents
+        self, modality: str, adapter: nn.Module, latents: Latents
     ) -> tuple[Tensor, Padded | None]:
         """(embeddings, projected tokens where there are some), whatever the caller's grad mode."""
         with torch.set_grad_enabled(self.grad and modality not in self._fixed):
@@ -170,7 +167,7 @@ class Step(_BatchRows):
     def __init__(
         self,
         batch: Batch,
-        adapters: Mapping[str, Adapter],
+        adapters: Mapping[str, nn.Module],
         *,
         fixed: Collection[str] = (),
         uses: Collection[str] | None = None,
@@ -213,7 +210,7 @@ class Step(_BatchRows):
         facts: Mapping[str, Tensor] | None = None,
         trust: Tensor | None = None,
         unpaired: Mapping[str, tuple[Tensor, Latents]] | None = None,
-        adapters: Mapping[str, Adapter] | None = None,
+        adapters: Mapping[str, nn.Module] | None = None,
         uses: Collection[str] | None = None,
     ) -> Step:
         """A step of given embeddings, for tests and notebooks.
@@ -238,7 +235,7 @@ class Step(_BatchRows):
         return cls(batch, adapters or {}, uses=uses, rows=rows, given=given)
 
     @property
-    def adapters(self) -> Mapping[str, Adapter]:
+    def adapters(self) -> Mapping[str, nn.Module]:
         """Those of all modalities, the fixed ones too."""
         return self.own.adapters
 

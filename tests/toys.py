@@ -107,6 +107,7 @@ class TokenText(ToyText):
 class TokenMean(Adapter):
     """The mean of projected tokens."""
 
+    uses = ("tokens",)
     takes_tokens = True
 
     def __init__(self, dim_in, dim_out):

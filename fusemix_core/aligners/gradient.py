@@ -66,7 +66,7 @@ class GradientAligner(Aligner):
         if training.together and training.together not in train.modalities:
             raise UnknownNameError.of("modality of this run", training.together, train.modalities)
         check_links(train, context.fixed)
-        check_needs(recipe, train.modalities, context.fixed)
+        check_needs(recipe, train.modalities, context.fixed, registry)
         digest = run_digest(recipe, train, validation, context)
         with seeded(context.seed, context.device):
             objective = self._objective(recipe)

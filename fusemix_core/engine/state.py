@@ -139,10 +139,16 @@ def train_step(
     state.loss_sum += metrics["loss"]
     state.loss_count += 1
     if state.averaged is not None:
-        # The smaller momentum of the first steps lets go of the initial weights.
-        momentum = min(ema, (1 + state.step) / (10 + state.step))
-        state.averaged.follow(state.adapters, momentum)
+        state.averaged.follow(state.adapters, ema_momentum(ema, state.step))
     return metrics
+
+
+def ema_momentum(ema: float, step: int) -> float:
+    """The momentum of the average after so many steps, at last `ema`.
+
+    The smaller momentum of the first steps lets go of the initial weights.
+    """
+    return min(ema, (1 + step) / (10 + step))
 
 
 def mixed(batch: Batch, mixup: Mixup, generator: torch.Generator, progress: float) -> Batch:

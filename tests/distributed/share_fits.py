@@ -36,8 +36,8 @@ class Uneven(Adapter):
 class Whole(Objective):
     """Knows nothing of processes; right only if it is given all rows of the batch."""
 
-    def forward(self, embeddings, links):
-        x, y = (torch.nn.functional.normalize(e, dim=1) for e in embeddings.values())
+    def forward(self, step):
+        x, y = (torch.nn.functional.normalize(e, dim=1) for e in step.embeddings.values())
         s = 10 * x @ y.T
         return (s.logsumexp(1) + s.logsumexp(0)).mean() / 2 - s.diagonal().mean()
 
@@ -51,17 +51,17 @@ def spread(unpaired):
 class Apart(InfoNCE):
     """Gathers the others' pairs itself."""
 
-    takes_unpaired = True
+    uses = ("unpaired",)
 
-    def forward(self, embeddings, links, unpaired):
-        return super().forward(embeddings, links) + spread(unpaired)
+    def forward(self, step):
+        return super().forward(step) + spread(step.unpaired)
 
 
 class WholeApart(Whole):
-    takes_unpaired = True
+    uses = ("unpaired",)
 
-    def forward(self, embeddings, links, unpaired):
-        return super().forward(embeddings, links) + spread(unpaired)
+    def forward(self, step):
+        return super().forward(step) + spread(step.unpaired)
 
 
 BASE = Recipe(

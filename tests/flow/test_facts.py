@@ -55,8 +55,6 @@ def read(path, **more):
 class Heaviest(Selector):
     """The pairs of the greatest `weight`."""
 
-    takes_latents = False
-
     def select(self, pairs, k, context):
         import torch
 

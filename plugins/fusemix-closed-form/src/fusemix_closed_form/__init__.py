@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fusemix_closed_form.recipes import asif, csa, procrustes, ridge
+from fusemix_closed_form import recipes
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import ComponentSpec
 
@@ -67,5 +67,9 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             options={"target": "", "ridges": RIDGES},
             uses=("fixed",),
         ),
-        *(ComponentSpec.recipe(function) for function in (csa, asif, procrustes, ridge)),
+        # Not by `from recipes import csa`: the submodule `csa` would take the function's name.
+        *(
+            ComponentSpec.recipe(function)
+            for function in (recipes.csa, recipes.asif, recipes.procrustes, recipes.ridge)
+        ),
     ]
