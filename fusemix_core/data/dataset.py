@@ -20,12 +20,18 @@ _MAX_REASON = 600
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Something in a row that can't be used. `modality` is empty where it is the row itself."""
+    """Something that is not used: an entry of a row, a row, or a file of a folder.
+
+    Attributes:
+        modality: empty if it is the row itself.
+        bad: whether it counts against `max_bad`. A file that is nothing pairs are made of doesn't.
+    """
 
     path: str
     row: int
     modality: str
     reason: str
+    bad: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", short(self.reason, _MAX_REASON))
@@ -126,8 +132,8 @@ class PairedDataset:
 
     @property
     def bad_rows(self) -> int:
-        """How many of the rows read have something rejected."""
-        return len({(r.path, r.row) for r in self.rejected})
+        """How many of the rows read have something bad."""
+        return len({(r.path, r.row) for r in self.rejected if r.bad})
 
     def check_bad(self, max_bad: float) -> None:
         """Raise `DataError` if more than the share `max_bad` of the rows read is bad."""
