@@ -33,7 +33,7 @@ class FileReference:
         return Path(self.path).read_bytes()
 
     def remembered_as(self) -> tuple[str, str]:
-        """(name in the memory of hashes, file whose size and mtime must not have changed)."""
+        """(name in the memory of hashes, file that must not have changed)."""
         return self.path, self.path
 
     def __str__(self) -> str:
