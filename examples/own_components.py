@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,7 +90,7 @@ class Noise(Mixup):
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             spread = latents.std(dim=0, keepdim=True)
             noisy[modality] = latents + self.scale * (1 - progress) * spread * noise
-        return Batch(noisy, batch.links)
+        return replace(batch, latents=noisy)
 
 
 class PairwiseSigmoid(Objective):
@@ -214,7 +215,7 @@ registry.add_component("scorer", "centred", Centred)
 registry.add_component("evaluator", "reciprocal-rank", ReciprocalRank)
 
 TRAINED = {
-    "name": "fusemix-paper",
+    "name": "fusemix",
     "dim": 256,
     "adapter": {"name": "bottleneck", "options": {"rank": 128}},
     "mixup": {"name": "noise"},
@@ -222,7 +223,7 @@ TRAINED = {
     "scorer": {"name": "centred"},
     "training": {"epochs": 20, "batch_size": 256, "warmup_steps": 5, "evaluate_every": 5},
 }
-CLOSED_FORM = {"name": "fusemix-paper", "aligner": {"name": "ridge"}, "scorer": {"name": "centred"}}
+CLOSED_FORM = {"name": "fusemix", "aligner": {"name": "ridge"}, "scorer": {"name": "centred"}}
 
 
 def main() -> None:

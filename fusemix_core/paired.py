@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fusemix_core.data.facts import TRUST, Fact
+
 
 @dataclass(frozen=True)
 class Padded:
@@ -31,20 +33,42 @@ class Batch:
     latents: modality → float `[n, d_m]`; rows whose entry is missing are zero.
     links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
     in each of the K modalities (in the order of `latents`), -1 where missing.
-    trust: float `[n]`, how far each row is to be trusted, None: all alike. A mixup need not mind
-    it: a row mixed from several is trusted as the least of them is.
-    unpaired: modality → float `[u_m, d_m]`, latents of items that no row links, for an objective
-    that takes them; a mixup has nothing to do with them.
+    facts: name → `[n, S, …]`, the value of each of the S sources, as in `Fact`.
+    unpaired: modality → float `[u_m, d_m]`, latents of items that no row links; a mixup leaves
+    them as they are.
     """
 
     latents: dict[str, Tensor]
     links: Tensor
-    trust: Tensor | None = None
+    facts: dict[str, Tensor] = field(default_factory=dict)
     unpaired: dict[str, Tensor] = field(default_factory=dict)
 
     def present(self) -> Tensor:
         """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
         return (self.links >= 0).all(dim=1)
+
+    def trust(self) -> Tensor:
+        """float `[n]`, from 0 to 1: the least trust of a row's sources; 1 without that fact."""
+        if TRUST not in self.facts:
+            return torch.ones(len(self.links), device=self.links.device)
+        return self.facts[TRUST].nan_to_num(1.0).amin(dim=1)
+
+    def mixed(self, latents: dict[str, Tensor], *rows: Tensor) -> Batch:
+        """The batch of rows that a mixup makes of this one's.
+
+        Args:
+            latents: modality → the mixed latents `[k, d_m]`.
+            rows: for each source of a mixed row, the rows of this batch, int64 `[k]`.
+
+        Returns:
+            A batch with the links and facts of all sources.
+
+        Example:
+            `batch.mixed({m: (x[a] + x[b]) / 2 for m, x in batch.latents.items()}, a, b)`
+        """
+        links = torch.cat([self.links[own] for own in rows], dim=1)
+        facts = {f: torch.cat([x[own] for own in rows], dim=1) for f, x in self.facts.items()}
+        return replace(self, latents=latents, links=links, facts=facts)
 
 
 class LatentTable(Protocol):
@@ -101,14 +125,14 @@ class PairedLatents:
     """Latents of a paired dataset.
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more. trust: float32 CPU
-    `[m]`, how far each row is to be trusted, from 0 to 1; None where all are 1. unpaired: modality
-    → int64 CPU `[u]`, further items to train on, which no row of any split links.
+    `tables`, -1 where a modality is missing; each row links two items or more. facts: name →
+    further values of the rows, such as `trust`. unpaired: modality → int64 CPU `[u]`, further items
+    to train on, which no row of any split links.
     """
 
     tables: dict[str, LatentTable]
     links: Tensor
-    trust: Tensor | None = None
+    facts: dict[str, Fact] = field(default_factory=dict)
     unpaired: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -130,15 +154,15 @@ class PairedLatents:
 
     def select(self, rows: Tensor) -> PairedLatents:
         """The same tables with only these rows of the links."""
-        trust = None if self.trust is None else self.trust[rows]
-        return replace(self, links=self.links[rows], trust=trust)
+        facts = {name: fact.select(rows.numpy()) for name, fact in self.facts.items()}
+        return replace(self, links=self.links[rows], facts=facts)
 
     def only(self, modalities: Sequence[str]) -> PairedLatents:
         """These modalities alone, in this order; a row may then link fewer than two items."""
         columns = [self.modalities.index(m) for m in modalities]
         tables = {m: self.tables[m] for m in modalities}
         unpaired = {m: ids for m, ids in self.unpaired.items() if m in modalities}
-        return PairedLatents(tables, self.links[:, columns], self.trust, unpaired)
+        return PairedLatents(tables, self.links[:, columns], self.facts, unpaired)
 
     def linked(self, modality: str) -> Tensor:
         """Sorted unique ids (int64) of the modality's items that occur in the links."""
@@ -153,8 +177,11 @@ class PairedLatents:
             values = self.latents_of(modality, links[:, k].clamp(min=0), device)
             absent = (links[:, k] < 0).to(device)
             latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
-        trust = None if self.trust is None else self.trust[rows].to(device)
-        return Batch(latents, links[:, None, :].to(device), trust)
+        facts = {
+            name: _to(torch.from_numpy(fact.values)[rows, None], torch.device(device))
+            for name, fact in self.facts.items()
+        }
+        return Batch(latents, links[:, None, :].to(device), facts)
 
     def latents_of(self, modality: str, ids: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Latents `[len(ids), d_m]` of a modality's items on `device`."""

@@ -111,10 +111,18 @@ def _karpathy(images: list[Any], path: Path) -> Iterator[Row | Rejected]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             yield Rejected(str(path), number, "", f"the entry lacks {error}")
             continue
-        plain = {k: v for k, v in image.items() if isinstance(v, str | int)}
-        values = {**plain, "image": file, "text": texts}
+        values = {**_plain(image), "image": file, "text": texts}
         split = image.get("split")
         yield Row(str(path), number, values, split=None if split is None else str(split))
+
+
+def _plain(image: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a column may have: texts, numbers, and lists of numbers such as boxes."""
+    return {k: v for k, v in image.items() if isinstance(v, str | int | float) or _numbers(v)}
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) in (int, float) for one in value)
 
 
 def _locate(root: Path, folder: str, name: str) -> str:
@@ -153,8 +161,7 @@ def _coco(images: list[Any], annotations: list[Any], path: Path) -> Iterator[Row
         if not isinstance(name, str) or not isinstance(image.get("id"), _ID):
             yield Rejected(str(path), number, "", "the entry lacks 'id' or 'file_name'")
             continue
-        plain = {k: v for k, v in image.items() if isinstance(v, str | int)}
-        values = {**plain, "image": os.path.join(folder, name), "text": captions.get(image["id"])}
+        values = {**_plain(image), "image": os.path.join(folder, name), "text": captions.get(image["id"])}
         yield Row(str(path), number, values, base=str(root), name=name)
     for number, reason in enumerate(lost, start=len(images) + 1):
         yield Rejected(str(path), number, "", reason)

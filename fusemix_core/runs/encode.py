@@ -96,8 +96,7 @@ def paired(
 ) -> PairedLatents:
     """Latents by modality with the links of one split of a dataset, or of all rows; the training
     split has the unpaired items too."""
-    trust = None if dataset.trust is None else torch.from_numpy(dataset.trust)
-    pairs = PairedLatents(dict(tables), torch.from_numpy(dataset.links), trust)
+    pairs = PairedLatents(dict(tables), torch.from_numpy(dataset.links), dict(dataset.facts))
     if split is None:
         return pairs
     if split == "train":

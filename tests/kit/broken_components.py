@@ -2,6 +2,7 @@
 in `broken_fits`, selectors in `broken_selectors`."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -181,7 +182,7 @@ class SaysTwo(NoMixup):
 @breaks("mixup", "shapes")
 class ToFloat32(NoMixup):
     def __call__(self, batch, generator, progress):
-        return Batch({m: x.float() for m, x in batch.latents.items()}, batch.links)
+        return replace(batch, latents={m: x.float() for m, x in batch.latents.items()})
 
 
 @breaks("mixup", "shapes")
@@ -194,7 +195,7 @@ class LosesTheSourceAxis(NoMixup):
 class NanAtTheEnd(NoMixup):
     def __call__(self, batch, generator, progress):
         scale = float("nan") if progress > 0.9 else 1.0
-        return Batch({m: x * scale for m, x in batch.latents.items()}, batch.links)
+        return replace(batch, latents={m: x * scale for m, x in batch.latents.items()})
 
 
 @breaks("mixup", "one_lambda_and_pairing")
@@ -204,16 +205,15 @@ class LambdaEach(FuseMixMixup):
         for modality, x in batch.latents.items():
             one = self.mix(Batch({modality: x}, batch.links), self.draw(generator, progress))
             mixed[modality] = one.latents[modality]
-        return Batch(mixed, self.mix(batch, 0.5).links)
+        return replace(self.mix(batch, 0.5), latents=mixed)
 
 
 @breaks("mixup", "one_lambda_and_pairing")
 class PairingEach(FuseMixMixup):
     def __call__(self, batch, generator, progress):
         mixed = self.mix(batch, 0.5)
-        for k, (modality, x) in enumerate(mixed.latents.items()):
-            mixed.latents[modality] = x.roll(k, 0)
-        return mixed
+        rolled = {m: x.roll(k, 0) for k, (m, x) in enumerate(mixed.latents.items())}
+        return replace(mixed, latents=rolled)
 
 
 @breaks("mixup", "links_are_rows_of_the_batch")
@@ -224,11 +224,25 @@ class LinksShifted(NoMixup):
         return Batch(batch.latents, links)
 
 
+@breaks("mixup", "carries_facts")
+class LosesFacts(NoMixup):
+    def __call__(self, batch, generator, progress):
+        return Batch(batch.latents, batch.links)
+
+
+@breaks("mixup", "carries_facts")
+class FactsOfOtherRows(NoMixup):
+    def __call__(self, batch, generator, progress):
+        facts = {name: x.flip(0) for name, x in batch.facts.items()}
+        return replace(batch, facts=facts)
+
+
 @breaks("mixup", "missing_entries")
 class MixesWithMissing(NoMixup):
     def __call__(self, batch, generator, progress):
         mixed = {m: 0.5 * x + 0.5 * x.roll(1, 0) for m, x in batch.latents.items()}
-        return Batch(mixed, torch.cat([batch.links, batch.links.roll(1, 0)], dim=1))
+        rows = torch.arange(len(batch.links))
+        return batch.mixed(mixed, rows, rows.roll(1))
 
 
 @breaks("mixup", "draws_from_its_generator")
@@ -238,7 +252,7 @@ class CountsItsCalls(NoMixup):
 
     def __call__(self, batch, generator, progress):
         self.calls += 1
-        return Batch({m: x * self.calls for m, x in batch.latents.items()}, batch.links)
+        return replace(batch, latents={m: x * self.calls for m, x in batch.latents.items()})
 
 
 @breaks("mixup", "surroundings")

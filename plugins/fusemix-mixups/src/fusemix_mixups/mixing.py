@@ -32,15 +32,14 @@ class _Mixing(Mixup):
         self.alpha = alpha
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
-        first, second = self.pairs(batch.present(), generator)
+        present, latents = batch.present(), {}
+        first, second = self.pairs(present, generator)
         weights = self.weights(len(first), generator).to(first.device)
-        links = torch.cat([batch.links[first], batch.links[second]], dim=1)
-        mixed = Batch({}, links)
-        present = mixed.present()
         for k, (modality, x) in enumerate(batch.latents.items()):
             y = self.mix(x[first], x[second], weights[:, None].to(x.dtype))
-            mixed.latents[modality] = y.masked_fill(~present[:, k, None], 0)
-        return mixed
+            both = present[first, k] & present[second, k]
+            latents[modality] = y.masked_fill(~both[:, None], 0)
+        return batch.mixed(latents, first, second)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` of λ, float64. Torch has no public Beta that takes a generator: its draw seeds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ class GaussianNoise(Mixup):
             own = present[:, k]
             rms = x[own].square().mean().sqrt().nan_to_num()
             latents[modality] = (x + self.scale * rms * noise).masked_fill(~own[:, None], 0)
-        return Batch(latents, batch.links)
+        return replace(batch, latents=latents)
 
 
 class RandomQuantisation(Mixup):
@@ -50,7 +52,7 @@ class RandomQuantisation(Mixup):
             own = present[:, k]
             latents[modality] = torch.zeros_like(x)
             latents[modality][own] = self._quantised(x[own], generator)
-        return Batch(latents, batch.links)
+        return replace(batch, latents=latents)
 
     def _quantised(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """`[n, d]`, each column in bins of its own."""
