@@ -132,6 +132,33 @@ class PairedDataset:
         )
 
     @property
+    def counts(self) -> dict[str, int]:
+        """What became of the rows: `seen` = `used` + `repeated` + `rejected`.
+
+        A row is used if any of it is; repeated if all that it links is used from other rows; else
+        it is in `rejected`. A file of a folder that belongs to no row counts as a row.
+        """
+        places = np.stack([self.origin.file, self.origin.row], axis=1)
+        used = len(np.unique(places, axis=0))
+        lost = {(one.path, one.row) for one in self.rejected}
+        if lost:
+            lost -= {self.origin[i] for i in range(len(self.links))}
+        alone = {
+            items.origin[i]
+            for modality, ids in self.unpaired.items()
+            for items in [self.items[modality]]
+            for i in ids.tolist()
+        }
+        used, rejected = used + len(alone), len(lost - alone)
+        repeated = self.rows_read - used - rejected
+        return {
+            "seen": self.rows_read,
+            "used": used,
+            "repeated": repeated,
+            "rejected": rejected,
+        }
+
+    @property
     def bad_rows(self) -> int:
         """How many of the rows read have something bad."""
         return len({(r.path, r.row) for r in self.rejected if r.bad})
@@ -150,8 +177,12 @@ class PairedDataset:
         )
 
     def write_rejected(self, path: str | Path) -> None:
-        """Write `rejected`, one JSON object a line: path, row, modality, reason."""
+        """Write `rejected`, one JSON object a line: path, row, modality, reason, and `bad` where it
+        is false."""
         with open(path, "w", encoding="utf-8") as file:
             for one in self.rejected:
-                line = json.dumps(dataclasses.asdict(one), ensure_ascii=False)
+                fields = dataclasses.asdict(one)
+                if one.bad:
+                    del fields["bad"]
+                line = json.dumps(fields, ensure_ascii=False)
                 file.write(line.encode("utf-8", "backslashreplace").decode() + "\n")

@@ -161,7 +161,11 @@ def _coco(images: list[Any], annotations: list[Any], path: Path) -> Iterator[Row
         if not isinstance(name, str) or not isinstance(image.get("id"), _ID):
             yield Rejected(str(path), number, "", "the entry lacks 'id' or 'file_name'")
             continue
-        values = {**_plain(image), "image": os.path.join(folder, name), "text": captions.get(image["id"])}
+        values = {
+            **_plain(image),
+            "image": os.path.join(folder, name),
+            "text": captions.get(image["id"]),
+        }
         yield Row(str(path), number, values, base=str(root), name=name)
     for number, reason in enumerate(lost, start=len(images) + 1):
         yield Rejected(str(path), number, "", reason)
