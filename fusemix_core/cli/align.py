@@ -12,6 +12,7 @@ from fusemix_core.cli.groups import (
     DataOptions,
     EncoderOptions,
     EncodingOptions,
+    FactOptions,
     OutputOptions,
     RecipeOptions,
     RunOptions,
@@ -36,6 +37,7 @@ def align(
     encoders: EncoderOptions,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     recipe: RecipeOptions,
     run: RunOptions,
     encoding: EncodingOptions,
@@ -67,7 +69,7 @@ def align(
 
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
-    values = run_values(run, data, splits, recipe, encoding)
+    values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
     take_encoders(values, encoders.names(), encoders.views())
     values |= given(fixed=fixed or None, device=device, dtype=dtype)
     from fusemix_core.runs.config import chosen_by
@@ -76,14 +78,10 @@ def align(
 
 
 def run_values(
-    run: RunOptions,
-    data: DataOptions,
-    splits: SplitOptions,
-    recipe: RecipeOptions,
-    encoding: EncodingOptions,
+    run: RunOptions, data: dict[str, Any], recipe: RecipeOptions, encoding: EncodingOptions
 ) -> dict[str, Any]:
     """The tables of the config file (of the run to resume, if none is named), with the options that
-    were given in their place.
+    were given in their place, among them `data`, fields of `DataConfig`.
 
     Raises:
         ConfigError: If `views` or `data` of the file is not a table, or `--resume` has no `--out`.
@@ -96,7 +94,7 @@ def run_values(
     values = read_toml(config) if config else {}
     for name in ("views", "data"):
         values[name] = dict(_table(values, name, config))
-    values["data"] |= data.table() | splits.table()
+    values["data"] |= data
     return values | given(recipe=recipe.recipe, seed=run.seed) | encoding.table()
 
 

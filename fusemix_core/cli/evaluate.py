@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.groups import DataOptions, SplitOptions, grouped
+from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, grouped
 from fusemix_core.errors import ConfigError
 
 
@@ -17,6 +17,7 @@ def evaluate(
     model: o.Model,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     split: Annotated[
         str | None,
         typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
@@ -53,7 +54,7 @@ def evaluate(
         raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
     from fusemix_core.jobs.measured_data import measured_data
 
-    what = measured_data(model, data.table() | splits.table(), split, seed)
+    what = measured_data(model, data.table() | splits.table() | facts.table(), split, seed)
     if classes:
         from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 

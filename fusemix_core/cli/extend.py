@@ -11,6 +11,7 @@ from fusemix_core.cli.align import carry_out, run_values, take_encoders
 from fusemix_core.cli.groups import (
     DataOptions,
     EncodingOptions,
+    FactOptions,
     OutputOptions,
     RecipeOptions,
     RunOptions,
@@ -37,6 +38,7 @@ def extend(
     model: o.Model,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     recipe: RecipeOptions,
     run: RunOptions,
     encoding: EncodingOptions,
@@ -60,7 +62,7 @@ def extend(
 
         fusemix extend runs/1 -e molecule=chemnet -e image=timm:resnet50 --data molecules.tsv
     """
-    values = run_values(run, data, splits, recipe, encoding)
+    values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
     if values.setdefault("extends", model) != model:
         raise ConfigError(
             f"The config's run extends {values['extends']}, not {model}.", "Name that model."

@@ -123,6 +123,19 @@ class SplitOptions:
 
 
 @dataclass(frozen=True)
+class FactOptions:
+    """Which further columns the rows have: `--fact`, `--trust-column`."""
+
+    fact: o.Facts = None
+    trust_column: o.TrustColumn = None
+
+    def table(self) -> dict[str, Any]:
+        """The fields of `DataConfig` that were given."""
+        facts = o.key_values(self.fact, "--fact", "NAME=COLUMN", "age=age_years")
+        return given(facts=facts or None, trust_column=self.trust_column)
+
+
+@dataclass(frozen=True)
 class EncodingOptions:
     """How latents are made: `--store-dtype`, `--encode-batch`, `--backend`."""
 

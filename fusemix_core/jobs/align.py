@@ -31,6 +31,7 @@ from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.extended import extended_model, extended_scorer
+from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.fixed import check_unchanged, fixed_adapters, rows_to_fit
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.runs.fused import fused_model
@@ -266,6 +267,7 @@ def run_plan(
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in encoded.dataset.unpaired.items()},
+        "facts": facts_table(encoded.dataset.facts, config.data),
         "rejected": len(encoded.dataset.rejected),
         "scorer": to_dict(part),
         "fit_seconds": round(seconds, 2),
