@@ -108,8 +108,8 @@ class DataConfig:
     or `xywh`). `trust_column` says how far each row is to be trusted (None: the column `trust` if
     there is one; `none`: no column). `encoding` and `delimiter` are those of text files (None:
     UTF-8, and whatever fits). Cells with one of `missing_values` are empty. `prefix` and `suffix`
-    make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row with
-    one item is no fault: the item is kept for training without pairs (a recipe with
+    make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row
+    with one item is no fault: the item is kept for training without pairs (a recipe with
     `training.unpaired` sets it).
     """
 
