@@ -82,6 +82,14 @@ Backend = Annotated[
     str | None,
     typer.Option(help="auto, eager (torch) or openvino for encoders on a CPU. [auto]"),
 ]
+Evaluators = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--evaluator",
+        metavar="NAME",
+        help='Measure by this one too: a name, ./file.py:Class, or with options "NAME KEY=VALUE".',
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of splits and training. [0]")]
 ConfigFile = Annotated[
     Path | None,
