@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,7 +90,7 @@ class Noise(Mixup):
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             spread = latents.std(dim=0, keepdim=True)
             noisy[modality] = latents + self.scale * (1 - progress) * spread * noise
-        return Batch(noisy, batch.links)
+        return replace(batch, latents=noisy)
 
 
 class PairwiseSigmoid(Objective):

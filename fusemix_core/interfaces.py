@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.padded import Padded, as_rows, as_tokens
-from fusemix_core.paired import Batch, LatentTable, PairedLatents, ResidentLatents
+from fusemix_core.paired import Batch, LatentTable, PairedLatents, ResidentLatents, rows_of
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ __all__ = [
     "as_tokens",
     "dim_in",
     "input_of",
+    "rows_of",
     "takes_tokens",
 ]
 

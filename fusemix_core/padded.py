@@ -67,7 +67,7 @@ class Padded:
     def padded_to(self, length: int) -> Padded:
         """With `length` positions an item, no fewer than there are."""
         more = length - self.values.shape[1]
-        return Padded(pad(self.values, (0, 0, 0, more)), pad(self.mask, (0, more))) if more else self
+        return Padded(pad(self.values, (0, 0, 0, more)), pad(self.mask, (0, more)))
 
     def filled(self, value: float = 0.0) -> Tensor:
         """`[n, T, d]`: the values, with `value` in every position of padding."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.padded import Padded, as_rows, as_tokens
 
 
@@ -21,67 +22,75 @@ class Batch:
     adapter takes tokens they are `Padded` `[n, T, d_m]`; a missing entry has none.
     links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
     in each of the K modalities (in the order of `latents`), -1 where missing.
-    trust: float `[n]`, how far each row is to be trusted, None: all alike. A mixup need not mind
-    it: a row mixed from several is trusted as the least of them is.
-    unpaired: modality → latents of u_m items that no row links, in the form of `latents`, for an
-    objective that takes them; a mixup has nothing to do with them.
+    facts: name → `[n, S, …]`, the value of each of the S sources, as in `Fact`.
+    unpaired: modality → latents of u_m items that no row links, in the form of `latents`; a mixup
+    leaves them as they are.
     """
 
     latents: dict[str, Tensor | Padded]
     links: Tensor
-    trust: Tensor | None = None
+    facts: dict[str, Tensor] = field(default_factory=dict)
     unpaired: dict[str, Tensor | Padded] = field(default_factory=dict)
 
     def present(self) -> Tensor:
         """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
         return (self.links >= 0).all(dim=1)
 
-    def mixed(
-        self, first: Tensor, second: Tensor, how: Callable[[Tensor, Tensor], Tensor]
-    ) -> Batch:
-        """A new batch whose row i is made of the rows `first[i]` and `second[i]`.
+    def trust(self) -> Tensor:
+        """float `[n]`, from 0 to 1: the least trust of a row's sources; 1 without that fact."""
+        if TRUST not in self.facts:
+            return torch.ones(len(self.links), device=self.links.device)
+        return self.facts[TRUST].nan_to_num(1.0).amin(dim=1)
+
+    def mixed(self, how: Callable[..., Tensor], *rows: Tensor) -> Batch:
+        """The batch of rows that a mixup makes of this one's.
 
         Args:
-            first, second: int64 `[m]`, on the batch's device.
-            how: called for each modality with the latents of both, `[m, d]` each, and returns the
-                mixed ones. Tokens come as one row an item, zeros for padding; a position that
-                either of the two items has is a token of the mixed one.
+            how: called once a modality with the latents of each source, all `[k, d]`; returns the
+                mixed ones. Tokens come as one row an item, with zeros for padding; a mixed item
+                has a token in every position where one of its sources has.
+            rows: for each source of a mixed row, the rows of this batch, int64 `[k]`.
 
         Returns:
-            A batch of m rows whose links name both sources. A row has the modalities that both its
-            sources have.
+            A batch with the links and facts of all sources. A row has the modalities that all of
+            its sources have.
+
+        Example:
+            `batch.mixed(lambda x, y: 0.3 * x + 0.7 * y, first, second)`
         """
-        links = torch.cat([self.links[first], self.links[second]], dim=1)  # [m, 2S, K]
-        mixed = Batch({}, links)
-        present = mixed.present()
+        links = torch.cat([self.links[own] for own in rows], dim=1)
+        facts = {f: torch.cat([x[own] for own in rows], dim=1) for f, x in self.facts.items()}
+        mixed = replace(self, latents={}, links=links, facts=facts)
+        absent = ~mixed.present()
         for k, (modality, x) in enumerate(self.latents.items()):
-            own = present[:, k, None]
             if isinstance(x, Padded):
-                mask = (x.mask[first] | x.mask[second]) & own
-                filled = x.filled().flatten(1)
-                values = how(filled[first], filled[second]).view(*mask.shape, -1)
-                mixed.latents[modality] = Padded(values.masked_fill(~mask[..., None], 0), mask)
+                given, mask = x.filled().flatten(1), torch.stack([x.mask[own] for own in rows])
+                values = how(*(given[own] for own in rows)).unflatten(1, x.values.shape[1:])
+                y = Padded(values, mask.any(dim=0))
             else:
-                mixed.latents[modality] = how(x[first], x[second]).masked_fill(~own, 0)
+                y = how(*(x[own] for own in rows))
+            mixed.latents[modality] = without(y, absent[:, k])
         return mixed
 
     def changed(self, how: Callable[[Tensor, Tensor], Tensor]) -> Batch:
-        """A new batch of the same rows whose latents are changed, each modality by itself.
+        """The batch with its latents changed, each modality by itself.
 
         Args:
-            how: called with latents `[n, d]` and bool `[n]`, which of them are there; or with
-                tokens `[n, T, d]` and bool `[n, T]`. It returns the changed latents. Whatever it
-                gives for missing entries and padding becomes zero.
+            how: called with latents `[n, d]` and bool `[n]`, which of them are there, or with
+                tokens `[n, T, d]` and bool `[n, T]`; returns the changed latents. What it gives
+                for missing entries and for padding is not used.
+
+        Example:
+            `batch.changed(lambda x, own: x + 0.1 * torch.randn_like(x))`
         """
         present, latents = self.present(), {}
         for k, (modality, x) in enumerate(self.latents.items()):
             if isinstance(x, Padded):
-                values = how(x.values, x.mask).masked_fill(~x.mask[..., None], 0)
-                latents[modality] = Padded(values, x.mask)
+                latents[modality] = Padded(Padded(how(x.values, x.mask), x.mask).filled(), x.mask)
             else:
                 own = present[:, k]
-                latents[modality] = how(x, own).masked_fill(~own[:, None], 0)
-        return Batch(latents, self.links)
+                latents[modality] = without(how(x, own), ~own)
+        return replace(self, latents=latents)
 
 
 class LatentTable(Protocol):
@@ -143,10 +152,11 @@ class ResidentTokens(ResidentLatents):
         super().__init__(latents)
         self.lengths = lengths
         self._starts = lengths.cumsum(0) - lengths
+        self._longest = longest(lengths)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (longest(self.lengths), self.latents.shape[1])
+        return (self._longest, self.latents.shape[1])
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -159,7 +169,7 @@ class ResidentTokens(ResidentLatents):
         own = self.latents.index_select(0, source)
         own = own if own.dtype == torch.float64 else own.float()
         values = own.new_zeros(mask.numel(), own.shape[1]).index_copy_(0, target, own)
-        return Padded(values.view(*mask.shape, -1), mask.to(device))
+        return Padded(values.view(*mask.shape, own.shape[1]), mask.to(device))
 
     def to(self, device: torch.device) -> ResidentTokens:
         return ResidentTokens(self.latents.to(device), self.lengths)
@@ -176,11 +186,19 @@ def longest(lengths: Tensor) -> int:
     return max(int(lengths.max()), 1) if len(lengths) else 1
 
 
-def held(rows: Tensor | Padded) -> ResidentLatents:
+def in_memory(rows: Tensor | Padded) -> ResidentLatents:
     """A table in memory of what `LatentTable.rows` gave, without padding."""
     if isinstance(rows, Padded):
         return ResidentTokens(rows.values[rows.mask], rows.mask.sum(dim=1).cpu())
     return ResidentLatents(rows)
+
+
+def joined(tables: Sequence[ResidentLatents]) -> ResidentLatents:
+    """The items of tables of one view, one after another."""
+    latents = torch.cat([table.latents for table in tables])
+    if isinstance(tables[0], ResidentTokens):
+        return ResidentTokens(latents, torch.cat([table.lengths for table in tables]))
+    return ResidentLatents(latents)
 
 
 @dataclass
@@ -188,15 +206,15 @@ class PairedLatents:
     """Latents of a paired dataset.
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more. trust: float32 CPU
-    `[m]`, how far each row is to be trusted, from 0 to 1; None where all are 1. unpaired: modality
-    → int64 CPU `[u]`, further items to train on, which no row of any split links. tokens: the
-    modalities whose latents batches hold as `Padded` tokens; see `with_tokens`.
+    `tables`, -1 where a modality is missing; each row links two items or more. facts: name →
+    further values of the rows, such as `trust`. unpaired: modality → int64 CPU `[u]`, further items
+    to train on, which no row of any split links. tokens: the modalities whose latents batches hold
+    as `Padded`; see `with_tokens`.
     """
 
     tables: dict[str, LatentTable]
     links: Tensor
-    trust: Tensor | None = None
+    facts: dict[str, Fact] = field(default_factory=dict)
     unpaired: dict[str, Tensor] = field(default_factory=dict)
     tokens: frozenset[str] = frozenset()
 
@@ -219,8 +237,8 @@ class PairedLatents:
 
     def select(self, rows: Tensor) -> PairedLatents:
         """The same tables with only these rows of the links."""
-        trust = None if self.trust is None else self.trust[rows]
-        return replace(self, links=self.links[rows], trust=trust)
+        facts = {name: fact.select(rows.numpy()) for name, fact in self.facts.items()}
+        return replace(self, links=self.links[rows], facts=facts)
 
     def only(self, modalities: Sequence[str]) -> PairedLatents:
         """These modalities alone, in this order; a row may then link fewer than two items."""
@@ -243,15 +261,17 @@ class PairedLatents:
         return ids[ids >= 0].unique()
 
     def batch(self, rows: Tensor, device: torch.device | str = "cpu") -> Batch:
-        """The rows of the links as a batch on `device`: zeros, or no tokens, for a missing entry."""
+        """The rows of the links as a batch on `device`: zeros, or no token, for a missing entry."""
         links = self.links[rows]
-        latents = {}
-        for k, modality in enumerate(self.tables):
-            values = self.latents_of(modality, links[:, k].clamp(min=0), device)
-            absent = (links[:, k] < 0).to(device)
-            latents[modality] = _without(values, absent) if absent.any() else values
-        trust = None if self.trust is None else self.trust[rows].to(device)
-        return Batch(latents, links[:, None, :].to(device), trust)
+        latents = {
+            m: self._with_gaps(m, ids, torch.device(device))
+            for m, ids in zip(self.tables, links.T, strict=True)
+        }
+        facts = {
+            name: _to(torch.from_numpy(fact.values)[rows, None], torch.device(device))
+            for name, fact in self.facts.items()
+        }
+        return Batch(latents, links[:, None, :].to(device), facts)
 
     def latents_of(
         self, modality: str, ids: Tensor, device: torch.device | str = "cpu"
@@ -259,12 +279,31 @@ class PairedLatents:
         """Latents `[len(ids), d_m]`, or tokens, of a modality's items on `device`, in the form that
         batches have."""
         table = self.tables[modality]
-        rows = table.rows(ids)
-        rows = as_tokens(rows) if modality in self.tokens else as_rows(rows, table.dim)
-        return _to(rows, torch.device(device))
+        found = as_tokens(table.rows(ids)) if modality in self.tokens else rows_of(table, ids)
+        return _to(found, torch.device(device))
+
+    def _with_gaps(self, modality: str, ids: Tensor, device: torch.device) -> Tensor | Padded:
+        """`latents_of`, with nothing where an id is -1."""
+        absent = ids < 0
+        if not absent.any():
+            return self.latents_of(modality, ids, device)
+        if modality not in self.tokens:
+            found = self.latents_of(modality, ids.clamp(min=0), device)
+            return without(found, absent.to(device))
+        own = self.latents_of(modality, ids[~absent], device)  # so that T is that of these items
+        values = own.values.new_zeros(len(ids), *own.values.shape[1:])
+        mask = own.mask.new_zeros(values.shape[:2])
+        there = (~absent).to(device)
+        values[there], mask[there] = own.values, own.mask
+        return Padded(values, mask)
 
 
-def _without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
+def rows_of(table: LatentTable, ids: Tensor) -> Tensor:
+    """float32 `[len(ids), table.dim]`: items of any view, one row each, as `as_rows` makes them."""
+    return as_rows(table.rows(ids), table.dim)
+
+
+def without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
     """Latents with nothing in the rows that bool `[n]` says."""
     if isinstance(latents, Padded):
         mask = latents.mask & ~rows[:, None]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fusemix_core.config import Recipe, to_dict
+from fusemix_core.data.facts import Fact
 from fusemix_core.digests import digest_modules, file_sha256
 from fusemix_core.disk import Advice, explained, flush
 from fusemix_core.engine.randomness import global_states, set_global_states
@@ -69,19 +70,25 @@ def run_digest(
     validation: PairedLatents,
     context: FitContext,
 ) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links, trust and
+    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links, facts and
     unpaired items, which latents they are, and the adapters that are fixed."""
     values = to_dict(recipe)
     values.pop("summary", None)
     values.pop("paper", None)
-    told = [train.links, validation.links, *([] if train.trust is None else [train.trust])]
-    links = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in told]
+    links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
+    facts = {name: _fact_digest(fact) for name, fact in train.facts.items()}
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
     links += [hashlib.sha256(ids.numpy().tobytes()).hexdigest() for ids in train.unpaired.values()]
     given = {m: digest_modules([a]) for m, a in context.fixed.items()}
-    facts = [values, context.seed, sizes, links, context.latents, given]
-    text = json.dumps(facts, sort_keys=True)
+    parts = [values, context.seed, sizes, links, facts, context.latents, given]
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fact_digest(fact: Fact) -> str:
+    digest = hashlib.sha256(fact.values.tobytes())
+    digest.update(json.dumps([fact.kind, fact.names]).encode())
+    return digest.hexdigest()
 
 
 def checkpoint_folders(checkpoints: Path) -> list[Path]:

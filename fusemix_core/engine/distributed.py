@@ -112,8 +112,10 @@ def in_turn(work: Callable[[], T]) -> T:
 def own_rows(batch: Batch) -> Batch:
     """This process's rows of a batch that every process holds: nearly equal parts, in order."""
     part = own_part(len(batch.links))
-    trust = None if batch.trust is None else batch.trust[part]
-    return Batch({m: x[part] for m, x in batch.latents.items()}, batch.links[part], trust)
+    latents, facts = (
+        {name: x[part] for name, x in given.items()} for given in (batch.latents, batch.facts)
+    )
+    return Batch(latents, batch.links[part], facts)
 
 
 def own_part(count: int) -> slice:
@@ -138,7 +140,7 @@ def batch_loss(
     asked = {"latents": batch.latents} if objective.takes_latents else {}
     asked |= {"tokens": tokens} if objective.takes_tokens else {}
     asked |= {"averaged": averaged} if objective.momentum is not None else {}
-    asked |= {"trust": batch.trust} if objective.takes_trust else {}
+    asked |= {"trust": batch.trust()} if objective.takes_trust else {}
     links = batch.links
     if processes() > 1 and not objective.gathers:
         rows = Rows(len(links), links.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from fusemix_core.config import Part, Training
 from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import DivergedError
-from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective
+from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective, Padded
 from fusemix_core.registry import registry
 
 ADAMW = Part("adamw")
@@ -87,19 +87,21 @@ class TrainState:
 
 def embed(
     adapters: Mapping[str, Adapter],
-    latents: Mapping[str, Tensor],
+    latents: Mapping[str, Tensor | Padded],
     with_tokens: bool = False,
     fixed: Collection[str] = (),
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(embeddings, projected tokens where asked for) of a batch, modality by modality; those of
-    the `fixed` modalities are data."""
+) -> tuple[dict[str, Tensor], dict[str, Padded]]:
+    """(embeddings, embedded tokens where asked for) of a batch, modality by modality; those of the
+    `fixed` modalities are data."""
     embeddings, tokens = {}, {}
     for modality, x in latents.items():
+        adapter = adapters[modality]
         with torch.set_grad_enabled(torch.is_grad_enabled() and modality not in fixed):
             if with_tokens:
-                embeddings[modality], tokens[modality] = adapters[modality].with_tokens(x)
+                tokens[modality] = adapter.tokens(x)
+                embeddings[modality] = adapter.pool(tokens[modality], x)
             else:
-                embeddings[modality] = adapters[modality](x)
+                embeddings[modality] = adapter(x)
     return embeddings, tokens
 
 
@@ -138,8 +140,6 @@ def train_step(
     Raises `DivergedError` before an adapter is changed if the loss is not finite.
     """
     mixed = mixup(batch, state.mixing, progress)
-    if state.objective.takes_trust:
-        mixed = replace(mixed, trust=least_trust(batch, mixed))
     adapters, unpaired = state.adapters | state.fixed, batch.unpaired
     batch = distributed.own_rows(mixed)
     embeddings, tokens = embed(adapters, batch.latents, state.objective.takes_tokens, state.fixed)
@@ -170,21 +170,6 @@ def train_step(
     if state.averaged is not None:
         update_average(state.averaged, state.adapters, ema, state.step)
     return metrics
-
-
-def least_trust(batch: Batch, mixed: Batch) -> Tensor:
-    """float `[n]`: the least trust among the rows of `batch` that each mixed row was made of, which
-    its links tell; 1 where the data say nothing."""
-    count, sources, modalities = mixed.links.shape
-    if batch.trust is None:
-        return torch.ones(count, device=mixed.links.device)
-    if mixed is batch:
-        return batch.trust
-    every = torch.cat([batch.links[:, 0], mixed.links.reshape(-1, modalities)])
-    distinct, number = every.unique(dim=0, return_inverse=True)
-    own, of = number.split([len(batch.links), count * sources])
-    least = batch.trust.new_ones(len(distinct)).scatter_reduce(0, own, batch.trust, "amin")
-    return least[of].reshape(count, sources).amin(dim=1)
 
 
 def diverged(state: TrainState, what: str, lr: float, batch: Batch | None = None) -> DivergedError:

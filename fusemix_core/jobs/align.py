@@ -22,10 +22,10 @@ from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents, takes_tokens
 from fusemix_core.objectives.gathering import rank
 from fusemix_core.registry import registry
-from fusemix_core.reports.of_run import fused_model, report_run
+from fusemix_core.reports.of_run import report_run
 from fusemix_core.runs.config import build_config, chosen_by
 from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
@@ -33,6 +33,7 @@ from fusemix_core.runs.environment import environment
 from fusemix_core.runs.extended import extended_model, extended_scorer
 from fusemix_core.runs.fixed import check_unchanged, fixed_adapters, rows_to_fit
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
+from fusemix_core.runs.fused import fused_model
 from fusemix_core.runs.given import Given, data_table, encoder_names
 from fusemix_core.runs.measure import (
     BANK_MOST,
@@ -288,7 +289,7 @@ def token_modalities(config: RunConfig) -> list[str]:
     return [
         m
         for m, part in parts.items()
-        if part and getattr(registry.target_of(registry.check("adapter", part)), "takes_tokens", 0)
+        if part and takes_tokens(registry.target_of(registry.check("adapter", part)))
     ]
 
 

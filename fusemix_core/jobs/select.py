@@ -153,7 +153,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     reporter.stage(f"Choosing pairs ({config.recipe.selector.name})")
     rows = dataset.splits["train"]
     columns = [dataset.modalities.index(m) for m in specs]
-    pairs = PairedLatents(encoded.row_tables, torch.from_numpy(dataset.links[rows][:, columns]))
+    pairs = PairedLatents(encoded.tables, torch.from_numpy(dataset.links[rows][:, columns]))
     context = FitContext(device=how.device, seed=config.seed, callbacks=[reporter])
     k = min(config.recipe.pairs, len(rows))
     taken = rows[choose(config.recipe.selector, pairs, k, context, reporter).numpy()]

@@ -87,10 +87,4 @@ class FuseMixMixup(Mixup):
     def mix(self, batch: Batch, weight: float) -> Batch:
         """The batch mixed with lambda = `weight`, the share of the first of the two rows."""
         first, second = pairing(batch.present())
-        links = torch.cat([batch.links[first], batch.links[second]], dim=1)  # [n // 2, 2S, K]
-        mixed = Batch({}, links)
-        present = mixed.present()
-        for k, (modality, x) in enumerate(batch.latents.items()):
-            y = weight * x[first] + (1 - weight) * x[second]
-            mixed.latents[modality] = y.masked_fill(~present[:, k, None], 0)
-        return mixed
+        return batch.mixed(lambda x, y: weight * x + (1 - weight) * y, first, second)

@@ -1,4 +1,4 @@
-"""What a run leaves for people: the fused model with its facts, and the report."""
+"""The report that a run leaves for people."""
 
 from __future__ import annotations
 
@@ -6,62 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from fusemix_core.config import Part, to_dict
 from fusemix_core.data.items import Items
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.examples import Retrieved
-from fusemix_core.fused import EncoderInfo, FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, Scorer, dim_in
 from fusemix_core.reports.data import Example, ReportData, Shown, ShownHit
 from fusemix_core.reports.render import write_report
 from fusemix_core.runs.encode import Encoded
-from fusemix_core.runs.extended import record
 from fusemix_core.runs.folder import RunFolder, read_metrics
 from fusemix_core.runs.measure import SplitEmbeddings
 from fusemix_core.runs.plan import Plan
-
-
-def fused_model(
-    plan: Plan,
-    encoded: Encoded,
-    adapters: Mapping[str, Adapter],
-    scorer: tuple[Part, Scorer],
-    results: Mapping[str, Any],
-    objects: Mapping[str, Encoder],
-) -> FusedModel:
-    """The fused model of a run, with its encoders ready to load."""
-    infos = {
-        m: EncoderInfo.of(
-            spec,
-            modality=m,
-            dim=dim_in(adapters[m], encoded.row_tables[m]),
-            fingerprint=encoded.extractions[m].fingerprint,
-            view=plan.views[m],
-            dtype=plan.config.dtype,
-        )
-        for m, spec in plan.specs.items()
-        if m in plan.added or plan.model is None
-    }
-    split = "test" if "test" in results else "validation"
-    if plan.model is not None:
-        return plan.model.extended(
-            {m: adapters[m] for m in plan.added},
-            infos,
-            scorer[1],
-            sources={m: objects.get(m, plan.specs[m]) for m in plan.added},
-            **record(plan.config, plan.added, results, split),
-        )
-    return FusedModel(
-        adapters,
-        infos,
-        scorer[1],
-        scorer_part=scorer[0],
-        sources={m: objects.get(m, spec) for m, spec in plan.specs.items()},
-        recipe=to_dict(plan.config.recipe),
-        data={"pairs": results["pairs"], "split": split},
-        metrics={k: v for k, v in results[split].items() if k.startswith("retrieval")},
-        device=plan.config.device,
-    )
 
 
 def report_run(
@@ -100,7 +53,7 @@ def report_run(
                 "view": plan.views[m],
                 "items": len(dataset.items[m]),
                 "encoded now": encoded.extractions[m].encoded,
-                "width": encoded.row_tables[m].shape[-1],
+                "width": encoded.tables[m].shape[-1],
                 "licence": spec.licence,
             }
             for m, spec in plan.specs.items()

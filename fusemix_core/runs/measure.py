@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from fusemix_core.adapters.embedding import embed_items
 from fusemix_core.config import Part, Recipe
 from fusemix_core.evaluation.examples import Retrieved, examples
 from fusemix_core.evaluation.geometry import geometry
@@ -23,10 +23,6 @@ tells no more and takes its square in time."""
 
 BANK_MOST = 65_536
 """Training items of each modality that a scorer is shown; more would not change its statistics."""
-
-_CHUNK = 8_192
-_CHUNK_VALUES = 1 << 26
-"""Rows that are embedded at a time, and how many numbers these may hold together."""
 
 
 @dataclass
@@ -54,12 +50,7 @@ def embed_split(
         if most and len(ids) > most:
             ids = ids[torch.linspace(0, len(ids) - 1, most).round().long()]
         adapter = adapters[modality].to(device).eval()
-        size = max(1, min(_CHUNK, _CHUNK_VALUES // table.dim))
-        chunks = [
-            normalize(adapter(table.rows(part).to(device)), dim=1).float().cpu()
-            for part in ids.split(size)
-        ]
-        embeddings[modality] = torch.cat(chunks) if chunks else torch.zeros(0, 1)
+        embeddings[modality] = embed_items(adapter, table, ids, device).float().cpu()
         items[modality] = ids
         if not most:
             own = pairs.links[:, column]

@@ -3,8 +3,11 @@ them for an objective that takes trust, else those of trust above 0."""
 
 from __future__ import annotations
 
+import torch
+
 from fusemix_core.config import Recipe
 from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.facts import TRUST
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import PairedLatents
 from fusemix_core.registry import registry
@@ -20,9 +23,10 @@ def dataset_for(recipe: Recipe, dataset: PairedDataset) -> PairedDataset:
 
 def rows_for(recipe: Recipe, train: PairedLatents) -> PairedLatents:
     """Such rows of the training pairs."""
-    if train.trust is None or _takes_trust(recipe):
+    if TRUST not in train.facts or _takes_trust(recipe):
         return train
-    return train.select((train.trust > 0).nonzero()[:, 0])
+    trusted = ~(train.facts[TRUST].values <= 0)  # where it is missing, too
+    return train.select(torch.from_numpy(trusted).nonzero()[:, 0])
 
 
 def _takes_trust(recipe: Recipe) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from fusemix_core.adapters.embedding import width_of
 from fusemix_core.config import Part
 from fusemix_core.errors import (
     ArtefactError,
@@ -21,7 +22,7 @@ from fusemix_core.errors import (
     PluginError,
     UnknownNameError,
 )
-from fusemix_core.interfaces import Adapter, Scorer
+from fusemix_core.interfaces import Adapter, Scorer, input_of
 from fusemix_core.registry import USER, Registry
 from fusemix_core.saved.folder import check_digest, check_tensors, read_tensors
 from fusemix_core.saved.schema import SavedConfig, SavedPart, describe
@@ -82,6 +83,7 @@ def check_rebuilt(
     rebuilt.load_state_dict(state)
     device = next((value.device for value in adapter.state_dict().values()), torch.device("cpu"))
     rows = torch.randn(4, dim_in, generator=torch.Generator().manual_seed(0)).to(device)
+    rows = input_of(adapter, rows)
     with torch.no_grad():
         fitted, again = adapter(rows), rebuilt.to(device).eval()(rows)
     if not torch.allclose(fitted, again, rtol=1e-4, atol=1e-5, equal_nan=True):
@@ -166,7 +168,7 @@ def _load_adapter(
     adapter = _build("adapter", saved, registry, dim_in, dim)
     with _as_artefact_error(f"The saved adapter '{saved.name}' does not work"), torch.no_grad():
         adapter.load_state_dict(state)
-        width = adapter.eval()(torch.zeros(1, dim_in)).shape[1]
+        width = width_of(adapter.eval(), dim_in)
         if width != dim:
             raise ValueError(f"it gives embeddings of width {width}, not {dim}")
     return adapter

@@ -146,6 +146,27 @@ def links_are_rows_of_the_batch(case: ComponentCase) -> None:
 
 
 @MIXUP.check()
+def carries_facts(case: ComponentCase) -> None:
+    """A mixed row has the facts of its sources, in the order of its links; unpaired items stay."""
+    for what, batch in all_batches().items():
+        rows = len(batch.links)
+        batch.facts = {"number": torch.arange(rows)[:, None].float(), "box": batch.links.float()}
+        batch.unpaired = {m: x[:3] for m, x in batch.latents.items()}
+        mixed = case.make()(batch, generator(), 0.0)
+        expect(mixed.facts.keys() == batch.facts.keys(), f"{what}: facts {list(mixed.facts)}")
+        for name, values in mixed.facts.items():
+            wanted = [*mixed.links.shape[:2], *batch.facts[name].shape[2:]]
+            expect(list(values.shape) == wanted, f"{what}: {name} is {list(values.shape)}")
+        expect(
+            torch.equal(mixed.facts["box"], mixed.links.float()),
+            f"{what}: facts are of other rows than the links",
+        )
+        own = batch.links[mixed.facts["number"].long(), 0]
+        expect(torch.equal(own, mixed.links), f"{what}: facts are of other rows than the links")
+        expect(mixed.unpaired is batch.unpaired, f"{what}: unpaired items are lost")
+
+
+@MIXUP.check()
 def missing_entries(case: ComponentCase) -> None:
     """A row mixed from one that lacks a modality has -1 and zeros there."""
     for what, batch in all_batches().items():

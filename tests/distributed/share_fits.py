@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.data.facts import Fact
 from fusemix_core.interfaces import (
     Adapter,
     Callback,
@@ -141,7 +142,8 @@ DROPOUT = replace(BASE, adapter=Part("mlp", {**BASE.adapter.options, "dropout": 
 def fitted(recipe, **context):
     data = latents(gaps=recipe.startswith("three"))
     if recipe.startswith("trust"):
-        data = replace(data[0], trust=torch.arange(60) % 5 / 4), data[1]
+        trust = Fact("number", (torch.arange(60) % 5 / 4).numpy())
+        data = replace(data[0], facts={"trust": trust}), data[1]
     if recipe in IN_FLOAT32:  # the closed form is solved in float32
         for table in data[0].tables.values():
             table.latents = table.latents.float()

@@ -48,7 +48,9 @@ def results(name):
         links[[1, 6], :, 0] = -1
         latents["image"][[1, 6]] = 0
         trust = torch.rand(18, generator=draw).round(decimals=1)
-        metrics = train_step(state, Batch(latents, links, trust), FuseMixMixup(), lr=0.1)
+        metrics = train_step(
+            state, Batch(latents, links, {"trust": trust[:, None]}), FuseMixMixup(), lr=0.1
+        )
         losses.append(metrics["loss"])
     found = {f"{m}/{n}": p for m, a in adapters.items() for n, p in a.state_dict().items()}
     followers = {f"followers/{m}": a.weight for m, a in state.followers.items()}

@@ -9,10 +9,11 @@ import torch
 
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part
+from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.engine import checkpoint
 from fusemix_core.engine.feed import feed
 from fusemix_core.engine.plan import plan_steps
-from fusemix_core.engine.state import TrainState, least_trust, train_step
+from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.interfaces import Callback, FitContext
 from fusemix_core.mixups.fusemix import FuseMixMixup
 from fusemix_core.mixups.none import NoMixup
@@ -40,7 +41,11 @@ class Asks(InfoNCE):
 
 
 def trusted(pairs):
-    return replace(pairs, trust=torch.arange(len(pairs)) / len(pairs))
+    return with_trust(pairs, torch.arange(len(pairs)) / len(pairs))
+
+
+def with_trust(pairs, values):
+    return replace(pairs, facts={TRUST: Fact("number", values.numpy())})
 
 
 @pytest.fixture
@@ -55,10 +60,11 @@ def test_a_row_is_trusted_as_the_least_of_those_it_was_made_of(mixup, split):
     pairs = trusted(split(20, 2, missing=0.2)[0])
     batch = pairs.batch(torch.arange(20).flip(0))
     mixed = mixup(batch, torch.Generator().manual_seed(0), 0.0)
-    rows = dict(zip(map(tuple, pairs.links.tolist()), pairs.trust.tolist(), strict=True))
+    trust = pairs.facts[TRUST].values.tolist()
+    rows = dict(zip(map(tuple, pairs.links.tolist()), trust, strict=True))
     wanted = [min(rows[tuple(one)] for one in sources) for sources in mixed.links.tolist()]
-    assert least_trust(batch, mixed).tolist() == wanted
-    assert least_trust(replace(batch, trust=None), mixed).tolist() == [1.0] * len(wanted)
+    assert mixed.trust().tolist() == wanted
+    assert replace(mixed, facts={}).trust().tolist() == [1.0] * len(wanted)
 
 
 @pytest.mark.parametrize("blocks", [False, True])
@@ -70,7 +76,7 @@ def test_trust_stays_with_its_row_all_the_way_to_the_batch(blocks, held, split, 
         pairs = replace(pairs, tables=tables)
     plan = plan_steps(40, 1, recipe(epochs=2).training)
     for batch in feed(pairs, plan, 0, CPU, blocks=blocks):
-        assert torch.equal(batch.trust, batch.links[:, 0, 0] / 40)
+        assert torch.equal(batch.trust(), batch.links[:, 0, 0] / 40)
 
 
 class NotResident:
@@ -87,7 +93,7 @@ class NotResident:
 def test_selecting_keeps_trust_with_its_rows(split):
     pairs = trusted(split(12, 2, widths=(4, 3, 2))[0])
     chosen = pairs.select(torch.tensor([7, 2])).only(["m2", "m0"])
-    assert torch.equal(chosen.trust, torch.tensor([7, 2]) / 12)
+    assert chosen.facts[TRUST].values.tolist() == (torch.tensor([7, 2]) / 12).tolist()
 
 
 def test_averaged_embeddings_are_those_of_copies_that_follow_before_each_step(split, recipe):
@@ -150,7 +156,7 @@ def test_another_trust_is_another_run(split, recipe):
     train, validation = split(10, 2)
     digests = {
         checkpoint.run_digest(recipe(), t, validation, FitContext())
-        for t in (train, trusted(train), replace(train, trust=torch.ones(10) / 2))
+        for t in (train, trusted(train), with_trust(train, torch.ones(10) / 2))
     }
     assert len(digests) == 3
 

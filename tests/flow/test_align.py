@@ -108,5 +108,5 @@ def test_rows_of_no_trust_are_for_objectives_that_take_trust(takes, tmp_path, mo
     with pytest.raises(Stop):
         align({"image": ToyImage, "text": ToyText}, data, out=tmp_path / "r", **PAPER)
     train, validation = given
-    assert set(train.trust.tolist()) == ({0.0, 0.5, 1.0} if takes else {0.5, 1.0})
-    assert set(validation.trust.tolist()) == {0.5, 1.0}
+    assert set(train.facts["trust"].values.tolist()) == ({0.0, 0.5, 1.0} if takes else {0.5, 1.0})
+    assert set(validation.facts["trust"].values.tolist()) == {0.5, 1.0}

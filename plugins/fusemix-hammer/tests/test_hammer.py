@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part
+from fusemix_core.data.facts import Fact
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Callback, FitContext
 from fusemix_core.runs.config import find_recipe
@@ -131,7 +132,8 @@ class Stop(Callback):
 
 def test_stopped_and_resumed_is_never_stopped(tmp_path):
     pairs = toy_pairs(train=120)
-    train = replace(pairs.train, trust=(torch.arange(120) % 4 > 0).float())
+    trust = (torch.arange(120) % 4 > 0).float().numpy()
+    train = replace(pairs.train, facts={"trust": Fact("number", trust)})
     recipe = find_recipe("hammer", ["dim=8", "objective.queue=70", "training.batch_size=32"])
     recipe = replace(recipe, training=replace(recipe.training, epochs=10))
 

@@ -69,7 +69,7 @@ def test_a_step_of_the_engine_has_the_contrastive_loss_its_gradients_and_queue(c
     batch = Batch(
         {s: V[f"{case}.in.{s}_tokens"][:, 0] for s in "ab"},
         torch.arange(2 * count).reshape(count, 1, 2),
-        trust=V[f"{case}.in.is_real"].float(),
+        facts={"trust": V[f"{case}.in.is_real"].float()[:, None]},
     )
     metrics = train_step(state, batch, NoMixup(), lr=0.0)
     close(torch.tensor(metrics["loss"], dtype=torch.float64), f"{case}.out.contrastive")

@@ -33,14 +33,8 @@ class _Mixing(Mixup):
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
         first, second = self.pairs(batch.present(), generator)
-        weights = self.weights(len(first), generator).to(first.device)
-        links = torch.cat([batch.links[first], batch.links[second]], dim=1)
-        mixed = Batch({}, links)
-        present = mixed.present()
-        for k, (modality, x) in enumerate(batch.latents.items()):
-            y = self.mix(x[first], x[second], weights[:, None].to(x.dtype))
-            mixed.latents[modality] = y.masked_fill(~present[:, k, None], 0)
-        return mixed
+        weights = self.weights(len(first), generator).to(first.device)[:, None]
+        return batch.mixed(lambda x, y: self.mix(x, y, weights.to(x.dtype)), first, second)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` of λ, float64. Torch has no public Beta that takes a generator: its draw seeds

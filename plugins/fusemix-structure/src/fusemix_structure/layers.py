@@ -137,7 +137,7 @@ class BestLayersAligner(Aligner):
 def _layers(table: LatentTable, index: Tensor) -> Tensor:
     """`[n, L, d]` on the CPU; of a table without layers `[n, 1, d]`."""
     rows = table.rows(index).cpu()
-    return rows.unflatten(1, table.shape) if len(table.shape) == 2 else rows[:, None]
+    return rows if rows.ndim == 3 else rows.flatten(1)[:, None]
 
 
 def _of_layers(pairs: PairedLatents, chosen: Mapping[str, int]) -> PairedLatents:
