@@ -30,7 +30,7 @@ TITLE = "The feed"
 ABOUT = """
 Rates of whole training steps (latents of widths 1536 and 1024 as float16, FuseMix, InfoNCE), each
 fed in its own way, in units of the rate of the same step on one batch that never changes. `linear`
-adapters are the worst case for a feed, `mlp` are those of `fusemix-paper`. The cold run reads a
+adapters are the worst case for a feed, `mlp` are those of `fusemix`. The cold run reads a
 store that is larger than the memory allowed, after the system's cache of it was dropped, in a
 process of its own whose peak memory is measured. Recall is that of linear adapters trained from
 scratch; windows are four steps, the least the engine takes.

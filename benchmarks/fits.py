@@ -30,7 +30,7 @@ from fusemix_core.runs.measure import BANK_MOST, embed_split
 from fusemix_core.runs.plan import make_plan
 from fusemix_core.runs.reporter import Reporter
 
-DEFAULT, PAPER = "fusemix", "fusemix-paper"
+DEFAULT, PAPER = "auto", "fusemix"
 SCORERS = ("cosine", "csls")
 REPEATS = {DEFAULT: 3, PAPER: 1}
 """How often a fit is timed: the median counts. In the minutes of the other, noise is little."""

@@ -124,7 +124,7 @@ def main(pairs: int, modalities: int, threads: int) -> None:
     }
     links = torch.arange(len(causes))[:, None].repeat(1, modalities)
     train, validation = (PairedLatents(tables, part) for part in links.split([pairs, held_out]))
-    recipe = find_recipe("fusemix")
+    recipe = find_recipe("auto")
     aligner = registry.build("aligner", recipe.aligner)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

@@ -19,7 +19,7 @@ from fusemix_core import rank
 from fusemix_core.cli.progress import ConsoleReporter
 
 FOLDER = RESULTS / "rank"
-RECIPE = "fusemix"
+RECIPE = "auto"
 SETS: dict[str, dict[str, Any]] = {
     "chebi20": {
         "a": ["chemnet"],

@@ -1,10 +1,10 @@
-"""Time to recall: the default recipe beside `fusemix-paper`, from cached latents, on sets of
+"""Time to recall: the default recipe beside `fusemix`, from cached latents, on sets of
 several sizes. Every fit is kept in results/recall-fits.jsonl, and what is there is not made again.
 
     python -m benchmarks recall --data DATA
 
 The encoders are those of fusemix-starter[speech] and fusemix-chem; what the latent store lacks is
-encoded first. Five seeds take hours, nearly all of it `fusemix-paper`'s.
+encoded first. Five seeds take hours, nearly all of it `fusemix`'s.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 TITLE = "Time to recall"
 
 ABOUT = """
-From cached latents, `fusemix` and `fusemix-paper` fitted one after the other in one process, a new
-split each seed; means over seeds with 95% Student intervals. `fusemix-paper` runs with 1,024 pairs
+From cached latents, `auto` and `fusemix` fitted one after the other in one process, a new
+split each seed; means over seeds with 95% Student intervals. `fusemix` runs with 1,024 pairs
 a batch after mixing and 100 epochs, as 20,480 and 500 are meant for a hundred times the data.
 
-- *Time to its recall*: seconds until the weights that `fusemix` would keep have the validation
-  R@1 that `fusemix-paper` ends at (its last evaluation, or what it keeps if that is better). The
-  ratio says how often that fits into the whole time of `fusemix-paper`, the median of its seeds;
+- *Time to its recall*: seconds until the weights that `auto` would keep have the validation
+  R@1 that `fusemix` ends at (its last evaluation, or what it keeps if that is better). The
+  ratio says how often that fits into the whole time of `fusemix`, the median of its seeds;
   a geometric mean.
 - *R@1*: on the test split, mean of both directions, in percent; models chosen on validation and
   measured once. Both recipes are measured with both scorers; the bank of `csls` is of training

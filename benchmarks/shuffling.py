@@ -63,7 +63,7 @@ def figures(manifest: Path) -> Splits:
 
     data = {"source": [str(manifest)], "columns": {"text": "alt"}, "group_by": "module"}
     encoders = {"image": "efficientnet-lite0", "text": "minilm"}
-    plan = make_plan(*build_config({"encoders": encoders, "data": data, "recipe": "fusemix"}, []))
+    plan = make_plan(*build_config({"encoders": encoders, "data": data, "recipe": "auto"}, []))
     how = Encoding(resolve_device("cpu"))
     encoded = encode_dataset(plan.dataset, plan.specs, how, Reporter(), ragged=())
     return encoded.paired("train"), encoded.paired("validation")

@@ -1,4 +1,4 @@
-"""The training step of `fusemix-paper` against its matrix products alone."""
+"""The training step of `fusemix` against its matrix products alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fusemix_core.objectives.infonce import InfoNCE
 
 TITLE = "The training step"
 ABOUT = """
-One whole step of `fusemix-paper`: batch gathered and mixed, adapters and loss forward and backward,
+One whole step of `fusemix`: batch gathered and mixed, adapters and loss forward and backward,
 AdamW. The ratio is the time of the textbook's matrix products (three for each weight, three for the
 loss), into memory that is there, to that of the whole step. The engine's own step leaves out one of
 them a modality: the gradient of what the first layer sees, as nobody asks for that of latents.

@@ -215,7 +215,7 @@ registry.add_component("scorer", "centred", Centred)
 registry.add_component("evaluator", "reciprocal-rank", ReciprocalRank)
 
 TRAINED = {
-    "name": "fusemix-paper",
+    "name": "fusemix",
     "dim": 256,
     "adapter": {"name": "bottleneck", "options": {"rank": 128}},
     "mixup": {"name": "noise"},
@@ -223,7 +223,7 @@ TRAINED = {
     "scorer": {"name": "centred"},
     "training": {"epochs": 20, "batch_size": 256, "warmup_steps": 5, "evaluate_every": 5},
 }
-CLOSED_FORM = {"name": "fusemix-paper", "aligner": {"name": "ridge"}, "scorer": {"name": "centred"}}
+CLOSED_FORM = {"name": "fusemix", "aligner": {"name": "ridge"}, "scorer": {"name": "centred"}}
 
 
 def main() -> None:

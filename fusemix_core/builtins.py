@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from fusemix_core.hookspecs import hookimpl
+from fusemix_core.recipes.auto import auto
+from fusemix_core.recipes.closed_forms import cca, kcca
+from fusemix_core.recipes.fusemix import fusemix
 from fusemix_core.specs import ComponentSpec
 
 PAPER = "https://arxiv.org/abs/2312.10144"
@@ -192,18 +195,8 @@ def fusemix_components() -> list[ComponentSpec]:
             target="fusemix_core.data.folders:FolderReader",
             summary="media with sidecar .txt files",
         ),
-        ComponentSpec(
-            kind="recipe",
-            name="fusemix",
-            target="fusemix_core.recipes.fusemix:fusemix",
-            summary="closed form, then FuseMix from there: minutes",
-            paper=PAPER,
-        ),
-        ComponentSpec(
-            kind="recipe",
-            name="fusemix-paper",
-            target="fusemix_core.recipes.fusemix_paper:fusemix_paper",
-            summary="FuseMix as published",
-            paper=PAPER,
-        ),
+        ComponentSpec.recipe(auto),
+        ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),
+        ComponentSpec.recipe(cca),
+        ComponentSpec.recipe(kcca),
     ]

@@ -103,7 +103,10 @@ class DataConfig:
 
     `columns` maps a modality to one or more columns, comma-separated. With `validation` or `test`
     the split is by file; with `split_column` by that column; otherwise by seeded fraction, keeping
-    all rows that share an item, or a value of `group_by`, on one side. With `unpaired` a row with
+    all rows that share an item, or a value of `group_by`, on one side. `facts` maps a name to a
+    further column of the rows, `COLUMN` or `COLUMN:KIND` (`number`, `class`, `text`, `time`, `box`
+    or `xywh`). `trust_column` says how far each row is to be trusted (None: the column `trust` if
+    there is one; `none`: no column). With `unpaired` a row with
     one item is no fault: the item is kept for training without pairs (a recipe with
     `training.unpaired` sets it).
     """
@@ -114,6 +117,8 @@ class DataConfig:
     columns: Mapping[str, str] = field(default_factory=dict)
     split_column: str | None = None
     group_by: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    trust_column: str | None = None
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     max_bad: float = 0.01

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -139,6 +139,29 @@ class ComponentSpec:
                 f"Component '{self.name}' has the unknown kind '{self.kind}'.",
                 f"Kinds: {', '.join(KINDS)}.",
             )
+
+    @classmethod
+    def recipe(cls, function: Callable[[], Any], **more: Any) -> ComponentSpec:
+        """The spec of a recipe: name, summary and paper are those of the `Recipe` it returns.
+
+        `function` is called when the plugin loads, so it must import nothing heavy. `more` are
+        further fields, such as `aliases` and `requires`.
+
+        Example:
+            ComponentSpec.recipe(my_recipe, aliases=("mine",))
+        """
+        made = function()
+        paper = made.paper
+        if paper.startswith("arXiv:"):
+            paper = f"https://arxiv.org/abs/{paper.removeprefix('arXiv:')}"
+        return cls(
+            kind="recipe",
+            name=made.name,
+            target=f"{function.__module__}:{function.__qualname__}",
+            summary=made.summary,
+            paper=paper,
+            **more,
+        )
 
     def check_requirements(self) -> None:
         """Raise `MissingDependencyError`, without importing, if a required module is absent."""

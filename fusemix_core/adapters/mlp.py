@@ -43,7 +43,7 @@ class MlpAdapter(Adapter):
     a linear layer (`out`, with an offset if `bias`).
 
     The defaults are those of the published four-block adapter, but for `dropout`: 0 is the
-    default of the original's model class, while its published run sets 0.6, as `fusemix-paper`
+    default of the original's model class, while its published run sets 0.6, as `fusemix`
     does. Weights are drawn as `torch.nn.Linear` draws them. Raises `ConfigError` for impossible
     options.
     """

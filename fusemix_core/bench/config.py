@@ -14,7 +14,7 @@ from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.specs import EncoderSpec
 
-DEFAULT = "fusemix"
+DEFAULT = "auto"
 """The method that the others are held against, where it takes part."""
 
 ALL = "all"

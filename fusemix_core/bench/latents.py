@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fusemix_core.bench.config import Combination, LabelledSet, PairedSet
+from fusemix_core.data.facts import TRUST
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin
 from fusemix_core.data.reading import read_pairs
@@ -77,12 +78,14 @@ def make_case(
     }
     keys = [i.keys for i in encoded.dataset.items.values()]
     parts = [encoded.dataset.links, *encoded.dataset.splits.values()]
-    parts += [] if encoded.dataset.trust is None else [encoded.dataset.trust]
+    facts = encoded.dataset.facts
+    parts += [fact.values for fact in facts.values()]
+    named = {name: [f.kind, f.names] for name, f in facts.items() if name != TRUST}
     test = encoded.dataset.links[encoded.dataset.splits["test"]]
     return Case(
         splits,
         zero_shot,
-        _digest([list(chosen.views.items()), prints], keys + parts),
+        _digest([list(chosen.views.items()), prints, *([named] if named else [])], keys + parts),
         _digest([], [*keys, test]),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -51,6 +51,22 @@ Columns = Annotated[
 SplitColumn = Annotated[str | None, typer.Option(help="Column that says train/validation/test.")]
 GroupBy = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Keep rows with the same value in one split.")
+]
+Facts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fact",
+        metavar="NAME=COLUMN",
+        help="A further column of the rows for who uses it: age=age_years, or with its kind, "
+        "label=class_id:class (number, class, text, time, box, xywh).",
+    ),
+]
+TrustColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column that says how far to trust a row, 0 to 1; none: no column. [trust]",
+    ),
 ]
 ValidationFraction = Annotated[float | None, typer.Option(help="Share for validation. [0.1]")]
 TestFraction = Annotated[float | None, typer.Option(help="Share for test. [0.1]")]
@@ -104,15 +120,15 @@ ModelEncoders = Annotated[
 ]
 
 
-def key_values(pairs: list[str] | None, option: str) -> dict[str, str]:
+def key_values(
+    pairs: list[str] | None, option: str, form: str = "MODALITY=VALUE", example: str = "image=…"
+) -> dict[str, str]:
     """`["image=dinov2"]` as a dict; a malformed or repeated one is a `ConfigError`."""
     out: dict[str, str] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not (equals and key and value):
-            raise ConfigError(
-                f"{option} {pair}: expected MODALITY=VALUE.", f"Example: {option} image=…"
-            )
+            raise ConfigError(f"{option} {pair}: expected {form}.", f"Example: {option} {example}")
         if key in out:
             raise ConfigError(f"{option} names '{key}' twice.")
         out[key] = value
@@ -120,17 +136,10 @@ def key_values(pairs: list[str] | None, option: str) -> dict[str, str]:
 
 
 def view_values(views: list[str] | None, encoders: Mapping[str, str]) -> dict[str, str]:
-    """modality → view; of one encoder alone the view may stand without its modality."""
+    """modality → view; with one encoder, a view may leave out its modality."""
     if len(encoders) == 1:
         views = [v if "=" in v else f"{next(iter(encoders))}={v}" for v in views or []]
     return key_values(views, "--view")
-
-
-def data_values(**given: Any) -> dict[str, Any]:
-    """The `[data]` table that options make: only what was given."""
-    given["source"] = list(given["source"]) if given["source"] else None
-    given["columns"] = key_values(given["columns"], "--column") or None
-    return {k: v for k, v in given.items() if v is not None}
 
 
 def encoder_values(a: str | None, b: str | None, encoders: list[str] | None) -> dict[str, str]:

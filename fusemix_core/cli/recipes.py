@@ -25,7 +25,7 @@ def _default(ctx: typer.Context) -> None:
 
         fusemix recipes list
 
-        fusemix recipes show fusemix
+        fusemix recipes show auto
     """
     if ctx.invoked_subcommand is None:
         list_recipes()
@@ -99,7 +99,7 @@ def show_recipe(
 
     Example:
 
-        fusemix recipes show fusemix-paper --set training.epochs=20
+        fusemix recipes show fusemix --set training.epochs=20
     """
     import tomli_w
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from fusemix_core.cli.console import duration, out, print_json, print_table, size
+from fusemix_core.runs.facts import facts_table
 
 if TYPE_CHECKING:
     from fusemix_core.evaluation.examples import Retrieved
@@ -27,6 +28,9 @@ def show_plan(plan: Plan, json: bool) -> None:
     if alone := plan.dataset.unpaired:
         alone = ", ".join(f"{len(ids):,} {modality}" for modality, ids in alone.items())
         out.print(f"alone:   {alone}, for training without pairs")
+    if facts := facts_table(plan.dataset.facts, plan.config.data):
+        shown = ", ".join(f"{name} ({_in_short(fact)})" for name, fact in facts.items())
+        out.print(f"facts:   {shown}", markup=False, highlight=False, soft_wrap=True)
     if (recipe := plan.config.recipe).pairs is not None:
         by = recipe.selector.name if recipe.selector else "uniform"
         out.print(f"chosen:  {recipe.pairs:,} of the training pairs, by {by}")
@@ -38,6 +42,13 @@ def show_plan(plan: Plan, json: bool) -> None:
     out.print(f"device:  {plan.config.device}")
     for warning in plan.warnings:
         out.print(Text(f"note:    {warning}", style="yellow"), soft_wrap=True)
+
+
+def _in_short(fact: Mapping[str, Any]) -> str:
+    """The kind of a fact, its classes, and how many rows miss it."""
+    classes = [f"{fact['classes']:,} classes"] if "classes" in fact else []
+    missing = [f"missing in {fact['missing']:,}"] if fact["missing"] else []
+    return ", ".join([fact["kind"], *classes, *missing])
 
 
 def show_encoders(encoders: Iterable[EncoderPlan]) -> None:

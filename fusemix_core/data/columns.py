@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fusemix_core.data.cells import KINDS
 from fusemix_core.errors import DataError, short
 
 if TYPE_CHECKING:
@@ -32,56 +33,87 @@ def find_columns(
     given: Mapping[str, str],
     path: str | Path,
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """(modality → its columns, warnings) for the modalities that have one.
+    """The columns of each modality that has any.
 
-    filled: column → how many of the first rows have something there. given: modality → columns,
-    comma-separated. Otherwise the column named as the modality, else the one of `KNOWN` that is
-    filled most often, else, for the only modality read from media, a column of file names. Case is
-    ignored where a name is guessed. Raises `DataError` if a given column is missing.
+    Without a given column it is the one named as the modality, else the one of `KNOWN` that is
+    filled most often, else, for the only modality read from media, a column of file names. A guess
+    ignores case.
+
+    Args:
+        takes: modality → how its items are read.
+        filled: column → how many of the first rows have something there.
+        given: modality → its columns, comma-separated.
+        path: the source, for messages.
+
+    Returns:
+        (modality → its columns, warnings).
+
+    Raises:
+        DataError: a given column is missing.
     """
-    available = list(filled)
-    lower = {name.lower(): name for name in reversed(available)}
-    media = [m for m, how in takes.items() if how != "text"]
+    lower = {name.lower(): name for name in reversed(list(filled))}
     found: dict[str, list[str]] = {}
     warnings = []
-    for modality, how in takes.items():
+    for modality in takes:
         if modality in given:
-            found[modality] = _given(modality, given[modality], available, path)
+            found[modality] = _given(modality, given[modality], list(filled), path)
             continue
-        names = [modality.lower(), *KNOWN.get(modality, ())]
-        if modality not in KNOWN and how in KNOWN and how != "text":
-            same = [m for m, h in takes.items() if h == how]
-            names += [how, *KNOWN[how]] if same == [modality] else []
-        if media == [modality]:
-            names += _FILE
-        names = [name for name in dict.fromkeys(n.lower() for n in names) if name in lower]
+        usual = dict.fromkeys(name.lower() for name in _usual_names(modality, takes))
+        names = [lower[name] for name in usual if name in lower]
         if not names:
             continue
-        if names[0] != modality.lower():
-            names.sort(key=lambda name: -filled[lower[name]])
-        found[modality] = [lower[names[0]]]
-        if modality == "text" and names[0] != "text" and len(names) > 1:
-            also = ", ".join(repr(lower[n]) for n in names[1:])
-            warnings.append(
-                f"{path}: text is read from column '{lower[names[0]]}', not from {also}. Choose "
-                f"with --column text=NAME, or take several: --column text={lower[names[0]]},"
-                f"{lower[names[1]]}"
-            )
+        if names[0].lower() != modality.lower():
+            names.sort(key=lambda name: -filled[name])
+        found[modality] = names[:1]
+        if modality == "text" and names[0].lower() != "text" and len(names) > 1:
+            warnings.append(_one_of_several(names, path))
     return found, warnings
+
+
+def _usual_names(modality: str, takes: Mapping[str, Takes]) -> list[str]:
+    """What the column of a modality may be called, the likeliest first."""
+    names = [modality, *KNOWN.get(modality, ())]
+    how = takes[modality]
+    if how == "text":
+        return names
+    if modality not in KNOWN and how in KNOWN and list(takes.values()).count(how) == 1:
+        names += [how, *KNOWN[how]]
+    if [m for m, other in takes.items() if other != "text"] == [modality]:
+        names += _FILE
+    return names
+
+
+def _one_of_several(names: Sequence[str], path: str | Path) -> str:
+    also = ", ".join(map(repr, names[1:]))
+    return (
+        f"{path}: text is read from column '{names[0]}', not from {also}. Choose with "
+        f"--column text=NAME, or take several: --column text={names[0]},{names[1]}"
+    )
 
 
 def _given(modality: str, names: str, available: Sequence[str], path: str | Path) -> list[str]:
     columns = [name.strip() for name in names.split(",") if name.strip()]
     for name in columns:
         if name not in available:
-            near = difflib.get_close_matches(name, available[:_MOST_NAMES], n=1)
-            hint = f"Did you mean --column {modality}={near[0]}?\n" if near else ""
-            raise DataError(
-                f"there is no column '{name}' for {modality}", hint + say(available), path=path
-            )
+            hint = _near(f"--column {modality}=", name, available) + say(available)
+            raise DataError(f"there is no column '{name}' for {modality}", hint, path=path)
     if not columns:
         raise DataError(f"no column is named for {modality}", say(available), path=path)
     return columns
+
+
+def no_column(option: str, name: str, available: Sequence[str], path: str | Path) -> DataError:
+    """The error for a column of facts that isn't there; `option` is what named it, such as
+    `--fact age=`."""
+    hint = _near(option, name, available) + say(available)
+    if name.rpartition(":")[0] in available:
+        hint = f"'{name.rpartition(':')[2]}' is not a kind: {', '.join(KINDS)}.\n{hint}"
+    return DataError(f"there is no column '{name}' ({option}{name})", hint, path=path)
+
+
+def _near(option: str, name: str, available: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, available[:_MOST_NAMES], n=1)
+    return f"Did you mean {option}{near[0]}?\n" if near else ""
 
 
 def missing_column(

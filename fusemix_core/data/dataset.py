@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fusemix_core.data.facts import Fact
 from fusemix_core.data.items import Items, Origin
 from fusemix_core.errors import DataError, short
 
@@ -50,8 +51,8 @@ class PairedDataset:
     origin: the file and row that each link came from.
     rejected: what could not be used; rows_read: how many rows were read, rejected ones included.
     warnings: what the user should know, a sentence or two each.
-    trust: float32 `[m]`, how far each link is to be trusted, from 0 to 1; None where all are 1.
-    A link of trust 0 is no pair to be found: it is in no split but `train`.
+    facts: further columns of the links by name. `trust` is among them unless all of it is 1; a link
+    of trust 0 isn't a pair to be found, so it is in no split but `train`.
     unpaired: modality → sorted int64 items for training that no row links.
     """
 
@@ -63,7 +64,7 @@ class PairedDataset:
     rows_read: int = 0
     warnings: list[str] = field(default_factory=list)
     least: int = 2
-    trust: np.ndarray | None = None
+    facts: dict[str, Fact] = field(default_factory=dict)
     unpaired: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -106,7 +107,7 @@ class PairedDataset:
             splits=splits,
             origin=self.origin.select(np.flatnonzero(keep)),
             rejected=list(rejected),
-            trust=None if self.trust is None else self.trust[keep],
+            facts={name: fact.select(keep) for name, fact in self.facts.items()},
             unpaired=unpaired,
         )
 

@@ -33,7 +33,7 @@ class DelimitedReader:
 
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
         with open(path, "rb") as file:
-            lines = Lines(file, path)
+            lines = Lines(file)
             delimiter = _delimiter(lines, path)
             records = _records(lines, delimiter)
             header = _header(next(records, ""), path)
@@ -52,8 +52,8 @@ class Lines:
     `MAX_LINE` is passed over, and told by `LongLine` in its place.
     """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._ahead: deque[str | None] = deque()
         self._read = 0
         self.mark()

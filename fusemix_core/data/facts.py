@@ -1,19 +1,21 @@
-"""Facts: further columns of the rows, such as a target, a trust, a group, a time or boxes."""
+"""Facts: further columns of the rows, such as a target, a trust, a group, a time or a box."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 Kind = Literal["number", "class", "text", "time", "box"]
 TRUST = "trust"
 """The fact that says how far each row is to be trusted, from 0 (its items don't belong together)
-to 1. Its missing values count as 1."""
+to 1. Its missing values count as 1. The column of this name is read for it unless another is named.
+"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fact:
     """One further column of the rows of a dataset.
 
@@ -24,7 +26,11 @@ class Fact:
             `class`, `text`: int64 `[m]`, indices into `names`, -1 where missing.
             `time`: float64 `[m]`, seconds since 1970-01-01 UTC, NaN where missing.
             `box`: float32 `[m, 4]`, left, top, right, bottom, NaN where missing.
-        names: the different classes, sorted, or the different texts in order of appearance.
+        names: the different classes, sorted (as numbers if all are), or the different texts in
+            order of appearance.
+
+    Example:
+        `dataset.facts["species"].names[dataset.facts["species"].values[0]]`
     """
 
     kind: Kind
@@ -37,3 +43,23 @@ class Fact:
     def select(self, rows: np.ndarray) -> Fact:
         """The fact of these rows (int64 indices or a bool mask), with all of its names."""
         return Fact(self.kind, self.values[rows], self.names)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """bool `[m]`: the rows that have no value."""
+        if self.kind in ("class", "text"):
+            return self.values < 0
+        absent = np.isnan(self.values)
+        return absent.any(axis=1) if self.kind == "box" else absent
+
+    def as_dict(self) -> dict[str, Any]:
+        """What it is in short, for plans and results: kind, missing values, number of classes."""
+        table: dict[str, Any] = {"kind": self.kind, "missing": int(self.missing.sum())}
+        return {**table, "classes": len(self.names)} if self.kind == "class" else table
+
+
+def trust_of(facts: Mapping[str, Fact], count: int) -> np.ndarray:
+    """float32 `[count]`: how far each row is to be trusted, 1 where nothing is said."""
+    if TRUST not in facts:
+        return np.ones(count, np.float32)
+    return np.nan_to_num(facts[TRUST].values, nan=1.0)

@@ -14,20 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusemix_core.data.cells import FactCells, FactColumn
 from fusemix_core.data.dataset import SPLITS, Rejected
 from fusemix_core.data.items import Origin
-from fusemix_core.data.media import MAX_TEXT, decode, normalise_text
-from fusemix_core.data.references import (
-    CellReference,
-    Fault,
-    FileReference,
-    HeldReference,
-    Reference,
-    Sidecar,
-    SliceReference,
-    hold,
-)
+from fusemix_core.data.references import Fault, FileReference, Reference, Sidecar, hold
 from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row, is_missing
+from fusemix_core.data.texts import text_of
 from fusemix_core.errors import DataError, short
 
 if TYPE_CHECKING:
@@ -35,7 +27,6 @@ if TYPE_CHECKING:
 
 MOST_LINKS = 10_000
 """A row may link at most so many combinations of the values in its cells."""
-_REFERENCES = (FileReference, SliceReference, CellReference, HeldReference)
 
 
 @dataclass
@@ -69,21 +60,28 @@ class Columns:
 
 
 class Gatherer:
-    """Takes rows one by one; `links`, `split`, `group` and `trust` grow by one entry a link.
+    """Takes rows one by one; `links`, `split`, `group`, `trust` and `fact_row` (the number of the
+    link's row in `facts`) grow by one entry per link.
 
-    A row links `least` modalities or more. With `unpaired` one is enough where the row is not told
-    to be held out.
+    A row links `least` modalities or more. With `unpaired` one is enough if the row is not said to
+    be held out.
     """
 
     def __init__(
-        self, takes: Mapping[str, Takes], least: int, allow_outside: bool, unpaired: bool = False
+        self,
+        takes: Mapping[str, Takes],
+        least: int,
+        allow_outside: bool,
+        unpaired: bool = False,
+        facts: Mapping[str, FactColumn] | None = None,
     ) -> None:
         self.takes = dict(takes)
         self.least, self.allow_outside, self.unpaired = least, allow_outside, unpaired
         self.gathered = {modality: Gathered() for modality in takes}
         self.links, self.group = array("q"), array("q")
         self.split = array("b")  # index into SPLITS; -1: not told
-        self.trust = array("f")
+        self.trust, self.fact_row = array("f"), array("q")
+        self.facts = FactCells(facts or {})
         self.file, self.row = array("i"), array("q")
         self.files: dict[str, int] = {}
         self.groups: dict[str, int] = {}
@@ -106,18 +104,7 @@ class Gatherer:
     def add(self, row: Row, columns: Columns) -> None:
         """Take what a row links; what can't be used goes to `rejected`."""
         self.rows_read += (row.path, row.number) not in self._counted
-        values: dict[str, list[str | Reference]] = {}
-        faults = []
-        for modality, takes in self.takes.items():
-            values[modality] = []
-            for column in columns.modalities.get(modality, ()):
-                for one in self._entries(row, row.values.get(column), takes):
-                    if isinstance(one, Fault):
-                        faults.append(Rejected(row.path, row.number, modality, one.reason))
-                    else:
-                        values[modality].append(one)
-            if len(values[modality]) > 1:
-                values[modality] = list(dict.fromkeys(values[modality]))
+        values, faults = self._values(row, columns)
         split, trust = self._split(row, columns), _trust(row, columns)
         wrong = [one for one in (split, trust) if isinstance(one, Fault)]
         if wrong:
@@ -131,6 +118,23 @@ class Gatherer:
             self._link(row, values, split, trust, columns)
         self.rejected += faults
 
+    def _values(
+        self, row: Row, columns: Columns
+    ) -> tuple[dict[str, list[str | Reference]], list[Rejected]]:
+        """(what the row holds of each modality, what of it can't be used)."""
+        values: dict[str, list[str | Reference]] = {}
+        faults = []
+        for modality, takes in self.takes.items():
+            found: dict[str | Reference, None] = {}
+            for column in columns.modalities.get(modality, ()):
+                for one in self._entries(row, row.values.get(column), takes):
+                    if isinstance(one, Fault):
+                        faults.append(Rejected(row.path, row.number, modality, one.reason))
+                    else:
+                        found[one] = None
+            values[modality] = list(found)
+        return values, faults
+
     def _link(
         self, row: Row, values: dict[str, list], split: int, trust: float, columns: Columns
     ) -> None:
@@ -143,11 +147,13 @@ class Gatherer:
             [self.gathered[m].add(one, file, row.number) for one in v] or [-1]
             for m, v in values.items()
         ]
+        fact_row = self.facts.add(row.values)
         for link in product(*ids):
             self.links.extend(link)
             self.split.append(split)
             self.group.append(group)
             self.trust.append(trust)
+            self.fact_row.append(fact_row)
             self.file.append(file)
             self.row.append(row.number)
 
@@ -180,7 +186,7 @@ class Gatherer:
             if value.startswith("[") and value.rstrip().endswith("]"):
                 value = _list_in(value)
             elif takes == "text":
-                text = _text(value)
+                text = text_of(value)
                 return [text] if text != "" else []
         elif isinstance(value, Sidecar):
             place = self._file(row, value.path)
@@ -189,13 +195,13 @@ class Gatherer:
         for one in value if isinstance(value, list) else [value]:
             if is_missing(one):
                 continue
-            entry = _text(one) if takes == "text" else self._medium(row, one, takes)
+            entry = text_of(one) if takes == "text" else self._medium(row, one, takes)
             if entry != "":
                 out.append(entry)
         return out
 
     def _medium(self, row: Row, value: Any, takes: Takes) -> str | Reference | Fault:
-        if isinstance(value, (Fault, *_REFERENCES)):
+        if isinstance(value, Fault | Reference):
             if takes == "file" and not isinstance(value, FileReference | Fault):
                 return Fault(f"{value} lies in an archive, but its encoder opens files: extract it")
             return value
@@ -286,26 +292,3 @@ def _list_in(cell: str) -> list[str] | str:
     except (ValueError, RecursionError):
         return cell
     return values if all(isinstance(v, str) for v in values) else cell
-
-
-def _text(value: Any) -> str | Fault:
-    """The normalised text, "" where nothing is left of it."""
-    if isinstance(value, Fault):
-        return value
-    if isinstance(value, SliceReference) and value.size > MAX_TEXT:
-        return Fault(f"{value} is larger than {MAX_TEXT >> 20} MiB")
-    if isinstance(value, (bytes, Path, *_REFERENCES)):
-        try:
-            return decode(value if isinstance(value, bytes | Path) else value.read(), "text")
-        except DataError as error:
-            return "" if error.message == "empty text" else Fault(f"{error.message}")
-        except OSError as error:
-            return Fault(f"{value} can't be read: {error}")
-    if not isinstance(value, str | int | float):
-        return Fault(f"holds a {type(value).__name__}, not a text")
-    text = normalise_text(str(value))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return Fault("the text holds half a surrogate pair")
-    return text

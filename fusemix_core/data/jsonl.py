@@ -108,10 +108,14 @@ def _karpathy(images: list[Any], path: Path) -> Iterator[Row | Rejected]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             yield Rejected(str(path), number, "", f"the entry lacks {error}")
             continue
-        plain = {k: v for k, v in image.items() if isinstance(v, str | int)}
+        plain = {k: v for k, v in image.items() if isinstance(v, str | int | float) or _numbers(v)}
         values = {**plain, "image": file, "text": texts}
         split = image.get("split")
         yield Row(str(path), number, values, split=None if split is None else str(split))
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) in (int, float) for one in value)
 
 
 def _locate(root: Path, folder: str, name: str) -> str:

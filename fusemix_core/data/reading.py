@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fusemix_core.config import DataConfig
 from fusemix_core.data import splits
-from fusemix_core.data.columns import find_columns, missing_column, say
+from fusemix_core.data.cells import FactColumn, check_names
+from fusemix_core.data.columns import find_columns, missing_column, no_column, say
 from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected
+from fusemix_core.data.facts import TRUST
+from fusemix_core.data.finishing import Progress, finish
 from fusemix_core.data.gathering import Columns, Gatherer
-from fusemix_core.data.hashes import HashMemory, reference_keys, text_keys
-from fusemix_core.data.items import Items, first_occurrences
 from fusemix_core.data.rows import Row
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.errors import DataError
-from fusemix_core.home import home
 
 if TYPE_CHECKING:
     from fusemix_core.specs import Takes
 
-Progress = Callable[[str, int, int], None]
-
-TRUST = "trust"
-"""The column that says how far a row is to be trusted."""
+NO_TRUST = "none"
+"""As `DataConfig.trust_column`: no column says how far rows are to be trusted."""
 
 
 def read_pairs(
@@ -40,21 +36,31 @@ def read_pairs(
 ) -> PairedDataset:
     """The paired dataset that `config` describes.
 
-    takes: modality → how its items are read; the order is that of the columns of `links`.
-    least: a row links so many modalities or is rejected (1 to read a gallery).
-    optional: modalities that are left out where no source has a column for them.
-    progress: called with (modality, done, total) while files are hashed.
-
     A row whose cells hold several values links every combination of them. Splits: `validation` and
-    `test` by their own files, else by `split_column`, else as the source tells (Karpathy's files,
+    `test` by their own files, else by `split_column`, else as the source says (Karpathy's files,
     the keys of a saved `DatasetDict`, folders named `train`, `val`, …). A part that none of these
     gives is taken from the training rows by seeded fraction; see `splits` for what stays together.
-    A column `trust` says how far each row is to be trusted, from 0 to 1.
-    With `config.unpaired` a training row with one item is no link and no fault: the item is in
-    `unpaired`, unless it is linked or belongs together with what is held out.
+    With `config.unpaired` a training row with one item is neither a link nor a fault: the item is
+    in `unpaired`, unless it is linked or belongs together with what is held out.
 
-    Raises `DataError` if a source is unusable or nothing usable is left. Otherwise rows that can't
-    be used are in `rejected`; `check_bad` says whether they are too many.
+    Args:
+        config: the sources, their columns and splits.
+        takes: modality → how its items are read; the order is that of the columns of `links`.
+        seed: of the splits that are drawn.
+        least: how many modalities a row links; one with fewer is rejected. With 1 a row may have a
+            single item, as in a gallery or in data to predict from.
+        optional: modalities that are left out if no source has a column for them.
+        progress: called with (modality, done, total) while files are hashed.
+
+    Returns:
+        The dataset. Rows that can't be used are in `rejected`; `check_bad` says whether they are
+        too many.
+
+    Raises:
+        DataError: a source is unusable, a column is missing, or nothing usable is left.
+
+    Example:
+        `read_pairs(DataConfig(("pairs.csv",)), {"image": "image", "text": "text"})`
     """
     fractions = splits.Fractions(config.validation_fraction, config.test_fraction)
     if not config.source:
@@ -64,28 +70,19 @@ def read_pairs(
             f"A column is given for {unknown[0]}, but no encoder is.",
             f"Modalities of this run: {', '.join(takes)}.",
         )
-    gatherer = Gatherer(takes, least, config.allow_outside, config.unpaired)
-    warnings: list[str] = []
+    reading = _Reading(config, takes, least)
     sources = [(source, None) for source in config.source]
     sources += [
         (s, name) for s, name in ((config.validation, SPLITS[1]), (config.test, SPLITS[2])) if s
     ]
-    found: dict[str, str] = {}
-    seen: list[str] = []
-    last = Path()
     for source, split in sources:
-        before = len(gatherer)
+        before = len(reading.gatherer)
         for path in expand(source):
-            columns = _gather(gatherer, path, config, split, warnings, seen)
-            found.update(dict.fromkeys(columns.modalities, ""))
-            last = path
-        _check_gathered(gatherer, before, source)
-    absent = [m for m in takes if m not in found]
-    for modality in absent:
-        if modality not in optional:
-            raise missing_column(modality, dict.fromkeys(seen), (), last)
+            reading.add(path, split)
+        _check_gathered(reading.gatherer, before, source)
+    absent = reading.absent(optional)
     by_file = tuple(name for _, name in sources if name)
-    dataset = _finish(gatherer, fractions, seed, warnings, by_file, progress)
+    dataset = finish(reading.gatherer, fractions, seed, reading.warnings, by_file, progress)
     return dataset.leaving_out(absent) if absent else dataset
 
 
@@ -96,86 +93,158 @@ def pairs_from(
     split: Sequence[str | None] | None = None,
     group: Sequence[Any] | None = None,
     trust: Sequence[float | None] | None = None,
+    facts: Mapping[str, Sequence[Any]] | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
     least: int = 2,
 ) -> PairedDataset:
-    """A paired dataset from lists, one entry a row.
+    """A paired dataset from lists, one entry per row.
 
-    values: modality → for each row a text, a path (str or Path, relative to the working folder),
-    bytes, a PIL image, an `Audio` or `(samples, rate)`, None where it is missing, or a list of
-    these.
-    split: for each row `train`, `validation` or `test` (None: train); without it the split is drawn
-    by the fractions. group: rows with one value stay together. trust: how far each row is to be
-    trusted, from 0 to 1 (None: 1).
+    Args:
+        values: modality → for each row a text, a path (str or Path, relative to the working
+            folder), bytes, a PIL image, an `Audio` or `(samples, rate)`, None if it is missing, or
+            a list of these.
+        takes: modality → how its items are read.
+        split: for each row `train`, `validation` or `test` (None: train); without it the split is
+            drawn by the fractions.
+        group: rows with one value stay together.
+        trust: how far each row is to be trusted, from 0 to 1 (None: 1).
+        facts: further values of the rows by name, None if missing. A name may end in its kind, such
+            as `age:number`; otherwise the kind is guessed.
+        validation_fraction, test_fraction, seed: of the splits that are drawn.
+        least: how many modalities a row links at least.
+
+    Raises:
+        DataError: the lists differ in length, or nothing in them can be used.
+
+    Example:
+        `pairs_from({"image": paths, "text": captions}, takes, facts={"age": ages})`
     """
     fractions = splits.Fractions(validation_fraction, test_fraction)
-    told = {"split": split, "group": group, TRUST: trust}
-    told = {name: column for name, column in told.items() if column is not None}
-    lists = {**values, **told}
+    places = {name: FactColumn.parse(name) for name in facts or {}}
+    wanted = {place.column: place for place in places.values()}
+    check_names(wanted, takes)
+    given = {"<split>": split, "<group>": group, "<trust>": trust}
+    given = {name: column for name, column in given.items() if column is not None}
+    cells = {places[name].column: column for name, column in (facts or {}).items()}
+    lists = {**cells, **given, **values}
     lengths = {name: len(column) for name, column in lists.items()}
     if set(values) != set(takes) or len(set(lengths.values())) != 1:
         raise DataError(
             f"The lists don't fit: {lengths} for the modalities {', '.join(takes)}.",
             "Give one list a modality, all of one length, with None where an item is missing.",
         )
-    gatherer = Gatherer(takes, least, allow_outside=True)
+    gatherer = Gatherer(takes, least, allow_outside=True, facts=wanted)
     columns = Columns(
         {m: (m,) for m in takes},
-        group="group" if "group" in told else None,
-        trust=TRUST if TRUST in told else None,
+        group="<group>" if group is not None else None,
+        trust="<trust>" if trust is not None else None,
     )
     for i in range(next(iter(lengths.values()))):
-        cells = {name: column[i] for name, column in lists.items()}
-        gatherer.add(Row("<list>", i + 1, cells, cells.get("split"), base="."), columns)
+        row = {name: column[i] for name, column in lists.items()}
+        gatherer.add(Row("<list>", i + 1, row, row.get("<split>"), base="."), columns)
     _check_gathered(gatherer, 0, "<list>")
-    return _finish(gatherer, fractions, seed, [], SPLITS[1:] if split else (), None)
+    return finish(gatherer, fractions, seed, [], SPLITS[1:] if split else (), None)
 
 
-def _gather(
-    gatherer: Gatherer,
-    path: Path,
-    config: DataConfig,
-    split: str | None,
-    warnings: list[str],
-    seen: list[str],
-) -> Columns:
-    """Add all rows of one file or folder; returns the columns found in it."""
-    rows, filled, notes = open_source(path)
-    available = list(filled)
-    if not available:
-        bad = [r for r in rows if isinstance(r, Rejected)]
-        raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), path=path)
-    seen += available
-    found, ambiguous = find_columns(gatherer.takes, filled, config.columns, path)
-    if len(found) < (1 if gatherer.unpaired and split is None else gatherer.least):
-        absent = next(m for m in gatherer.takes if m not in found)
-        raise missing_column(absent, available, sum(found.values(), []), path)
-    split_column = None if split else config.split_column
-    for what, name in (("--group-by", config.group_by), ("--split-column", split_column)):
-        if name and name not in available:
-            raise DataError(f"there is no column '{name}' ({what})", say(available), path=path)
-    if "split" in available and not (config.split_column or config.validation or config.test):
-        notes.append(f"{path}: the column 'split' is not used; --split-column split uses it.")
-    warnings += [w for w in notes + ambiguous if w not in warnings]
-    taken = {config.group_by, split_column}.union(*found.values())
-    trust = TRUST if TRUST in available and TRUST not in taken else None
-    columns = Columns(found, config.group_by, split_column, split, trust)
-    for row in rows:
-        if isinstance(row, Rejected):
-            gatherer.reject(row)
-        else:
-            gatherer.add(row, columns)
-    if gatherer.unknown_splits:
-        values = sorted(gatherer.unknown_splits)
-        shown = ", ".join(map(repr, values[:20]))
-        raise DataError(
-            f"{len(values)} values are no split: {shown}",
-            "A split is train, validation (val, valid, dev) or test.",
-            path=path,
-        )
-    return columns
+class _Reading:
+    """Files and folders on their way into one gatherer, and what is to be told of them."""
+
+    def __init__(self, config: DataConfig, takes: Mapping[str, Takes], least: int) -> None:
+        facts = {name: FactColumn.parse(text) for name, text in config.facts.items()}
+        check_names(facts, takes)
+        self.config, self.facts = config, facts
+        self.gatherer = Gatherer(takes, least, config.allow_outside, config.unpaired, facts)
+        self.warnings: list[str] = []
+        self._found: set[str] = set()
+        self._seen: dict[str, None] = {}
+        self._last = Path()
+        self._lacking: dict[tuple[str, str], list[Path]] = {}
+
+    def add(self, path: Path, split: str | None) -> None:
+        """Add all rows of a file or folder; `split` is that of the rows, if they have a file of
+        their own."""
+        rows, filled, notes = open_source(path)
+        if not filled:
+            bad = [r for r in rows if isinstance(r, Rejected)]
+            raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), path=path)
+        self._seen |= dict.fromkeys(filled)
+        columns, more = self._columns(path, filled, split)
+        self.warnings += [w for w in notes + more if w not in self.warnings]
+        self._found.update(columns.modalities)
+        self._last = path
+        for row in rows:
+            if isinstance(row, Rejected):
+                self.gatherer.reject(row)
+            else:
+                self.gatherer.add(row, columns)
+        self._check_splits(path)
+
+    def _columns(
+        self, path: Path, filled: Mapping[str, int], split: str | None
+    ) -> tuple[Columns, list[str]]:
+        """(which columns of a source hold what, warnings)."""
+        config, gatherer = self.config, self.gatherer
+        found, warnings = find_columns(gatherer.takes, filled, config.columns, path)
+        if len(found) < (1 if gatherer.unpaired and split is None else gatherer.least):
+            absent = next(m for m in gatherer.takes if m not in found)
+            raise missing_column(absent, filled, sum(found.values(), []), path)
+        split_column = None if split else config.split_column
+        for what, name in (("--group-by", config.group_by), ("--split-column", split_column)):
+            if name and name not in filled:
+                raise DataError(f"there is no column '{name}' ({what})", say(filled), path=path)
+        if "split" in filled and not (config.split_column or config.validation or config.test):
+            note = f"{path}: the column 'split' is not used; --split-column split uses it."
+            warnings.insert(0, note)
+        for option, column in self._named_columns():
+            if column not in filled:
+                self._lacking.setdefault((option, column), []).append(path)
+        trust = self._trust_column(filled, {config.group_by, split_column}.union(*found.values()))
+        return Columns(found, config.group_by, split_column, split, trust), warnings
+
+    def _trust_column(self, filled: Mapping[str, int], taken: Collection[str | None]) -> str | None:
+        """The column that says how far rows are to be trusted: as named, else `trust` unless it is
+        read as something else."""
+        named = self.config.trust_column
+        if named is not None:
+            return None if named == NO_TRUST else named
+        taken = {*taken, *(place.column for place in self.facts.values())}
+        return TRUST if TRUST in filled and TRUST not in taken else None
+
+    def _named_columns(self) -> Iterator[tuple[str, str]]:
+        """(option, column) for each column of facts that the user names."""
+        yield from ((f"--fact {name}=", place.column) for name, place in self.facts.items())
+        if self.config.trust_column not in (None, NO_TRUST):
+            yield "--trust-column ", self.config.trust_column
+
+    def _check_splits(self, path: Path) -> None:
+        if self.gatherer.unknown_splits:
+            values = sorted(self.gatherer.unknown_splits)
+            shown = ", ".join(map(repr, values[:20]))
+            raise DataError(
+                f"{len(values)} values are no split: {shown}",
+                "A split is train, validation (val, valid, dev) or test.",
+                path=path,
+            )
+
+    def absent(self, optional: Collection[str]) -> list[str]:
+        """The optional modalities without a column. Raises `DataError` for any other column that
+        no source has, and warns of one that only some have."""
+        absent = [m for m in self.gatherer.takes if m not in self._found]
+        for modality in absent:
+            if modality not in optional:
+                raise missing_column(modality, self._seen, (), self._last)
+        for (option, column), paths in self._lacking.items():
+            if column not in self._seen and column not in self.gatherer.facts.seen:
+                raise no_column(option, column, list(self._seen), paths[0])
+            if column in self._seen:
+                others = f" and {len(paths) - 1} others have" if len(paths) > 1 else " has"
+                self.warnings.append(
+                    f"{paths[0]}{others} no column '{column}' ({option}{column}): the value is "
+                    "missing in their rows."
+                )
+        return absent
 
 
 def _check_gathered(gatherer: Gatherer, before: int, source: str) -> None:
@@ -186,87 +255,3 @@ def _check_gathered(gatherer: Gatherer, before: int, source: str) -> None:
             f"{', '.join(gatherer.takes)}.",
             path=source,
         )
-
-
-def _finish(
-    gatherer: Gatherer,
-    fractions: splits.Fractions,
-    seed: int,
-    warnings: list[str],
-    by_file: tuple[str, ...],
-    progress: Progress | None,
-) -> PairedDataset:
-    """Unite items by content, drop what can't be read, and split."""
-    links = gatherer.link_table()
-    origin = gatherer.origin()
-    rejected = dict.fromkeys(gatherer.rejected)
-    memory = HashMemory(home() / "hashes.sqlite")
-    items: dict[str, Items] = {}
-    for k, modality in enumerate(gatherer.takes):
-        items[modality], number, faults = _unite(gatherer, modality, memory, progress)
-        entries = links[:, k].copy()
-        links[:, k] = np.where(entries >= 0, number[entries] if len(number) else -1, -1)
-        for i in np.flatnonzero((entries >= 0) & (links[:, k] < 0)) if faults else ():
-            path, row = origin[i]
-            rejected[Rejected(path, row, modality, faults[int(entries[i])])] = None
-    linked = (links >= 0).sum(axis=1) >= gatherer.least
-    keep = np.flatnonzero(linked)
-    if not len(keep):
-        raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}".rstrip())
-    told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
-    origin = origin.select(keep)
-    parts, notes = splits.assign(
-        links[keep],
-        items,
-        told[keep],
-        group[keep] if gatherer.groups else None,
-        fractions,
-        seed,
-        by_file,
-    )
-    warnings += notes + [memory.warning] * bool(memory.warning)
-    unpaired = {}
-    if gatherer.unpaired:
-        held = told > 0
-        held[keep[np.concatenate([parts[name] for name in SPLITS[1:]])]] = True
-        unpaired = dict(zip(items, splits.unpaired(links, group, linked, held), strict=True))
-    trust = np.array(gatherer.trust, np.float32)[keep]
-    for name in SPLITS[1:]:
-        parts[name] = parts[name][trust[parts[name]] > 0]
-    if count := int((trust == 0).sum()):
-        warnings.append(
-            f"Rows of trust 0 ({count:,}) measure nothing, and train only objectives that take "
-            "trust."
-        )
-    return PairedDataset(
-        items,
-        links[keep],
-        parts,
-        origin,
-        list(rejected),
-        gatherer.rows_read,
-        warnings,
-        gatherer.least,
-        None if (trust == 1).all() else trust,
-        unpaired,
-    )
-
-
-def _unite(
-    gatherer: Gatherer, modality: str, memory: HashMemory, progress: Progress | None
-) -> tuple[Items, np.ndarray, dict[int, str]]:
-    """(items unique by content; int64 `[n]` the item of each reference, or -1; why it is -1)."""
-    gathered, takes = gatherer.gathered[modality], gatherer.takes[modality]
-    references, faults = gathered.references, {}
-    if takes == "text":
-        keys = text_keys(references)
-    else:
-        tell = None if progress is None else lambda done, total: progress(modality, done, total)
-        keys, faults = reference_keys(references, memory, tell)
-    good = np.setdiff1d(np.arange(len(references)), np.fromiter(faults, np.int64))
-    first, inverse = first_occurrences(keys[good])
-    number = np.full(len(references), -1, np.int64)
-    number[good] = inverse
-    origin = gatherer.origin(gathered.file, gathered.row).select(good[first])
-    unique = [references[i] for i in good[first]]
-    return Items(modality, takes, unique, keys[good[first]], origin), number, faults

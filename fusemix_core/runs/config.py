@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fusemix_core.config import PARTS, Recipe, RunConfig, from_dict, override_recipe, to_dict
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.recipes.renamed import renamed
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
 
@@ -23,7 +24,8 @@ def find_recipe(
         given = {"name": given}
     if isinstance(given, Mapping):
         if not isinstance(given.get("name"), str):
-            raise ConfigError("The recipe has no name.", 'Example: recipe = "fusemix"')
+            raise ConfigError("The recipe has no name.", 'Example: recipe = "auto"')
+        given = renamed(given)
         base = registry.recipe(given["name"])()
         if not isinstance(base, Recipe):
             raise ConfigError(
@@ -32,7 +34,7 @@ def find_recipe(
         over = {**given, "name": base.name}
         given = from_dict(Recipe, _merged(to_dict(base), over), "recipe.")
     if not isinstance(given, Recipe):
-        raise ConfigError(f"recipe is {given!r}.", 'Example: recipe = "fusemix"')
+        raise ConfigError(f"recipe is {given!r}.", 'Example: recipe = "auto"')
     recipe = override_recipe(given, list(overrides))
     for name in PARTS:
         part = getattr(recipe, name)
@@ -103,7 +105,7 @@ def build_config(
     `recipe` may be a name or a table; `overrides` are `key=value` settings of the recipe.
     """
     values = dict(values)
-    recipe = find_recipe(values.pop("recipe", "fusemix"), overrides, registry)
+    recipe = find_recipe(values.pop("recipe", "auto"), overrides, registry)
     encoders, extends = values.get("encoders"), values.get("extends")
     if extends and not encoders:
         raise ConfigError(

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.devices import devices_like
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
@@ -86,8 +85,7 @@ def paired(
 ) -> PairedLatents:
     """Latents by modality with the links of one split of a dataset, or of all rows; the training
     split has the unpaired items too."""
-    facts = {} if dataset.trust is None else {TRUST: Fact("number", dataset.trust)}
-    pairs = PairedLatents(dict(tables), torch.from_numpy(dataset.links), facts)
+    pairs = PairedLatents(dict(tables), torch.from_numpy(dataset.links), dict(dataset.facts))
     if split is None:
         return pairs
     if split == "train":

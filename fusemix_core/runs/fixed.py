@@ -26,7 +26,7 @@ def check_takes_fixed(recipe: Recipe) -> None:
             raise ConfigError(
                 f"The aligner '{part.name}' of the recipe '{recipe.name}' moves every modality: it "
                 "can't fit to one that stays as it is.",
-                "Take the recipe fusemix (closed form), fusemix-paper (by gradient), or another "
+                "Take the recipe auto (closed form), fusemix (by gradient), or another "
                 "whose aligner takes fixed modalities.",
             )
 

@@ -13,6 +13,7 @@ from fusemix_core.config import RunConfig, read_toml, to_dict
 from fusemix_core.disk import TEMPORARY, Advice, explained, flush
 from fusemix_core.errors import ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
+from fusemix_core.recipes.renamed import renamed
 
 _GO_ON = "then go on with the run by --resume: what was saved is kept."
 ADVICE = Advice(
@@ -59,7 +60,7 @@ class RunFolder:
                 f"{self.path} already holds a run.",
                 "Go on with it by --resume, or choose another --out.",
             )
-        old, new = flatten(read_toml(self.config)), flatten(_without_none(to_dict(config)))
+        old, new = comparable(read_toml(self.config)), comparable(to_dict(config))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ConfigError(
@@ -76,6 +77,15 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
     return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config as one table, without what decides nothing: a recipe's summary and paper."""
+    config = dict(_without_none(config))
+    if isinstance(config.get("recipe"), Mapping):
+        recipe = renamed(config["recipe"])
+        config["recipe"] = {k: v for k, v in recipe.items() if k not in ("summary", "paper")}
+    return flatten(config)
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

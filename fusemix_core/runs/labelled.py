@@ -75,6 +75,6 @@ def read_labelled(
         splits={"all": np.arange(len(links))},
         origin=dataset.origin.select(np.arange(len(dataset.links))[rows]),
         least=1,
-        trust=None,
+        facts={},
     )
     return Labelled(alone, dataset.items[text], links)

@@ -7,7 +7,7 @@ import torch
 
 from fusemix_core.config import Recipe
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.data.facts import TRUST
+from fusemix_core.data.facts import TRUST, trust_of
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import PairedLatents
 from fusemix_core.registry import registry
@@ -15,18 +15,18 @@ from fusemix_core.registry import registry
 
 def dataset_for(recipe: Recipe, dataset: PairedDataset) -> PairedDataset:
     """The dataset with such rows alone in its training split."""
-    if dataset.trust is None or _takes_trust(recipe):
+    if TRUST not in dataset.facts or _takes_trust(recipe):
         return dataset
     rows = dataset.splits["train"]
-    return dataset.with_split("train", rows[dataset.trust[rows] > 0])
+    return dataset.with_split("train", rows[trust_of(dataset.facts, len(dataset))[rows] > 0])
 
 
 def rows_for(recipe: Recipe, train: PairedLatents) -> PairedLatents:
     """Such rows of the training pairs."""
     if TRUST not in train.facts or _takes_trust(recipe):
         return train
-    trusted = ~(train.facts[TRUST].values <= 0)  # where it is missing, too
-    return train.select(torch.from_numpy(trusted).nonzero()[:, 0])
+    trusted = torch.from_numpy(trust_of(train.facts, len(train)) > 0)
+    return train.select(trusted.nonzero()[:, 0])
 
 
 def _takes_trust(recipe: Recipe) -> bool:

@@ -11,11 +11,12 @@ import pytest
 from pairs import write_world
 from typer.testing import CliRunner
 
+import fusemix_core
 from fusemix_core.cli.app import app
 
 TOYS = Path(__file__).parents[1] / "toys.py"
 A, B = f"{TOYS}:ToyImage", f"{TOYS}:ToyText"
-SMALL = ["--recipe", "fusemix-paper", "--set", "training.epochs=3", "--set", "adapter.blocks=1",
+SMALL = ["--recipe", "fusemix", "--set", "training.epochs=3", "--set", "adapter.blocks=1",
          "--set", "dim=8", "--device", "cpu"]  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_second_run_encodes_nothing(run, world, model):
     )
     cached = [e["cached"] for e in plan["encoders"]]
     assert cached in ([64, 64], [None, None])
-    rows = json.loads(run("embed", "--a", A, "--b", B, "--data", world, "--json").stdout)
+    rows = json.loads(run("encode", "--a", A, "--b", B, "--data", world, "--json").stdout)
     assert [r["encoded"] for r in rows] == [0, 0]
     assert [r["cached"] for r in rows] == [64, 64]
 
@@ -156,9 +157,9 @@ def test_cache_lists_verifies_and_prunes(run, model):
     [
         (["--a", "toy-imag", "--b", B], "no encoder named 'toy-imag'"),
         (["--a", A], "both --a and --b"),
-        (["--a", A, "--b", B, "--recipe", "fusemix-papr"], "fusemix-paper"),
+        (["--a", A, "--b", B, "--recipe", "fusemx"], "fusemix"),
         (["--a", A, "--b", B, "--set", "training.epoch=3"], "training.epochs"),
-        (["--a", A, "--b", B, "--recipe", "fusemix-paper", "--set", "adapter.block=3"], "blocks"),
+        (["--a", A, "--b", B, "--recipe", "fusemix", "--set", "adapter.block=3"], "blocks"),
         (["--a", A, "--b", B, "--device", "gpu9"], "gpu9"),
         (["--a", A, "--b", B, "--dtype", "int8"], "float32"),
         (["--a", A, "--b", B, "--column", "text"], "MODALITY=VALUE"),
@@ -200,7 +201,7 @@ def test_a_wrong_config_file_says_what_is_wrong(run, world, text, says):
 
 def test_a_config_file_is_a_whole_run(run, world):
     Path("run.toml").write_text(
-        f'recipe = "fusemix-paper"\nseed = 4\ndevice = "cpu"\n[encoders]\nimage = "{A}"\n'
+        f'recipe = "fusemix"\nseed = 4\ndevice = "cpu"\n[encoders]\nimage = "{A}"\n'
         f'text = "{B}"\n[data]\nsource = ["{world}"]\ngroup_by = "thing"\n'
     )
     run("align", "--config", "run.toml", "--out", "r", "--set", "training.epochs=2",
@@ -223,7 +224,7 @@ def test_bad_rows_are_counted_and_the_limit_is_said(run, world):
 
 
 def test_embed_refuses_types_that_it_does_not_know(run, world):
-    args = ["embed", "--encoder", f"text={B}", "--data", world]
+    args = ["encode", "--encoder", f"text={B}", "--data", world]
     assert "float16" in run(*args, "--dtype", "int8", code=2).stderr
     assert "float32" in run(*args, "--store-dtype", "int8", code=2).stderr
 
@@ -260,7 +261,7 @@ def test_a_view_is_chosen_planned_and_remembered(run, world):
 def test_latents_of_unequal_length_can_be_embedded_but_not_fitted(run, world):
     tokens = f"{TOYS}:TokenText"
     (row,) = json.loads(
-        run("embed", "-e", f"text={tokens}", "--view", "tokens", "--data", world, "--json").stdout
+        run("encode", "-e", f"text={tokens}", "--view", "tokens", "--data", world, "--json").stdout
     )
     assert (row["view"], row["items"], row["encoded"]) == ("tokens", 64, 64)
     (listed,) = json.loads(run("cache", "list", "--json").stdout)
@@ -272,8 +273,8 @@ def test_latents_of_unequal_length_can_be_embedded_but_not_fitted(run, world):
 
 
 def test_recipes_and_encoders_are_shown(run):
-    assert "fusemix-paper" in run("recipes", "list").stdout
-    shown = run("recipes", "show", "fusemix-paper", "--set", "training.epochs=7").stdout
+    assert "fusemix" in run("recipes", "list").stdout
+    shown = run("recipes", "show", "fusemix", "--set", "training.epochs=7").stdout
     assert "epochs = 7" in shown and "expansion = 4.0" in shown
     assert json.loads(run("recipes", "list", "--json").stdout)
     assert isinstance(json.loads(run("encoders", "list", "--json").stdout), list)
@@ -297,7 +298,8 @@ def test_encoders_check_passes_a_good_one_and_fails_a_bad_one(run, tmp_path):
 
 def commands(group=app, prefix=()):
     for command in group.registered_commands:
-        yield (*prefix, command.name)
+        if not command.hidden:
+            yield (*prefix, command.name)
     for sub in group.registered_groups:
         yield from commands(sub.typer_instance, (*prefix, sub.name))
 
@@ -308,8 +310,14 @@ def test_help_has_an_example(run, command):
     assert "Example" in text and f"fusemix {command[0]}" in text
 
 
+def test_the_earlier_name_of_encode_goes_on_working(run):
+    assert "embed" not in run("--help").stdout
+    assert "fusemix encode" in run("embed", "--help").stdout
+    assert fusemix_core.embed is fusemix_core.encode
+
+
 @pytest.mark.parametrize(
-    "args", [["encoders", "list"], ["plugins"], ["recipes", "show", "fusemix-paper"], ["--help"]]
+    "args", [["encoders", "list"], ["plugins"], ["recipes", "show", "fusemix"], ["--help"]]
 )
 def test_metadata_commands_import_neither_torch_nor_numpy(args):
     code = (
@@ -336,7 +344,7 @@ def test_a_wrong_name_is_said_before_torch_is_imported(world):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["align", "embed"])
+@pytest.mark.parametrize("command", ["align", "encode"])
 def test_a_wrong_view_is_said_before_torch_is_imported(world, command):
     code = (
         "import sys\n"

@@ -30,7 +30,7 @@ from fusemix_core.interfaces import (
     ResidentLatents,
 )
 from fusemix_core.mixups.none import NoMixup
-from fusemix_core.recipes.fusemix_paper import fusemix_paper
+from fusemix_core.recipes.fusemix import fusemix
 
 
 class Record(Callback):
@@ -133,7 +133,7 @@ def test_two_pairs_train_without_mixing_but_not_with(pairs, split, recipe):
 
 
 def test_the_paper_recipe_takes_a_step_an_epoch_of_what_there_is(split, recipe, components):
-    paper = fusemix_paper()
+    paper = fusemix()
     for kind in ("aligner", "scorer"):
         assert getattr(paper, kind).name in ("gradient", "cosine")
     for kind in ("adapter", "mixup", "objective"):

@@ -28,7 +28,7 @@ TOYS = Path(__file__).parents[1] / "toys.py"
 ENCODERS = {"image": f"{TOYS}:ToyImage", "text": f"{TOYS}:ToyText"}
 SMALL = {
     "label": "small",
-    "recipe": "fusemix-paper",
+    "recipe": "fusemix",
     "set": ["training.epochs=2", "adapter.blocks=1", "dim=8"],
 }
 
@@ -41,7 +41,7 @@ def world(tmp_path_factory):
 def tables(world, **more):
     """A benchmark of two methods on the world."""
     own = {"source": str(world), "encoders": ENCODERS, "test_fraction": 0.3}
-    given = {"methods": ["fusemix", SMALL], "seeds": 2, "pairs": [40, "all"], **more}
+    given = {"methods": ["auto", SMALL], "seeds": 2, "pairs": [40, "all"], **more}
     return {"sets": {"world": own}, **given}
 
 
@@ -113,8 +113,8 @@ class Broken(Adapter):
 
 def test_a_method_that_fails_is_told_and_tried_again(world, tmp_path):
     registry.add_component("adapter", "broken-one", Broken)
-    bad = {"label": "bad", "recipe": "fusemix-paper", "set": ["adapter=broken-one"]}
-    given = tables(world, methods=["fusemix", bad], seeds=1, pairs="all")
+    bad = {"label": "bad", "recipe": "fusemix", "set": ["adapter=broken-one"]}
+    given = tables(world, methods=["auto", bad], seeds=1, pairs="all")
     lines = bench(given, tmp_path)
     assert "no such luck" in lines[1]["error"] and "error" not in lines[0]
     assert len(bench(given, tmp_path)) == 2
@@ -135,7 +135,7 @@ def test_the_report_has_tables_intervals_and_a_plot(world, tmp_path):
 
 
 def test_zero_shot_by_the_prompts_of_the_classes(world, tmp_path):
-    given = tables(world, seeds=1, pairs="all", methods="fusemix")
+    given = tables(world, seeds=1, pairs="all", methods="auto")
     given["sets"]["world"]["zero_shot"] = {
         "things": {"source": str(world), "modality": "image", "label_column": "thing"}
     }
@@ -201,7 +201,7 @@ def test_differences_are_taken_seed_by_seed():
     ours, theirs = [10.0, 20.0, 30.0], [11.0, 21.2, 30.8]
     lines = [
         line(method, seed, r1, test=str(seed))
-        for method, values in (("fusemix", ours), ("other", theirs))
+        for method, values in (("auto", ours), ("other", theirs))
         for seed, r1 in enumerate(values)
     ]
     [verdict] = verdicts(summarise(lines))
@@ -214,7 +214,7 @@ def test_differences_are_taken_seed_by_seed():
 
 
 def test_seeds_that_share_their_test_items_prove_nothing():
-    lines = [line(m, s, r) for m, r in (("fusemix", 10.0), ("other", 12.0)) for s in (0, 1)]
+    lines = [line(m, s, r) for m, r in (("auto", 10.0), ("other", 12.0)) for s in (0, 1)]
     entries = summarise(lines)
     [verdict] = verdicts(entries)
     assert verdict.against["other"] == (2.0, None) and not verdict.ahead
@@ -223,7 +223,7 @@ def test_seeds_that_share_their_test_items_prove_nothing():
 
 
 def test_classes_have_verdicts_of_their_own():
-    lines = [line(m, s, 10.0, test=str(s)) for m in ("fusemix", "other") for s in (0, 1)]
+    lines = [line(m, s, 10.0, test=str(s)) for m in ("auto", "other") for s in (0, 1)]
     for one, top1 in zip(lines, (50.0, 60.0, 55.0, 66.0), strict=True):
         one["zero_shot"] = {"clothes": {n: {"top1": top1} for n in one["test"]}}
     [verdict] = verdicts(summarise(lines), zero_shot="clothes")
@@ -242,7 +242,7 @@ def test_students_quantile(freedom):
     ("change", "says"),
     [
         ({"methods": ["nothing-such"]}, "nothing-such"),
-        ({"methods": ["fusemix", "fusemix"]}, "Two methods"),
+        ({"methods": ["auto", "auto"]}, "Two methods"),
         ({"methods": [{"set": []}]}, "no method"),
         ({"budget": 0}, "budget"),
         ({"pairs": ["some"]}, "pairs"),
@@ -258,8 +258,8 @@ def test_students_quantile(freedom):
         ({"sets": {"x": 3}}, "no table"),
         ({"sets": {"x": {"encoders": [1]}}}, "no table"),
         ({"sets": {"x": {"encoders": {"image": 3, "text": "x"}}}}, "no list of names"),
-        ({"methods": [{"recipe": "fusemix", "set": [3]}]}, "no list of names"),
-        ({"methods": [{"recipe": "fusemix", "label": [[]]}]}, "no list of names"),
+        ({"methods": [{"recipe": "auto", "set": [3]}]}, "no list of names"),
+        ({"methods": [{"recipe": "auto", "label": [[]]}]}, "no list of names"),
     ],
 )
 def test_faults_of_a_config(world, change, says):
@@ -281,7 +281,7 @@ def test_a_line_without_its_figures_is_not_taken_for_a_result():
 def test_the_best_may_have_no_seed_in_common_with_the_default():
     place = Place("s", "a + b", None)
     told = sentence(Verdict(place, 10, "csa", 20.0, 10.0, {}))
-    assert told == "- 10 pairs: best `csa`, 20.0; `fusemix` 10.0."
+    assert told == "- 10 pairs: best `csa`, 20.0; `auto` 10.0."
 
 
 def test_a_damaged_line_is_told(tmp_path):
@@ -298,7 +298,7 @@ def run(*arguments):
 
 def test_from_the_command_line(world, tmp_path):
     sides = ["--a", ENCODERS["image"], "--b", ENCODERS["text"]]
-    more = ["--methods", "fusemix", "--pairs", "40,all", "--seeds", "1", "--out", tmp_path / "o"]
+    more = ["--methods", "auto", "--pairs", "40,all", "--seeds", "1", "--out", tmp_path / "o"]
     done = run(*sides, "--data", world, *more)
     assert done.exit_code == 0, done.output
     assert "R@1 by cosine" in done.stdout and (tmp_path / "o/report.md").exists()
@@ -309,7 +309,7 @@ def test_from_the_command_line(world, tmp_path):
 def test_from_a_file_whose_paths_are_below_its_folder(world, tmp_path):
     config = world.parent / "bench.toml"
     config.write_text(
-        'methods = ["fusemix"]\nseeds = 1\n[sets.world]\nsource = "pairs.csv"\n'
+        'methods = ["auto"]\nseeds = 1\n[sets.world]\nsource = "pairs.csv"\n'
         f'encoders = {{image = "{ENCODERS["image"]}", text = "{ENCODERS["text"]}"}}\n'
     )
     done = run("--config", config, "--out", tmp_path / "o")

@@ -82,17 +82,17 @@ def test_each_layer_is_a_candidate_and_the_best_of_many_is_held_against_chance(w
 
 
 def test_a_recipe_is_fitted_to_each_pairing(world):
-    recipe = {"name": "fusemix-paper", "dim": 8, "training": {"epochs": 3}, "adapter": "linear"}
+    recipe = {"name": "fusemix", "dim": 8, "training": {"epochs": 3}, "adapter": "linear"}
     found = rank([ToyImage], [Noise, ToyText], world, recipe=recipe, device="cpu")
     first, second = found.pairings
-    assert found.recipe == "fusemix-paper" and (first.b, second.b) == ("toy-text", "toy-noise")
+    assert found.recipe == "fusemix" and (first.b, second.b) == ("toy-text", "toy-noise")
     assert first.probe["score"] > second.probe["score"]
     assert set(first.probe) == {"recall_at_1", "score", "seconds"}
     assert found.as_dict()["pairings"][0]["probe"] == first.probe
 
 
 def test_with_a_recipe_measures_are_held_against_its_recall(world):
-    recipe = {"name": "fusemix-paper", "dim": 8, "training": {"epochs": 3}, "adapter": "linear"}
+    recipe = {"name": "fusemix", "dim": 8, "training": {"epochs": 3}, "adapter": "linear"}
     found = rank([ToyImage], [Noise, ToyText, TokenText], world, recipe=recipe, device="cpu")
     scores = [p.probe["score"] for p in found.pairings]
     assert scores == sorted(scores, reverse=True)

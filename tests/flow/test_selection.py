@@ -23,7 +23,7 @@ from fusemix_core.selectors.uniform import uniform_subset
 TOYS = Path(__file__).parents[1] / "toys.py"
 BY_NAME = ["--a", f"{TOYS}:ToyImage", "--b", f"{TOYS}:ToyText"]
 ENCODERS = {"image": ToyImage, "text": ToyText}
-LINEAR = {"recipe": "fusemix", "device": "cpu"}
+LINEAR = {"recipe": "auto", "device": "cpu"}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_pairs_chosen_are_fitted_on_and_no_others_are_touched(data, tmp_path
     every = align(ENCODERS, data, out=tmp_path / "all", **LINEAR).encoded
     told = Notes()
     done = align(
-        ENCODERS, data, select="dpp", pairs=20, set=["selector.by=text"], out=tmp_path / "r",
+        ENCODERS, data, select="dpp", pairs=20, overrides=["selector.by=text"], out=tmp_path / "r",
         reporter=told, **LINEAR,
     )  # fmt: skip
     train = every.paired("train")
@@ -86,7 +86,7 @@ class Greedy(Selector):
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [0, 0], [0, 900], [-1, 2], [0.5, 1.0], [0, 1]])
 def test_what_are_no_rows_is_a_fault_of_the_selector(rows, data, tmp_path):
     registry.add_component("selector", "greedy", Greedy, rows=(0, 1, 2))
-    settings = {"recipe": {"name": "fusemix", "selector": {"name": "greedy"}, "pairs": 3}}
+    settings = {"recipe": {"name": "auto", "selector": {"name": "greedy"}, "pairs": 3}}
     settings["recipe"]["selector"]["options"] = {"rows": rows}
     with pytest.raises(ContractError, match="The selector 'greedy'"):
         align(ENCODERS, data, out=tmp_path / "r", device="cpu", **settings)
@@ -141,7 +141,7 @@ def test_the_command_line(data, tmp_path):
 
 def test_a_benchmark_compares_selectors(data, tmp_path):
     methods = [
-        {"label": name, "recipe": "fusemix", "set": ["aligner.landmarks=0", f"selector={name}"]}
+        {"label": name, "recipe": "auto", "set": ["aligner.landmarks=0", f"selector={name}"]}
         for name in ("uniform", "dpp")
     ]
     names = {"image": f"{TOYS}:ToyImage", "text": f"{TOYS}:ToyText"}
@@ -158,7 +158,7 @@ def test_a_benchmark_compares_selectors(data, tmp_path):
 
 
 def test_a_ranking_by_a_recipe_heeds_its_pairs(data):
-    recipe = {"name": "fusemix", "aligner": {"options": {"landmarks": 0}}}
+    recipe = {"name": "auto", "aligner": {"options": {"landmarks": 0}}}
     whole = rank([ToyImage], [ToyText], data, recipe=recipe, shuffles=0)
     few = rank([ToyImage], [ToyText], data, recipe={**recipe, "pairs": 20}, shuffles=0)
     assert few.pairings[0].recall_at_1 == whole.pairings[0].recall_at_1
@@ -167,5 +167,12 @@ def test_a_ranking_by_a_recipe_heeds_its_pairs(data):
 
 def test_a_modality_that_a_model_does_not_have(data, tmp_path):
     with pytest.raises(UnknownNameError, match="audio"):
-        align(ENCODERS, data, select="dpp", pairs=9, set=["selector.by=audio"], out=tmp_path / "r")
+        align(
+            ENCODERS,
+            data,
+            select="dpp",
+            pairs=9,
+            overrides=["selector.by=audio"],
+            out=tmp_path / "r",
+        )
     assert not (tmp_path / "r").exists()

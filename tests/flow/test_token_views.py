@@ -5,7 +5,7 @@ import torch
 from pairs import write_world
 from toys import GridImage, TokenMean, TokenText
 
-from fusemix_core import FusedModel, align, embed
+from fusemix_core import FusedModel, align, encode
 from fusemix_core.config import (
     DataConfig,
     Part,
@@ -29,7 +29,7 @@ from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.latents.tables import RaggedLatents
 from fusemix_core.paired import ResidentTokens
 from fusemix_core.registry import registry
-from fusemix_core.runs import encode
+from fusemix_core.runs import encode as encoding
 
 BOTH = {"image": GridImage, "text": TokenText}
 VIEWS = {"image": "grid", "text": "tokens"}
@@ -60,14 +60,21 @@ def fitted(data, out, mixup="none", views=VIEWS, sets=(), **more):
         *sets,
     ]
     return align(
-        BOTH, data, views=views, out=out, device="cpu", recipe="fusemix-paper", set=settings, **more
+        BOTH,
+        data,
+        views=views,
+        out=out,
+        device="cpu",
+        recipe="fusemix",
+        overrides=settings,
+        **more,
     )
 
 
 @pytest.fixture(params=["in memory", "on disk"])
 def held(request, monkeypatch):
     if request.param == "on disk":
-        monkeypatch.setattr(encode, "memory_free", lambda: 0)
+        monkeypatch.setattr(encoding, "memory_free", lambda: 0)
     return request.param
 
 
@@ -146,7 +153,7 @@ def test_stopped_and_resumed_is_never_stopped(data, tmp_path, held):
     sets = ["objective=token-infonce"]
     whole = fitted(data, tmp_path / "whole", "fusemix", sets=sets).model
 
-    class Reporter(encode.Reporter, StopAt):
+    class Reporter(encoding.Reporter, StopAt):
         pass
 
     with pytest.raises(KeyboardInterrupt):
@@ -159,7 +166,7 @@ def test_stopped_and_resumed_is_never_stopped(data, tmp_path, held):
 
 
 def test_disk_memory_and_device_give_the_same_tokens(data):
-    done = embed({"text": TokenText}, data, views={"text": "tokens"}, device="cpu")
+    done = encode({"text": TokenText}, data, views={"text": "tokens"}, device="cpu")
     resident, table = done.tables["text"], done.extractions["text"].table
     assert isinstance(table, RaggedLatents) and isinstance(resident, ResidentTokens)
     assert table.shape == resident.shape == (int(table.lengths.max()), 12)
@@ -181,7 +188,7 @@ def test_disk_memory_and_device_give_the_same_tokens(data):
 
 
 def test_blocks_from_disk_are_the_batches_from_memory(data):
-    found = embed(BOTH, data, views=VIEWS, device="cpu")
+    found = encode(BOTH, data, views=VIEWS, device="cpu")
     pairs = found.paired()
     plan = plan_steps(len(pairs), 1, Training(epochs=2, batch_size=8))
     pairs.links[::5, 1] = -1  # of a window, item 0 is another than of the whole

@@ -7,7 +7,7 @@ import torch
 from pairs import write_world
 from toys import GridImage, TokenText
 
-from fusemix_core import FusedModel, align, embed
+from fusemix_core import FusedModel, align, encode
 from fusemix_core.errors import ConfigError
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.registry import Registry, registry
@@ -15,8 +15,8 @@ from fusemix_core.runs.config import build_config, resolve_views
 from fusemix_core.runs.plan import make_plan
 
 PAPER = {
-    "recipe": "fusemix-paper",
-    "set": ["training.epochs=2", "adapter.blocks=1", "dim=8"],
+    "recipe": "fusemix",
+    "overrides": ["training.epochs=2", "adapter.blocks=1", "dim=8"],
     "device": "cpu",
 }
 BOTH = {"image": GridImage, "text": TokenText}
@@ -39,7 +39,7 @@ def test_views_are_checked_and_filled_in():
 
 
 def test_a_recipes_views_are_taken_where_the_user_names_none(data):
-    recipe = {"name": "fusemix", "views": {"text": "layers", "image": "time"}}
+    recipe = {"name": "auto", "views": {"text": "layers", "image": "time"}}
     table = {"encoders": {"image": "grid", "text": "token"}, "data": {"source": [str(data)]}}
 
     def views(**values):
@@ -51,11 +51,11 @@ def test_a_recipes_views_are_taken_where_the_user_names_none(data):
     assert views() == {"image": "pooled", "text": "layers"}  # the encoder has no view `time`
     assert views(views={"text": "tokens"}) == {"image": "pooled", "text": "tokens"}
     assert views(fixed=["text"]) == {"image": "pooled", "text": "pooled"}
-    assert views(recipe="fusemix-paper")["text"] == "pooled"
+    assert views(recipe="fusemix")["text"] == "pooled"
 
 
 def test_tokens_can_be_read_item_by_item(data):
-    found = embed({"text": TokenText}, data, views={"text": "tokens"}, device="cpu")
+    found = encode({"text": TokenText}, data, views={"text": "tokens"}, device="cpu")
     items, table = found.dataset.items["text"], found.tables["text"]
     encoder = TokenText(TokenText.spec)
     assert len(items) == len(table) == 32
@@ -76,7 +76,7 @@ def test_tokens_can_be_read_item_by_item(data):
 
 def test_a_grid_can_be_read_with_its_axes(data):
     loaded = GridImage(GridImage.spec)
-    found = embed({"image": loaded}, data, views={"image": "grid"}, device="cpu")
+    found = encode({"image": loaded}, data, views={"image": "grid"}, device="cpu")
     table = found.tables["image"]
     assert (table.shape, table.dim) == ((2, 3, 16), 96)
     rows = table.rows(torch.tensor([3, 1]))
@@ -91,9 +91,9 @@ def test_a_grid_can_be_read_with_its_axes(data):
 
 def test_embed_says_what_is_wrong(data):
     with pytest.raises(ConfigError, match="No encoder"):
-        embed({}, data)
+        encode({}, data)
     with pytest.raises(ConfigError, match="no view 'grid'"):
-        embed({"text": TokenText}, data, views={"text": "grid"})
+        encode({"text": TokenText}, data, views={"text": "grid"})
 
 
 def test_a_fit_on_a_grid_and_on_layers(tmp_path, data):
@@ -140,6 +140,6 @@ def test_the_plan_tells_the_bytes_once_the_shape_is_known(data):
     registry.add(Known)
     registry.add(TokenText)
     assert planned() == [("grid", 0, None), ("layers", None, None)]
-    embed({"image": Known}, data, views={"image": "grid"}, device="cpu")
+    encode({"image": Known}, data, views={"image": "grid"}, device="cpu")
     write_world(data.parent, count=40)
     assert planned()[0] == ("grid", 32, 8 * 96 * 2)

@@ -248,7 +248,7 @@ FACTS = {"set": "one", "label": "a + b", "size": None, "batch": None, "budget": 
 def results() -> bytes:
     lines = []
     for seed in (0, 1):
-        for method in ("fusemix", "csa"):
+        for method in ("auto", "csa"):
             facts = {**FACTS, "seed": seed, "method": method}
             found = {"r1": 10.5, "r1_interval": [9, 12]}
             rest = {"pairs": {"train": 8, "validation": 2, "test": 3}, "seconds": 1.5,

@@ -21,7 +21,7 @@ ENCODERS = {"image": f"{TOYS}:ToyImage", "text": f"{TOYS}:ToyText"}
 def run_config() -> bytes:
     data = {"source": ["pairs.csv"], "columns": {"text": "alt,caption"}, "max_bad": 0.5,
             "split_column": "s", "validation_fraction": 0.2}  # fmt: skip
-    recipe = {"name": "fusemix-paper", "training": {"epochs": 3, "lr": 1e-3}, "dim": 8,
+    recipe = {"name": "fusemix", "training": {"epochs": 3, "lr": 1e-3}, "dim": 8,
               "adapter": {"name": "mlp", "options": {"blocks": 1}}}  # fmt: skip
     table = {"encoders": ENCODERS, "data": data, "recipe": recipe, "seed": 3, "device": "cpu",
              "views": {"text": "pooled"}, "fixed": ["text"]}  # fmt: skip
@@ -30,10 +30,10 @@ def run_config() -> bytes:
 
 def bench_table() -> bytes:
     own = {"source": "pairs.csv", "encoders": ENCODERS, "pairs": [40, "all"],
-           "views": {"text": ["pooled"]}, "methods": ["fusemix"],
+           "views": {"text": ["pooled"]}, "methods": ["auto"],
            "zero_shot": {"z": {"source": "z.csv", "modality": "image"}}}  # fmt: skip
-    small = {"recipe": "fusemix-paper", "set": ["dim=8"], "label": "small"}
-    table = {"methods": ["fusemix", small], "seeds": [0, 1], "batch": 8, "budget": 100,
+    small = {"recipe": "fusemix", "set": ["dim=8"], "label": "small"}
+    table = {"methods": ["auto", small], "seeds": [0, 1], "batch": 8, "budget": 100,
              "device": "cpu", "sets": {"one": own}}  # fmt: skip
     return tomli_w.dumps(table).encode()
 
@@ -67,7 +67,7 @@ def read_measured(data: bytes, folder: Path) -> None:
 
 def apply_settings(data: bytes, folder: Path) -> None:
     texts = data.decode("utf-8", "surrogateescape").split("|")
-    recipe = override_recipe(find_recipe("fusemix-paper"), texts)
+    recipe = override_recipe(find_recipe("fusemix"), texts)
     find_recipe(recipe)
 
 

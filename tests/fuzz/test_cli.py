@@ -58,7 +58,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_data(photos, name):
     HOSTILE[name](photos / name)
-    for command in ("align", "embed"):
+    for command in ("align", "encode"):
         result = run(command, *SIDES, "--data", photos / name, "--dry-run")
         assert result.exit_code == 2, result.output
         assert result.stderr.startswith("Error: ") and name in result.stderr
@@ -84,7 +84,7 @@ def test_hostile_options(photos, args, says):
     Path("run").mkdir()
     Path("run/config.toml").write_bytes(b"\xff\0")
     named = [] if {"--config", "-e", "--resume"} & set(args) else SIDES
-    result = run("align", *named, "--recipe", "fusemix-paper", *args)
+    result = run("align", *named, "--recipe", "fusemix", *args)
     assert result.exit_code == 2 and says in result.stderr, result.output
 
 
@@ -105,7 +105,7 @@ def test_the_good_rows_of_a_bad_file_are_fitted_on(photos):
     rows = [f"{i % 6}.png,caption {i}" for i in range(24)]
     rows += ["../x.png,a", "none.png,b", '"open', "0.png,\xff", "1.png"]
     (photos / "a.csv").write_bytes("\n".join(["image,text", *rows]).encode("latin-1", "replace"))
-    own = ["--recipe", "fusemix-paper", "--set", "training.epochs=1", "--set", "dim=4"]
+    own = ["--recipe", "fusemix", "--set", "training.epochs=1", "--set", "dim=4"]
     args = ["align", *SIDES, *own, "--data", photos / "a.csv", "--out", "run", "--max-bad"]
     refused = run(*args, 0.01)
     assert refused.exit_code == 2 and "--max-bad" in refused.stderr

@@ -65,7 +65,7 @@ def test_the_kit_checks_it_on_the_command_line(site):
 
 def align(world, folder, **how):
     args = ["align", "--a", "colour-histogram", "--b", TEXT, "--data", world, "--out",
-            folder / "run", "--device", "cpu", "--recipe", "fusemix-paper", "--set", "dim=8",
+            folder / "run", "--device", "cpu", "--recipe", "fusemix", "--set", "dim=8",
             "--set", "training.epochs=3", "--set", "adapter.blocks=1"]  # fmt: skip
     fusemix(*args, cwd=folder, FUSEMIX_HOME=str(folder / "home"), OMP_NUM_THREADS="1", **how)
     config = json.loads((folder / "run" / "model" / "config.json").read_text())

@@ -18,7 +18,7 @@ from fusemix_core.interfaces import Batch, Mixup
 from fusemix_core.mixups.fusemix import FuseMixMixup, alpha_at
 from fusemix_core.mixups.none import NoMixup
 from fusemix_core.objectives.infonce import InfoNCE
-from fusemix_core.recipes.fusemix_paper import fusemix_paper
+from fusemix_core.recipes.fusemix import fusemix
 from fusemix_core.selectors.dpp import dpp_of_kernel, dpp_of_latents
 from fusemix_core.selectors.uniform import uniform_subset
 
@@ -167,13 +167,13 @@ def test_decay_goes_to_the_same_parameters(case):
 
 
 def test_learning_rates_of_the_paper():
-    training = fusemix_paper().training
+    training = fusemix().training
     places = VECTORS["lr_table.in.epoch_step"].tolist()
     close([learning_rate(training, e, i, 600) for e, i in places], "lr_table.out.lr")
 
 
 def test_the_recipe_does_not_cut_its_warmup_off():
-    training = fusemix_paper().training
+    training = fusemix().training
     rates = [learning_rate(training, *divmod(step, 5), 5) for step in range(101)]
     assert rates == sorted(rates)
     assert rates[50] == pytest.approx(5e-4, rel=2e-3)

@@ -35,7 +35,9 @@ def data(tmp_path):
 
 def test_from_a_table_to_a_model(data, tmp_path):
     settings = ["training.epochs=3", "training.unpaired=5", "dim=8"]
-    done = align(ENCODERS, data, recipe="sotalign", set=settings, device="cpu", out=tmp_path / "r")
+    done = align(
+        ENCODERS, data, recipe="sotalign", overrides=settings, device="cpu", out=tmp_path / "r"
+    )
     assert done.results["unpaired"] == {"image": 12, "text": 12}
     assert done.results["rejected"] == 0
     assert sum(done.results["pairs"].values()) == 40
@@ -48,7 +50,7 @@ def test_from_a_table_to_a_model(data, tmp_path):
 
 def test_a_recipe_without_them_refuses_such_rows(data, tmp_path):
     with pytest.raises(DataError, match="can't be used"):
-        align(ENCODERS, data, recipe="fusemix", device="cpu", out=tmp_path / "r")
+        align(ENCODERS, data, recipe="auto", device="cpu", out=tmp_path / "r")
     settings = {"recipe": "sotalign", "set": ["training.unpaired=0"]}
     with pytest.raises(DataError, match="can't be used"):
         align(ENCODERS, data, device="cpu", out=tmp_path / "r", **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fusemix_closed_form.recipes import asif, csa, procrustes, ridge
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import ComponentSpec
 
@@ -64,19 +65,5 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             summary="ridge regression of all other modalities on one, which stays as it is",
             options={"target": "", "ridges": RIDGES},
         ),
-        *(
-            ComponentSpec(
-                kind="recipe",
-                name=name,
-                target=f"fusemix_closed_form.recipes:{name}",
-                summary=summary,
-                paper=paper,
-            )
-            for name, summary, paper in (
-                ("csa", "canonical similarity analysis, in closed form", CSA),
-                ("asif", "relative representations, without training", ASIF),
-                ("procrustes", "orthogonal Procrustes, in closed form", PROCRUSTES),
-                ("ridge", "one side regressed on the other, in closed form", ""),
-            )
-        ),
+        *(ComponentSpec.recipe(function) for function in (csa, asif, procrustes, ridge)),
     ]

@@ -52,13 +52,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             options={"by": "", "concepts": 100, "prototypes": "", "order": "last", "spare": 8.0},
             paper=PAPER,
         ),
-        ComponentSpec(
-            kind="recipe",
-            name="freeze-align",
-            target="fusemix_freeze_align:freeze_align",
-            summary="projected tokens of frozen encoders; pictures' first token is the cls",
-            paper=PAPER,
-        ),
+        ComponentSpec.recipe(freeze_align),
     ]
 
 

@@ -24,13 +24,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             options={"anchor": "", "temperature": 0.07, "learnable": True, "smoothing": 0.1},
             paper=PAPER,
         ),
-        ComponentSpec(
-            kind="recipe",
-            name="gram",
-            target="fusemix_gram:gram",
-            summary="FuseMix's adapters, trained by the volume of all modalities",
-            paper=PAPER,
-        ),
+        ComponentSpec.recipe(gram),
     ]
 
 
@@ -38,12 +32,12 @@ def gram() -> Recipe:
     """The loss of GRAM (Cicchetti et al., ICLR 2025) on cached latents.
 
     The paper trains whole encoders; adapters, optimiser and augmentation here are those of
-    `fusemix-paper`, so that the objectives can be compared.
+    `fusemix`, so that the objectives can be compared.
     """
-    from fusemix_core.recipes.fusemix_paper import fusemix_paper
+    from fusemix_core.recipes.fusemix import fusemix
 
     return replace(
-        fusemix_paper(),
+        fusemix(),
         name="gram",
         summary="several modalities aligned by the volume that they span",
         paper="arXiv:2412.11959",

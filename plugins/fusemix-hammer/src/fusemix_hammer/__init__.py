@@ -30,13 +30,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             },
             paper=PAPER,
         ),
-        ComponentSpec(
-            kind="recipe",
-            name="hammer",
-            target="fusemix_hammer:hammer",
-            summary="linear adapters for pairs of which some are known to be wrong",
-            paper=PAPER,
-        ),
+        ComponentSpec.recipe(hammer),
     ]
 
 

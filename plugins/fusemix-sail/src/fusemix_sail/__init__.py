@@ -54,20 +54,8 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             options={"weight": 0.0051},
             paper="https://arxiv.org/abs/2103.03230",
         ),
-        ComponentSpec(
-            kind="recipe",
-            name="sail",
-            target="fusemix_sail:sail",
-            summary="gated alignment layers, trained by the sigmoid loss",
-            paper=PAPER,
-        ),
-        ComponentSpec(
-            kind="recipe",
-            name="alignment-probing",
-            target="fusemix_sail:alignment_probing",
-            summary="linear alignment layers: how well two encoders can be aligned",
-            paper=PAPER,
-        ),
+        ComponentSpec.recipe(sail),
+        ComponentSpec.recipe(alignment_probing),
     ]
 
 

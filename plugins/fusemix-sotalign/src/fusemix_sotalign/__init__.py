@@ -34,13 +34,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             },
             paper=PAPER,
         ),
-        ComponentSpec(
-            kind="recipe",
-            name="sotalign",
-            target="fusemix_sotalign:sotalign",
-            summary="linear adapters of few pairs and of items without a partner",
-            paper=PAPER,
-        ),
+        ComponentSpec.recipe(sotalign),
     ]
 
 

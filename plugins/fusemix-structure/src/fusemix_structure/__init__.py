@@ -57,13 +57,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             options={"layers": 1, "layer": 0, "adapter": "linear", "options": {}},
             paper=PAPER,
         ),
-        ComponentSpec(
-            kind="recipe",
-            name="structure",
-            target="fusemix_structure:structure",
-            summary="linear adapters that keep the latents' neighbourhoods",
-            paper=PAPER,
-        ),
+        ComponentSpec.recipe(structure),
     ]
 
 

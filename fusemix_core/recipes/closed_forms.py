@@ -1,0 +1,31 @@
+"""The recipes `cca` and `kcca`: the two closed forms that `auto` chooses from."""
+
+from __future__ import annotations
+
+from fusemix_core.config import Part, Recipe
+from fusemix_core.recipes.auto import VIEWS
+
+
+def cca() -> Recipe:
+    """Regularised linear CCA; ridge, power and scorer are chosen on the validation split."""
+    return Recipe(
+        name="cca",
+        aligner=Part("cca", {"landmarks": 0}),
+        summary="regularised linear CCA in closed form",
+        views=VIEWS,
+    )
+
+
+def kcca() -> Recipe:
+    """Regularised CCA of a rational quadratic kernel with a linear part.
+
+    Ridge, power and scorer are chosen on the validation split. `aligner.landmarks` is how many
+    training items of a modality the model keeps: all of them if there are fewer (exact kernel
+    CCA), otherwise a seeded sample (Nyström's approximation).
+    """
+    return Recipe(
+        name="kcca",
+        aligner=Part("cca", {"landmarks": 4_096}),
+        summary="regularised kernel CCA in closed form",
+        views=VIEWS,
+    )

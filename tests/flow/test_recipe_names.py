@@ -1,0 +1,98 @@
+"""The names of recipes: one source for what a listing says, and those of former versions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tomli_w
+from pairs import write_world
+from toys import ToyImage, ToyText
+
+from fusemix_core import FusedModel, align
+from fusemix_core.config import Part, read_toml, to_dict
+from fusemix_core.registry import registry
+from fusemix_core.runs.config import find_recipe
+
+ENCODERS = {"image": ToyImage, "text": ToyText}
+
+
+def test_a_listing_says_of_each_recipe_what_the_recipe_says():
+    listed = registry.all_components("recipe")
+    assert len(listed) > 10
+    for dist, spec in listed:
+        recipe = registry.recipe(f"{dist}/{spec.name}")()
+        assert (spec.name, spec.summary) == (recipe.name, recipe.summary)
+        assert spec.summary
+        assert spec.paper.rpartition("/")[2] == recipe.paper.rpartition(":")[2], spec.name
+
+
+def test_listing_recipes_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom fusemix_core.registry import registry\n"
+        "assert len(registry.all_components('recipe')) > 10\n"
+        "print({'torch', 'numpy', 'transformers', 'timm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_closed_forms_are_those_that_auto_chooses_from():
+    linear, kernel, auto = (find_recipe(name) for name in ("cca", "kcca", "auto"))
+    assert linear.aligner == Part("cca", {"landmarks": 0})
+    assert kernel.aligner.options["landmarks"] > 0
+    assert auto.aligner == Part("cca")
+    assert linear.views == kernel.views == auto.views
+
+
+def test_kcca_keeps_the_landmarks_that_auto_does():
+    from fusemix_core.aligners.cca import LANDMARKS
+
+    assert find_recipe("kcca").aligner.options == {"landmarks": LANDMARKS}
+
+
+@pytest.mark.parametrize("name", ["fusemix", "fusemix-paper"])
+def test_fusemix_is_the_method_as_published(name):
+    recipe = find_recipe(name)
+    assert recipe.name == "fusemix"
+    assert recipe.objective.name == "infonce" and recipe.training.epochs == 500
+
+
+FORMER_DEFAULT = {
+    "name": "fusemix",
+    "aligner": {"name": "cca", "options": {}},
+    "summary": "what it said then",
+    "paper": "",
+    "views": {"text": "layers-middle-last"},
+}
+
+
+def test_a_recorded_former_default_is_auto():
+    assert to_dict(find_recipe(FORMER_DEFAULT)) == {
+        **to_dict(find_recipe("auto")), "summary": "what it said then"
+    }  # fmt: skip
+
+
+def test_a_recorded_former_paper_recipe_is_fusemix():
+    recorded = {**to_dict(find_recipe("fusemix")), "name": "fusemix-paper"}
+    assert find_recipe(recorded) == find_recipe("fusemix")
+
+
+@pytest.mark.parametrize("now, then", [("auto", "fusemix"), ("fusemix", "fusemix-paper")])
+def test_runs_and_models_with_former_names_are_resumed_and_loaded(tmp_path, now, then):
+    data, out = write_world(tmp_path / "w"), tmp_path / "r"
+    small = [] if now == "auto" else ["training.epochs=2", "adapter.blocks=1", "dim=8"]
+    how = {"out": out, "recipe": now, "set": small, "device": "cpu"}
+    first = align(ENCODERS, data, **how)
+    recorded = read_toml(out / "config.toml")
+    recorded["recipe"] |= {"name": then, "summary": "what it said then"}
+    (out / "config.toml").write_text(tomli_w.dumps(recorded))
+    model = json.loads((out / "model/config.json").read_text())
+    model["recipe"]["name"] = then
+    (out / "model/config.json").write_text(json.dumps(model))
+    assert FusedModel.from_pretrained(out / "model").recipe["name"] == then
+    again = align(ENCODERS, data, resume=True, **how)
+    assert again.results["test"] == first.results["test"]
+    assert read_toml(out / "config.toml")["recipe"]["name"] == now
