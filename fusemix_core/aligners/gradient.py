@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 
-from fusemix_core.adapters.embedding import for_adapters, width_of
+from fusemix_core.adapters.rows import for_adapters, width_of
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine.checkpoint import checkpoint_folders, run_digest
 from fusemix_core.engine.loop import Trainer, check_links

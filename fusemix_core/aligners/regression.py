@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.adapters.embedding import for_adapters
 from fusemix_core.adapters.kernel import LINEAR, KernelAdapter
+from fusemix_core.adapters.rows import for_adapters
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.features import (
     LEAST_RIDGE,

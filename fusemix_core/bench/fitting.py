@@ -18,8 +18,9 @@ from fusemix_core.evaluation.retrieval import KS, retrieval
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
 from fusemix_core.interfaces import Adapter, Callback, FitContext, Scorer
 from fusemix_core.registry import registry
+from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.facts import check_facts
-from fusemix_core.runs.measure import BANK_MOST, choose_scorer, embed_split
+from fusemix_core.runs.measure import BANK_MOST, choose_scorer
 from fusemix_core.runs.rows import rows_for
 
 

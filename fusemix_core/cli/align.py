@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.console import print_error
 from fusemix_core.cli.groups import (
     DataOptions,
     EncoderOptions,
     EncodingOptions,
+    EvaluatorOptions,
     FactOptions,
     OutputOptions,
     RecipeOptions,
@@ -23,6 +25,9 @@ from fusemix_core.cli.groups import (
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 from fusemix_core.launch import launched
+
+if TYPE_CHECKING:
+    from fusemix_core.jobs.align import RunResult
 
 Fixed = Annotated[
     list[str] | None,
@@ -41,6 +46,7 @@ def align(
     recipe: RecipeOptions,
     run: RunOptions,
     encoding: EncodingOptions,
+    evaluators: EvaluatorOptions,
     output: OutputOptions,
     fixed: Fixed = None,
     select: o.Select = None,
@@ -67,11 +73,13 @@ def align(
 
         fusemix align --a dinov2 --b bge-large --data pairs.csv --select dpp --pairs 5000
 
+        fusemix align --a dinov2 --b bge-large --data pairs.csv --evaluator ./mine.py:Hubs
+
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
     values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
     take_encoders(values, encoders.names(), encoders.views())
-    values |= given(fixed=fixed or None, device=device, dtype=dtype)
+    values |= given(fixed=fixed or None, device=device, dtype=dtype) | evaluators.table()
     from fusemix_core.runs.config import chosen_by
 
     carry_out(values, [*chosen_by(select, pairs), *recipe.overrides], run, output)
@@ -129,6 +137,20 @@ def carry_out(
         result = run_plan(plan, run.out or default_out(), resume=run.resume, reporter=reporter)
     if result is not None:
         show_result(result, output.json)
+        report_failed(result)
+
+
+def report_failed(result: RunResult) -> None:
+    """Report the evaluators that failed; with any, end with exit code 1."""
+    failed = result.results.get("failed", {})
+    for name, message in failed.items():
+        print_error(
+            message,
+            f"The model is saved. Mend the evaluator, then measure again: fusemix eval "
+            f"{result.folder.path} --evaluator {name}",
+        )
+    if failed:
+        raise typer.Exit(1)
 
 
 def _table(values: dict[str, Any], name: str, config: Path | None) -> dict[str, Any]:

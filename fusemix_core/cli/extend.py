@@ -11,6 +11,7 @@ from fusemix_core.cli.align import carry_out, run_values, take_encoders
 from fusemix_core.cli.groups import (
     DataOptions,
     EncodingOptions,
+    EvaluatorOptions,
     FactOptions,
     OutputOptions,
     RecipeOptions,
@@ -42,6 +43,7 @@ def extend(
     recipe: RecipeOptions,
     run: RunOptions,
     encoding: EncodingOptions,
+    evaluators: EvaluatorOptions,
     output: OutputOptions,
     encoder: Encoders = None,
     view: o.Views = None,
@@ -68,5 +70,5 @@ def extend(
             f"The config's run extends {values['extends']}, not {model}.", "Name that model."
         )
     take_encoders(values, o.key_values(encoder, "--encoder"), o.key_values(view, "--view"))
-    values |= given(device=device)
+    values |= given(device=device) | evaluators.table()
     carry_out(values, recipe.overrides, run, output)

@@ -57,8 +57,8 @@ Facts = Annotated[
     typer.Option(
         "--fact",
         metavar="NAME=COLUMN",
-        help="A further column of the rows for who uses it: age=age_years, or with its kind, "
-        "label=class_id:class (number, class, text, time, box, xywh).",
+        help="A further column of the rows, for components that use facts: age=age_years, "
+        "or with its kind: label=class_id:class (number, class, text, time, box, xywh).",
     ),
 ]
 TrustColumn = Annotated[
@@ -81,6 +81,14 @@ EncodeBatch = Annotated[int | None, typer.Option(help="Items an encoder takes at
 Backend = Annotated[
     str | None,
     typer.Option(help="auto, eager (torch) or openvino for encoders on a CPU. [auto]"),
+]
+Evaluators = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--evaluator",
+        metavar="NAME",
+        help='Measure by this one too: a name, ./file.py:Class, or with options "NAME KEY=VALUE".',
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of splits and training. [0]")]
 ConfigFile = Annotated[

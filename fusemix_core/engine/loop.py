@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fusemix_core.adapters.embedding import CHUNK_VALUES
+from fusemix_core.adapters.rows import VALUES
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.config import Part
 from fusemix_core.engine import checkpoint, distributed
@@ -301,7 +301,7 @@ def _moved(table: LatentTable, device: torch.device) -> ResidentLatents:
     """The table on the device; one on disk goes there in chunks, so that it need not fit here."""
     if isinstance(table, ResidentLatents):
         return table.to(device)
-    chunks = torch.arange(len(table)).split(max(1, CHUNK_VALUES // table.dim))
+    chunks = torch.arange(len(table)).split(max(1, VALUES // table.dim))
     return joined([in_memory(table.rows(ids)).to(device) for ids in chunks])
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from fusemix_core.adapters.embedding import embed_items
+from fusemix_core.adapters.rows import embed_rows
 from fusemix_core.engine.randomness import stream
 from fusemix_core.interfaces import PairedLatents
 
@@ -59,7 +59,7 @@ def recalls(
     for modality in latents.modalities:
         ids = latents.linked(modality)
         table = latents.tables[modality]
-        unit[modality] = ids, embed_items(adapters[modality], table, ids, device)
+        unit[modality] = ids, embed_rows(adapters[modality], table, ids, device)
     for (i, a), (j, b) in combinations(enumerate(latents.modalities), 2):
         if a in fixed and b in fixed:
             continue

@@ -53,7 +53,7 @@ class Gallery:
         found = embed_for(model, encoded.paired())
         self.model, self.target = model, target
         self.items: Items = encoded.dataset.items[target]
-        self.ids: Tensor = found.items[target]
+        self.ids: Tensor = found.ids[target]
         self.embeddings: Tensor = found.embeddings[target]
         self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
 

@@ -136,6 +136,10 @@ def make_plan(
     dataset = read_pairs(config.data, takes, config.seed, optional=known)
     dataset.check_bad(config.data.max_bad)
     check_choice(config.recipe, dataset)
+    if config.evaluators or config.recipe.evaluators:
+        from fusemix_core.runs.evaluators import check_evaluators
+
+        check_evaluators(config, dataset)
     views = config.views
     if model is not None:
         from fusemix_core.runs.extended import known_encoders

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fusemix_core.adapters.embedding import width_of
+from fusemix_core.adapters.rows import width_of
 from fusemix_core.config import Part, Recipe
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.similarity import best_layers, distinct_pairs
