@@ -74,10 +74,13 @@ class FactCells:
 
     Args:
         wanted: fact → where it is read.
+        is_missing: whether a cell is empty.
     """
 
-    def __init__(self, wanted: Mapping[str, FactColumn]) -> None:
-        self.wanted = dict(wanted)
+    def __init__(
+        self, wanted: Mapping[str, FactColumn], is_missing: Callable[[Any], bool] = is_missing
+    ) -> None:
+        self.wanted, self._is_missing = dict(wanted), is_missing
         self.seen: set[str] = set()
         """The columns that any row had, if only with empty cells."""
         self._cells = {name: _Cells() for name in self.wanted}
@@ -88,7 +91,8 @@ class FactCells:
         for name, place in self.wanted.items():
             if place.column in values:
                 self.seen.add(place.column)
-            self._cells[name].add(_plain(values.get(place.column)))
+            value = _plain(values.get(place.column))
+            self._cells[name].add(None if self._is_missing(value) else value)
         self._rows += 1
         return self._rows - 1
 

@@ -266,6 +266,13 @@ def test_facts_are_of_rows_through_links_splits_and_rejections():
     assert len(train) == len(data.splits["train"])
 
 
+def test_words_for_nothing_are_missing_in_facts_too(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("a,text,f\nx,y,1\nv,w,N/A\nr,s,3\n")
+    data = read(path, {"f": "f:number"}, missing_values=("n/a",))
+    assert not data.rejected and data.facts["f"].missing.tolist() == [False, True, False]
+
+
 def test_equal_rows_with_other_facts_both_stay():
     data = pairs_from({"a": ["x"] * 2, "text": ["y"] * 2}, TAKES, facts={"f": [1, 2]}, **WHOLE)
     assert len(data) == 2 and len(data.items["a"]) == 1
