@@ -13,7 +13,8 @@ PAPER = "https://arxiv.org/abs/2312.10144"
 
 @hookimpl
 def fusemix_components() -> list[ComponentSpec]:
-    """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers, recipes."""
+    """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers,
+    recipes, artefacts."""
     return [
         ComponentSpec(
             kind="adapter",
@@ -210,6 +211,12 @@ def fusemix_components() -> list[ComponentSpec]:
             name="folder",
             target="fusemix_core.data.folders:FolderReader",
             summary="media with sidecar .txt files",
+        ),
+        ComponentSpec(
+            kind="artefact",
+            name="fused",
+            target="fusemix_core.fused:FusedModel",
+            summary="adapters of several modalities into one space, and a scorer",
         ),
         ComponentSpec.recipe(auto),
         ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),

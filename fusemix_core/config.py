@@ -16,6 +16,12 @@ from typing import Any, Literal, TypeVar
 from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 T = TypeVar("T")
+Dtype = Literal["float32", "float16", "bfloat16"]
+"""What an encoder computes in."""
+StoreDtype = Literal["float16", "float32"]
+"""What latents are stored in."""
+Backend = Literal["auto", "eager", "openvino"]
+"""The runtime of an encoder on the CPU."""
 
 PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer", "selector")
 """The settings of a recipe that name a component."""
@@ -108,8 +114,10 @@ class DataConfig:
     all rows that share an item, or a value of `group_by`, on one side. `facts` maps a name to a
     further column of the rows, `COLUMN` or `COLUMN:KIND` (`number`, `class`, `text`, `time`, `box`
     or `xywh`). `trust_column` says how far each row is to be trusted (None: the column `trust` if
-    there is one; `none`: no column). With `unpaired` a row with
-    one item is no fault: the item is kept for training without pairs (a recipe with
+    there is one; `none`: no column). `encoding` and `delimiter` are those of text files (None:
+    UTF-8, and whatever fits). Cells with one of `missing_values` are empty. `prefix` and `suffix`
+    make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row
+    with one item is no fault: the item is kept for training without pairs (a recipe with
     `training.unpaired` sets it).
     """
 
@@ -121,6 +129,11 @@ class DataConfig:
     group_by: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     trust_column: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    missing_values: tuple[str, ...] | None = None
+    prefix: Mapping[str, str] = field(default_factory=dict)
+    suffix: Mapping[str, str] = field(default_factory=dict)
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     max_bad: float = 0.01
@@ -146,10 +159,10 @@ class RunConfig:
     evaluators: tuple[Part, ...] = ()
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    store_dtype: Literal["float16", "float32"] = "float16"
+    dtype: Dtype = "float32"
+    store_dtype: StoreDtype = "float16"
     encode_batch: int | None = None
-    backend: Literal["auto", "eager", "openvino"] = "auto"
+    backend: Backend = "auto"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -212,6 +225,8 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint in (bool, str, int) and type(value) is hint:
+        return value
+    if hint is Any:
         return value
     kind = getattr(hint, "__name__", hint)
     raise ConfigError(f"{at} is {short(repr(value))}, which is not of type {kind}.")

@@ -24,7 +24,7 @@ from fusemix_core.specs import EncoderSpec
 def extended_model(config: RunConfig, given: Mapping[str, Source]) -> FusedModel:
     """The model that `config.extends` names. Of `given` those of its modalities are its encoders,
     in place of the saved names."""
-    own = files.read_config(files.locate(model_of(config.extends), None)).modalities
+    own = files.read_config(files.locate(model_of(config.extends), None)).encoders
     return load_model(config.extends, config.device, {m: s for m, s in given.items() if m in own})
 
 

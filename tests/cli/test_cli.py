@@ -241,7 +241,7 @@ def test_a_view_is_chosen_planned_and_remembered(run, world):
     assert tomllib.loads(Path("r/config.toml").read_text())["views"] == {
         "image": "grid", "text": "pooled"
     }  # fmt: skip
-    saved = json.loads(Path("r/model/config.json").read_text())["modalities"]["image"]["encoder"]
+    saved = json.loads(Path("r/model/config.json").read_text())["encoders"]["image"]
     assert (saved["view"], saved["dim"]) == ("grid", 96)
     run("align", "--out", "r", "--resume")
     run(*args, "--out", "r", "--resume")
