@@ -25,7 +25,7 @@ from fusemix_core.registry import Registry
 from fusemix_core.specs import KINDS, EncoderSpec
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
-from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER

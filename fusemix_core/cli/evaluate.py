@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,23 +13,33 @@ from fusemix_core.cli.groups import DataOptions, SplitOptions, grouped
 from fusemix_core.errors import ConfigError
 
 
+@dataclass(frozen=True)
+class ZeroShotOptions:
+    """Classification of items by the names of their classes."""
+
+    classes: Annotated[
+        Path | None, typer.Option(help="Class names, a JSON list or one a line: zero-shot.")
+    ] = None
+    templates: Annotated[
+        Path | None, typer.Option(help="Prompts with {} for the class, one a line.")
+    ] = None
+    label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label"
+    modality: Annotated[str | None, typer.Option(help="What to classify.")] = None
+
+
+Split = Annotated[
+    str | None,
+    typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
+]
+
+
 @grouped
 def evaluate(
     model: o.Model,
     data: DataOptions,
     splits: SplitOptions,
-    split: Annotated[
-        str | None,
-        typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
-    ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="Class names, a JSON list or one a line: zero-shot.")
-    ] = None,
-    templates: Annotated[
-        Path | None, typer.Option(help="Prompts with {} for the class, one a line.")
-    ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label",
-    modality: Annotated[str | None, typer.Option(help="What to classify.")] = None,
+    zero_shot: ZeroShotOptions,
+    split: Split = None,
     encoder: o.ModelEncoders = None,
     seed: o.Seed = None,
     device: o.Device = None,
@@ -47,8 +58,7 @@ def evaluate(
 
         fusemix eval runs/1 --data labelled.csv --classes classes.txt --templates prompts.txt
     """
-    from fusemix_core.cli.console import print_json
-
+    classes, templates = zero_shot.classes, zero_shot.templates
     if templates and not classes:
         raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
     from fusemix_core.jobs.measured_data import measured_data
@@ -61,7 +71,6 @@ def evaluate(
         prompts = read_templates(templates) if templates else None
 
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.cli.show import show_geometry, show_retrieval, show_zero_shot
     from fusemix_core.jobs import evaluate as job
     from fusemix_core.runs.models import load_model
 
@@ -73,17 +82,24 @@ def evaluate(
                 what.config,
                 names,
                 prompts,
-                label_column=label_column,
+                label_column=zero_shot.label_column,
                 split=split or "all",
-                modality=modality,
+                modality=zero_shot.modality,
                 seed=what.seed,
                 reporter=reporter,
             )
         else:
             found = job.evaluate(fused, what.config, what.split, seed=what.seed, reporter=reporter)
+    _show(found, bool(classes), json)
+
+
+def _show(found: dict[str, Any], zero_shot: bool, json: bool) -> None:
+    from fusemix_core.cli.console import print_json
+    from fusemix_core.cli.show import show_geometry, show_retrieval, show_zero_shot
+
     if json:
         print_json(found)
-    elif classes:
+    elif zero_shot:
         show_zero_shot(found)
     else:
         show_retrieval(
