@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
@@ -221,6 +222,8 @@ class Registry:
         found = self._components.get((kind, name.lower()))
         if found:
             return self._only(kind, name, found)
+        if kind == "evaluator" and name.partition(":")[0].endswith(".py"):
+            return self._component_from_file(kind, name)
         dist, slash, short = name.partition("/")
         if slash and (spec := self._components.get((kind, short.lower()), {}).get(dist)):
             return spec
@@ -266,6 +269,19 @@ class Registry:
         )
         self._classes[name.lower()] = found
         return spec
+
+    def _component_from_file(self, kind: str, name: str) -> ComponentSpec:
+        """The class in a file of the user's own, registered from now on under the name of the
+        class; its options are the keywords of its constructor."""
+        file = name.rpartition(":")[0]
+        module, attribute = _named_in_file(name, f"./my_{kind}.py:My{kind.capitalize()}")
+        found = getattr(module, attribute, None)
+        if not isinstance(found, type):
+            raise ConfigError(f"{file} has no class '{attribute}'.")
+        parameters = inspect.signature(found).parameters.values()
+        options = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self.add_component(kind, attribute, found, **options)
+        return self.component(kind, attribute)
 
     def all_encoders(self) -> list[tuple[str, EncoderSpec | FamilySpec]]:
         """(distribution, spec) of every encoder and family, sorted by modality and name."""

@@ -24,6 +24,7 @@ KINDS = (
     "evaluator",
     "reader",
     "recipe",
+    "artefact",
 )
 """What a `ComponentSpec` may register."""
 

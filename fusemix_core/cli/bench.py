@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.groups import DataOptions, SplitOptions, given, grouped
+from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, given, grouped
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 
@@ -85,6 +85,7 @@ def bench(
     sides: Sides,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     compared: Compared,
     config: ConfigFile = None,
     root: Root = None,
@@ -107,7 +108,7 @@ def bench(
         fusemix bench --config bench.toml --out bench/1
     """
     values = read_toml(config) if config else {}
-    table = data.table() | splits.table()
+    table = data.table() | splits.table() | facts.table()
     if table and config:
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     values |= compared.table() | given(device=device)

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.groups import DataOptions, SplitOptions, grouped
+from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, grouped
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusemix_core.jobs.rank import Ranking
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How similarity is measured."""
+
+    sample: Annotated[int, typer.Option(help="Pairs that the measures look at.")] = 1000
+    shuffles: Annotated[int, typer.Option(help="Random pairings that chance is taken from.")] = 20
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,6 @@ Probe = Annotated[
         help="Also fit this recipe to each pairing and show its recall: a run's time each."
     ),
 ]
-Sample = Annotated[int, typer.Option(help="Pairs that the measures look at.")]
-Shuffles = Annotated[int, typer.Option(help="Random pairings that chance is taken from.")]
 HeatMap = Annotated[
     Path | None, typer.Option(metavar="SVG", help="Write a heat map of the pairings.")
 ]
@@ -53,9 +59,9 @@ def rank(
     sides: Sides,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
+    measures: MeasureOptions,
     recipe: Probe = None,
-    sample: Sample = 1000,
-    shuffles: Shuffles = 20,
     seed: o.Seed = None,
     device: o.Device = None,
     picture: HeatMap = None,
@@ -79,7 +85,7 @@ def rank(
 
         fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv --recipe alignment-probing
     """
-    table = data.table() | splits.table()
+    table = data.table() | splits.table() | facts.table()
     if "source" not in table:
         raise ConfigError("No data given.", "Add --data PATH.")
 
@@ -100,8 +106,7 @@ def rank(
             table,
             views=views,
             recipe=recipe,
-            sample=sample,
-            shuffles=shuffles,
+            **vars(measures),
             seed=seed or 0,
             device=device or "auto",
             reporter=reporter,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from fusemix_core.cli.groups import (
     DataOptions,
     EncoderOptions,
     EncodingOptions,
+    FactOptions,
     OutputOptions,
     given,
     grouped,
@@ -20,7 +22,8 @@ from fusemix_core.cli.groups import (
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fusemix_core.jobs.select import SelectionPlan
+    from fusemix_core.config import DataConfig
+    from fusemix_core.jobs.select import Chosen, SelectionPlan
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of what is drawn. [0]")]
 def select(
     encoders: EncoderOptions,
     data: DataOptions,
+    facts: FactOptions,
     by: SelectorOptions,
     encoding: EncodingOptions,
     output: OutputOptions,
@@ -89,7 +93,7 @@ def select(
     values = {
         "encoders": names,
         "views": encoders.views(),
-        "data": data.table() | given(split_column=split_column),
+        "data": data.table() | facts.table() | given(split_column=split_column),
         **given(recipe=recipe, seed=seed, device=device, dtype=dtype),
         **encoding.table(),
     }
@@ -122,5 +126,17 @@ def carry_out(plan: SelectionPlan, output: OutputOptions) -> None:
         print_json(found)
         return
     console.print(f"{count:,} of {offered:,} pairs: {plan.out}", soft_wrap=True)
-    options = " --allow-outside" if chosen.outside else ""
-    console.print(f"Fit on them: fusemix align … --data {plan.out}{options}", soft_wrap=True)
+    options = [f"--data {plan.out}", *_options_to_read(chosen, plan.config.data)]
+    console.print(f"Fit on them: fusemix align … {' '.join(options)}", soft_wrap=True)
+
+
+def _options_to_read(chosen: Chosen, data: DataConfig) -> list[str]:
+    """The options that read the manifest as the data were read."""
+    from fusemix_core.data.cells import FactColumn
+
+    options = ["--allow-outside"] if chosen.outside else []
+    for name, text in data.facts.items():
+        place = FactColumn.parse(text)
+        kind = place.kind or chosen.dataset.facts[name].kind  # which fewer rows might not show
+        options.append(f"--fact {quote(f'{name}={place.column}:{kind}')}")
+    return options + [f"--trust-column {quote(data.trust_column)}"] * bool(data.trust_column)
