@@ -9,6 +9,7 @@ import pytest
 import fusemix_core
 
 PACKAGE = Path(fusemix_core.__file__).parent
+PACKAGES = [PACKAGE, *sorted(PACKAGE.parent.glob("plugins/*/src/*/"))]
 LONGEST = 60
 """Lines of a function, its signature and docstring included."""
 TO_SPLIT = {"fusemix_components", "finish", "run_plan", "extract"}
@@ -71,3 +72,13 @@ def test_functions_fit_a_screen(name):
         if isinstance(node, ast.FunctionDef) and node.name not in TO_SPLIT:
             lines = node.end_lineno - node.lineno + 1
             assert lines <= LONGEST, f"{node.name} in {name} has {lines} lines"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_no_name_of_a_package_is_hidden_by_a_module_in_it(package):
+    """`from package import name` would give the function or the module, by what was imported before."""
+    tree = ast.parse((package / "__init__.py").read_text())
+    inner = {p.stem for p in package.glob("*.py")} | {p.parent.name for p in package.glob("*/*.py")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module != package.name:
+            assert not inner & {alias.asname or alias.name for alias in node.names}
