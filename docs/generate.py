@@ -15,9 +15,9 @@ from typing import Any
 
 from typer.main import get_command
 
-from fusemix_core.bench.lines import read_lines
-from fusemix_core.bench.page import draw, of_setting, page, settings, slug
-from fusemix_core.bench.summary import summarise
+from fusemix_core.benchmark.lines import read_lines
+from fusemix_core.benchmark.page import draw, of_setting, page, settings, slug
+from fusemix_core.benchmark.summary import summarise
 from fusemix_core.cli.app import app
 from fusemix_core.jobs.rank import Pairing, Ranking
 from fusemix_core.jobs.rank_picture import write_heat_map

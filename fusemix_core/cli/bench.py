@@ -116,15 +116,15 @@ def bench(
         own = {**table, "encoders": sides.encoders(), "views": sides.views()}
         values["sets"] = {_set_name(table): own}
 
-    from fusemix_core.bench.config import bench_config
+    from fusemix_core.benchmark.config import bench_config
 
     below = root or (config.parent if config else Path())
     checked = bench_config(values, below)
     for paired in checked.sets:  # names are checked before anything heavy is imported
         checked.combinations(paired)
 
-    from fusemix_core.bench.page import write_report
-    from fusemix_core.bench.run import bench as run
+    from fusemix_core.benchmark.page import write_report
+    from fusemix_core.benchmark.run import bench as run
     from fusemix_core.cli.progress import ConsoleReporter
 
     with ConsoleReporter() as reporter:
@@ -145,8 +145,8 @@ def _set_name(table: dict[str, Any]) -> str:
 
 
 def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
-    from fusemix_core.bench.page import overview, said
-    from fusemix_core.bench.summary import CHOSEN, summarise, verdicts
+    from fusemix_core.benchmark.page import overview, said
+    from fusemix_core.benchmark.summary import CHOSEN, summarise, verdicts
     from fusemix_core.cli.console import out, print_json, print_table
 
     if json:
