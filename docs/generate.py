@@ -26,6 +26,7 @@ from fusemix_core.specs import KINDS, EncoderSpec
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.encoders import ENCODER
+from fusemix_core.testing.evaluators import EVALUATOR
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
@@ -200,7 +201,17 @@ def checks_page() -> str:
         "What [the conformance kit](testing.md) holds, check by check. *Floor*: so many must have "
         "passed before a run counts as a success.\n",
     ]
-    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, OPTIMISER, ALIGNER, SCORER, SELECTOR):
+    for suite in (
+        ENCODER,
+        ADAPTER,
+        MIXUP,
+        OBJECTIVE,
+        OPTIMISER,
+        ALIGNER,
+        SCORER,
+        SELECTOR,
+        EVALUATOR,
+    ):
         parts += [
             f"## {suite.kind.capitalize()}s\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",
