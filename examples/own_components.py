@@ -27,7 +27,7 @@ import fusemix_core
 from fusemix_core import Adapter, Aligner, Encoder, EncoderSpec, Evaluator, Mixup, Objective, Scorer
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.config import Recipe
-from fusemix_core.interfaces import Batch, FitContext, Measured, PairedLatents
+from fusemix_core.interfaces import Batch, FitContext, Measured, PairedLatents, Step
 from fusemix_core.registry import registry
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.sections import Figure, Section, Table

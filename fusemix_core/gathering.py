@@ -13,12 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from fusemix_core.padded import Padded
+
+Latents = TypeVar("Latents", Tensor, Padded)
 
 
 def processes() -> int:
@@ -63,9 +67,13 @@ class Rows:
         dist.all_gather(found, own)
         return cls(torch.cat(found).tolist())
 
-    def gather(self, x: Tensor) -> Tensor:
+    def gather(self, x: Latents) -> Latents:
         """All rows `[n, …]`, given this process's; gradients go back to the process of a row."""
-        return x if len(self.sizes) == 1 else _Gather.apply(x, self)
+        if len(self.sizes) == 1:
+            return x
+        if isinstance(x, Padded):  # T is that of the whole batch: see `Batch`, `TokenAdapter`
+            return Padded(self.gather(x.values), self.gather(x.mask.to(torch.uint8)).bool())
+        return _Gather.apply(x, self)
 
 
 def total(x: Tensor) -> Tensor:

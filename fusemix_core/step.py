@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fusemix_core.errors import ContractError
 from fusemix_core.gathering import Rows
-from fusemix_core.paired import Batch, Padded
+from fusemix_core.padded import Padded
+from fusemix_core.paired import Batch
 
 Latents = Tensor | Padded
 
@@ -134,10 +135,10 @@ class OwnRows(_BatchRows):
     ) -> tuple[Tensor, Padded | None]:
         """(embeddings, projected tokens where there are some), whatever the caller's grad mode."""
         with torch.set_grad_enabled(self.grad and modality not in self._fixed):
-            if not getattr(adapter, "takes_tokens", False):
+            if "tokens" not in getattr(adapter, "uses", ()):  # it is no `TokenAdapter`
                 return adapter(latents), None
-            embeddings, values = adapter.with_tokens(latents)
-            return embeddings, Padded(values, (values != 0).any(dim=2))
+            tokens = adapter.tokens(latents)
+            return adapter.pool(tokens, latents), tokens
 
 
 class Step(_BatchRows):
@@ -282,16 +283,8 @@ def _given(latents: Mapping[str, Latents], name: str) -> Mapping[str, Latents]:
 
 
 def _part(values: Mapping[str, Latents], rows: slice) -> dict[str, Latents]:
-    return {
-        name: Padded(x.values[rows], x.mask[rows]) if isinstance(x, Padded) else x[rows]
-        for name, x in values.items()
-    }
+    return {name: x[rows] for name, x in values.items()}
 
 
 def _gathered(rows: Rows, values: Mapping[str, Latents]) -> dict[str, Latents]:
-    return {
-        name: Padded(rows.gather(x.values), rows.gather(x.mask.byte()).bool())
-        if isinstance(x, Padded)
-        else rows.gather(x)
-        for name, x in values.items()
-    }
+    return {name: rows.gather(x) for name, x in values.items()}

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import ContractError
@@ -295,22 +294,19 @@ def tokens(case: ComponentCase) -> None:
     given, links = embeddings_of(), links_of()
     links[::4, :, 0] = -1
     lacking = (links[:, 0] < 0).any(dim=1)
-    own = {
-        m: Padded(x.values.detach().requires_grad_(), x.mask) for m, x in tokens_of(given).items()
-    }
-    own["image"] = Padded(own["image"].values, own["image"].mask & ~lacking[:, None])
+    own = tokens_of(given)
+    values = {m: x.values.requires_grad_() for m, x in own.items()}
     loss = call(case, given, links, tokens=own)
     loss.backward()
-    for modality, x in own.items():
-        grad = x.values.grad
-        reached = grad is not None and grad.isfinite().all() and grad.any()
+    for modality, x in values.items():
+        reached = x.grad is not None and x.grad.isfinite().all() and x.grad.any()
         expect(reached, f"no gradient, or not a finite one, reaches the tokens of {modality}")
-        expect(not grad[lacking].any(), f"a gradient reaches tokens of {modality} without pair")
-    padded = {
-        m: Padded(pad(x.values.detach(), (0, 0, 0, 2), value=3.0), pad(x.mask, (0, 2)))
-        for m, x in own.items()
-    }
-    expect_close(loss_of(case, given, links, tokens=padded), loss.item(), "more padding")
+        expect(not x.grad[lacking].any(), f"a gradient reaches tokens of {modality} without pair")
+        expect(not x.grad[~own[modality].mask].any(), f"a gradient reaches padding of {modality}")
+    longer = {m: x.padded_to(x.values.shape[1] + 2) for m, x in own.items()}
+    full = {m: Padded(x.filled(torch.nan), x.mask) for m, x in own.items()}
+    for what, tokens in (("more padding", longer), ("padding of NaN", full)):
+        expect_close(loss_of(case, given, links, tokens=tokens), loss.item(), what)
 
 
 @OBJECTIVE.check(when=uses("trust"))

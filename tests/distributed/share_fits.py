@@ -64,6 +64,23 @@ class WholeApart(Whole):
         return super().forward(step) + spread(step.unpaired)
 
 
+class Spread(Objective):
+    """Another objective, and the unpaired items spread."""
+
+    uses = ("unpaired",)
+
+    def __init__(self, *, objective="infonce", options={}):  # noqa: B006
+        super().__init__()
+        self.objective = registry.build("objective", Part(objective, options))
+        self.uses = (*self.objective.uses, *type(self).uses)
+
+    def start(self, *args):
+        self.objective.start(*args)
+
+    def forward(self, step):
+        return self.objective(step) + spread(step.unpaired)
+
+
 BASE = Recipe(
     name="small",
     aligner=Part("gradient"),
@@ -98,13 +115,44 @@ RECIPES = {
     "trust, averaged adapters, a queue": replace(
         BASE, objective=Part("hammer", {"queue": 20, "warmup": 2})
     ),
+    "three levels, trust and unpaired items": replace(
+        BASE,
+        objective=Part(
+            "spread",
+            {
+                "objective": "structure",
+                "options": {"objective": "hammer", "options": {"queue": 20}, "warmup": 1},
+            },
+        ),
+        training=replace(BASE.training, unpaired=5),
+    ),
+    "three levels with a teacher": replace(
+        BASE,
+        objective=Part(
+            "spread",
+            {
+                "objective": "klot",
+                "options": {
+                    "objective": "hammer",
+                    "options": {"queue": 20},
+                    "teacher_options": {"landmarks": 0},
+                    "tolerance": 0.0,
+                },
+            },
+        ),
+        training=replace(BASE.training, unpaired=5),
+    ),
     "fewer rows than processes": replace(
         BASE, training=replace(BASE.training, batch_size=2, max_steps=1)
     ),
 }
 
 
-IN_FLOAT32 = ("from a closed form", "unpaired items and a teacher")
+IN_FLOAT32 = (
+    "from a closed form",
+    "unpaired items and a teacher",
+    "three levels with a teacher",
+)
 
 
 def latents(gaps=False):
@@ -140,8 +188,8 @@ DROPOUT = replace(BASE, adapter=Part("mlp", {**BASE.adapter.options, "dropout": 
 
 
 def fitted(recipe, **context):
-    data = latents(gaps=recipe.startswith("three"))
-    if recipe.startswith("trust"):
+    data = latents(gaps=recipe.startswith("three modalities"))
+    if recipe.startswith(("trust", "three levels")):
         trust = Fact("number", (torch.arange(60) % 5 / 4).numpy())
         data = replace(data[0], facts={"trust": trust}), data[1]
     if recipe in IN_FLOAT32:  # the closed form is solved in float32
@@ -158,6 +206,9 @@ def register(registry):
     registry.add_component("objective", "whole", Whole)
     registry.add_component("objective", "apart", Apart)
     registry.add_component("objective", "whole-apart", WholeApart)
+    registry.add_component(
+        "objective", "spread", Spread, wraps="objective", objective="infonce", options={}
+    )
 
 
 def stopped_fit(folder):

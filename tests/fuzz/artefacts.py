@@ -18,9 +18,9 @@ from fuzz.target import Target
 from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.adapters.mlp import MlpAdapter
 from fusemix_core.aligners.gradient import GradientAligner
-from fusemix_core.bench.lines import add_line, key_of, read_lines
-from fusemix_core.bench.page import page
-from fusemix_core.bench.summary import is_whole, summarise
+from fusemix_core.benchmark.lines import add_line, key_of, read_lines
+from fusemix_core.benchmark.page import page
+from fusemix_core.benchmark.summary import is_whole, summarise
 from fusemix_core.cli.console import duration
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.data.hashes import HashMemory
@@ -199,16 +199,16 @@ def find_export(data: bytes, folder: Path) -> None:
 def memory_file() -> bytes:
     with TemporaryDirectory() as folder:
         memory = HashMemory(Path(folder, "h.sqlite"))
-        memory.remember((f"/a/{i}.png", (i, i), bytes([i]) * 16) for i in range(40))
+        memory.remember((f"/a/{i}.png", (i, i, i, i), bytes([i]) * 16) for i in range(40))
         return memory.path.read_bytes()
 
 
 def recall(data: bytes, folder: Path) -> None:
     (folder / "h.sqlite").write_bytes(data)
     memory = HashMemory(folder / "h.sqlite")
-    found = memory.recall({f"/a/{i}.png": (i, i) for i in range(50)} | {"\udcff": (1, 1)})
+    found = memory.recall({f"/a/{i}.png": (i,) * 4 for i in range(50)} | {"\udcff": (1,) * 4})
     assert all(type(k) is bytes and len(k) == 16 for k in found.values())
-    memory.remember([("/b.png", (1, 1), b"k" * 16)])
+    memory.remember([("/b.png", (1,) * 4, b"k" * 16)])
     assert not memory.warning or "Delete it" in memory.warning
 
 

@@ -9,7 +9,6 @@ from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
 OPTIONS = {
-    "attention-pool": {"frames": 4, "dim": 6},
     "sharelock": {"hidden": 32},
     "soft-infonce": {"share": 0.0},
 }
@@ -22,7 +21,9 @@ FAILS = {
     "klot": {"gradient_is_the_derivative": "the gradient is imposed: that of exact plans"},
 }
 
-CHECKED = ("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector")
+CHECKED = (
+    *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
+)
 COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.config import Part, Recipe
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step
+from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step, as_rows
 from fusemix_core.registry import registry
 from fusemix_sotalign.klot import klot
 
@@ -90,6 +90,7 @@ class KLOTObjective(Objective):
         recipe = Recipe("the teacher of klot", self.teacher_part)
         found = aligner.fit(train, validation, recipe, alone)
         self.teacher = nn.ModuleDict(found).requires_grad_(False)
+        self.dims = train.dims
 
     def forward(self, step: Step) -> Tensor:
         loss = self.objective(step)
@@ -99,7 +100,8 @@ class KLOTObjective(Objective):
             parts = [(rows[present], step.latents[modality][present])]
             if modality in step.unpaired:
                 parts.insert(0, step.unpaired[modality])
-            x, behind = (torch.cat(some)[: self.rows] for some in zip(*parts, strict=True))
+            x = torch.cat([own for own, _ in parts])[: self.rows]
+            behind = torch.cat([as_rows(own, self.dims[modality]) for _, own in parts])[: self.rows]
             if len(x):
                 students[modality] = normalize(x, dim=1)
                 teachers[modality] = self._taught(modality, behind)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step
+from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step, as_rows
 from fusemix_core.registry import registry
 from fusemix_structure.regulariser import structure
 
@@ -97,7 +97,7 @@ class StructureObjective(Objective):
         for k, (modality, rows) in enumerate(step.embeddings.items()):
             own = step.present[:, k].nonzero()[: self.rows, 0]
             if len(own) > 1:
-                behind = step.latents[modality][own].to(rows.dtype)
+                behind = as_rows(step.latents[modality][own]).to(rows.dtype)
                 found.append(structure(behind, rows[own], **self.how))
         return found
 
