@@ -85,7 +85,7 @@ class Gatherer:
         self.links, self.group = array("q"), array("q")
         self.split = array("b")  # index into SPLITS; -1: not told
         self.trust, self.fact_row = array("f"), array("q")
-        self.facts = FactCells(facts or {})
+        self.facts = FactCells(facts or {}, self.rules.is_missing)
         self.file, self.row = array("i"), array("q")
         self.files: dict[str, int] = {}
         self.groups: dict[str, int] = {}
