@@ -50,7 +50,7 @@ def say_rejected(rejected: Sequence[Rejected], most: int = 5) -> str:
 def trust_hint(rejected: Sequence[Rejected]) -> str:
     """How to read the data if a column `trust` means something else; "" if none was wrong."""
     wrong = any(not one.modality and one.reason.startswith("trust is '") for one in rejected)
-    hint = "If the column 'trust' means something else: --trust-column none"
+    hint = "If the column of trust means something else: --trust-column none"
     return f"{hint}\n" if wrong else ""
 
 
