@@ -6,14 +6,22 @@ from fusemix_core.hookspecs import hookimpl
 from fusemix_core.recipes.auto import auto
 from fusemix_core.recipes.closed_forms import cca, kcca
 from fusemix_core.recipes.fusemix import fusemix
-from fusemix_core.specs import ComponentSpec
+from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
+from fusemix_core.specs import ComponentSpec, ModalitySpec
 
 PAPER = "https://arxiv.org/abs/2312.10144"
 
 
 @hookimpl
+def fusemix_modalities() -> list[ModalitySpec]:
+    """Those that core knows by itself."""
+    return [IMAGE, TEXT, AUDIO, VIDEO]
+
+
+@hookimpl
 def fusemix_components() -> list[ComponentSpec]:
-    """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers, recipes."""
+    """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers,
+    media and recipes."""
     return [
         ComponentSpec(
             kind="adapter",
@@ -194,6 +202,30 @@ def fusemix_components() -> list[ComponentSpec]:
             name="folder",
             target="fusemix_core.data.folders:FolderReader",
             summary="media with sidecar .txt files",
+        ),
+        ComponentSpec(
+            kind="medium",
+            name="text",
+            target="fusemix_core.data.media.text:TextMedium",
+            summary="texts in cells, or in text files",
+        ),
+        ComponentSpec(
+            kind="medium",
+            name="image",
+            target="fusemix_core.data.media.image:ImageMedium",
+            summary="what Pillow reads, as RGB",
+        ),
+        ComponentSpec(
+            kind="medium",
+            name="audio",
+            target="fusemix_core.data.media.audio:AudioMedium",
+            summary="what libsndfile reads, mono, at the encoder's rate",
+        ),
+        ComponentSpec(
+            kind="medium",
+            name="file",
+            target="fusemix_core.data.media.file:FileMedium",
+            summary="files that the encoder opens itself",
         ),
         ComponentSpec.recipe(auto),
         ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),

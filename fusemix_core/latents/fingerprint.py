@@ -18,7 +18,7 @@ _BRANCHES = {"", "main", "master"}
 """Revisions of a hub that move, so that they pin nothing."""
 
 _USER_MODULE = "fusemix_user_"
-"""How `registry.import_file` begins the names of modules that it makes of the user's files."""
+"""How `userfile.import_file` begins the names of modules that it makes of the user's files."""
 
 
 def fingerprint(spec: EncoderSpec, dtype: str, digest: str | None = None) -> str | None:

@@ -1,0 +1,107 @@
+"""Finds the installed plugins. Loads each on its own, so that a broken one is a row in
+`fusemix plugins` and never a crash."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import pluggy
+
+from fusemix_core import hookspecs
+from fusemix_core.errors import PluginError
+from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
+
+GROUP = "fusemix"
+CORE = "fusemix"
+
+EntryPoints = Callable[[], Iterable[Any]]
+
+
+@dataclass
+class Plugin:
+    """An installed plugin, what it declares, and what became of loading it."""
+
+    name: str
+    dist: str
+    version: str
+    module: str
+    error: str = ""
+    encoders: list[str] = field(default_factory=list)
+    components: list[str] = field(default_factory=list)
+    declared: Declared | None = field(default=None, repr=False)
+    hooks: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the hooks of a module return."""
+
+    encoders: tuple[EncoderSpec | FamilySpec, ...]
+    components: tuple[ComponentSpec, ...]
+    modalities: tuple[ModalitySpec, ...]
+
+    @classmethod
+    def of(cls, module: Any) -> Declared:
+        """Ask all hooks of a module. Raises `PluginError` for what is not a spec."""
+        return cls(
+            _asked(module, "fusemix_encoders", (EncoderSpec, FamilySpec)),
+            _asked(module, "fusemix_components", (ComponentSpec,)),
+            _asked(module, "fusemix_modalities", (ModalitySpec,)),
+        )
+
+
+def installed() -> Iterable[Any]:
+    """The entry points of all installed plugins."""
+    return metadata.entry_points(group=GROUP)
+
+
+def discover(entry_points: EntryPoints) -> Iterator[Plugin]:
+    """Every plugin that `FUSEMIX_PLUGINS` lets in, loaded, in order of name."""
+    wanted = {n for n in os.environ.get("FUSEMIX_PLUGINS", "").replace(" ", "").split(",") if n}
+    manager = pluggy.PluginManager("fusemix")
+    manager.add_hookspecs(hookspecs)
+    for point in sorted(entry_points(), key=lambda p: p.name):
+        dist = point.dist.name if point.dist else point.name
+        if wanted and dist != CORE and not wanted & {point.name, dist}:
+            continue
+        version = point.dist.version if point.dist else ""
+        plugin = Plugin(point.name, dist, version, point.value)
+        try:
+            module = point.load()
+            plugin.declared = Declared.of(module)
+            manager.register(module, name=plugin.name)
+        except (Exception, SystemExit) as error:
+            plugin.declared, plugin.error = None, summary(error)
+        else:
+            plugin.hooks = module
+            plugin.encoders = [
+                s.name if isinstance(s, EncoderSpec) else f"{s.prefix}:"
+                for s in plugin.declared.encoders
+            ]
+            plugin.components = [f"{s.kind} {s.name}" for s in plugin.declared.components]
+        yield plugin
+
+
+def call(module: Any, hook: str, *args: Any) -> tuple[Any, ...]:
+    """What a hook of a module returns; nothing if it has no such hook."""
+    function = getattr(module, hook, None)
+    return tuple(function(*args) or ()) if function is not None else ()
+
+
+def _asked(module: Any, hook: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    found = call(module, hook)
+    for spec in found:
+        if not isinstance(spec, kinds):
+            names = " or ".join(k.__name__ for k in kinds)
+            raise PluginError(f"{hook} gave {spec!r}, not an object of the class {names}.")
+    return found
+
+
+def summary(error: BaseException) -> str:
+    """An error in a line."""
+    return traceback.format_exception_only(error)[-1].strip() or type(error).__name__
