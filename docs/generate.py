@@ -93,11 +93,12 @@ def cli_page(registry: Registry) -> str:
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """(full name, command) of every command that does something, groups' children included."""
+    """(full name, command) of every command that does something, groups' children included and
+    earlier names left out."""
     for child_name, child in getattr(command, "commands", {}).items():
         if hasattr(child, "commands"):
             yield from commands(child, f"{name} {child_name}")
-        else:
+        elif not child.hidden:
             yield f"{name} {child_name}", child
 
 

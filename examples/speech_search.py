@@ -48,7 +48,7 @@ def main() -> None:
         result = fusemix_core.align(
             {"audio": ShortSpeech, "text": "minilm"},
             {"source": str(data), "split_column": "split", "allow_outside": True},
-            set=["aligner.landmarks=0"],  # plain CCA: quicker, and as good on so few pairs
+            overrides=["aligner.landmarks=0"],  # plain CCA: quicker, and as good on so few pairs
         )
     show_recall(result.results["test"]["retrieval"]["directions"])
 

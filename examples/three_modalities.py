@@ -37,7 +37,7 @@ def main() -> None:
         result = fusemix_core.align(
             {"image": "efficientnet-lite0", "text": "minilm", "audio": ShortSpeech},
             {"source": str(data), "split_column": "split", "allow_outside": True},
-            set=["aligner.landmarks=0"],  # plain CCA: quicker, and as good on so few pairs
+            overrides=["aligner.landmarks=0"],  # plain CCA: quicker, and as good on so few pairs
         )
     directions = result.results["test"]["retrieval"]["directions"]
     show_recall(directions, {"image->audio": NEVER, "audio->image": NEVER})

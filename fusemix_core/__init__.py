@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Selector,
     )
     from fusemix_core.jobs.align import align, extend
-    from fusemix_core.jobs.encode import embed
+    from fusemix_core.jobs.encode import encode
     from fusemix_core.jobs.rank import rank
     from fusemix_core.jobs.select import select
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
@@ -29,7 +29,7 @@ _HOMES = {
     "align": "fusemix_core.jobs.align",
     "bench": "fusemix_core.bench.run",
     "extend": "fusemix_core.jobs.align",
-    "embed": "fusemix_core.jobs.encode",
+    "encode": "fusemix_core.jobs.encode",
     "rank": "fusemix_core.jobs.rank",
     "select": "fusemix_core.jobs.select",
     "FusedModel": "fusemix_core.fused",
@@ -67,7 +67,7 @@ __all__ = [
     "Selector",
     "align",
     "bench",
-    "embed",
+    "encode",
     "extend",
     "rank",
     "select",
@@ -75,8 +75,13 @@ __all__ = [
 ]
 
 
+_ALIASES = {"embed": "encode"}
+"""Earlier names, which go on working."""
+
+
 def __getattr__(name: str) -> Any:
     """Public names are imported on first use, so that `import fusemix_core` stays light."""
+    name = _ALIASES.get(name, name)
     if name not in _HOMES:
         raise AttributeError(f"module 'fusemix_core' has no attribute '{name}'")
     import importlib

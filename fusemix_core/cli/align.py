@@ -8,48 +8,43 @@ from typing import Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.groups import (
+    DataOptions,
+    EncoderOptions,
+    EncodingOptions,
+    OutputOptions,
+    RecipeOptions,
+    RunOptions,
+    SplitOptions,
+    given,
+    grouped,
+)
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 from fusemix_core.launch import launched
 
+Fixed = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODALITY", help="Keep its latents as embeddings, and fit the others to them."
+    ),
+]
 
+
+@grouped
 def align(
-    a: o.A = None,
-    b: o.B = None,
-    encoder: o.Encoders = None,
-    view: o.Views = None,
-    data: o.Data = None,
-    validation: o.Validation = None,
-    test: o.Test = None,
-    column: o.Columns = None,
-    split_column: o.SplitColumn = None,
-    group_by: o.GroupBy = None,
-    validation_fraction: o.ValidationFraction = None,
-    test_fraction: o.TestFraction = None,
-    max_bad: o.MaxBad = None,
-    allow_outside: o.AllowOutside = None,
-    fixed: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODALITY",
-            help="Keep its latents as embeddings, and fit the others to them.",
-        ),
-    ] = None,
-    recipe: o.Recipe = None,
-    set_: o.Set = None,
+    encoders: EncoderOptions,
+    data: DataOptions,
+    splits: SplitOptions,
+    recipe: RecipeOptions,
+    run: RunOptions,
+    encoding: EncodingOptions,
+    output: OutputOptions,
+    fixed: Fixed = None,
     select: o.Select = None,
     pairs: o.Pairs = None,
-    config: o.ConfigFile = None,
-    out: o.Out = None,
-    resume: o.Resume = False,
-    seed: o.Seed = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
-    store_dtype: o.StoreDtype = None,
-    encode_batch: o.EncodeBatch = None,
-    backend: o.Backend = None,
-    dry_run: o.DryRun = False,
-    json: o.Json = False,
 ) -> None:
     """Align two or more frozen encoders on paired data.
 
@@ -72,61 +67,50 @@ def align(
 
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
-    values = file_values(config, out, resume)
-    if named := o.encoder_values(a, b, encoder):
-        values["encoders"] = named
-        values["views"] = {}  # those of the file's encoders
-    values["views"] |= o.key_values(view, "--view")
-    values["data"] |= o.data_values(
-        source=data,
-        validation=validation,
-        test=test,
-        columns=column,
-        split_column=split_column,
-        group_by=group_by,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        max_bad=max_bad,
-        allow_outside=allow_outside,
-    )
-    top = {
-        "recipe": recipe,
-        "fixed": fixed or None,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "store_dtype": store_dtype,
-        "encode_batch": encode_batch,
-        "backend": backend,
-    }
-    values |= {k: v for k, v in top.items() if v is not None}
+    values = run_values(run, data, splits, recipe, encoding)
+    take_encoders(values, encoders.names(), encoders.views())
+    values |= given(fixed=fixed or None, device=device, dtype=dtype)
     from fusemix_core.runs.config import chosen_by
 
-    carry_out(values, [*chosen_by(select, pairs), *(set_ or [])], out, resume, dry_run, json)
+    carry_out(values, [*chosen_by(select, pairs), *recipe.overrides], run, output)
 
 
-def file_values(config: Path | None, out: Path | None, resume: bool) -> dict[str, Any]:
-    """The tables of a config file (of the run to resume, where none is named), `views` and `data`
-    among them; `ConfigError` where these are no tables."""
-    if resume and out is None:
+def run_values(
+    run: RunOptions,
+    data: DataOptions,
+    splits: SplitOptions,
+    recipe: RecipeOptions,
+    encoding: EncodingOptions,
+) -> dict[str, Any]:
+    """The tables of the config file (of the run to resume, if none is named), with the options that
+    were given in their place.
+
+    Raises:
+        ConfigError: If `views` or `data` of the file is not a table, or `--resume` has no `--out`.
+    """
+    config = run.config
+    if run.resume and run.out is None:
         raise ConfigError("--resume needs the run's folder.", "Add --out runs/…")
-    if resume and config is None and (out / "config.toml").exists():
-        config = out / "config.toml"
+    if run.resume and config is None and (run.out / "config.toml").exists():
+        config = run.out / "config.toml"
     values = read_toml(config) if config else {}
     for name in ("views", "data"):
         values[name] = dict(_table(values, name, config))
-    return values
+    values["data"] |= data.table() | splits.table()
+    return values | given(recipe=recipe.recipe, seed=run.seed) | encoding.table()
+
+
+def take_encoders(values: dict[str, Any], names: dict[str, str], views: dict[str, str]) -> None:
+    """Put these encoders in the place of the file's, whose views then go with them."""
+    if names:
+        values["encoders"], values["views"] = names, {}
+    values["views"] |= views
 
 
 def carry_out(
-    values: dict[str, Any],
-    overrides: list[str],
-    out: Path | None,
-    resume: bool,
-    dry_run: bool,
-    json: bool,
+    values: dict[str, Any], overrides: list[str], run: RunOptions, output: OutputOptions
 ) -> None:
-    """Show the plan of a run and, unless that is all, do it and show what it gave."""
+    """Show the plan of a run and, unless `--dry-run` is given, run it and show its results."""
     from fusemix_core.cli.show import show_plan, show_result
     from fusemix_core.runs.config import build_config
 
@@ -135,22 +119,22 @@ def carry_out(
     from fusemix_core.runs.plan import make_plan
 
     plan = make_plan(config, specs)
-    if launched().rank == 0 and (dry_run or not json):
-        show_plan(plan, json)
-    if dry_run:
+    if launched().rank == 0 and (output.dry_run or not output.json):
+        show_plan(plan, output.json)
+    if output.dry_run:
         return
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.align import default_out, run_plan
 
     with ConsoleReporter() as reporter:
-        result = run_plan(plan, out or default_out(), resume=resume, reporter=reporter)
+        result = run_plan(plan, run.out or default_out(), resume=run.resume, reporter=reporter)
     if result is not None:
-        show_result(result, json)
+        show_result(result, output.json)
 
 
 def _table(values: dict[str, Any], name: str, config: Path | None) -> dict[str, Any]:
-    """A table of the config file; `ConfigError` where that has something else by its name."""
+    """A table of the config file."""
     table = values.get(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{config}: {name} must be a table, not {table!r}.", f"Write [{name}].")

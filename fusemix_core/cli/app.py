@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from fusemix_core.cli import (
     align,
     bench,
     cache,
-    embed,
+    encode,
     encoders,
     evaluate,
     extend,
@@ -26,22 +25,14 @@ from fusemix_core.cli import (
     select,
 )
 from fusemix_core.cli.console import print_error
+from fusemix_core.cli.terminate import Terminated
 from fusemix_core.errors import FusemixError
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, unwound like an interrupt so that what is running can save."""
-
-
-def _on_terminate(*_: Any) -> None:
-    raise _Terminated
 
 
 class FusemixGroup(TyperGroup):
     """Shows a `FusemixError` as message and hint; a traceback only with `--debug`."""
 
     def invoke(self, ctx: typer.Context) -> Any:
-        signal.signal(signal.SIGTERM, _on_terminate)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
@@ -49,7 +40,7 @@ class FusemixGroup(TyperGroup):
                 "Interrupted.",
                 "What was finished is kept. Run it again (align: --resume with its --out).",
             )
-            ctx.exit(143 if isinstance(stop, _Terminated) else 130)
+            ctx.exit(143 if isinstance(stop, Terminated) else 130)
         except FusemixError as error:
             if ctx.params.get("debug"):
                 raise
@@ -110,7 +101,8 @@ def _main(
 
 app.command("align")(align.align)
 app.command("extend")(extend.extend)
-app.command("embed")(embed.embed)
+app.command("encode")(encode.encode)
+app.command("embed", hidden=True)(encode.encode)
 app.command("eval")(evaluate.evaluate)
 app.command("search")(search.search)
 app.command("select")(select.select)

@@ -8,18 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.groups import DataOptions, SplitOptions, given, grouped
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 
 
+@grouped
 def bench(
+    *,
     a: Annotated[
         str | None, typer.Option("--a", metavar="NAME,NAME,…", help="Encoders of one modality.")
     ] = None,
     b: Annotated[
         str | None, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")
     ] = None,
-    data: o.Data = None,
+    data: DataOptions,
+    splits: SplitOptions,
     methods: Annotated[
         str | None,
         typer.Option(metavar="RECIPE,RECIPE,…", help="What is compared. [every recipe installed]"),
@@ -39,15 +43,6 @@ def bench(
         list[str] | None,
         typer.Option("--view", metavar="MODALITY=VIEW,VIEW", help="Views to try. [the first]"),
     ] = None,
-    column: o.Columns = None,
-    validation: o.Validation = None,
-    test: o.Test = None,
-    split_column: o.SplitColumn = None,
-    group_by: o.GroupBy = None,
-    validation_fraction: o.ValidationFraction = None,
-    test_fraction: o.TestFraction = None,
-    max_bad: o.MaxBad = None,
-    allow_outside: o.AllowOutside = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="TOML", help="A benchmark of several sets; see the docs."),
@@ -77,32 +72,20 @@ def bench(
         fusemix bench --config bench.toml --out bench/1
     """
     values = read_toml(config) if config else {}
-    given = o.data_values(
-        source=data,
-        columns=column,
-        validation=validation,
-        test=test,
-        split_column=split_column,
-        group_by=group_by,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        max_bad=max_bad,
-        allow_outside=allow_outside,
-    )
-    if given and config:
+    table = data.table() | splits.table()
+    if table and config:
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
-    top = {
-        "methods": _names(methods),
-        "pairs": [int(p) if p.isdecimal() else p for p in _names(pairs) or []] or None,
-        "seeds": seeds,
-        "batch": batch,
-        "budget": budget,
-        "device": device,
-    }
-    values |= {k: v for k, v in top.items() if v is not None}
+    values |= given(
+        methods=_names(methods),
+        pairs=[int(p) if p.isdecimal() else p for p in _names(pairs) or []] or None,
+        seeds=seeds,
+        batch=batch,
+        budget=budget,
+        device=device,
+    )
     if not config:
         views = {m: _names(v) for m, v in o.key_values(view, "--view").items()}
-        values["sets"] = {_set_name(given): {**given, "encoders": _sides(a, b), "views": views}}
+        values["sets"] = {_set_name(table): {**table, "encoders": _sides(a, b), "views": views}}
 
     from fusemix_core.bench.config import bench_config
 
@@ -136,10 +119,10 @@ def _sides(a: str | None, b: str | None) -> dict[str, list[str]]:
     return dict(zip(kinds if kinds[0] != kinds[1] else ("a", "b"), sides, strict=True))
 
 
-def _set_name(given: dict[str, Any]) -> str:
-    if "source" not in given:
+def _set_name(table: dict[str, Any]) -> str:
+    if "source" not in table:
         raise ConfigError("No data given.", "Add --data PATH.")
-    path = Path(given["source"][0])
+    path = Path(table["source"][0])
     return path.parent.name if path.stem in ("manifest", "metadata") else path.stem or "data"
 
 

@@ -8,22 +8,19 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.groups import DataOptions, SplitOptions, grouped
 from fusemix_core.errors import ConfigError
 
 
+@grouped
 def evaluate(
     model: o.Model,
-    data: o.Data = None,
-    column: o.Columns = None,
+    data: DataOptions,
+    splits: SplitOptions,
     split: Annotated[
         str | None,
         typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
     ] = None,
-    split_column: o.SplitColumn = None,
-    test: o.Test = None,
-    group_by: o.GroupBy = None,
-    validation_fraction: o.ValidationFraction = None,
-    test_fraction: o.TestFraction = None,
     classes: Annotated[
         Path | None, typer.Option(help="Class names, a JSON list or one a line: zero-shot.")
     ] = None,
@@ -32,8 +29,6 @@ def evaluate(
     ] = None,
     label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label",
     modality: Annotated[str | None, typer.Option(help="What to classify.")] = None,
-    max_bad: o.MaxBad = None,
-    allow_outside: o.AllowOutside = None,
     encoder: o.ModelEncoders = None,
     seed: o.Seed = None,
     device: o.Device = None,
@@ -54,22 +49,11 @@ def evaluate(
     """
     from fusemix_core.cli.console import print_json
 
-    given = o.data_values(
-        source=data,
-        columns=column,
-        split_column=split_column,
-        test=test,
-        group_by=group_by,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        max_bad=max_bad,
-        allow_outside=allow_outside,
-    )
     if templates and not classes:
         raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
     from fusemix_core.jobs.measured_data import measured_data
 
-    what = measured_data(model, given, split, seed)
+    what = measured_data(model, data.table() | splits.table(), split, seed)
     if classes:
         from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 

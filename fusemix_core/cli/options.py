@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -120,17 +120,10 @@ def key_values(pairs: list[str] | None, option: str) -> dict[str, str]:
 
 
 def view_values(views: list[str] | None, encoders: Mapping[str, str]) -> dict[str, str]:
-    """modality → view; of one encoder alone the view may stand without its modality."""
+    """modality → view; with one encoder, a view may leave out its modality."""
     if len(encoders) == 1:
         views = [v if "=" in v else f"{next(iter(encoders))}={v}" for v in views or []]
     return key_values(views, "--view")
-
-
-def data_values(**given: Any) -> dict[str, Any]:
-    """The `[data]` table that options make: only what was given."""
-    given["source"] = list(given["source"]) if given["source"] else None
-    given["columns"] = key_values(given["columns"], "--column") or None
-    return {k: v for k, v in given.items() if v is not None}
 
 
 def encoder_values(a: str | None, b: str | None, encoders: list[str] | None) -> dict[str, str]:

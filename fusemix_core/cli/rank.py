@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.groups import DataOptions, SplitOptions, grouped
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusemix_core.jobs.rank import Ranking
 
 
+@grouped
 def rank(
     a: Annotated[str, typer.Option("--a", metavar="NAME,NAME,…", help="Encoders of one modality.")],
     b: Annotated[str, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")],
-    data: o.Data = None,
+    data: DataOptions,
+    splits: SplitOptions,
     view: o.Views = None,
-    column: o.Columns = None,
-    split_column: o.SplitColumn = None,
-    group_by: o.GroupBy = None,
-    validation_fraction: o.ValidationFraction = None,
-    test_fraction: o.TestFraction = None,
-    allow_outside: o.AllowOutside = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -60,15 +57,7 @@ def rank(
 
         fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv --recipe alignment-probing
     """
-    table = o.data_values(
-        source=data,
-        columns=column,
-        split_column=split_column,
-        group_by=group_by,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        allow_outside=allow_outside,
-    )
+    table = data.table() | splits.table()
     if "source" not in table:
         raise ConfigError("No data given.", "Add --data PATH.")
     sides = [[name.strip() for name in side.split(",") if name.strip()] for side in (a, b)]

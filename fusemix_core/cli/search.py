@@ -7,19 +7,18 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.groups import DataOptions, grouped
 from fusemix_core.errors import ConfigError
 
 
+@grouped
 def search(
     model: o.Model,
     query: Annotated[str, typer.Argument(help="A text, or the path of a file of a modality.")],
-    data: o.Data = None,
-    column: o.Columns = None,
+    data: DataOptions,
     to: Annotated[str | None, typer.Option("--to", help="Modality to search in.")] = None,
     from_: Annotated[str | None, typer.Option("--from", help="Modality of the query.")] = None,
     count: Annotated[int, typer.Option("-k", "--count", min=1, help="How many to show.")] = 10,
-    max_bad: o.MaxBad = None,
-    allow_outside: o.AllowOutside = None,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -38,10 +37,9 @@ def search(
     """
     from fusemix_core.config import DataConfig, from_dict
 
-    if not data:
+    if not data.data:
         raise ConfigError("No data to search in.", "Add --data PATH.")
-    table = o.data_values(source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside)
-    config = from_dict(DataConfig, table, "data.")
+    config = from_dict(DataConfig, data.table(), "data.")
 
     from fusemix_core.cli.console import out, print_json, print_table
     from fusemix_core.cli.progress import ConsoleReporter

@@ -8,19 +8,24 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.groups import (
+    DataOptions,
+    EncoderOptions,
+    EncodingOptions,
+    OutputOptions,
+    given,
+    grouped,
+)
 from fusemix_core.errors import ConfigError
 
 
+@grouped
 def select(
-    a: o.A = None,
-    b: o.B = None,
-    encoder: o.Encoders = None,
-    view: o.Views = None,
-    data: o.Data = None,
-    column: o.Columns = None,
+    encoders: EncoderOptions,
+    data: DataOptions,
+    encoding: EncodingOptions,
+    output: OutputOptions,
     split_column: o.SplitColumn = None,
-    max_bad: o.MaxBad = None,
-    allow_outside: o.AllowOutside = None,
     selector: Annotated[str, typer.Option(help="By which selector.")] = "dpp",
     pairs: Annotated[int | None, typer.Option(help="How many to choose.")] = None,
     by: Annotated[
@@ -42,11 +47,6 @@ def select(
     seed: Annotated[int | None, typer.Option(help="Seed of what is drawn. [0]")] = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
-    store_dtype: o.StoreDtype = None,
-    encode_batch: o.EncodeBatch = None,
-    backend: o.Backend = None,
-    dry_run: o.DryRun = False,
-    json: o.Json = False,
 ) -> None:
     """Choose pairs by their latents, and write them as a manifest for `fusemix align`.
 
@@ -60,30 +60,19 @@ def select(
 
         fusemix select --a dinov2 --b bge-large --data pairs.csv --pairs 500 --by text --out few.csv
     """
-    names = o.encoder_values(a, b, encoder)
+    names = encoders.names()
     if pairs is None or out is None:
         raise ConfigError(
             "Say how many pairs to choose, and where to write them.",
             "Example: --pairs 5000 --out subset.csv",
         )
-    table = o.data_values(
-        source=data,
-        columns=column,
-        split_column=split_column,
-        max_bad=max_bad,
-        allow_outside=allow_outside,
-    )
-    top = {
-        "recipe": recipe,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "store_dtype": store_dtype,
-        "encode_batch": encode_batch,
-        "backend": backend,
+    values = {
+        "encoders": names,
+        "views": encoders.views(),
+        "data": data.table() | given(split_column=split_column),
+        **given(recipe=recipe, seed=seed, device=device, dtype=dtype),
+        **encoding.table(),
     }
-    values = {"encoders": names, "data": table, "views": o.key_values(view, "--view")}
-    values |= {k: v for k, v in top.items() if v is not None}
     changes = [f"selector.by={by}"] if by else []
 
     from fusemix_core.jobs.select import plan_selection, run_selection, selection_config
@@ -96,16 +85,16 @@ def select(
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import show_encoders
 
-    if json and dry_run:
+    if output.json and output.dry_run:
         print_json([e.as_dict() for e in plan.encoders.values()])
-    elif not json:
+    elif not output.json:
         show_encoders(plan.encoders.values())
-    if dry_run:
+    if output.dry_run:
         return
     with ConsoleReporter() as reporter:
         chosen = run_selection(plan, reporter)
     offered = len(chosen.dataset.splits["train"])
-    if json:
+    if output.json:
         print_json(
             {"chosen": len(chosen.rows), "of": offered, "out": str(out), "outside": chosen.outside}
         )

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -69,7 +69,7 @@ def align(
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "auto",
-    set: list[str] = (),
+    overrides: Sequence[str] = (),
     select: str | None = None,
     pairs: int | None = None,
     out: str | Path | None = None,
@@ -79,22 +79,38 @@ def align(
 ) -> RunResult | None:
     """Align frozen encoders on paired data; what `fusemix align` does, from Python.
 
-    encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
-    data: a path, or the fields of `DataConfig`. recipe: a name, or a table of overrides with one;
-    set: `key=value` settings of the recipe. select, pairs: the selector by which so many of the
-    training pairs are chosen (its options: `set=["selector.by=text"]`). settings: `views`
-    (modality → view of its encoder), `fixed` (modalities that keep their latents as embeddings),
-    `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`. Raises a `FusemixError` for
-    anything that the caller can mend. Where torchrun started several processes, None in all but the
-    first.
+    Args:
+        encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
+        data: A path, or the fields of `DataConfig`.
+        recipe: A name, or a table of a name and changed fields.
+        overrides: `key=value` settings of the recipe, such as `training.epochs=20`.
+        select: The selector that chooses the training pairs; its options are overrides
+            (`selector.by=text`).
+        pairs: How many training pairs to fit on, by default all.
+        out: The run's folder, by default a new one under `runs/`.
+        resume: Go on with the run in `out`.
+        reporter: Is told of progress.
+        **settings: `views` (modality → view of its encoder), `fixed` (modalities that keep their
+            latents as embeddings), `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`,
+            `backend`.
 
-    Example: `align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")`.
+    Returns:
+        The run's folder, model and results; None in all processes but the first, if torchrun
+        started several.
+
+    Raises:
+        FusemixError: For anything that the caller can mend.
+
+    Example:
+
+        done = align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")
+        done.results["test"]["retrieval"]["mean_r1"]
     """
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, **settings}
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
-    config, specs = build_config(values, [*chosen_by(select, pairs), *set])
+    config, specs = build_config(values, [*chosen_by(select, pairs), *overrides])
     plan = make_plan(config, specs)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
 
@@ -105,7 +121,7 @@ def extend(
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "auto",
-    set: list[str] = (),
+    overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
@@ -113,16 +129,27 @@ def extend(
 ) -> RunResult | None:
     """Add modalities to a fused model without moving its own; what `fusemix extend` does.
 
-    model: a run's folder, a model's folder, a hub id, or a loaded model. encoders: those of the
-    modalities to add, as `align` takes them, and for a model by name also those of its own that
-    can't be taken by theirs. data: pairs of new items with ones of the model's modalities. The
-    model's adapters stay as they are and its encoders must be those of the fit; new adapters are
-    fitted to their embeddings, at the model's dtype. The model's scorer takes in the new modalities
-    (`recipe.scorer` is not heeded), so that scores between the model's own stay the same. The
-    result is a new model, measured in the directions from and to the new modalities; those of
-    `results["never_paired"]` no training row linked.
+    The model's adapters stay as they are and its encoders must be those of the fit; new adapters
+    are fitted to their embeddings, at the model's dtype. The model's scorer takes in the new
+    modalities (`recipe.scorer` is ignored), so that scores between the model's own stay the same.
 
-    Example: `extend("runs/1", {"audio": "whisper-tiny"}, "spoken.csv")`.
+    Args:
+        model: A run's folder, a model's folder, a hub id, or a loaded model.
+        encoders: Those of the modalities to add, as `align` takes them; for a model by name also
+            those of its own modalities whose encoders can't be found by their names.
+        data: Pairs of new items with items of the model's modalities, as `align` takes them.
+        recipe, overrides, out, resume, reporter, **settings: As in `align`.
+
+    Returns:
+        The run, whose model is a new one. It is measured in the directions from and to the new
+        modalities; `results["never_paired"]` lists those that no training row linked.
+
+    Raises:
+        FusemixError: For anything that the caller can mend.
+
+    Example:
+
+        extend("runs/1", {"audio": "whisper-tiny"}, "spoken.csv")
     """
     names, objects = encoder_names(encoders)
     loaded = model if isinstance(model, FusedModel) else None
@@ -132,7 +159,7 @@ def extend(
         )
     extends = model.name if loaded is not None else os.fspath(model)
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, "extends": extends}
-    config, specs = build_config({**values, **settings}, list(set))
+    config, specs = build_config({**values, **settings}, list(overrides))
     if loaded is None and objects:
         loaded = extended_model(config, {**specs, **objects})
     plan = make_plan(config, specs, loaded)

@@ -20,7 +20,7 @@ from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reporter import Reporter
 
 
-def embed(
+def encode(
     encoders: Mapping[str, Given],
     data: str | Path | Mapping[str, Any],
     *,
@@ -32,27 +32,35 @@ def embed(
     backend: str = "auto",
     reporter: Reporter | None = None,
 ) -> Encoded:
-    """The latents of a dataset: what the store lacks is encoded; what `fusemix embed` does.
+    """The latents of a dataset: what the store lacks is encoded; what `fusemix encode` does.
 
-    encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder; one is
-    enough. data: a path, or the fields of `DataConfig`. views: modality → view (the encoder's
-    first). Of what is returned, `dataset` has the unique items of each modality and the `links`
-    between them, `tables[modality]` the latents of these items, in their order:
+    Args:
+        encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder; one is
+            enough.
+        data: A path, or the fields of `DataConfig`.
+        views: modality → view, by default the encoder's first.
+        device, dtype, store_dtype, encode_batch, backend: How items are encoded, as in `align`.
+        reporter: Is told of progress.
 
-    - items of one shape: `rows(index)` is float32 `[m, dim]`, one row an item, and
-      `rows(index).unflatten(1, table.shape)` the latents `[m, *shape]` of a view of more axes;
-    - items of unequal length: `rows(index)` is `Padded(values [m, T, d], mask [m, T])`, and
-      `lengths` int64 `[n]` says how many each item has.
+    Returns:
+        `dataset` with the unique items of each modality and the `links` between them, and
+        `tables[modality]` with the latents of these items, in their order:
+
+        - items of one shape: `rows(index)` is float32 `[m, dim]`, one row an item, and
+          `rows(index).unflatten(1, table.shape)` the latents `[m, *shape]` of a view of more axes;
+        - items of unequal length: `rows(index)` is `Padded(values [m, T, d], mask [m, T])`, and
+          `lengths` int64 `[n]` says how many each item has.
+
+    Raises:
+        FusemixError: For anything that the caller can mend.
 
     Example:
 
-        found = embed({"text": "minilm"}, "pairs.csv", views={"text": "tokens"})
+        found = encode({"text": "minilm"}, "pairs.csv", views={"text": "tokens"})
         found.dataset.items["text"].describe(0)  # the first text
         found.tables["text"].rows(torch.tensor([0, 1]))  # its tokens, and the second's
-
-    Raises a `FusemixError` for anything that the caller can mend.
     """
-    plan = plan_embedding(
+    plan = plan_encoding(
         encoders,
         data,
         views=views,
@@ -62,11 +70,11 @@ def embed(
         encode_batch=encode_batch,
         backend=backend,
     )
-    return run_embedding(plan, reporter)
+    return run_encoding(plan, reporter)
 
 
 @dataclass
-class EmbeddingPlan:
+class EncodingPlan:
     """What is to be encoded, and how: names resolved, data read, the store looked into."""
 
     dataset: PairedDataset
@@ -76,22 +84,22 @@ class EmbeddingPlan:
     max_bad: float
 
 
-def plan_embedding(
+def plan_encoding(
     encoders: Mapping[str, Given],
     data: str | Path | Mapping[str, Any],
     *,
-    views: Mapping[str, str] | None,
-    device: str,
-    dtype: str,
-    store_dtype: str,
-    encode_batch: int | None,
-    backend: str,
-) -> EmbeddingPlan:
-    """What `embed` of the same arguments will do."""
+    views: Mapping[str, str] | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    store_dtype: str = "float16",
+    encode_batch: int | None = None,
+    backend: str = "auto",
+) -> EncodingPlan:
+    """What `encode` of the same arguments will do."""
     names, objects = encoder_names(encoders)
     specs = resolve_encoders(names)
     if not specs:
-        raise ConfigError("No encoder given.", 'Example: embed({"text": "minilm"}, "pairs.csv")')
+        raise ConfigError("No encoder given.", 'Example: encode({"text": "minilm"}, "pairs.csv")')
     how = Encoding(
         resolve_device(device),
         dtype,
@@ -105,10 +113,10 @@ def plan_embedding(
     dataset = read_pairs(config, {m: s.takes for m, s in specs.items()}, least=1)
     dataset.check_bad(config.max_bad)
     planned = plan_encoders(dataset, specs, how, how.device.type)
-    return EmbeddingPlan(dataset, how, planned, objects, config.max_bad)
+    return EncodingPlan(dataset, how, planned, objects, config.max_bad)
 
 
-def run_embedding(plan: EmbeddingPlan, reporter: Reporter | None = None) -> Encoded:
+def run_encoding(plan: EncodingPlan, reporter: Reporter | None = None) -> Encoded:
     """Carry out the plan."""
     specs = {m: e.spec for m, e in plan.encoders.items()}
     encoded = encode_dataset(plan.dataset, specs, plan.how, reporter or Reporter(), plan.objects)

@@ -54,26 +54,38 @@ def select(
     pairs: int,
     selector: str = "dpp",
     *,
-    set: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     out: str | Path | None = None,
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> Chosen:
     """Choose pairs of a dataset by a selector; what `fusemix select` does, from Python.
 
-    encoders, data, settings: as `align` takes them; the views are those that `recipe` prefers
-    (default `auto`). Only modalities that the selector looks at are encoded. set: `key=value`
-    settings of the selector, such as `selector.by=text`. out: where to write the pairs, `.csv`,
-    `.tsv` or `.jsonl`, for `align` to read. Where the data tell splits, the pairs are chosen among
-    the training ones, and the others are written as they are.
+    Only modalities that the selector looks at are encoded. If the data name splits, the pairs are
+    chosen among the training ones, and the others are written as they are.
 
-    Raises a `FusemixError` for anything that the caller can mend.
+    Args:
+        encoders: modality → encoder, as `align` takes them.
+        data: A path, or the fields of `DataConfig`.
+        pairs: How many to choose.
+        selector: The name of a selector.
+        overrides: `key=value` settings of the selector, such as `selector.by=text`.
+        out: The manifest to write, `.csv`, `.tsv` or `.jsonl`, for `align` to read.
+        reporter: Is told of progress.
+        **settings: As `align` takes them; the views are those that `recipe` prefers.
+
+    Raises:
+        FusemixError: For anything that the caller can mend.
+
+    Example:
+
+        select({"image": "dinov2", "text": "minilm"}, "pairs.csv", 5000, out="subset.csv")
     """
     from fusemix_core.runs.given import data_table, encoder_names
 
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), **settings}
-    config, specs = selection_config(values, selector, pairs, set, out)
+    config, specs = selection_config(values, selector, pairs, overrides, out)
     return run_selection(plan_selection(config, specs, out, objects), reporter)
 
 
@@ -81,17 +93,19 @@ def selection_config(
     values: Mapping[str, Any],
     selector: str,
     pairs: int,
-    set: Sequence[str],
+    overrides: Sequence[str],
     out: str | Path | None,
 ) -> tuple[RunConfig, dict[str, EncoderSpec]]:
     """The checked config of a selection, and its encoders. Imports nothing heavy."""
-    for one in set:
+    for one in overrides:
         if not one.startswith("selector."):
-            raise ConfigError(f"'{one}' is no setting of a selector.", "Example: selector.by=text")
+            raise ConfigError(
+                f"'{one}' is not a setting of a selector.", "Example: selector.by=text"
+            )
     if out is not None:
         check_manifest_path(Path(out))
     data = {**values["data"], "validation_fraction": 0.0, "test_fraction": 0.0}
-    return build_config({**values, "data": data}, [*chosen_by(selector, pairs), *set])
+    return build_config({**values, "data": data}, [*chosen_by(selector, pairs), *overrides])
 
 
 def plan_selection(

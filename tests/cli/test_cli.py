@@ -11,6 +11,7 @@ import pytest
 from pairs import write_world
 from typer.testing import CliRunner
 
+import fusemix_core
 from fusemix_core.cli.app import app
 
 TOYS = Path(__file__).parents[1] / "toys.py"
@@ -67,7 +68,7 @@ def test_second_run_encodes_nothing(run, world, model):
     )
     cached = [e["cached"] for e in plan["encoders"]]
     assert cached in ([64, 64], [None, None])
-    rows = json.loads(run("embed", "--a", A, "--b", B, "--data", world, "--json").stdout)
+    rows = json.loads(run("encode", "--a", A, "--b", B, "--data", world, "--json").stdout)
     assert [r["encoded"] for r in rows] == [0, 0]
     assert [r["cached"] for r in rows] == [64, 64]
 
@@ -223,7 +224,7 @@ def test_bad_rows_are_counted_and_the_limit_is_said(run, world):
 
 
 def test_embed_refuses_types_that_it_does_not_know(run, world):
-    args = ["embed", "--encoder", f"text={B}", "--data", world]
+    args = ["encode", "--encoder", f"text={B}", "--data", world]
     assert "float16" in run(*args, "--dtype", "int8", code=2).stderr
     assert "float32" in run(*args, "--store-dtype", "int8", code=2).stderr
 
@@ -260,7 +261,7 @@ def test_a_view_is_chosen_planned_and_remembered(run, world):
 def test_latents_of_unequal_length_can_be_embedded_but_not_fitted(run, world):
     tokens = f"{TOYS}:TokenText"
     (row,) = json.loads(
-        run("embed", "-e", f"text={tokens}", "--view", "tokens", "--data", world, "--json").stdout
+        run("encode", "-e", f"text={tokens}", "--view", "tokens", "--data", world, "--json").stdout
     )
     assert (row["view"], row["items"], row["encoded"]) == ("tokens", 64, 64)
     (listed,) = json.loads(run("cache", "list", "--json").stdout)
@@ -297,7 +298,8 @@ def test_encoders_check_passes_a_good_one_and_fails_a_bad_one(run, tmp_path):
 
 def commands(group=app, prefix=()):
     for command in group.registered_commands:
-        yield (*prefix, command.name)
+        if not command.hidden:
+            yield (*prefix, command.name)
     for sub in group.registered_groups:
         yield from commands(sub.typer_instance, (*prefix, sub.name))
 
@@ -306,6 +308,12 @@ def commands(group=app, prefix=()):
 def test_help_has_an_example(run, command):
     text = run(*command, "--help").stdout
     assert "Example" in text and f"fusemix {command[0]}" in text
+
+
+def test_the_earlier_name_of_encode_goes_on_working(run):
+    assert "embed" not in run("--help").stdout
+    assert "fusemix encode" in run("embed", "--help").stdout
+    assert fusemix_core.embed is fusemix_core.encode
 
 
 @pytest.mark.parametrize(
@@ -336,7 +344,7 @@ def test_a_wrong_name_is_said_before_torch_is_imported(world):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["align", "embed"])
+@pytest.mark.parametrize("command", ["align", "encode"])
 def test_a_wrong_view_is_said_before_torch_is_imported(world, command):
     code = (
         "import sys\n"

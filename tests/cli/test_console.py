@@ -16,7 +16,7 @@ SHOWN = "[/red] [bold]a\ufffd[2Jb\ufffdc \ufffd :smile:"
 def printed(monkeypatch):
     sink = io.StringIO()
     for one in (console.out, console.err):
-        monkeypatch.setattr(one, "file", sink)
+        monkeypatch.setattr(one, "_file", sink)  # `file` is a property
     return sink.getvalue
 
 

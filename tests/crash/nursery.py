@@ -1,9 +1,9 @@
 """Runs of the command line in forked children, so that torch is imported once. Run as:
 nursery.py FOLDER RUNS SEED.
 
-FOLDER/whole is a run of `embed` and `align` that nobody disturbed; its data are FOLDER/world.
-FOLDER/<n> for n < RUNS is one that was killed by SIGKILL at random times, `embed` or `align` by
-turns, and then resumed until it ended; FOLDER/embed and FOLDER/align were stopped by SIGINT and by
+FOLDER/whole is a run of `encode` and `align` that nobody disturbed; its data are FOLDER/world.
+FOLDER/<n> for n < RUNS is one that was killed by SIGKILL at random times, `encode` or `align` by
+turns, and then resumed until it ended; FOLDER/encode and FOLDER/align were stopped by SIGINT and by
 SIGTERM. Every child writes what it encoded and which steps it did to
 <run>/told.txt. What was found wrong is printed, a line each.
 """
@@ -35,7 +35,7 @@ toys = import_file(Path(__file__).parents[1] / "toys.py")  # the module that the
 ROWS, SHARD, KILLS = 240, 16, 4
 ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
 EPOCHS = 20
-EMBED, ALIGN = "embed", "align"
+ENCODE, ALIGN = "encode", "align"
 
 
 def arguments(command: str, folder: Path, run: Path) -> list[str]:
@@ -167,7 +167,7 @@ def disturbed(
         if end not in (0, ENDS[number]):
             wrong.append(f"signal {number} ended it with {end}")
         wrong += faults(run)
-    for last in (EMBED, ALIGN):
+    for last in (ENCODE, ALIGN):
         if (end := code(child(last, folder, run))) != 0:
             wrong.append(f"{last} ended with {end}: {(run / 'said.txt').read_text()[-2000:]}")
     wrong += faults(run) + repeated(run, kills) + unlogged(run)
@@ -198,15 +198,15 @@ def nursery(folder: Path, runs: int, seed: int) -> None:
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports for seconds, once
     extraction.shard_size = lambda items: SHARD
     write_world(folder / "world", count=ROWS)
-    for command in (EMBED, ALIGN):
+    for command in (ENCODE, ALIGN):
         if code(child(command, folder, folder / "whole")):
             print((folder / "whole/said.txt").read_text())
             return
     draw = random.Random(seed)
     for n in range(runs):
-        disturbed(folder, str(n), (EMBED, ALIGN)[n % 2], draw, [signal.SIGKILL] * KILLS)
+        disturbed(folder, str(n), (ENCODE, ALIGN)[n % 2], draw, [signal.SIGKILL] * KILLS)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # without, if started in background
-    for command in (EMBED, ALIGN):
+    for command in (ENCODE, ALIGN):
         disturbed(folder, command, command, draw, [signal.SIGINT, signal.SIGTERM])
 
 

@@ -14,7 +14,7 @@ from pairs import write_world
 from safetensors.torch import load_file
 from toys import ToyImage, ToyText
 
-from fusemix_core import align, embed
+from fusemix_core import align, encode
 from fusemix_core.data.items import Items
 from fusemix_core.engine.checkpoint import checkpoint_folders
 from fusemix_core.errors import ArtefactError, ContractError, DivergedError
@@ -48,8 +48,10 @@ def world(tmp_path):
 def stopped(tmp_path, world):
     """A run that was interrupted at its fourth step; gives a function that resumes it."""
     with pytest.raises(KeyboardInterrupt):
-        align(ENCODERS, world, out=tmp_path / "run", set=SMALL, reporter=Stop(4), **PAPER)
-    return lambda: align(ENCODERS, world, out=tmp_path / "run", set=SMALL, resume=True, **PAPER)
+        align(ENCODERS, world, out=tmp_path / "run", overrides=SMALL, reporter=Stop(4), **PAPER)
+    return lambda: align(
+        ENCODERS, world, out=tmp_path / "run", overrides=SMALL, resume=True, **PAPER
+    )
 
 
 @contextlib.contextmanager
@@ -77,10 +79,10 @@ def test_a_manifest_that_changed_is_no_resumption(stopped, world):
 
 
 def test_an_encoder_that_changed_is_no_resumption_and_encodes_again(stopped, world, monkeypatch):
-    first = embed(ENCODERS, world, device="cpu").extractions
+    first = encode(ENCODERS, world, device="cpu").extractions
     with monkeypatch.context() as changed:
         changed.setattr(ToyText, "mix", ToyText.mix + 0.1)
-        again = embed(ENCODERS, world, device="cpu").extractions
+        again = encode(ENCODERS, world, device="cpu").extractions
         assert (again["image"].encoded, again["text"].encoded) == (0, 64)
         assert again["text"].fingerprint != first["text"].fingerprint
         with pytest.raises(ArtefactError, match=r"encoder.* changed since"):
@@ -89,10 +91,10 @@ def test_an_encoder_that_changed_is_no_resumption_and_encodes_again(stopped, wor
 
 
 def test_a_manifest_that_grows_encodes_what_is_new(world):
-    embed(ENCODERS, world, device="cpu")
+    encode(ENCODERS, world, device="cpu")
     rows = world.read_text().splitlines()
     world.write_text("\n".join([*rows, "0.png,a text of its own,car"]) + "\n")
-    done = embed(ENCODERS, world, device="cpu").extractions
+    done = encode(ENCODERS, world, device="cpu").extractions
     assert (done["image"].encoded, done["text"].encoded) == (0, 1)
 
 
@@ -111,14 +113,14 @@ def test_a_latent_that_is_no_number_names_encoder_and_item(world, monkeypatch, v
     with monkeypatch.context() as changed:
         changed.setattr(ToyText, "encode", broken)
         with pytest.raises(ContractError, match=r"toy-text.*finite.*number \d"):
-            embed(ENCODERS, world, device="cpu")
-    assert embed(ENCODERS, world, device="cpu").extractions["text"].encoded == 64
+            encode(ENCODERS, world, device="cpu")
+    assert encode(ENCODERS, world, device="cpu").extractions["text"].encoded == 64
 
 
 def test_a_loss_that_is_no_number_lists_its_batch_and_keeps_the_last_checkpoint(tmp_path, world):
     bad = ["training.lr=1e25", "training.warmup_lr=1e-3", "training.warmup_steps=4"]
     with pytest.raises(DivergedError, match=r"nan at step \d+ \(epoch \d+, batch \d+\)") as error:
-        align(ENCODERS, world, out=tmp_path / "run", set=[*SMALL, *bad], **PAPER)
+        align(ENCODERS, world, out=tmp_path / "run", overrides=[*SMALL, *bad], **PAPER)
     assert "training.lr" in error.value.hint
     lines = json.loads((tmp_path / "run/failed_batch.json").read_text())
     assert str(tmp_path / "run/failed_batch.json") in error.value.message
@@ -142,9 +144,9 @@ def test_a_disk_that_is_full_ends_extraction_with_what_is_finished_kept(
         disk_of(400),
         pytest.raises(ArtefactError, match="latent store.*can't be written") as error,
     ):
-        embed(ENCODERS, world, device="cpu")
+        encode(ENCODERS, world, device="cpu")
     assert "Free some space" in error.value.hint
-    done = embed(ENCODERS, world, device="cpu").extractions
+    done = encode(ENCODERS, world, device="cpu").extractions
     assert done["text"].encoded == 64
 
 
@@ -154,7 +156,7 @@ def test_a_disk_that_is_full_keeps_the_checkpoints_before(tmp_path, world, stopp
         stopped()
     assert "Free some space" in error.value.hint and "resume" in error.value.hint
     assert checkpoint_folders(tmp_path / "run/checkpoints") == kept
-    whole = align(ENCODERS, world, out=tmp_path / "whole", set=SMALL, **PAPER)
+    whole = align(ENCODERS, world, out=tmp_path / "whole", overrides=SMALL, **PAPER)
     for modality, adapter in stopped().model.adapters.items():
         for name, value in adapter.state_dict().items():
             assert torch.equal(value, whole.model.adapters[modality].state_dict()[name])
@@ -182,11 +184,11 @@ def test_a_folder_that_is_read_only_is_said_before_anything_is_encoded(unprivile
     data = unprivileged / "world/pairs.csv"
     monkeypatch.setenv("FUSEMIX_HOME", str(unprivileged / "none"))
     with pytest.raises(ArtefactError, match="can't be written") as error:
-        embed(ENCODERS, data, device="cpu")
+        encode(ENCODERS, data, device="cpu")
     assert "FUSEMIX_HOME" in error.value.hint
     monkeypatch.setenv("FUSEMIX_HOME", str(unprivileged / "home"))
     with pytest.raises(ArtefactError, match="can't be written") as error:
-        align(ENCODERS, data, out=unprivileged / "run", set=SMALL, **PAPER)
+        align(ENCODERS, data, out=unprivileged / "run", overrides=SMALL, **PAPER)
     assert "--out" in error.value.hint
     assert not list((unprivileged / "home").rglob("*.safetensors"))
 
@@ -196,7 +198,7 @@ def test_a_folder_that_is_read_only_is_said_before_anything_is_encoded(unprivile
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_shard_is_made_again_and_said(tmp_path, world, damage):
-    first = align(ENCODERS, world, out=tmp_path / "a", set=SMALL, **PAPER)
+    first = align(ENCODERS, world, out=tmp_path / "a", overrides=SMALL, **PAPER)
     home = Path(os.environ["FUSEMIX_HOME"])
     shards = {p: p.read_bytes() for p in home.rglob("*.safetensors")}
     path, content = next(iter(shards.items()))
@@ -204,7 +206,7 @@ def test_a_damaged_shard_is_made_again_and_said(tmp_path, world, damage):
     flipped[-9] ^= 4
     path.write_bytes(content[: len(content) // 2] if damage == "cut" else flipped)
     heard = Stop(-1)
-    second = align(ENCODERS, world, out=tmp_path / "b", set=SMALL, reporter=heard, **PAPER)
+    second = align(ENCODERS, world, out=tmp_path / "b", overrides=SMALL, reporter=heard, **PAPER)
     assert any(str(path) in note for note in heard.notes)
     assert {p: p.read_bytes() for p in home.rglob("*.safetensors")} == shards
     assert second.results["test"] == first.results["test"]
@@ -223,6 +225,6 @@ def test_a_decoder_that_fails_in_a_thread_ends_the_run_and_what_is_finished_is_k
 
     with monkeypatch.context() as changed, pytest.raises(MemoryError, match="died"):
         changed.setattr(Items, "load", dying)
-        embed({"image": ToyImage}, world, device="cpu", encode_batch=4)
-    done = embed({"image": ToyImage}, world, device="cpu", encode_batch=4).extractions["image"]
+        encode({"image": ToyImage}, world, device="cpu", encode_batch=4)
+    done = encode({"image": ToyImage}, world, device="cpu", encode_batch=4).extractions["image"]
     assert 64 - 3 * 16 <= done.encoded < 64

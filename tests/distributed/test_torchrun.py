@@ -33,7 +33,7 @@ def test_two_processes_make_the_model_of_one_and_tell_it_once(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("from_pretrained") == 1
     assert done.stderr.count("Encoding") == 1
-    how = {"recipe": "fusemix", "set": SETTINGS, "select": "dpp", "pairs": 40}
+    how = {"recipe": "fusemix", "overrides": SETTINGS, "select": "dpp", "pairs": 40}
     one = align(ENCODERS, data, out=tmp_path / "one", device="cpu", **how)
     chosen = [(tmp_path / run / "chosen.jsonl").read_text() for run in ("two", "one")]
     assert chosen[0] == chosen[1] and len(chosen[0].splitlines()) == 40

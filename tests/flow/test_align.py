@@ -14,7 +14,7 @@ from fusemix_core.jobs.align import default_out
 from fusemix_core.objectives.infonce import InfoNCE
 
 SMALL = ["training.epochs=3", "adapter.blocks=1", "dim=8"]
-PAPER = {"recipe": "fusemix", "set": SMALL, "device": "cpu"}
+PAPER = {"recipe": "fusemix", "overrides": SMALL, "device": "cpu"}
 
 
 def test_classes_and_objects_are_encoders(tmp_path):
@@ -57,7 +57,7 @@ def test_scorer_is_chosen_on_validation_and_saved(tmp_path):
     data = write_world(tmp_path / "w")
     done = align(
         {"image": ToyImage, "text": ToyText}, data, out=tmp_path / "r", recipe="fusemix",
-        set=[*SMALL, "scorer=csls", "scorer.neighbours=3"], device="cpu",
+        overrides=[*SMALL, "scorer=csls", "scorer.neighbours=3"], device="cpu",
     )  # fmt: skip
     assert done.results["scorer"] == {"name": "csls", "options": {"neighbours": 3}}
     assert "retrieval_cosine" in done.results["test"]

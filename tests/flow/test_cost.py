@@ -75,7 +75,7 @@ def test_tokens_are_a_quarter_of_the_characters_of_what_is_missing(tmp_path):
 def test_a_dry_run_of_embed_shows_the_cost_and_encodes_nothing(world):
     words = world.read_text()
     characters = sum(len(line.split(",")[1]) for line in words.splitlines()[1:])
-    args = ["embed", "-e", "text=paid-text", "--data", world, "--dry-run"]
+    args = ["encode", "-e", "text=paid-text", "--data", world, "--dry-run"]
     printed = run(*args)
     assert f"about US${2 * round(characters / 4):,.4f}" in printed
     assert f"{round(characters / 4):,} tokens" in printed
@@ -86,11 +86,11 @@ def test_a_dry_run_of_embed_shows_the_cost_and_encodes_nothing(world):
 
 
 def test_what_is_cached_costs_nothing_and_needs_no_key(world, monkeypatch):
-    printed = run("embed", "-e", "text=paid-text", "--data", world)
+    printed = run("encode", "-e", "text=paid-text", "--data", world)
     assert printed.index("cost:") < printed.index("fingerprint")
     assert PaidText.encoded == 64
     monkeypatch.delenv(KEY)
-    again = run("embed", "-e", "text=paid-text", "--data", world)
+    again = run("encode", "-e", "text=paid-text", "--data", world)
     assert "cost:" not in again and PaidText.encoded == 64
 
 
@@ -108,7 +108,7 @@ def test_align_plans_the_cost(world):
 def test_a_missing_key_is_said_before_anything_is_encoded(world, monkeypatch, value):
     monkeypatch.delenv(KEY) if value is None else monkeypatch.setenv(KEY, value)
     for command in (
-        ["embed", "-e", "text=paid-text"],
+        ["encode", "-e", "text=paid-text"],
         ["align", "--a", "toy-image", "--b", "paid-text"],
     ):
         result = CliRunner().invoke(app, [*command, "--data", str(world)])

@@ -33,7 +33,7 @@ def test_refined_weights_are_not_worse_than_the_closed_form(tmp_path):
         "mixup=fusemix",
         "objective=infonce",
     ]
-    align(ENCODERS, data, set=[*parts, "training.epochs=3"], out=tmp_path / "r", device="cpu")
+    align(ENCODERS, data, overrides=[*parts, "training.epochs=3"], out=tmp_path / "r", device="cpu")
     rows = [json.loads(r) for r in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     scores = [(r["step"], r["score"]) for r in rows if r["kind"] == "validation"]
     assert scores[0][0] == 0

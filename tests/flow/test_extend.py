@@ -21,7 +21,7 @@ from fusemix_core.runs.models import load_model
 OWN = {"image": ToyImage.spec, "text": ToyText.spec}
 TRAINED = {
     "recipe": "fusemix",
-    "set": ["training.epochs=3", "adapter.blocks=1", "training.batch_size=8"],
+    "overrides": ["training.epochs=3", "adapter.blocks=1", "training.batch_size=8"],
 }
 
 
@@ -46,7 +46,7 @@ def base(tmp_path_factory):
         patch.setenv("FUSEMIX_HOME", str(folder / "home"))
         data = write_world(folder / "w", count=480, sounds=True)
         align(
-            {"image": ToyImage, "text": ToyText}, data, set=["scorer=csls"], out=folder / "r",
+            {"image": ToyImage, "text": ToyText}, data, overrides=["scorer=csls"], out=folder / "r",
             device="cpu",
         )  # fmt: skip
     columns(data, folder / "w/spoken.csv", ["text", "audio"])

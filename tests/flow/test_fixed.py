@@ -18,7 +18,7 @@ from fusemix_core.registry import registry
 ENCODERS = {"image": ToyImage, "text": ToyText}
 TRAINED = {
     "recipe": "fusemix",
-    "set": ["training.epochs=3", "adapter.blocks=1", "training.batch_size=8"],
+    "overrides": ["training.epochs=3", "adapter.blocks=1", "training.batch_size=8"],
 }
 
 
@@ -62,7 +62,7 @@ def test_both_sides_of_a_pair_can_be_the_fixed_one_and_a_third_joins(tmp_path):
             {
                 "fixed": "text",
                 "recipe": "fusemix",
-                "set": ["start=csa", "adapter=csa"],
+                "overrides": ["start=csa", "adapter=csa"],
             },
             "moves every modality",
         ),
@@ -96,7 +96,9 @@ def test_an_aligner_that_moves_the_fixed_side_is_found_out(tmp_path):
     registry.add_component("aligner", "moves-the-fixed", Moves)
     data = write_world(tmp_path / "w")
     with pytest.raises(ContractError, match="fixed adapter of text"):
-        align(ENCODERS, data, fixed="text", set=["aligner=moves-the-fixed"], out=tmp_path / "r")
+        align(
+            ENCODERS, data, fixed="text", overrides=["aligner=moves-the-fixed"], out=tmp_path / "r"
+        )
 
 
 def test_the_config_of_a_run_says_what_is_fixed_and_the_run_can_be_resumed(tmp_path):

@@ -12,7 +12,7 @@ from pairs import write_world
 from toys import ToyImage, ToyText
 from typer.testing import CliRunner
 
-from fusemix_core import align, embed, select
+from fusemix_core import align, encode, select
 from fusemix_core.cli.app import app
 from fusemix_core.config import DataConfig
 from fusemix_core.data.reading import read_pairs
@@ -47,8 +47,8 @@ def pairs_in(dataset, rows=None):
 def test_what_is_written_is_what_was_chosen(place, suffix, data, tmp_path):
     (tmp_path / place).mkdir(exist_ok=True)
     out = tmp_path / place / f"few.{suffix}"
-    done = select(ENCODERS, data, 12, set=["selector.by=text"], out=out, device="cpu")
-    table = embed({"text": ToyText}, data, device="cpu").tables["text"]
+    done = select(ENCODERS, data, 12, overrides=["selector.by=text"], out=out, device="cpu")
+    table = encode({"text": ToyText}, data, device="cpu").tables["text"]
     wanted = dpp_of_latents(table.rows(torch.arange(60)), 12).tolist()
     assert done.rows.tolist() == wanted
     assert done.outside == (place == "w/below")
@@ -82,7 +82,7 @@ def test_only_the_modality_that_is_compared_is_encoded(data, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(data.parent / "home"))
     assert len(select(ENCODERS, data, 7).rows) == 7
     with pytest.raises(ZeroDivisionError):
-        select(ENCODERS, data, 7, set=["selector.by=text"])
+        select(ENCODERS, data, 7, overrides=["selector.by=text"])
 
 
 def test_validation_and_test_rows_are_kept_and_none_is_chosen_of_them(data, tmp_path):
@@ -146,7 +146,7 @@ def test_what_lies_in_an_archive_can_not_be_named(tmp_path):
         (["--pairs", "5", "--out", "none/few.csv"], "does not exist"),
         (["--pairs", "5", "--out", "few.csv", "--selector", "dppp"], "Did you mean 'dpp'"),
         (["--pairs", "5", "--out", "few.csv", "--by", "sound"], "sound"),
-        (["--pairs", "5", "--out", "few.csv", "--set", "dim=3"], "no setting of a selector"),
+        (["--pairs", "5", "--out", "few.csv", "--set", "dim=3"], "not a setting of a selector"),
         (["--pairs", "61", "--out", "few.csv"], "61 of 60"),
         (["--pairs", "5", "--out", "few.csv", "--selector", "uniform", "--by", "text"], "by"),
     ],

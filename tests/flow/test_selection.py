@@ -46,7 +46,7 @@ def test_the_pairs_chosen_are_fitted_on_and_no_others_are_touched(data, tmp_path
     every = align(ENCODERS, data, out=tmp_path / "all", **LINEAR).encoded
     told = Notes()
     done = align(
-        ENCODERS, data, select="dpp", pairs=20, set=["selector.by=text"], out=tmp_path / "r",
+        ENCODERS, data, select="dpp", pairs=20, overrides=["selector.by=text"], out=tmp_path / "r",
         reporter=told, **LINEAR,
     )  # fmt: skip
     train = every.paired("train")
@@ -167,5 +167,12 @@ def test_a_ranking_by_a_recipe_heeds_its_pairs(data):
 
 def test_a_modality_that_a_model_does_not_have(data, tmp_path):
     with pytest.raises(UnknownNameError, match="audio"):
-        align(ENCODERS, data, select="dpp", pairs=9, set=["selector.by=audio"], out=tmp_path / "r")
+        align(
+            ENCODERS,
+            data,
+            select="dpp",
+            pairs=9,
+            overrides=["selector.by=audio"],
+            out=tmp_path / "r",
+        )
     assert not (tmp_path / "r").exists()

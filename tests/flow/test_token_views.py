@@ -5,7 +5,7 @@ import torch
 from pairs import write_world
 from toys import GridImage, TokenMean, TokenText
 
-from fusemix_core import FusedModel, align, embed
+from fusemix_core import FusedModel, align, encode
 from fusemix_core.config import (
     DataConfig,
     Part,
@@ -22,7 +22,7 @@ from fusemix_core.interfaces import Callback, Padded, PairedLatents, ResidentLat
 from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.latents.tables import ResidentTokens, TokenRows
 from fusemix_core.registry import registry
-from fusemix_core.runs import encode
+from fusemix_core.runs import encode as encoding
 
 BOTH = {"image": GridImage, "text": TokenText}
 VIEWS = {"image": "grid", "text": "tokens"}
@@ -53,14 +53,21 @@ def fitted(data, out, mixup="none", views=VIEWS, sets=(), **more):
         *sets,
     ]
     return align(
-        BOTH, data, views=views, out=out, device="cpu", recipe="fusemix", set=settings, **more
+        BOTH,
+        data,
+        views=views,
+        out=out,
+        device="cpu",
+        recipe="fusemix",
+        overrides=settings,
+        **more,
     )
 
 
 @pytest.fixture(params=["in memory", "on disk"])
 def held(request, monkeypatch):
     if request.param == "on disk":
-        monkeypatch.setattr(encode, "memory_free", lambda: 0)
+        monkeypatch.setattr(encoding, "memory_free", lambda: 0)
     return request.param
 
 
@@ -137,7 +144,7 @@ def test_stopped_and_resumed_is_never_stopped(data, tmp_path, held):
     sets = ["objective=token-infonce"]
     whole = fitted(data, tmp_path / "whole", "fusemix", sets=sets).model
 
-    class Reporter(encode.Reporter, StopAt):
+    class Reporter(encoding.Reporter, StopAt):
         pass
 
     with pytest.raises(KeyboardInterrupt):
@@ -150,7 +157,7 @@ def test_stopped_and_resumed_is_never_stopped(data, tmp_path, held):
 
 
 def test_disk_memory_and_device_give_the_same_rows(data):
-    table = embed({"text": TokenText}, data, views={"text": "tokens"}, device="cpu").tables["text"]
+    table = encode({"text": TokenText}, data, views={"text": "tokens"}, device="cpu").tables["text"]
     rows = TokenRows(table)
     resident = rows.load()
     assert rows.dim == resident.dim == 12 * int(table.lengths.max())
@@ -172,7 +179,7 @@ def test_disk_memory_and_device_give_the_same_rows(data):
 
 
 def test_blocks_from_disk_are_the_batches_from_memory(data):
-    found = embed(BOTH, data, views=VIEWS, device="cpu")
+    found = encode(BOTH, data, views=VIEWS, device="cpu")
     pairs = found.paired()
     plan = plan_steps(len(pairs), 1, Training(epochs=2, batch_size=8))
     tables = {"image": pairs.tables["image"], "text": TokenRows(found.tables["text"])}

@@ -7,7 +7,7 @@ import torch
 from pairs import write_world
 from toys import GridImage, TokenText
 
-from fusemix_core import FusedModel, align, embed
+from fusemix_core import FusedModel, align, encode
 from fusemix_core.errors import ConfigError
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.registry import Registry, registry
@@ -16,7 +16,7 @@ from fusemix_core.runs.plan import make_plan
 
 PAPER = {
     "recipe": "fusemix",
-    "set": ["training.epochs=2", "adapter.blocks=1", "dim=8"],
+    "overrides": ["training.epochs=2", "adapter.blocks=1", "dim=8"],
     "device": "cpu",
 }
 BOTH = {"image": GridImage, "text": TokenText}
@@ -55,7 +55,7 @@ def test_a_recipes_views_are_taken_where_the_user_names_none(data):
 
 
 def test_tokens_can_be_read_item_by_item(data):
-    found = embed({"text": TokenText}, data, views={"text": "tokens"}, device="cpu")
+    found = encode({"text": TokenText}, data, views={"text": "tokens"}, device="cpu")
     items, table = found.dataset.items["text"], found.tables["text"]
     encoder = TokenText(TokenText.spec)
     assert len(items) == len(table) == 32
@@ -74,7 +74,7 @@ def test_tokens_can_be_read_item_by_item(data):
 
 def test_a_grid_can_be_read_with_its_axes(data):
     loaded = GridImage(GridImage.spec)
-    found = embed({"image": loaded}, data, views={"image": "grid"}, device="cpu")
+    found = encode({"image": loaded}, data, views={"image": "grid"}, device="cpu")
     table = found.tables["image"]
     assert (table.shape, table.dim) == ((2, 3, 16), 96)
     rows = table.rows(torch.tensor([3, 1]))
@@ -86,9 +86,9 @@ def test_a_grid_can_be_read_with_its_axes(data):
 
 def test_embed_says_what_is_wrong(data):
     with pytest.raises(ConfigError, match="No encoder"):
-        embed({}, data)
+        encode({}, data)
     with pytest.raises(ConfigError, match="no view 'grid'"):
-        embed({"text": TokenText}, data, views={"text": "grid"})
+        encode({"text": TokenText}, data, views={"text": "grid"})
 
 
 def test_a_fit_on_a_grid_and_on_layers(tmp_path, data):
@@ -135,6 +135,6 @@ def test_the_plan_tells_the_bytes_once_the_shape_is_known(data):
     registry.add(Known)
     registry.add(TokenText)
     assert planned() == [("grid", 0, None), ("layers", None, None)]
-    embed({"image": Known}, data, views={"image": "grid"}, device="cpu")
+    encode({"image": Known}, data, views={"image": "grid"}, device="cpu")
     write_world(data.parent, count=40)
     assert planned()[0] == ("grid", 32, 8 * 96 * 2)

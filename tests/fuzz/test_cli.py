@@ -58,7 +58,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_data(photos, name):
     HOSTILE[name](photos / name)
-    for command in ("align", "embed"):
+    for command in ("align", "encode"):
         result = run(command, *SIDES, "--data", photos / name, "--dry-run")
         assert result.exit_code == 2, result.output
         assert result.stderr.startswith("Error: ") and name in result.stderr

@@ -20,7 +20,7 @@ from fusemix_api.encoder import ApiEncoder
 from fusemix_api.tiny import hashed
 
 from fusemix_core.errors import ConfigError, ContractError, FusemixError
-from fusemix_core.jobs.encode import embed
+from fusemix_core.jobs import encode as job
 from fusemix_core.testing import check_encoder
 
 CPU = torch.device("cpu")
@@ -357,7 +357,7 @@ def test_latents_are_kept_like_any_others(server, tmp_path):
     name = f"api:{server.url}#m"
 
     def embedded():
-        done = embed({"text": name}, data, store_dtype="float32").extractions["text"]
+        done = job.encode({"text": name}, data, store_dtype="float32").extractions["text"]
         return done.encoded, done.cached, done.warnings
 
     def stop(handler, body):

@@ -1,4 +1,4 @@
-"""fusemix-ray: the store that a local Ray fills is the one that `fusemix embed` fills."""
+"""fusemix-ray: the store that a local Ray fills is the one that `fusemix encode` fills."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 import typer
-from fusemix_ray import cluster, embed, extraction, fusemix_commands
+from fusemix_ray import cluster, encode, extraction, fusemix_commands
 from fusemix_ray.job import Job, shared_environment
 from fusemix_ray.worker import load
 from typer.testing import CliRunner
@@ -104,11 +104,11 @@ def test_the_store_is_the_same_byte_for_byte_and_a_second_run_encodes_nothing(
 ):
     data = manifest(tmp_path, texts(330))
     one = use_home(monkeypatch, tmp_path / "one")
-    wanted = fusemix_core.embed({"text": LETTERS}, data, encode_batch=16)
+    wanted = fusemix_core.encode({"text": LETTERS}, data, encode_batch=16)
     alone = len(loads())
     many = use_home(monkeypatch, tmp_path / "many")
     log = Log()
-    got = embed({"text": LETTERS}, data, encode_batch=16, workers=2, reporter=log)
+    got = encode({"text": LETTERS}, data, encode_batch=16, workers=2, reporter=log)
     assert len(shards(many)) == 4 and shards(many) == shards(one)
     rows = torch.arange(330)
     assert torch.equal(got.tables["text"].rows(rows), wanted.tables["text"].rows(rows))
@@ -121,7 +121,7 @@ def test_the_store_is_the_same_byte_for_byte_and_a_second_run_encodes_nothing(
     assert "of 100 text items are longer" in note or "of 30 text items are longer" in note
     assert "4 blocks" in note
 
-    again = embed({"text": LETTERS}, data, encode_batch=16, workers=2)
+    again = encode({"text": LETTERS}, data, encode_batch=16, workers=2)
     assert (again.extractions["text"].encoded, again.extractions["text"].cached) == (0, 330)
     assert len(loads()) == alone + len(workers)
 
@@ -130,29 +130,29 @@ def test_only_what_is_missing_is_encoded_and_bad_items_are_told_with_their_reaso
     tmp_path, monkeypatch, loads
 ):
     home = use_home(monkeypatch, tmp_path / "home")
-    fusemix_core.embed({"text": LETTERS}, manifest(tmp_path, texts(50)))
+    fusemix_core.encode({"text": LETTERS}, manifest(tmp_path, texts(50)))
     mixed = [*texts(150), *(f"bad {i}" for i in range(120)), *texts(50, start=150)]
     data = manifest(tmp_path, mixed)
-    got = embed({"text": LETTERS}, data, workers=1)
+    got = encode({"text": LETTERS}, data, workers=1)
     done = got.extractions["text"]
     assert (done.encoded, done.cached) == (150, 50)
     assert done.bad == dict.fromkeys(range(150, 270), "ValueError: a bad text")
     assert {r.reason for r in got.dataset.rejected} == {"ValueError: a bad text"}
     assert len(got.dataset) == 200 and shards(home)
 
-    wanted = fusemix_core.embed({"text": LETTERS}, data)
+    wanted = fusemix_core.encode({"text": LETTERS}, data)
     rows = torch.arange(320)
     assert torch.equal(got.tables["text"].rows(rows), wanted.tables["text"].rows(rows))
 
     # Now no block has an item that can be read, and more are bad than may be.
     with pytest.raises(DataError, match="120 of 320 rows .*can't be used"):
-        embed({"text": LETTERS}, {**data, "max_bad": 0.1}, workers=1)
+        encode({"text": LETTERS}, {**data, "max_bad": 0.1}, workers=1)
 
 
 def test_a_worker_that_is_killed_is_started_again(tmp_path, loads):
     mark = tmp_path / "killed"
     data = manifest(tmp_path, [*texts(120), f"deadly {mark}", *texts(50, start=120)])
-    got = embed({"text": LETTERS}, data, workers=1)
+    got = encode({"text": LETTERS}, data, workers=1)
     assert mark.exists() and got.extractions["text"].encoded == 171
     assert len(loads()) == 2
 
@@ -161,7 +161,7 @@ def test_a_block_that_kills_every_worker_ends_the_run(tmp_path, loads, monkeypat
     monkeypatch.setattr(extraction, "_LIVES", 2)
     data = manifest(tmp_path, ["deadly", *texts(20)])
     with pytest.raises(FusemixError, match="21 text items .* 'deadly' killed its worker 2 times"):
-        embed({"text": LETTERS}, data, workers=1)
+        encode({"text": LETTERS}, data, workers=1)
     assert len(loads()) == 2 and not list((tmp_path / "home").glob(".ray-*"))
 
 
@@ -169,9 +169,9 @@ def test_an_encoder_that_only_loading_can_tell(tmp_path, monkeypatch, loads):
     data = manifest(tmp_path, texts(120))
     one = use_home(monkeypatch, tmp_path / "one")
     digested = LETTERS.replace("Letters", "Digested")
-    fusemix_core.embed({"text": digested}, data)
+    fusemix_core.encode({"text": digested}, data)
     many = use_home(monkeypatch, tmp_path / "many")
-    embed({"text": digested}, data, workers=1)
+    encode({"text": digested}, data, workers=1)
     assert shards(many) == shards(one)
 
 
@@ -192,11 +192,11 @@ def test_a_class_travels_by_itself_and_one_of_a_module_that_workers_lack_is_refu
             return torch.ones(batch, 4)
 
     data = manifest(tmp_path, texts(5))
-    got = embed({"text": Ones}, data, workers=1)
+    got = encode({"text": Ones}, data, workers=1)
     assert torch.equal(got.tables["text"].rows(torch.arange(5)), torch.ones(5, 4))
 
     with pytest.raises(ConfigError, match="is a loaded object, which can't be sent"):
-        embed({"text": Ones()}, data)
+        encode({"text": Ones()}, data)
 
     (tmp_path / "elsewhere.py").write_text("class Mine: pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -207,7 +207,7 @@ def test_a_class_travels_by_itself_and_one_of_a_module_that_workers_lack_is_refu
         mine = elsewhere.Mine
 
     with pytest.raises(ConfigError, match="class of theirs can't be imported: .*elsewhere"):
-        embed({"text": Theirs}, data, workers=1)
+        encode({"text": Theirs}, data, workers=1)
 
 
 def test_a_file_that_a_worker_does_not_see_is_refused(tmp_path):
@@ -230,7 +230,7 @@ def test_another_version_of_the_encoder_is_refused(tmp_path, monkeypatch, loads)
 
     monkeypatch.setattr(extraction, "fingerprint", then_changed)
     with pytest.raises(ArtefactError, match="is not the same encoder on this machine"):
-        embed({"text": f"{toy}:Letters"}, data, workers=1)
+        encode({"text": f"{toy}:Letters"}, data, workers=1)
 
 
 def test_a_store_that_a_machine_does_not_see_is_refused(tmp_path, monkeypatch):
@@ -296,7 +296,7 @@ def run(*arguments: str):
     app = typer.Typer()
     app.callback()(lambda: None)
     fusemix_commands(app)
-    return CliRunner().invoke(app, ["ray-embed", *arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, ["ray-encode", *arguments], env={"COLUMNS": "200"})
 
 
 def test_the_command_says_what_it_did(tmp_path, loads):
@@ -313,17 +313,17 @@ def test_the_command_says_what_it_did(tmp_path, loads):
 
 def test_help_has_examples_and_readme_is_held_to_it():
     text = run("--help").output
-    assert "fusemix ray-embed --a dinov2" in text
+    assert "fusemix ray-encode --a dinov2" in text
     readme = README.read_text()
     shown = set(re.findall(r"--[a-z-]+", text))
     own = set(re.findall(r"^\| `(--[a-z-]+)", readme, re.MULTILINE))
-    embed_help = CliRunner().invoke(
-        fusemix_core.cli.app.app, ["embed", "--help"], env={"COLUMNS": "200"}
+    encode_help = CliRunner().invoke(
+        fusemix_core.cli.app.app, ["encode", "--help"], env={"COLUMNS": "200"}
     )
-    theirs = set(re.findall(r"--[a-z-]+", embed_help.output))
-    assert own == shown - theirs, "README's table has the options that are not those of embed"
+    theirs = set(re.findall(r"--[a-z-]+", encode_help.output))
+    assert own == shown - theirs, "README's table has the options that are not those of encode"
     assert theirs - shown == {"--device"}, "README says so"
-    for line in re.findall(r"^fusemix ray-embed (.*)$", readme, re.MULTILINE):
+    for line in re.findall(r"^fusemix ray-encode (.*)$", readme, re.MULTILINE):
         assert set(re.findall(r"--[a-z-]+", line)) <= shown
 
 
@@ -333,7 +333,7 @@ def test_listing_imports_neither_ray_nor_torch():
         "app; registry.commands(app)\n"
         "(mine,) = [p for p in registry.plugins if p.dist == 'fusemix-ray']\n"
         "assert not mine.error\n"
-        "assert 'ray-embed' in [c.name for c in app.registered_commands]\n"
+        "assert 'ray-encode' in [c.name for c in app.registered_commands]\n"
         "assert not {'ray', 'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

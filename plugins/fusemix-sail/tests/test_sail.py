@@ -172,7 +172,7 @@ def test_a_run_on_a_raw_and_a_long_caption(tmp_path):
         {"image": ToyImage, "text": ToyText},
         {"source": str(data), "columns": {"text": "text,long"}},
         recipe="sail", device="cpu", out=tmp_path / "r",
-        set=["dim=8", "training.epochs=2", "training.together=image", "adapter.layer=linear"],
+        overrides=["dim=8", "training.epochs=2", "training.together=image", "adapter.layer=linear"],
     )  # fmt: skip
     pairs = done.encoded.paired("train")
     assert len(pairs) == 2 * len(pairs.linked("image"))

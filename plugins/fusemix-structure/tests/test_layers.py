@@ -103,7 +103,7 @@ def test_a_run_says_what_it_chose_and_its_model_does_not_choose_again(tmp_path):
     data = write_world(tmp_path / "w", count=64)
     done = align(
         {"image": ToyImage, "text": LayeredText}, data, views={"text": "layers"}, device="cpu",
-        recipe="structure", set=["training.epochs=2", "dim=8"], out=tmp_path / "r",
+        recipe="structure", overrides=["training.epochs=2", "dim=8"], out=tmp_path / "r",
     )  # fmt: skip
     part = done.results["adapters"]["text"]
     assert part["name"] == "layer" and part["options"]["adapter"] == "linear"

@@ -10,23 +10,24 @@ from fusemix_core.hookspecs import hookimpl
 if TYPE_CHECKING:
     import typer
 
-    from fusemix_ray.flow import embed
+    from fusemix_ray.driver import encode
 
-__all__ = ["embed"]
+__all__ = ["encode"]
 
 
 @hookimpl
 def fusemix_commands(app: typer.Typer) -> None:
-    """`fusemix ray-embed`."""
-    from fusemix_ray.command import ray_embed
+    """`fusemix ray-encode`."""
+    from fusemix_ray.command import ray_encode
 
-    app.command("ray-embed")(ray_embed)
+    app.command("ray-encode")(ray_encode)
+    app.command("ray-embed", hidden=True)(ray_encode)  # its earlier name
 
 
 def __getattr__(name: str) -> Any:
-    """`embed` is imported on first use."""
-    if name not in __all__:
+    """`encode` is imported on first use; `embed` is its earlier name."""
+    if name not in ("encode", "embed"):
         raise AttributeError(f"module 'fusemix_ray' has no attribute '{name}'")
-    from fusemix_ray.flow import embed
+    from fusemix_ray.driver import encode
 
-    return embed
+    return encode

@@ -1,4 +1,4 @@
-"""`fusemix ray-embed`: fill the latent store from several machines."""
+"""`fusemix ray-encode`: fill the latent store from several machines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.embed import PreferredViews, carry_out, checked_views
+from fusemix_core.cli.encode import PreferredViews, carry_out, checked_views
+from fusemix_core.cli.groups import (
+    DataOptions,
+    EncoderOptions,
+    EncodingOptions,
+    OutputOptions,
+    given,
+    grouped,
+)
 
 Address = Annotated[
     str | None,
@@ -26,51 +34,34 @@ GpusPerWorker = Annotated[
 ]
 
 
-def ray_embed(
-    a: o.A = None,
-    b: o.B = None,
-    encoder: o.Encoders = None,
-    view: o.Views = None,
+@grouped
+def ray_encode(
+    encoders: EncoderOptions,
+    data: DataOptions,
+    encoding: EncodingOptions,
+    output: OutputOptions,
     recipe: PreferredViews = None,
-    data: o.Data = None,
-    column: o.Columns = None,
-    max_bad: o.MaxBad = None,
-    allow_outside: o.AllowOutside = None,
     dtype: o.Dtype = None,
-    store_dtype: o.StoreDtype = None,
-    encode_batch: o.EncodeBatch = None,
-    backend: o.Backend = None,
     address: Address = None,
     workers: Workers = None,
     gpus_per_worker: GpusPerWorker = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    json: o.Json = False,
 ) -> None:
     """Encode the items of a dataset on the machines of a Ray cluster, for any later run.
 
-    As `fusemix embed`, whose latent store it fills. FUSEMIX_HOME must be a folder that all machines
-    share, and so must the data's.
+    As `fusemix encode`, whose latent store it fills. FUSEMIX_HOME must be a folder that all
+    machines share, and so must the data's.
 
     Examples:
 
-        fusemix ray-embed --a dinov2 --b bge-large --data pairs.csv --recipe auto --address auto
+        fusemix ray-encode --a dinov2 --b bge-large --data pairs.csv --recipe auto --address auto
 
-        fusemix ray-embed -e text=minilm --data pairs.csv --workers 2 --gpus-per-worker 0
+        fusemix ray-encode -e text=minilm --data pairs.csv --workers 2 --gpus-per-worker 0
     """
-    names = o.encoder_values(a, b, encoder)
-    table = o.data_values(source=data, columns=column, max_bad=max_bad, allow_outside=allow_outside)
-    views = checked_views(names, table, view, recipe)
+    names, table = encoders.names(), data.table()
+    views = checked_views(names, table, encoders.views(), recipe)
 
-    from fusemix_ray.flow import plan_over_ray, run_over_ray
+    from fusemix_ray.driver import plan_over_ray, run_over_ray
 
-    plan = plan_over_ray(
-        names,
-        table,
-        views=views,
-        dtype=dtype or "float32",
-        store_dtype=store_dtype or "float16",
-        encode_batch=encode_batch,
-        backend=backend or "auto",
-    )
+    plan = plan_over_ray(names, table, views=views, **given(dtype=dtype), **encoding.table())
     run = partial(run_over_ray, address=address, workers=workers, gpus_per_worker=gpus_per_worker)
-    carry_out(plan, run, dry_run=dry_run, json=json)
+    carry_out(plan, run, output)

@@ -1,4 +1,4 @@
-"""`fusemix_core.embed` on a cluster: the driver plans and counts, workers encode."""
+"""`fusemix_core.encode` on a cluster: the driver plans and counts, workers encode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.home import home
-from fusemix_core.jobs.encode import EmbeddingPlan, plan_embedding
+from fusemix_core.jobs.encode import EncodingPlan, plan_encoding
 from fusemix_core.latents.backends import Backend
 from fusemix_core.latents.extraction import Extraction
 from fusemix_core.latents.store import LatentStore
@@ -19,7 +19,7 @@ from fusemix_ray.cluster import check_machines, connected, lay_out
 from fusemix_ray.extraction import extract
 
 
-def embed(
+def encode(
     encoders: Mapping[str, Given],
     data: str | Path | Mapping[str, Any],
     *,
@@ -33,7 +33,7 @@ def embed(
     gpus_per_worker: float | None = None,
     reporter: Reporter | None = None,
 ) -> Encoded:
-    """As `fusemix_core.embed`, on the machines of a Ray cluster; what `fusemix ray-embed` does.
+    """As `fusemix_core.encode`, on the machines of a Ray cluster; what `fusemix ray-encode` does.
 
     encoders: modality → registered name, or Encoder class; a loaded Encoder can't travel. address:
     of the cluster, `auto` for the one that this machine is part of; by default Ray's own (this
@@ -66,9 +66,9 @@ def embed(
 
 def plan_over_ray(
     encoders: Mapping[str, Given], data: str | Path | Mapping[str, Any], **how: Any
-) -> EmbeddingPlan:
-    """What `embed` of the same arguments will do; nothing of Ray is needed to tell."""
-    plan = plan_embedding(encoders, data, device="cpu", **how)
+) -> EncodingPlan:
+    """What `encode` of the same arguments will do; nothing of Ray is needed to tell."""
+    plan = plan_encoding(encoders, data, device="cpu", **how)
     if plan.objects:
         raise ConfigError(
             f"The {', '.join(plan.objects)} encoder is a loaded object, which can't be sent to "
@@ -81,7 +81,7 @@ def plan_over_ray(
 
 
 def run_over_ray(
-    plan: EmbeddingPlan,
+    plan: EncodingPlan,
     reporter: Reporter | None = None,
     *,
     address: str | None = None,

@@ -1,0 +1,166 @@
+"""Groups of options that several commands share, those of plugins included.
+
+A group is a frozen dataclass with one field per option. A command that is decorated with `grouped`
+takes groups as parameters; its users see one option per field.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from typing import Any, get_type_hints
+
+from fusemix_core.cli import options as o
+
+
+def grouped(function: Callable[..., None]) -> Callable[..., None]:
+    """The command with one parameter per field of each of its groups, for typer.
+
+    Args:
+        function: A command, whose parameters may be annotated with groups.
+
+    Example:
+
+        @app.command()
+        @grouped
+        def count(data: DataOptions, json: o.Json = False) -> None:
+            "Count the rows of a dataset."
+            table = data.table()
+    """
+    groups: dict[str, type] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+        for one in _fields(parameter.annotation) if name in groups else [parameter]:
+            if one.name in parameters:
+                raise TypeError(f"{function.__name__} has the option '{one.name}' twice.")
+            parameters[one.name] = one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})
+        function(**given)
+
+    command.__signature__ = inspect.Signature(list(parameters.values()))
+    command.__annotations__ = {p.name: p.annotation for p in parameters.values()}
+    return command
+
+
+def _fields(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name])
+        for f in fields(group)
+    ]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Only what the user gave: the values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Which encoders, and which of their views: `--a`, `--b`, `--encoder`, `--view`."""
+
+    a: o.A = None
+    b: o.B = None
+    encoder: o.Encoders = None
+    view: o.Views = None
+
+    def names(self) -> dict[str, str]:
+        """modality → encoder name; two encoders of one modality are called `a` and `b`.
+
+        Raises:
+            ConfigError: If only one of `--a` and `--b` is given, or one of them with `--encoder`.
+        """
+        return o.encoder_values(self.a, self.b, self.encoder)
+
+    def views(self) -> dict[str, str]:
+        """modality → view; with one encoder, `--view` may leave out the modality."""
+        return o.view_values(self.view, o.key_values(self.encoder, "--encoder"))
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the items are: `--data`, `--column`, `--max-bad`, `--allow-outside`."""
+
+    data: o.Data = None
+    column: o.Columns = None
+    max_bad: o.MaxBad = None
+    allow_outside: o.AllowOutside = None
+
+    def table(self) -> dict[str, Any]:
+        """The fields of `DataConfig` that were given."""
+        return given(
+            source=list(self.data) if self.data else None,
+            columns=o.key_values(self.column, "--column") or None,
+            max_bad=self.max_bad,
+            allow_outside=self.allow_outside,
+        )
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How the rows are split: `--validation`, `--test`, `--split-column`, `--group-by`,
+    `--validation-fraction`, `--test-fraction`."""
+
+    validation: o.Validation = None
+    test: o.Test = None
+    split_column: o.SplitColumn = None
+    group_by: o.GroupBy = None
+    validation_fraction: o.ValidationFraction = None
+    test_fraction: o.TestFraction = None
+
+    def table(self) -> dict[str, Any]:
+        """The fields of `DataConfig` that were given."""
+        return given(**vars(self))
+
+
+@dataclass(frozen=True)
+class EncodingOptions:
+    """How latents are made: `--store-dtype`, `--encode-batch`, `--backend`."""
+
+    store_dtype: o.StoreDtype = None
+    encode_batch: o.EncodeBatch = None
+    backend: o.Backend = None
+
+    def table(self) -> dict[str, Any]:
+        """The fields of `RunConfig` that were given."""
+        return given(**vars(self))
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """Which recipe, and what is changed in it: `--recipe`, `--set`."""
+
+    recipe: o.Recipe = None
+    set_: o.Set = None
+
+    @property
+    def overrides(self) -> list[str]:
+        """`key=value` settings of the recipe."""
+        return list(self.set_ or [])
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A run and its folder: `--config`, `--out`, `--resume`, `--seed`."""
+
+    config: o.ConfigFile = None
+    out: o.Out = None
+    resume: o.Resume = False
+    seed: o.Seed = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is printed: `--dry-run`, `--json`."""
+
+    dry_run: o.DryRun = False
+    json: o.Json = False
