@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fusemix_core.hookspecs import hookimpl
+from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
 from fusemix_core.recipes.closed_forms import cca, kcca
 from fusemix_core.recipes.fusemix import fusemix
-from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
 from fusemix_core.specs import ComponentSpec, ModalitySpec
 
 PAPER = "https://arxiv.org/abs/2312.10144"

@@ -87,18 +87,14 @@ def discover(entry_points: EntryPoints) -> Iterator[Plugin]:
         yield plugin
 
 
-def call(module: Any, hook: str, *args: Any) -> tuple[Any, ...]:
-    """What a hook of a module returns; nothing if it has no such hook."""
-    function = getattr(module, hook, None)
-    return tuple(function(*args) or ()) if function is not None else ()
-
-
 def _asked(module: Any, hook: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
-    found = call(module, hook)
+    function = getattr(module, hook, None)
+    found = tuple(function() or ()) if function is not None else ()
     for spec in found:
         if not isinstance(spec, kinds):
-            names = " or ".join(k.__name__ for k in kinds)
-            raise PluginError(f"{hook} gave {spec!r}, not an object of the class {names}.")
+            name = kinds[0].__name__
+            article = "an" if name[0] in "AEIOU" else "a"
+            raise PluginError(f"{hook} gave {spec!r}, which is not {article} {name}.")
     return found
 
 

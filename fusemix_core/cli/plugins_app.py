@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from fusemix_core.discovery import call, summary
+from fusemix_core.discovery import summary
 from fusemix_core.errors import PluginError
 from fusemix_core.registry import Registry
 
@@ -18,7 +18,8 @@ def add_plugin_commands(app: Any, registry: Registry) -> None:
             continue
         commands, groups = len(app.registered_commands), len(app.registered_groups)
         try:
-            call(plugin.hooks, "fusemix_commands", app)
+            if hook := getattr(plugin.hooks, "fusemix_commands", None):
+                hook(app)
             if taken := [n for n, k in Counter(_command_names(app)).items() if k > 1]:
                 raise PluginError(f"There is a command '{taken[0]}' already.")
         except (Exception, SystemExit) as error:

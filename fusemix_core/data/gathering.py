@@ -6,24 +6,22 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fusemix_core.data.cells import FactCells, FactColumn
 from fusemix_core.data.dataset import SPLITS, Rejected
 from fusemix_core.data.items import Origin
+from fusemix_core.data.media import Medium, medium
 from fusemix_core.data.references import Fault, FileReference, Reference, Sidecar, hold
 from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row, is_missing
-from fusemix_core.data.texts import text_of
+from fusemix_core.data.texts import inline_of
 from fusemix_core.errors import DataError, short
-
-if TYPE_CHECKING:
-    from fusemix_core.specs import Takes
 
 MOST_LINKS = 10_000
 """A row may link at most so many combinations of the values in its cells."""
@@ -69,13 +67,14 @@ class Gatherer:
 
     def __init__(
         self,
-        takes: Mapping[str, Takes],
+        takes: Mapping[str, str],
         least: int,
         allow_outside: bool,
         unpaired: bool = False,
         facts: Mapping[str, FactColumn] | None = None,
     ) -> None:
         self.takes = dict(takes)
+        self._media = {modality: medium(name) for modality, name in takes.items()}
         self.least, self.allow_outside, self.unpaired = least, allow_outside, unpaired
         self.gathered = {modality: Gathered() for modality in takes}
         self.links, self.group = array("q"), array("q")
@@ -124,14 +123,13 @@ class Gatherer:
         """(what the row holds of each modality, what of it can't be used)."""
         values: dict[str, list[str | Reference]] = {}
         faults = []
-        for modality, takes in self.takes.items():
+        for modality, how in self._media.items():
             found: dict[str | Reference, None] = {}
-            for column in columns.modalities.get(modality, ()):
-                for one in self._entries(row, row.values.get(column), takes):
-                    if isinstance(one, Fault):
-                        faults.append(Rejected(row.path, row.number, modality, one.reason))
-                    else:
-                        found[one] = None
+            for one in self._items(row, columns.modalities.get(modality, ()), how):
+                if isinstance(one, Fault):
+                    faults.append(Rejected(row.path, row.number, modality, one.reason))
+                else:
+                    found[one] = None
             values[modality] = list(found)
         return values, faults
 
@@ -180,13 +178,27 @@ class Gatherer:
 
     # -- values ----------------------------------------------------------------------------------
 
-    def _entries(self, row: Row, value: Any, takes: Takes) -> list[str | Reference | Fault]:
+    def _items(
+        self, row: Row, columns: Sequence[str], how: Medium
+    ) -> Iterator[str | Reference | Fault]:
+        """What the columns of one modality hold in a row."""
+        if not how.joined:
+            for column in columns:
+                yield from self._entries(row, row.values.get(column), how)
+            return
+        cells = {column: row.values.get(column) for column in columns}
+        if not all(map(is_missing, cells.values())):
+            entry = inline_of(cells, how)
+            if entry != "":
+                yield entry
+
+    def _entries(self, row: Row, value: Any, how: Medium) -> list[str | Reference | Fault]:
         """What a cell holds; nothing where it is empty."""
         if isinstance(value, str):
             if value.startswith("[") and value.rstrip().endswith("]"):
                 value = _list_in(value)
-            elif takes == "text":
-                text = text_of(value)
+            elif how.inline:
+                text = inline_of(value, how)
                 return [text] if text != "" else []
         elif isinstance(value, Sidecar):
             place = self._file(row, value.path)
@@ -195,14 +207,14 @@ class Gatherer:
         for one in value if isinstance(value, list) else [value]:
             if is_missing(one):
                 continue
-            entry = text_of(one) if takes == "text" else self._medium(row, one, takes)
+            entry = inline_of(one, how) if how.inline else self._medium(row, one, how)
             if entry != "":
                 out.append(entry)
         return out
 
-    def _medium(self, row: Row, value: Any, takes: Takes) -> str | Reference | Fault:
+    def _medium(self, row: Row, value: Any, how: Medium) -> str | Reference | Fault:
         if isinstance(value, Fault | Reference):
-            if takes == "file" and not isinstance(value, FileReference | Fault):
+            if how.opened and not isinstance(value, FileReference | Fault):
                 return Fault(f"{value} lies in an archive, but its encoder opens files: extract it")
             return value
         if isinstance(value, str | Path):
@@ -210,7 +222,7 @@ class Gatherer:
         if isinstance(value, bool | int | float | dict | list):
             return Fault(f"holds a {type(value).__name__}, not the path of a file")
         try:
-            return hold(value, takes, f"{row.path} {row.number}")
+            return hold(value, how, f"{row.path} {row.number}")
         except DataError as error:
             return Fault(error.message)
 

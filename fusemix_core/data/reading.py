@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data import splits
@@ -18,16 +18,13 @@ from fusemix_core.data.rows import Row
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.errors import DataError
 
-if TYPE_CHECKING:
-    from fusemix_core.specs import Takes
-
 NO_TRUST = "none"
 """As `DataConfig.trust_column`: no column says how far rows are to be trusted."""
 
 
 def read_pairs(
     config: DataConfig,
-    takes: Mapping[str, Takes],
+    takes: Mapping[str, str],
     seed: int = 0,
     *,
     least: int = 2,
@@ -88,7 +85,7 @@ def read_pairs(
 
 def pairs_from(
     values: Mapping[str, Sequence[Any]],
-    takes: Mapping[str, Takes],
+    takes: Mapping[str, str],
     *,
     split: Sequence[str | None] | None = None,
     group: Sequence[Any] | None = None,
@@ -151,7 +148,7 @@ def pairs_from(
 class _Reading:
     """Files and folders on their way into one gatherer, and what is to be told of them."""
 
-    def __init__(self, config: DataConfig, takes: Mapping[str, Takes], least: int) -> None:
+    def __init__(self, config: DataConfig, takes: Mapping[str, str], least: int) -> None:
         facts = {name: FactColumn.parse(text) for name, text in config.facts.items()}
         check_names(facts, takes)
         self.config, self.facts = config, facts

@@ -12,6 +12,7 @@ from typing import Any
 
 from fusemix_core.digests import file_sha256, path_sha256
 from fusemix_core.errors import PluginError
+from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
 _BRANCHES = {"", "main", "master"}
@@ -35,7 +36,7 @@ def fingerprint(spec: EncoderSpec, dtype: str, digest: str | None = None) -> str
     facts = {
         "target": _target(spec),
         "weights": weights,
-        "takes": spec.takes,
+        "takes": registry.settled(spec).takes,
         "image_size": spec.image_size,
         "sample_rate": spec.sample_rate,
         "max_tokens": spec.max_tokens,

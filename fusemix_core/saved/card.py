@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
+from fusemix_core.data.media import medium
+from fusemix_core.errors import UnknownNameError
+from fusemix_core.registry import registry
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
-
-_EXAMPLES = {
-    "text": '["a red bicycle"]',
-    "image": '["photo.jpg"]',
-    "audio": '["sound.wav"]',
-    "file": '["clip.mp4"]',
-}
 
 
 def model_card(config: SavedConfig, name: str) -> str:
@@ -78,15 +75,21 @@ def _usage(encoders: list[EncoderInfo], name: str) -> str:
         "from fusemix_core import FusedModel",
         "",
         f"model = FusedModel.from_pretrained({name!r}{extra})",
-        *(
-            f"{rows[e.modality]} = model.encode({e.modality!r}, {_EXAMPLES[e.takes]})"
-            for e in encoders
-        ),
+        *(f"{rows[e.modality]} = model.encode({e.modality!r}, {_example(e)})" for e in encoders),
         f"scores = model.similarity({rows[b]}, {rows[a]}, {b!r}, {a!r})",
         "```",
     ]
     dists = sorted({e.dist for e in encoders if e.dist} | {"fusemix"})
     return "\n".join([f"`pip install {' '.join(dists)}`", "", *lines])
+
+
+def _example(encoder: EncoderInfo) -> str:
+    """A list of one item, as Python."""
+    declared = registry.modality(encoder.modality)
+    items = [declared.example] if declared and declared.example else []
+    with suppress(UnknownNameError):  # the plugin of its medium is not installed
+        items = items or medium(encoder.takes).example()
+    return json.dumps(items[:1] or ["item"], ensure_ascii=False)
 
 
 def _encoder_table(encoders: list[EncoderInfo]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import USER, Registry, registry
-from fusemix_core.specs import EncoderSpec, FamilySpec, Takes
+from fusemix_core.specs import EncoderSpec, FamilySpec
 
 FORMAT = 1
 """Raised when an older fusemix could not read, or would misread, what this one writes."""
@@ -44,7 +44,7 @@ class EncoderInfo:
     fingerprint: str
     view: str
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    takes: Takes = "text"
+    takes: str = "text"
     dist: str = ""
     licence: str = ""
     weights: str = ""
@@ -70,7 +70,7 @@ class EncoderInfo:
             fingerprint=fingerprint,
             view=view,
             dtype=dtype,
-            takes=spec.takes,
+            takes=registry.settled(spec).takes or "text",
             dist=_distribution(spec, registry),
             licence=spec.licence,
             weights="" if spec.local else spec.weights,

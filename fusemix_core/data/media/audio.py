@@ -40,6 +40,7 @@ class AudioMedium(Medium):
     sample rate (None: as it is)."""
 
     name = "audio"
+    sampled = True
 
     def decode(self, value: Any, sample_rate: int | None = None) -> Audio:
         return read_audio(self.existing(value), sample_rate)

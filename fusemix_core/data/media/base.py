@@ -1,4 +1,4 @@
-"""`Medium`: how items of one kind arrive, from a cell of the data to what `Encoder.collate` gets."""
+"""`Medium`: how items arrive, from a cell of the data to what `Encoder.collate` gets."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Medium(ABC):
         opened: The encoder opens the file itself: `decode` gives its path, and items can't lie in
             archives or table cells.
         costly: Decoding is worth a thread.
+        sampled: Items are signals in time: an encoder declares its `sample_rate`.
         batch: Items that are encoded at once by default, on the CPU and on an accelerator.
 
     Example:
@@ -57,6 +58,7 @@ class Medium(ABC):
     joined: ClassVar[bool] = False
     opened: ClassVar[bool] = False
     costly: ClassVar[bool] = True
+    sampled: ClassVar[bool] = False
     batch: ClassVar[tuple[int, int]] = (16, 64)
 
     @abstractmethod
@@ -118,7 +120,7 @@ class Medium(ABC):
     # -- for the conformance kit -----------------------------------------------------------------
 
     def samples(self, spec: EncoderSpec) -> list[Any]:
-        """Eight different decoded items, sizes and lengths mixed; [] if encoders bring their own."""
+        """Eight different decoded items, of mixed lengths; [] if encoders bring their own."""
         return []
 
     def edges(self, spec: EncoderSpec) -> dict[str, Any]:

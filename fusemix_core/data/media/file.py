@@ -24,3 +24,7 @@ class FileMedium(Medium):
             f"a file is wanted, not {kind(value)}",
             "This encoder opens files itself: extract the archive and give the folder.",
         )
+
+    def pack(self, value: Any) -> bytes:
+        self.decode(value)
+        return super().pack(value)
