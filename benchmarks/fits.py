@@ -25,8 +25,9 @@ from fusemix_core.evaluation.retrieval import retrieval
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import build_config, find_recipe
+from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.encode import Encoding, encode_dataset
-from fusemix_core.runs.measure import BANK_MOST, embed_split
+from fusemix_core.runs.measure import BANK_MOST
 from fusemix_core.runs.plan import make_plan
 from fusemix_core.runs.reporter import Reporter
 

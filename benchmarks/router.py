@@ -116,7 +116,8 @@ def by_fusemix(options: Options) -> tuple[Side, PairedDataset]:
         if before is not None:
             os.environ["FUSEMIX_HOME"] = before
     test, scorer = result.results["test"], result.results["scorer"]["name"]
-    found = {"cosine": test.get("retrieval_cosine", test["retrieval"]), scorer: test["retrieval"]}
+    found = {"cosine": test["retrieval"].get("cosine", test["retrieval"])}
+    found[scorer] = test["retrieval"]
     return Side(seconds, found), result.encoded.dataset
 
 

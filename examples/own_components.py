@@ -26,11 +26,11 @@ from torch.nn.functional import gelu, logsigmoid, normalize
 import fusemix_core
 from fusemix_core import Adapter, Aligner, Encoder, EncoderSpec, Evaluator, Mixup, Objective, Scorer
 from fusemix_core.adapters.linear import LinearAdapter
-from fusemix_core.config import Part, Recipe
-from fusemix_core.interfaces import Batch, FitContext, PairedLatents
+from fusemix_core.config import Recipe
+from fusemix_core.interfaces import Batch, FitContext, Measured, PairedLatents
 from fusemix_core.registry import registry
-from fusemix_core.runs.measure import embed_split
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.sections import Figure, Section, Table
 
 
 class Letters(Encoder):
@@ -174,25 +174,31 @@ class Centred(Scorer):
 
 
 class ReciprocalRank(Evaluator):
-    """The mean of 1 / rank of the best partner, each way."""
+    """The mean of 1 / rank of the best partner, each way. Its numbers are in results.json, in the
+    model card, and with a figure in the report."""
 
-    primary_metric = "mean"
-
-    def __call__(self, embeddings: Mapping[str, Tensor], links: Tensor, score: Any) -> dict:
+    def __call__(self, data: Measured) -> dict[str, Any]:
         found = {}
-        for q, query in enumerate(embeddings):
-            for t, target in enumerate(embeddings):
+        for q, query in enumerate(data.modalities):
+            for t, target in enumerate(data.modalities):
                 if q == t:
                     continue
-                scores = score(embeddings[query], embeddings[target], query, target)
-                linked = links[(links[:, q] >= 0) & (links[:, t] >= 0)]
+                rows, gallery = data.embeddings[query], data.embeddings[target]
+                scores = data.score(rows, gallery, query, target)
+                linked = data.links[(data.links[:, q] >= 0) & (data.links[:, t] >= 0)]
                 partner = torch.zeros_like(scores, dtype=torch.bool)
                 partner[linked[:, q], linked[:, t]] = True
                 asked = partner.any(dim=1)
                 best = scores.masked_fill(~partner, -torch.inf).max(dim=1, keepdim=True).values
                 rank = 1 + (scores > best).sum(dim=1)
                 found[f"{query}->{target}"] = (1 / rank[asked].double()).mean().item()
-        return {"mean": sum(found.values()) / len(found), **found}
+        return {"mean": sum(found.values()) / len(found), "directions": found}
+
+    def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
+        names, values = zip(*metrics["directions"].items(), strict=True)
+        table = Table(["direction", "mean of 1 / rank"], list(zip(names, values, strict=True)))
+        bars = Figure(lambda axes: axes.bar(names, values), alt="Mean of 1 / rank by direction")
+        return [Section("Reciprocal rank", tables=[table], figures=[bars])]
 
 
 class Narrator(Reporter):
@@ -247,14 +253,11 @@ def run(recipe: dict[str, Any], data: Path) -> None:
         {"image": "efficientnet-lite0", "text": "letters"},
         {"source": str(data), "split_column": "split", "allow_outside": True},
         recipe=recipe,
+        evaluators=["reciprocal-rank"],
         reporter=Narrator(),
     )
     show_recall(result.results["test"]["retrieval"]["directions"])
-
-    split = embed_split(result.model.adapters, result.encoded.paired("test"), torch.device("cpu"))
-    measure = registry.build("evaluator", Part("reciprocal-rank"))
-    found = measure(split.embeddings, split.links, result.model.scorer.score)
-    print(f"mean reciprocal rank {found['mean']:.3f}")
+    print(f"mean reciprocal rank {result.results['test']['reciprocal-rank']['mean']:.3f}")
 
     # The saved model names the components; who loads it has them registered, as here.
     loaded = fusemix_core.FusedModel.from_pretrained(result.folder.model)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.encode import encode
     from fusemix_core.jobs.rank import rank
     from fusemix_core.jobs.select import select
+    from fusemix_core.saved.model import SavedModel, load
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
     from fusemix_core.trust import trust_remote_code
 
@@ -33,6 +34,8 @@ _HOMES = {
     "rank": "fusemix_core.jobs.rank",
     "select": "fusemix_core.jobs.select",
     "FusedModel": "fusemix_core.fused",
+    "SavedModel": "fusemix_core.saved.model",
+    "load": "fusemix_core.saved.model",
     "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
     **dict.fromkeys(
@@ -63,12 +66,14 @@ __all__ = [
     "FusedModel",
     "Mixup",
     "Objective",
+    "SavedModel",
     "Scorer",
     "Selector",
     "align",
     "bench",
     "encode",
     "extend",
+    "load",
     "rank",
     "select",
     "trust_remote_code",

@@ -21,7 +21,7 @@ def fusemix_modalities() -> list[ModalitySpec]:
 @hookimpl
 def fusemix_components() -> list[ComponentSpec]:
     """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers,
-    media and recipes."""
+    media, recipes, artefacts."""
     return [
         ComponentSpec(
             kind="adapter",
@@ -159,7 +159,23 @@ def fusemix_components() -> list[ComponentSpec]:
             name="retrieval",
             target="fusemix_core.evaluation.retrieval:RetrievalEvaluator",
             summary="recall, median rank and mAP in all directions, with intervals",
-            options={"resamples": 1000, "seed": 0},
+            options={"resamples": 1000},
+        ),
+        ComponentSpec(
+            kind="evaluator",
+            name="geometry",
+            target="fusemix_core.evaluation.geometry:GeometryEvaluator",
+            summary="modality gap, alignment, uniformity, cosines of pairs, a map",
+            options={"sample": 2048, "bins": 100},
+            paper="https://arxiv.org/abs/2005.10242",
+        ),
+        ComponentSpec(
+            kind="evaluator",
+            name="zero-shot",
+            target="fusemix_core.evaluation.zeroshot:ZeroShotEvaluator",
+            summary="classification by prompts of the class names",
+            options={"fact": "", "modality": "", "text": "text", "resamples": 1000},
+            paper="https://arxiv.org/abs/2103.00020",
         ),
         ComponentSpec(
             kind="reader",
@@ -226,6 +242,12 @@ def fusemix_components() -> list[ComponentSpec]:
             name="file",
             target="fusemix_core.data.media.file:FileMedium",
             summary="files that the encoder opens itself",
+        ),
+        ComponentSpec(
+            kind="artefact",
+            name="fused",
+            target="fusemix_core.fused:FusedModel",
+            summary="adapters of several modalities into one space, and a scorer",
         ),
         ComponentSpec.recipe(auto),
         ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shlex
 import tomllib
 import types
 import typing
@@ -15,6 +16,12 @@ from typing import Any, Literal, TypeVar
 from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 T = TypeVar("T")
+Dtype = Literal["float32", "float16", "bfloat16"]
+"""What an encoder computes in."""
+StoreDtype = Literal["float16", "float32"]
+"""What latents are stored in."""
+Backend = Literal["auto", "eager", "openvino"]
+"""The runtime of an encoder on the CPU."""
 
 PARTS = ("aligner", "start", "adapter", "mixup", "objective", "optimiser", "scorer", "selector")
 """The settings of a recipe that name a component."""
@@ -72,7 +79,7 @@ class Recipe:
     None is `adamw`. `scorer` None is whichever registered scorer does best on the validation split.
     `views` are taken, modality → view, where the encoder has them and the user names none.
     `pairs` says on how many of the training pairs to fit (None: all), and `selector` which (None is
-    `uniform`).
+    `uniform`). `evaluators` measure a fit beside those of core.
     """
 
     name: str
@@ -91,6 +98,7 @@ class Recipe:
     views: Mapping[str, str] | None = None
     pairs: int | None = None
     selector: Part | None = None
+    evaluators: tuple[Part, ...] | None = None
 
     def adapter_of(self, modality: str) -> Part | None:
         """The adapter of a modality."""
@@ -132,7 +140,8 @@ class RunConfig:
     to the view of it (without an entry: the encoder's first). `fixed` modalities keep their latents
     as embeddings, and the others are fitted to them. `extends` is a fused model, a folder or a hub
     id, that the modalities of `encoders` join; one that the model has already is the encoder to
-    take in place of the saved name."""
+    take in place of the saved name. `evaluators` measure the run beside those of core and of the
+    recipe."""
 
     encoders: Mapping[str, str]
     data: DataConfig
@@ -140,12 +149,13 @@ class RunConfig:
     views: Mapping[str, str] = field(default_factory=dict)
     fixed: tuple[str, ...] = ()
     extends: str | None = None
+    evaluators: tuple[Part, ...] = ()
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    store_dtype: Literal["float16", "float32"] = "float16"
+    dtype: Dtype = "float32"
+    store_dtype: StoreDtype = "float16"
     encode_batch: int | None = None
-    backend: Literal["auto", "eager", "openvino"] = "auto"
+    backend: Backend = "auto"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -158,7 +168,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             value = {k: to_dict(v) if isinstance(v, Part) else v for k, v in value.items()}
         elif isinstance(value, tuple):
-            value = list(value)
+            value = [to_dict(v) if isinstance(v, Part) else v for v in value]
         if value is not None:
             out[f.name] = value
     return out
@@ -209,6 +219,8 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         return float(value)
     if hint in (bool, str, int) and type(value) is hint:
         return value
+    if hint is Any:
+        return value
     kind = getattr(hint, "__name__", hint)
     raise ConfigError(f"{at} is {short(repr(value))}, which is not of type {kind}.")
 
@@ -224,6 +236,18 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
     except (ValueError, RecursionError):
         value = {"none": None, "": ""}.get(raw.lower(), raw)
     return key.strip().split("."), value
+
+
+def parse_part(text: str) -> Part:
+    """`NAME KEY=VALUE …` as a part: `hubs k=5`. A name with spaces stands in quotes."""
+    try:
+        name, *options = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"'{short(text)}' is not NAME KEY=VALUE …: {error}.") from error
+    values = {}
+    for option in options:
+        keys, values[".".join(keys)] = parse_assignment(option)
+    return Part(name, values)
 
 
 def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:

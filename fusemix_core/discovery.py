@@ -24,7 +24,7 @@ EntryPoints = Callable[[], Iterable[Any]]
 
 @dataclass
 class Plugin:
-    """An installed plugin, what it declares, and what became of loading it."""
+    """An installed plugin and what became of loading it."""
 
     name: str
     dist: str
@@ -33,8 +33,6 @@ class Plugin:
     error: str = ""
     encoders: list[str] = field(default_factory=list)
     components: list[str] = field(default_factory=list)
-    declared: Declared | None = field(default=None, repr=False)
-    hooks: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,9 @@ def installed() -> Iterable[Any]:
     return metadata.entry_points(group=GROUP)
 
 
-def discover(entry_points: EntryPoints) -> Iterator[Plugin]:
-    """Every plugin that `FUSEMIX_PLUGINS` lets in, loaded, in order of name."""
+def discover(entry_points: EntryPoints) -> Iterator[tuple[Plugin, Any, Declared | None]]:
+    """(plugin, its module or object, what that declares) in order of name, of every plugin that
+    `FUSEMIX_PLUGINS` lets in; a broken one declares None."""
     wanted = {n for n in os.environ.get("FUSEMIX_PLUGINS", "").replace(" ", "").split(",") if n}
     manager = pluggy.PluginManager("fusemix")
     manager.add_hookspecs(hookspecs)
@@ -71,20 +70,19 @@ def discover(entry_points: EntryPoints) -> Iterator[Plugin]:
             continue
         version = point.dist.version if point.dist else ""
         plugin = Plugin(point.name, dist, version, point.value)
+        module = declared = None
         try:
             module = point.load()
-            plugin.declared = Declared.of(module)
+            declared = Declared.of(module)
             manager.register(module, name=plugin.name)
         except (Exception, SystemExit) as error:
-            plugin.declared, plugin.error = None, summary(error)
+            declared, plugin.error = None, summary(error)
         else:
-            plugin.hooks = module
             plugin.encoders = [
-                s.name if isinstance(s, EncoderSpec) else f"{s.prefix}:"
-                for s in plugin.declared.encoders
+                s.name if isinstance(s, EncoderSpec) else f"{s.prefix}:" for s in declared.encoders
             ]
-            plugin.components = [f"{s.kind} {s.name}" for s in plugin.declared.components]
-        yield plugin
+            plugin.components = [f"{s.kind} {s.name}" for s in declared.components]
+        yield plugin, module, declared
 
 
 def _asked(module: Any, hook: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,22 @@ def write_atomically(path: Path, parts: Iterable) -> None:
             temporary.unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the mode that files get here: `open`'s, by the umask and the folder's defaults.
+
+    For a file that a library wrote by way of a private temporary one, which only its owner may
+    read.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with open(probe, "wb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+        path.chmod(stat.S_IMODE(mode))
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def is_stray(path: Path) -> bool:

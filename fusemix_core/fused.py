@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -16,40 +12,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.config import Part
-from fusemix_core.devices import resolve_device
-from fusemix_core.digests import file_sha256
-from fusemix_core.errors import (
-    ArtefactError,
-    ConfigError,
-    ContractError,
-    DataError,
-    UnknownNameError,
-)
+from fusemix_core.errors import ArtefactError, ConfigError, ContractError, DataError
 from fusemix_core.interfaces import Adapter, Padded, Scorer
 from fusemix_core.latents.returned import kind_of
 from fusemix_core.registry import Registry, registry
-from fusemix_core.saved import folder as files
-from fusemix_core.saved.card import model_card
-from fusemix_core.saved.components import (
-    check_rebuilt,
-    check_scorer,
-    load_components,
-    part_of,
-    tensors_of,
-)
-from fusemix_core.saved.encoders import LazyEncoder, Source
-from fusemix_core.saved.schema import (
-    FORMAT,
-    EncoderInfo,
-    SavedConfig,
-    SavedModality,
-    SavedPart,
-    SavedScorer,
-    check_modality,
-    describe,
-    plain,
-    version,
-)
+from fusemix_core.saved.card import fused_text, model_card
+from fusemix_core.saved.components import Built, as_artefact_error, check_scorer
+from fusemix_core.saved.encoders import Source
+from fusemix_core.saved.model import SavedModel
+from fusemix_core.saved.schema import EncoderInfo, SavedConfig, SavedPart
 
 __all__ = ["EncoderInfo", "FusedModel"]
 
@@ -58,16 +29,28 @@ _ROWS = 4096
 """Latents that an adapter gets at a time."""
 
 
-class FusedModel:
+class FusedModel(SavedModel):
     """Adapters of two modalities or more into one space, a scorer, and the encoders by name.
 
-    adapters: modality → fitted adapter; encoders: modality → what its latents came from, in the
-    order of the modalities. `sources` gives what to load for a modality in place of the saved name:
-    a registry name, an `EncoderSpec`, or a loaded `Encoder`. `adapter_parts` and `scorer_part` are
-    the parts they were built from; without them, the name is that of the registered class and the
-    options are its attribute `options`. `recipe`, `objective` (its temperature), `data` and
-    `metrics` are recorded, and shown in the model card.
+    Args:
+        adapters: modality → fitted adapter.
+        encoders: modality → what its latents came from, in the order of the modalities.
+        scorer: turns embeddings into scores.
+        adapter_parts, scorer_part: the parts that they were built from. Without them, the name is
+            that of the registered class and the options are its attribute `options`.
+        sources: modality → what to load in place of the saved name: a registry name, an
+            `EncoderSpec`, or a loaded `Encoder`.
+        recipe, objective, data, metrics: facts to record, shown in the model card.
+
+    Example:
+        ```python
+        model = FusedModel.from_pretrained("runs/first/model")
+        images = model.encode("image", ["a.jpg", "b.jpg"])
+        scores = model.similarity(model.encode("text", ["a map"]), images, "text", "image")
+        ```
     """
+
+    kind = "fused"
 
     def __init__(
         self,
@@ -91,38 +74,65 @@ class FusedModel:
                 f"Adapters ({', '.join(adapters)}) and encoders ({', '.join(encoders)}) must be of "
                 "the same modalities, two or more."
             )
-        for modality in encoders:
-            check_modality(modality)
-        self.name = name
-        self.device = resolve_device(device)
-        self.registry = registry
-        self.encoders = dict(encoders)
-        self.adapters = {m: adapters[m].to(self.device).eval() for m in encoders}
+        given = adapter_parts if isinstance(adapter_parts, Mapping) else {}
+        default = None if isinstance(adapter_parts, Mapping) else adapter_parts
+        self.adapters = {m: adapters[m] for m in encoders}
         self.scorer = scorer
-        self.recipe = plain(recipe or {}, "recipe")
-        self.objective = plain(objective or {}, "objective")
-        self.data = plain(data or {}, "data")
-        self.metrics = plain(metrics or {}, "metrics")
-        self.dim = self._find_dim()
-        check_scorer(scorer, self.modalities, self.dim)
-        self._scorer_part = scorer_part
-        self._adapter_parts = (
-            adapter_parts
-            if isinstance(adapter_parts, Mapping)
-            else dict.fromkeys(encoders, adapter_parts)
+        self.dim = _width(self.adapters, encoders)
+        parts = {
+            f"adapter.{m}": Built(adapter, (encoders[m].dim, self.dim), given.get(m, default))
+            for m, adapter in self.adapters.items()
+        }
+        super().__init__(
+            encoders,
+            {**parts, "scorer": Built(scorer, (), scorer_part)},
+            sources=sources,
+            recipe=recipe,
+            objective=objective,
+            data=data,
+            metrics=metrics,
+            device=device,
+            registry=registry,
+            name=name,
         )
-        self._sources = dict(sources or {})
-        self._encoders = self._lazy_encoders()
+        check_scorer(scorer, self.modalities, self.dim)
 
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The modalities, in the order of the fit."""
-        return tuple(self.encoders)
+    @classmethod
+    def from_parts(
+        cls, encoders: Mapping[str, EncoderInfo], parts: Mapping[str, Built], **more: Any
+    ) -> Self:
+        """The model of loaded parts: an adapter of each modality, and a scorer."""
+        wanted = {*(f"adapter.{m}" for m in encoders), "scorer"}
+        if set(parts) != wanted or len(encoders) < 2:
+            raise ArtefactError(
+                f"A fused model has two modalities or more, an adapter of each, and a scorer; this "
+                f"one has the encoders {', '.join(encoders)} and the parts {', '.join(parts)}."
+            )
+        adapters = {m: parts[f"adapter.{m}"] for m in encoders}
+        for m, built in adapters.items():
+            if built.arguments[:1] != (encoders[m].dim,):
+                raise ArtefactError(
+                    f"The adapter of {m} has the arguments {list(built.arguments)}, and the "
+                    f"encoder's latents the width {encoders[m].dim}."
+                )
+        components = {m: built.component for m, built in adapters.items()}
+        with as_artefact_error("The saved adapters do not fit together"):
+            width = _width(components, encoders)
+            if any(built.arguments[1:] != (width,) for built in adapters.values()):
+                raise ValueError(f"they give embeddings of width {width}")
+        return cls(
+            components,
+            encoders,
+            parts["scorer"].component,
+            adapter_parts={m: built.part for m, built in adapters.items()},
+            scorer_part=parts["scorer"].part,
+            **more,
+        )
 
     @property
     def scorer_part(self) -> Part:
         """The registered name of the scorer, and its options."""
-        saved = part_of("scorer", self.scorer, self._scorer_part, self.registry)
+        saved = self.part("scorer")
         return Part(saved.name, saved.options)
 
     @property
@@ -133,13 +143,11 @@ class FusedModel:
     def adapter_part(self, modality: str) -> SavedPart:
         """The adapter of a modality by its registered name and options."""
         self._check_known(modality)
-        given = self._adapter_parts.get(modality)
-        return part_of("adapter", self.adapters[modality], given, self.registry)
+        return self.part(f"adapter.{modality}")
 
-    def encoder(self, modality: str) -> LazyEncoder:
-        """The encoder of a modality, which `encode` loads on first use: its `spec`, its `load`."""
-        self._check_known(modality)
-        return self._encoders[modality]
+    def card(self, config: SavedConfig, name: str) -> str:
+        """The model card."""
+        return model_card(config, name, fused_text(config))
 
     def extended(
         self,
@@ -158,12 +166,13 @@ class FusedModel:
         """
         if both := sorted(set(adapters) & set(self.adapters)):
             raise ConfigError(f"The model has the modality '{both[0]}' already.")
+        own = {m: self.parts[f"adapter.{m}"].part for m in self.adapters}
         return type(self)(
             {**self.adapters, **adapters},
             {**self.encoders, **encoders},
             scorer,
-            adapter_parts=self._adapter_parts,
-            scorer_part=self._scorer_part,
+            adapter_parts={m: part for m, part in own.items() if part is not None},
+            scorer_part=self.parts["scorer"].part,
             sources={**self._sources, **(sources or {})},
             recipe=self.recipe,
             objective=self.objective,
@@ -173,29 +182,6 @@ class FusedModel:
             registry=self.registry,
             name=self.name,
         )
-
-    def _find_dim(self) -> int:
-        """The width of the shared space, as all adapters must agree on it."""
-        widths = {}
-        for modality, adapter in self.adapters.items():
-            with torch.no_grad():
-                out = adapter(torch.zeros(1, self.encoders[modality].dim, device=self.device))
-            widths[modality] = tuple(out.shape)
-        if len(set(widths.values())) > 1 or len(next(iter(widths.values()))) != 2:
-            raise ContractError("The adapters", "embeddings [n, d] of one width d", f"{widths}")
-        return next(iter(widths.values()))[1]
-
-    def _lazy_encoders(self) -> dict[str, LazyEncoder]:
-        for modality in self._sources:
-            self._check_known(modality)
-        return {
-            m: LazyEncoder(info, self._sources.get(m), self.device, self.registry, self.name)
-            for m, info in self.encoders.items()
-        }
-
-    def _check_known(self, modality: str) -> None:
-        if modality not in self.encoders:
-            raise UnknownNameError.of("modality of this model", str(modality), self.modalities)
 
     # -- embeddings ------------------------------------------------------------------------------
 
@@ -249,7 +235,7 @@ class FusedModel:
         more axes as the fit had it, one row an item; tokens up to the batch's longest item."""
         from fusemix_core.data.media import decode
 
-        encoder, info = self._encoders[modality].load(), self.encoders[modality]
+        encoder, info = self.encoder(modality).load(), self.encoders[modality]
         decoded = []
         for i, item in enumerate(items):
             try:
@@ -356,119 +342,18 @@ class FusedModel:
                 f"model.encode('{modality}', [...]) gives such.",
             )
 
-    # -- saving and loading ----------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, name: str | None = None) -> None:
-        """Write `config.json`, `model.safetensors` and the model card `README.md` to a folder.
-
-        Whole or not at all: a model that is there is replaced when the new one is complete. `name`
-        is what the card loads the model by (the folder). Raises `ArtefactError` for a folder with
-        other files in it, or that can't be written, `ConfigError` or `ContractError` for a
-        component that could not be built again.
-        """
-        import safetensors.torch
-
-        config, tensors = self._saved_form()
-        name = os.fspath(folder) if name is None else name
-
-        def fill(path: Path) -> None:
-            weights = path / files.WEIGHTS
-            safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
-            whole = dataclasses.replace(config, weights_sha256=file_sha256(weights))
-            text = json.dumps(plain(whole, "config"), indent=1, ensure_ascii=False) + "\n"
-            (path / files.CONFIG).write_text(text, encoding="utf-8")
-            (path / files.CARD).write_text(model_card(whole, name), encoding="utf-8")
-
-        files.replace_folder(Path(folder), fill)
-
-    def _saved_form(self) -> tuple[SavedConfig, dict[str, Tensor]]:
-        """The config, without the digest, and the tensors by name."""
-        tensors, modalities = {}, {}
-        for m, adapter in self.adapters.items():
-            part = self.adapter_part(m)
-            check_rebuilt(adapter, part, self.encoders[m].dim, self.dim, self.registry)
-            modalities[m] = SavedModality(self.encoders[m], part)
-            tensors |= {f"adapter.{m}.{key}": value for key, value in tensors_of(adapter).items()}
-        part = part_of("scorer", self.scorer, self._scorer_part, self.registry)
-        held = {k: v.detach().cpu().contiguous() for k, v in sorted(self.scorer.tensors.items())}
-        forms = {name: describe(tensor) for name, tensor in held.items()}
-        tensors |= {f"scorer.{name}": tensor for name, tensor in held.items()}
-        config = SavedConfig(
-            format=FORMAT,
-            fusemix=version(),
-            dim=self.dim,
-            modalities=modalities,
-            scorer=SavedScorer(part.name, part.options, part.dist, forms),
-            weights_sha256="",
-            recipe=self.recipe,
-            objective=self.objective,
-            data=self.data,
-            metrics=self.metrics,
-        )
-        return config, tensors
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | os.PathLike[str],
-        *,
-        device: str | torch.device = "auto",
-        encoders: Mapping[str, Source] | None = None,
-        revision: str | None = None,
-        registry: Registry = registry,
-    ) -> Self:
-        """The model in a folder, or in a hub repository (at `revision`).
-
-        Strict: `ArtefactError` for anything missing, unexpected or damaged, `UnknownNameError` for
-        a component that no installed plugin brings. Encoders are loaded when `encode` first needs
-        them, and a saved model can only name registered ones. `encoders` overrides, modality →
-        name (`timm:x`, `NAME@PATH`, `./file.py:Class`, …), spec or `Encoder` object.
-        """
-        device = resolve_device(device)
-        folder = files.locate(source, revision)
-        config = files.read_config(folder)
-        adapters, scorer = load_components(folder, config, registry)
-        infos = {m: saved.encoder for m, saved in config.modalities.items()}
-        return cls(
-            adapters,
-            infos,
-            scorer,
-            adapter_parts={
-                m: Part(s.adapter.name, s.adapter.options) for m, s in config.modalities.items()
-            },
-            scorer_part=Part(config.scorer.name, config.scorer.options),
-            sources=encoders,
-            recipe=config.recipe,
-            objective=config.objective,
-            data=config.data,
-            metrics=config.metrics,
-            device=device,
-            registry=registry,
-            name=os.fspath(source),
-        )
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Save the model and upload it, in one commit, to a hub repository, made if need be.
-
-        Returns the address of the repository. Raises `ArtefactError` where the hub refuses.
-        """
-        import huggingface_hub
-
-        with TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "model"
-            self.save_pretrained(folder, name=repo_id)
-            try:
-                api = huggingface_hub.HfApi(token=token)
-                url = api.create_repo(repo_id, private=private, exist_ok=True)
-                api.upload_folder(
-                    repo_id=repo_id, folder_path=folder, commit_message="Upload the fused model"
-                )
-            except Exception as error:  # its errors are those of its HTTP client
-                raise ArtefactError(
-                    f"The model can't be pushed to '{repo_id}': {type(error).__name__}: {error}",
-                    "Check the name, the network and `hf auth login`.",
-                ) from error
-        return str(url)
+def _width(adapters: Mapping[str, Adapter], encoders: Mapping[str, EncoderInfo]) -> int:
+    """The width of the shared space, on which all adapters must agree."""
+    widths = {}
+    for modality, adapter in adapters.items():
+        device = next((p.device for p in adapter.state_dict().values()), torch.device("cpu"))
+        with torch.no_grad():
+            out = adapter.eval()(torch.zeros(1, encoders[modality].dim, device=device))
+        widths[modality] = tuple(out.shape)
+    if len(set(widths.values())) > 1 or len(next(iter(widths.values()))) != 2:
+        raise ContractError("The adapters", "embeddings [n, d] of one width d", f"{widths}")
+    return next(iter(widths.values()))[1]
 
 
 def _as_list(modality: str, items: Iterable[Any]) -> list[Any]:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.measured import Measured
 from fusemix_core.paired import Batch, LatentTable, Padded, PairedLatents, ResidentLatents
+from fusemix_core.sections import Section, numbers_of
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ __all__ = [
     "Evaluator",
     "FitContext",
     "LatentTable",
+    "Measured",
     "Mixup",
     "Network",
     "Objective",
@@ -33,6 +36,7 @@ __all__ = [
     "PairedLatents",
     "ResidentLatents",
     "Scorer",
+    "Section",
     "Selector",
     "dim_in",
 ]
@@ -355,16 +359,41 @@ class Scorer(ABC):
 
 
 class Evaluator(ABC):
-    """Measures a fused model on a split. `primary_metric` is the one to select by."""
+    """Measures a fused model on a split; constructed as `Evaluator(**options)`.
 
-    primary_metric: str
-    greater_is_better: bool = True
+    What it returns is in `results.json` and the model card under its registered name, and its
+    sections are in the report and on the terminal.
+
+    Example:
+        class Spread(Evaluator):
+            def __call__(self, data):
+                return {m: rows.var(0).sum().item() for m, rows in data.embeddings.items()}
+    """
+
+    uses: tuple[str, ...] = ()
+    """What it needs of `Measured` that not every job has: `bank`, `classes`, `facts`. A job without
+    it refuses the evaluator before anything is encoded."""
 
     @abstractmethod
-    def __call__(
-        self,
-        embeddings: Mapping[str, Tensor],
-        links: Tensor,
-        score: Callable[[Tensor, Tensor, str, str], Tensor],
-    ) -> dict[str, Any]:
-        """Metrics of the unit-norm embeddings of each modality's items and the links `[m, K]`."""
+    def __call__(self, data: Measured) -> Mapping[str, Any]:
+        """Measure a split.
+
+        Args:
+            data: embeddings, links, scores and items. They stay as they are.
+
+        Returns:
+            Metrics as JSON can hold them: finite numbers, texts, lists, nested mappings, None for
+            a number that there is none of. `NAME_interval: [low, high]` is the interval of `NAME`.
+
+        Raises:
+            DataError: the split has nothing to measure.
+        """
+
+    def sections(self, metrics: Mapping[str, Any], data: Measured) -> Sequence[Section]:
+        """What the report and the terminal show; by default a table of all numbers.
+
+        Args:
+            metrics: what this evaluator returned for `data`.
+            data: what was measured.
+        """
+        return [numbers_of(metrics)]

@@ -40,6 +40,7 @@ class Registry:
         self._loaded = False
         self.plugins: list[Plugin] = []
         self.files: list[str] = []
+        self._modules: dict[str, Any] = {}
         self._encoders: dict[str, dict[str, EncoderSpec]] = defaultdict(dict)
         self._families: dict[str, dict[str, FamilySpec]] = defaultdict(dict)
         self._components: dict[tuple[str, str], dict[str, ComponentSpec]] = defaultdict(dict)
@@ -53,10 +54,15 @@ class Registry:
         if self._loaded:
             return
         self._loaded = True
-        for plugin in discover(self._entry_points):
+        for plugin, module, declared in discover(self._entry_points):
             self.plugins.append(plugin)
-            if plugin.declared is not None:
-                self._take(plugin.declared, plugin.dist)
+            if declared is not None:
+                self._modules[plugin.name] = module
+                self._take(declared, plugin.dist)
+
+    def module_of(self, plugin: Plugin) -> Any:
+        """What the entry point of a plugin names; None for a broken one."""
+        return self._modules.get(plugin.name)
 
     def load_file(self, path: str | Path) -> None:
         """Register what a Python file of the user's brings, as `fusemix --plugin FILE` does.
@@ -202,23 +208,14 @@ class Registry:
         found = self._components.get((kind, name.lower()))
         if found:
             return self._only(kind, name, found)
+        if kind in _IN_FILES and in_file(name):
+            return self._component_from_file(kind, name)
         dist, slash, short = name.partition("/")
         if slash and (spec := self._components.get((kind, short.lower()), {}).get(dist)):
             return spec
         known = [n for k, n in self._components if k == kind]
         own = _OWN.get(kind, "")
         raise UnknownNameError.of(kind, name, known, f"{own}\n{self._broken()}".strip())
-
-    def component_in_file(self, kind: str, name: str) -> ComponentSpec:
-        """The spec of `./file.py:Name`, a class in a file that the user names, registered under
-        that name. Its options are those of its signature."""
-        self.load()
-        module, attribute = named_in_file(name, f"./my_{kind}.py:My{kind.capitalize()}")
-        found = getattr(module, attribute, None)
-        if not isinstance(found, type):
-            raise ConfigError(f"{name.rpartition(':')[0]} has no class '{attribute}'.")
-        self.add_component(kind, name, found)
-        return self.component(kind, name)
 
     def _only(self, kind: str, name: str, found: Mapping[str, Any]) -> Any:
         """The user's spec if there is one, else the only one; two distributions are an error."""
@@ -259,6 +256,17 @@ class Registry:
         )
         self._classes[name.lower()] = found
         return spec
+
+    def _component_from_file(self, kind: str, name: str) -> ComponentSpec:
+        """The class in a file of the user's own, registered from now on under the name of the
+        class; its options are the keywords of its constructor."""
+        file = name.rpartition(":")[0]
+        module, attribute = named_in_file(name, f"./my_{kind}.py:My{kind.capitalize()}")
+        found = getattr(module, attribute, None)
+        if not isinstance(found, type):
+            raise ConfigError(f"{file} has no class '{attribute}'.")
+        self.add_component(kind, attribute, found)
+        return self.component(kind, attribute)
 
     def settled(self, spec: EncoderSpec) -> EncoderSpec:
         """The spec with `takes` filled in: the medium of its modality, or `text`."""
@@ -343,9 +351,12 @@ class Registry:
         return self.target_of(spec)(*args, **kwargs, **part.options)
 
 
+_IN_FILES = ("evaluator", "reader")
+"""The kinds that may be named as `./file.py:Name`: no saved model names any of these."""
 _OWN = {
     "recipe": "A function of your own that returns a Recipe: ./file.py:function",
     "reader": "A class of your own: ./file.py:Name",
+    "evaluator": "A class of your own: ./file.py:Name",
 }
 """How to name one that is not registered."""
 

@@ -22,6 +22,7 @@ KINDS = (
     "reader",
     "medium",
     "recipe",
+    "artefact",
 )
 """What a `ComponentSpec` may register."""
 

@@ -18,7 +18,9 @@ from fusemix_core.evaluation.retrieval import KS, retrieval
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
 from fusemix_core.interfaces import Adapter, Callback, FitContext, Scorer
 from fusemix_core.registry import registry
-from fusemix_core.runs.measure import BANK_MOST, choose_scorer, embed_split
+from fusemix_core.runs.embeddings import embed_split
+from fusemix_core.runs.facts import check_facts
+from fusemix_core.runs.measure import BANK_MOST, choose_scorer
 from fusemix_core.runs.rows import rows_for
 
 
@@ -61,6 +63,7 @@ def fit(
     """Plain data: `seconds` and `steps` of the fit, `validation` and `test` recalls by scorer and
     direction, the `scorer` chosen on validation (whatever the recipe says, so that methods differ
     in their maps alone), `zero_shot` top-1 by set and scorer; shares in percent."""
+    check_facts(recipe, splits["train"].facts)
     aligner = registry.build("aligner", recipe.aligner)
     steps = _Steps()
     context = FitContext(device=device, seed=seed, callbacks=[steps, *callbacks])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.console import print_error
 from fusemix_core.cli.groups import (
     DataOptions,
     EncoderOptions,
     EncodingOptions,
+    EvaluatorOptions,
+    FactOptions,
     OutputOptions,
     RecipeOptions,
     RunOptions,
@@ -22,6 +25,9 @@ from fusemix_core.cli.groups import (
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 from fusemix_core.launch import launched
+
+if TYPE_CHECKING:
+    from fusemix_core.jobs.align import RunResult
 
 Fixed = Annotated[
     list[str] | None,
@@ -36,9 +42,11 @@ def align(
     encoders: EncoderOptions,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     recipe: RecipeOptions,
     run: RunOptions,
     encoding: EncodingOptions,
+    evaluators: EvaluatorOptions,
     output: OutputOptions,
     fixed: Fixed = None,
     select: o.Select = None,
@@ -65,25 +73,23 @@ def align(
 
         fusemix align --a dinov2 --b bge-large --data pairs.csv --select dpp --pairs 5000
 
+        fusemix align --a dinov2 --b bge-large --data pairs.csv --evaluator ./mine.py:Hubs
+
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
-    values = run_values(run, data, splits, recipe, encoding)
+    values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
     take_encoders(values, encoders.names(), encoders.views())
-    values |= given(fixed=fixed or None, device=device, dtype=dtype)
+    values |= given(fixed=fixed or None, device=device, dtype=dtype) | evaluators.table()
     from fusemix_core.runs.config import chosen_by
 
     carry_out(values, [*chosen_by(select, pairs), *recipe.overrides], run, output)
 
 
 def run_values(
-    run: RunOptions,
-    data: DataOptions,
-    splits: SplitOptions,
-    recipe: RecipeOptions,
-    encoding: EncodingOptions,
+    run: RunOptions, data: dict[str, Any], recipe: RecipeOptions, encoding: EncodingOptions
 ) -> dict[str, Any]:
     """The tables of the config file (of the run to resume, if none is named), with the options that
-    were given in their place.
+    were given in their place, among them `data`, fields of `DataConfig`.
 
     Raises:
         ConfigError: If `views` or `data` of the file is not a table, or `--resume` has no `--out`.
@@ -96,7 +102,7 @@ def run_values(
     values = read_toml(config) if config else {}
     for name in ("views", "data"):
         values[name] = dict(_table(values, name, config))
-    values["data"] |= data.table() | splits.table()
+    values["data"] |= data
     return values | given(recipe=recipe.recipe, seed=run.seed) | encoding.table()
 
 
@@ -131,6 +137,20 @@ def carry_out(
         result = run_plan(plan, run.out or default_out(), resume=run.resume, reporter=reporter)
     if result is not None:
         show_result(result, output.json)
+        report_failed(result)
+
+
+def report_failed(result: RunResult) -> None:
+    """Report the evaluators that failed; with any, end with exit code 1."""
+    failed = result.results.get("failed", {})
+    for name, message in failed.items():
+        print_error(
+            message,
+            f"The model is saved. Mend the evaluator, then measure again: fusemix eval "
+            f"{result.folder.path} --evaluator {name}",
+        )
+    if failed:
+        raise typer.Exit(1)
 
 
 def _table(values: dict[str, Any], name: str, config: Path | None) -> dict[str, Any]:

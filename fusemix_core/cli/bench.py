@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.groups import DataOptions, SplitOptions, given, grouped
+from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, given, grouped
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 
@@ -24,6 +24,7 @@ def bench(
     ] = None,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     methods: Annotated[
         str | None,
         typer.Option(metavar="RECIPE,RECIPE,…", help="What is compared. [every recipe installed]"),
@@ -72,7 +73,7 @@ def bench(
         fusemix bench --config bench.toml --out bench/1
     """
     values = read_toml(config) if config else {}
-    table = data.table() | splits.table()
+    table = data.table() | splits.table() | facts.table()
     if table and config:
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     values |= given(

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.groups import DataOptions, SplitOptions, grouped
+from fusemix_core.cli.console import print_error, print_json
+from fusemix_core.cli.groups import (
+    DataOptions,
+    EvaluatorOptions,
+    FactOptions,
+    SplitOptions,
+    grouped,
+)
 from fusemix_core.errors import ConfigError
 
 
@@ -17,6 +24,8 @@ def evaluate(
     model: o.Model,
     data: DataOptions,
     splits: SplitOptions,
+    evaluators: EvaluatorOptions,
+    facts: FactOptions,
     split: Annotated[
         str | None,
         typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
@@ -34,10 +43,11 @@ def evaluate(
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
-    """Measure a fused model: retrieval in all directions, or zero-shot classification.
+    """Measure a fused model: retrieval and geometry, or zero-shot classification.
 
-    Without --data a run is measured again on its own test split; on other data all rows are used,
-    unless a split is asked for.
+    Further evaluators are named with --evaluator. One that fails doesn't stop the others; the exit
+    code is then 1, or 2 if the command or the data need a change. Without --data a run is measured
+    again on its own test split; on other data all rows are used, unless a split is asked for.
 
     Examples:
 
@@ -46,33 +56,36 @@ def evaluate(
         fusemix eval runs/1 --data other.csv --json
 
         fusemix eval runs/1 --data labelled.csv --classes classes.txt --templates prompts.txt
-    """
-    from fusemix_core.cli.console import print_json
 
+        fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
+    """
     if templates and not classes:
         raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
     from fusemix_core.jobs.measured_data import measured_data
 
-    what = measured_data(model, data.table() | splits.table(), split, seed)
+    what = measured_data(model, data.table() | splits.table() | facts.table(), split, seed)
     if classes:
         from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 
         names = read_classes(classes)
         prompts = read_templates(templates) if templates else None
 
+    further = evaluators.parts()
+
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.cli.show import show_geometry, show_retrieval, show_zero_shot
+    from fusemix_core.cli.show import show_sections
     from fusemix_core.jobs import evaluate as job
     from fusemix_core.runs.models import load_model
 
     fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
     with ConsoleReporter() as reporter:
         if classes:
-            found = job.classify(
+            found = job.measure_classes(
                 fused,
                 what.config,
                 names,
                 prompts,
+                evaluators=further,
                 label_column=label_column,
                 split=split or "all",
                 modality=modality,
@@ -80,15 +93,13 @@ def evaluate(
                 reporter=reporter,
             )
         else:
-            found = job.evaluate(fused, what.config, what.split, seed=what.seed, reporter=reporter)
+            found = job.measure_pairs(fused, what.config, what.split, further, what.seed, reporter)
     if json:
-        print_json(found)
-    elif classes:
-        show_zero_shot(found)
+        print_json(found.metrics)
     else:
-        show_retrieval(
-            found["retrieval"], "Recall in percent, 95% intervals, by the model's scorer"
-        )
-        if "retrieval_cosine" in found:
-            show_retrieval(found["retrieval_cosine"], "The same, scored by cosine")
-        show_geometry(found["geometry"])
+        for sections in found.sections.values():
+            show_sections(sections)
+    for error in found.failed.values():
+        print_error(error.message, error.hint)
+    if found.failed:
+        raise typer.Exit(max(error.exit_code for error in found.failed.values()))

@@ -11,6 +11,8 @@ from fusemix_core.cli.align import carry_out, run_values, take_encoders
 from fusemix_core.cli.groups import (
     DataOptions,
     EncodingOptions,
+    EvaluatorOptions,
+    FactOptions,
     OutputOptions,
     RecipeOptions,
     RunOptions,
@@ -37,9 +39,11 @@ def extend(
     model: o.Model,
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     recipe: RecipeOptions,
     run: RunOptions,
     encoding: EncodingOptions,
+    evaluators: EvaluatorOptions,
     output: OutputOptions,
     encoder: Encoders = None,
     view: o.Views = None,
@@ -60,11 +64,11 @@ def extend(
 
         fusemix extend runs/1 -e molecule=chemnet -e image=timm:resnet50 --data molecules.tsv
     """
-    values = run_values(run, data, splits, recipe, encoding)
+    values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
     if values.setdefault("extends", model) != model:
         raise ConfigError(
             f"The config's run extends {values['extends']}, not {model}.", "Name that model."
         )
     take_encoders(values, o.key_values(encoder, "--encoder"), o.key_values(view, "--view"))
-    values |= given(device=device)
+    values |= given(device=device) | evaluators.table()
     carry_out(values, recipe.overrides, run, output)

@@ -13,6 +13,8 @@ from functools import wraps
 from typing import Any, get_type_hints
 
 from fusemix_core.cli import options as o
+from fusemix_core.config import Part, parse_part, to_dict
+from fusemix_core.registry import registry
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
@@ -123,6 +125,19 @@ class SplitOptions:
 
 
 @dataclass(frozen=True)
+class FactOptions:
+    """Which further columns the rows have: `--fact`, `--trust-column`."""
+
+    fact: o.Facts = None
+    trust_column: o.TrustColumn = None
+
+    def table(self) -> dict[str, Any]:
+        """The fields of `DataConfig` that were given."""
+        facts = o.key_values(self.fact, "--fact", "NAME=COLUMN", "age=age_years")
+        return given(facts=facts or None, trust_column=self.trust_column)
+
+
+@dataclass(frozen=True)
 class EncodingOptions:
     """How latents are made: `--store-dtype`, `--encode-batch`, `--backend`."""
 
@@ -146,6 +161,28 @@ class RecipeOptions:
     def overrides(self) -> list[str]:
         """`key=value` settings of the recipe."""
         return list(self.set_ or [])
+
+
+@dataclass(frozen=True)
+class EvaluatorOptions:
+    """Which evaluators measure, beside those that always do: `--evaluator`."""
+
+    evaluator: o.Evaluators = None
+
+    def parts(self) -> list[Part]:
+        """The evaluators that were given, with their options.
+
+        Raises:
+            UnknownNameError: If one, or one of its options, is not registered.
+        """
+        parts = [parse_part(text) for text in self.evaluator or ()]
+        for part in parts:
+            registry.check("evaluator", part)
+        return parts
+
+    def table(self) -> dict[str, Any]:
+        """The fields of `RunConfig` that were given."""
+        return given(evaluators=[to_dict(part) for part in self.parts()] or None)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,22 @@ SplitColumn = Annotated[str | None, typer.Option(help="Column that says train/va
 GroupBy = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Keep rows with the same value in one split.")
 ]
+Facts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fact",
+        metavar="NAME=COLUMN",
+        help="A further column of the rows, for components that use facts: age=age_years, "
+        "or with its kind: label=class_id:class (number, class, text, time, box, xywh).",
+    ),
+]
+TrustColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column that says how far to trust a row, 0 to 1; none: no column. [trust]",
+    ),
+]
 ValidationFraction = Annotated[float | None, typer.Option(help="Share for validation. [0.1]")]
 TestFraction = Annotated[float | None, typer.Option(help="Share for test. [0.1]")]
 MaxBad = Annotated[float | None, typer.Option(help="Share of bad rows that fails a run. [0.01]")]
@@ -65,6 +81,14 @@ EncodeBatch = Annotated[int | None, typer.Option(help="Items an encoder takes at
 Backend = Annotated[
     str | None,
     typer.Option(help="auto, eager (torch) or openvino for encoders on a CPU. [auto]"),
+]
+Evaluators = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--evaluator",
+        metavar="NAME",
+        help='Measure by this one too: a name, ./file.py:Class, or with options "NAME KEY=VALUE".',
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of splits and training. [0]")]
 ConfigFile = Annotated[
@@ -104,15 +128,15 @@ ModelEncoders = Annotated[
 ]
 
 
-def key_values(pairs: list[str] | None, option: str) -> dict[str, str]:
+def key_values(
+    pairs: list[str] | None, option: str, form: str = "MODALITY=VALUE", example: str = "image=…"
+) -> dict[str, str]:
     """`["image=dinov2"]` as a dict; a malformed or repeated one is a `ConfigError`."""
     out: dict[str, str] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not (equals and key and value):
-            raise ConfigError(
-                f"{option} {pair}: expected MODALITY=VALUE.", f"Example: {option} image=…"
-            )
+            raise ConfigError(f"{option} {pair}: expected {form}.", f"Example: {option} {example}")
         if key in out:
             raise ConfigError(f"{option} names '{key}' twice.")
         out[key] = value

@@ -18,7 +18,7 @@ def add_plugin_commands(app: Any, registry: Registry) -> None:
             continue
         commands, groups = len(app.registered_commands), len(app.registered_groups)
         try:
-            if hook := getattr(plugin.hooks, "fusemix_commands", None):
+            if hook := getattr(registry.module_of(plugin), "fusemix_commands", None):
                 hook(app)
             if taken := [n for n, k in Counter(_command_names(app)).items() if k > 1]:
                 raise PluginError(f"There is a command '{taken[0]}' already.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.groups import DataOptions, SplitOptions, grouped
+from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, grouped
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def rank(
     b: Annotated[str, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")],
     data: DataOptions,
     splits: SplitOptions,
+    facts: FactOptions,
     view: o.Views = None,
     recipe: Annotated[
         str | None,
@@ -57,7 +58,7 @@ def rank(
 
         fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv --recipe alignment-probing
     """
-    table = data.table() | splits.table()
+    table = data.table() | splits.table() | facts.table()
     if "source" not in table:
         raise ConfigError("No data given.", "Add --data PATH.")
     sides = [[name.strip() for name in side.split(",") if name.strip()] for side in (a, b)]

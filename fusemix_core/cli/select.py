@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,17 +13,23 @@ from fusemix_core.cli.groups import (
     DataOptions,
     EncoderOptions,
     EncodingOptions,
+    FactOptions,
     OutputOptions,
     given,
     grouped,
 )
 from fusemix_core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from fusemix_core.config import DataConfig
+    from fusemix_core.jobs.select import Chosen
+
 
 @grouped
 def select(
     encoders: EncoderOptions,
     data: DataOptions,
+    facts: FactOptions,
     encoding: EncodingOptions,
     output: OutputOptions,
     split_column: o.SplitColumn = None,
@@ -69,7 +76,7 @@ def select(
     values = {
         "encoders": names,
         "views": encoders.views(),
-        "data": data.table() | given(split_column=split_column),
+        "data": data.table() | facts.table() | given(split_column=split_column),
         **given(recipe=recipe, seed=seed, device=device, dtype=dtype),
         **encoding.table(),
     }
@@ -100,5 +107,17 @@ def select(
         )
         return
     console.print(f"{len(chosen.rows):,} of {offered:,} pairs: {out}", soft_wrap=True)
-    options = " --allow-outside" if chosen.outside else ""
-    console.print(f"Fit on them: fusemix align … --data {out}{options}", soft_wrap=True)
+    options = [f"--data {out}", *_options_to_read(chosen, config.data)]
+    console.print(f"Fit on them: fusemix align … {' '.join(options)}", markup=False, soft_wrap=True)
+
+
+def _options_to_read(chosen: Chosen, data: DataConfig) -> list[str]:
+    """The options that read the manifest as the data were read."""
+    from fusemix_core.data.cells import FactColumn
+
+    options = ["--allow-outside"] if chosen.outside else []
+    for name, text in data.facts.items():
+        place = FactColumn.parse(text)
+        kind = place.kind or chosen.dataset.facts[name].kind  # which fewer rows might not show
+        options.append(f"--fact {quote(f'{name}={place.column}:{kind}')}")
+    return options + [f"--trust-column {quote(data.trust_column)}"] * bool(data.trust_column)

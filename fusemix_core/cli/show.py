@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from fusemix_core.cli.console import duration, out, print_json, print_table, size
+from fusemix_core.runs.facts import facts_table
+from fusemix_core.sections import Cell, Section, Share
 
 if TYPE_CHECKING:
     from fusemix_core.evaluation.examples import Retrieved
@@ -27,6 +29,9 @@ def show_plan(plan: Plan, json: bool) -> None:
     if alone := plan.dataset.unpaired:
         alone = ", ".join(f"{len(ids):,} {modality}" for modality, ids in alone.items())
         out.print(f"alone:   {alone}, for training without pairs")
+    if facts := facts_table(plan.dataset.facts, plan.config.data):
+        shown = ", ".join(f"{name} ({_in_short(fact)})" for name, fact in facts.items())
+        out.print(f"facts:   {shown}", markup=False, highlight=False, soft_wrap=True)
     if (recipe := plan.config.recipe).pairs is not None:
         by = recipe.selector.name if recipe.selector else "uniform"
         out.print(f"chosen:  {recipe.pairs:,} of the training pairs, by {by}")
@@ -38,6 +43,13 @@ def show_plan(plan: Plan, json: bool) -> None:
     out.print(f"device:  {plan.config.device}")
     for warning in plan.warnings:
         out.print(Text(f"note:    {warning}", style="yellow"), soft_wrap=True)
+
+
+def _in_short(fact: Mapping[str, Any]) -> str:
+    """The kind of a fact, its classes, and how many rows miss it."""
+    classes = [f"{fact['classes']:,} classes"] if "classes" in fact else []
+    missing = [f"missing in {fact['missing']:,}"] if fact["missing"] else []
+    return ", ".join([fact["kind"], *classes, *missing])
 
 
 def show_encoders(encoders: Iterable[EncoderPlan]) -> None:
@@ -66,27 +78,33 @@ def show_encoders(encoders: Iterable[EncoderPlan]) -> None:
             )
 
 
-def show_retrieval(metrics: Mapping[str, Any], title: str) -> None:
-    """A table of recalls with intervals, a row a direction."""
-    rows = []
-    for direction, m in metrics["directions"].items():
-        cells = [with_interval(m[f"r{k}"], m[f"r{k}_interval"]) for k in (1, 5, 10)]
-        rows.append(
-            [
-                direction.replace("->", " → "),
-                *cells,
-                m["median_rank"],
-                m["map"],
-                m["queries"],
-                m["gallery"],
-            ]
-        )
-    print_table(
-        ["", "R@1", "R@5", "R@10", "median rank", "mAP", "queries", "gallery"], rows, title=title
-    )
+def show_sections(sections: Iterable[Section]) -> None:
+    """What evaluators show: texts and tables, without figures and folded tables."""
+    for section in sections:
+        if tables := [t for t in section.tables if not t.folded]:
+            out.print()
+            out.print(Text(section.title, style="bold"))
+        for table in tables:
+            if table.caption:
+                out.print(table.caption, style="dim")
+            footer = [] if table.footer is None else [table.footer]
+            rows = [[_cell(cell) for cell in row] for row in [*table.rows, *footer]]
+            print_table(table.columns, rows)
+        for text in (section.text, section.note) if tables else ():
+            if text:
+                out.print(text, style="dim", soft_wrap=True)
 
 
-def with_interval(value: float, interval: list[float] | None) -> str:
+def _cell(cell: Cell) -> str | int | None:
+    """A cell of a section as people read it."""
+    if isinstance(cell, Share):
+        return None if cell.value is None else with_interval(cell.value, cell.interval)
+    if isinstance(cell, float) and not cell.is_integer():
+        return f"{cell:.3f}" if abs(cell) < 10 else f"{cell:.1f}"
+    return int(cell) if isinstance(cell, float) else cell
+
+
+def with_interval(value: float, interval: Sequence[float] | None) -> str:
     """`41.2 [38.0, 44.9]`."""
     return f"{value:.1f}" + (f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "")
 
@@ -98,16 +116,8 @@ def show_result(result: RunResult, json: bool) -> None:
         print_json({**result.results, "model": str(folder.model), "report": str(folder.report)})
         return
     results = result.results
-    split = "test" if "test" in results else "validation"
-    scorer = results["scorer"]["name"]
-    out.print()
-    show_retrieval(
-        results[split]["retrieval"],
-        f"Recall in percent on the {split} split, 95% intervals, scored by {scorer}",
-    )
-    if cosine := results[split].get("retrieval_cosine"):
-        out.print()
-        show_retrieval(cosine, "The same, scored by cosine")
+    for sections in result.sections.values():
+        show_sections(sections)
     if unpaired := results.get("never_paired"):
         out.print(f"Never paired in training: {', '.join(unpaired)}.")
     show_examples(result)
@@ -170,23 +180,3 @@ def shorten(text: str, width: int = 90) -> str:
     if len(text) <= width:
         return text
     return "…" + text[-width + 1 :] if "/" in text and " " not in text else text[: width - 1] + "…"
-
-
-def show_zero_shot(found: Mapping[str, Any]) -> None:
-    """Top-1 and top-5, and a row a class."""
-    rows = [[name, m["items"], m["top1"], m["top5"]] for name, m in found["per_class"].items()]
-    print_table(["class", "items", "top-1", "top-5"], rows)
-    for name in ("top1", "top5", "mean_per_class"):
-        value = with_interval(found[name], found[f"{name}_interval"])
-        out.print(f"{name.replace('_', ' '):15} {value}", highlight=False)
-
-
-def show_geometry(found: Mapping[str, Any]) -> None:
-    """Modality gap, alignment and uniformity."""
-    rows = [
-        [name, f"{m['gap']:.3f}", f"{m['alignment']:.3f}", f"{m['positive_cosine']:.3f}"]
-        for name, m in found["pairs"].items()
-    ]
-    print_table(["pair", "modality gap", "alignment", "mean cosine"], rows)
-    uniform = ", ".join(f"{m} {v:.2f}" for m, v in found["uniformity"].items() if v is not None)
-    out.print(f"uniformity: {uniform}", highlight=False)

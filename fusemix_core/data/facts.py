@@ -44,6 +44,12 @@ class Fact:
         """The fact of these rows (int64 indices or a bool mask), with all of its names."""
         return Fact(self.kind, self.values[rows], self.names)
 
+    def with_missing(self, count: int) -> Fact:
+        """The fact with `count` further rows, whose values are missing."""
+        missing = -1 if self.kind in ("class", "text") else np.nan
+        rows = np.full((count, *self.values.shape[1:]), missing, self.values.dtype)
+        return Fact(self.kind, np.concatenate([self.values, rows]), self.names)
+
     @property
     def missing(self) -> np.ndarray:
         """bool `[m]`: the rows that have no value."""

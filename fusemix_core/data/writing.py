@@ -6,18 +6,22 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fusemix_core.config import DataConfig
+from fusemix_core.data.cells import FactColumn
 from fusemix_core.data.columns import find_columns
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.data.references import FileReference
+from fusemix_core.data.references import FileReference, Reference
 from fusemix_core.data.rows import Row, is_missing
 from fusemix_core.data.sources import expand, open_source
+from fusemix_core.data.texts import text_of
 from fusemix_core.disk import write_atomically
 from fusemix_core.errors import ConfigError, DataError
 
@@ -41,10 +45,16 @@ def write_manifest(
 ) -> bool:
     """Write rows of a dataset that `config` describes, int64 and in this order, to `path`.
 
-    A column a modality, by its name, with texts and with paths relative to the manifest; the rows'
-    other cells as they were read, but for lists and bytes; and, where the data tell splits, these
-    (`split_column`, or `split`). True where a path leaves the manifest's folder, so that reading it
-    takes `allow_outside`. Raises `DataError` for an item that is no file of its own.
+    One column per modality, by its name, with texts and with paths relative to the manifest; the
+    rows' other cells as they were read, except for lists and bytes that aren't facts; and, if the
+    data say splits, these (`split_column`, or `split`).
+
+    Returns:
+        Whether a path leaves the manifest's folder, so that reading it takes `allow_outside`.
+
+    Raises:
+        DataError: an item isn't a file of its own, or a column of facts has the name of a modality
+            that is read from another.
     """
     folder = os.path.abspath(path.parent)
     others = _other_cells(dataset, rows, config)
@@ -84,23 +94,45 @@ def _other_cells(
     """(file, row) → what the row holds beside the dataset's modalities."""
     wanted = {dataset.origin[row] for row in rows.tolist()}
     takes = {m: items.takes for m, items in dataset.items.items()}
+    kept = {FactColumn.parse(text).column for text in config.facts.values()} | {config.trust_column}
     found: dict[tuple[str, int], Cells] = {place: {} for place in wanted}
     sources = (config.source, (config.validation, config.test))
     for source in filter(None, [s for part in sources for s in part]):
         for path in expand(source):
             read, filled, _ = open_source(path)
             columns = find_columns(takes, filled, config.columns, path)[0]
-            known = {name for names in columns.values() for name in names}
+            _check_overwritten(kept & filled.keys(), columns, path)
+            known = {name for names in columns.values() for name in names} - kept
             for row in read:
                 if isinstance(row, Row) and (row.path, row.number) in wanted:
-                    found[row.path, row.number] = {
-                        name: value
-                        for name, value in row.values.items()
-                        if name not in known
-                        and isinstance(value, str | int | float)
-                        and not is_missing(value)
+                    cells = {
+                        n: _cell(v, n in kept) for n, v in row.values.items() if n not in known
                     }
+                    found[row.path, row.number] = {n: v for n, v in cells.items() if v is not None}
     return found
+
+
+def _check_overwritten(
+    kept: Iterable[str], columns: Mapping[str, Sequence[str]], path: Path
+) -> None:
+    for name in kept:
+        if name in columns and name not in columns[name]:
+            raise DataError(
+                f"the manifest's column '{name}' would hold both a fact and the modality {name}",
+                "Rename the column of the fact in the data.",
+                path=path,
+            )
+
+
+def _cell(value: Any, is_fact: bool) -> Any:
+    """What a cell is in a manifest; None if nothing is written of it."""
+    if is_fact and isinstance(value, bytes | Reference):
+        value = text_of(value)
+    if isinstance(value, date | Decimal):
+        value = str(value)
+    if is_fact and isinstance(value, list):
+        return value
+    return value if isinstance(value, str | int | float) and not is_missing(value) else None
 
 
 def _written(lines: Iterable[Cells], suffix: str) -> bytes:
@@ -118,6 +150,9 @@ def _written(lines: Iterable[Cells], suffix: str) -> bytes:
             lineterminator="\n",
         )
         writer.writeheader()
-        writer.writerows(lines)
+        for line in lines:
+            writer.writerow(
+                {n: json.dumps(v) if isinstance(v, list) else v for n, v in line.items()}
+            )
         text = buffer.getvalue()
     return text.encode("utf-8", "surrogateescape")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fusemix_core.config import Recipe, to_dict
 from fusemix_core.data.facts import Fact
 from fusemix_core.digests import digest_modules, file_sha256
-from fusemix_core.disk import Advice, explained, flush
+from fusemix_core.disk import Advice, explained, flush, give_usual_mode
 from fusemix_core.engine.randomness import global_states, set_global_states
 from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
@@ -128,6 +128,7 @@ def save(state: TrainState, checkpoints: Path, digest: str, device: torch.device
         temporary = checkpoints / f".step-{state.step}.tmp"
         temporary.mkdir()
         save_file(_tensors(state, device), temporary / TENSORS)
+        give_usual_mode(temporary / TENSORS)
         values = {"format": FORMAT, "digest": digest, **{c: getattr(state, c) for c in COUNTERS}}
         values["sha256"] = _checksum(values, temporary / TENSORS)
         (temporary / VALUES).write_text(json.dumps(values, indent=1), encoding="utf-8")

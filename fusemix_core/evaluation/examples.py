@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fusemix_core.evaluation.ranking import (
     Positives,
-    Score,
     at_least_float32,
     cosine,
     rank_direction,
 )
+from fusemix_core.measured import Score
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from fusemix_core.errors import DataError
+from fusemix_core.evaluation.drawing import draw_histogram, draw_map, principal_map
 from fusemix_core.evaluation.ranking import Positives
+from fusemix_core.interfaces import Evaluator
+from fusemix_core.measured import Measured
+from fusemix_core.sections import Figure, Section, Table
 
 SAMPLE = 2048
 BINS = 100
@@ -153,3 +157,61 @@ def _draw(ids: Tensor, sample: int, generator: torch.Generator) -> Tensor:
 def _rows(embeddings: Tensor, ids: Tensor) -> Tensor:
     """float64 CPU rows: sums over a million items keep their digits."""
     return embeddings[ids.to(embeddings.device)].cpu().double()
+
+
+class GeometryEvaluator(Evaluator):
+    """`geometry`, with a map of the space and the histograms of cosines."""
+
+    def __init__(self, sample: int = SAMPLE, bins: int = BINS) -> None:
+        self.sample, self.bins = sample, bins
+
+    def __call__(self, data: Measured) -> dict[str, Any]:
+        return geometry(
+            data.embeddings, data.links, sample=self.sample, bins=self.bins, seed=data.seed
+        )
+
+    def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
+        pairs = {name.replace("-", " – ", 1): pair for name, pair in metrics["pairs"].items()}
+        rows = [
+            [name, p["gap"], p["alignment"], p["positive_cosine"], p["negative_cosine"]]
+            for name, p in pairs.items()
+        ]
+        columns = ["modalities", "modality gap", "alignment", "cosine of pairs", "of non-pairs"]
+        spread = ", ".join(
+            f"{m}: {'–' if u is None else f'{u:.2f}'}" for m, u in metrics["uniformity"].items()
+        )
+        section = Section(
+            "The shared space",
+            tables=[Table(columns, rows)],
+            figures=[_map(data), *(_histograms(name, pair) for name, pair in pairs.items())],
+            note="Gap: distance between the modalities' centroids. Alignment: mean squared "
+            f"distance of pairs, smaller is closer. Uniformity, {spread} (lower is more evenly "
+            "spread).",
+        )
+        return [section]
+
+
+def _map(data: Measured) -> Figure:
+    embeddings = {m: e.numpy() for m, e in data.embeddings.items()}
+    points, lines, explained = principal_map(embeddings, data.links.numpy())
+    shown = sum(len(p) for p in points)
+    variance = " and ".join(f"{share:.0f}%" for share in explained)
+    return Figure(
+        lambda axes: draw_map(axes, points, lines),
+        "Map",
+        list(embeddings),
+        f"{shown:,} items on the first two principal components ({variance} of the variance); "
+        "lines join partners.",
+        "Map of the shared space",
+        height=340,
+    )
+
+
+def _histograms(name: str, pair: Mapping[str, Any]) -> Figure:
+    found = pair["histogram"]
+    return Figure(
+        lambda axes: draw_histogram(axes, found["edges"], [found["pairs"], found["non_pairs"]]),
+        name,
+        ["pairs", "non-pairs"],
+        alt="Histogram of the cosines of pairs and non-pairs",
+    )

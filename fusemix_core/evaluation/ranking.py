@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from fusemix_core.errors import ContractError
-
-Score = Callable[[Tensor, Tensor, str, str], Tensor]
-"""`Scorer.score`: unit-norm queries `[n, d]`, gallery `[m, d]`, their modalities → `[n, m]`."""
+from fusemix_core.measured import Score
 
 MAX_SCORES = 1 << 22
 """Scores held at once: 16 MiB in float32, few enough to stay near the processor."""

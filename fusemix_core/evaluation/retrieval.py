@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -25,11 +25,12 @@ from fusemix_core.evaluation.ranking import (
     MAX_SCORES,
     Positives,
     Ranks,
-    Score,
     cosine,
     rank_direction,
 )
 from fusemix_core.interfaces import Evaluator
+from fusemix_core.measured import Measured, Score
+from fusemix_core.sections import Section, Share, Table, Tile
 
 KS = (1, 5, 10)
 
@@ -193,15 +194,83 @@ def _means(
 
 
 class RetrievalEvaluator(Evaluator):
-    """`retrieval` as an evaluator; `resamples=0` leaves out the intervals, as in training."""
+    """`retrieval` by the model's scorer and, if that is another, by cosine too (`cosine`).
 
-    primary_metric = "mean_r1"
-    greater_is_better = True
+    `resamples=0` leaves out the intervals.
+    """
 
-    def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
-        self.resamples, self.seed = resamples, seed
+    def __init__(self, resamples: int = RESAMPLES) -> None:
+        self.resamples = resamples
 
-    def __call__(
-        self, embeddings: Mapping[str, Tensor], links: Tensor, score: Score
-    ) -> dict[str, Any]:
-        return retrieval(embeddings, links, score, resamples=self.resamples, seed=self.seed)
+    def __call__(self, data: Measured) -> dict[str, Any]:
+        def found(score: Score) -> dict[str, Any]:
+            return retrieval(
+                data.embeddings,
+                data.links,
+                score,
+                resamples=self.resamples,
+                seed=data.seed,
+                of=data.added,
+            )
+
+        metrics = {"scorer": data.scorer, **found(data.score)}
+        if data.scorer != "cosine":
+            metrics["cosine"] = found(cosine)
+        return metrics
+
+    def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
+        tables = [_table(metrics, f"Scored with {metrics['scorer']}")]
+        if "cosine" in metrics:
+            tables[0] = replace(tables[0], caption=f"{tables[0].caption}, chosen on validation")
+            tables.append(_table(metrics["cosine"], "Scored with cosine"))
+        section = Section(
+            "Retrieval",
+            f"On the {data.split} split, in percent, with 95% bootstrap intervals over groups of "
+            "linked items. Ties count against the query.",
+            tables=tables,
+            headline=_headline(metrics),
+        )
+        return [section]
+
+
+def _table(metrics: Mapping[str, Any], caption: str) -> Table:
+    """One row per direction, and their mean."""
+    columns = ["direction", *(f"R@{k}" for k in KS)]
+    columns += ["chance R@1", "median rank", "mAP", "queries", "gallery"]
+    directions = metrics["directions"]
+    rows = [
+        [
+            _arrow(name),
+            *(Share(d[f"r{k}"], d.get(f"r{k}_interval")) for k in KS),
+            _chance(d),
+            d["median_rank"],
+            Share(d["map"]),
+            d["queries"],
+            d["gallery"],
+        ]
+        for name, d in directions.items()
+    ]
+    means = [float(np.mean([d[f"r{k}"] for d in directions.values()])) for k in KS[1:]]
+    first = Share(metrics["mean_r1"], metrics["mean_r1_interval"])
+    return Table(columns, rows, caption, ["mean", first, *map(Share, means), *[None] * 5])
+
+
+def _headline(metrics: Mapping[str, Any]) -> list[Tile]:
+    """The mean R@1, and R@10 of the first two directions."""
+    directions = metrics["directions"]
+    chance = float(np.mean([_chance(d) for d in directions.values()]))
+    mean = Share(metrics["mean_r1"], metrics["mean_r1_interval"])
+    return [Tile("mean R@1", mean, f"chance {chance:.2g}%")] + [
+        Tile(f"R@10 {_arrow(name)}", Share(d["r10"], d["r10_interval"]), f"among {d['gallery']:,}")
+        for name, d in list(directions.items())[:2]
+    ]
+
+
+def _chance(direction: Mapping[str, Any]) -> float:
+    """The expected R@1, in percent, of a random order."""
+    return 100 * direction["positives"] / (direction["queries"] * direction["gallery"])
+
+
+def _arrow(direction: str) -> str:
+    """`image->text` as people write it."""
+    return direction.replace("->", " → ", 1)

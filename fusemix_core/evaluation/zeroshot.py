@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.errors import DataError
+from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.bootstrap import CONFIDENCE, RESAMPLES, draw_kinds, interval, share
-from fusemix_core.evaluation.ranking import Score, at_least_float32, cosine
+from fusemix_core.evaluation.ranking import at_least_float32, cosine
+from fusemix_core.interfaces import Evaluator
+from fusemix_core.measured import Classes, Measured, Score
 from fusemix_core.registry import registry
+from fusemix_core.sections import Section, Share, Table
+
+_MOST_CONFUSIONS = 12
+_MOST_CLASSES = 200
 
 
 def default_templates(modality: str) -> tuple[str, ...]:
@@ -158,3 +164,79 @@ def _shares(
     for name, value in zip(("top1", "top5", "mean_per_class"), intervals, strict=True):
         out[f"{name}_interval"] = value
     return out
+
+
+class ZeroShotEvaluator(Evaluator):
+    """`zero_shot` of the items of one modality.
+
+    The classes are those that the job was given (`fusemix eval --classes`). With `fact`, they are
+    the classes of a fact of the rows, as prompts of the modality `text`.
+    """
+
+    def __init__(
+        self, fact: str = "", modality: str = "", text: str = "text", resamples: int = RESAMPLES
+    ) -> None:
+        self.fact, self.modality, self.text, self.resamples = fact, modality, text, resamples
+        self.uses = ("facts",) if fact else ("classes",)
+
+    def __call__(self, data: Measured) -> dict[str, Any]:
+        classes = self._of_fact(data) if self.fact else data.classes
+        labelled = classes.labels >= 0
+        return zero_shot(
+            data.embeddings[classes.query][labelled],
+            classes.labels[labelled],
+            classes.embeddings,
+            classes.names,
+            data.score,
+            query=classes.query,
+            target=classes.target,
+            resamples=self.resamples,
+            seed=data.seed,
+        )
+
+    def _of_fact(self, data: Measured) -> Classes:
+        """The classes of the fact. Raises `ConfigError` for a modality that there is none of."""
+        modality = self.modality or next((m for m in data.modalities if m != self.text), "")
+        for name in (modality, self.text):
+            if name not in data.modalities:
+                raise ConfigError(
+                    f"The data have no modality '{name}'.",
+                    f"They have {', '.join(data.modalities)}.",
+                )
+        labels = data.class_of(self.fact, modality)
+        names = data.facts[self.fact].names
+        embeddings = class_embeddings(
+            lambda texts: data.encode(self.text, texts), names, default_templates(modality)
+        )
+        return Classes(names, labels, embeddings, modality, self.text)
+
+    def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
+        shares = {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"}
+        cells = [Share(metrics[key], metrics[f"{key}_interval"]) for key in shares.values()]
+        tables = [Table(["measure", *shares], [["all classes", *cells]])]
+        if mistakes := _mistakes(metrics):
+            columns = ["true class", "taken for", "items", "of"]
+            tables.append(Table(columns, mistakes, "Most frequent mistakes"))
+        classes = list(metrics["per_class"].items())
+        rows = [
+            [name, c["items"], Share(c["top1"]), Share(c["top5"])]
+            for name, c in classes[:_MOST_CLASSES]
+        ]
+        folded = "Every class"
+        if len(classes) > _MOST_CLASSES:
+            folded = f"The first {_MOST_CLASSES} of {len(classes):,} classes"
+        tables.append(Table(["class", "items", "top-1", "top-5"], rows, folded=folded))
+        text = f"{metrics['items']:,} items, {len(classes):,} classes; in percent with 95% "
+        return [Section("Zero-shot classification", f"{text}bootstrap intervals.", tables)]
+
+
+def _mistakes(metrics: Mapping[str, Any]) -> list[list[str | int]]:
+    """(true, predicted, count, items of the true class): the most frequent mistakes."""
+    names, counts = metrics["classes"], np.array(metrics["confusion"])
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
+    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    totals = counts.sum(axis=1)
+    return [
+        [names[i], names[j], int(wrong[i, j]), int(totals[i])] for i, j in places if wrong[i, j]
+    ]

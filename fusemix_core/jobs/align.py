@@ -7,55 +7,48 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.config import Recipe, RunConfig, to_dict
+from fusemix_core.config import Recipe, RunConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.media import medium
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
 from fusemix_core.engine.distributed import from_first, in_turn, joined
-from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.measured import Measured
 from fusemix_core.objectives.gathering import rank
 from fusemix_core.registry import registry
 from fusemix_core.reports.of_run import report_run
 from fusemix_core.runs.config import build_config, chosen_by
-from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
-from fusemix_core.runs.extended import extended_model, extended_scorer
+from fusemix_core.runs.extended import extended_model
+from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.fixed import check_unchanged, fixed_adapters, rows_to_fit
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
-from fusemix_core.runs.fused import fused_model
 from fusemix_core.runs.given import Given, data_table, encoder_names
-from fusemix_core.runs.measure import (
-    BANK_MOST,
-    MEASURED_MOST,
-    SplitEmbeddings,
-    choose_scorer,
-    draw_examples,
-    embed_split,
-    measure,
-)
+from fusemix_core.runs.measure import draw_examples, measure_run
 from fusemix_core.runs.plan import Plan, make_plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import check_splits, dataset_for
 from fusemix_core.runs.selection import UNIFORM, choose_training, write_chosen
+from fusemix_core.sections import Section
 
 
 @dataclass
 class RunResult:
-    """What a run leaves. `results` is the content of results.json, `examples` hold item numbers of
-    the dataset, `usage` is the Python that loads the model."""
+    """What a run leaves. `results` is the content of results.json (`failed` in it: evaluator →
+    message), `examples` hold item numbers of the dataset, `usage` is the Python that loads the
+    model, `sections` are what each evaluator shows."""
 
     folder: RunFolder
     model: FusedModel
@@ -63,6 +56,7 @@ class RunResult:
     encoded: Encoded
     examples: list[Retrieved]
     usage: str
+    sections: dict[str, list[Section]] = field(default_factory=dict)
 
 
 def align(
@@ -250,44 +244,31 @@ def run_plan(
     Rates().record(key, len(encoded.dataset.splits["train"]), seconds)
 
     reporter.stage("Measuring")
-    unpaired = never_paired(train, plan.added)
-    splits = {
-        name: embed_split(
-            adapters, with_indirect(measured(encoded, name, config.seed), unpaired), device
-        )
-        for name in ("validation", "test")
-        if len(encoded.dataset.splits[name])
-    }
-    bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
-    if plan.model is None:
-        part, scorer = choose_scorer(config.recipe, bank, splits["validation"])
-    else:
-        part = plan.model.scorer_part
-        scorer = extended_scorer(plan.model, {m: bank.embeddings[m] for m in plan.added})
+    measured = measure_run(plan, encoded, train, adapters, device, objects or {})
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in encoded.dataset.unpaired.items()},
+        "facts": facts_table(encoded.dataset.facts, config.data),
         "rejected": len(encoded.dataset.rejected),
-        "scorer": to_dict(part),
         "fit_seconds": round(seconds, 2),
-        **{n: measure(s, part.name, scorer, config.seed, plan.added) for n, s in splits.items()},
+        **measured.results,
     }
-    if plan.model is not None:
-        results["never_paired"] = ["-".join(pair) for pair in unpaired]
-    shown = splits.get("test", splits["validation"])
 
     reporter.stage("Saving")
-    model = fused_model(plan, encoded, adapters, (part, scorer), results, objects or {})
+    model = measured.model
     model.save_pretrained(folder.model)
     parts = {m: model.adapter_part(m) for m in model.modalities}
     results["adapters"] = {m: {"name": p.name, "options": p.options} for m, p in parts.items()}
-    examples = draw_examples(shown, scorer, config.seed, of=plan.added)
-    found = with_item_numbers(examples, shown)
+    found = with_item_numbers(draw_examples(measured.shown), measured.shown)
     pair = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
     load = usage(model, folder.model, encoded.dataset, pair)
-    report_run(folder, plan, encoded, shown, found, results, facts, load)
+    failed = measured.failed | report_run(
+        folder, plan, encoded, measured, found, results, facts, load
+    )
+    if failed:
+        results["failed"] = {name: error.message for name, error in failed.items()}
     folder.write_json(folder.results, results)
-    return RunResult(folder, model, results, encoded, found, load)
+    return RunResult(folder, model, results, encoded, found, load, measured.sections)
 
 
 def loaded_encoders(plan: Plan, objects: Mapping[str, Encoder]) -> dict[str, Encoder]:
@@ -321,11 +302,6 @@ def token_modalities(config: RunConfig) -> list[str]:
     ]
 
 
-def measured(encoded: Encoded, split: str, seed: int) -> PairedLatents:
-    """The part of a split that is measured: all of it up to `MEASURED_MOST` rows."""
-    return at_most(encoded.paired(split), MEASURED_MOST, seed)
-
-
 def fit(
     recipe: Recipe, train: PairedLatents, validation: PairedLatents, context: FitContext
 ) -> dict[str, Adapter]:
@@ -352,16 +328,16 @@ def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) 
     error.message += f" Its items are listed in {folder.failed_batch}."
 
 
-def with_item_numbers(found: list[Retrieved], split: SplitEmbeddings) -> list[Retrieved]:
+def with_item_numbers(found: list[Retrieved], split: Measured) -> list[Retrieved]:
     """The same retrievals with the numbers that items have in the dataset."""
     return [
         dataclasses.replace(
             r,
-            item=int(split.items[r.query][r.item]),
+            item=int(split.ids[r.query][r.item]),
             hits=tuple(
-                dataclasses.replace(h, item=int(split.items[r.target][h.item])) for h in r.hits
+                dataclasses.replace(h, item=int(split.ids[r.target][h.item])) for h in r.hits
             ),
-            partners=tuple(int(split.items[r.target][p]) for p in r.partners),
+            partners=tuple(int(split.ids[r.target][p]) for p in r.partners),
         )
         for r in found
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from fusemix_core.config import DataConfig, from_dict
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.data.reading import read_pairs
+from fusemix_core.data.reading import NO_TRUST, read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder
@@ -108,7 +108,8 @@ def plan_encoding(
         resolve_views(specs, views or {}),
         backend,
     )
-    table = {**data_table(data), "validation_fraction": 0.0, "test_fraction": 0.0}
+    table = {"trust_column": NO_TRUST, **data_table(data)}
+    table |= {"validation_fraction": 0.0, "test_fraction": 0.0}
     config = from_dict(DataConfig, table, "data.")
     dataset = read_pairs(config, {m: s.takes for m, s in specs.items()}, least=1)
     dataset.check_bad(config.max_bad)

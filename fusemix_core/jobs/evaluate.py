@@ -1,4 +1,4 @@
-"""Measuring a fused model on a dataset: retrieval, and zero-shot classification."""
+"""Measuring a fused model on a dataset, by evaluators."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import Any
 
 import torch
 
-from fusemix_core.config import DataConfig
+from fusemix_core.config import DataConfig, Part
 from fusemix_core.data.reading import read_pairs
-from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import ConfigError, DataError
-from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates, zero_shot
+from fusemix_core.evaluation import running
+from fusemix_core.evaluation.running import OF_CLASSES, OF_PAIRS, Evaluation, check_available
+from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates
 from fusemix_core.fused import FusedModel
+from fusemix_core.measured import Classes, Measured
+from fusemix_core.runs.embeddings import SplitEmbeddings
+from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.labelled import read_labelled
-from fusemix_core.runs.measure import MEASURED_MOST, measure
+from fusemix_core.runs.measure import measured_rows
 from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.reporter import Reporter
 
@@ -24,12 +28,40 @@ def evaluate(
     config: DataConfig,
     split: str = "test",
     *,
+    evaluators: Sequence[Part] = (),
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Retrieval metrics and geometry on a split of a dataset (`all`: every row), of which at most
-    `MEASURED_MOST` rows, drawn by seed, are measured. The data need not have all of the model's
-    modalities."""
+    """Measure a model on pairs.
+
+    Args:
+        model: the fused model.
+        config: the data. They need not have all of the model's modalities.
+        split: its name, or `all` for every row. At most `MEASURED_MOST` rows, drawn by seed, are
+            measured.
+        evaluators: further ones, beside `retrieval` and `geometry`.
+        seed: splits the data, and is that of the evaluators.
+        reporter: is told of the progress.
+
+    Returns:
+        evaluator → metrics.
+
+    Raises:
+        FusemixError: the data, or an evaluator, can't be used; or an evaluator failed.
+    """
+    return _metrics(measure_pairs(model, config, split, evaluators, seed, reporter))
+
+
+def measure_pairs(
+    model: FusedModel,
+    config: DataConfig,
+    split: str = "test",
+    evaluators: Sequence[Part] = (),
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """`evaluate`, with sections to show; an evaluator that fails is in `failed`."""
+    chosen = running.evaluators_of(evaluators, OF_PAIRS)
     takes = {m: info.takes for m, info in model.encoders.items()}
     dataset = read_pairs(config, takes, seed, optional=takes)
     dataset.check_bad(config.max_bad)
@@ -38,10 +70,10 @@ def evaluate(
             f"The data has no {split} split.",
             "Use --split all, or name the split's column or file.",
         )
+    check_available(chosen, ["facts"] if dataset.facts else [])
     encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
-    pairs = encoded.paired(None if split == "all" else split)
-    found = embed_for(model, at_most(pairs, MEASURED_MOST, seed))
-    return measure(found, model.scorer_name, model.scorer, seed)
+    found = embed_for(model, measured_rows(encoded, None if split == "all" else split, seed))
+    return running.evaluate(chosen, _measured(model, encoded, found, split, seed))
 
 
 def classify(
@@ -58,30 +90,105 @@ def classify(
 ) -> dict[str, Any]:
     """Zero-shot classification of the items of one modality, by prompts of the class names.
 
-    The data's `label_column` tells each item's class. modality: what to classify, by default the
-    model's first that is not read as text.
+    Args:
+        model: the fused model.
+        config: the data.
+        classes: names of the classes.
+        templates: prompts with `{}` for the class; by default those of the modality.
+        label_column: the column that has each item's class.
+        split: its name, or `all` for every row.
+        modality: what to classify, by default the model's first that is not read as text.
+        seed: of the splits and the intervals.
+        reporter: is told of the progress.
+
+    Returns:
+        The metrics of the evaluator `zero-shot`.
     """
+    evaluation = measure_classes(
+        model,
+        config,
+        classes,
+        templates,
+        label_column=label_column,
+        split=split,
+        modality=modality,
+        seed=seed,
+        reporter=reporter,
+    )
+    return _metrics(evaluation)["zero-shot"]
+
+
+def measure_classes(
+    model: FusedModel,
+    config: DataConfig,
+    classes: Sequence[str],
+    templates: Sequence[str] | None = None,
+    *,
+    evaluators: Sequence[Part] = (),
+    label_column: str = "label",
+    split: str = "all",
+    modality: str | None = None,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """`classify` with sections to show; an evaluator that fails is in `failed`."""
+    chosen = running.evaluators_of(evaluators, OF_CLASSES)
+    check_available(chosen, ["classes"])
     text = next((m for m, i in model.encoders.items() if i.takes == "text"), None)
     if text is None:
         raise ConfigError("Zero-shot classification needs a model with a text modality.")
     modality = modality or next((m for m in model.modalities if m != text), None)
     if modality not in model.modalities or modality == text:
-        raise ConfigError(f"'{modality}' is no modality of this model that can be classified.")
+        raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
     takes = {modality: model.encoders[modality].takes, text: "text"}
     found = read_labelled(config, modality, text, takes, label_column, split, seed)
     labels = found.labels(classes)
     encoded = encode_for(model, found.dataset, reporter or Reporter(), config.max_bad)
     embedded = embed_for(model, encoded.paired())
-    templates = list(templates or default_templates(modality))
-    of_classes = class_embeddings(lambda texts: model.encode(text, texts), classes, templates)
-    own = torch.tensor([labels[int(i)] for i in embedded.items[modality]])
-    return zero_shot(
-        embedded.embeddings[modality],
-        own,
-        of_classes,
-        classes,
-        model.scorer.score,
-        query=modality,
-        target=text,
-        seed=seed,
+    of_classes = Classes(
+        list(classes),
+        torch.tensor([labels[int(i)] for i in embedded.ids[modality]], dtype=torch.long),
+        class_embeddings(
+            lambda texts: model.encode(text, texts),
+            classes,
+            list(templates or default_templates(modality)),
+        ),
+        modality,
+        text,
     )
+    data = _measured(model, encoded, embedded, split, seed, of_classes)
+    return running.evaluate(chosen, data)
+
+
+def _classifiable(model: FusedModel, text: str) -> str:
+    return f"Modalities that can be: {', '.join(m for m in model.modalities if m != text)}."
+
+
+def _measured(
+    model: FusedModel,
+    encoded: Encoded,
+    found: SplitEmbeddings,
+    split: str,
+    seed: int,
+    classes: Classes | None = None,
+) -> Measured:
+    return Measured(
+        embeddings=found.embeddings,
+        links=found.links,
+        score=model.scorer.score,
+        scorer=model.scorer_name,
+        split=split,
+        seed=seed,
+        facts=found.facts,
+        classes=classes,
+        items=encoded.dataset.items,
+        ids=found.ids,
+        encoder=model.encode,
+    )
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """The metrics. Raises the error of the first evaluator that failed."""
+    for error in evaluation.failed.values():
+        raise error
+    return evaluation.metrics

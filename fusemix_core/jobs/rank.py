@@ -24,6 +24,7 @@ from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
+from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.given import Given, data_table, encoder_names
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import rows_for
@@ -141,6 +142,8 @@ def rank(
     how = Encoding(resolve_device(device))
     takes = {m: next(iter(s.values())).takes for m, s in zip(modalities, sides, strict=True)}
     config = from_dict(DataConfig, data_table(data), "data.")
+    if probe is not None:
+        check_facts(probe, config.facts)
     dataset = read_pairs(config, takes, seed)
     dataset.check_bad(config.max_bad)
     reporter = reporter or Reporter()

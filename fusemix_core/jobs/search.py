@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data.items import Items
-from fusemix_core.data.reading import read_pairs
+from fusemix_core.data.reading import NO_TRUST, read_pairs
 from fusemix_core.errors import ConfigError
 from fusemix_core.fused import FusedModel
 from fusemix_core.registry import registry
@@ -39,14 +39,21 @@ class Gallery:
     ) -> None:
         takes = {target: model.encoders[target].takes}
         columns = {m: c for m, c in config.columns.items() if m == target}
-        config = replace(config, columns=columns, validation_fraction=0.0, test_fraction=0.0)
+        config = replace(
+            config,
+            columns=columns,
+            facts={},
+            trust_column=NO_TRUST,
+            validation_fraction=0.0,
+            test_fraction=0.0,
+        )
         dataset = read_pairs(config, takes, least=1)
         dataset.check_bad(config.max_bad)
         encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
         found = embed_for(model, encoded.paired())
         self.model, self.target = model, target
         self.items: Items = encoded.dataset.items[target]
-        self.ids: Tensor = found.items[target]
+        self.ids: Tensor = found.ids[target]
         self.embeddings: Tensor = found.embeddings[target]
         self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
 

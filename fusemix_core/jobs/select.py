@@ -167,7 +167,11 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     reporter.stage(f"Choosing pairs ({config.recipe.selector.name})")
     rows = dataset.splits["train"]
     columns = [dataset.modalities.index(m) for m in specs]
-    pairs = PairedLatents(encoded.row_tables, torch.from_numpy(dataset.links[rows][:, columns]))
+    pairs = PairedLatents(
+        encoded.row_tables,
+        torch.from_numpy(dataset.links[rows][:, columns]),
+        {name: fact.select(rows) for name, fact in dataset.facts.items()},
+    )
     context = FitContext(device=how.device, seed=config.seed, callbacks=[reporter])
     k = min(config.recipe.pairs, len(rows))
     taken = rows[choose(config.recipe.selector, pairs, k, context, reporter).numpy()]

@@ -7,17 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from fusemix_core.config import Backend
 from fusemix_core.errors import MissingDependencyError
 from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.latents import exported
 from fusemix_core.latents.exported import Exports, Session
-
-Backend = Literal["auto", "eager", "openvino"]
-BACKENDS = ("auto", "eager", "openvino")
 
 AGREEMENT = 0.9999
 """What `agreement` of the latents must be."""

@@ -12,12 +12,12 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fusemix_core.config import StoreDtype
 from fusemix_core.errors import ArtefactError
 from fusemix_core.home import home as default_home
 from fusemix_core.latents import upkeep
@@ -34,11 +34,11 @@ from fusemix_core.latents.shards import (
     write_shard,
 )
 from fusemix_core.specs import EncoderSpec
+from fusemix_core.versions import version
 
 if TYPE_CHECKING:
     from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 
-StoreDtype = Literal["float16", "float32"]
 _State = tuple[int, int, int]
 """What changes when a file is replaced: inode, size, modification time in ns."""
 
@@ -144,7 +144,7 @@ class LatentStore:
         facts = {
             "encoder": spec.name,
             "format": "fusemix-latents-1",
-            "fusemix": _version(),
+            "fusemix": version(),
             "spec": json.dumps(plain(spec), sort_keys=True),
             "view": view,
         }
@@ -244,10 +244,3 @@ def _shape(shard: Shard) -> str:
 def _state(path: Path) -> _State:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _version() -> str:
-    try:
-        return metadata.version("fusemix")
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from fusemix_core.data.media import Shown
+from fusemix_core.sections import Section
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,13 @@ class ReportData:
     splits: split → number of rows of the link table. rows_read: rows of the source.
     rejected: rows set aside, each {"path", "row", "modality", "reason"}.
     notes: sentences the reader should know, such as texts that were cut.
-    retrieval: scorer → result of `evaluation.retrieval`. scorer: the one that validation chose.
+    sections: what evaluators show; those with numbers for the top come first.
     split: the split all figures are from; with an empty test split give "validation".
     history: panel → series → [(step, value)], such as {"Loss": {"train": …}}; none for closed form.
     best_step: the step that was kept.
     examples: as drawn by `evaluation.examples`.
-    embeddings, links: modality → `[items, d]`, and int64 `[m, K]` of the split, for the map.
-    geometry: result of `evaluation.geometry`. zero_shot: result of `evaluation.zeroshot`.
     load: the lines of Python that load the model. config: the run's TOML.
-    environment: result of `flow.environment`.
+    environment: result of `runs.environment`.
     """
 
     title: str
@@ -64,16 +61,11 @@ class ReportData:
     rows_read: int | None = None
     rejected: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
-    retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    scorer: str = "cosine"
+    sections: Sequence[Section] = ()
     split: str = "test"
     history: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] = field(default_factory=dict)
     best_step: int | None = None
     examples: Sequence[Example] = ()
-    embeddings: Mapping[str, np.ndarray] = field(default_factory=dict)
-    links: np.ndarray | None = None
-    geometry: Mapping[str, Any] | None = None
-    zero_shot: Mapping[str, Any] | None = None
     load: str = ""
     config: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)

@@ -1,28 +1,41 @@
 """Figures as small inline SVG whose colours come from the page, so that they follow light and dark.
 
-Legends and titles are HTML, beside the figure: nothing that a stranger's data names is drawn here.
+Legends and titles are HTML, beside the figure. A figure that holds more than shapes and texts is
+refused: a plugin may have drawn it.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
+
+from fusemix_core.errors import ContractError
+from fusemix_core.evaluation.drawing import COLOURS
+from fusemix_core.sections import Figure, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SERIES = 6
-"""Colours there are for series and modalities; further ones start again."""
-
 _INK, _RULE = "#010101", "#020202"
-_COLOURS = [f"#0300{i:02d}" for i in range(SERIES)]
+_COLOURS = [f"#0300{i:02d}" for i in range(COLOURS)]
 _VARIABLES = {_INK: "var(--muted)", _RULE: "var(--rule)"} | {
     colour: f"var(--series-{i})" for i, colour in enumerate(_COLOURS)
 }
+_SHAPES = {
+    *("svg", "g", "defs", "path", "use", "rect", "text", "tspan", "clipPath", "image", "style"),
+    *("circle", "ellipse", "line", "polygon", "polyline", "linearGradient", "stop", "pattern"),
+    *("metadata", "title"),
+}
+"""Elements that a figure may hold."""
+
 _MOST_POINTS = 300
 _WIDTH, _HEIGHT = 400, 260  # CSS pixels; a phone shows them as they are, at 10 px text
 
@@ -40,7 +53,8 @@ def curves(
                 keep = np.linspace(0, len(values) - 1, _MOST_POINTS).round().astype(int)
                 values = values[keep]
             marker = "o" if len(values) <= 30 else ""
-            axes.plot(*values.T, color=_colour(i), marker=marker, markersize=3, linewidth=1.6)
+            colour = f"C{i % COLOURS}"
+            axes.plot(*values.T, color=colour, marker=marker, markersize=3, linewidth=1.6)
         if best_step is not None:
             axes.axvline(best_step, color=_INK, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.set_xlabel("step")
@@ -49,103 +63,59 @@ def curves(
     return _svg(draw, alt)
 
 
-def histogram(edges: Sequence[float], groups: Sequence[Sequence[int]], alt: str) -> str:
-    """Share of each group's counts by bin, filled steps, cropped to the bins in use."""
-    edges_of, counts = np.asarray(edges, float), np.asarray(groups, float)
-    used = np.nonzero(counts.sum(axis=0))[0]
-    first, last = (used[0], used[-1] + 1) if len(used) else (0, counts.shape[1])
+def markup(figure: Figure, name: str) -> str:
+    """A figure as an element of the page: an `<svg>`, or the `<img>` of a PNG.
 
-    def draw(axes: Axes) -> None:
-        for i, group in enumerate(counts):
-            shares = 100 * group / max(group.sum(), 1)
-            axes.stairs(
-                shares[first:last],
-                edges_of[first : last + 1],
-                fill=True,
-                facecolor=(_colour(i), 0.25),
-                edgecolor=_colour(i),
-                linewidth=1.4,
-            )
-        axes.set_xlabel("cosine")
-        axes.set_ylabel("% per bin")
+    Args:
+        figure: the function that draws it may be a plugin's; nothing but shapes and texts of it
+            gets into the page.
+        name: sets the ids inside, which must differ between the figures of a page.
 
-    return _svg(draw, alt)
-
-
-def space_map(points: Sequence[np.ndarray], lines: np.ndarray, alt: str) -> str:
-    """Scatter of `[n_k, 2]` points of each modality; lines `[L, 2, 2]` join partners."""
-
-    def draw(axes: Axes) -> None:
-        if len(lines):
-            gaps = np.full((len(lines), 1, 2), np.nan)
-            path = np.concatenate([lines, gaps], axis=1).reshape(-1, 2)
-            axes.plot(*path.T, color=_INK, alpha=0.25, linewidth=0.6)
-        for i, rows in enumerate(points):
-            axes.plot(
-                *rows.T,
-                linestyle="",
-                marker="os^Dvp"[i % SERIES],
-                markersize=3.4,
-                color=_colour(i),
-                alpha=0.8,
-                markeredgewidth=0,
-            )
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.grid(False)
-        for side in axes.spines.values():
-            side.set_visible(False)
-        axes.set_aspect("equal", adjustable="datalim")
-
-    return _svg(draw, alt, height=340)
-
-
-def principal_map(
-    embeddings: Mapping[str, np.ndarray], links: np.ndarray, most: int = 400, seed: int = 0
-) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
-    """A plane through the space: points of each modality, lines between partners, variance in %.
-
-    Takes at most `most` rows of the links `[m, K]`, drawn with `seed`; the plane is that of the
-    first two principal components of their items of all modalities together.
+    Raises:
+        ContractError: it holds a link, a script, or bytes that are not an image.
+        Exception: whatever the drawing raises.
     """
-    if len(links) > most:
-        rows = np.random.default_rng(seed).choice(len(links), most, replace=False)
-        links = links[np.sort(rows)]
-    ids = [np.unique(c[c >= 0]) for c in links.T]
-    items = [np.asarray(e, float)[i] for e, i in zip(embeddings.values(), ids, strict=True)]
-    stacked = np.nan_to_num(np.concatenate(items))
-    centred = stacked - stacked.mean(axis=0)
-    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = np.pad(axes[:2], ((0, max(0, 2 - len(axes))), (0, 0)))
-    # The sign of a component is arbitrary: its largest entry is made positive.
-    largest = np.abs(axes).argmax(axis=1)
-    axes = axes * np.where(axes[[0, 1], largest] < 0, -1, 1)[:, None]
-    flat = centred @ axes.T
-    points = np.split(flat, np.cumsum([len(i) for i in ids])[:-1])
-    lines = []
-    for row in links:
-        ends = [
-            p[np.searchsorted(i, x)] for p, i, x in zip(points, ids, row, strict=True) if x >= 0
-        ]
-        lines += zip(ends, ends[1:], strict=False)
-    total = max(float((lengths**2).sum()), 1e-30)
-    explained = [100 * float(length**2) / total for length in lengths[:2]]
-    return points, np.array(lines).reshape(-1, 2, 2), explained
+    if isinstance(figure.drawing, str):
+        return figure.drawing
+    if isinstance(figure.drawing, bytes):
+        return _png(figure.drawing, figure.alt)
+    return _svg(figure.drawing, name, figure.height, figure.alt)
 
 
-def _colour(i: int) -> str:
-    return _COLOURS[i % SERIES]
+def drawn(section: Section, name: str) -> Section:
+    """The section with its figures drawn. Raises as `markup`; `name` is that of the evaluator."""
+    figures = [
+        replace(figure, drawing=markup(figure, f"{name} {section.title} {i}"))
+        for i, figure in enumerate(section.figures)
+    ]
+    return replace(section, figures=figures)
 
 
-def _svg(draw: Callable[[Axes], Any], alt: str, height: int = _HEIGHT) -> str:
-    """The axes that `draw` fills, as an `<svg>` element. `alt` is our own text."""
-    from matplotlib import rc_context
+def _png(image: bytes, alt: str) -> str:
+    """An `<img>` of the pixels of a PNG; what else its file holds is left out."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        decoded = Image.open(io.BytesIO(image), formats=["PNG"]).convert("RGBA")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise ContractError("A figure", "the bytes of a PNG", f"{error}") from error
+    out = io.BytesIO()
+    decoded.save(out, "PNG", optimize=True)
+    data = base64.b64encode(out.getvalue()).decode()
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def _svg(draw: Callable[[Axes], Any], name: str, height: int = _HEIGHT, alt: str = "") -> str:
+    """The axes that `draw` fills, as an `<svg>` element."""
+    from matplotlib import cycler, rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     style = {
         "svg.fonttype": "none",
-        "svg.hashsalt": f"fusemix {alt}",
+        "svg.hashsalt": f"fusemix {name}",
+        "axes.prop_cycle": cycler(color=_COLOURS),
+        "text.parse_math": False,  # a text of the data may hold a $
         "font.size": 7.5,  # points, at 96 px an inch: 10 px
         "text.color": _INK,
         "axes.labelcolor": _INK,
@@ -170,11 +140,28 @@ def _svg(draw: Callable[[Axes], Any], alt: str, height: int = _HEIGHT) -> str:
         out = io.StringIO()
         empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(out, format="svg", transparent=True, metadata=empty)
-    return _inline(out.getvalue(), alt)
+    return _inline(out.getvalue(), alt or name)
+
+
+def _check_harmless(svg: str) -> None:
+    """Raise `ContractError` unless an SVG file of matplotlib holds shapes and texts only."""
+    for element in ElementTree.fromstring(svg).iter():  # noqa: S314  matplotlib's own output
+        tag, attributes = element.tag.rpartition("}")[2], element.attrib
+        if not element.tag.startswith("{http://www.w3.org/2000/svg}"):
+            continue  # of the metadata, which is left out
+        if tag not in _SHAPES:
+            raise ContractError("A figure", "shapes and texts", f"the element <{tag}>")
+        for key, value in attributes.items():
+            key = key.rpartition("}")[2].lower()
+            outside = key == "href" and not value.startswith(("#", "data:image/png;base64,"))
+            outside = outside or "url(" in value.replace("url(#", "")
+            if outside or key.startswith("on"):
+                raise ContractError("A figure", "nothing but a drawing", f"{key}={value!r}")
 
 
 def _inline(svg: str, alt: str) -> str:
     """matplotlib's SVG file as an element of a page, without fonts and colours of its own."""
+    _check_harmless(svg)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
@@ -187,4 +174,5 @@ def _inline(svg: str, alt: str) -> str:
     svg = re.sub(r"^\s+", "", svg, flags=re.M)
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box
-    return re.sub(r"<svg[^>]*>", f'<svg role="img" aria-label="{alt}" {box[0]}>', svg, count=1)
+    opening = f'<svg role="img" aria-label="{escape(alt)}" {box[0]}>'
+    return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)

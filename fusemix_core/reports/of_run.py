@@ -3,78 +3,110 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusemix_core.data.items import Items
+from fusemix_core.errors import FusemixError
 from fusemix_core.evaluation.examples import Retrieved
+from fusemix_core.evaluation.running import named
 from fusemix_core.reports.data import Example, ReportData, ShownHit
+from fusemix_core.reports.figures import drawn
 from fusemix_core.reports.render import write_report
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.folder import RunFolder, read_metrics
-from fusemix_core.runs.measure import SplitEmbeddings
+from fusemix_core.runs.measure import Measurement
 from fusemix_core.runs.plan import Plan
+from fusemix_core.sections import Section
 
 
 def report_run(
     folder: RunFolder,
     plan: Plan,
     encoded: Encoded,
-    split: SplitEmbeddings,
+    measured: Measurement,
     found: list[Retrieved],
     results: Mapping[str, Any],
     environment: Mapping[str, Any],
     load: str,
-) -> None:
-    """Write report.html. `found` holds item numbers of the dataset."""
-    dataset, config = encoded.dataset, plan.config
-    name = "test" if "test" in results else "validation"
-    measured, scorer = results[name], results["scorer"]["name"]
-    retrieval = {scorer: measured["retrieval"]}
-    if "retrieval_cosine" in measured:
-        retrieval["cosine"] = measured["retrieval_cosine"]
-    rows = read_metrics(folder.metrics)
+) -> dict[str, FusemixError]:
+    """Write report.html.
+
+    Args:
+        found: examples, with item numbers of the dataset.
+        results: what results.json has.
+        load: the Python that loads the model.
+
+    Returns:
+        evaluator → error, for those whose figures could not be drawn and are left out.
+    """
+    dataset, rows = encoded.dataset, read_metrics(folder.metrics)
+    sections, failed = drawn_sections(measured.sections)
     data = ReportData(
         title=" + ".join(spec.name for spec in plan.specs.values()),
-        summary=f"{len(dataset):,} pairs, aligned by the recipe {config.recipe.name}.",
-        facts={
-            "recipe": config.recipe.name,
-            **({"fixed": ", ".join(plan.fixed)} if plan.fixed else {}),
-            **({"extends": config.extends} if config.extends else {}),
-            "scorer": scorer,
-            "device": config.device,
-            "seed": config.seed,
-            "fit": f"{results['fit_seconds']:.0f} s",
-        },
-        modalities={
-            m: {
-                "encoder": spec.name,
-                "view": plan.views[m],
-                "items": len(dataset.items[m]),
-                "encoded now": encoded.extractions[m].encoded,
-                "width": encoded.row_tables[m].shape[-1],
-                "licence": spec.licence,
-            }
-            for m, spec in plan.specs.items()
-        },
+        summary=f"{len(dataset):,} pairs, aligned by the recipe {plan.config.recipe.name}.",
+        facts=facts_of(plan, results),
+        modalities=modalities_of(plan, encoded),
         splits={k: len(v) for k, v in dataset.splits.items()},
         rows_read=dataset.rows_read,
         rejected=[dataclasses.asdict(r) for r in dataset.rejected],
         notes=[*plan.warnings, *(w for e in encoded.extractions.values() for w in e.warnings)],
-        retrieval=retrieval,
-        scorer=scorer,
-        split=name,
+        sections=sections,
+        split=measured.shown.split,
         history=history(rows),
         best_step=best_step(rows),
         examples=[shown_example(r, dataset.items) for r in found],
-        embeddings={m: e.numpy() for m, e in split.embeddings.items()},
-        links=split.links.numpy(),
-        geometry=measured["geometry"],
         load=load,
         config=folder.config.read_text(encoding="utf-8"),
         environment=environment,
     )
     write_report(folder.report, data)
+    return failed
+
+
+def drawn_sections(
+    sections: Mapping[str, Sequence[Section]],
+) -> tuple[list[Section], dict[str, FusemixError]]:
+    """The sections of all evaluators with their figures drawn, and evaluator → error for those
+    whose figures can't be drawn: their sections have none."""
+    found: list[Section] = []
+    failed: dict[str, FusemixError] = {}
+    for name, own in sections.items():
+        try:
+            found += [drawn(section, name) for section in own]
+        except Exception as error:  # whatever a plugin raises, the report is still to be written
+            failed[name] = named(name, error)
+            found += [dataclasses.replace(section, figures=()) for section in own]
+    return found, failed
+
+
+def facts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What is shown beside the data of a run."""
+    config = plan.config
+    return {
+        "recipe": config.recipe.name,
+        **({"fixed": ", ".join(plan.fixed)} if plan.fixed else {}),
+        **({"extends": config.extends} if config.extends else {}),
+        "scorer": results["scorer"]["name"],
+        "device": config.device,
+        "seed": config.seed,
+        "fit": f"{results['fit_seconds']:.0f} s",
+    }
+
+
+def modalities_of(plan: Plan, encoded: Encoded) -> dict[str, dict[str, Any]]:
+    """The table of encoders, a row per modality."""
+    return {
+        m: {
+            "encoder": spec.name,
+            "view": plan.views[m],
+            "items": len(encoded.dataset.items[m]),
+            "encoded now": encoded.extractions[m].encoded,
+            "width": encoded.row_tables[m].shape[-1],
+            "licence": spec.licence,
+        }
+        for m, spec in plan.specs.items()
+    }
 
 
 def history(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:

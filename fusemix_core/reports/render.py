@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fusemix_core.reports import figures
 from fusemix_core.reports.data import ReportData, Shown
 from fusemix_core.runs.folder import write_text
+from fusemix_core.sections import Section, Share
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,8 +21,6 @@ THUMBNAIL = 160
 
 _MOST_TEXT = 260
 _MOST_REJECTED = 20
-_MOST_CLASSES = 200
-_MOST_CONFUSIONS = 12
 
 
 def write_report(path: str | Path, data: ReportData) -> Path:
@@ -47,19 +44,18 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     here.filters |= {"number": number, "recall": recall, "short": short, "thumbnail": thumbnail}
+    here.tests |= {"share": lambda cell: isinstance(cell, Share)}
+    here.tests |= {"text": lambda cell: isinstance(cell, str)}
     style, _, _ = here.loader.get_source(here, "style.css")
     return here.get_template("report.html.j2").render(
         data=data,
         style=Markup(style),  # noqa: S704  our own file
-        tables=recall_tables(data),
-        headline=headline(data),
+        first=[shown(s, Markup) for s in data.sections if s.headline],
+        last=[shown(s, Markup) for s in data.sections if not s.headline],
+        headline=[tile for s in data.sections for tile in s.headline],
         groups=example_groups(data),
         panels=[(t, Markup(svg), legend) for t, svg, legend in curve_panels(data)],  # noqa: S704
-        map=map_figure(data, Markup),
-        histograms=[(t, Markup(svg)) for t, svg in histogram_panels(data)],  # noqa: S704
-        confusions=confusions(data),
         most_rejected=_MOST_REJECTED,
-        most_classes=_MOST_CLASSES,
         environment=list(flat(data.environment)),
     )
 
@@ -67,52 +63,11 @@ def render_report(data: ReportData) -> str:
 # -- what the sections are made of -----------------------------------------------------------------
 
 
-def headline(data: ReportData) -> list[dict[str, Any]]:
-    """The few numbers at the top: mean R@1 of the chosen scorer, then recalls@10 a direction."""
-    found = data.retrieval.get(data.scorer)
-    if not found:
-        return []
-    chance = np.mean([_chance(d) for d in found["directions"].values()])
-    tiles = [
-        {
-            "label": "mean R@1",
-            "value": found["mean_r1"],
-            "interval": found["mean_r1_interval"],
-            "note": f"chance {number(float(chance))}%",
-        }
-    ]
-    for name, d in list(found["directions"].items())[:2]:
-        tiles.append(
-            {
-                "label": f"R@10 {arrow(name)}",
-                "value": d["r10"],
-                "interval": d["r10_interval"],
-                "note": f"among {number(d['gallery'])}",
-            }
-        )
-    return tiles
-
-
-def recall_tables(data: ReportData) -> list[dict[str, Any]]:
-    """One table a scorer, the chosen one first; a row a direction."""
-    names = sorted(data.retrieval, key=lambda name: name != data.scorer)
-    return [
-        {
-            "scorer": name,
-            "chosen": name == data.scorer,
-            "rows": [
-                {"name": arrow(direction), "chance": _chance(d), **d}
-                for direction, d in data.retrieval[name]["directions"].items()
-            ],
-            "mean": data.retrieval[name],
-        }
-        for name in names
-    ]
-
-
-def _chance(direction: Mapping[str, Any]) -> float:
-    """The expected R@1, in percent, of a random order."""
-    return 100 * direction["positives"] / (direction["queries"] * direction["gallery"])
+def shown(section: Section, markup: type) -> dict[str, Any]:
+    """A section, and (figure, element) of its figures."""
+    names = (f"{section.title} {i}" for i in range(len(section.figures)))
+    elements = [(f, markup(figures.markup(f, n))) for f, n in zip(section.figures, names)]  # noqa: B905
+    return {"section": section, "figures": elements}
 
 
 def example_groups(data: ReportData) -> list[tuple[str, list[Any], list[Any]]]:
@@ -133,44 +88,6 @@ def curve_panels(data: ReportData) -> Iterator[tuple[str, str, list[str]]]:
             yield title, svg, list(kept)
 
 
-def map_figure(data: ReportData, markup: type) -> dict[str, Any] | None:
-    """The map's svg, its modalities and the variance it shows."""
-    if data.links is None or not len(data.links) or not data.embeddings:
-        return None
-    points, lines, explained = figures.principal_map(data.embeddings, np.asarray(data.links))
-    return {
-        "svg": markup(figures.space_map(points, lines, "Map of the shared space")),
-        "legend": list(data.embeddings),
-        "shown": sum(len(p) for p in points),
-        "explained": explained,
-    }
-
-
-def histogram_panels(data: ReportData) -> Iterator[tuple[str, str]]:
-    """(pair of modalities, svg) of the cosines of pairs and non-pairs."""
-    for i, (name, pair) in enumerate((data.geometry or {"pairs": {}})["pairs"].items()):
-        h = pair["histogram"]
-        alt = f"Histogram {i + 1} of the cosines of pairs and non-pairs"
-        yield (
-            name.replace("-", " – ", 1),
-            figures.histogram(h["edges"], [h["pairs"], h["non_pairs"]], alt),
-        )
-
-
-def confusions(data: ReportData) -> list[tuple[str, str, int, int]]:
-    """(true, predicted, count, items of the true class): the most frequent mistakes."""
-    if data.zero_shot is None:
-        return []
-    names, counts = data.zero_shot["classes"], np.array(data.zero_shot["confusion"])
-    wrong = counts - np.diag(np.diag(counts))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
-    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    totals = counts.sum(axis=1)
-    return [
-        (names[i], names[j], int(wrong[i, j]), int(totals[i])) for i, j in places if wrong[i, j]
-    ]
-
-
 def flat(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, str]]:
     """Nested dicts as (dotted name, text), without what is None or empty."""
     for key, value in values.items():
@@ -185,11 +102,6 @@ def flat(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, str]]:
 
 
 # -- how values are written ------------------------------------------------------------------------
-
-
-def arrow(direction: str) -> str:
-    """`image->text` as people write it."""
-    return direction.replace("->", " → ", 1)
 
 
 def number(value: Any) -> str:

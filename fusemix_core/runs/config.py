@@ -42,6 +42,8 @@ def find_recipe(
             registry.check("aligner" if name == "start" else name, part)
     for part in (recipe.adapters or {}).values():
         registry.check("adapter", part)
+    for part in recipe.evaluators or ():
+        registry.check("evaluator", part)
     return recipe
 
 
@@ -68,6 +70,7 @@ def resolve_encoders(
     for modality, name in names.items():
         specs[modality] = registry.encoder(name, modality)
         specs[modality].check_requirements()
+        registry.component("medium", specs[modality].takes).check_requirements()
     return specs
 
 
@@ -122,6 +125,8 @@ def build_config(
     if not config.data.source:
         raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
     check_fixed(config)
+    for part in config.evaluators:
+        registry.check("evaluator", part)
     if recipe.training and recipe.training.unpaired:
         config = replace(config, data=replace(config.data, unpaired=True))
     specs = resolve_encoders(config.encoders, registry)

@@ -28,7 +28,7 @@ def never_paired(train: PairedLatents, of: Collection[str]) -> list[Pair]:
 def with_indirect(pairs: PairedLatents, wanted: Sequence[Pair]) -> PairedLatents:
     """`pairs` and, for each wanted pair of modalities that no row of it links, rows that link its
     items through an item of a third: a picture and a sound that have one text."""
-    added = []
+    added: list[Tensor] = []
     for a, b in wanted:
         if len(links_of(pairs, a, b)):
             continue
@@ -41,7 +41,9 @@ def with_indirect(pairs: PairedLatents, wanted: Sequence[Pair]) -> PairedLatents
         rows = torch.full((len(found), len(pairs.modalities)), -1)
         rows[:, [pairs.modalities.index(a), pairs.modalities.index(b)]] = found
         added.append(rows)
-    return PairedLatents(pairs.tables, torch.cat([pairs.links, *added]))
+    count = sum(map(len, added))
+    facts = {name: fact.with_missing(count) for name, fact in pairs.facts.items()}
+    return PairedLatents(pairs.tables, torch.cat([pairs.links, *added]), facts)
 
 
 def links_of(pairs: PairedLatents, a: str, b: str) -> Tensor:

@@ -9,14 +9,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import torch
 
+from fusemix_core.config import Backend, Dtype, StoreDtype
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import devices_like
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
-from fusemix_core.latents.backends import BACKENDS
 from fusemix_core.latents.extraction import Extraction, extract
 from fusemix_core.latents.returned import kind_of
 from fusemix_core.latents.store import LatentStore
@@ -25,9 +26,11 @@ from fusemix_core.runs.rates import Rates, encode_rate_key
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.specs import EncoderSpec
 
-DTYPES = ("float32", "float16", "bfloat16")
-STORE_DTYPES = ("float16", "float32")
-_ONE_OF = {"dtype": DTYPES, "store_dtype": STORE_DTYPES, "backend": BACKENDS}
+_ONE_OF = {
+    "dtype": get_args(Dtype),
+    "store_dtype": get_args(StoreDtype),
+    "backend": get_args(Backend),
+}
 
 
 @dataclass(frozen=True)

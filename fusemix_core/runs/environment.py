@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from fusemix_core.versions import installed_version
 
 PACKAGES = (
     "numpy",
@@ -38,7 +39,7 @@ def environment() -> dict[str, Any]:
     registry.load()
     cuda = torch.cuda.is_available()
     return {
-        "fusemix": version("fusemix"),
+        "fusemix": installed_version("fusemix"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
@@ -47,17 +48,9 @@ def environment() -> dict[str, Any]:
         if cuda
         else [],
         "cuda": torch.version.cuda if cuda else None,
-        "packages": {name: v for name in PACKAGES if (v := version(name))},
+        "packages": {name: v for name in PACKAGES if (v := installed_version(name))},
         "plugins": {p.dist: p.version for p in registry.plugins if p.dist != CORE},
     }
-
-
-def version(distribution: str) -> str | None:
-    """The installed version of a distribution, None where it is not installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:

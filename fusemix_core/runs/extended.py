@@ -24,7 +24,7 @@ from fusemix_core.specs import EncoderSpec
 def extended_model(config: RunConfig, given: Mapping[str, Source]) -> FusedModel:
     """The model that `config.extends` names. Of `given` those of its modalities are its encoders,
     in place of the saved names."""
-    own = files.read_config(files.locate(model_of(config.extends), None)).modalities
+    own = files.read_config(files.locate(model_of(config.extends), None)).encoders
     return load_model(config.extends, config.device, {m: s for m, s in given.items() if m in own})
 
 
@@ -79,17 +79,21 @@ def extended_scorer(model: FusedModel, train: Mapping[str, Tensor]) -> Scorer:
     return scorer
 
 
-def record(config: RunConfig, added: Sequence[str], results: Mapping[str, Any], split: str) -> dict:
-    """What the extended model's card says of this run, by the modalities that it added."""
-    name = f"extended with {' and '.join(added)}"
+def extension(added: Sequence[str]) -> str:
+    """What an extended model's card calls the run that added these modalities."""
+    return f"extended with {' and '.join(added)}"
+
+
+def extension_facts(
+    config: RunConfig, data: Mapping[str, Any], unpaired: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """What the extended model's card says of the data of this run."""
     folder = Path(config.extends)
     facts = {
         "model": folder.name if folder.exists() else config.extends,
         "recipe": config.recipe.name,
-        "pairs": results["pairs"],
-        "split": split,
+        **data,
     }
-    if results.get("never_paired"):
-        facts["never paired in training"] = results["never_paired"]
-    measured = {k: v for k, v in results[split].items() if k.startswith("retrieval")}
-    return {"data": {name: facts}, "metrics": {name: measured}}
+    if unpaired:
+        facts["never paired in training"] = ["-".join(pair) for pair in unpaired]
+    return facts

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusemix_core.config import Part, to_dict
 from fusemix_core.fused import EncoderInfo, FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, Scorer, dim_in
 from fusemix_core.runs.encode import Encoded
-from fusemix_core.runs.extended import record
+from fusemix_core.runs.extended import extension, extension_facts
 from fusemix_core.runs.plan import Plan
 
 
@@ -18,10 +18,13 @@ def fused_model(
     encoded: Encoded,
     adapters: Mapping[str, Adapter],
     scorer: tuple[Part, Scorer],
-    results: Mapping[str, Any],
     objects: Mapping[str, Encoder],
+    unpaired: Sequence[tuple[str, str]] = (),
 ) -> FusedModel:
-    """The fused model of a run, with its encoders ready to load."""
+    """The fused model of a run, with its encoders ready to load, before it is measured.
+
+    `unpaired`: the pairs of modalities that no training row links, of an extended model.
+    """
     infos = {
         m: EncoderInfo.of(
             spec,
@@ -34,14 +37,18 @@ def fused_model(
         for m, spec in plan.specs.items()
         if m in plan.added or plan.model is None
     }
-    split = "test" if "test" in results else "validation"
+    splits = encoded.dataset.splits
+    data = {
+        "pairs": {name: len(rows) for name, rows in splits.items()},
+        "split": "test" if len(splits["test"]) else "validation",
+    }
     if plan.model is not None:
         return plan.model.extended(
             {m: adapters[m] for m in plan.added},
             infos,
             scorer[1],
             sources={m: objects.get(m, plan.specs[m]) for m in plan.added},
-            **record(plan.config, plan.added, results, split),
+            data={extension(plan.added): extension_facts(plan.config, data, unpaired)},
         )
     return FusedModel(
         adapters,
@@ -50,7 +57,19 @@ def fused_model(
         scorer_part=scorer[0],
         sources={m: objects.get(m, spec) for m, spec in plan.specs.items()},
         recipe=to_dict(plan.config.recipe),
-        data={"pairs": results["pairs"], "split": split},
-        metrics={k: v for k, v in results[split].items() if k.startswith("retrieval")},
+        data=data,
         device=plan.config.device,
     )
+
+
+def add_metrics(model: FusedModel, plan: Plan, metrics: Mapping[str, Any]) -> None:
+    """Record what evaluators found, evaluator → metrics, in the model of a run."""
+    found = {name: _noted(values) for name, values in metrics.items()}
+    model.metrics |= {extension(plan.added): found} if plan.model is not None else found
+
+
+def _noted(value: Any) -> Any:
+    """Metrics without long lists, such as histograms: those are in results.json only."""
+    if isinstance(value, Mapping):
+        return {k: _noted(v) for k, v in value.items() if not isinstance(v, list) or len(v) < 3}
+    return value

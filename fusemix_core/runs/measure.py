@@ -1,71 +1,131 @@
-"""Measuring adapters on a split: embed what the split links, choose a scorer, compute metrics."""
+"""Measuring what a run fitted: the scorer is chosen on validation, then each evaluator runs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import normalize
 
-from fusemix_core.config import Part, Recipe
+from fusemix_core.config import Part, Recipe, to_dict
+from fusemix_core.engine.validation import at_most
+from fusemix_core.errors import FusemixError
 from fusemix_core.evaluation.examples import Retrieved, examples
-from fusemix_core.evaluation.geometry import geometry
 from fusemix_core.evaluation.retrieval import retrieval
-from fusemix_core.interfaces import Adapter, PairedLatents, Scorer
+from fusemix_core.evaluation.running import evaluate
+from fusemix_core.fused import FusedModel
+from fusemix_core.interfaces import Adapter, Encoder, PairedLatents, Scorer
+from fusemix_core.measured import Measured
 from fusemix_core.registry import Registry, registry
+from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
+from fusemix_core.runs.emergent import never_paired, with_indirect
+from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.evaluators import run_evaluators
+from fusemix_core.runs.extended import extended_scorer
+from fusemix_core.runs.fused import add_metrics, fused_model
+from fusemix_core.runs.plan import Plan
+from fusemix_core.sections import Section
 
 MEASURED_MOST = 20_000
-"""Rows of a split that are measured; a seeded sample of a larger one, as a gallery of a million
-tells no more and takes its square in time."""
+"""Rows of a split that are measured; a seeded sample of a larger one. A gallery of a million tells
+no more and takes its square in time."""
 
 BANK_MOST = 65_536
 """Training items of each modality that a scorer is shown; more would not change its statistics."""
 
-_CHUNK = 8_192
-_CHUNK_VALUES = 1 << 26
-"""Rows that are embedded at a time, and how many numbers these may hold together."""
-
 
 @dataclass
-class SplitEmbeddings:
-    """The unit-norm embeddings of the items that a split links, numbered from 0.
+class Measurement:
+    """What measuring a run gave.
 
-    embeddings: modality → float32 CPU `[n, d]`; links: int64 `[m, K]` into these;
-    items: modality → int64 `[n]`, the numbers the items have in the dataset.
+    Attributes:
+        model: the fused model, with the metrics of the split that is shown.
+        results: what results.json has of it: `scorer`, and split → evaluator → metrics; of an
+            extended model also `never_paired`.
+        shown: the test split, or validation if that is empty.
+        sections: evaluator → what it shows of that split.
+        failed: evaluator → its error.
     """
 
-    embeddings: dict[str, Tensor]
-    links: Tensor
-    items: dict[str, Tensor]
+    model: FusedModel
+    results: dict[str, Any]
+    shown: Measured
+    sections: dict[str, list[Section]]
+    failed: dict[str, FusemixError]
 
 
-@torch.inference_mode()
-def embed_split(
-    adapters: Mapping[str, Adapter], pairs: PairedLatents, device: torch.device, most: int = 0
-) -> SplitEmbeddings:
-    """Embed each item linked in `pairs` once; with `most`, an even sample of that many items
-    (links are then not kept)."""
-    embeddings, items, columns = {}, {}, []
-    for column, (modality, table) in enumerate(pairs.tables.items()):
-        ids = pairs.linked(modality)
-        if most and len(ids) > most:
-            ids = ids[torch.linspace(0, len(ids) - 1, most).round().long()]
-        adapter = adapters[modality].to(device).eval()
-        size = max(1, min(_CHUNK, _CHUNK_VALUES // table.dim))
-        chunks = [
-            normalize(adapter(table.rows(part).to(device)), dim=1).float().cpu()
-            for part in ids.split(size)
-        ]
-        embeddings[modality] = torch.cat(chunks) if chunks else torch.zeros(0, 1)
-        items[modality] = ids
-        if not most:
-            own = pairs.links[:, column]
-            columns.append(torch.where(own < 0, -1, torch.searchsorted(ids, own.clamp(min=0))))
-    links = torch.stack(columns, dim=1) if columns else torch.zeros(0, len(items), dtype=torch.long)
-    return SplitEmbeddings(embeddings, links, items)
+def measure_run(
+    plan: Plan,
+    encoded: Encoded,
+    train: PairedLatents,
+    adapters: Mapping[str, Adapter],
+    device: torch.device,
+    objects: Mapping[str, Encoder],
+) -> Measurement:
+    """Measure the fitted adapters of a run on its validation and test splits.
+
+    Args:
+        plan: the run.
+        encoded: its latents.
+        train: the rows that were fitted.
+        adapters: modality → fitted adapter.
+        device: where to embed.
+        objects: modality → loaded encoder, for those that the caller has.
+
+    An evaluator that fails does not stop the others: its error is in `failed`.
+    """
+    config, unpaired = plan.config, never_paired(train, plan.added)
+    splits = {
+        name: embed_split(
+            adapters, with_indirect(measured_rows(encoded, name, config.seed), unpaired), device
+        )
+        for name in ("validation", "test")
+        if len(encoded.dataset.splits[name])
+    }
+    bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
+    part, scorer = scorer_of(plan, bank, splits["validation"])
+    model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)
+    results: dict[str, Any] = {"scorer": to_dict(part)}
+    failed: dict[str, FusemixError] = {}
+    evaluators = run_evaluators(config)
+    for name, split in splits.items():
+        shown = Measured(
+            embeddings=split.embeddings,
+            links=split.links,
+            score=scorer.score,
+            scorer=part.name,
+            split=name,
+            seed=config.seed,
+            added=plan.added,
+            facts=split.facts,
+            bank=bank.embeddings,
+            items=encoded.dataset.items,
+            ids=split.ids,
+            encoder=model.encode,
+        )
+        found = evaluate(evaluators, shown)
+        results[name] = found.metrics
+        failed |= found.failed
+    add_metrics(model, plan, found.metrics)
+    if plan.model is not None:
+        results["never_paired"] = ["-".join(pair) for pair in unpaired]
+    return Measurement(model, results, shown, found.sections, failed)
+
+
+def measured_rows(encoded: Encoded, split: str | None, seed: int) -> PairedLatents:
+    """The part of a split (None: of all rows) that is measured: up to `MEASURED_MOST` rows."""
+    return at_most(encoded.paired(split), MEASURED_MOST, seed)
+
+
+def scorer_of(
+    plan: Plan, bank: SplitEmbeddings, validation: SplitEmbeddings
+) -> tuple[Part, Scorer]:
+    """The scorer of a run: chosen, or that of the model that it extends."""
+    if plan.model is None:
+        return choose_scorer(plan.config.recipe, bank, validation)
+    added = {m: bank.embeddings[m] for m in plan.added}
+    return plan.model.scorer_part, extended_scorer(plan.model, added)
 
 
 def choose_scorer(
@@ -98,42 +158,22 @@ def choose_scorer(
     return best[1], best[2]
 
 
-def measure(
-    split: SplitEmbeddings, name: str, scorer: Scorer, seed: int = 0, of: Collection[str] = ()
-) -> dict[str, Any]:
-    """Retrieval by the scorer of that name and, where it is not `cosine`, by cosine too; and the
-    geometry of the space. `of`: as in `retrieval`."""
-    out = {"retrieval": retrieval(split.embeddings, split.links, scorer.score, seed=seed, of=of)}
-    if name != "cosine":
-        out["retrieval_cosine"] = retrieval(split.embeddings, split.links, seed=seed, of=of)
-    out["geometry"] = geometry(split.embeddings, split.links, seed=seed)
-    return out
-
-
-def draw_examples(
-    split: SplitEmbeddings,
-    scorer: Scorer,
-    seed: int = 0,
-    right: int = 4,
-    wrong: int = 4,
-    of: Collection[str] = (),
-) -> list[Retrieved]:
-    """Right and wrong retrievals of every direction, with the items' numbers in the split. `of`: as
-    in `retrieval`."""
-    modalities = list(split.embeddings)
+def draw_examples(data: Measured, right: int = 4, wrong: int = 4) -> list[Retrieved]:
+    """Right and wrong retrievals of every direction, with the items' numbers in the split; if
+    modalities were added, of the directions from and to these."""
     return [
         found
-        for query in modalities
-        for target in modalities
-        if query != target and (not of or query in of or target in of)
+        for query in data.modalities
+        for target in data.modalities
+        if query != target and (not data.added or query in data.added or target in data.added)
         for found in examples(
-            split.embeddings,
-            split.links,
+            data.embeddings,
+            data.links,
             query,
             target,
-            scorer.score,
+            data.score,
             right=right,
             wrong=wrong,
-            seed=seed,
+            seed=data.seed,
         )
     ]

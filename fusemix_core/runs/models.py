@@ -10,8 +10,8 @@ from pathlib import Path
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import PairedLatents
+from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
-from fusemix_core.runs.measure import SplitEmbeddings, embed_split
 from fusemix_core.runs.reporter import Reporter
 
 

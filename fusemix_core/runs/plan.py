@@ -14,6 +14,7 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.specs import EncoderSpec
 
@@ -96,6 +97,7 @@ class Plan:
             "encoders": [e.as_dict() for e in self.encoders.values()],
             "pairs": {name: len(rows) for name, rows in self.dataset.splits.items()},
             "unpaired": {m: len(ids) for m, ids in self.dataset.unpaired.items()},
+            "facts": facts_table(self.dataset.facts, self.config.data),
             "rejected": len(self.dataset.rejected),
             "recipe": to_dict(self.config.recipe),
             "fixed": list(self.fixed),
@@ -120,6 +122,7 @@ def make_plan(
     `model`: what `config.extends` names, where it is loaded already; modalities of the data that it
     has are encoded by its own encoders, at its own views and dtype.
     """
+    check_facts(config.recipe, config.data.facts)
     if config.fixed or config.extends:
         from fusemix_core.runs.fixed import check_takes_fixed
 
@@ -133,6 +136,10 @@ def make_plan(
     dataset = read_pairs(config.data, takes, config.seed, optional=known)
     dataset.check_bad(config.data.max_bad)
     check_choice(config.recipe, dataset)
+    if config.evaluators or config.recipe.evaluators:
+        from fusemix_core.runs.evaluators import check_evaluators
+
+        check_evaluators(config, dataset)
     views = config.views
     if model is not None:
         from fusemix_core.runs.extended import known_encoders
@@ -143,7 +150,8 @@ def make_plan(
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    return Plan(config, dataset, encoders, fit, list(dataset.warnings), model)
+    warnings = dataset.warnings + unused_facts(config.recipe, config.data.facts)
+    return Plan(config, dataset, encoders, fit, warnings, model)
 
 
 def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:

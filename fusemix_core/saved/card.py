@@ -1,11 +1,12 @@
-"""The model card: what a saved fused model is, how to load it, what it is known to do."""
+"""The model card: what a saved model is, how to load it, what it is known to do."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from fusemix_core.data.media import medium
@@ -14,15 +15,30 @@ from fusemix_core.registry import registry
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 
 
-def model_card(config: SavedConfig, name: str) -> str:
+@dataclass(frozen=True)
+class CardText:
+    """What a kind of model says of itself in its card.
+
+    summary: one paragraph. loader: the public class that loads it. code: lines of Python that use
+    `model`, once it is loaded. limitations: items of a list.
+    """
+
+    summary: str
+    loader: str = ""
+    code: Sequence[str] = ()
+    limitations: Sequence[str] = ()
+
+
+def model_card(config: SavedConfig, name: str, text: CardText | None = None) -> str:
     """The card, Markdown with YAML front matter, of a model that is loaded by `name`."""
-    encoders = [saved.encoder for saved in config.modalities.values()]
+    encoders = list(config.encoders.values())
+    text = text or CardText(f"A model of the kind {_code(config.kind)}, {saved_by(config)}.")
     parts = [
         _front_matter(encoders),
         f"# {' + '.join(f'{_code(e.name)}' for e in encoders)}",
-        _summary(config, encoders),
+        text.summary,
         "## Use",
-        _usage(encoders, name),
+        _usage(config, encoders, name, text),
         "## Encoders",
         _encoder_table(encoders),
         "The encoders are not part of this model: each is loaded under its own licence, and only "
@@ -31,9 +47,38 @@ def model_card(config: SavedConfig, name: str) -> str:
         *_section("## Evaluation", _evaluation(config.metrics)),
         *_section("## Fit", _listing({"recipe": config.recipe, "objective": config.objective})),
         "## Limitations",
-        _limitations(config),
+        _limitations(config, text.limitations),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def saved_by(config: SavedConfig) -> str:
+    """`fitted by fusemix 0.1.0 with the recipe …`, as Markdown."""
+    recipe = config.recipe.get("name")
+    fitted = f" with the recipe {_code(recipe)}" if recipe else ""
+    return f"fitted by [fusemix](https://pypi.org/project/fusemix/) {_text(config.fusemix)}{fitted}"
+
+
+def fused_text(config: SavedConfig) -> CardText:
+    """The text of a fused model."""
+    encoders = list(config.encoders.values())
+    *first, last = config.encoders
+    width = config.parts[f"adapter.{last}"].arguments[1]
+    scorer = config.parts["scorer"]
+    rows = {e.modality: re.sub(r"^(?=\d)|\W", "_", e.modality) + "_rows" for e in encoders}
+    a, b = encoders[0].modality, encoders[1].modality
+    code = [
+        *(f"{rows[e.modality]} = model.encode({e.modality!r}, {_example(e)})" for e in encoders),
+        f"scores = model.similarity({rows[b]}, {rows[a]}, {b!r}, {a!r})",
+    ]  # fmt: skip
+    limitations = ["Scores rank the items of one gallery; they are not probabilities."]
+    if scorer.tensors:
+        limitations.append("The scorer holds embeddings of training items; they are in this model.")
+    summary = (
+        f"One space of {width} dimensions for {', '.join(first)} and {last}: small adapters on "
+        f"frozen encoders, {saved_by(config)}. Scores are {_code(scorer.name)}."
+    )
+    return CardText(summary, "FusedModel", code, limitations)
 
 
 def _section(title: str, body: str) -> tuple[str, ...]:
@@ -52,35 +97,20 @@ def _front_matter(encoders: list[EncoderInfo]) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _summary(config: SavedConfig, encoders: list[EncoderInfo]) -> str:
-    *first, last = [e.modality for e in encoders]
-    recipe = config.recipe.get("name")
-    fitted = f" with the recipe {_code(recipe)}" if recipe else ""
-    return (
-        f"One space of {config.dim} dimensions for {', '.join(first)} and {last}: small "
-        "adapters on frozen encoders, fitted by "
-        f"[fusemix](https://pypi.org/project/fusemix/) {_text(config.fusemix)}{fitted}. Scores "
-        f"are {_code(config.scorer.name)}."
-    )
-
-
-def _usage(encoders: list[EncoderInfo], name: str) -> str:
+def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: CardText) -> str:
     """Code that runs as it stands, but for the items' file names."""
-    rows = {e.modality: re.sub(r"^(?=\d)|\W", "_", e.modality) + "_rows" for e in encoders}
     given = [f"{e.modality!r}: {e.name!r}" for e in encoders if not e.registered]
     extra = f", encoders={{{', '.join(given)}}}" if given else ""
-    a, b = encoders[0].modality, encoders[1].modality
     lines = [
         "```python",
-        "from fusemix_core import FusedModel",
+        f"from fusemix_core import {text.loader or 'load'}",
         "",
-        f"model = FusedModel.from_pretrained({name!r}{extra})",
-        *(f"{rows[e.modality]} = model.encode({e.modality!r}, {_example(e)})" for e in encoders),
-        f"scores = model.similarity({rows[b]}, {rows[a]}, {b!r}, {a!r})",
+        f"model = {f'{text.loader}.from_pretrained' if text.loader else 'load'}({name!r}{extra})",
+        *text.code,
         "```",
     ]
-    dists = sorted({e.dist for e in encoders if e.dist} | {"fusemix"})
-    return "\n".join([f"`pip install {' '.join(dists)}`", "", *lines])
+    dists = {named.dist for named in (config, *encoders, *config.parts.values()) if named.dist}
+    return "\n".join([f"`pip install {' '.join(sorted(dists | {'fusemix'}))}`", "", *lines])
 
 
 def _example(encoder: EncoderInfo) -> str:
@@ -149,19 +179,16 @@ def _directions(directions: Mapping[str, Any]) -> str:
     return f"{_table(head, rows)}\n\nRecalls and mAP in percent; in brackets bootstrap intervals."
 
 
-def _limitations(config: SavedConfig) -> str:
+def _limitations(config: SavedConfig, more: Sequence[str]) -> str:
     lines = [
-        "- It was fitted on the data above and is known to work on data like these only; what the "
+        "It was fitted on the data above and is known to work on data like these only; what the "
         "encoders do not see, no adapter can find.",
-        "- The encoders' biases, and those of the pairs, are in the shared space. Look at what it "
-        "retrieves for the people and subjects that matter to you before relying on it.",
-        "- Scores rank the items of one gallery; they are not probabilities.",
+        "The encoders' biases, and those of the pairs, are in the model. Look at what it gives for "
+        "the people and subjects that matter to you before relying on it.",
+        *more,
+        *([] if config.metrics else ["No evaluation was recorded."]),
     ]
-    if config.scorer.tensors:
-        lines.append("- The scorer holds embeddings of training items; they are in this model.")
-    if not config.metrics:
-        lines.append("- No evaluation was recorded.")
-    return "\n".join(lines)
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _listing(table: Mapping[str, Any]) -> str:

@@ -1,15 +1,16 @@
-"""Adapters and scorers to and from their saved form: a registered name, options and tensors."""
+"""Components to and from their saved form: a registered name, arguments, options and tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from fusemix_core.config import Part
@@ -21,15 +22,49 @@ from fusemix_core.errors import (
     PluginError,
     UnknownNameError,
 )
-from fusemix_core.interfaces import Adapter, Scorer
+from fusemix_core.interfaces import Scorer
 from fusemix_core.registry import USER, Registry
 from fusemix_core.saved.folder import check_digest, check_tensors, read_tensors
-from fusemix_core.saved.schema import SavedConfig, SavedPart, describe
+from fusemix_core.saved.schema import SavedConfig, SavedPart, describe, kind_of_part
+from fusemix_core.specs import ComponentSpec
 
 _SPARE = 1000
-"""Parameters that adapters may have beyond two for each saved tensor: shared or left out."""
+"""Parameters that modules may have beyond two for each saved tensor: shared or left out."""
 
 # -- to the saved form ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """A component, and what it was built from.
+
+    `part` is its registered name and its options; None: its class's registered name, and its
+    attribute `options`. `arguments` are what its class is called with before the options.
+    """
+
+    component: Any
+    arguments: tuple[Any, ...] = ()
+    part: Part | None = None
+
+    def saved(self, kind: str, registry: Registry) -> SavedPart:
+        """How the component is saved. Raises as `part_of` does."""
+        part = part_of(kind, self.component, self.part, registry)
+        tensors = {} if isinstance(self.component, nn.Module) else _tensors(self.component)
+        forms = {name: describe(tensor) for name, tensor in tensors.items()}
+        return replace(part, arguments=self.arguments, tensors=forms)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors to save: a module's state, or what a scorer keeps."""
+        if isinstance(self.component, nn.Module):
+            return tensors_of(self.component)
+        return _tensors(self.component)
+
+
+def _tensors(component: Any) -> dict[str, Tensor]:
+    """Those of a component that is not a module, sorted by name, on the CPU."""
+    tensors = getattr(component, "tensors", {})
+    return {k: v.detach().cpu().contiguous() for k, v in sorted(tensors.items())}
 
 
 def part_of(kind: str, component: Any, given: Part | None, registry: Registry) -> SavedPart:
@@ -44,9 +79,13 @@ def part_of(kind: str, component: Any, given: Part | None, registry: Registry) -
     else:
         spec = _registered(kind, type(component), registry)
         options = getattr(component, "options", {})
-    dists = [dist for dist, known in registry.all_components(kind) if known is spec]
-    dist = dists[0] if dists and dists[0] != USER else ""
-    return SavedPart(spec.name, dict(options), dist)
+    return SavedPart(spec.name, options=dict(options), dist=distribution_of(spec, registry))
+
+
+def distribution_of(spec: ComponentSpec, registry: Registry) -> str:
+    """The distribution that registered a component; empty for user code."""
+    dists = [dist for dist, known in registry.all_components(spec.kind) if known is spec]
+    return dists[0] if dists and dists[0] != USER else ""
 
 
 def _registered(kind: str, target: type, registry: Registry) -> Any:
@@ -65,79 +104,86 @@ def _registered(kind: str, target: type, registry: Registry) -> Any:
     )
 
 
-def check_rebuilt(
-    adapter: Adapter, saved: SavedPart, dim_in: int, dim: int, registry: Registry
-) -> None:
-    """Raise `ContractError` unless name, options and weights give the same adapter again.
+def check_rebuilt(kind: str, module: nn.Module, saved: SavedPart, registry: Registry) -> None:
+    """Raise `ContractError` unless name, arguments, options and weights give the same module again.
 
-    So that nothing is saved which loads as something else: an option left out that has no weights,
-    such as the kind of activation, would not show otherwise.
+    Otherwise something would be saved that loads as something else. An adapter is tried on latents,
+    as an option without weights, such as the kind of activation, would not show otherwise.
     """
-    component = f"adapter '{saved.name}' with options {dict(saved.options)}"
-    state = tensors_of(adapter)
-    rebuilt = _construct("adapter", Part(saved.name, saved.options), registry, dim_in, dim)
+    component = f"{kind} '{saved.name}' with options {dict(saved.options)}"
+    state = tensors_of(module)
+    rebuilt = _construct(kind, Part(saved.name, saved.options), registry, *saved.arguments)
     forms = {key: describe(value) for key, value in tensors_of(rebuilt).items()}
     if forms != {key: describe(value) for key, value in state.items()}:
-        raise ContractError(component, "the tensors of the fitted adapter when rebuilt", "others")
+        raise ContractError(component, f"the tensors of the fitted {kind} when rebuilt", "others")
     rebuilt.load_state_dict(state)
-    device = next((value.device for value in adapter.state_dict().values()), torch.device("cpu"))
-    rows = torch.randn(4, dim_in, generator=torch.Generator().manual_seed(0)).to(device)
-    with torch.no_grad():
-        fitted, again = adapter(rows), rebuilt.to(device).eval()(rows)
-    if not torch.allclose(fitted, again, rtol=1e-4, atol=1e-5, equal_nan=True):
+    if kind == "adapter" and not _embed_alike(module, rebuilt, saved.arguments[0]):
         raise ContractError(component, "the fitted adapter's embeddings when rebuilt", "others")
 
 
-def tensors_of(adapter: Adapter) -> dict[str, Tensor]:
-    """The state of an adapter on the CPU, each tensor with its own memory, as safetensors asks."""
-    state = adapter.state_dict()
+def _embed_alike(fitted: nn.Module, rebuilt: nn.Module, width: int) -> bool:
+    """Whether two adapters give the same embeddings of some latents."""
+    device = next((value.device for value in fitted.state_dict().values()), torch.device("cpu"))
+    rows = torch.randn(4, width, generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.no_grad():
+        expected, found = fitted(rows), rebuilt.to(device).eval()(rows)
+    return torch.allclose(expected, found, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module on the CPU, each tensor with its own memory, as safetensors asks."""
+    state = module.state_dict()
     for key, value in state.items():
         if not isinstance(value, Tensor):
-            raise ContractError(type(adapter).__name__, "tensors only in its state", f"'{key}'")
+            raise ContractError(type(module).__name__, "tensors only in its state", f"'{key}'")
     return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
 
 
 # -- from the saved form -------------------------------------------------------------------------
 
 
-def load_components(
-    folder: Path, config: SavedConfig, registry: Registry
-) -> tuple[dict[str, Adapter], Scorer]:
-    """The adapters and the scorer of a saved model, after every check on names and tensors."""
+def load_parts(folder: Path, config: SavedConfig, registry: Registry) -> dict[str, Built]:
+    """The parts of a saved model by name, after every check on names and tensors."""
     tensors = read_tensors(folder)
-    expected = {f"scorer.{name}": form for name, form in config.scorer.tensors.items()}
+    expected: dict[str, str] = {}
     with _at_most(_SPARE + 2 * len(tensors)):
-        for m, saved in config.modalities.items():
-            forms = _adapter_forms(saved.adapter, saved.encoder.dim, config.dim, registry)
-            expected |= {f"adapter.{m}.{key}": form for key, form in forms.items()}
+        for name, saved in config.parts.items():
+            forms = _forms(kind_of_part(name), saved, registry)
+            expected |= {f"{name}.{key}": form for key, form in forms.items()}
     check_tensors(folder, tensors, expected)
     check_digest(folder, config)
+    parts = {}
+    for name, saved in config.parts.items():
+        own = {
+            key.removeprefix(f"{name}."): value
+            for key, value in tensors.items()
+            if key.startswith(f"{name}.")
+        }
+        component = _loaded(kind_of_part(name), saved, own, registry)
+        parts[name] = Built(component, saved.arguments, Part(saved.name, saved.options))
+    return parts
 
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    adapters = {
-        m: _load_adapter(s.adapter, s.encoder.dim, config.dim, under(f"adapter.{m}."), registry)
-        for m, s in config.modalities.items()
-    }
-    return adapters, _load_scorer(config.scorer, under("scorer."), registry)
+def _forms(kind: str, saved: SavedPart, registry: Registry) -> Mapping[str, str]:
+    """The tensors that a component has, by key, as `describe` puts them.
 
-
-def _adapter_forms(saved: SavedPart, dim_in: int, dim: int, registry: Registry) -> dict[str, str]:
-    """The tensors that an adapter of this form has, by key, as `describe` puts them.
-
-    Built without memory where the adapter allows it: widths and options come from a file that may
-    be damaged, and are held against the tensors before anything of their size is allocated.
+    A module is built without memory where it allows that: arguments and options come from a file
+    that may be damaged, and are compared with the tensors before anything of their size is
+    allocated.
     """
-    part = Part(_name("adapter", saved, registry), saved.options)
+    part = Part(_name(kind, saved, registry), saved.options)
     try:
         with torch.device("meta"):
-            adapter = _construct("adapter", part, registry, dim_in, dim)
+            component = _construct(kind, part, registry, *saved.arguments)
     except ArtefactError:
         raise
     except Exception:  # what is wrong with the saved form, rather than with meta, shows again here
-        adapter = _build("adapter", saved, registry, dim_in, dim)
-    return {key: describe(value) for key, value in adapter.state_dict().items()}
+        component = _build(kind, saved, registry)
+    if not isinstance(component, nn.Module):
+        return saved.tensors
+    if saved.tensors:
+        raise ArtefactError(f"The saved {kind} '{saved.name}' lists tensors, as no module does.")
+    return {key: describe(value) for key, value in component.state_dict().items()}
 
 
 @contextmanager
@@ -150,7 +196,7 @@ def _at_most(count: int) -> Iterator[None]:
         nonlocal left
         left -= 1
         if left < 0:
-            raise ArtefactError("The saved adapters have far more tensors than are saved.")
+            raise ArtefactError("The saved parts have far more tensors than are saved.")
 
     handle = register_module_parameter_registration_hook(take)
     try:
@@ -159,25 +205,16 @@ def _at_most(count: int) -> Iterator[None]:
         handle.remove()
 
 
-def _load_adapter(
-    saved: SavedPart, dim_in: int, dim: int, state: Mapping[str, Tensor], registry: Registry
-) -> Adapter:
-    """The adapter of a saved form, with its weights copied from `state`."""
-    adapter = _build("adapter", saved, registry, dim_in, dim)
-    with _as_artefact_error(f"The saved adapter '{saved.name}' does not work"), torch.no_grad():
-        adapter.load_state_dict(state)
-        width = adapter.eval()(torch.zeros(1, dim_in)).shape[1]
-        if width != dim:
-            raise ValueError(f"it gives embeddings of width {width}, not {dim}")
-    return adapter
-
-
-def _load_scorer(saved: SavedPart, state: Mapping[str, Tensor], registry: Registry) -> Scorer:
-    """The scorer of a saved form, with its tensors copied from `state`."""
-    scorer = _build("scorer", saved, registry)
-    with _as_artefact_error(f"The tensors of scorer '{saved.name}'"):
-        scorer.tensors = {name: value.clone() for name, value in state.items()}
-    return scorer
+def _loaded(kind: str, saved: SavedPart, state: Mapping[str, Tensor], registry: Registry) -> Any:
+    """The component of a saved form with its tensors, copied; a module in eval mode."""
+    component = _build(kind, saved, registry)
+    with as_artefact_error(f"The tensors of the saved {kind} '{saved.name}' do not fit it"):
+        if isinstance(component, nn.Module):
+            component.load_state_dict(state)
+            return component.eval()
+        if state:
+            component.tensors = {name: value.clone() for name, value in state.items()}
+        return component
 
 
 def check_scorer(scorer: Scorer, modalities: tuple[str, ...], dim: int) -> None:
@@ -186,21 +223,21 @@ def check_scorer(scorer: Scorer, modalities: tuple[str, ...], dim: int) -> None:
     rows[:, 0] = 1
     name = type(scorer).__name__
     for query, target in product(modalities, repeat=2):
-        with _as_artefact_error(f"{name} can't score {query} against {target}"):
+        with as_artefact_error(f"{name} can't score {query} against {target}"):
             scores = scorer.score(rows, rows[:1], query, target)
         if scores.shape != (2, 1) or not scores.isfinite().all():
             raise ArtefactError(f"{name} gives no finite scores for {query} against {target}.")
 
 
-def _build(kind: str, saved: SavedPart, registry: Registry, *args: Any) -> Any:
+def _build(kind: str, saved: SavedPart, registry: Registry) -> Any:
     """A component from its saved form.
 
     Raises `UnknownNameError` for a name that nothing registered, `MissingDependencyError` for a
     missing package, and `ArtefactError` for anything else that is wrong.
     """
     name = _name(kind, saved, registry)
-    with _as_artefact_error(f"The saved {kind} '{saved.name}' can't be built"):
-        return _construct(kind, Part(name, saved.options), registry, *args)
+    with as_artefact_error(f"The saved {kind} '{saved.name}' can't be built"):
+        return _construct(kind, Part(name, saved.options), registry, *saved.arguments)
 
 
 def _construct(kind: str, part: Part, registry: Registry, *args: Any) -> Any:
@@ -214,22 +251,22 @@ def _name(kind: str, saved: SavedPart, registry: Registry) -> str:
     try:
         registry.component(kind, saved.name)
     except UnknownNameError as error:
-        hint = f"{error.hint}\n{brought_by(saved)}".strip()
+        hint = f"{error.hint}\n{brought_by(saved.name, saved.dist)}".strip()
         raise UnknownNameError(error.message, hint) from None
     except PluginError:  # two distributions claim the name: it was saved with one of them
         return f"{saved.dist}/{saved.name}"
     return saved.name
 
 
-def brought_by(saved: Any) -> str:
-    """What to tell where `saved.name` is unknown: who brought it when the model was saved."""
-    if not saved.dist:
-        return f"It was registered by the code that saved the model: register '{saved.name}' first."
-    return f"When the model was saved, the package '{saved.dist}' brought it: install that one."
+def brought_by(name: str, dist: str) -> str:
+    """What to tell the user about an unknown name: who brought it when the model was saved."""
+    if not dist:
+        return f"It was registered by the code that saved the model: register '{name}' first."
+    return f"When the model was saved, the package '{dist}' brought it: install that one."
 
 
 @contextmanager
-def _as_artefact_error(what: str) -> Iterator[None]:
+def as_artefact_error(what: str) -> Iterator[None]:
     """Turn what a plugin's code raises on damaged input into an `ArtefactError`."""
     try:
         yield

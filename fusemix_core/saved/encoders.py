@@ -110,7 +110,7 @@ class LazyEncoder:
             return self._registry.encoder(info.name)
         except UnknownNameError as error:
             raise UnknownNameError(
-                error.message, f"{error.hint}\n{brought_by(info)}".strip()
+                error.message, f"{error.hint}\n{brought_by(info.name, info.dist)}".strip()
             ) from None
         except PluginError:
             if not info.dist:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,19 @@ from torch import Tensor
 from fusemix_core.config import from_dict
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import Advice, explained, flush
-from fusemix_core.errors import ArtefactError, ConfigError
+from fusemix_core.errors import ArtefactError, ConfigError, UnknownNameError
+from fusemix_core.registry import registry
+from fusemix_core.saved.format1 import read_format1
 from fusemix_core.saved.schema import (
     FORMAT,
+    EncoderInfo,
     SavedConfig,
-    SavedModality,
+    SavedPart,
     check_modality,
+    check_part_name,
     describe,
-    version,
 )
+from fusemix_core.versions import version
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, CARD)
@@ -81,8 +85,8 @@ def read_config(folder: Path) -> SavedConfig:
     """The config of a saved model. Anything wrong with it is an `ArtefactError`."""
     path = folder / CONFIG
     values = _read_json(path)
-    if not isinstance(values, dict) or not isinstance(values.get("format"), int):
-        raise ArtefactError(f"{path} is not the config of a fused model.", _saved_how(folder))
+    if not isinstance(values, dict) or type(values.get("format")) is not int:
+        raise ArtefactError(f"{path} is not the config of a saved model.", _saved_how(folder))
     written_by = f"{values.get('fusemix')!r:.40}"
     if values["format"] > FORMAT:
         raise ArtefactError(
@@ -90,14 +94,8 @@ def read_config(folder: Path) -> SavedConfig:
             f"It was saved by fusemix {written_by}: pip install --upgrade fusemix",
         )
     try:
-        config = from_dict(SavedConfig, values)
-        for name in config.modalities:
-            check_modality(name)
-        modalities = {
-            name: from_dict(SavedModality, value, f"modalities.{name}.")
-            for name, value in config.modalities.items()
-        }
-        _check(config, modalities)
+        config = read_format1(values) if values["format"] == 1 else _read_format2(values)
+        _check(config)
     except ConfigError as error:
         upgrade = (
             f"It was saved by fusemix {written_by}, this is {version()}: if that is newer, "
@@ -106,29 +104,50 @@ def read_config(folder: Path) -> SavedConfig:
         raise ArtefactError(
             f"{path}: {error.message}", "\n".join(filter(None, [error.hint, upgrade]))
         ) from error
-    return dataclasses.replace(config, modalities=modalities)
+    return config
 
 
-def _check(config: SavedConfig, modalities: Mapping[str, SavedModality]) -> None:
-    """What types alone don't say."""
-    if config.format != FORMAT:
-        raise ConfigError(f"format is {config.format}; there is only format {FORMAT}.")
-    if config.dim < 1 or len(modalities) < 2:
-        raise ConfigError("A fused model has two modalities or more, and dim 1 or more.")
-    for name, saved in modalities.items():
-        if saved.encoder.modality != name:
-            raise ConfigError(
-                f"modalities.{name}.encoder.modality is {saved.encoder.modality!r}, not '{name}'."
-            )
-        if saved.encoder.dim < 1:
-            raise ConfigError(f"modalities.{name}.encoder.dim is {saved.encoder.dim}.")
-    parts = [config.scorer]
-    for saved in modalities.values():
-        parts += [saved.encoder, saved.adapter]
-    for part in parts:
-        shown = [value for value in vars(part).values() if isinstance(value, str)]
-        if not part.name or not all(value.isprintable() for value in shown):
-            raise ConfigError(f"{part.name!r} is not described by printable text.")
+def _read_format2(values: Mapping[str, Any]) -> SavedConfig:
+    config = from_dict(SavedConfig, values)
+    for name in config.encoders:
+        check_modality(name)
+    for name in config.parts:
+        check_part_name(name)
+    encoders = {
+        name: from_dict(EncoderInfo, value, f"encoders.{name}.")
+        for name, value in config.encoders.items()
+    }
+    parts = {
+        name: from_dict(SavedPart, value, f"parts.{name}.") for name, value in config.parts.items()
+    }
+    return dataclasses.replace(config, encoders=encoders, parts=parts)
+
+
+def _check(config: SavedConfig) -> None:
+    """Raise `ConfigError` for what types alone don't show."""
+    if config.format not in range(1, FORMAT + 1):
+        raise ConfigError(f"format is {config.format}; formats are 1 to {FORMAT}.")
+    if not config.encoders:
+        raise ConfigError("A saved model has one encoder or more.")
+    for name, info in config.encoders.items():
+        if info.modality != name:
+            raise ConfigError(f"encoders.{name}.modality is {info.modality!r}, not '{name}'.")
+        if info.dim < 1:
+            raise ConfigError(f"encoders.{name}.dim is {info.dim}.")
+        try:
+            registry.component("medium", info.takes)
+        except UnknownNameError as error:
+            hint = "Install the plugin that brings it."
+            raise ConfigError(f"encoders.{name}.takes: {error.message}", hint) from error
+    _check_printable(config.kind, [config.kind, config.dist])
+    for named in (*config.encoders.values(), *config.parts.values()):
+        _check_printable(named.name, vars(named).values())
+
+
+def _check_printable(name: str, values: Iterable[Any]) -> None:
+    shown = [value for value in values if isinstance(value, str)]
+    if not name or not all(value.isprintable() for value in shown):
+        raise ConfigError(f"{name!r} is not described by printable text.")
 
 
 def _read_json(path: Path) -> Any:

@@ -1,7 +1,7 @@
-"""What `config.json` of a saved model holds.
+"""What `config.json` of a saved model contains.
 
-Components stand in it by their registered names; nothing in it is a class path, a file to run or an
-address to fetch.
+Components appear by their registered names. Nothing in the file is a class path, a file to run or
+an address to fetch.
 """
 
 from __future__ import annotations
@@ -10,27 +10,28 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from fusemix_core.config import Dtype
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import USER, Registry, registry
-from fusemix_core.specs import EncoderSpec, FamilySpec
+from fusemix_core.specs import KINDS, EncoderSpec, FamilySpec
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older fusemix could not read, or would misread, what this one writes."""
 
 _MODALITY = re.compile(r"\w[\w-]*")
+_PART = re.compile(r"[a-z]+(\.\w[\w-]*)?")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderInfo:
-    """What a fused model knows of the encoder that its latents of one modality came from.
+    """What a saved model knows of the encoder that its latents of one modality came from.
 
     `dim` is the width of those latents as the adapter gets them, one row an item (`[n, L, d]` as
     `[n, L * d]`), or of one token where the adapter takes tokens of any number;
@@ -43,7 +44,7 @@ class EncoderInfo:
     dim: int
     fingerprint: str
     view: str
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     takes: str = "text"
     dist: str = ""
     licence: str = ""
@@ -89,26 +90,15 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class SavedPart:
-    """A component by its registered name, its options, and the distribution that brought it."""
+    """A component: its registered name, and what it is built with.
+
+    The component is called as `target(*arguments, **options)`; an adapter's arguments are its two
+    widths. `dist` is the distribution that brought it. `tensors` maps each tensor of a component
+    that is not a module (a scorer) to its dtype and shape; a module knows its own.
+    """
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
-    dist: str = ""
-
-
-@dataclass(frozen=True)
-class SavedModality:
-    """One modality: its encoder, and its adapter."""
-
-    encoder: EncoderInfo
-    adapter: SavedPart
-
-
-@dataclass(frozen=True)
-class SavedScorer:
-    """The scorer; `tensors` maps the name of each tensor it holds to its dtype and shape."""
-
-    name: str
+    arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     dist: str = ""
     tensors: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
@@ -116,34 +106,52 @@ class SavedScorer:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedConfig:
-    """`config.json`. `fusemix` is the version that wrote it; what has a default only informs."""
+    """`config.json`.
+
+    `kind` is the registered name of the artefact's class, and `dist` the distribution that brought
+    it. `parts` holds each component by its name in the model: the kind of component, and after a
+    dot what it belongs to (`adapter.image`, `scorer`). `fusemix` is the version that wrote the
+    file. The fields from `recipe` on only inform.
+    """
 
     format: int
+    kind: str
     fusemix: str
-    dim: int
-    modalities: Mapping[str, SavedModality]
-    scorer: SavedScorer
+    encoders: Mapping[str, EncoderInfo]
+    parts: Mapping[str, SavedPart]
     weights_sha256: str
+    dist: str = ""
     recipe: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     objective: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     data: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     metrics: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
 
-def version() -> str:
-    """The installed version of fusemix, or `unknown` when it runs from its source tree."""
-    try:
-        return metadata.version("fusemix")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+RECORD = ("recipe", "objective", "data", "metrics")
+"""The fields of `SavedConfig` that only inform."""
+
+
+def kind_of_part(name: str) -> str:
+    """`adapter` of `adapter.image`."""
+    return name.partition(".")[0]
 
 
 def check_modality(name: str) -> None:
     """Raise `ConfigError` for a modality that can't be part of a tensor's name."""
     if not _MODALITY.fullmatch(name):
         raise ConfigError(
-            f"{name!r} can't be a modality of a fused model.",
-            "Use letters, digits, '_' and '-' only.",
+            f"{name!r} can't be a modality of a saved model.",
+            "Use only letters, digits, '_' and '-'.",
+        )
+
+
+def check_part_name(name: str) -> None:
+    """Raise `ConfigError` unless the name begins with a kind of component."""
+    if not _PART.fullmatch(name) or kind_of_part(name) not in KINDS:
+        raise ConfigError(
+            f"{name!r} can't be a part of a saved model.",
+            "A part is named by its kind of component, and after a dot by what it belongs to: "
+            "'scorer', 'adapter.image'.",
         )
 
 
@@ -172,17 +180,17 @@ def _distribution(spec: EncoderSpec, registry: Registry) -> str:
     return "" if not dists or dists[0] == USER else dists[0]
 
 
-def plain(value: Any, at: str) -> Any:
-    """`value`, or a dataclass, as JSON can hold it; a number that isn't finite becomes null.
+def as_json(value: Any, at: str) -> Any:
+    """`value`, or a dataclass, as JSON has it; a number that isn't finite becomes null.
 
     Raises `ConfigError`, naming `at`, for anything else.
     """
     if dataclasses.is_dataclass(value):
         value = vars(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{at}.{key}") for key, item in value.items()}
+        return {str(key): as_json(item, f"{at}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, f"{at}[{i}]") for i, item in enumerate(value)]
+        return [as_json(item, f"{at}[{i}]") for i, item in enumerate(value)]
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()  # a numpy or torch scalar
     if isinstance(value, float):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -203,7 +203,8 @@ def saveable(case: AlignerCase) -> None:
     for modality, adapter in case.fit(toy_pairs()).items():
         saved = part_of("adapter", adapter, None, case.registry)
         dim = embeddings_of({modality: adapter}, _only(modality))[modality].shape[1]
-        check_rebuilt(adapter, saved, DIMS3[modality], dim, case.registry)
+        saved = replace(saved, arguments=(DIMS3[modality], dim))
+        check_rebuilt("adapter", adapter, saved, case.registry)
 
 
 @ALIGNER.check(when=lambda case: case.takes_fixed)

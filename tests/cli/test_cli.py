@@ -102,6 +102,7 @@ def test_zero_shot_classification(run, model, world):
         run("eval", *model, "--data", world, "--classes", "classes.txt", "--templates",
             "prompts.txt", "--label-column", "thing", "--json").stdout
     )  # fmt: skip
+    found = found["zero-shot"]
     assert found["items"] == 64 and 0 <= found["top1"] <= 100
     assert set(found["per_class"]) == {
         "car", "house", "bird", "cup", "tree", "boat", "coat", "door"
@@ -240,7 +241,7 @@ def test_a_view_is_chosen_planned_and_remembered(run, world):
     assert tomllib.loads(Path("r/config.toml").read_text())["views"] == {
         "image": "grid", "text": "pooled"
     }  # fmt: skip
-    saved = json.loads(Path("r/model/config.json").read_text())["modalities"]["image"]["encoder"]
+    saved = json.loads(Path("r/model/config.json").read_text())["encoders"]["image"]
     assert (saved["view"], saved["dim"]) == ("grid", 96)
     run("align", "--out", "r", "--resume")
     run(*args, "--out", "r", "--resume")

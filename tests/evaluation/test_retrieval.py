@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from fusemix_core.errors import ContractError, DataError
 from fusemix_core.evaluation.ranking import Positives, cosine, rank
 from fusemix_core.evaluation.retrieval import RetrievalEvaluator, retrieval
+from fusemix_core.measured import Measured
 
 VECTORS = Path(__file__).parents[1] / "parity" / "fusemix_retrieval" / "vectors.safetensors"
 
@@ -243,10 +244,11 @@ def test_evaluator_passes_the_score_and_the_modalities():
 
     embeddings, links = world()
     evaluator = RetrievalEvaluator(resamples=0)
-    assert (
-        evaluator(embeddings, links, score)["mean_r1"]
-        != evaluator(embeddings, links, cosine)[evaluator.primary_metric]
-    )
+    data = Measured(embeddings=embeddings, links=links, score=score, scorer="reversed")
+    found = evaluator(data)
+    assert found["scorer"] == "reversed"
+    assert found["mean_r1"] != found["cosine"]["mean_r1"]
+    assert "cosine" not in evaluator(Measured(embeddings=embeddings, links=links, score=cosine))
     assert seen == {("image", "text"), ("text", "image")}
 
 

@@ -60,7 +60,10 @@ def test_scorer_is_chosen_on_validation_and_saved(tmp_path):
         overrides=[*SMALL, "scorer=csls", "scorer.neighbours=3"], device="cpu",
     )  # fmt: skip
     assert done.results["scorer"] == {"name": "csls", "options": {"neighbours": 3}}
-    assert "retrieval_cosine" in done.results["test"]
+    found = done.results["test"]["retrieval"]
+    assert found["scorer"] == "csls" and found["cosine"]["directions"].keys() == (
+        found["directions"].keys()
+    )
 
 
 @pytest.mark.parametrize(

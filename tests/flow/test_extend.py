@@ -139,7 +139,7 @@ def test_stopped_training_is_resumed_to_the_same_model(base, tmp_path, monkeypat
     def stop(*_, **__):
         raise Stop
 
-    monkeypatch.setattr("fusemix_core.jobs.align.never_paired", stop)
+    monkeypatch.setattr("fusemix_core.runs.measure.never_paired", stop)
     with pytest.raises(Stop):
         extended(base, tmp_path / "b", **TRAINED)
     monkeypatch.undo()

@@ -74,7 +74,7 @@ def test_align_and_bench_take_it(method, tmp_path, request):
     out = tmp_path / "run"
     run("align", "--recipe", method, "--out", str(out))
     saved = json.loads((out / "model/config.json").read_text())
-    assert saved["modalities"]["image"]["adapter"]["name"] == "halved-in-a-file"
+    assert saved["parts"]["adapter.image"]["name"] == "halved-in-a-file"
     arguments = ["--methods", f"auto,{method}", "--seeds", "1", "--out", str(tmp_path / "b")]
     lines = json.loads(run("bench", *arguments, "--json"))
     assert [line["method"] for line in lines] == ["auto", "mine"]

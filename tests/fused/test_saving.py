@@ -56,14 +56,16 @@ def test_the_config_holds_names_and_facts_only(toys, tmp_path):
     )
     model.save_pretrained(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["format"] == 1 and config["dim"] == 4
-    assert config["modalities"]["image"]["adapter"] == {
+    assert config["format"] == 2 and config["kind"] == "fused"
+    assert config["parts"]["adapter.image"] == {
         "name": "toy",
+        "arguments": [5, 4],
         "options": {"hidden": 6, "power": 1.0},
         "dist": "",
+        "tensors": {},
     }
-    assert config["modalities"]["text"]["encoder"]["name"] == "toy-text"
-    assert config["scorer"]["tensors"] == {
+    assert config["encoders"]["text"]["name"] == "toy-text"
+    assert config["parts"]["scorer"]["tensors"] == {
         "bank.image": "float16 [16, 4]",
         "bank.text": "float16 [16, 4]",
     }

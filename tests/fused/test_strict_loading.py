@@ -67,11 +67,12 @@ def _rewrite(folder, tensors):
         b'{"format": "1"}',
         b"\xff\xfe\x00",
         b"[" * 100_000,
-        b'{"format": 1, "format": 1}',
-        b'{"format": 1, "dim": NaN}',
-        b'{"format": 1, "dim": 1e999}',
-        b'{"format": 1' + b"0" * 5000 + b"}",
-        b'{"format": 1, "fusemix": "\\ud800"}',
+        b'{"format": true}',
+        b'{"format": 2, "format": 2}',
+        b'{"format": 2, "dim": NaN}',
+        b'{"format": 2, "dim": 1e999}',
+        b'{"format": 2' + b"0" * 5000 + b"}",
+        b'{"format": 2, "fusemix": "\\ud800"}',
         b" " * (5 << 20),
     ],
     ids=lambda content: repr(content[:20]),
@@ -99,18 +100,17 @@ def test_a_card_is_not_needed(saved, load):
 
 def test_a_newer_format_says_to_upgrade(saved, load):
     with edited(saved) as config:
-        config |= {"format": 2, "fusemix": "9.9", "novelty": 1}
-    with pytest.raises(ArtefactError, match="format 2") as error:
+        config |= {"format": 3, "fusemix": "9.9", "novelty": 1}
+    with pytest.raises(ArtefactError, match="format 3") as error:
         load()
     assert "9.9" in error.value.hint and "pip install --upgrade fusemix" in error.value.hint
 
 
 PATHS = {
     "top": (),
-    "modality": ("modalities", "text"),
-    "encoder": ("modalities", "text", "encoder"),
-    "adapter": ("modalities", "text", "adapter"),
-    "scorer": ("scorer",),
+    "encoder": ("encoders", "text"),
+    "adapter": ("parts", "adapter.text"),
+    "scorer": ("parts", "scorer"),
 }
 
 
@@ -136,6 +136,8 @@ def _paths(value, at=()):
 
 def _informative(path) -> bool:
     """Whether a place only informs, or has a default that may be the right value."""
+    if path == ("parts", "scorer", "arguments"):
+        return True
     return path[0] in ("recipe", "objective", "data", "metrics") or path[-1] in (
         "dtype", "takes", "dist", "licence", "weights", "revision", "options", "tensors",
         "hidden", "power", "neighbours", "bank_size",
@@ -180,31 +182,43 @@ def test_every_value_has_its_type(saved, load):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("dim",), 5),
-        (("dim",), 0),
-        (("dim",), 10**18),
+        (("parts", "adapter.text", "arguments"), [7, 5]),
+        (("parts", "adapter.text", "arguments"), [7, 0]),
+        (("parts", "adapter.text", "arguments"), [7, 10**18]),
+        (("parts", "adapter.text", "arguments"), [7]),
+        (("parts", "adapter.text", "arguments"), [7, 4, 6]),
+        (("parts", "adapter.text", "arguments"), [7, "4"]),
+        (("parts", "adapter.text", "tensors"), {"first.weight": "float32 [6, 7]"}),
+        (("parts", "scorer", "arguments"), [1]),
         (("format",), 0),
-        (("modalities", "text", "encoder", "dim"), 8),
-        (("modalities", "text", "encoder", "dim"), -1),
-        (("modalities", "text", "encoder", "dim"), 10**30),
-        (("modalities", "text", "encoder", "modality"), "image"),
-        (("modalities", "text", "encoder", "name"), ""),
-        (("modalities", "text", "encoder", "name"), "toy\x1b[31m"),
-        (("modalities", "text", "encoder", "weights"), "\x1b]0;"),
-        (("modalities", "text", "encoder", "dtype"), "float8"),
-        (("modalities", "text", "encoder", "takes"), "pickle"),
-        (("modalities", "text", "adapter", "options"), {"hidden": 7}),
-        (("modalities", "text", "adapter", "options"), {"hidden": 10**12}),
-        (("modalities", "text", "adapter", "options"), {"hidden": -3}),
-        (("modalities", "text", "adapter", "options"), {"hiden": 6}),
-        (("modalities", "text", "adapter", "options"), {"dim_in": 6}),
-        (("modalities", "text", "adapter", "options"), {"hidden": "6"}),
-        (("scorer", "options"), {"neighbours": 0}),
-        (("scorer", "tensors"), {}),
-        (("scorer", "name"), "cosine"),
+        (("encoders", "text", "dim"), 8),
+        (("encoders", "text", "dim"), -1),
+        (("encoders", "text", "dim"), 10**30),
+        (("encoders", "text", "modality"), "image"),
+        (("encoders", "text", "name"), ""),
+        (("encoders", "text", "name"), "toy\x1b[31m"),
+        (("encoders", "text", "weights"), "\x1b]0;"),
+        (("encoders", "text", "dtype"), "float8"),
+        (("encoders", "text", "takes"), "pickle"),
+        (("parts", "adapter.text", "options"), {"hidden": 7}),
+        (("parts", "adapter.text", "options"), {"hidden": 10**12}),
+        (("parts", "adapter.text", "options"), {"hidden": -3}),
+        (("parts", "adapter.text", "options"), {"hiden": 6}),
+        (("parts", "adapter.text", "options"), {"dim_in": 6}),
+        (("parts", "adapter.text", "options"), {"hidden": "6"}),
+        (("parts", "scorer", "options"), {"neighbours": 0}),
+        (("parts", "scorer", "tensors"), {}),
+        (("parts", "scorer", "name"), "cosine"),
         (("weights_sha256",), "0" * 64),
-        (("modalities", "a.b"), {}),
-        (("modalities", "x\x1b[2J"), {}),
+        (("encoders", "a.b"), {}),
+        (("encoders", "x\x1b[2J"), {}),
+        (("parts", "adapter.x\x1b[2J"), {"name": "toy"}),
+        (("parts", "adapter.audio"), {"name": "toy", "arguments": [7, 4]}),
+        (("parts", "novelty"), {"name": "toy"}),
+        (("kind",), ""),
+        (("kind",), "fused\x1b[2J"),
+        (("encoders",), {}),
+        (("parts",), {}),
     ],
 )
 def test_values_that_do_not_fit_are_refused(saved, load, path, value):
@@ -221,7 +235,7 @@ def test_values_that_do_not_fit_are_refused(saved, load, path, value):
 
 @pytest.mark.parametrize("name", ["os:system", "tests.evil:Adapter", "../evil", "mlp2", "toy/toy"])
 def test_an_unknown_component_is_refused_by_name(saved, load, name):
-    for path in (("modalities", "text", "adapter"), ("scorer",)):
+    for path in (("parts", "adapter.text"), ("parts", "scorer")):
         with edited(saved) as config:
             table = config
             for key in path:
@@ -242,7 +256,7 @@ def test_a_component_whose_package_is_missing_says_what_to_install(toys, saved, 
         ComponentSpec(kind="adapter", name="needy", target="a:B", requires={"no_such": "no-such>1"})
     )
     with edited(saved) as config:
-        config["modalities"]["text"]["adapter"] = {"name": "needy"}
+        config["parts"]["adapter.text"] = {"name": "needy"}
     with pytest.raises(MissingDependencyError, match="no-such>1"):
         load()
 
@@ -289,7 +303,7 @@ def test_a_number_of_layers_that_fills_the_memory_is_refused(toys, tmp_path):
         tmp_path / "m"
     )
     with edited(tmp_path / "m") as config:
-        config["modalities"]["image"]["adapter"]["options"] = {"layers": 10**12}
+        config["parts"]["adapter.image"]["options"] = {"layers": 10**12}
     with pytest.raises(ArtefactError, match="far more tensors"):
         FusedModel.from_pretrained(tmp_path / "m", registry=toys.registry, device="cpu")
 
@@ -307,7 +321,7 @@ def test_a_scorer_without_its_banks_is_refused_even_if_the_config_agrees(saved, 
     tensors = safetensors.torch.load_file(saved / "model.safetensors")
     _rewrite(saved, {k: v.clone() for k, v in tensors.items() if k != "scorer.bank.text"})
     with edited(saved) as config:
-        del config["scorer"]["tensors"]["bank.text"]
+        del config["parts"]["scorer"]["tensors"]["bank.text"]
     with pytest.raises(ArtefactError, match="text"):
         load()
 

@@ -69,7 +69,7 @@ def align(world, folder, **how):
             "--set", "training.epochs=3", "--set", "adapter.blocks=1"]  # fmt: skip
     fusemix(*args, cwd=folder, FUSEMIX_HOME=str(folder / "home"), OMP_NUM_THREADS="1", **how)
     config = json.loads((folder / "run" / "model" / "config.json").read_text())
-    assert config["modalities"]["image"]["encoder"]["name"] == "colour-histogram"
+    assert config["encoders"]["image"]["name"] == "colour-histogram"
     assert (folder / "run" / "results.json").is_file()
 
 

@@ -5,7 +5,8 @@ import socket
 import sys
 from importlib import metadata
 
-from fusemix_core.runs.environment import environment, version
+from fusemix_core.runs.environment import environment
+from fusemix_core.versions import installed_version
 
 
 def test_environment_is_plain_data_with_versions():
@@ -34,4 +35,4 @@ def test_environment_names_neither_user_nor_host():
 
 
 def test_version_of_a_package_that_is_not_there():
-    assert version("no-such-distribution-here") is None
+    assert installed_version("no-such-distribution-here") is None

@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from fusemix_core.evaluation.geometry import geometry
-from fusemix_core.evaluation.retrieval import retrieval
-from fusemix_core.evaluation.zeroshot import zero_shot
+from fusemix_core.evaluation.drawing import principal_map
+from fusemix_core.evaluation.geometry import GeometryEvaluator
+from fusemix_core.evaluation.ranking import cosine
+from fusemix_core.evaluation.retrieval import RetrievalEvaluator
+from fusemix_core.evaluation.zeroshot import ZeroShotEvaluator
+from fusemix_core.measured import Classes, Measured
 from fusemix_core.reports import (
     Example,
     ReportData,
@@ -20,7 +23,7 @@ from fusemix_core.reports import (
     render_report,
     write_report,
 )
-from fusemix_core.reports.figures import principal_map
+from fusemix_core.sections import Figure, Section, Table, Tile
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x_{$"
 
@@ -34,11 +37,29 @@ def picture(size=(400, 300), mode="RGB"):
     return Image.new(mode, size, 128 if mode in ("L", "P") else None)
 
 
+def measured(modalities=("image", "text"), items=30, classes=("cat", "dog"), **more):
+    """Embeddings of a split, and a class for each item of the first modality."""
+    labels = torch.arange(items) % len(classes)
+    return Measured(
+        embeddings={m: rows(items, i) for i, m in enumerate(modalities)},
+        links=torch.arange(items)[:, None].repeat(1, len(modalities)),
+        classes=Classes(classes, labels, rows(len(classes), 9), *modalities[:2]),
+        **{"score": cosine, "scorer": "csls"} | more,
+    )
+
+
+def sections(data, change=lambda metrics: None):
+    """What core's evaluators show."""
+    found = []
+    for evaluator in (RetrievalEvaluator(20), GeometryEvaluator(), ZeroShotEvaluator(resamples=20)):
+        metrics = evaluator(data)
+        change(metrics)
+        found += evaluator.sections(metrics, data)
+    return found
+
+
 def report(modalities=("image", "text"), items=30, **changes):
     """A report with something in every section."""
-    embeddings = {m: rows(items, i) for i, m in enumerate(modalities)}
-    links = torch.arange(items)[:, None].repeat(1, len(modalities))
-    found = retrieval(embeddings, links, resamples=20)
     text, image = Shown(text="a caption"), Shown(image=picture(), note="a.jpg")
     values = {
         "title": "a run",
@@ -49,18 +70,13 @@ def report(modalities=("image", "text"), items=30, **changes):
         "rows_read": 1233,
         "rejected": [{"path": "p.csv", "row": 3, "modality": "image", "reason": "broken"}],
         "notes": ["two texts were cut"],
-        "retrieval": {"cosine": found, "csls": found},
-        "scorer": "csls",
+        "sections": sections(measured(modalities, items, split=changes.get("split", "test"))),
         "history": {"Loss": {"train": [(1, 2.0), (2, float("nan")), (3, 1.0)]}},
         "best_step": 2,
         "examples": [
             Example(*modalities[:2], 1, image, [ShownHit(text, 0.9, True)], [text]),
             Example(*modalities[1::-1], 7, text, [ShownHit(image, 0.8, False)], [image]),
         ],
-        "embeddings": {m: e.numpy() for m, e in embeddings.items()},
-        "links": links.numpy(),
-        "geometry": geometry(embeddings, links),
-        "zero_shot": zero_shot(rows(20), [0, 1] * 10, rows(2, 9), ["cat", "dog"], resamples=20),
         "load": "model = FusedModel.from_pretrained('model')",
         "config": "seed = 0",
         "environment": {"python": "3.11", "packages": {"torch": "2.4"}, "gpus": []},
@@ -142,9 +158,8 @@ def test_every_section_shows_its_data():
 
 
 def test_recalls_and_intervals_stand_in_the_table():
-    data = report()
-    html = render_report(data)
-    direction = data.retrieval["csls"]["directions"]["image->text"]
+    html = render_report(report())
+    direction = RetrievalEvaluator(20)(measured())["directions"]["image->text"]
     low, high = direction["r5_interval"]
     assert f"{direction['r5']:.1f} <small>[{low:.1f}–{high:.1f}]</small>" in html
 
@@ -156,11 +171,15 @@ def test_the_same_data_gives_the_same_bytes():
 def test_data_of_strangers_is_never_markup():
     evil = Shown(text=EVIL, note=EVIL)
     harmless = Page(render_report(report()))
-    table = {EVIL: {EVIL: EVIL}}
+    nested = {EVIL: {EVIL: EVIL}}
     data = report(modalities=(EVIL, f"b{EVIL}"))
-    data.title = data.summary = data.load = data.config = data.scorer = EVIL
-    data.retrieval = {EVIL: data.retrieval["csls"]}
-    data.facts, data.modalities, data.environment = {EVIL: EVIL}, table, table
+    data.title = data.summary = data.load = data.config = EVIL
+    names = (EVIL, f"{EVIL}2")
+    found = sections(measured((EVIL, f"b{EVIL}"), classes=names, scorer=EVIL))
+    table = Table([EVIL, EVIL], [[EVIL, EVIL]], EVIL, [EVIL, 1.5], EVIL)
+    figure = Figure(lambda axes: axes.set_title(EVIL), EVIL, [EVIL], EVIL, EVIL)
+    data.sections = [*found, Section(EVIL, EVIL, [table], [figure], EVIL, [Tile(EVIL, EVIL, EVIL)])]
+    data.facts, data.modalities, data.environment = {EVIL: EVIL}, nested, nested
     data.splits, data.notes = {EVIL: 3}, [EVIL]
     data.rejected = [{"path": EVIL, "row": 1, "modality": EVIL, "reason": EVIL}]
     data.history = {EVIL: {EVIL: [(0, 1.0), (1, 2.0)]}}
@@ -168,7 +187,6 @@ def test_data_of_strangers_is_never_markup():
         Example(EVIL, EVIL, 2, evil, [ShownHit(evil, 0.1, False)], [evil]),
         Example(EVIL, EVIL, 1, Shown(image=picture(), note=EVIL), [ShownHit(evil, 0.1, True)]),
     ]
-    data.zero_shot = zero_shot(rows(9), [0] * 9, rows(2, 3), [EVIL, f"{EVIL}2"], resamples=5)
     page = Page(render_report(data))
     assert not page.find("script")
     assert {t for t, _ in page.tags} <= {t for t, _ in harmless.tags}
@@ -194,9 +212,9 @@ def test_three_modalities():
 
 
 def test_text_to_text_with_missing_entries():
-    data = report(("question", "answer"))
-    data.links = data.links.copy()
-    data.links[:5, 0] = -1
+    given = measured(("question", "answer"))
+    given.links[:5, 0] = -1
+    data = report(("question", "answer"), sections=sections(given))
     data.examples = [
         Example("question", "answer", 1, Shown("why?"), [ShownHit(Shown("so"), 0.5, True)])
     ]
@@ -229,9 +247,11 @@ def test_the_file_stays_small_for_many_items():
 
 
 def test_unknown_intervals_are_left_out():
-    data = report()
-    for direction in data.retrieval["csls"]["directions"].values():
-        direction["r1_interval"] = None
+    def forget(metrics):
+        for direction in metrics.get("directions", {}).values():
+            direction["r1_interval"] = None
+
+    data = report(sections=sections(measured(), forget))
     assert "None" not in render_report(data)
 
 

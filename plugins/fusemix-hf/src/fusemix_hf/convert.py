@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fusemix_core.disk import give_usual_mode
 from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
@@ -132,6 +133,7 @@ def _write(state: Mapping[str, Any], path: Path) -> None:
     # Tied weights share their memory, which safetensors can't say: each gets a copy.
     tensors = {name: value.contiguous().clone() for name, value in state.items()}
     save_file(tensors, path, metadata={"format": "pt"})
+    give_usual_mode(path)
 
 
 def _copy(path: Path, target: Path) -> None:

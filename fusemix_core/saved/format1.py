@@ -1,0 +1,80 @@
+"""Models of format 1, which only knew fused models: read as strictly as format 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusemix_core.config import from_dict
+from fusemix_core.errors import ConfigError
+from fusemix_core.saved.schema import RECORD, EncoderInfo, SavedConfig, SavedPart, check_modality
+
+_KIND = "fused"
+"""What every model of format 1 is."""
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dist: str = ""
+
+
+@dataclass(frozen=True)
+class _Scorer(_Adapter):
+    tensors: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Modality:
+    encoder: EncoderInfo
+    adapter: _Adapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """`config.json` of format 1."""
+
+    format: int
+    fusemix: str
+    dim: int
+    modalities: Mapping[str, Any]
+    scorer: _Scorer
+    weights_sha256: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_format1(values: Mapping[str, Any]) -> SavedConfig:
+    """The same model as format 2 describes it.
+
+    Raises `ConfigError` for anything that format 1 does not allow.
+    """
+    config = from_dict(_Config, values)
+    modalities = {}
+    for name, value in config.modalities.items():
+        check_modality(name)
+        modalities[name] = from_dict(_Modality, value, f"modalities.{name}.")
+    if config.dim < 1:
+        raise ConfigError(f"dim is {config.dim}.")
+    parts = {
+        f"adapter.{name}": SavedPart(
+            m.adapter.name, (m.encoder.dim, config.dim), m.adapter.options, m.adapter.dist
+        )
+        for name, m in modalities.items()
+    }
+    scorer = config.scorer
+    parts["scorer"] = SavedPart(scorer.name, (), scorer.options, scorer.dist, scorer.tensors)
+    return SavedConfig(
+        format=config.format,
+        kind=_KIND,
+        fusemix=config.fusemix,
+        encoders={name: m.encoder for name, m in modalities.items()},
+        parts=parts,
+        weights_sha256=config.weights_sha256,
+        dist="fusemix",
+        **{name: getattr(config, name) for name in RECORD},
+    )

@@ -1,0 +1,18 @@
+"""The versions of installed distributions."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of a distribution, or None where it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def version() -> str:
+    """The version of fusemix, or `unknown` when it runs from its source tree."""
+    return installed_version("fusemix") or "unknown"

@@ -1,0 +1,90 @@
+"""Facts from the data to those who use them: selectors, plans, results, and manifests."""
+
+import csv
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pairs import write_world
+from toys import ToyImage, ToyText
+
+from fusemix_core import select
+from fusemix_core.config import DataConfig
+from fusemix_core.data.reading import read_pairs
+from fusemix_core.errors import DataError
+from fusemix_core.interfaces import Selector
+from fusemix_core.registry import registry
+
+ENCODERS = {"image": ToyImage, "text": ToyText}
+TAKES = {"image": "image", "text": "text"}
+FACTS = {
+    "thing": "thing:class", "weight": "kg", "seen": "seen", "place": "place", "words": "text:text",
+}  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path):
+    """pairs.parquet: 60 rows with further columns of every kind."""
+    path = write_world(tmp_path / "w", count=60)
+    rows = [
+        {
+            **row,
+            "kg": None if i == 11 else i / 2,
+            "seen": datetime(2024, 1, 1, i % 24, tzinfo=UTC),
+            "place": [0, i, 1, i + 2],
+            "sure": 0.0 if i % 10 == 0 else 0.5,
+        }
+        for i, row in enumerate(csv.DictReader(path.open()))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path.parent / "pairs.parquet")
+    return path.parent / "pairs.parquet"
+
+
+def table(path, **more):
+    return {"source": str(path), "facts": FACTS, "trust_column": "sure", **more}
+
+
+def read(path, **more):
+    given = table(path, **more)
+    return read_pairs(DataConfig(**{**given, "source": (given["source"],)}), TAKES)
+
+
+class Heaviest(Selector):
+    """The pairs of the greatest `weight`."""
+
+    takes_latents = False
+
+    def select(self, pairs, k, context):
+        import torch
+
+        weight = torch.from_numpy(pairs.facts["weight"].values).nan_to_num(-1.0)
+        assert len(weight) == len(pairs) and pairs.facts["trust"].values.min() > 0
+        return weight.argsort(descending=True)[:k]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_a_selector_reads_facts_and_the_manifest_keeps_them(suffix, data):
+    registry.add_component("selector", "heaviest", Heaviest)
+    out = data.parent / f"few.{suffix}"
+    chosen = select(ENCODERS, table(data), 12, "heaviest", out=out)
+    weight = [i / 2 for i in range(59, -1, -1) if i % 10][:12]
+    assert chosen.dataset.facts["weight"].values[chosen.rows].tolist() == weight
+    again = read(out)
+    assert not again.rejected and list(again.facts) == ["trust", *FACTS]
+    for name, fact in again.facts.items():
+        old = chosen.dataset.facts[name].select(chosen.rows)
+        assert fact.kind == old.kind
+        if old.names:
+            assert [fact.names[i] for i in fact.values] == [old.names[i] for i in old.values]
+        else:
+            np.testing.assert_array_equal(fact.values, old.values)
+
+
+def test_a_manifest_holds_no_column_that_is_two_things(data):
+    given = table(data, columns={"text": "thing"}, facts={"words": "text"})
+    with pytest.raises(DataError, match="'text' would hold both a fact and the modality text"):
+        select(ENCODERS, given, 12, "uniform", out=data.parent / "few.csv")
+    json.dumps(given)
