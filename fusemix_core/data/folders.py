@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.references import Sidecar
-from fusemix_core.data.rows import SPLIT_NAMES, Row
+from fusemix_core.data.rows import SPLIT_NAMES, Reader, Row
 from fusemix_core.errors import DataError
 from fusemix_core.registry import registry
 
@@ -18,7 +18,7 @@ def modality_of_suffix() -> dict[str, str]:
     return {s: one.name for one in registry.all_modalities() for s in one.suffixes}
 
 
-class FolderReader:
+class FolderReader(Reader):
     """`photo.jpg` with `photo.txt` beside it, here and in subfolders.
 
     Files of one folder that differ only in their suffix are one row (`a.jpg`, `a.wav`, `a.txt`).
@@ -26,6 +26,8 @@ class FolderReader:
     named as a split (`train`, `val`, …), that is its split. Hidden files are passed over.
     Columns: text, and the modalities that declare their suffixes: image, audio, video, ….
     """
+
+    general = True
 
     def matches(self, path: Path) -> bool:
         return path.is_dir()

@@ -165,13 +165,12 @@ class _Reading:
     def add(self, path: Path, split: str | None) -> None:
         """Add all rows of a file or folder; `split` is that of the rows, if they have a file of
         their own."""
-        rows, filled, notes = open_source(path)
+        rows, filled, notes = open_source(path, self.config)
         if not filled:
             bad = [r for r in rows if isinstance(r, Rejected)]
             raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), path=path)
         self._seen |= dict.fromkeys(filled)
         columns, more = self._columns(path, filled, split)
-        self.warnings += [w for w in notes + more if w not in self.warnings]
         self._found.update(columns.modalities)
         self._last = path
         for row in rows:
@@ -179,6 +178,7 @@ class _Reading:
                 self.gatherer.reject(row)
             else:
                 self.gatherer.add(row, columns)
+        self.warnings += [w for w in notes + more if w not in self.warnings]
         self._check_splits(path)
 
     def _columns(

@@ -14,7 +14,7 @@ from fusemix_core.data.folders import modality_of_suffix
 from fusemix_core.data.jsonl import parse_object
 from fusemix_core.data.media import MAX_BYTES
 from fusemix_core.data.references import Fault, SliceReference
-from fusemix_core.data.rows import Row
+from fusemix_core.data.rows import Reader, Row
 from fusemix_core.errors import DataError, short
 
 _MAX_JSON = 16 << 20
@@ -24,7 +24,7 @@ _BLOCK = 512
 _PIECE = 1 << 20
 
 
-class ShardReader:
+class ShardReader(Reader):
     """A `.tar`, or a folder with `.tar` files in it.
 
     The key of a member is its path up to the first dot of its name. Columns are the extensions
