@@ -36,6 +36,7 @@ for _kind, _target in (
     ("aligner", "fusemix_core.aligners.cca:CCAAligner"),
     ("scorer", "fusemix_core.scorers.csls:CSLSScorer"),
     ("selector", "fusemix_core.selectors.dpp:DppSelector"),
+    ("evaluator", "fusemix_core.evaluation.geometry:GeometryEvaluator"),
 ):
     _spec = ComponentSpec(kind=_kind, name="other-options", target=_target, options={"dim": 3})
     breaks(_kind, "declared_options")(_spec)
