@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.registry import import_file
+from fusemix_core.userfile import import_file
 
 HERE = Path(__file__).parent
 
