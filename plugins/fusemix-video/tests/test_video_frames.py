@@ -60,10 +60,7 @@ class Colours(Encoder):
 @pytest.fixture(autouse=True, scope="module")
 def _registered():
     registry.add(Colours)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
     registry._encoders.pop(Colours.spec.name)
     registry._classes.pop(Colours.spec.name)
 
