@@ -15,9 +15,9 @@ from typing import Any
 
 from typer.main import get_command
 
-from fusemix_core.bench.lines import read_lines
-from fusemix_core.bench.page import draw, of_setting, page, settings, slug
-from fusemix_core.bench.summary import summarise
+from fusemix_core.benchmark.lines import read_lines
+from fusemix_core.benchmark.page import draw, of_setting, page, settings, slug
+from fusemix_core.benchmark.summary import summarise
 from fusemix_core.cli.app import app
 from fusemix_core.jobs.rank import Pairing, Ranking
 from fusemix_core.jobs.rank_picture import write_heat_map
@@ -25,7 +25,7 @@ from fusemix_core.registry import Registry
 from fusemix_core.specs import KINDS, EncoderSpec
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
-from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE

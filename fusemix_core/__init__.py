@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusemix_core.bench.run import bench
+    from fusemix_core.benchmark.run import bench
     from fusemix_core.fused import FusedModel
     from fusemix_core.interfaces import (
         Adapter,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "align": "fusemix_core.jobs.align",
-    "bench": "fusemix_core.bench.run",
+    "bench": "fusemix_core.benchmark.run",
     "extend": "fusemix_core.jobs.align",
     "encode": "fusemix_core.jobs.encode",
     "rank": "fusemix_core.jobs.rank",

@@ -13,15 +13,13 @@ from torch import Tensor
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Padded
 from fusemix_core.latents.pipeline import UNREADABLE
-from fusemix_core.testing.encoders import EncoderCase, rows_of
+from fusemix_core.testing.encoder_case import ENCODER, EncoderCase, rows_of
 from fusemix_core.testing.items import fingerprints, wrong_items
-from fusemix_core.testing.suite import Suite, expect
+from fusemix_core.testing.suite import expect
 from fusemix_core.testing.worker import collate_in_worker
 
 RANKS = {"pooled": 1, "layers": 2, "tokens": 2, "grid": 3, "time": 2}
 """Dimensions of one item's latents, by the kind of view."""
-
-ENCODER = Suite("encoder", least=25)
 
 
 def kind_of(view: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.bench.config import Combination, LabelledSet, PairedSet
+from fusemix_core.benchmark.config import Combination, LabelledSet, PairedSet
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin

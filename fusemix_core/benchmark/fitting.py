@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.bench.latents import Classes, Splits
+from fusemix_core.benchmark.latents import Classes, Splits
 from fusemix_core.config import Part, Recipe
 from fusemix_core.evaluation.retrieval import KS, retrieval
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
