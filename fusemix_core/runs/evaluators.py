@@ -8,10 +8,7 @@ from fusemix_core.errors import UnknownNameError
 from fusemix_core.evaluation.running import check_available, evaluators_of
 from fusemix_core.interfaces import Evaluator
 from fusemix_core.registry import registry
-
-
-FACT = "fact"
-"""The option by which an evaluator is told which fact it is to read."""
+from fusemix_core.runs.facts import OPTION, USES
 
 
 def run_evaluators(config: RunConfig) -> dict[str, Evaluator]:
@@ -34,8 +31,8 @@ def check_evaluators(config: RunConfig, dataset: PairedDataset) -> set[str]:
         UnknownNameError: an evaluator names a fact that the rows do not have.
     """
     evaluators = run_evaluators(config)
-    check_available(evaluators, ["bank", *(["facts"] if dataset.facts else [])])
+    check_available(evaluators, ["bank", *([USES] if dataset.facts else [])])
     for part in _parts(config):
-        if (fact := part.options.get(FACT)) and fact not in dataset.facts:
+        if (fact := part.options.get(OPTION)) and fact not in dataset.facts:
             raise UnknownNameError.of("fact", fact, dataset.facts, f"--fact {fact}=COLUMN adds it.")
     return {use for evaluator in evaluators.values() for use in evaluator.uses}
