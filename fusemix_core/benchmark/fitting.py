@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from fusemix_core.adapters.rows import embed_rows
 from fusemix_core.benchmark.latents import Classes, Splits
 from fusemix_core.config import Part, Recipe
 from fusemix_core.evaluation.retrieval import KS, retrieval
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
-from fusemix_core.interfaces import Adapter, Callback, FitContext, ResidentLatents, Scorer
+from fusemix_core.interfaces import Adapter, Callback, FitContext, Padded, Scorer, input_of
 from fusemix_core.registry import registry
 from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.facts import check_facts
@@ -116,11 +116,9 @@ def named(
 ) -> dict[str, float]:
     """Zero-shot `top1` and `mean_per_class` in percent."""
 
-    def embed(modality: str, latents: Tensor) -> Tensor:
-        rows = torch.arange(len(latents))
-        return embed_rows(
-            adapters[modality], ResidentLatents(latents), rows, device, out="cpu"
-        ).float()
+    def embed(modality: str, latents: Tensor | Padded) -> Tensor:
+        taken = input_of(adapters[modality], latents).to(device)
+        return normalize(adapters[modality](taken), dim=1).float().cpu()
 
     of_classes = class_embeddings(
         lambda _: embed(classes.text, classes.prompts), classes.names, classes.templates

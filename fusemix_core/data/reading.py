@@ -10,7 +10,7 @@ from fusemix_core.config import DataConfig
 from fusemix_core.data import splits
 from fusemix_core.data.cells import FactColumn, check_names
 from fusemix_core.data.columns import find_columns, missing_column, no_column, say
-from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected
+from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected, trust_hint
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.finishing import Progress, finish
 from fusemix_core.data.gathering import Columns, Gatherer
@@ -254,6 +254,7 @@ def _check_gathered(gatherer: Gatherer, before: int, source: str) -> None:
     if len(gatherer) == before:
         raise DataError(
             f"no row can be used\n{say_rejected(gatherer.rejected)}".rstrip(),
+            f"{trust_hint(gatherer.rejected)}"
             f"A row links items of {gatherer.least} modalities or more; asked for: "
             f"{', '.join(gatherer.takes)}.",
             path=source,

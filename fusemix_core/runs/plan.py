@@ -151,8 +151,8 @@ def make_plan(
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    unused = [] if "facts" in measured else unused_facts(config.recipe, config.data.facts)
-    return Plan(config, dataset, encoders, fit, dataset.warnings + unused, model)
+    warnings = dataset.warnings + unused_facts(config, measured)
+    return Plan(config, dataset, encoders, fit, warnings, model)
 
 
 def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:
