@@ -239,7 +239,7 @@ class FusedModel(SavedModel):
         decoded = []
         for i, item in enumerate(items):
             try:
-                decoded.append(decode(item, encoder.spec.takes, encoder.spec.sample_rate))
+                decoded.append(decode(item, info.takes, encoder.spec.sample_rate))
             except DataError as error:
                 raise DataError(
                     f"{modality} item {first + i} can't be encoded: {error.message}", error.hint

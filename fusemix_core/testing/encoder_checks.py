@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusemix_core.data.media import medium
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Padded
 from fusemix_core.latents.pipeline import UNREADABLE
@@ -40,8 +41,8 @@ def declared_spec(case: EncoderCase) -> None:
     expect(len(set(spec.views)) == len(spec.views), f"a view is declared twice: {spec.views}")
     for view in spec.views:
         expect(kind_of(view) in RANKS, f"view '{view}': its kind is none of {', '.join(RANKS)}")
-    if spec.takes == "audio":
-        expect(spec.sample_rate, "an encoder that takes sounds declares a sample_rate")
+    if medium(spec.takes).sampled:
+        expect(spec.sample_rate, "an encoder that takes signals declares a sample_rate")
 
 
 @ENCODER.check()
@@ -344,7 +345,7 @@ def threads(case: EncoderCase) -> None:
         except Exception as error:
             found[number] = error
 
-    count = 1 if case.spec.takes == "text" else 3
+    count = 1 if medium(case.spec.takes).inline else 3
     running = [threading.Thread(target=collate, args=(n,)) for n in range(count)]
     for thread in running:
         thread.start()
