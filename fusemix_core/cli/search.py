@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -59,8 +58,8 @@ def search(
         gallery = Gallery(fused, target, config, reporter)
     found = gallery.search(query, source, count)
     if json:
-        print_json([asdict(hit) for hit in found])
+        print_json([vars(hit) for hit in found])
         return
-    rows = [[hit.rank, f"{hit.score:.3f}", shorten(hit.item)] for hit in found]
+    rows = [[h.rank, f"{h.score:.3f}", shorten(h.item)] for h in found]
     print_table(["", "score", target], rows)
     out.print(f"{len(gallery.ids):,} items searched", style="dim")

@@ -19,8 +19,8 @@ from fusemix_core.runs.reporter import Reporter
 
 
 @dataclass(frozen=True)
-class SearchHit:
-    """An item that a query found: its rank from 1, its score, and its text or path."""
+class Hit:
+    """One of the best items of a gallery for a query: its rank from 1, its score, the item."""
 
     rank: int
     score: float
@@ -56,16 +56,21 @@ class Gallery:
         self.embeddings: Tensor = found.embeddings[target]
         self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
 
-    def search(self, query: str | Path, modality: str, count: int = 10) -> list[SearchHit]:
-        """The `count` items of the gallery that score highest for a query of `modality`, best
-        first."""
+    def search(self, query: str | Path, modality: str, count: int = 10) -> list[Hit]:
+        """The `count` items of the gallery that score highest for a query of `modality`.
+
+        Example:
+
+            gallery = Gallery(model, "image", DataConfig(source=("photos",)))
+            gallery.search("a map", "text")[0].item
+        """
         embedded = self.model.encode(modality, [query])
         if modality not in self._scores:
             self._scores[modality] = self.model.prepare(self.embeddings, modality, self.target)
         scores = self._scores[modality](embedded)[0]
         best = scores.topk(min(count, len(scores)))
         return [
-            SearchHit(rank, float(score), self.items.describe(int(self.ids[i])))
+            Hit(rank, score, self.items.describe(int(self.ids[i])))
             for rank, (score, i) in enumerate(
                 zip(best.values.tolist(), best.indices.tolist(), strict=True), 1
             )

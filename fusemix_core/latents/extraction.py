@@ -23,11 +23,11 @@ from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import PROBE_ITEMS, Backend, Work, accelerate, failure
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.pipeline import SORT_BATCHES, BatchSize, Collated, Pipeline
-from fusemix_core.latents.returned import Latents, kind_of, latents_of
+from fusemix_core.latents.returned import Latents, latents_of
 from fusemix_core.latents.store import LatentStore, StoreDtype
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.registry import registry
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
     from fusemix_core.data.items import Items

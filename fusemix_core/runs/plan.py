@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
     from fusemix_core.fused import FusedModel
@@ -110,7 +109,7 @@ class Plan:
 
 def declared_shape(spec: EncoderSpec, view: str) -> tuple[int, ...] | None:
     """The shape of an item's latent where the spec tells: of its first view, if that is pooled."""
-    pooled = view == spec.views[0] and view.partition("-")[0] == "pooled"
+    pooled = view == spec.views[0] and kind_of(view) == "pooled"
     return (spec.dim,) if pooled and spec.dim else None
 
 
@@ -190,7 +189,7 @@ def plan_encoders(
             shape = shape or store.item_shape(known, view)
         count = int(missing.sum())
         if count:
-            _check_environment(spec)
+            spec.check_environment()
         width = 2 if how.store_dtype == "float16" else 4
         encoders[modality] = EncoderPlan(
             modality,
@@ -203,12 +202,3 @@ def plan_encoders(
             estimate_tokens(spec, items, np.flatnonzero(missing)),
         )
     return encoders
-
-
-def _check_environment(spec: EncoderSpec) -> None:
-    for variable in spec.environment:
-        if not os.environ.get(variable, "").strip():
-            raise ConfigError(
-                f"{spec.name} needs the environment variable {variable}, which is not set.",
-                f"export {variable}=…",
-            )
