@@ -135,10 +135,11 @@ def make_plan(
     dataset = read_pairs(config.data, takes, config.seed, optional=known)
     dataset.check_bad(config.data.max_bad)
     check_choice(config.recipe, dataset)
+    measured: set[str] = set()
     if config.evaluators or config.recipe.evaluators:
         from fusemix_core.runs.evaluators import check_evaluators
 
-        check_evaluators(config, dataset)
+        measured = check_evaluators(config, dataset)
     views = config.views
     if model is not None:
         from fusemix_core.runs.extended import known_encoders
@@ -149,7 +150,7 @@ def make_plan(
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    warnings = dataset.warnings + unused_facts(config)
+    warnings = dataset.warnings + unused_facts(config, measured)
     return Plan(config, dataset, encoders, fit, warnings, model)
 
 
