@@ -15,13 +15,13 @@ from torch.nn.functional import normalize
 from fusemix_core.config import Part
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, DataError
 from fusemix_core.interfaces import Adapter, Padded, Scorer, input_of, takes_tokens
-from fusemix_core.latents.returned import kind_of
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved.card import fused_text, model_card
 from fusemix_core.saved.components import Built, as_artefact_error, check_scorer
 from fusemix_core.saved.encoders import Source
 from fusemix_core.saved.model import SavedModel
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig, SavedPart
+from fusemix_core.specs import kind_of
 
 __all__ = ["EncoderInfo", "FusedModel"]
 
@@ -239,7 +239,7 @@ class FusedModel(SavedModel):
         decoded = []
         for i, item in enumerate(items):
             try:
-                decoded.append(decode(item, encoder.spec.takes, encoder.spec.sample_rate))
+                decoded.append(decode(item, info.takes, encoder.spec.sample_rate))
             except DataError as error:
                 raise DataError(
                     f"{modality} item {first + i} can't be encoded: {error.message}", error.hint
