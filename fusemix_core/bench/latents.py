@@ -152,11 +152,9 @@ def _text_latents(text: str, texts: list[str], chosen: Combination, how: Encodin
         chosen.specs[text],
         items,
         LatentStore(),
+        Encoding(how.device, how.dtype, how.store_dtype),
         view=chosen.views[text],
         ragged=False,
-        device=how.device,
-        dtype=how.dtype,
-        store_dtype=how.store_dtype,
     )
     number = {t: i for i, t in enumerate(unique)}
     return done.table.rows(torch.tensor([number[t] for t in texts]))
