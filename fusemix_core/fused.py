@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
@@ -13,7 +14,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.config import Part
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, DataError
-from fusemix_core.interfaces import Adapter, Padded, Scorer
+from fusemix_core.interfaces import Adapter, Padded, Scorer, input_of, takes_tokens
 from fusemix_core.latents.returned import kind_of
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved.card import fused_text, model_card
@@ -210,13 +211,11 @@ class FusedModel(SavedModel):
     def embed(self, modality: str, latents: Tensor | Padded) -> Tensor:
         """Unit-norm embeddings, float32 `[n, dim]` on the CPU, of latents `[n, encoder's dim]`.
 
-        Those of a view with more axes may have them, as in `[n, L, d]`. An adapter that takes
-        tokens has those of any number, `[n, T, d]`, with zeros for padding or as `Padded`.
+        Those of a view with more axes may have them, as in `[n, L, d]`. An adapter of tokens takes
+        any number of them: `[n, T, d]` where all items have as many, else `Padded`.
         """
         self._check_known(modality)
-        rows = latents.rows() if isinstance(latents, Padded) else latents
-        rows = rows.flatten(1) if rows.dim() > 2 else rows
-        if not self._fits(modality, rows):
+        if not self._fits(modality, latents):
             given = latents.values if isinstance(latents, Padded) else latents
             raise ConfigError(
                 f"Latents of {modality} must be {self._form(modality, 'n')}; these are "
@@ -224,15 +223,16 @@ class FusedModel(SavedModel):
                 f"They are of the view '{self.encoders[modality].view}' of the encoder "
                 f"'{self.encoders[modality].name}'.",
             )
-        if not rows.isfinite().all():
+        taken = input_of(self.adapters[modality], latents)
+        if not _finite(taken):
             raise DataError(f"Latents of {modality} hold NaN or infinity.")
-        parts = [self._embed(modality, part) for part in rows.split(_ROWS) if len(part)]
+        starts = range(0, len(taken), _ROWS)
+        parts = [self._embed(modality, taken[start : start + _ROWS]) for start in starts]
         return torch.cat([torch.zeros(0, self.dim), *parts])
 
     @torch.no_grad()
-    def _latents(self, modality: str, items: list[Any], first: int) -> Tensor:
-        """Latents `[len(items), d]` of one batch, whose first item is number `first`; a view of
-        more axes as the fit had it, one row an item; tokens up to the batch's longest item."""
+    def _latents(self, modality: str, items: list[Any], first: int) -> Tensor | Padded:
+        """Latents of one batch, whose first item is number `first`, as the adapter takes them."""
         from fusemix_core.data.media import decode
 
         encoder, info = self.encoder(modality).load(), self.encoders[modality]
@@ -246,34 +246,38 @@ class FusedModel(SavedModel):
                 ) from error
         latents = encoder.encode(encoder.collate(decoded), info.view)
         component, wanted = f"Encoder '{info.name}'", self._form(modality, len(items))
-        if isinstance(latents, Padded) and self.adapters[modality].takes_tokens:
-            latents = latents.rows()
-        if not isinstance(latents, Tensor):
+        if not isinstance(latents, Tensor | Padded):
             raise ContractError(component, wanted, f"a {type(latents).__name__}")
-        rows = latents if kind_of(info.view) == "pooled" else latents.flatten(1)
-        if len(rows) != len(items) or not self._fits(modality, rows):
-            shape = f"{list(latents.shape)}"
+        shape = f"{list(latents.values.shape if isinstance(latents, Padded) else latents.shape)}"
+        right = self._fits(modality, latents) and len(latents) == len(items)
+        if kind_of(info.view) == "pooled":
+            right = right and isinstance(latents, Tensor) and latents.ndim == 2
+        if not right:
             raise ContractError(component, f"{wanted} of the view '{info.view}'", shape)
-        if not rows.isfinite().all():
+        taken = input_of(self.adapters[modality], latents)
+        if not _finite(taken):
             raise ContractError(component, "finite latents", "NaN or infinity")
-        return rows
+        return taken
 
-    def _fits(self, modality: str, rows: Tensor) -> bool:
-        """Whether the adapter takes rows of that shape."""
+    def _fits(self, modality: str, latents: Tensor | Padded) -> bool:
+        """Whether the adapter takes latents of that shape."""
         width = self.encoders[modality].dim
-        if rows.dim() != 2:
+        if takes_tokens(self.adapters[modality]):
+            shape = latents.values.shape if isinstance(latents, Padded) else latents.shape
+            # The second: of models whose adapter was given all tokens as one row when it was saved.
+            width_fits = shape[-1] == width or math.prod(shape[1:]) == width
+            return len(shape) > 1 and width_fits and 0 not in shape[1:]
+        if isinstance(latents, Padded) or latents.ndim < 2:
             return False
-        if self.adapters[modality].takes_tokens:
-            return rows.shape[1] > 0 and rows.shape[1] % width == 0
-        return rows.shape[1] == width
+        return math.prod(latents.shape[1:]) == width
 
     def _form(self, modality: str, n: int | str) -> str:
         """The shape of latents that the adapter takes, to be shown."""
-        tokens = "T, " if self.adapters[modality].takes_tokens else ""
+        tokens = "T, " if takes_tokens(self.adapters[modality]) else ""
         return f"[{n}, {tokens}{self.encoders[modality].dim}]"
 
     @torch.no_grad()
-    def _embed(self, modality: str, latents: Tensor) -> Tensor:
+    def _embed(self, modality: str, latents: Tensor | Padded) -> Tensor:
         """Unit-norm float32 `[n, dim]` on the CPU of one batch of latents, n at least 1."""
         adapter = self.adapters[modality]
         out = adapter(latents.to(self.device, torch.float32))
@@ -348,12 +352,18 @@ def _width(adapters: Mapping[str, Adapter], encoders: Mapping[str, EncoderInfo])
     widths = {}
     for modality, adapter in adapters.items():
         device = next((p.device for p in adapter.state_dict().values()), torch.device("cpu"))
+        rows = torch.zeros(1, encoders[modality].dim, device=device)
         with torch.no_grad():
-            out = adapter.eval()(torch.zeros(1, encoders[modality].dim, device=device))
+            out = adapter.eval()(input_of(adapter, rows))
         widths[modality] = tuple(out.shape)
     if len(set(widths.values())) > 1 or len(next(iter(widths.values()))) != 2:
         raise ContractError("The adapters", "embeddings [n, d] of one width d", f"{widths}")
     return next(iter(widths.values()))[1]
+
+
+def _finite(latents: Tensor | Padded) -> bool:
+    values = latents.filled() if isinstance(latents, Padded) else latents
+    return bool(values.isfinite().all())
 
 
 def _as_list(modality: str, items: Iterable[Any]) -> list[Any]:

@@ -18,7 +18,7 @@ from fusemix_core.data.items import Items, Origin
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
-from fusemix_core.interfaces import PairedLatents
+from fusemix_core.interfaces import PairedLatents, rows_of
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.runs.encode import Encoding, encode_dataset
@@ -137,7 +137,7 @@ def _classes(
         text,
         names,
         templates,
-        pairs.tables[modality].rows(ids),
+        pairs.latents_of(modality, ids),
         torch.tensor([labels[int(i)] for i in ids]),
         _text_latents(text, prompts(names, templates), chosen, how),
     )
@@ -157,7 +157,7 @@ def _text_latents(text: str, texts: list[str], chosen: Combination, how: Encodin
         ragged=False,
     )
     number = {t: i for i, t in enumerate(unique)}
-    return done.table.rows(torch.tensor([number[t] for t in texts]))
+    return rows_of(done.table, torch.tensor([number[t] for t in texts]))
 
 
 def _digest(facts: object, arrays: Sequence[np.ndarray]) -> str:

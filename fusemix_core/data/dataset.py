@@ -21,12 +21,18 @@ _MAX_REASON = 600
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Something in a row that can't be used. `modality` is empty where it is the row itself."""
+    """Something that is not used: an entry of a row, a row, or a file of a folder.
+
+    Attributes:
+        modality: empty if it is the row itself.
+        bad: whether it counts against `max_bad`. A file that is nothing pairs are made of doesn't.
+    """
 
     path: str
     row: int
     modality: str
     reason: str
+    bad: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", short(self.reason, _MAX_REASON))
@@ -126,9 +132,36 @@ class PairedDataset:
         )
 
     @property
+    def counts(self) -> dict[str, int]:
+        """What became of the rows: `seen` = `used` + `repeated` + `rejected`.
+
+        A row is used if any of it is; repeated if all that it links is used from other rows; else
+        it is in `rejected`. A file of a folder that belongs to no row counts as a row.
+        """
+        places = np.stack([self.origin.file, self.origin.row], axis=1)
+        used = len(np.unique(places, axis=0))
+        lost = {(one.path, one.row) for one in self.rejected}
+        if lost:
+            lost -= {self.origin[i] for i in range(len(self.links))}
+        alone = {
+            items.origin[i]
+            for modality, ids in self.unpaired.items()
+            for items in [self.items[modality]]
+            for i in ids.tolist()
+        }
+        used, rejected = used + len(alone), len(lost - alone)
+        repeated = self.rows_read - used - rejected
+        return {
+            "seen": self.rows_read,
+            "used": used,
+            "repeated": repeated,
+            "rejected": rejected,
+        }
+
+    @property
     def bad_rows(self) -> int:
-        """How many of the rows read have something rejected."""
-        return len({(r.path, r.row) for r in self.rejected})
+        """How many of the rows read have something bad."""
+        return len({(r.path, r.row) for r in self.rejected if r.bad})
 
     def check_bad(self, max_bad: float) -> None:
         """Raise `DataError` if more than the share `max_bad` of the rows read is bad."""
@@ -144,8 +177,12 @@ class PairedDataset:
         )
 
     def write_rejected(self, path: str | Path) -> None:
-        """Write `rejected`, one JSON object a line: path, row, modality, reason."""
+        """Write `rejected`, one JSON object a line: path, row, modality, reason, and `bad` where it
+        is false."""
         with open(path, "w", encoding="utf-8") as file:
             for one in self.rejected:
-                line = json.dumps(dataclasses.asdict(one), ensure_ascii=False)
+                fields = dataclasses.asdict(one)
+                if one.bad:
+                    del fields["bad"]
+                line = json.dumps(fields, ensure_ascii=False)
                 file.write(line.encode("utf-8", "backslashreplace").decode() + "\n")

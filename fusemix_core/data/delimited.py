@@ -3,59 +3,99 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter, deque
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.rows import Row
+from fusemix_core.data.dialect import (
+    SAMPLE,
+    check_delimiter,
+    find_mark,
+    is_media_name,
+    plain_cells,
+    swallows_rows,
+    token_cells,
+    told_mark,
+)
+from fusemix_core.data.opening import open_text
+from fusemix_core.data.references import Fault
+from fusemix_core.data.rows import MAX_PATH, Row
 from fusemix_core.errors import DataError, short
 
 MAX_LINE = 64 << 20
-"""Bytes. A line longer than this is no row of a manifest."""
+"""Bytes. A line longer than this is not a row of a manifest."""
 MAX_LINES = 200
 """A quoted cell may run over this many lines, and be as long as one line may be; more is a quote
 that is never closed."""
 TOO_LONG = f"the line is longer than {MAX_LINE >> 20} MiB; write one row a line"
+SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".token")
 _PIECE = 1 << 20
+_NEVER_CLOSED = "a quote is opened and never closed"
+_SWALLOWS = (
+    "a quote is opened here and closed lines later, with whole rows between; close it, or double "
+    'quotes that belong to the text ("")'
+)
+
+
+def table_suffix(path: Path) -> str:
+    """The suffix in lower case; of a file in gzip, the one before `.gz`."""
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 class DelimitedReader:
-    """`.csv` and `.tsv`, UTF-8 (with or without BOM), first line the header.
+    """Tables in text files (`.csv`, `.tsv`, `.txt`, also in gzip), first line the header.
 
-    Cells are quoted as in RFC 4180. A `.csv` without a comma in its header may use semicolons or
-    tabs. In a `.tsv`, a line that is not quoted properly is split at its tabs.
+    Cells are quoted as in RFC 4180, and separated by the mark (comma, tab, semicolon, pipe) that
+    splits the lines into as many cells as the header; a first line `sep=;` tells it, too. A quoted
+    cell may have several lines, but not whole rows: a quote that would swallow rows costs its own
+    row. If tabs separate the cells, a line that is not quoted properly is split at its tabs.
+    Flickr8k's `.token` files, which have no header, are read as the columns `image`, `number` and
+    `text`. Columns without a name are left out; two of one name can be used if they are equal.
+
+    Args:
+        delimiter: what separates cells, a character or `tab`; None finds it.
+        encoding: None is UTF-8.
     """
 
+    def __init__(self, *, delimiter: str | None = None, encoding: str | None = None) -> None:
+        self.delimiter = None if delimiter is None else check_delimiter(delimiter)
+        self.encoding = encoding
+
     def matches(self, path: Path) -> bool:
-        return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
+        return path.is_file() and table_suffix(path) in SUFFIXES
 
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
-        with open(path, "rb") as file:
+        with open_text(path, self.encoding) as file:
             lines = Lines(file)
-            delimiter = _delimiter(lines, path)
-            records = _records(lines, delimiter)
-            header = _header(next(records, ""), path)
-            for number, record in enumerate(records, start=1):
-                fault = record if isinstance(record, str) else _fault(record, header)
-                if fault:
-                    yield Rejected(str(path), number, "", fault)
-                else:
-                    yield Row(str(path), number, dict(zip(header, record, strict=False)))
+            sample = _sample(lines, path)
+            if sum(token_cells(line) is not None for line in sample) > len(sample) / 2:
+                yield from _token_rows(lines, path)
+                return
+            mark = self._mark(lines, sample, path)
+            yield from _table_rows(_Records(lines, mark), path, self.encoding)
+
+    def _mark(self, lines: Lines, sample: list[str], path: Path) -> str:
+        told = told_mark(sample[0]) if sample else None
+        if told is not None:
+            next(lines)
+            sample = sample[1:]
+        return self.delimiter or told or find_mark(sample, table_suffix(path))
 
 
 class Lines:
     """The lines of a file as str, with bytes that are not UTF-8 kept as surrogates.
 
     Lines since `mark` are kept, so that `back` can return to the second of them. A line longer than
-    `MAX_LINE` is passed over, and told by `LongLine` in its place.
+    `MAX_LINE` is passed over, and `LongLine` raised in its place.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._ahead: deque[str | None] = deque()
-        self._read = 0
         self.mark()
 
     def __iter__(self) -> Lines:
@@ -78,21 +118,24 @@ class Lines:
         data = read_line(self._file)
         if data == b"":
             raise StopIteration
-        self._read += 1
-        if data is None:
-            return None
-        if self._read == 1:
-            data = data.removeprefix(b"\xef\xbb\xbf")
-        return data.decode("utf-8", "surrogateescape")
+        return None if data is None else data.decode("utf-8", "surrogateescape")
 
-    def peek(self) -> str | None:
-        """The next line, left in place; "" at the end, None for one that is too long."""
-        if not self._ahead:
+    def ahead(self, count: int) -> list[str]:
+        """Up to `count` lines that come next, left in place. It ends before one that is too long;
+        the first may be left out of the list for that reason."""
+        size = 0
+        while len(self._ahead) < count and size < _PIECE:
             try:
                 self._ahead.append(self._next_line())
             except StopIteration:
-                return ""
-        return self._ahead[0]
+                break
+            if self._ahead[-1] is None:
+                break
+            size += len(self._ahead[-1])
+        lines = list(self._ahead)
+        if lines and lines[0] is None:
+            raise LongLine
+        return [line for line in lines if line is not None]
 
     def mark(self) -> None:
         self.taken: list[str] = []
@@ -124,51 +167,144 @@ class LongLine(Exception):
     """A line is longer than `MAX_LINE`."""
 
 
-def _delimiter(lines: Lines, path: Path) -> str:
-    header = lines.peek()
-    if header is None:
+def _sample(lines: Lines, path: Path) -> list[str]:
+    """The first lines that are not blank, left in place."""
+    try:
+        sample = [line for line in lines.ahead(SAMPLE) if line.strip()]
+    except LongLine as error:
         raise DataError(
             f"the header is longer than {MAX_LINE >> 20} MiB",
-            "This is no manifest, or its line ends are lost. Write one row a line.",
+            "This is not a manifest, or its line ends are lost. Write one row a line.",
+            path=path,
+        ) from error
+    header = sample[0] if sample else ""
+    if header.startswith(("\udcff\udcfe", "\udcfe\udcff")) or "\0" in header:
+        raise DataError(
+            "the file is not UTF-8 text (UTF-16?)",
+            "Save it as UTF-8, or say what it is: --encoding utf-16",
             path=path,
         )
-    if header.startswith(("\udcff\udcfe", "\udcfe\udcff")) or "\0" in header:
-        raise DataError("the file is not UTF-8 text (UTF-16?)", "Save it as UTF-8.", path=path)
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    return next((mark for mark in ",;\t" if mark in header), ",")
+    return sample
 
 
-def _records(lines: Lines, delimiter: str) -> Iterator[list[str] | str]:
-    """The cells of each record that is not blank, or why it can't be read."""
-    limit = csv.field_size_limit()
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+class _Records:
+    """The cells of each record that is not blank, or why it can't be read.
+
+    width: the number of columns, once the header is known.
+    """
+
+    def __init__(self, lines: Lines, mark: str) -> None:
+        self._lines, self._mark = lines, mark
+        self._reader = csv.reader(lines, delimiter=mark, strict=True)
+        self._pieces: deque[list[str]] = deque()
+        self.width = 0
+
+    def __iter__(self) -> Iterator[list[str] | str]:
+        while True:
+            self._lines.mark()
+            try:
+                record = self._next()
+            except StopIteration:
+                return
+            if record:
+                yield record
+            while self._pieces:
+                yield self._pieces.popleft()
+
+    def _next(self) -> list[str] | str:
+        limit = csv.field_size_limit(MAX_LINE)
+        try:
+            record = next(self._reader)
+        except LongLine:
+            return TOO_LONG
+        except (UnclosedQuote, csv.Error) as error:
+            return self._of_first(self._lines.back(), error)
+        finally:
+            csv.field_size_limit(limit)
+        taken = self._lines.taken
+        if len(taken) > 1 and (
+            swallows_rows(taken, self._mark, self.width)
+            or (len(record) != self.width and _has_rows(taken, self._mark, self.width))
+        ):
+            first = self._lines.back()
+            return first.rstrip("\r\n").split("\t") if self._mark == "\t" else _SWALLOWS
+        return record
+
+    def _of_first(self, line: str, error: Exception) -> list[str] | str:
+        """The cells of a line whose quotes are wrong, or why there are none."""
+        if "\r" in line.rstrip("\r\n") and isinstance(error, csv.Error):
+            pieces = [plain_cells(piece, self._mark) for piece in line.rstrip("\r\n").split("\r")]
+            if self.width and all(len(cells) == self.width for cells in pieces):
+                self._pieces.extend(pieces[1:])
+                return pieces[0]
+        if self._mark == "\t":
+            return line.rstrip("\r\n").split("\t")
+        if isinstance(error, UnclosedQuote) or "unexpected end" in str(error):
+            return _NEVER_CLOSED
+        if "new-line" in str(error):
+            return "there is a carriage return inside the row"
+        return "the quotes are wrong: a quoted cell goes on after its closing quote"
+
+
+def _has_rows(lines: list[str], mark: str, width: int) -> bool:
+    return width > 1 and any(len(plain_cells(line, mark)) == width for line in lines[1:])
+
+
+def _token_rows(lines: Lines, path: Path) -> Iterator[Row | Rejected]:
+    number = 0
     while True:
         lines.mark()
-        csv.field_size_limit(MAX_LINE)
         try:
-            record: list[str] | str = next(reader)
+            line = next(lines)
         except StopIteration:
             return
         except LongLine:
-            record = TOO_LONG
-        except (UnclosedQuote, csv.Error) as error:
-            first = lines.back()
-            record = _unquoted(first) if delimiter == "\t" else _say(error)
-        finally:
-            csv.field_size_limit(limit)
-        if record:
-            yield record
+            line = None
+        if line is not None and not line.strip():
+            continue
+        number += 1
+        cells = None if line is None else token_cells(line)
+        if line is None or cells is None or _not_utf8([line]):
+            reason = (
+                "the line is not UTF-8"
+                if line and cells
+                else "the line is not NAME#NUMBER, a tab, and a caption"
+            )
+            yield Rejected(str(path), number, "", TOO_LONG if line is None else reason)
+        else:
+            yield Row(str(path), number, dict(zip(("image", "number", "text"), cells, strict=True)))
 
 
-def _unquoted(line: str) -> list[str]:
-    return line.rstrip("\r\n").split("\t")
+def _table_rows(records: _Records, path: Path, encoding: str | None) -> Iterator[Row | Rejected]:
+    of_table = iter(records)
+    header = _header(next(of_table, ""), path)
+    records.width = len(header)
+    doubles = {name for name, count in Counter(filter(None, header)).items() if count > 1}
+    first = next(of_table, None)
+    if doubles and first is None:
+        shown = ", ".join(map(repr, map(short, sorted(doubles)[:20])))
+        raise DataError(f"the header names {shown} twice", path=path)
+    numbered = enumerate(() if first is None else chain([first], of_table), start=1)
+    for number, record in numbered:
+        fault = record if isinstance(record, str) else _fault(record, header, encoding)
+        if fault:
+            yield Rejected(str(path), number, "", fault)
+        else:
+            yield Row(str(path), number, _values(header, record, doubles))
 
 
-def _say(error: Exception) -> str:
-    if isinstance(error, UnclosedQuote) or "unexpected end" in str(error):
-        return "a quote is opened and never closed"
-    return f"the quotes are wrong ({error})"
+def _values(header: list[str], record: list[str], doubles: set[str]) -> dict[str, Any]:
+    """The cells by column. Those of one name that differ are a fault, if the column is used."""
+    cells = zip(header, record, strict=False)
+    if not doubles and all(header):
+        return dict(cells)
+    values: dict[str, Any] = {}
+    for name, cell in cells:
+        if name in doubles and values.get(name, cell) != cell:
+            values[name] = Fault(f"the header names {short(name)!r} twice, with different cells")
+        elif name:
+            values[name] = cell
+    return values
 
 
 def _header(record: list[str] | str, path: Path) -> list[str]:
@@ -180,20 +316,33 @@ def _header(record: list[str] | str, path: Path) -> list[str]:
     while header and not header[-1]:
         header.pop()
     if _not_utf8(header):
-        raise DataError("the header is not UTF-8", "Save the file as UTF-8.", path=path)
-    twice = sorted(name for name, count in Counter(header).items() if count > 1)
-    if twice:
-        shown = ", ".join(map(repr, map(short, twice[:20])))
-        raise DataError(f"the header names {shown} twice", path=path)
+        hint = "Save the file as UTF-8, or name its encoding, such as --encoding cp1252"
+        raise DataError("the header is not UTF-8", hint, path=path)
+    for cell in header:
+        if is_media_name(cell) and _is_file(path.parent / cell):
+            raise DataError(
+                f"the first line is not a header: it names the file {short(cell)}",
+                "Write a first line that names the columns, such as image,text",
+                path=path,
+            )
     return header
 
 
-def _fault(record: list[str], header: list[str]) -> str:
+def _is_file(path: Path) -> bool:
+    try:
+        return len(str(path)) <= MAX_PATH and os.path.isfile(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _fault(record: list[str], header: list[str], encoding: str | None) -> str:
     """Why a record can't be used, or ""."""
     if len(record) < len(header) or any(record[len(header) :]):
         return f"the row has {len(record)} cells, the header {len(header)}"
     if _not_utf8(record):
-        return "the row is not UTF-8; save the file as UTF-8"
+        if encoding:
+            return f"the row is not {encoding}"
+        return "the row is not UTF-8; save the file as UTF-8, or say --encoding"
     return "the row holds a NUL byte" if any("\0" in cell for cell in record) else ""
 
 

@@ -11,7 +11,10 @@ from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejec
 from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.data.gathering import Gatherer
 from fusemix_core.data.hashes import HashMemory, reference_keys, text_keys
-from fusemix_core.data.items import Items, first_occurrences
+from fusemix_core.data.items import Items, Origin, first_occurrences
+from fusemix_core.data.near import NearFiles, near_references
+from fusemix_core.data.repeats import first_of_equal, merged_groups, most_trusted
+from fusemix_core.data.suspects import suspicious_texts
 from fusemix_core.errors import DataError
 from fusemix_core.home import home
 
@@ -38,36 +41,40 @@ def finish(
     """
     memory = HashMemory(home() / "hashes.sqlite")
     rejected = dict.fromkeys(gatherer.rejected)
-    items, links = _unite_all(gatherer, memory, rejected, progress)
+    items, links = _unite_all(gatherer, memory, rejected, progress, warnings)
     facts = _facts(gatherer, links, rejected, warnings)
-    linked = (links >= 0).sum(axis=1) >= gatherer.least
-    keep = np.flatnonzero(linked)
-    if not len(keep):
+    linked = np.flatnonzero((links >= 0).sum(axis=1) >= gatherer.least)
+    if not len(linked):
         raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}".rstrip())
     told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
-    parts, notes = splits.assign(
-        links[keep],
-        items,
-        told[keep],
-        group[keep] if gatherer.groups else None,
-        fractions,
-        seed,
-        by_file,
-    )
+    trust = np.array(gatherer.trust, np.float32)
+    selected = {name: fact.select(linked) for name, fact in facts.items()}
+    first = first_of_equal(links[linked], told[linked], selected)
+    once = np.flatnonzero(first == np.arange(len(first)))
+    keep = linked[once]
+    trust = most_trusted(first, trust[linked])[once]
+    groups = merged_groups(first, group[linked])[once] if gatherer.groups else None
+    parts, notes = splits.assign(links[keep], items, told[keep], groups, fractions, seed, by_file)
     warnings += notes + [memory.warning] * bool(memory.warning)
-    unpaired = {}
+    origin = gatherer.origin()
+    unpaired: dict[str, np.ndarray] = {}
     if gatherer.unpaired:
         held = told > 0
         held[keep[np.concatenate([parts[name] for name in SPLITS[1:]])]] = True
-        unpaired = dict(zip(items, splits.unpaired(links, group, linked, held), strict=True))
-    trust = np.array(gatherer.trust, np.float32)[keep]
+        held[linked] |= held[linked[first]]
+        is_link = np.zeros(len(links), bool)
+        is_link[linked] = True
+        free = splits.unpaired(links, group, is_link, held)
+        unpaired = dict(zip(items, free, strict=True))
+        rejected |= _held_back(links, is_link, free, origin)
     warnings += _leave_unmeasured(parts, trust)
+    warnings += suspicious_texts(items, links[linked])
     facts = {name: fact.select(keep) for name, fact in facts.items()}
-    return PairedDataset(
+    dataset = PairedDataset(
         items,
         links[keep],
         parts,
-        gatherer.origin().select(keep),
+        origin.select(keep),
         list(rejected),
         gatherer.rows_read,
         warnings,
@@ -75,6 +82,41 @@ def finish(
         facts if (trust == 1).all() else {TRUST: Fact("number", trust), **facts},
         unpaired,
     )
+    warnings += _counts(dataset, gatherer)
+    return dataset
+
+
+def _held_back(
+    links: np.ndarray, is_link: np.ndarray, free: list[np.ndarray], origin: Origin
+) -> dict[Rejected, None]:
+    """Entries for the rows with one item that may not be trained on: no fault of theirs."""
+    linked = [np.unique(column) for column in links[is_link].T]
+    held = np.zeros(len(links), bool)
+    for column, own, known in zip(links.T, free, linked, strict=True):
+        held |= (column >= 0) & ~is_link & ~np.isin(column, own) & ~np.isin(column, known)
+    reason = "its item belongs together with a held-out row"
+    return {Rejected(*origin[i], "", reason, bad=False): None for i in np.flatnonzero(held)}
+
+
+def _counts(dataset: PairedDataset, gatherer: Gatherer) -> list[str]:
+    """What to tell the user of rows that are not used, or used in a way they may not expect."""
+    warnings = []
+    counts = dataset.counts
+    if counts["repeated"]:
+        warnings.append(
+            f"{counts['repeated']:,} of {counts['seen']:,} rows repeat others: equal rows count "
+            "once."
+        )
+    passed = [one for one in dataset.rejected if not one.bad]
+    if passed:
+        example = f"{passed[0].path}, row {passed[0].row}: {passed[0].reason}"
+        warnings.append(f"{len(passed):,} are passed over, such as {example}.")
+    if gatherer.lists_in_python:
+        warnings.append(
+            f"{gatherer.lists_in_python:,} cells hold a list as Python writes it, ['a', 'b']: each "
+            "entry is read by itself."
+        )
+    return warnings
 
 
 def _unite_all(
@@ -82,13 +124,14 @@ def _unite_all(
     memory: HashMemory,
     rejected: dict[Rejected, None],
     progress: Progress | None,
+    warnings: list[str],
 ) -> tuple[dict[str, Items], np.ndarray]:
     """(items unique by content, int64 `[m, K]` the links between them). What can't be read is -1 in
     the links, and in `rejected`."""
     links, origin = gatherer.link_table(), gatherer.origin()
     items: dict[str, Items] = {}
     for k, modality in enumerate(gatherer.takes):
-        items[modality], number, faults = _unite(gatherer, modality, memory, progress)
+        items[modality], number, faults = _unite(gatherer, modality, memory, progress, warnings)
         entries = links[:, k].copy()
         links[:, k] = np.where(entries >= 0, number[entries] if len(number) else -1, -1)
         for i in np.flatnonzero((entries >= 0) & (links[:, k] < 0)) if faults else ():
@@ -124,7 +167,11 @@ def _leave_unmeasured(parts: dict[str, np.ndarray], trust: np.ndarray) -> list[s
 
 
 def _unite(
-    gatherer: Gatherer, modality: str, memory: HashMemory, progress: Progress | None
+    gatherer: Gatherer,
+    modality: str,
+    memory: HashMemory,
+    progress: Progress | None,
+    warnings: list[str],
 ) -> tuple[Items, np.ndarray, dict[int, str]]:
     """(items unique by content; int64 `[n]` the item of each reference, or -1; why it is -1)."""
     gathered, takes = gatherer.gathered[modality], gatherer.takes[modality]
@@ -134,6 +181,16 @@ def _unite(
     else:
         tell = None if progress is None else lambda done, total: progress(modality, done, total)
         keys, faults = reference_keys(references, memory, tell)
+        if faults:
+            near = NearFiles(gatherer.bases, gatherer.allow_outside)
+            found, notes = near_references(references, faults, near, modality)
+            warnings += notes
+            more, still = reference_keys(list(found.values()), memory)
+            for at, (i, reference) in enumerate(found.items()):
+                references[i], keys[i] = reference, more[at]
+                faults.pop(i)
+                if at in still:
+                    faults[i] = still[at]
     good = np.setdiff1d(np.arange(len(references)), np.fromiter(faults, np.int64))
     first, inverse = first_occurrences(keys[good])
     number = np.full(len(references), -1, np.int64)

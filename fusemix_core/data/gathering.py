@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from array import array
@@ -11,14 +10,17 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from fusemix_core.data.cells import FactCells, FactColumn
 from fusemix_core.data.dataset import SPLITS, Rejected
 from fusemix_core.data.items import Origin
+from fusemix_core.data.near import within
 from fusemix_core.data.references import Fault, FileReference, Reference, Sidecar, hold
-from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row, is_missing
+from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row
+from fusemix_core.data.rules import Rules, list_in
 from fusemix_core.data.texts import text_of
 from fusemix_core.errors import DataError, short
 
@@ -74,19 +76,22 @@ class Gatherer:
         allow_outside: bool,
         unpaired: bool = False,
         facts: Mapping[str, FactColumn] | None = None,
+        rules: Rules | None = None,
     ) -> None:
+        self.rules = rules or Rules()
         self.takes = dict(takes)
         self.least, self.allow_outside, self.unpaired = least, allow_outside, unpaired
         self.gathered = {modality: Gathered() for modality in takes}
         self.links, self.group = array("q"), array("q")
         self.split = array("b")  # index into SPLITS; -1: not told
         self.trust, self.fact_row = array("f"), array("q")
-        self.facts = FactCells(facts or {})
+        self.facts = FactCells(facts or {}, self.rules.is_missing)
         self.file, self.row = array("i"), array("q")
         self.files: dict[str, int] = {}
         self.groups: dict[str, int] = {}
         self.rejected: list[Rejected] = []
         self.rows_read = 0
+        self.lists_in_python = 0
         self._counted: set[tuple[str, int]] = set()
         self._bases: dict[tuple[str, str | None], str] = {}
         self._links: dict[tuple[str, str], bool] = {}
@@ -105,17 +110,18 @@ class Gatherer:
         """Take what a row links; what can't be used goes to `rejected`."""
         self.rows_read += (row.path, row.number) not in self._counted
         values, faults = self._values(row, columns)
-        split, trust = self._split(row, columns), _trust(row, columns)
-        wrong = [one for one in (split, trust) if isinstance(one, Fault)]
+        split, trust = self._split(row, columns), self._trust(row, columns)
+        group = self._group(row, columns)
+        wrong = [one for one in (split, trust, group) if isinstance(one, Fault)]
         if wrong:
-            faults += [Rejected(row.path, row.number, "", one.reason) for one in wrong]
+            faults += [_rejected(row, "", one.reason) for one in wrong]
         elif sum(map(bool, values.values())) < (1 if self.unpaired and split <= 0 else self.least):
-            faults = faults or [Rejected(row.path, row.number, "", self._too_few(values))]
+            faults = faults or [_rejected(row, "", self._too_few(values))]
         elif math.prod(max(len(v), 1) for v in values.values()) > MOST_LINKS:
             reason = f"the row links more than {MOST_LINKS:,} combinations of its values"
-            faults.append(Rejected(row.path, row.number, "", reason))
+            faults.append(_rejected(row, "", reason))
         else:
-            self._link(row, values, split, trust, columns)
+            self._link(row, values, split, trust, group)
         self.rejected += faults
 
     def _values(
@@ -127,22 +133,18 @@ class Gatherer:
         for modality, takes in self.takes.items():
             found: dict[str | Reference, None] = {}
             for column in columns.modalities.get(modality, ()):
-                for one in self._entries(row, row.values.get(column), takes):
+                for one in self._entries(row, row.values.get(column), modality, takes):
                     if isinstance(one, Fault):
-                        faults.append(Rejected(row.path, row.number, modality, one.reason))
+                        faults.append(_rejected(row, modality, one.reason))
                     else:
                         found[one] = None
             values[modality] = list(found)
         return values, faults
 
     def _link(
-        self, row: Row, values: dict[str, list], split: int, trust: float, columns: Columns
+        self, row: Row, values: dict[str, list], split: int, trust: float, group: int
     ) -> None:
         file = self.files.setdefault(row.path, len(self.files))
-        group = -1
-        value = row.values.get(columns.group) if columns.group else None
-        if not is_missing(value):
-            group = self.groups.setdefault(str(value), len(self.groups))
         ids = [
             [self.gathered[m].add(one, file, row.number) for one in v] or [-1]
             for m, v in values.items()
@@ -165,7 +167,9 @@ class Gatherer:
         if columns.split is not None:
             return SPLITS.index(columns.split)
         value = row.values.get(columns.split_column) if columns.split_column else row.split
-        if is_missing(value):
+        if isinstance(value, Fault):
+            return value
+        if self.rules.is_missing(value):
             return (
                 Fault(f"the column '{columns.split_column}' is empty")
                 if columns.split_column
@@ -178,24 +182,55 @@ class Gatherer:
             return Fault(f"'{told}' is no split")
         return SPLITS.index(name)
 
+    def _group(self, row: Row, columns: Columns) -> int | Fault:
+        """The number of the row's group, -1 without one."""
+        value = row.values.get(columns.group) if columns.group else None
+        if isinstance(value, Fault):
+            return value
+        if self.rules.is_missing(value):
+            return -1
+        return self.groups.setdefault(str(value), len(self.groups))
+
+    def _trust(self, row: Row, columns: Columns) -> float | Fault:
+        """How far the row is to be trusted, 1 where nothing is said."""
+        value = row.values.get(columns.trust) if columns.trust else None
+        if isinstance(value, Fault):
+            return value
+        if self.rules.is_missing(value.strip() if isinstance(value, str) else value):
+            return 1.0
+        try:
+            trust = float(value)
+        except (TypeError, ValueError, OverflowError):
+            trust = math.nan
+        return trust if 0 <= trust <= 1 else Fault(f"trust is '{value}', not a number from 0 to 1")
+
     # -- values ----------------------------------------------------------------------------------
 
-    def _entries(self, row: Row, value: Any, takes: Takes) -> list[str | Reference | Fault]:
+    def _entries(
+        self, row: Row, value: Any, modality: str, takes: Takes
+    ) -> list[str | Reference | Fault]:
         """What a cell holds; nothing where it is empty."""
         if isinstance(value, str):
-            if value.startswith("[") and value.rstrip().endswith("]"):
-                value = _list_in(value)
-            elif takes == "text":
+            if value.startswith("["):
+                cell, value = value, list_in(value)
+                self.lists_in_python += isinstance(value, list) and "'" in cell[:2]
+            elif takes == "text" and not self.rules.is_missing(value):
                 text = text_of(value)
                 return [text] if text != "" else []
         elif isinstance(value, Sidecar):
             place = self._file(row, value.path)
-            value = place if isinstance(place, Fault) else value.captions()
+            if isinstance(place, FileReference):
+                value = Sidecar(place.path, value.encoding).captions()
+            else:
+                value = place
         out = []
         for one in value if isinstance(value, list) else [value]:
-            if is_missing(one):
+            if self.rules.is_missing(one):
                 continue
-            entry = text_of(one) if takes == "text" else self._medium(row, one, takes)
+            if takes == "text":
+                entry = text_of(one)
+            else:
+                entry = self._medium(row, self.rules.file_name(modality, one), takes)
             if entry != "":
                 out.append(entry)
         return out
@@ -218,6 +253,8 @@ class Gatherer:
         """The file that a cell names; one outside the source's folder is refused."""
         if not name:
             return ""
+        if name.startswith("file://"):
+            name = unquote(name.removeprefix("file://"))
         if "://" in name:
             return Fault(f"'{short(name)}' is a URL; download it and give its path")
         if "\0" in name:
@@ -237,15 +274,15 @@ class Gatherer:
 
     def _leaves(self, base: str, path: str) -> str:
         """How a path leaves the folder `base`, by its name or by a link; "" if it doesn't."""
-        if not _within(base, path):
+        if not within(base, path):
             return "is outside"
         folder = base if path == base else os.path.dirname(path)
         leads = self._links.get((base, folder))
         if leads is None:
-            leads = not _within(os.path.realpath(base), os.path.realpath(folder))
+            leads = not within(os.path.realpath(base), os.path.realpath(folder))
             self._links[base, folder] = leads
         if not leads and os.path.islink(path):
-            leads = not _within(os.path.realpath(base), os.path.realpath(path))
+            leads = not within(os.path.realpath(base), os.path.realpath(path))
         return "is a link that leads out of" if leads else ""
 
     def _base(self, row: Row) -> str:
@@ -253,8 +290,13 @@ class Gatherer:
         base = self._bases.get((row.path, row.base))
         if base is None:
             folder = os.path.dirname(row.path) if row.base is None else row.base
-            base = self._bases[row.path, row.base] = os.path.abspath(folder)
+            base = self._bases[row.path, row.base] = _absolute(folder)
         return base
+
+    @property
+    def bases(self) -> set[str]:
+        """The absolute folders to which paths are relative."""
+        return set(self._bases.values())
 
     # -- results ---------------------------------------------------------------------------------
 
@@ -269,26 +311,14 @@ class Gatherer:
         return Origin(tuple(self.files), np.array(file, np.int32), np.array(row, np.int64))
 
 
-def _within(base: str, path: str) -> bool:
-    return path == base or path.startswith(base.rstrip(os.sep) + os.sep)
+def _rejected(row: Row, modality: str, reason: str) -> Rejected:
+    return Rejected(
+        row.path, row.number, modality, f"{short(row.name)}: {reason}" if row.name else reason
+    )
 
 
-def _trust(row: Row, columns: Columns) -> float | Fault:
-    """How far the row is to be trusted, 1 where nothing is said."""
-    value = row.values.get(columns.trust) if columns.trust else None
-    if is_missing(value.strip() if isinstance(value, str) else value):
-        return 1.0
-    try:
-        trust = float(value)
-    except (TypeError, ValueError, OverflowError):
-        trust = math.nan
-    return trust if 0 <= trust <= 1 else Fault(f"trust is '{value}', not a number from 0 to 1")
-
-
-def _list_in(cell: str) -> list[str] | str:
-    """The list of texts that a cell holds as JSON, else the cell itself."""
-    try:
-        values = json.loads(cell)
-    except (ValueError, RecursionError):
-        return cell
-    return values if all(isinstance(v, str) for v in values) else cell
+def _absolute(folder: str) -> str:
+    """The absolute path of a folder; `..` leads up from where a link before it leads."""
+    path = os.path.abspath(folder)
+    same = os.pardir not in Path(folder).parts or os.path.realpath(folder) == os.path.realpath(path)
+    return path if same else os.path.realpath(folder)

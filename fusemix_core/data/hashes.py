@@ -1,4 +1,4 @@
-"""Content keys of references, remembered between runs by path, size and time of change."""
+"""Content keys of references, remembered between runs by path, size, times of change and inode."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ _CHUNK = 4096
 _SETTLED = 2.0
 """Seconds. A file changed more recently may change again within one tick of its clock."""
 
-Stamp = tuple[int, int]
+Stamp = tuple[int, int, int, int]
+"""Of a file: size, mtime and ctime in nanoseconds, inode. Two pictures may share the first two, as
+`cp -p`, `rsync -t` and tar keep them, but a file can't be changed without a new ctime."""
+_INODE = (1 << 63) - 1
+"""SQLite's integers are signed."""
 Progress = Callable[[int, int], None]
 
 
@@ -51,8 +55,8 @@ class HashMemory:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
                 connection.execute(
-                    "CREATE TABLE IF NOT EXISTS hashes (name TEXT PRIMARY KEY, size INTEGER, "
-                    "mtime_ns INTEGER, key BLOB) WITHOUT ROWID"
+                    "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, size INTEGER, "
+                    "mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, key BLOB) WITHOUT ROWID"
                 )
                 work(connection)
         except (sqlite3.Error, OSError, ValueError) as error:
@@ -62,7 +66,7 @@ class HashMemory:
             )
 
     def recall(self, stamps: dict[str, Stamp]) -> dict[str, bytes]:
-        """The keys known of these names, where size and mtime are still the same."""
+        """The keys known of these names, if their stamps are still the same."""
         found: dict[str, bytes] = {}
         names = list(stamps)
 
@@ -70,14 +74,11 @@ class HashMemory:
             for at in range(0, len(names), 500):
                 some = names[at : at + 500]
                 marks = ",".join("?" * len(some))
-                chosen = "SELECT name, size, mtime_ns, key FROM hashes WHERE name IN"
+                chosen = "SELECT name, key, size, mtime_ns, ctime_ns, inode FROM keys WHERE name IN"
                 query = f"{chosen} ({marks})"
-                for name, size, mtime_ns, key in connection.execute(query, some):
-                    if (
-                        stamps[name] == (size, mtime_ns)
-                        and isinstance(key, bytes)
-                        and len(key) == 16
-                    ):
+                for name, key, *stamp in connection.execute(query, some):
+                    same = stamps[name] == tuple(stamp)
+                    if same and isinstance(key, bytes) and len(key) == 16:
                         found[name] = key
 
         if names:
@@ -85,11 +86,11 @@ class HashMemory:
         return found
 
     def remember(self, rows: Iterable[tuple[str, Stamp, bytes]]) -> None:
-        """Keep (name, (size, mtime_ns), key) of settled files."""
+        """Keep (name, stamp, key) of settled files."""
         limit = time.time_ns() - int(_SETTLED * 1e9)
-        keep = [(name, *stamp, key) for name, stamp, key in rows if stamp[1] < limit]
+        keep = [(name, *stamp, key) for name, stamp, key in rows if max(stamp[1:3]) < limit]
         if keep:
-            insert = "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)"
+            insert = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)"
             self._run(lambda connection: connection.executemany(insert, keep))
 
 
@@ -189,7 +190,12 @@ def _stat(path: str) -> Stamp | str:
         return f"{path} can't be read: {getattr(error, 'strerror', None) or error}"
     if not stat.S_ISREG(status.st_mode):
         return f"{path} is not a file"
-    return status.st_size, status.st_mtime_ns
+    return stamp_of(status)
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """By which a file is known to be unchanged."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INODE
 
 
 def _key(reference: Reference) -> bytes | str:

@@ -1,124 +1,172 @@
-"""JSON manifests: lines, lists of objects, and Karpathy's split files."""
+"""JSON manifests: an object a line, or lists of objects, whatever the suffix says."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.delimited import TOO_LONG, read_line
-from fusemix_core.data.rows import Row
+from fusemix_core.data.delimited import TOO_LONG, read_line, table_suffix
+from fusemix_core.data.documents import document_rows
+from fusemix_core.data.opening import open_text
+from fusemix_core.data.rows import Note, Row
 from fusemix_core.errors import DataError
 
 MAX_JSON = 256 << 20
-"""Bytes. A `.json` is read as a whole, and takes several times its size in memory."""
+"""Bytes. A document is read as a whole, and takes several times its size in memory."""
+_FIRST = 1 << 20
+"""Bytes of a first line that is looked at."""
+_BRACKETS = (b"[", b"]", b",", b"],")
 
 
 class JsonLinesReader:
-    """`.jsonl` and `.ndjson`: an object a line, in UTF-8."""
+    """`.jsonl` and `.ndjson`, also in gzip: an object a line.
+
+    A comma after an object does no harm. A file that holds one list, or objects that take several
+    lines each, is read as `JsonReader` reads it.
+
+    Args:
+        encoding: None is UTF-8.
+    """
+
+    suffixes: tuple[str, ...] = (".jsonl", ".ndjson")
+
+    def __init__(self, *, encoding: str | None = None) -> None:
+        self.encoding = encoding
 
     def matches(self, path: Path) -> bool:
-        return path.is_file() and path.suffix.lower() in (".jsonl", ".ndjson")
+        return path.is_file() and table_suffix(path) in self.suffixes
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected]:
+    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
+        if self._is_document(path):
+            content = parse_document(self._read(path))
+            if not isinstance(content, str):
+                yield from document_rows(content, path)
+                return
+        yield from self._lines(path)
+
+    def _is_document(self, path: Path) -> bool:
+        """Whether the first line is not an object by itself, so that the file may be one list."""
+        with open_text(path, self.encoding) as file:
+            while line := file.readline(_FIRST):
+                if line.strip():
+                    return isinstance(parse_object(line), str)
+        return False
+
+    def _read(self, path: Path) -> bytes:
+        """The whole file; b"" if it is larger than a document may be."""
+        if path.suffix.lower() != ".gz" and path.stat().st_size > MAX_JSON:
+            return b""
+        with open_text(path, self.encoding) as file:
+            data = file.read(MAX_JSON + 1)
+        return data if len(data) <= MAX_JSON else b""
+
+    def _lines(self, path: Path) -> Iterator[Row | Rejected]:
         number = 0
-        with open(path, "rb") as file:
+        with open_text(path, self.encoding) as file:
             while (line := read_line(file)) != b"":
                 if line is None:
                     number += 1
                     yield Rejected(str(path), number, "", TOO_LONG)
                     continue
-                if number == 0:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if not line.strip():
+                if not line.strip() or line.strip() in _BRACKETS:
                     continue
                 number += 1
-                values = parse_object(line)
+                values = parse_object(line, self.encoding or "UTF-8")
                 if isinstance(values, str):
                     yield Rejected(str(path), number, "", values)
                 else:
                     yield Row(str(path), number, values)
 
 
-def parse_object(data: bytes) -> dict[str, Any] | str:
-    """The JSON object in UTF-8 `data`, or why there is none."""
-    try:
-        values = json.loads(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        return "the row is not UTF-8; save the file as UTF-8"
-    except (ValueError, RecursionError) as error:
-        return f"the row is not JSON: {error}"
-    return values if isinstance(values, dict) else "the row is not a JSON object"
+class JsonReader(JsonLinesReader):
+    """`.json`, also in gzip: a list of objects, or another document that holds pairs.
 
+    These are Karpathy's split files, COCO's captions, one list inside an object, columns as lists
+    (as pandas writes them), and a mapping from file names to captions; see `documents`. Commas too
+    many at the end of a list do no harm. A file with an object a line is read as `.jsonl`.
 
-class JsonReader:
-    """`.json`: a list of objects, or Karpathy's split files of COCO, Flickr8k and Flickr30k.
-
-    The latter hold `{"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}`; an
-    image is looked for in `filepath/filename`, then `filename`, beside the file or in its `images`
-    folder. Their split `restval` counts as train, as is the custom.
+    Args:
+        encoding: None is UTF-8.
     """
 
-    def matches(self, path: Path) -> bool:
-        return path.is_file() and path.suffix.lower() == ".json"
+    suffixes = (".json",)
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected]:
-        if path.stat().st_size > MAX_JSON:
+    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
+        if not self._is_document(path) and self._has_more(path):
+            yield from self._lines(path)
+            return
+        data = self._read(path)
+        if not data and path.stat().st_size:
             raise DataError(
                 f"the file is larger than {MAX_JSON >> 20} MiB",
                 "Write one object a line, as .jsonl: jq -c '.[]' a.json > a.jsonl",
                 path=path,
             )
+        content = parse_document(data)
+        if isinstance(content, str):
+            raise DataError(f"the file is not JSON: {content}", path=path)
+        yield from document_rows(content, path)
+
+    def _has_more(self, path: Path) -> bool:
+        """Whether more than one line has something in it."""
+        filled = 0
+        with open_text(path, self.encoding) as file:
+            while filled < 2 and (line := file.readline(_FIRST)):
+                filled += bool(line.strip())
+        return filled > 1
+
+
+def parse_object(data: bytes, encoding: str = "UTF-8") -> dict[str, Any] | str:
+    """The JSON object in UTF-8 `data`, or why there is none. A comma may follow it."""
+    try:
+        text = data.decode("utf-8").strip()
+        values = json.loads(text.removesuffix(",") if text.endswith("},") else text)
+    except UnicodeDecodeError:
+        hint = "; save the file as UTF-8, or say --encoding" if encoding == "UTF-8" else ""
+        return f"the row is not {encoding}{hint}"
+    except (ValueError, RecursionError) as error:
+        return f"the row is not JSON: {error}"
+    return values if isinstance(values, dict) else "the row is not a JSON object"
+
+
+def parse_document(data: bytes) -> Any:
+    """The JSON in UTF-8 `data`, or why there is none, as a str.
+
+    Objects one after another are a list of them, and commas too many at the end of a list do no
+    harm.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"it is not UTF-8: {error.reason} at byte {error.start:,}"
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"the file is not JSON: {error}", path=path) from error
-        images = content.get("images") if isinstance(content, dict) else None
-        if isinstance(images, list) and any(
-            "sentences" in i for i in images if isinstance(i, dict)
-        ):
-            yield from _karpathy(images, path)
-        elif isinstance(content, list):
-            yield from _objects(content, path)
-        else:
-            raise DataError(
-                "the file is neither a list of objects nor a split file in Karpathy's form",
-                'Write a list, [{"image": …, "text": …}, …], or one object a line as .jsonl.',
-                path=path,
-            )
+            return _objects_in(text)
+        except (ValueError, RecursionError):
+            return str(error)
+    return f"it is only the text {content!r}" if isinstance(content, str) else content
 
 
-def _objects(content: list[Any], path: Path) -> Iterator[Row | Rejected]:
-    for number, values in enumerate(content, start=1):
-        if isinstance(values, dict):
-            yield Row(str(path), number, values)
-        else:
-            yield Rejected(str(path), number, "", "the entry is not an object")
-
-
-def _karpathy(images: list[Any], path: Path) -> Iterator[Row | Rejected]:
-    for number, image in enumerate(images, start=1):
-        try:
-            texts = [sentence["raw"] for sentence in image["sentences"]]
-            name, folder = image["filename"], image.get("filepath") or ""
-            file = _locate(path.parent, folder, name)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            yield Rejected(str(path), number, "", f"the entry lacks {error}")
-            continue
-        plain = {k: v for k, v in image.items() if isinstance(v, str | int | float) or _numbers(v)}
-        values = {**plain, "image": file, "text": texts}
-        split = image.get("split")
-        yield Row(str(path), number, values, split=None if split is None else str(split))
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(type(one) in (int, float) for one in value)
-
-
-def _locate(root: Path, folder: str, name: str) -> str:
-    """The image's path relative to `root`; the first form where no file is there."""
-    forms = [Path(folder, name), Path(name), Path("images", folder, name), Path("images", name)]
-    return str(next((form for form in forms if os.path.isfile(root / form)), forms[0]))
+def _objects_in(text: str) -> list[Any]:
+    """The objects of a list that is not quite JSON. Raises ValueError if there is more amiss."""
+    decoder, objects = json.JSONDecoder(), []
+    start = len(text) - len(text.lstrip())
+    in_list = text[start : start + 1] == "["
+    at = start + in_list
+    while True:
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        if at >= len(text) or (in_list and text[at] == "]"):
+            break
+        value, at = decoder.raw_decode(text, at)
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        objects.append(value)
+    if text[at + 1 :].strip() or not objects or (in_list and at >= len(text)):
+        raise ValueError("the list does not end")
+    return objects

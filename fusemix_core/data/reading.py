@@ -15,6 +15,7 @@ from fusemix_core.data.facts import TRUST
 from fusemix_core.data.finishing import Progress, finish
 from fusemix_core.data.gathering import Columns, Gatherer
 from fusemix_core.data.rows import Row
+from fusemix_core.data.rules import Rules
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.errors import DataError
 
@@ -155,7 +156,9 @@ class _Reading:
         facts = {name: FactColumn.parse(text) for name, text in config.facts.items()}
         check_names(facts, takes)
         self.config, self.facts = config, facts
-        self.gatherer = Gatherer(takes, least, config.allow_outside, config.unpaired, facts)
+        self.gatherer = Gatherer(
+            takes, least, config.allow_outside, config.unpaired, facts, Rules.of(config)
+        )
         self.warnings: list[str] = []
         self._found: set[str] = set()
         self._seen: dict[str, None] = {}

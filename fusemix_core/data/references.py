@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fusemix_core.data.foreign import HEAD, what_is
 from fusemix_core.data.media import MAX_TEXT, decode
 from fusemix_core.errors import DataError
 
@@ -33,7 +34,7 @@ class FileReference:
         return Path(self.path).read_bytes()
 
     def remembered_as(self) -> tuple[str, str]:
-        """(name in the memory of hashes, file whose size and mtime must not have changed)."""
+        """(name in the memory of hashes, file that must not have changed)."""
         return self.path, self.path
 
     def __str__(self) -> str:
@@ -98,21 +99,30 @@ class HeldReference:
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """Stands in a row for the captions in a text file, a line each."""
+    """Stands in a row for the captions in a text file, one per line.
+
+    path: in a row relative to the row's folder. encoding: None is UTF-8.
+    """
 
     path: str
+    encoding: str | None = None
 
     def captions(self) -> list[str] | Fault:
+        """The lines that are not blank. A file of white space has none."""
         path = Path(self.path)
         try:
             if not path.is_file():
                 return Fault(f"{path} is not a file")
             if path.stat().st_size > MAX_TEXT:
                 return Fault(f"{path} is larger than {MAX_TEXT >> 20} MiB")
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            data = path.read_bytes()
+            if (found := what_is(data[:HEAD])) is not None:
+                return Fault(f"{path} is {found[0]}. {found[1]}".rstrip(". "))
+            lines = data.decode(self.encoding or "utf-8-sig").splitlines()
             return [line for line in lines if line.strip()]
         except UnicodeDecodeError:
-            return Fault(f"{path} is not UTF-8")
+            other = "" if self.encoding else "; name its encoding, such as --encoding cp1252"
+            return Fault(f"{path} is not {self.encoding or 'UTF-8'}{other}")
         except OSError as error:
             return Fault(f"{path} can't be read: {error.strerror}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,18 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 """What a split may be called (in lower case) → what it is called here."""
+_SPLIT_FILE = re.compile(
+    rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})"
+    r"([-_. ]?(set|split|data|images?|imgs?|pairs|captions|of|\d))*",
+    re.IGNORECASE,
+)
+
+
+def split_named(name: str) -> str | None:
+    """The split that a folder or file is named after, such as `train2017`, `test_set` or
+    `validation-00000-of-00002`; None for other names."""
+    match = _SPLIT_FILE.fullmatch(name)
+    return SPLIT_NAMES[match[1].lower()] if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,7 @@ class Row:
     values: column → None or "" (missing), a text, a media path relative to `base` (default: the
     folder of `path`), a reference (see `references`), bytes, a `Fault`, or a list of these.
     split: one of `SPLIT_NAMES` where the source itself tells.
+    name: what the row is called if its number says little, such as the file of a folder's row.
     """
 
     path: str
@@ -41,6 +55,14 @@ class Row:
     values: Mapping[str, Any]
     split: str | None = None
     base: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something the user should know about a source; a reader may yield it among the rows."""
+
+    text: str
 
 
 class Reader(Protocol):
@@ -50,8 +72,11 @@ class Reader(Protocol):
         """Whether this existing file or folder is of the kind. Quick: the name, or a few bytes."""
         ...
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected]:
-        """The rows, and a `Rejected` in place of each that can't be read.
+    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
+        """The rows, a `Rejected` in place of each that can't be read, and notes on the source.
+
+        Nothing may vanish: a file of a folder that is in no row is a `Rejected` too, with
+        `bad=False` if it is nothing that pairs are made of, such as a licence.
 
         Raises `DataError` if the whole source is unusable.
         """

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -265,17 +266,21 @@ def _leaks(
     parts: Mapping[str, np.ndarray],
     given: Sequence[str],
 ) -> list[str]:
-    """A warning for each modality with items in both the training rows and a `given` split."""
+    """A warning for each modality and pair of splits, one of them `given`, that share items."""
     found = []
     for k, modality in enumerate(items):
         ids = {name: np.unique(links[rows, k]) for name, rows in parts.items()}
-        for name in given:
-            both = np.intersect1d(ids["train"], ids[name], assume_unique=True)
+        for first, second in combinations(SPLITS, 2):
+            if first not in given and second not in given:
+                continue
+            name, other = (second, first) if second in given else (first, second)
+            both = np.intersect1d(ids[first], ids[second], assume_unique=True)
             count = int((both >= 0).sum())
             if count:
                 of = int((ids[name] >= 0).sum())
+                where = "training rows" if other == SPLITS[0] else f"{other} rows"
                 found.append(
                     f"{count:,} of the {of:,} {modality} items of the {name} split also stand in "
-                    "training rows."
+                    f"{where}."
                 )
     return found

@@ -21,7 +21,7 @@ from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.errors import ConfigError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents, takes_tokens
 from fusemix_core.measured import Measured
 from fusemix_core.objectives.gathering import rank
 from fusemix_core.registry import registry
@@ -297,7 +297,7 @@ def token_modalities(config: RunConfig) -> list[str]:
     return [
         m
         for m, part in parts.items()
-        if part and getattr(registry.target_of(registry.check("adapter", part)), "takes_tokens", 0)
+        if part and takes_tokens(registry.target_of(registry.check("adapter", part)))
     ]
 
 

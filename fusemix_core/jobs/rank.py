@@ -19,7 +19,7 @@ from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
-from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents
+from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents, rows_of
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
@@ -250,7 +250,7 @@ def _drawn(links: Tensor, most: int, seed: int) -> Tensor:
 
 
 def _prepared(measure: Measure, candidate: Candidate, index: Tensor) -> Tensor:
-    return measure.prepare(normalize(candidate.table.rows(index).cpu().double(), dim=1))
+    return measure.prepare(normalize(rows_of(candidate.table, index).cpu().double(), dim=1))
 
 
 def _told(

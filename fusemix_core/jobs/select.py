@@ -168,7 +168,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     rows = dataset.splits["train"]
     columns = [dataset.modalities.index(m) for m in specs]
     pairs = PairedLatents(
-        encoded.row_tables,
+        encoded.tables,
         torch.from_numpy(dataset.links[rows][:, columns]),
         {name: fact.select(rows) for name, fact in dataset.facts.items()},
     )

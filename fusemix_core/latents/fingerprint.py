@@ -8,11 +8,14 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusemix_core.digests import file_sha256, path_sha256
 from fusemix_core.errors import PluginError
 from fusemix_core.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from fusemix_core.data.hashes import Stamp
 
 _BRANCHES = {"", "main", "master"}
 """Revisions of a hub that move, so that they pin nothing."""
@@ -98,7 +101,7 @@ def _weights(spec: EncoderSpec) -> str | None:
 def remembered_sha256(path: Path) -> str:
     """The first 32 hex characters of `path_sha256`, remembered until a file in it changes.
 
-    Change is seen by the names, sizes and modification times of the files, as for media.
+    A change shows in the names, sizes, times and inodes of the files, as for media.
     """
     from fusemix_core.data.hashes import HashMemory
     from fusemix_core.home import home
@@ -113,13 +116,14 @@ def remembered_sha256(path: Path) -> str:
     return digest
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """(size of a file, or for a folder a 63-bit hash of its listing; time of the newest change)."""
+def _stamp(path: Path) -> Stamp:
+    """The stamp of a file; of a folder (63-bit hash of its listing, newest mtime and ctime, 0)."""
+    from fusemix_core.data.hashes import stamp_of
+
     if path.is_file():
-        status = path.stat()
-        return status.st_size, status.st_mtime_ns
+        return stamp_of(path.stat())
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    states = [(p.relative_to(path).as_posix(), p.stat()) for p in files]
-    listing = [(name, s.st_size, s.st_mtime_ns) for name, s in states]
-    digest = hashlib.blake2b(json.dumps(listing).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1, max((s.st_mtime_ns for _, s in states), default=0)
+    stamps = [(p.relative_to(path).as_posix(), stamp_of(p.stat())) for p in files]
+    digest = hashlib.blake2b(json.dumps(stamps).encode(), digest_size=8).digest()
+    newest = [max((stamp[i] for _, stamp in stamps), default=0) for i in (1, 2)]
+    return int.from_bytes(digest) >> 1, newest[0], newest[1], 0

@@ -102,7 +102,7 @@ def modalities_of(plan: Plan, encoded: Encoded) -> dict[str, dict[str, Any]]:
             "view": plan.views[m],
             "items": len(encoded.dataset.items[m]),
             "encoded now": encoded.extractions[m].encoded,
-            "width": encoded.row_tables[m].shape[-1],
+            "width": encoded.tables[m].shape[-1],
             "licence": spec.licence,
         }
         for m, spec in plan.specs.items()

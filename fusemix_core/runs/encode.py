@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.extraction import Extraction, extract
 from fusemix_core.latents.returned import kind_of
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.latents.tables import RaggedLatents, StoredLatents, TokenRows
+from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.runs.rates import Rates, encode_rate_key
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.specs import EncoderSpec
@@ -30,7 +29,7 @@ class Encoded:
     """A dataset without its bad items, the latents of the rest, and how each was extracted."""
 
     dataset: PairedDataset
-    tables: dict[str, LatentTable | RaggedLatents]
+    tables: dict[str, LatentTable]
     extractions: dict[str, Extraction]
 
     @classmethod
@@ -38,19 +37,8 @@ class Encoded:
         """`dataset` without what the extractions, by modality, found bad."""
         for modality, done in extractions.items():
             dataset = dataset.without(modality, done.bad)
-        tables = {
-            m: e.table if isinstance(e.table, RaggedLatents) else in_memory_if_it_fits(e.table)
-            for m, e in extractions.items()
-        }
+        tables = {m: in_memory_if_it_fits(e.table) for m, e in extractions.items()}
         return cls(dataset, tables, dict(extractions))
-
-    @cached_property
-    def row_tables(self) -> dict[str, LatentTable]:
-        """The tables with one row an item, where items differ in length too; see `TokenRows`."""
-        return {
-            m: in_memory_if_it_fits(TokenRows(t)) if isinstance(t, RaggedLatents) else t
-            for m, t in self.tables.items()
-        }
 
     @property
     def digest(self) -> str:
@@ -58,13 +46,14 @@ class Encoded:
         digest = hashlib.sha256()
         for modality, done in self.extractions.items():
             shape = getattr(done.table, "shape", ())
+            shape = shape[-1:] if isinstance(done.table, RaggedLatents) else shape
             digest.update(f"{modality} {done.fingerprint} {shape}\0".encode())
             digest.update(self.dataset.items[modality].keys.tobytes())
         return digest.hexdigest()
 
     def paired(self, split: str | None = None) -> PairedLatents:
         """The latents and links of one split, or of all rows."""
-        return paired(self.dataset, self.row_tables, split)
+        return paired(self.dataset, self.tables, split)
 
 
 def paired(
@@ -123,7 +112,7 @@ def encode_dataset(
     return Encoded.of(dataset, extractions)
 
 
-def in_memory_if_it_fits(table: StoredLatents | TokenRows) -> LatentTable:
+def in_memory_if_it_fits(table: StoredLatents | RaggedLatents) -> LatentTable:
     """The table in memory where it takes a quarter of what is free or less, else as it is."""
     return table.load() if table.nbytes < memory_free() // 4 else table
 

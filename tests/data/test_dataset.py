@@ -258,6 +258,7 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path, monkeypatch):
     path = tmp_path / "a.bin"
     path.write_bytes(b"one")
     age(path)
+    monkeypatch.setattr("fusemix_core.data.hashes._SETTLED", 0)  # ctime can't be set
     references = [FileReference(str(path))]
     memory = HashMemory(home() / "hashes.sqlite")
     assert reference_keys(references, memory)[0].tolist() == [key_of(b"one")]
@@ -297,7 +298,8 @@ def _hash_all(paths, database):
     return keys.tolist()
 
 
-def test_several_processes_share_the_memory(folder):
+def test_several_processes_share_the_memory(folder, monkeypatch):
+    monkeypatch.setattr("fusemix_core.data.hashes._SETTLED", 0)  # ctime can't be set
     paths = [str(folder / f"{i}.bin") for i in range(40)]
     for path in paths:
         age(path)
@@ -306,7 +308,7 @@ def test_several_processes_share_the_memory(folder):
         results = pool.starmap(_hash_all, [(paths[i:] + paths[:i], database) for i in range(4)] * 3)
     assert results[0] == [key_of(b"image %d" % i) for i in range(40)]
     with sqlite3.connect(database) as connection:
-        assert connection.execute("SELECT count(*) FROM hashes").fetchone() == (40,)
+        assert connection.execute("SELECT count(*) FROM keys").fetchone() == (40,)
 
 
 def test_large_files_are_hashed_in_pieces(tmp_path):
@@ -353,7 +355,7 @@ def test_memory_grows_by_links_and_distinct_items_not_by_cells(tmp_path):
     import tracemalloc
 
     path = tmp_path / "a.csv"
-    rows = "".join(f"C{i % 100},caption {i % 1000}\n" for i in range(20_000))
+    rows = "".join(f"C{i // 1000},caption {i % 1000}\n" for i in range(20_000))
     path.write_text("smiles,text\n" + rows)
     tracemalloc.start()
     data = read_pairs(DataConfig(source=(str(path),)), {"molecule": "text", "text": "text"})

@@ -199,16 +199,16 @@ def find_export(data: bytes, folder: Path) -> None:
 def memory_file() -> bytes:
     with TemporaryDirectory() as folder:
         memory = HashMemory(Path(folder, "h.sqlite"))
-        memory.remember((f"/a/{i}.png", (i, i), bytes([i]) * 16) for i in range(40))
+        memory.remember((f"/a/{i}.png", (i, i, i, i), bytes([i]) * 16) for i in range(40))
         return memory.path.read_bytes()
 
 
 def recall(data: bytes, folder: Path) -> None:
     (folder / "h.sqlite").write_bytes(data)
     memory = HashMemory(folder / "h.sqlite")
-    found = memory.recall({f"/a/{i}.png": (i, i) for i in range(50)} | {"\udcff": (1, 1)})
+    found = memory.recall({f"/a/{i}.png": (i,) * 4 for i in range(50)} | {"\udcff": (1,) * 4})
     assert all(type(k) is bytes and len(k) == 16 for k in found.values())
-    memory.remember([("/b.png", (1, 1), b"k" * 16)])
+    memory.remember([("/b.png", (1,) * 4, b"k" * 16)])
     assert not memory.warning or "Delete it" in memory.warning
 
 

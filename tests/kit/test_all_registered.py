@@ -9,7 +9,6 @@ from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
 OPTIONS = {
-    "attention-pool": {"frames": 4, "dim": 6},
     "sharelock": {"hidden": 32},
     "soft-infonce": {"share": 0.0},
 }

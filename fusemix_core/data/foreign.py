@@ -1,0 +1,47 @@
+"""Says what a file is that is not what its name promises, from its first bytes."""
+
+from __future__ import annotations
+
+import re
+
+HEAD = 512
+"""Bytes that are enough to know a file by."""
+LFS = b"version https://git-lfs.github.com/spec/"
+_HTML = re.compile(
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I
+)
+_MAGIC: tuple[tuple[bytes, str, str], ...] = (
+    (LFS, "a Git LFS pointer, not the file itself", "Fetch the file: git lfs pull"),
+    (b"PK\x03\x04", "a zip archive (or an Excel or Word file)",
+     "Unpack it with unzip; save a spreadsheet as CSV."),
+    (b"\x1f\x8b", "compressed with gzip", "Unpack it: gunzip FILE"),
+    (b"BZh", "compressed with bzip2", "Unpack it: bunzip2 FILE"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "Unpack it: unxz FILE"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it: unzstd FILE"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it: 7z x FILE"),
+    (b"Rar!\x1a\x07", "a RAR archive", "Unpack it: unrar x FILE"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file", "Save it as CSV."),
+    (b"SQLite format 3\x00", "an SQLite database", "Export the table as CSV."),
+    (b"PAR1", "a Parquet file", "Name it .parquet."),
+    (b"ARROW1", "an Arrow file", "Save it as Parquet."),
+    (b"%PDF-", "a PDF document", ""),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "Export the table as CSV or Parquet."),
+    (b"<?xml", "an XML document", ""),
+    (b"\xff\xd8\xff", "a JPEG image", ""),
+    (b"\x89PNG\r\n\x1a\n", "a PNG image", ""),
+)  # fmt: skip
+
+
+def what_is(head: bytes) -> tuple[str, str] | None:
+    """(what a file is, what to do about it) from its first `HEAD` bytes; None if unknown.
+
+    Example:
+        >>> what_is(b"<!DOCTYPE html><html>")[0]
+        'an HTML page, not the file itself'
+    """
+    if _HTML.match(head.removeprefix(b"\xef\xbb\xbf")):
+        return (
+            "an HTML page, not the file itself",
+            "The download met a login or error page: download the file again.",
+        )
+    return next(((what, hint) for magic, what, hint in _MAGIC if head.startswith(magic)), None)

@@ -1,0 +1,59 @@
+"""Texts that are probably not meant as texts: words for nothing, ids of classes, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fusemix_core.data.items import Items
+from fusemix_core.data.rules import NULL_WORDS
+from fusemix_core.errors import short
+
+_FEWEST = 0.9
+"""Share of the texts that are whole numbers, from which on they are ids rather than texts."""
+
+
+def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[str]:
+    """A warning for each kind of text that a modality probably shouldn't have.
+
+    Args:
+        items: by modality, in the order of the columns of `links`.
+        links: int64 `[m, K]`.
+    """
+    warnings = []
+    for column, (modality, one) in zip(links.T, items.items(), strict=True):
+        if one.takes != "text" or not len(one):
+            continue
+        rows = np.bincount(column[column >= 0], minlength=len(one))
+        texts = one.references
+        nulls = [i for i, text in enumerate(texts) if text.lower() in NULL_WORDS and rows[i]]
+        if nulls:
+            words = ",".join(short(texts[i], 20) for i in nulls)
+            count = _rows(rows[nulls].sum(), "has", "have")
+            warnings.append(
+                f"{count} nothing but {_listed(texts, nulls)} for {modality}. If this means that "
+                f"it is missing: --missing-values {words}"
+            )
+        digits = [i for i, text in enumerate(texts) if text.isdigit()]
+        if modality == "text" and len(digits) >= _FEWEST * len(texts):
+            warnings.append(
+                f"{len(digits):,} of {len(texts):,} different texts are whole numbers, such as "
+                f"'{short(texts[digits[0]], 20)}'. If they stand for classes, write the names."
+            )
+        lists = [i for i, text in enumerate(texts) if text[:1] in "[{" and text[-1:] in "]}"]
+        if modality == "text" and lists:
+            warnings.append(
+                f"{_rows(rows[lists].sum(), 'has', 'have')} a text in brackets, such as "
+                f"{short(texts[lists[0]], 60)}: it is read as one text, not as a list."
+            )
+    return warnings
+
+
+def _rows(count: int, one: str, many: str) -> str:
+    return f"{count:,} row {one}" if count == 1 else f"{count:,} rows {many}"
+
+
+def _listed(texts: list[str], at: list[int]) -> str:
+    names = [f"'{short(texts[i], 20)}'" for i in at[:5]]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
