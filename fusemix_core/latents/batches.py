@@ -36,3 +36,11 @@ def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int
     if kind_of(view) == "pooled":
         return shard
     return batch_size * (SORT_BATCHES // 2 if spec.takes in ("text", "audio") else 1)
+
+
+def shard_size(items: int) -> int:
+    """Items a shard: about 256 shards for the whole, each of 1,024 to 16,384 items.
+
+    A kill costs one shard; a gather of random rows visits all of them.
+    """
+    return min(max(1 << (items // 256).bit_length(), 1024), 16384)

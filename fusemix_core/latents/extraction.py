@@ -17,7 +17,7 @@ from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import PROBE_ITEMS, Work
-from fusemix_core.latents.batches import batch_size_for, group_size
+from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
 from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate, empty_cache
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.returned import Latents, kind_of
@@ -136,14 +136,6 @@ def unequal_lengths(spec: EncoderSpec, view: str) -> ConfigError:
         f"Take a view in which all items have one shape{example} (views of {spec.name}: "
         f"{', '.join(spec.views)}), or in a fit an adapter that takes tokens.",
     )
-
-
-def shard_size(items: int) -> int:
-    """Items a shard: about 256 shards for the whole, each of 1,024 to 16,384 items.
-
-    A kill costs one shard; a gather of random rows visits all of them.
-    """
-    return min(max(1 << (items // 256).bit_length(), 1024), 16384)
 
 
 @dataclass(frozen=True)
