@@ -206,10 +206,10 @@ class PairedLatents:
     """Latents of a paired dataset.
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more. facts: name →
-    further values of the rows, such as `trust`. unpaired: modality → int64 CPU `[u]`, further items
-    to train on, which no row of any split links. tokens: the modalities whose latents batches hold
-    as `Padded`; see `with_tokens`.
+    `tables`, -1 where a modality is missing; a row that an aligner is given links two or more.
+    facts: name → further values of the rows, such as `trust`. unpaired: modality → int64 CPU `[u]`,
+    further items to train on, which no row of any split links. tokens: the modalities whose latents
+    batches hold as `Padded`; see `with_tokens`.
     """
 
     tables: dict[str, LatentTable]

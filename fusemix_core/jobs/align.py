@@ -14,6 +14,7 @@ from typing import Any
 
 from fusemix_core.config import Recipe, RunConfig
 from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.media import medium
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
@@ -345,7 +346,7 @@ def with_item_numbers(found: list[Retrieved], split: Measured) -> list[Retrieved
 def usage(model: FusedModel, path: Path, dataset: PairedDataset, pair: tuple[str, str]) -> str:
     """The lines of Python that load a model and search one modality of a pair by the other."""
     a, b = pair
-    if model.encoders[a].takes == "text":
+    if medium(model.encoders[a].takes).inline:
         a, b = b, a
     return (
         "from fusemix_core import FusedModel\n"
@@ -361,8 +362,9 @@ def _example_items(model: FusedModel, modality: str, dataset: PairedDataset, cou
     the data's own."""
     if modality == "text":
         return '["what you look for"]'
-    if suffix := {"image": "jpg", "audio": "wav"}.get(model.encoders[modality].takes):
-        return str([f"{name}.{suffix}" for name in "ab"[:count]]).replace("'", '"')
+    how = medium(model.encoders[modality].takes)
+    if not how.inline and (examples := how.example(count)):
+        return json.dumps(examples)
     items = dataset.items[modality]
     own = [items.describe(i) for i in range(min(count, len(items)))]
     return f"[{', '.join(json.dumps(item, ensure_ascii=False) for item in own)}]"

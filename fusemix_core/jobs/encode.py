@@ -46,8 +46,7 @@ def encode(
         `dataset` with the unique items of each modality and the `links` between them, and
         `tables[modality]` with the latents of these items, in their order:
 
-        - items of one shape: `rows(index)` is float32 `[m, dim]`, one row an item, and
-          `rows(index).unflatten(1, table.shape)` the latents `[m, *shape]` of a view of more axes;
+        - items of one shape: `rows(index)` is float32 `[m, *table.shape]`;
         - items of unequal length: `rows(index)` is `Padded(values [m, T, d], mask [m, T])`, and
           `lengths` int64 `[n]` says how many each item has.
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data.items import Items
-from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from fusemix_core.data.reading import NO_TRUST, read_pairs
 from fusemix_core.errors import ConfigError
 from fusemix_core.fused import FusedModel
+from fusemix_core.registry import registry
 from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.reporter import Reporter
 
@@ -100,8 +100,6 @@ def query_modality(model: FusedModel, query: str, given: str | None) -> str:
 
 
 def media_of(path: str) -> str:
-    """What a file is by its suffix: `image`, `audio`, or `file`."""
+    """The medium of a file by its suffix: `image`, `audio`, …, or `file`."""
     suffix = Path(path).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "audio" if suffix in AUDIO_SUFFIXES else "file"
+    return next((m.medium for m in registry.all_modalities() if suffix in m.suffixes), "file")

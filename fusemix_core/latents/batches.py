@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import torch
 
+from fusemix_core.data.media import medium
 from fusemix_core.latents.pipeline import SORT_BATCHES, BatchSize
 from fusemix_core.latents.returned import kind_of
+from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
-
-_BATCH = {"text": (64, 256), "image": (32, 128), "audio": (16, 64), "file": (16, 64)}
-"""Default batch by what the encoder takes: on the CPU, on an accelerator."""
-_USUAL = {"text": 256, "audio": 10}
-"""Length by which the default batch is meant, in characters (64 tokens) and seconds: longer items
-come fewer at once, shorter texts more."""
 
 
 def batch_size_for(spec: EncoderSpec, given: int | None, device: torch.device) -> BatchSize:
-    """The batch for what the encoder takes: as given, as its spec says, or the default."""
+    """The batch for what the encoder takes: as given, as its spec says, or its medium's default.
+
+    Longer items than are usual come fewer at once, shorter texts more.
+    """
     if exact := given or spec.batch:
         return BatchSize(exact)
-    items = _BATCH[spec.takes][device.type != "cpu"]
-    if spec.takes == "text":
-        return BatchSize(items, items * _USUAL["text"], stretch=True)
-    if spec.takes == "audio":
-        return BatchSize(items, items * _USUAL["audio"] * (spec.sample_rate or 16_000))
-    return BatchSize(items)
+    how = medium(registry.settled(spec).takes)
+    items, usual = how.batch[device.type != "cpu"], how.usual_length(spec)
+    return BatchSize(items, usual and items * usual, stretch=how.inline)
 
 
 def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int:
@@ -35,7 +31,8 @@ def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int
     """
     if kind_of(view) == "pooled":
         return shard
-    return batch_size * (SORT_BATCHES // 2 if spec.takes in ("text", "audio") else 1)
+    how = medium(registry.settled(spec).takes)
+    return batch_size * (SORT_BATCHES // 2 if how.usual_length(spec) else 1)
 
 
 def shard_size(items: int) -> int:

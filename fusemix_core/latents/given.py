@@ -12,7 +12,6 @@ from torch import Tensor
 from fusemix_core.data.media import Audio, decode
 from fusemix_core.errors import DataError
 from fusemix_core.latents.pipeline import Source
-from fusemix_core.specs import EncoderSpec
 
 _SHOWN = 200
 
@@ -20,18 +19,18 @@ _SHOWN = 200
 class GivenItems(Source):
     """The items of a list, decoded as they are needed.
 
-    items: texts; paths, bytes, images; paths, bytes, `Audio`, (samples, rate) pairs.
+    items: what the medium `takes` decodes: texts; paths, bytes, images; `Audio`, …
     """
 
-    def __init__(self, modality: str, items: list[Any], spec: EncoderSpec) -> None:
-        self.modality, self.items, self.spec = modality, items, spec
+    def __init__(self, modality: str, items: list[Any], takes: str) -> None:
+        self.modality, self.items, self.takes = modality, items, takes
 
     def __len__(self) -> int:
         return len(self.items)
 
     def load(self, i: int, sample_rate: int | None = None) -> Any:
         """Item i, decoded. Raises `DataError`."""
-        return decode(self.items[i], self.spec.takes, sample_rate)
+        return decode(self.items[i], self.takes, sample_rate)
 
     def describe(self, i: int) -> str:
         """The text or the path itself, else what it is."""

@@ -15,9 +15,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from fusemix_core.data.media import medium
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.sharing import locks_of
+from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
 UNREADABLE = (DataError, OSError, ValueError)
@@ -26,8 +28,6 @@ UNREADABLE = (DataError, OSError, ValueError)
 _HELD_AHEAD = 512 << 20
 _BATCH_BYTES = 256 << 20
 SORT_BATCHES = 8
-CHARACTERS_PER_TOKEN = 4
-"""As tokenizers of today make of English. Other languages have more tokens, Chinese three times."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,13 @@ class Pipeline:
         reject: Rejects | None = None,
     ) -> None:
         self.spec, self.items, self.encoder = spec, items, encoder
+        self.medium = medium(registry.settled(spec).takes)
         self.bad: dict[int, str] = {}
         self._reject = reject
         self.workers = workers or default_workers()
         self._decoding = ThreadPoolExecutor(self.workers, "fusemix-decode")
         # Tokenizers use all cores by themselves and can't be borrowed by two threads at once.
-        self._collators = 1 if spec.takes == "text" else self.workers
+        self._collators = 1 if self.medium.inline else self.workers
         self._collating = ThreadPoolExecutor(self._collators, "fusemix-collate")
         self._ready = self._ready_bytes = 0  # decoded, not yet taken
         self._all = self._all_bytes = 0  # decoded ever
@@ -150,10 +151,10 @@ class Pipeline:
 
     def _decoded(self, wanted: Iterable[int], ahead: int) -> Iterator[Decoded]:
         """The items that can be decoded, in order."""
-        if self.spec.takes in ("text", "file"):  # nothing to decode: a thread would cost more
-            found = (self._decode(i) for i in wanted)
-        else:
+        if self.medium.costly:
             found = self._decoded_ahead(iter(wanted), ahead)
+        else:  # nothing to decode: a thread would cost more
+            found = (self._decode(i) for i in wanted)
         for item in found:
             if item.reason:
                 self.bad[item.index] = item.reason
@@ -207,8 +208,9 @@ class Pipeline:
         self, wanted: Iterable[int], size: BatchSize, group_size: int
     ) -> Iterator[tuple[int, list[Decoded]]]:
         """(group number, items of a batch), as many as `size` says, fewer if they are huge."""
-        window = {"text": group_size, "audio": size.items * SORT_BATCHES}
-        window = window.get(self.spec.takes, size.items)
+        window = size.items
+        if self.medium.usual_length(self.spec):  # worth sorting; what is inline is small
+            window = group_size if self.medium.inline else size.items * SORT_BATCHES
         waiting: list[Decoded] = []
         group = seen = held = 0
         for item in self._decoded(wanted, ahead=max(window, 2 * size.items)):
@@ -225,19 +227,11 @@ class Pipeline:
     ) -> Iterator[list[Decoded]]:
         """Batches of the waiting items; where several fill the window, longest first, so that
         little is padding and want of memory shows at once."""
-        lengths = [self._length(item.value) for item in waiting]
+        lengths = [self.medium.length(item.value, self.spec) for item in waiting]
         if window > size.items:
             order = sorted(range(len(waiting)), key=lambda i: -lengths[i])
             waiting, lengths = [waiting[i] for i in order], [lengths[i] for i in order]
         yield from (waiting[part] for part in size.cut(lengths))
-
-    def _length(self, value: Any) -> int:
-        """Characters of a text as far as the encoder reads it, and those that stand for what is put
-        around each; samples of a sound."""
-        if isinstance(value, str):
-            most = CHARACTERS_PER_TOKEN * self.spec.max_tokens if self.spec.max_tokens else None
-            return len(value[:most]) + 2 * CHARACTERS_PER_TOKEN
-        return len(getattr(value, "samples", ()))
 
     def _collate(self, group: list[Decoded]) -> Collated:
         """A batch of the group, without the items that alone make `collate` fail."""
@@ -276,8 +270,7 @@ def default_workers() -> int:
 
 
 def _size(value: Any) -> int:
-    """Bytes of a decoded item: image or waveform; texts and paths count for nothing."""
+    """Bytes of a decoded item: image, waveform or array; texts and paths count for nothing."""
     if hasattr(value, "getbands"):
         return value.width * value.height * len(value.getbands())
-    samples = getattr(value, "samples", None)
-    return samples.nbytes if samples is not None else 0
+    return getattr(getattr(value, "samples", value), "nbytes", 0)

@@ -150,7 +150,7 @@ def make_plan(
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    warnings = dataset.warnings + unused_facts(config.recipe, config.data.facts)
+    warnings = dataset.warnings + unused_facts(config)
     return Plan(config, dataset, encoders, fit, warnings, model)
 
 

@@ -125,7 +125,7 @@ class LazyEncoder:
         misbehaves, and what `load` raises.
         """
         encoder, info = self.load(), self.info
-        source = GivenItems(info.modality, items, encoder.spec)
+        source = GivenItems(info.modality, items, info.takes)
         batch = batch_size_for(encoder.spec, how.batch_size, self.device)
         with ItemEncoder(
             source, info.view, [encoder], self.device, batch,

@@ -13,7 +13,7 @@ from pathlib import Path
 from fusemix_core.latents import extraction, shards
 from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.registry import import_file
+from fusemix_core.userfile import import_file
 
 toy = import_file(Path(__file__).parents[1] / "latents" / "toy.py")
 VIEW = sys.argv[2]

@@ -36,6 +36,7 @@ for _kind, _target in (
     ("aligner", "fusemix_core.aligners.cca:CCAAligner"),
     ("scorer", "fusemix_core.scorers.csls:CSLSScorer"),
     ("selector", "fusemix_core.selectors.dpp:DppSelector"),
+    ("evaluator", "fusemix_core.evaluation.geometry:GeometryEvaluator"),
 ):
     _spec = ComponentSpec(kind=_kind, name="other-options", target=_target, options={"dim": 3})
     breaks(_kind, "declared_options")(_spec)
@@ -270,6 +271,32 @@ class MixesWithMissing(NoMixup):
         mixed = {m: 0.5 * x + 0.5 * x.roll(1, 0) for m, x in batch.latents.items()}
         rows = torch.arange(len(batch.links))
         return replace(batch.mixed(lambda x, y: x, rows, rows.roll(1)), latents=mixed)
+
+
+@breaks("mixup", "tokens")
+class FillsPadding(NoMixup):
+    def __call__(self, batch, generator, progress):
+        latents = {
+            m: Padded(x.values + 1, torch.ones_like(x.mask)) if isinstance(x, Padded) else x
+            for m, x in batch.latents.items()
+        }
+        return replace(batch, latents=latents)
+
+
+@breaks("mixup", "tokens")
+class ZerosAreNoTokens(NoMixup):
+    def __call__(self, batch, generator, progress):
+        latents = {
+            m: Padded(x.values, (x.filled() != 0).any(dim=2)) if isinstance(x, Padded) else x
+            for m, x in batch.latents.items()
+        }
+        return replace(batch, latents=latents)
+
+
+@breaks("mixup", "tokens")
+class MeanWithPadding(NoMixup):
+    def __call__(self, batch, generator, progress):
+        return batch.changed(lambda x, own: x - x.mean())
 
 
 @breaks("mixup", "draws_from_its_generator")

@@ -18,7 +18,9 @@ the others."""
 
 FAILS = {"identity": {"learns": "it has nothing to learn"}}
 
-CHECKED = ("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector")
+CHECKED = (
+    *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
+)
 COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
 
 

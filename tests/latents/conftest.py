@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.registry import import_file
+from fusemix_core.userfile import import_file
 
 HERE = Path(__file__).parent
 

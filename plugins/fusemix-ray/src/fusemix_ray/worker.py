@@ -23,8 +23,8 @@ from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.pipeline import BatchSize, Pipeline
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.registry import import_file
 from fusemix_core.specs import load_target
+from fusemix_core.userfile import import_file
 from fusemix_ray.job import Job
 
 _PIECE = 64
