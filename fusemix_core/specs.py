@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusemix_core.errors import MissingDependencyError, PluginError
+from fusemix_core.errors import ConfigError, MissingDependencyError, PluginError
 
 KINDS = (
     "adapter",
@@ -101,6 +102,20 @@ class EncoderSpec:
     def check_requirements(self) -> None:
         """Raise `MissingDependencyError`, without importing, if a required module is absent."""
         check_requirements(self.name, self.requires)
+
+    def check_environment(self) -> None:
+        """Raise `ConfigError` if a variable of `environment` is not set, or empty."""
+        for variable in self.environment:
+            if not os.environ.get(variable, "").strip():
+                raise ConfigError(
+                    f"{self.name} needs the environment variable {variable}, which is not set.",
+                    f"export {variable}=…",
+                )
+
+
+def kind_of(view: str) -> str:
+    """The kind of a view, with which its name begins: `pooled` of `pooled-cls-mean`."""
+    return view.partition("-")[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from fusemix_core.runs.extended import extended_model
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.fixed import check_unchanged, fixed_adapters, rows_to_fit
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
-from fusemix_core.runs.given import Given, data_table, encoder_names
+from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
 from fusemix_core.runs.measure import draw_examples, measure_run
 from fusemix_core.runs.plan import Plan, make_plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
@@ -60,7 +60,7 @@ class RunResult:
 
 
 def align(
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "auto",
@@ -112,7 +112,7 @@ def align(
 
 def extend(
     model: str | Path | FusedModel,
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "auto",

@@ -6,9 +6,8 @@ import torch
 
 from fusemix_core.data.media import medium
 from fusemix_core.latents.pipeline import SORT_BATCHES, BatchSize
-from fusemix_core.latents.returned import kind_of
 from fusemix_core.registry import registry
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 
 
 def batch_size_for(spec: EncoderSpec, given: int | None, device: torch.device) -> BatchSize:

@@ -20,11 +20,11 @@ from fusemix_core.latents.backends import PROBE_ITEMS, Work
 from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
 from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate, empty_cache
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.returned import Latents, kind_of
+from fusemix_core.latents.returned import Latents
 from fusemix_core.latents.store import LatentStore, StoreDtype
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.registry import registry
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
     from fusemix_core.data.items import Items

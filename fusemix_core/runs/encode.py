@@ -16,12 +16,11 @@ from fusemix_core.devices import devices_like
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
 from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.extraction import Extraction, extract
-from fusemix_core.latents.returned import kind_of
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.runs.rates import Rates, encode_rate_key
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 
 
 @dataclass

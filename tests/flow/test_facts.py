@@ -20,6 +20,7 @@ from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Evaluator, Selector
 from fusemix_core.registry import registry
 from fusemix_core.runs.encode import Encoding, encode_dataset
+from fusemix_core.runs.evaluators import check_evaluators
 from fusemix_core.runs.facts import unused_facts
 from fusemix_core.runs.reporter import Reporter
 
@@ -136,5 +137,6 @@ def test_facts_that_an_evaluator_uses_are_not_noted(data):
         Recipe("mine", Part("cca"), objective=Part("infonce")),
     )
     assert "Nothing in the recipe mine uses facts (thing, weight" in unused_facts(config)[0]
-    assert unused_facts(replace(config, evaluators=(Part("by-fact"),))) == []
+    measured = replace(config, evaluators=(Part("by-fact"),))
+    assert unused_facts(measured, check_evaluators(measured, read(data))) == []
     assert unused_facts(replace(config, data=replace(config.data, facts={}))) == []
