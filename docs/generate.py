@@ -19,6 +19,7 @@ from fusemix_core.benchmark.lines import read_lines
 from fusemix_core.benchmark.page import draw, of_setting, page, settings, slug
 from fusemix_core.benchmark.summary import summarise
 from fusemix_core.cli.app import app
+from fusemix_core.cli.plugins_app import add_plugin_commands
 from fusemix_core.jobs.rank import Pairing, Ranking
 from fusemix_core.jobs.rank_picture import write_heat_map
 from fusemix_core.registry import Registry
@@ -81,7 +82,7 @@ def pages(registry: Registry) -> dict[str, str]:
 
 
 def cli_page(registry: Registry) -> str:
-    registry.commands(app)
+    add_plugin_commands(app, registry)
     parts = [
         "# Command line\n",
         "What `--help` says, in one page. `fusemix --debug COMMAND …` shows tracebacks. Exit "

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Objective,
         Scorer,
         Selector,
+        TokenAdapter,
     )
     from fusemix_core.jobs.align import align, extend
     from fusemix_core.jobs.encode import encode
@@ -49,6 +50,7 @@ _HOMES = {
             "Objective",
             "Scorer",
             "Selector",
+            "TokenAdapter",
         ],
         "fusemix_core.interfaces",
     ),
@@ -69,6 +71,7 @@ __all__ = [
     "SavedModel",
     "Scorer",
     "Selector",
+    "TokenAdapter",
     "align",
     "bench",
     "encode",

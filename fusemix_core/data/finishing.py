@@ -12,6 +12,7 @@ from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.data.gathering import Gatherer
 from fusemix_core.data.hashes import HashMemory, reference_keys, text_keys
 from fusemix_core.data.items import Items, Origin, first_occurrences
+from fusemix_core.data.media import medium
 from fusemix_core.data.near import NearFiles, near_references
 from fusemix_core.data.repeats import first_of_equal, merged_groups, most_trusted
 from fusemix_core.data.suspects import suspicious_texts
@@ -179,7 +180,7 @@ def _unite(
     """(items unique by content; int64 `[n]` the item of each reference, or -1; why it is -1)."""
     gathered, takes = gatherer.gathered[modality], gatherer.takes[modality]
     references, faults = gathered.references, {}
-    if takes == "text":
+    if medium(takes).inline:
         keys = text_keys(references)
     else:
         tell = None if progress is None else lambda done, total: progress(modality, done, total)

@@ -7,35 +7,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from fusemix_core.data.references import Sidecar
-from fusemix_core.data.rows import SPLIT_NAMES, Row
+from fusemix_core.data.rows import SPLIT_NAMES, Reader, Row
 from fusemix_core.errors import DataError
-
-MODALITY_OF_SUFFIX = {
-    **dict.fromkeys(IMAGE_SUFFIXES, "image"),
-    **dict.fromkeys(AUDIO_SUFFIXES, "audio"),
-    **dict.fromkeys(VIDEO_SUFFIXES, "video"),
-}
+from fusemix_core.registry import registry
 
 
-class FolderReader:
+def modality_of_suffix() -> dict[str, str]:
+    """Suffix, small and with the dot → the modality that declares it."""
+    return {s: one.name for one in registry.all_modalities() for s in one.suffixes}
+
+
+class FolderReader(Reader):
     """`photo.jpg` with `photo.txt` beside it, here and in subfolders.
 
     Files of one folder that differ only in their suffix are one row (`a.jpg`, `a.wav`, `a.txt`).
     Each line of the text that is not blank is a caption. Where every medium lies in a top folder
     named as a split (`train`, `val`, …), that is its split. Hidden files are passed over.
-    Columns: image, audio, video, text.
+    Columns: text, and the modalities that declare their suffixes: image, audio, video, ….
     """
+
+    general = True
 
     def matches(self, path: Path) -> bool:
         return path.is_dir()
 
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
         stems: dict[str, dict[str, str]] = {}
+        known = {**modality_of_suffix(), ".txt": "text"}
         for file in _files(path):
             stem, suffix = os.path.splitext(file)
-            kind = "text" if suffix.lower() == ".txt" else MODALITY_OF_SUFFIX.get(suffix.lower())
+            kind = known.get(suffix.lower())
             if kind:
                 stems.setdefault(stem, {}).setdefault(kind, file)
         stems = {stem: kinds for stem, kinds in stems.items() if kinds.keys() != {"text"}}

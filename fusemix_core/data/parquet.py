@@ -9,7 +9,7 @@ from typing import Any
 
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.references import CellReference, Fault
-from fusemix_core.data.rows import Row
+from fusemix_core.data.rows import Reader, Row
 from fusemix_core.errors import DataError
 
 _BATCH = 256
@@ -24,7 +24,7 @@ _WIDE = 16 << 20
 _MOST_REJECTED = 1_000_000
 
 
-class ParquetReader:
+class ParquetReader(Reader):
     """`.parquet`."""
 
     def matches(self, path: Path) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data import splits
 from fusemix_core.data.cells import FactColumn, check_names
 from fusemix_core.data.columns import find_columns, missing_column, no_column, say
-from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected
+from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected, trust_hint
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.finishing import Progress, finish
 from fusemix_core.data.gathering import Columns, Gatherer
@@ -19,16 +19,13 @@ from fusemix_core.data.rules import Rules
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.errors import DataError
 
-if TYPE_CHECKING:
-    from fusemix_core.specs import Takes
-
 NO_TRUST = "none"
 """As `DataConfig.trust_column`: no column says how far rows are to be trusted."""
 
 
 def read_pairs(
     config: DataConfig,
-    takes: Mapping[str, Takes],
+    takes: Mapping[str, str],
     seed: int = 0,
     *,
     least: int = 2,
@@ -89,7 +86,7 @@ def read_pairs(
 
 def pairs_from(
     values: Mapping[str, Sequence[Any]],
-    takes: Mapping[str, Takes],
+    takes: Mapping[str, str],
     *,
     split: Sequence[str | None] | None = None,
     group: Sequence[Any] | None = None,
@@ -152,7 +149,7 @@ def pairs_from(
 class _Reading:
     """Files and folders on their way into one gatherer, and what is to be told of them."""
 
-    def __init__(self, config: DataConfig, takes: Mapping[str, Takes], least: int) -> None:
+    def __init__(self, config: DataConfig, takes: Mapping[str, str], least: int) -> None:
         facts = {name: FactColumn.parse(text) for name, text in config.facts.items()}
         check_names(facts, takes)
         self.config, self.facts = config, facts
@@ -168,13 +165,12 @@ class _Reading:
     def add(self, path: Path, split: str | None) -> None:
         """Add all rows of a file or folder; `split` is that of the rows, if they have a file of
         their own."""
-        rows, filled, notes = open_source(path)
+        rows, filled, notes = open_source(path, self.config)
         if not filled:
             bad = [r for r in rows if isinstance(r, Rejected)]
             raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), path=path)
         self._seen |= dict.fromkeys(filled)
         columns, more = self._columns(path, filled, split)
-        self.warnings += [w for w in notes + more if w not in self.warnings]
         self._found.update(columns.modalities)
         self._last = path
         for row in rows:
@@ -182,6 +178,7 @@ class _Reading:
                 self.gatherer.reject(row)
             else:
                 self.gatherer.add(row, columns)
+        self.warnings += [w for w in notes + more if w not in self.warnings]
         self._check_splits(path)
 
     def _columns(
@@ -254,6 +251,7 @@ def _check_gathered(gatherer: Gatherer, before: int, source: str) -> None:
     if len(gatherer) == before:
         raise DataError(
             f"no row can be used\n{say_rejected(gatherer.rejected)}".rstrip(),
+            f"{trust_hint(gatherer.rejected)}"
             f"A row links items of {gatherer.least} modalities or more; asked for: "
             f"{', '.join(gatherer.takes)}.",
             path=source,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.folders import MODALITY_OF_SUFFIX
+from fusemix_core.data.folders import modality_of_suffix
 from fusemix_core.data.jsonl import parse_object
 from fusemix_core.data.media import MAX_BYTES
 from fusemix_core.data.references import Fault, SliceReference
-from fusemix_core.data.rows import Row
+from fusemix_core.data.rows import Reader, Row
 from fusemix_core.errors import DataError, short
 
 _MAX_JSON = 16 << 20
@@ -24,14 +24,14 @@ _BLOCK = 512
 _PIECE = 1 << 20
 
 
-class ShardReader:
+class ShardReader(Reader):
     """A `.tar`, or a folder with `.tar` files in it.
 
     The key of a member is its path up to the first dot of its name. Columns are the extensions
-    (`jpg`, `txt`, `seg.png`), `image`, `audio` and `video` for the first member of such a type,
-    `text` for the whole `.txt`, and the fields of a `.json` where no member has that name. Members
-    are read in place, by offset; nothing is extracted. Hidden files are passed over. What follows
-    a damaged header is looked for.
+    (`jpg`, `txt`, `seg.png`), `image`, `audio`, `video` and the like for the first member of such
+    a type, `text` for the whole `.txt`, and the fields of a `.json` where no member has that name.
+    Members are read in place, by offset; nothing is extracted. Hidden files are passed over. What
+    follows a damaged header is looked for.
     """
 
     def matches(self, path: Path) -> bool:
@@ -46,6 +46,7 @@ class ShardReader:
 
 def _shard_rows(path: Path) -> Iterator[Row | Rejected]:
     samples: dict[str, dict[str, SliceReference]] = {}
+    known = modality_of_suffix()
     refused: list[tuple[str, str]] = []
     for key, extension, result in _members(path):
         sample = samples.setdefault(key, {})
@@ -61,7 +62,7 @@ def _shard_rows(path: Path) -> Iterator[Row | Rejected]:
     faulty = {key for key, _ in refused}
     for key, members in samples.items():
         if members:
-            yield Row(str(path), numbers[key], _values(members))
+            yield Row(str(path), numbers[key], _values(members, known))
         elif key not in faulty:
             yield Rejected(str(path), numbers[key], "", f"sample '{short(key)}' is empty")
 
@@ -163,10 +164,10 @@ def _reference(path: Path, member: tarfile.TarInfo, size: int) -> SliceReference
     return SliceReference(str(path), member.offset_data, member.size, member.name)
 
 
-def _values(members: dict[str, SliceReference]) -> dict[str, Any]:
+def _values(members: dict[str, SliceReference], known: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = dict(members)
     for extension, reference in members.items():
-        kind = MODALITY_OF_SUFFIX.get("." + extension.rpartition(".")[2])
+        kind = known.get("." + extension.rpartition(".")[2])
         if kind:
             values.setdefault(kind, reference)
     if "txt" in members:

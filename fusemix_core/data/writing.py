@@ -65,7 +65,8 @@ def write_manifest(
         cells = {}
         for modality, item in zip(dataset.modalities, dataset.links[row].tolist(), strict=True):
             value = "" if item < 0 else _named(dataset.items[modality].references[item], folder)
-            outside |= dataset.items[modality].takes != "text" and value.startswith(os.pardir)
+            inline = dataset.items[modality].medium.inline
+            outside |= not inline and value.startswith(os.pardir)
             cells[modality] = value
         cells = {**others[dataset.origin[row]], **cells}
         if told:
@@ -98,7 +99,7 @@ def _other_cells(
     sources = (config.source, (config.validation, config.test))
     for source in filter(None, [s for part in sources for s in part]):
         for path in expand(source):
-            read, filled, _ = open_source(path)
+            read, filled, _ = open_source(path, config)
             columns = find_columns(takes, filled, config.columns, path)[0]
             _check_overwritten(kept & filled.keys(), columns, path)
             known = {name for names in columns.values() for name in names} - kept

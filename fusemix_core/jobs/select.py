@@ -21,7 +21,7 @@ from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from fusemix_core.interfaces import Encoder
-    from fusemix_core.runs.given import Given
+    from fusemix_core.runs.inputs import EncoderInput
     from fusemix_core.runs.reporter import Reporter
 
 
@@ -49,7 +49,7 @@ class SelectionPlan:
 
 
 def select(
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     pairs: int,
     selector: str = "dpp",
@@ -81,7 +81,7 @@ def select(
 
         select({"image": "dinov2", "text": "minilm"}, "pairs.csv", 5000, out="subset.csv")
     """
-    from fusemix_core.runs.given import data_table, encoder_names
+    from fusemix_core.runs.inputs import data_table, encoder_names
 
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), **settings}

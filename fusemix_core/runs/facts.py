@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fusemix_core.config import PARTS, DataConfig, Part, Recipe
+from fusemix_core.config import PARTS, DataConfig, Part, Recipe, RunConfig
 from fusemix_core.data.cells import FactColumn
 from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.errors import ConfigError, UnknownNameError
@@ -36,14 +36,13 @@ def check_facts(recipe: Recipe, facts: Collection[str], registry: Registry = reg
             raise UnknownNameError.of("fact", wanted, known, hint)
 
 
-def unused_facts(
-    recipe: Recipe, facts: Collection[str], registry: Registry = registry
-) -> list[str]:
-    """A note if facts are given and no component of the recipe uses them."""
-    if not facts or _users(recipe, registry):
+def unused_facts(config: RunConfig, measured: Collection[str] = ()) -> list[str]:
+    """A note if facts are given and nothing uses them: neither the recipe nor, by `measured`, what
+    the evaluators of the run use."""
+    names, recipe = ", ".join(config.data.facts), config.recipe
+    if not names or USES in measured or _users(recipe, registry):
         return []
-    names = ", ".join(facts)
-    return [f"No component of the recipe {recipe.name} uses facts ({names}): they change nothing."]
+    return [f"Nothing in the recipe {recipe.name} uses facts ({names}): they change nothing."]
 
 
 def facts_table(facts: Mapping[str, Fact], data: DataConfig) -> dict[str, dict[str, Any]]:

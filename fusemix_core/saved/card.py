@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from fusemix_core.data.media import medium
+from fusemix_core.errors import UnknownNameError
+from fusemix_core.registry import registry
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
-
-_EXAMPLES = {
-    "text": '["a red bicycle"]',
-    "image": '["photo.jpg"]',
-    "audio": '["sound.wav"]',
-    "file": '["clip.mp4"]',
-}
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,7 @@ def fused_text(config: SavedConfig) -> CardText:
     rows = {e.modality: re.sub(r"^(?=\d)|\W", "_", e.modality) + "_rows" for e in encoders}
     a, b = encoders[0].modality, encoders[1].modality
     code = [
-        *(f"{rows[e.modality]} = model.encode({e.modality!r}, {_EXAMPLES[e.takes]})"
-          for e in encoders),
+        *(f"{rows[e.modality]} = model.encode({e.modality!r}, {_example(e)})" for e in encoders),
         f"scores = model.similarity({rows[b]}, {rows[a]}, {b!r}, {a!r})",
     ]  # fmt: skip
     limitations = ["Scores rank the items of one gallery; they are not probabilities."]
@@ -115,6 +111,15 @@ def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: Ca
     ]
     dists = {named.dist for named in (config, *encoders, *config.parts.values()) if named.dist}
     return "\n".join([f"`pip install {' '.join(sorted(dists | {'fusemix'}))}`", "", *lines])
+
+
+def _example(encoder: EncoderInfo) -> str:
+    """A list of one item, as Python."""
+    declared = registry.modality(encoder.modality)
+    items = [declared.example] if declared and declared.example else []
+    with suppress(UnknownNameError):  # the plugin of its medium is not installed
+        items = items or medium(encoder.takes).example()
+    return json.dumps(items[:1] or ["item"], ensure_ascii=False)
 
 
 def _encoder_table(encoders: list[EncoderInfo]) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,12 +14,14 @@ from pairs import write_world
 from toys import ToyImage, ToyText
 
 from fusemix_core import select
-from fusemix_core.config import DataConfig
+from fusemix_core.config import DataConfig, Part, Recipe, RunConfig
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import DataError
-from fusemix_core.interfaces import Selector
+from fusemix_core.interfaces import Evaluator, Selector
 from fusemix_core.registry import registry
 from fusemix_core.runs.encode import Encoding, encode_dataset
+from fusemix_core.runs.evaluators import check_evaluators
+from fusemix_core.runs.facts import unused_facts
 from fusemix_core.runs.reporter import Reporter
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
@@ -115,3 +118,23 @@ def test_rows_of_a_single_item_reach_batches_with_their_facts(tmp_path):
         for (_, text), n in zip(pairs.links.tolist(), number.tolist(), strict=True):
             assert text < 0 or named.describe(text) == rows[n]["text"]
     assert len(read_pairs(config, TAKES)) == 10
+
+
+class ByFact(Evaluator):
+    uses = ("facts",)
+
+    def __call__(self, data):
+        return {"facts": len(data.facts)}
+
+
+def test_facts_that_an_evaluator_uses_are_not_noted(data):
+    registry.add_component("evaluator", "by-fact", ByFact)
+    config = RunConfig(
+        {"image": "a", "text": "b"},
+        DataConfig((str(data),), facts=FACTS),
+        Recipe("mine", Part("cca"), objective=Part("infonce")),
+    )
+    assert "Nothing in the recipe mine uses facts (thing, weight" in unused_facts(config)[0]
+    measured = replace(config, evaluators=(Part("by-fact"),))
+    assert unused_facts(measured, check_evaluators(measured, read(data))) == []
+    assert unused_facts(replace(config, data=replace(config.data, facts={}))) == []

@@ -1,5 +1,7 @@
 """Fits on items that differ in length: what a token adapter gets, keeps and serves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pairs import write_world
@@ -119,6 +121,51 @@ def test_padded_latents_of_another_width_are_refused(data, tmp_path):
     for shape in ((2, 13), (2, 24), (2, 0), (2, 3, 11), (12,)):
         with pytest.raises(ConfigError, match=r"must be \[n, T, 12\]"):
             model.embed("text", torch.ones(shape))
+
+
+class ZeroStart(TokenText):
+    """A TokenText whose first token is all zero."""
+
+    spec = replace(TokenText.spec, name="toy-zero-start", target="flow.test_token_views:ZeroStart")
+
+    def encode(self, batch, view="pooled"):
+        found = super().encode(batch, view)
+        if view == "tokens":
+            found.values[:, 0] = 0
+        return found
+
+
+@pytest.mark.parametrize("mixup", ["none", "fusemix", "gaussian"])
+def test_a_token_of_zeros_is_a_token_from_the_encoder_to_the_embedding(data, tmp_path, mixup):
+    seen = []
+
+    class Watching(TokenMean):
+        def tokens(self, latents):
+            seen.append(latents)
+            return super().tokens(latents)
+
+    registry.add_component("adapter", "watching", Watching)
+    done = align(
+        {"image": GridImage, "text": ZeroStart}, data, views={"text": "tokens"}, device="cpu",
+        out=tmp_path / "r", recipe="fusemix", overrides=[
+            "training.epochs=1", "training.batch_size=8", "adapter=linear", "dim=8",
+            "adapters.text=watching", f"mixup={mixup}",
+        ],
+    )  # fmt: skip
+    items, table = done.encoded.dataset.items["text"], done.encoded.tables["text"]
+    texts = [items.load(i) for i in range(len(items))]
+    lengths = [1 + len(text.split()) for text in texts]
+    assert table.lengths.tolist() == lengths
+    batches = [x for x in seen if len(x) == 8]
+    assert batches and all(x.mask[:, 0].all() for x in batches)
+    assert any(x.values[:, 0].any() for x in batches) == (mixup == "gaussian")
+    out = done.model.adapters["text"].out
+    x = table.rows(torch.arange(len(items)))
+    assert not x.values[:, 0].any()
+    means = x.filled().sum(dim=1) / torch.tensor(lengths)[:, None]  # the zeros count
+    wanted = torch.nn.functional.normalize(out(means), dim=1)
+    torch.testing.assert_close(done.model.embed("text", x), wanted)
+    torch.testing.assert_close(done.model.encode("text", texts), wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_one_modality_may_have_an_adapter_of_its_own(data, tmp_path):

@@ -282,6 +282,32 @@ class MixesWithMissing(NoMixup):
         return replace(batch.mixed(lambda x, y: x, rows, rows.roll(1)), latents=mixed)
 
 
+@breaks("mixup", "tokens")
+class FillsPadding(NoMixup):
+    def __call__(self, batch, generator, progress):
+        latents = {
+            m: Padded(x.values + 1, torch.ones_like(x.mask)) if isinstance(x, Padded) else x
+            for m, x in batch.latents.items()
+        }
+        return replace(batch, latents=latents)
+
+
+@breaks("mixup", "tokens")
+class ZerosAreNoTokens(NoMixup):
+    def __call__(self, batch, generator, progress):
+        latents = {
+            m: Padded(x.values, (x.filled() != 0).any(dim=2)) if isinstance(x, Padded) else x
+            for m, x in batch.latents.items()
+        }
+        return replace(batch, latents=latents)
+
+
+@breaks("mixup", "tokens")
+class MeanWithPadding(NoMixup):
+    def __call__(self, batch, generator, progress):
+        return batch.changed(lambda x, own: x - x.mean())
+
+
 @breaks("mixup", "draws_from_its_generator")
 class CountsItsCalls(NoMixup):
     def __init__(self):
