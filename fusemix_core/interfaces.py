@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.media import Medium
+from fusemix_core.data.rows import Note, Reader, Row
 from fusemix_core.measured import Measured
 from fusemix_core.padded import Padded, as_rows, as_tokens
 from fusemix_core.paired import Batch, LatentTable, PairedLatents, ResidentLatents, rows_of
@@ -30,12 +33,17 @@ __all__ = [
     "FitContext",
     "LatentTable",
     "Measured",
+    "Medium",
     "Mixup",
     "Network",
+    "Note",
     "Objective",
     "Padded",
     "PairedLatents",
+    "Reader",
+    "Rejected",
     "ResidentLatents",
+    "Row",
     "Scorer",
     "Section",
     "Selector",
