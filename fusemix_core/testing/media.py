@@ -23,7 +23,7 @@ from fusemix_core.testing.items import fingerprints
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
-MEDIUM = Suite("medium", least=9)
+MEDIUM = Suite("medium", least=7)
 add_declaration_checks(MEDIUM)
 
 
