@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusemix_core.errors import MissingDependencyError, PluginError
+from fusemix_core.errors import ConfigError, MissingDependencyError, PluginError
 
 KINDS = (
     "adapter",
@@ -25,6 +26,18 @@ KINDS = (
     "artefact",
 )
 """What a `ComponentSpec` may register."""
+
+USES: Mapping[str, tuple[str, ...]] = {
+    "objective": ("latents", "tokens", "facts", "trust", "unpaired", "adapters"),
+    "adapter": ("tokens",),
+    "aligner": ("fixed",),
+    "selector": ("latents",),
+}
+"""What components of a kind may use beyond what all get: what the class and its spec declare.
+
+An objective reads these of a `Step`; `adapters` stands for `step.through` too. An adapter of tokens
+is a `TokenAdapter`. An aligner heeds `FitContext.fixed`. A selector looks at latents.
+"""
 
 CORE_MEDIA: dict[str, str] = {"text": "text", "image": "image", "audio": "audio", "video": "file"}
 """The medium of each modality that core declares (`modalities.py`)."""
@@ -102,6 +115,20 @@ class EncoderSpec:
         """Raise `MissingDependencyError`, without importing, if a required module is absent."""
         check_requirements(self.name, self.requires)
 
+    def check_environment(self) -> None:
+        """Raise `ConfigError` if a variable of `environment` is not set, or empty."""
+        for variable in self.environment:
+            if not os.environ.get(variable, "").strip():
+                raise ConfigError(
+                    f"{self.name} needs the environment variable {variable}, which is not set.",
+                    f"export {variable}=…",
+                )
+
+
+def kind_of(view: str) -> str:
+    """The kind of a view, with which its name begins: `pooled` of `pooled-cls-mean`."""
+    return view.partition("-")[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec:
@@ -149,6 +176,10 @@ class ComponentSpec:
 
     `options` lists every keyword option of the target with its default, so that a wrong option is
     found before anything is imported; a test holds it equal to the target's signature.
+
+    `uses` is what the class declares as its own `uses`, so that a plan can refuse what can't work
+    before anything is imported. `wraps` names the option that names another component of the same
+    kind, which this one builds with its option `options`; what the other uses, this one uses too.
     """
 
     kind: str
@@ -159,12 +190,25 @@ class ComponentSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     paper: str = ""
+    uses: tuple[str, ...] = ()
+    wraps: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise PluginError(
                 f"Component '{self.name}' has the unknown kind '{self.kind}'.",
                 f"Kinds: {', '.join(KINDS)}.",
+            )
+        known = USES.get(self.kind, ())
+        if unknown := [use for use in self.uses if use not in known]:
+            raise PluginError(
+                f"The {self.kind} '{self.name}' can't use '{unknown[0]}'.",
+                f"What a {self.kind} may use: {', '.join(known) or 'nothing'}.",
+            )
+        if self.wraps and not {self.wraps, "options"} <= set(self.options):
+            raise PluginError(
+                f"The {self.kind} '{self.name}' wraps '{self.wraps}', and has not the options "
+                f"'{self.wraps}' and 'options'."
             )
 
     @classmethod

@@ -87,9 +87,12 @@ def show_sections(sections: Iterable[Section]) -> None:
         for table in tables:
             if table.caption:
                 out.print(table.caption, style="dim")
-            footer = [] if table.footer is None else [table.footer]
-            rows = [[_cell(cell) for cell in row] for row in [*table.rows, *footer]]
-            print_table(table.columns, rows)
+            rows = [*table.rows, *([] if table.footer is None else [table.footer])]
+            right = [
+                all(isinstance(cell, int | float | None) for cell in column)
+                for column in zip(*rows, strict=True)
+            ]
+            print_table(table.columns, [[_cell(c) for c in row] for row in rows], right=right)
         for text in (section.text, section.note) if tables else ():
             if text:
                 out.print(text, style="dim", soft_wrap=True)

@@ -182,7 +182,7 @@ class ZeroShotEvaluator(Evaluator):
     def __call__(self, data: Measured) -> dict[str, Any]:
         classes = self._of_fact(data) if self.fact else data.classes
         labelled = classes.labels >= 0
-        return zero_shot(
+        found = zero_shot(
             data.embeddings[classes.query][labelled],
             classes.labels[labelled],
             classes.embeddings,
@@ -193,6 +193,7 @@ class ZeroShotEvaluator(Evaluator):
             resamples=self.resamples,
             seed=data.seed,
         )
+        return {"unit": "percent", **found}
 
     def _of_fact(self, data: Measured) -> Classes:
         """The classes of the fact. Raises `ConfigError` for a modality that there is none of."""

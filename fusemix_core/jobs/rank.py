@@ -25,10 +25,10 @@ from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
-from fusemix_core.runs.given import Given, data_table, encoder_names
+from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import rows_for
-from fusemix_core.runs.selection import choose
+from fusemix_core.runs.rows import training_rows
+from fusemix_core.specs import kind_of
 
 SAMPLE = 1_000
 """Pairs that the measures look at."""
@@ -105,8 +105,8 @@ class _Score(Callback):
 
 
 def rank(
-    a: Sequence[Given],
-    b: Sequence[Given],
+    a: Sequence[EncoderInput],
+    b: Sequence[EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     views: Mapping[str, str] | None = None,
@@ -162,7 +162,7 @@ def rank(
     return _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
 
 
-def _resolved(side: Sequence[Given]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _resolved(side: Sequence[EncoderInput]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(name → spec, name → loaded Encoder) of the encoders of one side."""
     if not side:
         raise ConfigError(
@@ -184,7 +184,7 @@ def _only(views: Mapping[str, str] | None, modality: str) -> dict[str, str]:
 
 
 def _candidates(name: str, view: str, table: LatentTable) -> Iterator[Candidate]:
-    if view.partition("-")[0] != "layers":
+    if kind_of(view) != "layers":
         yield Candidate(name, table)
         return
     for layer in range(table.shape[0]):
@@ -278,11 +278,9 @@ def _fitted(
     aligner = registry.build("aligner", recipe.aligner)
     noted, began = _Score(), time.monotonic()
     context = FitContext(device=device, seed=seed, callbacks=[noted])
-    train = rows_for(recipe, parts["train"])
-    if recipe.pairs is not None:
-        k = min(recipe.pairs, len(train))
-        train = train.select(choose(recipe.selector, train, k, context, Reporter()).sort().values)
-    aligner.fit(train, parts["validation"], recipe, context)
+    train = parts["train"]
+    rows = training_rows(recipe, train, context, Reporter()).sort().values
+    aligner.fit(train.select(rows), parts["validation"], recipe, context)
     if not noted.found:
         raise DataError("No validation pair to measure recall on.", "Give more pairs.")
     reached = {name: noted.found[name] for name in ("recall_at_1", "score")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -19,13 +18,13 @@ from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.reporter import Reporter
 
 
-@dataclass
-class SearchResult:
-    """The best items of a gallery for one query."""
+@dataclass(frozen=True)
+class Hit:
+    """One of the best items of a gallery for a query: its rank from 1, its score, the item."""
 
-    query: str
-    target: str
-    hits: list[dict[str, Any]]
+    rank: int
+    score: float
+    item: str
 
 
 class Gallery:
@@ -57,20 +56,25 @@ class Gallery:
         self.embeddings: Tensor = found.embeddings[target]
         self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
 
-    def search(self, query: str | Path, modality: str, count: int = 10) -> SearchResult:
-        """The `count` items of the gallery that score highest for a query of `modality`."""
+    def search(self, query: str | Path, modality: str, count: int = 10) -> list[Hit]:
+        """The `count` items of the gallery that score highest for a query of `modality`.
+
+        Example:
+
+            gallery = Gallery(model, "image", DataConfig(source=("photos",)))
+            gallery.search("a map", "text")[0].item
+        """
         embedded = self.model.encode(modality, [query])
         if modality not in self._scores:
             self._scores[modality] = self.model.prepare(self.embeddings, modality, self.target)
         scores = self._scores[modality](embedded)[0]
         best = scores.topk(min(count, len(scores)))
-        hits = [
-            {"rank": rank, "score": float(score), "item": self.items.describe(int(self.ids[i]))}
+        return [
+            Hit(rank, score, self.items.describe(int(self.ids[i])))
             for rank, (score, i) in enumerate(
                 zip(best.values.tolist(), best.indices.tolist(), strict=True), 1
             )
         ]
-        return SearchResult(str(query), self.target, hits)
 
 
 def query_modality(model: FusedModel, query: str, given: str | None) -> str:

@@ -21,7 +21,7 @@ from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from fusemix_core.interfaces import Encoder
-    from fusemix_core.runs.given import Given
+    from fusemix_core.runs.inputs import EncoderInput
     from fusemix_core.runs.reporter import Reporter
 
 
@@ -49,7 +49,7 @@ class SelectionPlan:
 
 
 def select(
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     pairs: int,
     selector: str = "dpp",
@@ -81,7 +81,7 @@ def select(
 
         select({"image": "dinov2", "text": "minilm"}, "pairs.csv", 5000, out="subset.csv")
     """
-    from fusemix_core.runs.given import data_table, encoder_names
+    from fusemix_core.runs.inputs import data_table, encoder_names
 
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), **settings}
@@ -119,9 +119,11 @@ def plan_selection(
     dataset.check_bad(config.data.max_bad)
     check_choice(config.recipe, dataset)
 
-    from fusemix_core.runs.rows import dataset_for
+    from fusemix_core.runs.rows import trusted_rows
 
-    dataset = dataset_for(config.recipe, dataset)
+    rows = dataset.splits["train"]
+    trusted = trusted_rows(config.recipe, dataset.facts, len(dataset))[rows]
+    dataset = dataset.with_split("train", rows[trusted])
     looked_at = {m: specs[m] for m in modalities_of(config, dataset)}
     encoders = plan_encoders(dataset, looked_at, config, config.device)
     return SelectionPlan(config, dataset, encoders, out and Path(out), objects or {})
@@ -131,7 +133,7 @@ def modalities_of(config: RunConfig, dataset: PairedDataset) -> tuple[str, ...]:
     """The modalities whose latents the selector looks at."""
     part = config.recipe.selector
     spec = registry.check("selector", part)
-    if not registry.target_of(spec).takes_latents:
+    if "latents" not in registry.uses("selector", part):
         return ()
     if "by" not in spec.options:
         return dataset.modalities

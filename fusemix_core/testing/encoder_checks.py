@@ -14,6 +14,7 @@ from fusemix_core.data.media import medium
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Padded
 from fusemix_core.latents.pipeline import UNREADABLE
+from fusemix_core.specs import kind_of
 from fusemix_core.testing.encoder_case import ENCODER, EncoderCase, rows_of
 from fusemix_core.testing.items import fingerprints, wrong_items
 from fusemix_core.testing.suite import expect
@@ -21,11 +22,6 @@ from fusemix_core.testing.worker import collate_in_worker
 
 RANKS = {"pooled": 1, "layers": 2, "tokens": 2, "grid": 3, "time": 2}
 """Dimensions of one item's latents, by the kind of view."""
-
-
-def kind_of(view: str) -> str:
-    """The kind of a view: what its name begins with, before the first dash."""
-    return view.partition("-")[0]
 
 
 # -- shape -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.recipes.fusemix import fusemix
 from fusemix_core.selectors.dpp import dpp_of_kernel, dpp_of_latents
 from fusemix_core.selectors.uniform import uniform_subset
+from fusemix_core.step import Step
 
 FOLDER = Path(__file__).parent / "fusemix"
 META = json.loads((FOLDER / "meta.json").read_text())
@@ -28,14 +29,6 @@ HYPER = META["hyper"]
 VECTORS = load_file(FOLDER / "vectors.safetensors")
 FORWARD = ["fwd_mixup", "fwd_plain", "fwd_temp_high", "fwd_temp_low", "fwd_nobias"]
 TRAIN = ["train", "train_truncated_warmup"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def close(got, name):
@@ -91,7 +84,7 @@ def test_forward_loss_and_every_gradient(case):
     if f"{case}.in.lambda" in VECTORS:
         batch = FuseMixMixup().mix(batch, VECTORS[f"{case}.in.lambda"].item())
     embeddings = {m: adapters[m](x) for m, x in batch.latents.items()}
-    loss = objective(embeddings, batch.links)
+    loss = objective(Step.of(embeddings, batch.links))
     loss.backward()
 
     for side in "ab":

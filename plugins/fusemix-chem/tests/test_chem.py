@@ -27,14 +27,6 @@ ITEMS = list(ChemNetEncoder.sample_items(CHEMNET))
 SHORT = ITEMS[:-1]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def encoder() -> ChemNetEncoder:
     return ChemNetEncoder.load(CHEMNET, CPU, torch.float32)
