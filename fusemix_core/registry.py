@@ -47,6 +47,19 @@ class Registry:
         self._modalities: dict[str, dict[str, ModalitySpec]] = defaultdict(dict)
         self._classes: dict[str, type] = {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
+        """The same: a copy of a model finds its components where the model does."""
+        return self
+
+    def __reduce__(self) -> str:
+        """In a pickle the registry of the process that reads it stands for that of this process."""
+        if self is not registry:
+            raise TypeError(
+                "A Registry of your own can't be pickled: register in "
+                "fusemix_core.registry.registry."
+            )
+        return "registry"
+
     # -- filling ---------------------------------------------------------------------------------
 
     def load(self) -> None:

@@ -4,8 +4,19 @@ import pytest
 import torch
 
 from fusemix_core.adapters.rows import embed_rows, for_adapters, width_of
+from fusemix_core.aligners.cca import CCAAligner
+from fusemix_core.aligners.regression import regress
+from fusemix_core.config import Part, Recipe
 from fusemix_core.engine.loop import _moved
-from fusemix_core.interfaces import Adapter, Padded, TokenAdapter, as_rows, as_tokens, rows_of
+from fusemix_core.interfaces import (
+    Adapter,
+    FitContext,
+    Padded,
+    TokenAdapter,
+    as_rows,
+    as_tokens,
+    rows_of,
+)
 from fusemix_core.paired import PairedLatents, ResidentLatents, ResidentTokens, in_memory, joined
 
 ITEMS = [torch.arange(6.0).view(3, 2) + 1, torch.tensor([[-1.0, -2.0]]), torch.zeros(2, 2)]
@@ -146,3 +157,35 @@ def test_tables_that_are_moved_to_a_device_keep_their_items(pairs):
         assert torch.equal(rows_of(moved, ids), rows_of(table, ids)), name
         parts = [in_memory(table.rows(part)) for part in torch.arange(len(table)).split(2)]
         assert torch.equal(joined(parts).latents, table.latents)
+
+
+def world(n=120):
+    """Pairs of rows and of items of 1 to 4 tokens, whose mean tells the row."""
+    draw = torch.Generator().manual_seed(0)
+    rows, lengths = torch.randn(n, 6, generator=draw), torch.randint(1, 5, (n,), generator=draw)
+    mix = torch.randn(6, 3, generator=draw)
+    tokens = [(row @ mix).expand(k, -1) for row, k in zip(rows, lengths.tolist(), strict=True)]
+    tables = {"image": ResidentLatents(rows), "text": ResidentTokens(torch.cat(tokens), lengths)}
+    return PairedLatents(tables, torch.arange(n)[:, None].repeat(1, 2))
+
+
+def test_a_closed_form_fits_to_a_fixed_adapter_of_tokens():
+    pairs, fixed = world(), First(3, 5).eval()
+    context = FitContext(fixed={"text": fixed})
+    train, validation = pairs.select(torch.arange(90)), pairs.select(torch.arange(90, 120))
+    fitted = regress(train, validation, context, landmarks=(0,), ridges=(1.0,))
+    ids = torch.arange(90, 120)
+    x, y = (embed_rows(fitted[m], pairs.tables[m], ids) for m in ("image", "text"))
+    assert ((x @ y.T).argmax(dim=1) == torch.arange(30)).float().mean() > 0.5
+
+
+def test_a_closed_form_takes_a_view_of_more_axes_as_one_row():
+    pairs = world()
+    flat = PairedLatents({"a": pairs.tables["image"], "b": pairs.tables["image"]}, pairs.links)
+    layers = ResidentLatents(pairs.tables["image"].latents.unflatten(1, (2, 3)))
+    layered = PairedLatents({"a": layers, "b": layers}, pairs.links)
+    recipe, context = Recipe("r", Part("cca")), FitContext()
+    wanted = CCAAligner(landmarks=0).fit(flat, flat, recipe, context)
+    found = CCAAligner(landmarks=0).fit(layered, layered, recipe, context)
+    for name, value in wanted["a"].state_dict().items():
+        assert torch.equal(found["a"].state_dict()[name], value), name
