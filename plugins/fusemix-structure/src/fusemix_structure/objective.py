@@ -29,8 +29,9 @@ class StructureObjective(Objective):
     objective, options: the other objective by its registered name. λ is weight · min(1, s / warmup)
     at call s = 0, 1, …, so that the first call has none, as in the original. levels, weighting,
     temperature, divergence, kernel, centring, centre_first, margin: see `regulariser.structure`;
-    the divergence "repo" is what the original computes, "js" what the paper names. Of a batch of more than `rows` rows the first `rows` are regularised: the
-    regulariser holds matrices `[rows, rows]`. A modality's rows that are missing have no part.
+    the divergence "repo" is what the original computes, "js" what the paper names. Of a batch of
+    more than `rows` rows the first `rows` are regularised: the regulariser holds matrices
+    `[rows, rows]`. A modality's rows that are missing have no part.
 
     Raises `ConfigError` for options out of range.
     """
