@@ -177,7 +177,7 @@ def fusemix_components() -> list[ComponentSpec]:
             name="zero-shot",
             target="fusemix_core.evaluation.zeroshot:ZeroShotEvaluator",
             summary="classification by prompts of the class names",
-            options={"fact": "", "modality": "", "text": "text", "resamples": 1000},
+            options={"fact": "", "modality": "", "text": "", "resamples": 1000},
             paper="https://arxiv.org/abs/2103.00020",
         ),
         ComponentSpec(
