@@ -20,8 +20,8 @@ from fusemix_core.interfaces import Adapter, Callback, FitContext, Padded, Score
 from fusemix_core.registry import registry
 from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.facts import check_facts
-from fusemix_core.runs.measure import BANK_MOST, choose_scorer
 from fusemix_core.runs.rows import rows_for
+from fusemix_core.runs.scorers import BANK_MOST, choose_scorer
 
 
 def within(recipe: Recipe, batch: int | None, budget: int | None, rows: int) -> Recipe:

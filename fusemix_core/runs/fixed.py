@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from fusemix_core.adapters.identity import IdentityAdapter
 from fusemix_core.config import Recipe
 from fusemix_core.digests import digest_modules
 from fusemix_core.errors import ConfigError, ContractError
-from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, LatentTable, PairedLatents
+from fusemix_core.interfaces import Adapter, PairedLatents
 from fusemix_core.registry import registry
 
 
@@ -29,23 +26,6 @@ def check_takes_fixed(recipe: Recipe) -> None:
                 "Take the recipe auto (closed form), fusemix (by gradient), or another "
                 "whose aligner takes fixed modalities.",
             )
-
-
-def fixed_adapters(
-    model: FusedModel | None, modalities: Sequence[str], tables: Mapping[str, LatentTable]
-) -> dict[str, Adapter]:
-    """Those of the modalities that stay, in eval mode on the CPU: the extended model's own, else
-    the latents as they are. Raises `ConfigError` where the latents differ in width."""
-    if model is not None:
-        return {m: deepcopy(model.adapters[m]).cpu().eval() for m in modalities}
-    dims = {m: tables[m].dim for m in modalities}
-    if len(set(dims.values())) > 1:
-        widths = ", ".join(f"{m} {d}" for m, d in dims.items())
-        raise ConfigError(
-            f"Fixed modalities share a space, and these latents differ in width: {widths}.",
-            "Fix one of them.",
-        )
-    return {m: IdentityAdapter(d, d).eval() for m, d in dims.items()}
 
 
 def rows_to_fit(pairs: PairedLatents, fixed: Collection[str]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def choose_training(
     fixed: Collection[str],
     context: FitContext,
     reporter: Reporter,
-) -> Tensor:
-    """Leave in the training split the pairs that the recipe chooses of those that have something to
-    fit; the rows of the dataset, in the order taken. Called by all processes."""
+) -> tuple[Encoded, Tensor]:
+    """`encoded` with only those training pairs that the recipe chooses, of those that have
+    something to fit; and the rows of the dataset, in the order taken. All processes call it."""
     rows = torch.from_numpy(encoded.dataset.splits["train"])
     pairs = encoded.paired("train")
     able = rows_to_fit(pairs, fixed)
@@ -70,8 +71,8 @@ def choose_training(
     k = min(recipe.pairs, len(rows))
     taken = from_first(lambda: choose(recipe.selector, pairs, k, context, reporter).tolist())
     rows = rows[torch.tensor(taken, dtype=torch.int64)]
-    encoded.dataset = encoded.dataset.with_split("train", rows.sort().values.numpy())
-    return rows
+    dataset = encoded.dataset.with_split("train", rows.sort().values.numpy())
+    return replace(encoded, dataset=dataset), rows
 
 
 def write_chosen(path: Path, dataset: PairedDataset, rows: Tensor) -> None:

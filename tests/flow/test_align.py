@@ -10,7 +10,7 @@ from toys import ToyImage, ToySound, ToyText
 from fusemix_core import FusedModel, align
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.jobs import align as flow
-from fusemix_core.jobs.align import default_out
+from fusemix_core.jobs.run import default_out
 from fusemix_core.objectives.infonce import InfoNCE
 
 SMALL = ["training.epochs=3", "adapter.blocks=1", "dim=8"]
