@@ -159,10 +159,8 @@ def _text_latents(
         chosen.specs[text],
         items,
         LatentStore(),
+        Encoding(how.device, how.dtype, how.store_dtype),
         view=chosen.views[text],
-        device=how.device,
-        dtype=how.dtype,
-        store_dtype=how.store_dtype,
     )
     number = {t: i for i, t in enumerate(unique)}
     return done.table.rows(torch.tensor([number[t] for t in texts]))

@@ -26,9 +26,9 @@ def show_plan(plan: Plan, json: bool) -> None:
     show_encoders(plan.encoders.values())
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
-    if alone := plan.dataset.unpaired:
-        alone = ", ".join(f"{len(ids):,} {modality}" for modality, ids in alone.items())
-        out.print(f"alone:   {alone}, for training without pairs")
+    if plan.dataset.unpaired:
+        counts = [f"{len(ids):,} {modality}" for modality, ids in plan.dataset.unpaired.items()]
+        out.print(f"unpaired: {', '.join(counts)}, for training without pairs")
     if facts := facts_table(plan.dataset.facts, plan.config.data):
         shown = ", ".join(f"{name} ({_in_short(fact)})" for name, fact in facts.items())
         out.print(f"facts:   {shown}", markup=False, highlight=False, soft_wrap=True)
@@ -87,9 +87,12 @@ def show_sections(sections: Iterable[Section]) -> None:
         for table in tables:
             if table.caption:
                 out.print(table.caption, style="dim")
-            footer = [] if table.footer is None else [table.footer]
-            rows = [[_cell(cell) for cell in row] for row in [*table.rows, *footer]]
-            print_table(table.columns, rows)
+            rows = [*table.rows, *([] if table.footer is None else [table.footer])]
+            right = [
+                all(isinstance(cell, int | float | None) for cell in column)
+                for column in zip(*rows, strict=True)
+            ]
+            print_table(table.columns, [[_cell(c) for c in row] for row in rows], right=right)
         for text in (section.text, section.note) if tables else ():
             if text:
                 out.print(text, style="dim", soft_wrap=True)

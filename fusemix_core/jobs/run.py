@@ -10,6 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fusemix_core.config import RunConfig
@@ -18,26 +19,25 @@ from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
 from fusemix_core.engine.distributed import from_first, in_turn, joined
-from fusemix_core.errors import DivergedError
+from fusemix_core.errors import ContractError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
+from fusemix_core.gathering import rank
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents, takes_tokens
 from fusemix_core.jobs.usage import usage
 from fusemix_core.measured import Measured
-from fusemix_core.objectives.gathering import rank
 from fusemix_core.registry import registry
 from fusemix_core.reports.of_run import report_run
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.facts import facts_table
-from fusemix_core.runs.fixed import check_unchanged, rows_to_fit
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.runs.measure import Measurement, draw_examples, measure_run
 from fusemix_core.runs.plan import Plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import check_splits, dataset_for
-from fusemix_core.runs.selection import UNIFORM, choose_training, write_chosen
+from fusemix_core.runs.rows import check_splits, rows_to_fit, training_rows
+from fusemix_core.runs.selection import UNIFORM, write_chosen
 from fusemix_core.sections import Section
 
 
@@ -203,25 +203,22 @@ def fit_context(run: Run, encoded: Encoded) -> FitContext:
 def choose_rows(run: Run, encoded: Encoded, context: FitContext) -> Encoded:
     """`encoded` with the training rows that the recipe is fitted to; those that it chose are listed
     in the run's folder."""
-    recipe = run.plan.config.recipe
-    encoded = dataclasses.replace(encoded, dataset=dataset_for(recipe, encoded.dataset))
-    if recipe.pairs is None:
-        return encoded
-    run.reporter.stage(f"Choosing pairs ({(recipe.selector or UNIFORM).name})")
-    encoded, chosen = choose_training(encoded, recipe, context.fixed, context, run.reporter)
-    if run.first:
+    recipe, dataset = run.plan.config.recipe, encoded.dataset
+    if recipe.pairs is not None:
+        run.reporter.stage(f"Choosing pairs ({(recipe.selector or UNIFORM).name})")
+    rows = training_rows(recipe, encoded.paired("train"), context, run.reporter)
+    chosen = dataset.splits["train"][rows.numpy()]
+    if recipe.pairs is not None and run.first:
         with explained(f"{run.folder.chosen}", ADVICE):
-            write_chosen(run.folder.chosen, encoded.dataset, chosen)
-    return encoded
+            write_chosen(run.folder.chosen, dataset, chosen)
+    return dataclasses.replace(encoded, dataset=dataset.with_split("train", np.sort(chosen)))
 
 
 def fit(run: Run, encoded: Encoded, context: FitContext) -> Fit:
     """Fit the recipe; fixed adapters must come out as they were."""
     recipe = run.plan.config.recipe
-    train, validation = (
-        pairs.select(rows_to_fit(pairs, context.fixed))
-        for pairs in map(encoded.paired, ("train", "validation"))
-    )
+    train, validation = encoded.paired("train"), encoded.paired("validation")
+    validation = validation.select(rows_to_fit(validation, context.fixed))
     check_splits(train, validation)
     run.reporter.stage(f"Fitting ({recipe.name})")
     aligner = registry.build("aligner", recipe.aligner)
@@ -235,6 +232,17 @@ def fit(run: Run, encoded: Encoded, context: FitContext) -> Fit:
         raise
     check_unchanged(recipe.aligner.name, adapters, digests)
     return Fit(adapters, train, time.monotonic() - began)
+
+
+def check_unchanged(
+    aligner: str, fitted: Mapping[str, Adapter], digests: Mapping[str, str]
+) -> None:
+    """Raise `ContractError` unless adapters have the weights whose digests are given."""
+    for modality, digest in digests.items():
+        if digest_modules([fitted[modality]]) != digest:
+            raise ContractError(
+                f"The aligner '{aligner}'", f"the fixed adapter of {modality} unchanged", "another"
+            )
 
 
 def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) -> None:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from fusemix_core.data.media import medium
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Encoder
+from fusemix_core.latents.sharing import locks_of
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
-
-if TYPE_CHECKING:
-    from fusemix_core.data.items import Items
 
 UNREADABLE = (DataError, OSError, ValueError)
 """What a bad item raises. Anything else is a fault of the program."""
@@ -72,18 +71,39 @@ class Decoded:
     reason: str = ""
 
 
+class Source(Protocol):
+    """What is encoded: `Items` of a dataset, or what a user gave in a list."""
+
+    def load(self, i: int, sample_rate: int | None = None) -> Any:
+        """Item i as the encoder's `collate` takes it."""
+
+    def describe(self, i: int) -> str:
+        """Item i as messages name it."""
+
+
+Rejects = Callable[[int, Exception], None]
+"""Called with the index of an item that can't be encoded, and why; what it raises ends the work."""
+
+
 class Pipeline:
     """Decodes and collates `items` for one encoder; use as a context manager.
 
-    Items that can't be decoded or collated are left out and noted in `bad`, index → reason.
+    Items that can't be decoded or collated are left out and noted in `bad`, index → reason, unless
+    `reject` raises.
     """
 
     def __init__(
-        self, spec: EncoderSpec, items: Items, encoder: Encoder, workers: int | None = None
+        self,
+        spec: EncoderSpec,
+        items: Source,
+        encoder: Encoder,
+        workers: int | None = None,
+        reject: Rejects | None = None,
     ) -> None:
         self.spec, self.items, self.encoder = spec, items, encoder
         self.medium = medium(registry.settled(spec).takes)
         self.bad: dict[int, str] = {}
+        self._reject = reject
         self.workers = workers or default_workers()
         self._decoding = ThreadPoolExecutor(self.workers, "fusemix-decode")
         # Tokenizers use all cores by themselves and can't be borrowed by two threads at once.
@@ -97,6 +117,10 @@ class Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
         for pool in (self._decoding, self._collating):
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -169,8 +193,14 @@ class Pipeline:
         try:
             value = self.items.load(i, self.spec.sample_rate)
         except UNREADABLE as error:
-            return Decoded(i, reason=_reason(error))
+            return Decoded(i, reason=self._rejected(i, error))
         return Decoded(i, value, _size(value))
+
+    def _rejected(self, i: int, error: Exception) -> str:
+        """Why an item is left out."""
+        if self._reject is not None:
+            self._reject(i, error)
+        return error.reason if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -205,6 +235,12 @@ class Pipeline:
 
     def _collate(self, group: list[Decoded]) -> Collated:
         """A batch of the group, without the items that alone make `collate` fail."""
+        # Tokenizers can't be borrowed by two threads at once, also not by those of two pipelines.
+        lock = locks_of(self.encoder).collate if self._collators == 1 else nullcontext()
+        with lock:
+            return self._readable(group)
+
+    def _readable(self, group: list[Decoded]) -> Collated:
         try:
             return self._collated(group)
         except UNREADABLE:
@@ -214,7 +250,7 @@ class Pipeline:
                     self.encoder.collate([item.value])
                     good.append(item)
                 except UNREADABLE as fault:
-                    self.bad[item.index] = _reason(fault)
+                    self.bad[item.index] = self._rejected(item.index, fault)
             if len(good) == len(group):
                 raise
             return self._collated(good)
@@ -238,9 +274,3 @@ def _size(value: Any) -> int:
     if hasattr(value, "getbands"):
         return value.width * value.height * len(value.getbands())
     return getattr(getattr(value, "samples", value), "nbytes", 0)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, DataError):
-        return error.reason
-    return f"{type(error).__name__}: {error}"

@@ -26,6 +26,13 @@ class Latents:
     values: np.ndarray
     lengths: np.ndarray | None = None
 
+    def tensor(self) -> Tensor | Padded:
+        """The same, one entry an item: `[n, ...]`, or `Padded` where the items differ in length."""
+        values = torch.from_numpy(self.values)
+        if self.lengths is None:
+            return values
+        return Padded.of(values.split(self.lengths.tolist()))
+
     @property
     def form(self) -> tuple[bool, tuple[int, ...]]:
         """What all batches of a view have in common: whether lengths differ, the shape of one."""

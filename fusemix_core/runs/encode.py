@@ -6,48 +6,21 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import torch
 
-from fusemix_core.config import Backend, Dtype, StoreDtype
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import devices_like
-from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
+from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.extraction import Extraction, extract
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.runs.rates import Rates, encode_rate_key
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.specs import EncoderSpec, kind_of
-
-_ONE_OF = {
-    "dtype": get_args(Dtype),
-    "store_dtype": get_args(StoreDtype),
-    "backend": get_args(Backend),
-}
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How items are encoded: names as in `RunConfig`, of whose `views` each modality has one."""
-
-    device: torch.device
-    dtype: str = "float32"
-    store_dtype: str = "float16"
-    batch_size: int | None = None
-    views: Mapping[str, str] = field(default_factory=dict)
-    backend: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, known in _ONE_OF.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}.", f"It is one of {', '.join(known)}."
-                )
 
 
 @dataclass(frozen=True)
@@ -123,6 +96,7 @@ def encode_dataset(
         ConfigError: If items differ in length, in a modality where they may not.
     """
     views = {m: how.views.get(m, spec.views[0]) for m, spec in specs.items()}
+    devices = devices_like(how.devices[0])
     extractions: dict[str, Extraction] = dict.fromkeys(specs)
     told: set[str] = set()
     # What may prove to be no rows for a fit goes first, not after hours of another encoder.
@@ -133,13 +107,9 @@ def encode_dataset(
             spec,
             dataset.items[modality],
             LatentStore(),
+            replace(how, device=devices),
             view=views[modality],
             ragged=ragged is None or modality in ragged,
-            device=devices_like(how.device),
-            dtype=how.dtype,
-            store_dtype=how.store_dtype,
-            batch_size=how.batch_size,
-            backend=how.backend,
             progress=lambda n, total, name=spec.name: reporter.encoding(name, n, total),
             encoder=(objects or {}).get(modality),
         )
@@ -148,7 +118,7 @@ def encode_dataset(
             if warning not in told:
                 reporter.note(warning)
         told.update(done.warnings)
-        key = encode_rate_key(done.fingerprint, how.device.type)
+        key = encode_rate_key(done.fingerprint, devices[0].type)
         Rates().record(key, done.encoded, time.monotonic() - began)
     encoded = Encoded.of(dataset, extractions)
     if rejected is not None:

@@ -36,14 +36,11 @@ def check_facts(recipe: Recipe, facts: Collection[str], registry: Registry = reg
             raise UnknownNameError.of("fact", wanted, known, hint)
 
 
-def unused_facts(config: RunConfig) -> list[str]:
-    """A note if facts are given and neither the recipe nor an evaluator of the run uses them."""
+def unused_facts(config: RunConfig, measured: Collection[str] = ()) -> list[str]:
+    """A note if facts are given and nothing uses them: neither the recipe nor, by `measured`, what
+    the evaluators of the run use."""
     names, recipe = ", ".join(config.data.facts), config.recipe
-    if not names or _users(recipe, registry):
-        return []
-    from fusemix_core.runs.evaluators import run_evaluators
-
-    if any(USES in evaluator.uses for evaluator in run_evaluators(config).values()):
+    if not names or USES in measured or _users(recipe, registry):
         return []
     return [f"Nothing in the recipe {recipe.name} uses facts ({names}): they change nothing."]
 
@@ -62,5 +59,5 @@ def _users(recipe: Recipe, registry: Registry) -> list[tuple[str, Part]]:
     return [
         (kind, part)
         for kind, part in parts
-        if part is not None and USES in getattr(registry.check(kind, part), "uses", ())
+        if part is not None and USES in registry.uses(kind, part)
     ]

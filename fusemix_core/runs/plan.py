@@ -12,6 +12,7 @@ import numpy as np
 from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.needs import check_needs
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.runs.reading import read_usable
@@ -128,10 +129,7 @@ def make_plan(
         ConfigError: If the recipe can't do what the run asks of it.
     """
     check_facts(config.recipe, config.data.facts)
-    if config.fixed or config.extends:
-        from fusemix_core.runs.fixed import check_takes_fixed
-
-        check_takes_fixed(config.recipe)
+    check_needs(config.recipe, specs, config.fixed or ((config.extends,) if config.extends else ()))
     if config.extends and model is None:
         from fusemix_core.runs.extension import extended_model
 
@@ -140,16 +138,18 @@ def make_plan(
     takes = known | {m: s.takes for m, s in specs.items() if m not in known}
     dataset = read_usable(config.data, takes, config.seed, optional=known)
     check_choice(config.recipe, dataset)
+    measured: set[str] = set()
     if config.evaluators or config.recipe.evaluators:
         from fusemix_core.runs.evaluators import check_evaluators
 
-        check_evaluators(config, dataset)
+        measured = check_evaluators(config, dataset)
     base, config, specs, views = _base(config, specs, model, dataset)
     encoders = plan_encoders(dataset, specs, replace(config, views=views), config.device)
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    return Plan(config, dataset, encoders, base, fit, dataset.warnings + unused_facts(config))
+    warnings = dataset.warnings + unused_facts(config, measured)
+    return Plan(config, dataset, encoders, base, fit, warnings)
 
 
 def _base(

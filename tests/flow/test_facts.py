@@ -20,6 +20,7 @@ from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Evaluator, Selector
 from fusemix_core.registry import registry
 from fusemix_core.runs.encode import Encoding, encode_dataset
+from fusemix_core.runs.evaluators import check_evaluators
 from fusemix_core.runs.facts import unused_facts
 from fusemix_core.runs.reporter import Reporter
 
@@ -59,8 +60,6 @@ def read(path, **more):
 
 class Heaviest(Selector):
     """The pairs of the greatest `weight`."""
-
-    takes_latents = False
 
     def select(self, pairs, k, context):
         weight = torch.from_numpy(pairs.facts["weight"].values).nan_to_num(-1.0)
@@ -136,5 +135,6 @@ def test_facts_that_an_evaluator_uses_are_not_noted(data):
         Recipe("mine", Part("cca"), objective=Part("infonce")),
     )
     assert "Nothing in the recipe mine uses facts (thing, weight" in unused_facts(config)[0]
-    assert unused_facts(replace(config, evaluators=(Part("by-fact"),))) == []
+    measured = replace(config, evaluators=(Part("by-fact"),))
+    assert unused_facts(measured, check_evaluators(measured, read(data))) == []
     assert unused_facts(replace(config, data=replace(config.data, facts={}))) == []

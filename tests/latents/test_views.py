@@ -7,7 +7,7 @@ import torch
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError
 from fusemix_core.interfaces import Padded
 from fusemix_core.latents import extraction
-from fusemix_core.latents.extraction import extract, group_size
+from fusemix_core.latents.batches import group_size
 from fusemix_core.latents.precision import SAMPLE_VALUES, to_float16
 from fusemix_core.latents.shards import read_shard
 from fusemix_core.latents.store import LatentStore
@@ -22,7 +22,7 @@ def small_shards(monkeypatch):
 
 def run(toy, items, store, view, spec=None, **options):
     options = {"batch_size": 8, "store_dtype": "float32"} | options
-    return extract(spec or toy.spec(), items, store, view=view, device="cpu", **options)
+    return toy.extracted(spec or toy.spec(), items, store, view=view, **options)
 
 
 def tokens_of(toy, values):

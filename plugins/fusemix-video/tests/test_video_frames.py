@@ -298,7 +298,8 @@ def test_attention_pool_of_models_whose_frames_came_as_one_row():
     captions = AttentionPoolAdapter(6, 7, frames=3, dim=4)  # of the same model
     assert list(captions.state_dict()) == ["out.weight", "out.bias"]
     x = torch.randn(2, 6)
-    torch.testing.assert_close(captions(as_tokens(x)), captions.out(x))
+    for given in (x, x.unflatten(1, (2, 3))):  # as layers
+        torch.testing.assert_close(captions(as_tokens(given)), captions.out(x))
 
 
 @pytest.mark.parametrize("options", [{"frames": 8}, {"frames": -1}, {"frames": 2, "dim": -1}])

@@ -105,13 +105,10 @@ def run_over_ray(
                 plan.dataset.items[modality],
                 LatentStore(shared),
                 layout,
-                dtype=plan.how.dtype,
+                plan.how,
+                view=part.view,
                 given=(given or {}).get(modality),
                 progress=lambda n, total, name=part.spec.name: reporter.encoding(name, n, total),
-                view=part.view,
-                store_dtype=plan.how.store_dtype,
-                batch_size=plan.how.batch_size,
-                backend=plan.how.backend,
             )
             extractions[modality] = done
             for warning in done.warnings:

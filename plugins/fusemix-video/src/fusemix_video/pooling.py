@@ -52,7 +52,9 @@ class AttentionPoolAdapter(TokenAdapter):
         return (self.attention(latents)[:, :, None] * tokens.filled()).sum(dim=1)
 
     def _frames(self, latents: Padded) -> Padded:
-        """Latents that hold several frames in a row, cut into these."""
-        values = latents.values.unflatten(2, (-1, self.width))
-        mask = latents.mask.repeat_interleave(values.shape[2], dim=1)
-        return Padded(values.flatten(1, 2), mask)
+        """The latents; of a model saved before an item's row, cut as it was then."""
+        if latents.values.shape[2] == self.width:
+            return latents
+        rows = latents.filled().flatten(1)
+        values = rows.unflatten(1, (-1, self.width))
+        return Padded(values, latents.mask[:, :1].expand(values.shape[:2]))
