@@ -1,4 +1,4 @@
-"""Objectives that read facts, of all rows and of their own: several processes give what one does."""
+"""Objectives that read facts, of all rows and of their own: processes give what one does."""
 
 import pytest
 from distributed.processes import run_in_processes
