@@ -23,7 +23,7 @@ from fusemix_core.errors import ContractError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.gathering import rank
-from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents, takes_tokens
+from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
 from fusemix_core.jobs.usage import usage
 from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
@@ -166,25 +166,24 @@ def encode(run: Run) -> Encoded:
             {**run.objects, **plan.base.loaded()},
             max_bad=config.data.max_bad,
             rejected=list_rejected,
-            ragged=token_modalities(config),
+            ragged=token_modalities(plan),
         )
     )
     plan.base.check(encoded.extractions)
     return encoded
 
 
-def token_modalities(config: RunConfig) -> list[str]:
+def token_modalities(plan: Plan) -> list[str]:
     """The modalities whose items may differ in length: their adapters take tokens.
 
-    With a closed-form start none may: its maps take rows.
+    With a closed-form start none may that is to be fitted: its maps take rows.
     """
-    recipe = config.recipe
-    parts = {m: recipe.adapter_of(m) for m in config.encoders} if recipe.start is None else {}
-    return [
-        m
-        for m, part in parts.items()
-        if part and takes_tokens(registry.target_of(registry.check("adapter", part)))
-    ]
+    recipe, found = plan.config.recipe, plan.base.token_modalities()
+    for modality in plan.encoders if recipe.start is None else ():
+        part = None if modality in plan.fixed else recipe.adapter_of(modality)
+        if part is not None and "tokens" in registry.uses("adapter", part):
+            found.append(modality)
+    return found
 
 
 def fit_context(run: Run, encoded: Encoded) -> FitContext:

@@ -61,6 +61,10 @@ class Base(ABC):
         """Raise `ArtefactError` if latents are not by the encoders that the base was fitted to."""
 
     @abstractmethod
+    def token_modalities(self) -> list[str]:
+        """Those that stay as they are, and whose adapters take tokens."""
+
+    @abstractmethod
     def fixed_adapters(self, tables: Mapping[str, LatentTable]) -> dict[str, Adapter]:
         """modality → adapter of those that stay as they are, in eval mode on the CPU."""
 
@@ -95,6 +99,9 @@ class Fresh(Base):
 
     def check(self, extractions: Mapping[str, Extraction]) -> None:
         pass
+
+    def token_modalities(self) -> list[str]:
+        return []
 
     def fixed_adapters(self, tables: Mapping[str, LatentTable]) -> dict[str, Adapter]:
         """Raises `ConfigError` if the latents differ in width."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from fusemix_core.config import Part, RunConfig
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, LatentTable, Scorer
+from fusemix_core.interfaces import Adapter, Encoder, LatentTable, Scorer, takes_tokens
 from fusemix_core.latents.extraction import Extraction
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.runs.base import Base, Fitted, Pair
@@ -96,6 +96,9 @@ class Extension(Base):
     def check(self, extractions: Mapping[str, Extraction]) -> None:
         for modality in self.fixed:
             self.source.encoder(modality).check(extractions[modality].fingerprint)
+
+    def token_modalities(self) -> list[str]:
+        return [m for m in self.fixed if takes_tokens(self.source.adapters[m])]
 
     def fixed_adapters(self, tables: Mapping[str, LatentTable]) -> dict[str, Adapter]:
         return {m: deepcopy(self.source.adapters[m]).cpu().eval() for m in self.fixed}
