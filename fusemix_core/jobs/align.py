@@ -199,7 +199,7 @@ def run_plan(
         loaded = loaded_encoders(plan, objects or {})
         encoded = in_turn(
             lambda: encode_dataset(
-                plan.dataset, plan.specs, how, reporter, loaded, ragged=token_modalities(config)
+                plan.dataset, plan.specs, how, reporter, loaded, ragged=token_modalities(plan)
             )
         )
         if first:
@@ -289,18 +289,20 @@ def started(out: str | Path, config: RunConfig, resume: bool, facts: Mapping[str
     return str(folder.path)
 
 
-def token_modalities(config: RunConfig) -> list[str]:
+def token_modalities(plan: Plan) -> list[str]:
     """The modalities whose items may differ in length: their adapters take tokens.
 
-    With a closed-form start none may: its maps take rows.
+    With a closed-form start none may that is to be fitted: its maps take rows.
     """
-    recipe = config.recipe
-    parts = {m: recipe.adapter_of(m) for m in config.encoders} if recipe.start is None else {}
-    return [
-        m
-        for m, part in parts.items()
-        if part and takes_tokens(registry.target_of(registry.check("adapter", part)))
-    ]
+    recipe = plan.config.recipe
+
+    def takes(modality: str) -> bool:
+        if modality in plan.fixed:
+            return plan.model is not None and takes_tokens(plan.model.adapters[modality])
+        part = recipe.adapter_of(modality) if recipe.start is None else None
+        return part is not None and "tokens" in registry.uses("adapter", part)
+
+    return [m for m in plan.encoders if takes(m)]
 
 
 def fit(
