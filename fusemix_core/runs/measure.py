@@ -99,7 +99,7 @@ def measure_run(
             ids=split.ids,
             encoder=model.encode,
         )
-        found = evaluate(evaluators, shown)
+        found = evaluate(evaluators, shown, show=name == list(splits)[-1])
         results[name] = found.metrics
         failed |= found.failed
     add_metrics(model, plan, found.metrics)
