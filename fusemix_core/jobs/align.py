@@ -245,7 +245,15 @@ def run_plan(
     Rates().record(key, len(encoded.dataset.splits["train"]), seconds)
 
     reporter.stage("Measuring")
-    measured = measure_run(plan, encoded, train, adapters, device, objects or {})
+    measured = measure_run(
+        plan,
+        encoded,
+        train,
+        adapters,
+        device,
+        objects or {},
+        save=lambda model: model.save_pretrained(folder.model),
+    )
     results = {
         "pairs": {name: len(rows) for name, rows in encoded.dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in encoded.dataset.unpaired.items()},
