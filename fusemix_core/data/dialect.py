@@ -6,8 +6,8 @@ import csv
 import re
 from collections.abc import Sequence
 
-from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from fusemix_core.data.rows import MAX_PATH
+from fusemix_core.data.suffixes import modality_of_suffix
 from fusemix_core.errors import ConfigError
 
 MARKS = (",", "\t", ";", "|", "^", "~", "\x1f", "\x01")
@@ -16,7 +16,6 @@ SAMPLE = 50
 """Lines that are looked at."""
 NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe"}
 _SEP = re.compile(r"\"?sep=(.)\"?[,;\t]*\s*", re.IGNORECASE)
-_SUFFIXES = IMAGE_SUFFIXES | AUDIO_SUFFIXES | VIDEO_SUFFIXES
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,4}")
 _TOKEN = re.compile(r"([^\t]{1,4000}\.[A-Za-z0-9]{1,5})#(\d{1,4})\t(.*\S.*)", re.DOTALL)
 
@@ -101,7 +100,7 @@ def swallows_rows(lines: Sequence[str], mark: str, width: int) -> bool:
             continue
         if suffixes:
             found = {s for cell in cells if (s := _suffix(cell))}
-            if found & suffixes or (found | suffixes) <= _SUFFIXES and found:
+            if found & suffixes or (found and found | suffixes <= modality_of_suffix().keys()):
                 return True
         elif not any(cell[:1].isspace() for cell in cells[1:]):
             return True
@@ -118,7 +117,7 @@ def _suffix(cell: str) -> str:
 
 def is_media_name(cell: str) -> bool:
     """Whether a cell looks like the name of an image, sound or video."""
-    return _suffix(cell) in _SUFFIXES
+    return _suffix(cell) in modality_of_suffix()
 
 
 def token_cells(line: str) -> tuple[str, str, str] | None:

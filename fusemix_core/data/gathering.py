@@ -217,14 +217,11 @@ class Gatherer:
             elif takes == "text" and not self.rules.is_missing(value):
                 text = text_of(value)
                 return [text] if text != "" else []
-        elif isinstance(value, Sidecar):
-            place = self._file(row, value.path)
-            if isinstance(place, FileReference):
-                value = Sidecar(place.path, value.encoding).captions()
-            else:
-                value = place
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(one, Sidecar) for one in parts):
+            parts = [entry for one in parts for entry in self._captions(row, one)]
         out = []
-        for one in value if isinstance(value, list) else [value]:
+        for one in parts:
             if self.rules.is_missing(one):
                 continue
             if takes == "text":
@@ -234,6 +231,16 @@ class Gatherer:
             if entry != "":
                 out.append(entry)
         return out
+
+    def _captions(self, row: Row, value: Any) -> list[Any]:
+        """The entries of a sidecar text."""
+        if not isinstance(value, Sidecar):
+            return [value]
+        place = self._file(row, value.path)
+        if not isinstance(place, FileReference):
+            return [place]
+        captions = Sidecar(place.path, value.encoding).captions()
+        return captions if isinstance(captions, list) else [captions]
 
     def _medium(self, row: Row, value: Any, takes: Takes) -> str | Reference | Fault:
         if isinstance(value, Fault | Reference):

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import difflib
 import glob
+import inspect
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.delimited import DelimitedReader
 from fusemix_core.data.folders import FolderReader
+from fusemix_core.data.foreign import head_of, what_is
 from fusemix_core.data.jsonl import JsonLinesReader, JsonReader
+from fusemix_core.data.layouts import MANIFESTS
 from fusemix_core.data.parquet import ParquetReader
-from fusemix_core.data.rows import MAX_PATH, Reader, Row, is_missing
+from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, is_missing
 from fusemix_core.data.saved import SavedReader
 from fusemix_core.data.shards import ShardReader
 from fusemix_core.errors import ContractError, DataError, FusemixError, short
@@ -32,7 +37,8 @@ BUILT_IN: tuple[type[Reader], ...] = (
     ShardReader,
     FolderReader,  # last: it takes any folder
 )
-MANIFESTS = re.compile(r"(manifest|metadata|pairs)\.(csv|tsv|jsonl|parquet)", re.IGNORECASE)
+_OPTIONS = ("allow_outside", "encoding", "delimiter")
+"""Fields of `DataConfig` that are options of readers."""
 _MOST_FILES = 100_000
 _PEEK = 1000
 
@@ -59,6 +65,8 @@ def _expand(source: str) -> list[Path]:
         name = os.path.expanduser(name)
         if os.path.exists(name):
             paths.append(_manifest_in(Path(name)))
+        elif "://" in name:
+            raise _not_here(name)
         elif glob.has_magic(name):
             if len(name) > MAX_PATH:
                 raise DataError("the pattern is too long for a path", path=short(name, 300))
@@ -105,16 +113,46 @@ def _manifest_in(path: Path) -> Path:
 
 def _near(path: Path) -> str:
     folder = path.parent
+    hint = ""
     if not folder.is_dir():
-        return f"The folder {folder} does not exist either."
+        hint = f"The folder {folder} does not exist either."
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+            hint += f"\nIf this is a dataset of the Hugging Face hub: {_fetch(str(path))}"
+        return hint
     near = difflib.get_close_matches(path.name, os.listdir(folder), n=1)
     return f"Did you mean {folder / near[0]}?" if near else ""
 
 
-def reader_of(path: Path) -> tuple[Reader, list[str]]:
+def _fetch(name: str) -> str:
+    """How to get a dataset of the hub."""
+    return f"hf download --repo-type dataset {name} --local-dir {name.rpartition('/')[2]}"
+
+
+def _not_here(name: str) -> DataError:
+    """The error for an address of another machine, with how to get what is there."""
+    kind, _, rest = name.partition("://")
+    how = {
+        "s3": f"aws s3 sync {short(name, 200)} data",
+        "gs": f"gcloud storage rsync -r {short(name, 200)} data",
+        "hf": _fetch(short("/".join(rest.removeprefix("datasets/").split("/")[:2]), 200)),
+        "http": f"curl -LO {short(name, 200)}",
+        "https": f"curl -LO {short(name, 200)}",
+    }.get(kind.lower(), "")
+    hint = "Fetch the data first, then give the path of the file or folder."
+    return DataError(
+        "this is an address, but fusemix reads files on this machine",
+        f"{hint}\nExample: {how}" if how else hint,
+        path=short(name, 300),
+    )
+
+
+def reader_of(path: Path, options: Mapping[str, Any] | None = None) -> tuple[Reader, list[str]]:
     """(the reader of `path`, warnings). Plugins' readers are asked before the built-in ones.
 
     A plugin's reader that can't be loaded is a warning; `DataError` if no reader matches.
+
+    Args:
+        options: of readers, by name; each reader is given those that it takes.
     """
     warnings = []
     for dist, spec in registry.all_components("reader"):
@@ -122,31 +160,48 @@ def reader_of(path: Path) -> tuple[Reader, list[str]]:
             continue
         try:
             spec.check_requirements()
-            reader = registry.target_of(spec)()
+            reader = _built(registry.target_of(spec), options or {})
         except (FusemixError, ImportError) as error:
             warnings.append(f"The reader '{spec.name}' of {dist} can't be used: {error}")
             continue
         if reader.matches(path):
             return reader, warnings
     for kind in BUILT_IN:
-        reader = kind()
+        reader = _built(kind, options or {})
         if reader.matches(path):
             return reader, warnings
+    found = what_is(head_of(path))
+    what = f"no reader knows this kind of file ('{path.suffix}')"
     raise DataError(
-        f"no reader knows this kind of file ('{path.suffix}')",
+        f"{what}: it is {found[0]}" if found else what,
         "\n".join(
-            ["fusemix reads .csv, .tsv, .jsonl, .json, .parquet, .tar, folders of media with .txt, "
-             "and saved `datasets` folders.", *warnings]
+            [*([found[1]] if found and found[1] else []),
+             "fusemix reads .csv, .tsv, .txt, .jsonl, .json, .parquet, .tar, folders of media with "
+             ".txt, and saved `datasets` folders.", *warnings]
         ),
         path=path,
     )  # fmt: skip
 
 
-def open_source(path: Path) -> tuple[Iterator[Row | Rejected], Counter[str], list[str]]:
-    """(rows; in how many of the first thousand each column is filled; warnings) of a source."""
+def _built(kind: type[Reader], options: Mapping[str, Any]) -> Reader:
+    """A reader with those of the options that it takes."""
+    if not options:
+        return kind()
+    taken = inspect.signature(kind).parameters
+    return kind(**{name: value for name, value in options.items() if name in taken})
+
+
+def open_source(
+    path: Path, config: DataConfig | None = None
+) -> tuple[Iterator[Row | Rejected], Counter[str], list[str]]:
+    """(rows; in how many of the first thousand each column is filled; warnings) of a source.
+
+    More warnings may follow while the rows are read.
+    """
+    options = {} if config is None else {name: getattr(config, name) for name in _OPTIONS}
     with _as_data_error(path):
-        reader, warnings = reader_of(path)
-    rows = _checked(reader, path)
+        reader, warnings = reader_of(path, options)
+    rows = _checked(reader, path, warnings)
     head = list(islice(rows, _PEEK))
     filled: Counter[str] = Counter()
     for row in head:
@@ -155,10 +210,13 @@ def open_source(path: Path) -> tuple[Iterator[Row | Rejected], Counter[str], lis
     return chain(head, rows), filled, warnings
 
 
-def _checked(reader: Reader, path: Path) -> Iterator[Row | Rejected]:
-    """What a reader yields, its faults as errors that name the file."""
+def _checked(reader: Reader, path: Path, warnings: list[str]) -> Iterator[Row | Rejected]:
+    """What a reader yields, its notes as warnings, its faults as errors that name the file."""
     with _as_data_error(path):
         for row in reader.rows(path):
+            if isinstance(row, Note):
+                warnings.append(row.text)
+                continue
             if not isinstance(row, Row | Rejected):
                 raise ContractError(type(reader).__name__, "Row or Rejected", type(row).__name__)
             yield row

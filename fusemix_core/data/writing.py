@@ -98,7 +98,7 @@ def _other_cells(
     sources = (config.source, (config.validation, config.test))
     for source in filter(None, [s for part in sources for s in part]):
         for path in expand(source):
-            read, filled, _ = open_source(path)
+            read, filled, _ = open_source(path, config)
             columns = find_columns(takes, filled, config.columns, path)[0]
             _check_overwritten(kept & filled.keys(), columns, path)
             known = {name for names in columns.values() for name in names} - kept
