@@ -27,6 +27,7 @@ BENCHMARKS = (
     "growth",
     "selection",
     "extraction",
+    "encode",
     "recall",
     "router",
 )

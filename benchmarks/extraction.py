@@ -20,7 +20,9 @@ from fusemix_core.data.items import Items
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import AGREEMENT, Work, accelerate, agreement, vectors
-from fusemix_core.latents.extraction import batch_size_for, extract
+from fusemix_core.latents.batches import batch_size_for
+from fusemix_core.latents.encoding import Encoding
+from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.pipeline import Pipeline
 from fusemix_core.latents.store import LatentStore
@@ -100,9 +102,8 @@ class Subject:
             self.encoder.spec,
             self.items,
             LatentStore(self.home),
-            device=CPU,
+            Encoding(CPU, backend="eager" if name == TORCH else "openvino"),
             encoder=self.encoder,
-            backend="eager" if name == TORCH else "openvino",
             progress=lambda done, total: times.append(time.perf_counter()),
         )
         return times[-1] - times[0]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import machine
-from fusemix_core.bench.latents import Splits, sized
+from fusemix_core.benchmark.latents import Splits, sized
 from fusemix_core.config import Part, Recipe
 from fusemix_core.evaluation.retrieval import retrieval
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents

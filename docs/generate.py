@@ -15,17 +15,19 @@ from typing import Any
 
 from typer.main import get_command
 
-from fusemix_core.bench.lines import read_lines
-from fusemix_core.bench.page import draw, of_setting, page, settings, slug
-from fusemix_core.bench.summary import summarise
+from fusemix_core.benchmark.lines import read_lines
+from fusemix_core.benchmark.page import draw, of_setting, page, settings, slug
+from fusemix_core.benchmark.summary import summarise
 from fusemix_core.cli.app import app
+from fusemix_core.cli.plugins_app import add_plugin_commands
 from fusemix_core.jobs.rank import Pairing, Ranking
 from fusemix_core.jobs.rank_picture import write_heat_map
 from fusemix_core.registry import Registry
 from fusemix_core.specs import KINDS, EncoderSpec
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
-from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.encoders import ENCODER
+from fusemix_core.testing.evaluators import EVALUATOR
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
@@ -80,7 +82,7 @@ def pages(registry: Registry) -> dict[str, str]:
 
 
 def cli_page(registry: Registry) -> str:
-    registry.commands(app)
+    add_plugin_commands(app, registry)
     parts = [
         "# Command line\n",
         "What `--help` says, in one page. `fusemix --debug COMMAND …` shows tracebacks. Exit "
@@ -200,7 +202,17 @@ def checks_page() -> str:
         "What [the conformance kit](testing.md) holds, check by check. *Floor*: so many must have "
         "passed before a run counts as a success.\n",
     ]
-    for suite in (ENCODER, ADAPTER, MIXUP, OBJECTIVE, OPTIMISER, ALIGNER, SCORER, SELECTOR):
+    for suite in (
+        ENCODER,
+        ADAPTER,
+        MIXUP,
+        OBJECTIVE,
+        OPTIMISER,
+        ALIGNER,
+        SCORER,
+        SELECTOR,
+        EVALUATOR,
+    ):
         parts += [
             f"## {suite.kind.capitalize()}s\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",

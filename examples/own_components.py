@@ -14,7 +14,6 @@ import argparse
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,12 +84,14 @@ class Noise(Mixup):
         self.scale = scale
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
-        noisy = {}
-        for modality, latents in batch.latents.items():
-            noise = torch.randn(latents.shape, generator=generator).to(latents)
-            spread = latents.std(dim=0, keepdim=True)
-            noisy[modality] = latents + self.scale * (1 - progress) * spread * noise
-        return replace(batch, latents=noisy)
+        scale = self.scale * (1 - progress)
+
+        def noisy(x: Tensor, own: Tensor) -> Tensor:
+            noise = torch.randn(x.shape, generator=generator).to(x)
+            spread = x[own].std(dim=0, correction=0)
+            return x + scale * spread * noise
+
+        return batch.changed(noisy)
 
 
 class PairwiseSigmoid(Objective):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusemix_core.bench.run import bench
+    from fusemix_core.benchmark.run import bench
     from fusemix_core.fused import FusedModel
     from fusemix_core.interfaces import (
         Adapter,
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Objective,
         Scorer,
         Selector,
+        TokenAdapter,
     )
     from fusemix_core.jobs.align import align, extend
     from fusemix_core.jobs.encode import encode
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "align": "fusemix_core.jobs.align",
-    "bench": "fusemix_core.bench.run",
+    "bench": "fusemix_core.benchmark.run",
     "extend": "fusemix_core.jobs.align",
     "encode": "fusemix_core.jobs.encode",
     "rank": "fusemix_core.jobs.rank",
@@ -49,6 +50,7 @@ _HOMES = {
             "Objective",
             "Scorer",
             "Selector",
+            "TokenAdapter",
         ],
         "fusemix_core.interfaces",
     ),
@@ -69,6 +71,7 @@ __all__ = [
     "SavedModel",
     "Scorer",
     "Selector",
+    "TokenAdapter",
     "align",
     "bench",
     "encode",

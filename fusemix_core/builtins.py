@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from fusemix_core.hookspecs import hookimpl
+from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
 from fusemix_core.recipes.closed_forms import cca, kcca
 from fusemix_core.recipes.fusemix import fusemix
-from fusemix_core.specs import ComponentSpec
+from fusemix_core.specs import ComponentSpec, ModalitySpec
 
 PAPER = "https://arxiv.org/abs/2312.10144"
 
 
 @hookimpl
+def fusemix_modalities() -> list[ModalitySpec]:
+    """Those that core knows by itself."""
+    return [IMAGE, TEXT, AUDIO, VIDEO]
+
+
+@hookimpl
 def fusemix_components() -> list[ComponentSpec]:
     """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers,
-    recipes, artefacts."""
+    media, recipes, artefacts."""
     return [
         ComponentSpec(
             kind="adapter",
@@ -174,43 +181,72 @@ def fusemix_components() -> list[ComponentSpec]:
             kind="reader",
             name="delimited",
             target="fusemix_core.data.delimited:DelimitedReader",
-            summary="CSV and TSV manifests",
+            summary="tables as text: .csv, .tsv, .txt",
+            options={"delimiter": None, "encoding": None},
         ),
         ComponentSpec(
             kind="reader",
             name="jsonl",
             target="fusemix_core.data.jsonl:JsonLinesReader",
-            summary="a JSON object a line",
+            summary="a JSON object per line: .jsonl",
+            options={"encoding": None},
         ),
         ComponentSpec(
             kind="reader",
             name="json",
             target="fusemix_core.data.jsonl:JsonReader",
-            summary="a list of objects, or Karpathy's split files",
+            summary="lists of objects, COCO and Karpathy's files: .json",
+            options={"encoding": None},
         ),
         ComponentSpec(
             kind="reader",
             name="parquet",
             target="fusemix_core.data.parquet:ParquetReader",
-            summary="Parquet manifests, media as paths or bytes",
+            summary="Parquet, media as paths or bytes: .parquet",
         ),
         ComponentSpec(
             kind="reader",
             name="saved",
             target="fusemix_core.data.saved:SavedReader",
-            summary="datasets saved on disk by `datasets`",
+            summary="folders saved by `datasets`",
         ),
         ComponentSpec(
             kind="reader",
             name="shards",
             target="fusemix_core.data.shards:ShardReader",
-            summary="WebDataset tar shards",
+            summary="WebDataset shards: .tar, .tar.gz",
+            options={"encoding": None},
         ),
         ComponentSpec(
             kind="reader",
             name="folder",
             target="fusemix_core.data.folders:FolderReader",
-            summary="media with sidecar .txt files",
+            summary="folders of media with a .txt beside each, of classes, tables or shards",
+            options={"allow_outside": False, "encoding": None, "delimiter": None},
+        ),
+        ComponentSpec(
+            kind="medium",
+            name="text",
+            target="fusemix_core.data.media.text:TextMedium",
+            summary="texts in cells, or in text files",
+        ),
+        ComponentSpec(
+            kind="medium",
+            name="image",
+            target="fusemix_core.data.media.image:ImageMedium",
+            summary="what Pillow reads, as RGB",
+        ),
+        ComponentSpec(
+            kind="medium",
+            name="audio",
+            target="fusemix_core.data.media.audio:AudioMedium",
+            summary="what libsndfile reads, mono, at the encoder's rate",
+        ),
+        ComponentSpec(
+            kind="medium",
+            name="file",
+            target="fusemix_core.data.media.file:FileMedium",
+            summary="files that the encoder opens itself",
         ),
         ComponentSpec(
             kind="artefact",

@@ -114,7 +114,8 @@ class DataConfig:
     all rows that share an item, or a value of `group_by`, on one side. `facts` maps a name to a
     further column of the rows, `COLUMN` or `COLUMN:KIND` (`number`, `class`, `text`, `time`, `box`
     or `xywh`). `trust_column` says how far each row is to be trusted (None: the column `trust` if
-    there is one; `none`: no column). `encoding` and `delimiter` are those of text files (None:
+    there is one; `none`: no column). `reader` names the reader of all sources
+    (None: the first that matches). `encoding` and `delimiter` are those of text files (None:
     UTF-8, and whatever fits). Cells with one of `missing_values` are empty. `prefix` and `suffix`
     make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row
     with one item is no fault: the item is kept for training without pairs (a recipe with
@@ -129,6 +130,7 @@ class DataConfig:
     group_by: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     trust_column: str | None = None
+    reader: Part | None = None
     encoding: str | None = None
     delimiter: str | None = None
     missing_values: tuple[str, ...] | None = None

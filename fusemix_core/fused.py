@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.config import Part
+from fusemix_core.adapters.rows import ROWS, VALUES, width_of
+from fusemix_core.config import Backend, Part
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, DataError
-from fusemix_core.interfaces import Adapter, Padded, Scorer
-from fusemix_core.latents.returned import kind_of
+from fusemix_core.interfaces import Adapter, Padded, Scorer, input_of, takes_tokens
+from fusemix_core.latents.sharing import settle
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved.card import fused_text, model_card
 from fusemix_core.saved.components import Built, as_artefact_error, check_scorer
@@ -23,10 +23,6 @@ from fusemix_core.saved.model import SavedModel
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig, SavedPart
 
 __all__ = ["EncoderInfo", "FusedModel"]
-
-_BATCH = 32
-_ROWS = 4096
-"""Latents that an adapter gets at a time."""
 
 
 class FusedModel(SavedModel):
@@ -185,107 +181,120 @@ class FusedModel(SavedModel):
 
     # -- embeddings ------------------------------------------------------------------------------
 
-    def encode(self, modality: str, items: Iterable[Any], batch_size: int | None = None) -> Tensor:
-        """Unit-norm embeddings of raw items: float32 `[n, dim]` on the CPU, row i of item i.
+    def encode(
+        self,
+        modality: str,
+        items: Iterable[Any],
+        batch_size: int | None = None,
+        *,
+        backend: Backend = "auto",
+    ) -> Tensor:
+        """Unit-norm embeddings of raw items.
 
-        items: a list (or any iterable) of what the modality is: texts; paths, bytes, PIL images;
-        paths, bytes, `Audio`, (samples, rate) pairs. One item must be in a list, too: a lone str
-        is a TypeError, not a list of characters. An empty list gives `[0, dim]`.
+        Items take the way of extraction: batches under a budget, halved when memory runs out, by
+        OpenVINO where that is faster and gives the same latents. Threads may share a model.
 
-        Loads the modality's encoder on first use: raises `ArtefactError` if that is not the one of
-        the fit. Raises `DataError` for an item that can't be decoded, `ContractError` for an
-        encoder or an adapter that misbehaves.
+        Args:
+            modality: what the items are.
+            items: a list, or any iterable: texts; paths, bytes, PIL images; paths, bytes, `Audio`,
+                (samples, rate) pairs. One item must be in a list, too: a lone str is a TypeError,
+                not a list of characters.
+            batch_size: items at once. None: as many as suit the medium.
+            backend: the runtime on a CPU, as for extraction: `auto`, `eager` or `openvino`.
+
+        Returns:
+            float32 `[n, dim]` on the CPU, row i of item i; `[0, dim]` for no items.
+
+        Raises:
+            ArtefactError: the encoder, loaded on first use, is not the one of the fit.
+            DataError: an item can't be decoded.
+            ContractError: the encoder or the adapter misbehaves.
+
+        Example:
+            ```python
+            rows = model.encode("text", ["a red bicycle", "a map"])
+            ```
         """
-        self._check_known(modality)
-        items = _as_list(modality, items)
-        size = _BATCH if batch_size is None else batch_size
-        if size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it must be 1 or more.")
-        parts = [torch.zeros(0, self.dim)]
-        for start in range(0, len(items), size):
-            latents = self._latents(modality, items[start : start + size], start)
-            parts.append(self._embed(modality, latents))
-        return torch.cat(parts)
+        items = self._as_items(modality, items)
+        out = torch.zeros(len(items), self.dim)
+        for index, latents in self._encoded(modality, items, batch_size, backend):
+            if not self._fits(modality, latents):
+                info = self.encoders[modality]
+                raise ContractError(
+                    f"Encoder '{info.name}'",
+                    f"{self._form(modality, len(latents))} of the view '{info.view}'",
+                    f"{_shape(latents)}",
+                )
+            out[index] = self._unit(modality, self._adapted(modality, latents))
+        return out
 
     def embed(self, modality: str, latents: Tensor | Padded) -> Tensor:
-        """Unit-norm embeddings, float32 `[n, dim]` on the CPU, of latents `[n, encoder's dim]`.
+        """Unit-norm embeddings of latents.
 
-        Those of a view with more axes may have them, as in `[n, L, d]`. An adapter that takes
-        tokens has those of any number, `[n, T, d]`, with zeros for padding or as `Padded`.
+        Args:
+            modality: of which they are.
+            latents: `[n, encoder's dim]`. Those of a view with more axes may have them, as in
+                `[n, L, d]`. An adapter of tokens takes any number of them: `[n, T, d]` if all
+                items have as many, else `Padded`.
+
+        Returns:
+            float32 `[n, dim]` on the CPU.
         """
+        return self._unit(modality, self.adapt(modality, latents))
+
+    def adapt(self, modality: str, latents: Tensor | Padded) -> Tensor:
+        """Embeddings as the adapter gives them, without normalisation; otherwise as `embed`."""
         self._check_known(modality)
-        rows = latents.rows() if isinstance(latents, Padded) else latents
-        rows = rows.flatten(1) if rows.dim() > 2 else rows
-        if not self._fits(modality, rows):
-            given = latents.values if isinstance(latents, Padded) else latents
+        if not self._fits(modality, latents):
             raise ConfigError(
                 f"Latents of {modality} must be {self._form(modality, 'n')}; these are "
-                f"{list(given.shape)}.",
+                f"{_shape(latents)}.",
                 f"They are of the view '{self.encoders[modality].view}' of the encoder "
                 f"'{self.encoders[modality].name}'.",
             )
-        if not rows.isfinite().all():
-            raise DataError(f"Latents of {modality} hold NaN or infinity.")
-        parts = [self._embed(modality, part) for part in rows.split(_ROWS) if len(part)]
-        return torch.cat([torch.zeros(0, self.dim), *parts])
+        if not _finite(latents):
+            raise DataError(f"Latents of {modality} contain NaN or infinity.")
+        return self._adapted(modality, latents)
 
     @torch.no_grad()
-    def _latents(self, modality: str, items: list[Any], first: int) -> Tensor:
-        """Latents `[len(items), d]` of one batch, whose first item is number `first`; a view of
-        more axes as the fit had it, one row an item; tokens up to the batch's longest item."""
-        from fusemix_core.data.media import decode
+    def _adapted(self, modality: str, latents: Tensor | Padded) -> Tensor:
+        """float32 `[n, dim]` on the CPU, of finite latents that fit."""
+        settle()
+        adapter, parts = self.adapters[modality], [torch.zeros(0, self.dim)]
+        size = max(1, min(ROWS, VALUES // math.prod(_shape(latents)[1:])))
+        for start in range(0, len(latents), size):
+            taken = input_of(adapter, latents[start : start + size])
+            out = adapter(taken.to(self.device, torch.float32))
+            if out.shape != (len(taken), self.dim):
+                wanted, got = f"[{len(taken)}, {self.dim}]", f"{list(out.shape)}"
+                raise ContractError(f"The {modality} adapter", wanted, got)
+            parts.append(out.float().cpu())
+        return torch.cat(parts)
 
-        encoder, info = self.encoder(modality).load(), self.encoders[modality]
-        decoded = []
-        for i, item in enumerate(items):
-            try:
-                decoded.append(decode(item, encoder.spec.takes, encoder.spec.sample_rate))
-            except DataError as error:
-                raise DataError(
-                    f"{modality} item {first + i} can't be encoded: {error.message}", error.hint
-                ) from error
-        latents = encoder.encode(encoder.collate(decoded), info.view)
-        component, wanted = f"Encoder '{info.name}'", self._form(modality, len(items))
-        if isinstance(latents, Padded) and self.adapters[modality].takes_tokens:
-            latents = latents.rows()
-        if not isinstance(latents, Tensor):
-            raise ContractError(component, wanted, f"a {type(latents).__name__}")
-        rows = latents if kind_of(info.view) == "pooled" else latents.flatten(1)
-        if len(rows) != len(items) or not self._fits(modality, rows):
-            shape = f"{list(latents.shape)}"
-            raise ContractError(component, f"{wanted} of the view '{info.view}'", shape)
-        if not rows.isfinite().all():
-            raise ContractError(component, "finite latents", "NaN or infinity")
-        return rows
-
-    def _fits(self, modality: str, rows: Tensor) -> bool:
-        """Whether the adapter takes rows of that shape."""
-        width = self.encoders[modality].dim
-        if rows.dim() != 2:
-            return False
-        if self.adapters[modality].takes_tokens:
-            return rows.shape[1] > 0 and rows.shape[1] % width == 0
-        return rows.shape[1] == width
-
-    def _form(self, modality: str, n: int | str) -> str:
-        """The shape of latents that the adapter takes, to be shown."""
-        tokens = "T, " if self.adapters[modality].takes_tokens else ""
-        return f"[{n}, {tokens}{self.encoders[modality].dim}]"
-
-    @torch.no_grad()
-    def _embed(self, modality: str, latents: Tensor) -> Tensor:
-        """Unit-norm float32 `[n, dim]` on the CPU of one batch of latents, n at least 1."""
-        adapter = self.adapters[modality]
-        out = adapter(latents.to(self.device, torch.float32))
-        if out.shape != (len(latents), self.dim):
-            wanted, got = f"[{len(latents)}, {self.dim}]", f"{list(out.shape)}"
-            raise ContractError(f"The {modality} adapter", wanted, got)
-        embeddings = normalize(out.float(), dim=1)
+    def _unit(self, modality: str, rows: Tensor) -> Tensor:
+        """The rows at unit norm."""
+        embeddings = normalize(rows, dim=1)
         if not ((embeddings.norm(dim=1) - 1).abs() < 1e-3).all():  # so that NaN fails, too
             raise ContractError(
                 f"The {modality} adapter", "finite embeddings, none zero", "NaN, infinity or zero"
             )
-        return embeddings.cpu()
+        return embeddings
+
+    def _fits(self, modality: str, latents: Tensor | Padded) -> bool:
+        """Whether the adapter takes latents of that shape."""
+        width, shape = self.encoders[modality].dim, _shape(latents)
+        if takes_tokens(self.adapters[modality]):
+            # The second: of models whose adapter was given all tokens as one row when it was saved.
+            width_fits = shape[-1] == width or math.prod(shape[1:]) == width
+            return len(shape) > 1 and width_fits and 0 not in shape[1:]
+        if isinstance(latents, Padded) or len(shape) < 2:
+            return False
+        return math.prod(shape[1:]) == width
+
+    def _form(self, modality: str, n: int | str) -> str:
+        """The shape of latents that the adapter takes, to be shown."""
+        tokens = "T, " if takes_tokens(self.adapters[modality]) else ""
+        return f"[{n}, {tokens}{self.encoders[modality].dim}]"
 
     # -- scores ----------------------------------------------------------------------------------
 
@@ -311,9 +320,11 @@ class FusedModel(SavedModel):
         gallery alone is computed once."""
         query, target = self._direction(query, target)
         self._check_embeddings(gallery, target)
+        settle()
         score = self.scorer.prepare(gallery, query, target)
 
         def checked(queries: Tensor) -> Tensor:
+            settle()
             self._check_embeddings(queries, query)
             return score(queries)
 
@@ -345,29 +356,16 @@ class FusedModel(SavedModel):
 
 def _width(adapters: Mapping[str, Adapter], encoders: Mapping[str, EncoderInfo]) -> int:
     """The width of the shared space, on which all adapters must agree."""
-    widths = {}
-    for modality, adapter in adapters.items():
-        device = next((p.device for p in adapter.state_dict().values()), torch.device("cpu"))
-        with torch.no_grad():
-            out = adapter.eval()(torch.zeros(1, encoders[modality].dim, device=device))
-        widths[modality] = tuple(out.shape)
-    if len(set(widths.values())) > 1 or len(next(iter(widths.values()))) != 2:
+    widths = {m: width_of(adapter.eval(), encoders[m].dim) for m, adapter in adapters.items()}
+    if len(set(widths.values())) > 1:
         raise ContractError("The adapters", "embeddings [n, d] of one width d", f"{widths}")
-    return next(iter(widths.values()))[1]
+    return next(iter(widths.values()))
 
 
-def _as_list(modality: str, items: Iterable[Any]) -> list[Any]:
-    """The items as a list; TypeError for one item where a list belongs."""
-    from PIL.Image import Image
+def _shape(latents: Tensor | Padded) -> list[int]:
+    return list(latents.values.shape if isinstance(latents, Padded) else latents.shape)
 
-    from fusemix_core.data.media import Audio
 
-    lone = isinstance(items, str | bytes | os.PathLike | Mapping | Audio | Image | Tensor)
-    lone = lone or (isinstance(items, np.ndarray) and items.dtype.kind not in "USO")
-    lone = lone or (isinstance(items, tuple) and len(items) == 2 and isinstance(items[1], int))
-    if lone or not isinstance(items, Iterable):
-        raise TypeError(
-            f"encode takes a list of items, not one {type(items).__name__}: "
-            f"model.encode('{modality}', [item])"
-        )
-    return list(items)
+def _finite(latents: Tensor | Padded) -> bool:
+    values = latents.filled() if isinstance(latents, Padded) else latents
+    return bool(values.isfinite().all())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
+from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
 
 if TYPE_CHECKING:
     import typer
@@ -24,6 +24,11 @@ def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
 @hookspec
 def fusemix_components() -> Iterable[ComponentSpec]:
     """The adapters, mixups, objectives, aligners, recipes, … that it brings. Metadata only."""
+
+
+@hookspec
+def fusemix_modalities() -> Iterable[ModalitySpec]:
+    """The modalities that it declares: their medium, suffixes, usual columns, prompts."""
 
 
 @hookspec

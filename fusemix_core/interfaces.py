@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.measured import Measured
-from fusemix_core.paired import Batch, LatentTable, Padded, PairedLatents, ResidentLatents
+from fusemix_core.padded import Padded, as_rows, as_tokens
+from fusemix_core.paired import Batch, LatentTable, PairedLatents, ResidentLatents, rows_of
 from fusemix_core.sections import Section, numbers_of
 from fusemix_core.specs import EncoderSpec
 
@@ -38,7 +39,13 @@ __all__ = [
     "Scorer",
     "Section",
     "Selector",
+    "TokenAdapter",
+    "as_rows",
+    "as_tokens",
     "dim_in",
+    "input_of",
+    "rows_of",
+    "takes_tokens",
 ]
 
 
@@ -146,12 +153,6 @@ class Adapter(nn.Module, ABC):
 
     options: dict[str, Any]
 
-    takes_tokens: bool = False
-    """Whether it takes items of several latents (tokens, places, frames) of which each may have its
-    own number: `dim_in` is then the width of one, latents are `[n, T * dim_in]` of any T ≥ 1, and
-    a token that is all zero is padding. A missing entry has no other tokens, a mixed item those of
-    both."""
-
     def __new__(cls, *dims: int, **options: Any) -> Self:
         adapter = super().__new__(cls)
         vars(adapter)["options"] = options
@@ -160,14 +161,46 @@ class Adapter(nn.Module, ABC):
     @abstractmethod
     def forward(self, latents: Tensor) -> Tensor: ...
 
-    def with_tokens(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings, and the projected tokens `[n, T, dim_out]` behind them, for an objective
-        that takes these: zero where there is none. T depends on the width of `latents` alone."""
-        raise NotImplementedError(f"{type(self).__name__} gives no tokens")
-
     def start_from(self, closed_form: Adapter) -> None:
         """Take over a map fitted in closed form, so that both give the same embeddings."""
         raise NotImplementedError(f"{type(self).__name__} can't start from a closed-form map")
+
+
+class TokenAdapter(Adapter):
+    """An adapter of items that have several latents each (tokens, frames, places): it embeds each
+    one, then pools.
+
+    `dim_in` is the width of one token. Latents come as `Padded`, values `[n, T, dim_in]` of any
+    T ≥ 1, whatever the view: items may differ in length, and a missing one has no tokens. What the
+    padding holds has no part in the result. A mixed item has the positions that either of the two
+    it was made of has.
+
+    Example:
+        class TokenMean(TokenAdapter):
+            def __init__(self, dim_in, dim_out):
+                super().__init__()
+                self.out = torch.nn.Linear(dim_in, dim_out)
+
+            def tokens(self, latents):
+                return Padded(self.out(latents.filled()), latents.mask)
+
+            def pool(self, tokens, latents):
+                count = tokens.mask.sum(dim=1, keepdim=True).clamp(min=1)
+                return tokens.filled().sum(dim=1) / count
+    """
+
+    @abstractmethod
+    def tokens(self, latents: Padded) -> Padded:
+        """The embedded tokens, values `[n, T', dim_out]`, for pooling and for objectives that
+        compare tokens. T' depends on T only."""
+
+    @abstractmethod
+    def pool(self, tokens: Padded, latents: Padded) -> Tensor:
+        """Embeddings `[n, dim_out]` of what `tokens(latents)` gave; finite for an item that has
+        none."""
+
+    def forward(self, latents: Padded) -> Tensor:
+        return self.pool(self.tokens(latents), latents)
 
 
 class Mixup(ABC):
@@ -193,13 +226,13 @@ class Objective(nn.Module, ABC):
     One that does not is given all rows in each process."""
 
     takes_latents: bool = False
-    """Whether the engine calls it with the keyword `latents` too, those behind the embeddings:
-    modality → `[n, d_m]`, as mixed, zeros where missing."""
+    """Whether the engine calls it with the keyword `latents` too, those behind the embeddings, as
+    mixed: modality → `[n, d_m]`, or `Padded` where the adapter takes tokens."""
 
     takes_tokens: bool = False
     """Whether the engine calls it with the keyword `tokens` too: modality → what
-    `Adapter.with_tokens` gives, `[n, T_m, d]`, all zero where a row has no token. Of a batch that
-    several processes share they are the rows that the embeddings are."""
+    `TokenAdapter.tokens` gives, `Padded` `[n, T_m, d]`. Of a batch that several processes share
+    they are the rows that the embeddings are."""
 
     takes_trust: bool = False
     """Whether the engine calls it with the keyword `trust` too: float `[n]`, how far the data say
@@ -238,10 +271,21 @@ class Objective(nn.Module, ABC):
         return {}
 
 
-def dim_in(adapter: Any, table: LatentTable) -> int:
+def dim_in(adapter: Adapter | type[Adapter], table: LatentTable) -> int:
     """The `dim_in` of an adapter, or of its class, for the latents of a table: the width of a row,
-    or of a token for one that `takes_tokens`."""
-    return table.shape[-1] if getattr(adapter, "takes_tokens", False) else table.dim
+    or of a token for a `TokenAdapter`."""
+    return table.shape[-1] if takes_tokens(adapter) else table.dim
+
+
+def takes_tokens(adapter: Any) -> bool:
+    """Whether an adapter, or its class, is a `TokenAdapter`."""
+    kind = adapter if isinstance(adapter, type) else type(adapter)
+    return issubclass(kind, TokenAdapter)
+
+
+def input_of(adapter: Adapter, latents: Tensor | Padded) -> Tensor | Padded:
+    """Latents of any view in the form that an adapter takes: `as_tokens`, or `as_rows`."""
+    return as_tokens(latents) if takes_tokens(adapter) else as_rows(latents)
 
 
 class Callback:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -11,37 +11,26 @@ import torch
 from torch import Tensor
 
 from fusemix_core.data.facts import TRUST, Fact
-
-
-@dataclass(frozen=True)
-class Padded:
-    """Latents of a view whose items differ in length: `values` float `[n, T, d]`, `mask` bool
-    `[n, T]`, True where there is a latent; an item's latents come first, the rest is padding."""
-
-    values: Tensor
-    mask: Tensor
-
-    def rows(self) -> Tensor:
-        """`[n, T * d]`, the padding zero: as an adapter that takes tokens has them."""
-        return self.values.masked_fill(~self.mask[..., None], 0).flatten(1)
+from fusemix_core.padded import Padded, as_rows, as_tokens
 
 
 @dataclass
 class Batch:
     """One training batch.
 
-    latents: modality → float `[n, d_m]`; rows whose entry is missing are zero.
+    latents: modality → float `[n, d_m]`; rows whose entry is missing are zero. Of a modality whose
+    adapter takes tokens they are `Padded` `[n, T, d_m]`; a missing entry has none.
     links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
     in each of the K modalities (in the order of `latents`), -1 where missing.
     facts: name → `[n, S, …]`, the value of each of the S sources, as in `Fact`.
-    unpaired: modality → float `[u_m, d_m]`, latents of items that no row links; a mixup leaves
-    them as they are.
+    unpaired: modality → latents of u_m items that no row links, in the form of `latents`; a mixup
+    leaves them as they are.
     """
 
-    latents: dict[str, Tensor]
+    latents: dict[str, Tensor | Padded]
     links: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
-    unpaired: dict[str, Tensor] = field(default_factory=dict)
+    unpaired: dict[str, Tensor | Padded] = field(default_factory=dict)
 
     def present(self) -> Tensor:
         """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
@@ -53,44 +42,76 @@ class Batch:
             return torch.ones(len(self.links), device=self.links.device)
         return self.facts[TRUST].nan_to_num(1.0).amin(dim=1)
 
-    def mixed(self, latents: dict[str, Tensor], *rows: Tensor) -> Batch:
+    def mixed(self, how: Callable[..., Tensor], *rows: Tensor) -> Batch:
         """The batch of rows that a mixup makes of this one's.
 
         Args:
-            latents: modality → the mixed latents `[k, d_m]`.
+            how: called once a modality with the latents of each source, all `[k, d]`; returns the
+                mixed ones. Tokens come as one row an item, with zeros for padding; a mixed item
+                has a token in every position where one of its sources has.
             rows: for each source of a mixed row, the rows of this batch, int64 `[k]`.
 
         Returns:
-            A batch with the links and facts of all sources.
+            A batch with the links and facts of all sources. A row has the modalities that all of
+            its sources have.
 
         Example:
-            `batch.mixed({m: (x[a] + x[b]) / 2 for m, x in batch.latents.items()}, a, b)`
+            `batch.mixed(lambda x, y: 0.3 * x + 0.7 * y, first, second)`
         """
         links = torch.cat([self.links[own] for own in rows], dim=1)
         facts = {f: torch.cat([x[own] for own in rows], dim=1) for f, x in self.facts.items()}
-        return replace(self, latents=latents, links=links, facts=facts)
+        mixed = replace(self, latents={}, links=links, facts=facts)
+        absent = ~mixed.present()
+        for k, (modality, x) in enumerate(self.latents.items()):
+            if isinstance(x, Padded):
+                given, mask = x.filled().flatten(1), torch.stack([x.mask[own] for own in rows])
+                values = how(*(given[own] for own in rows)).unflatten(1, x.values.shape[1:])
+                y = Padded(values, mask.any(dim=0))
+            else:
+                y = how(*(x[own] for own in rows))
+            mixed.latents[modality] = without(y, absent[:, k])
+        return mixed
+
+    def changed(self, how: Callable[[Tensor, Tensor], Tensor]) -> Batch:
+        """The batch with its latents changed, each modality by itself.
+
+        Args:
+            how: called with latents `[n, d]` and bool `[n]`, which of them are there, or with
+                tokens `[n, T, d]` and bool `[n, T]`; returns the changed latents. What it gives
+                for missing entries and for padding is not used.
+
+        Example:
+            `batch.changed(lambda x, own: x + 0.1 * torch.randn_like(x))`
+        """
+        present, latents = self.present(), {}
+        for k, (modality, x) in enumerate(self.latents.items()):
+            if isinstance(x, Padded):
+                latents[modality] = Padded(Padded(how(x.values, x.mask), x.mask).filled(), x.mask)
+            else:
+                own = present[:, k]
+                latents[modality] = without(how(x, own), ~own)
+        return replace(self, latents=latents)
 
 
 class LatentTable(Protocol):
-    """Latents of one modality's unique items, resident or on disk, as adapters take them.
-
-    A view whose latents have more axes (`layers [n, L, d]`, `grid [n, H, W, d]`) comes as one row
-    an item, `[n, L * d]`; where items differ in length, zeros follow an item's own latents. See
-    `Adapter.takes_tokens`.
-    """
-
-    @property
-    def dim(self) -> int: ...
+    """Latents of one modality's unique items, resident or on disk, in the shape of their view."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an item's latents before they are made one row; its product is `dim`."""
+        """The shape of an item's latents: `(d,)`, `(L, d)`, `(H, W, d)`; `(T, d)` with the T of the
+        longest item where items differ in length."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """The product of `shape`: the width of an item as one row; see `as_rows`."""
         ...
 
     def __len__(self) -> int: ...
 
-    def rows(self, index: Tensor) -> Tensor:
-        """float32 `[len(index), dim]` for the int64 CPU tensor `index`, on the table's device."""
+    def rows(self, index: Tensor) -> Tensor | Padded:
+        """float32 `[m, *shape]` for the m items of the int64 CPU tensor `index`, on the table's
+        device; `Padded` to the longest of these where items differ in length."""
         ...
 
 
@@ -112,7 +133,7 @@ class ResidentLatents:
         return len(self.latents)
 
     def rows(self, index: Tensor) -> Tensor:
-        rows = self.latents.index_select(0, index.to(self.latents.device)).flatten(1)
+        rows = self.latents.index_select(0, index.to(self.latents.device))
         return rows if rows.dtype == torch.float64 else rows.float()
 
     def to(self, device: torch.device) -> ResidentLatents:
@@ -120,20 +141,82 @@ class ResidentLatents:
         return ResidentLatents(self.latents.to(device))
 
 
+class ResidentTokens(ResidentLatents):
+    """The table of items that differ in length, in memory or on a device, without padding.
+
+    latents: those of all items one after another, `[sum of lengths, d]`; lengths: int64 `[n]` on
+    the CPU, 0 where an item has none.
+    """
+
+    def __init__(self, latents: Tensor, lengths: Tensor) -> None:
+        super().__init__(latents)
+        self.lengths = lengths
+        self._starts = lengths.cumsum(0) - lengths
+        self._longest = longest(lengths)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self._longest, self.latents.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def rows(self, index: Tensor) -> Padded:
+        device, count = self.latents.device, self.lengths[index]
+        mask = torch.arange(longest(count)) < count[:, None]
+        source = spread(self._starts[index], count).to(device)
+        target = mask.flatten().nonzero()[:, 0].to(device)
+        own = self.latents.index_select(0, source)
+        own = own if own.dtype == torch.float64 else own.float()
+        values = own.new_zeros(mask.numel(), own.shape[1]).index_copy_(0, target, own)
+        return Padded(values.view(*mask.shape, own.shape[1]), mask.to(device))
+
+    def to(self, device: torch.device) -> ResidentTokens:
+        return ResidentTokens(self.latents.to(device), self.lengths)
+
+
+def spread(starts: Tensor, counts: Tensor) -> Tensor:
+    """int64: starts[0], starts[0] + 1, … (counts[0] of them), then those of starts[1], and on."""
+    within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return starts.repeat_interleave(counts) + within
+
+
+def longest(lengths: Tensor) -> int:
+    """How many positions items of these lengths are padded to: 1 or more."""
+    return max(int(lengths.max()), 1) if len(lengths) else 1
+
+
+def in_memory(rows: Tensor | Padded) -> ResidentLatents:
+    """A table in memory of what `LatentTable.rows` gave, without padding."""
+    if isinstance(rows, Padded):
+        return ResidentTokens(rows.values[rows.mask], rows.mask.sum(dim=1).cpu())
+    return ResidentLatents(rows)
+
+
+def joined(tables: Sequence[ResidentLatents]) -> ResidentLatents:
+    """The items of tables of one view, one after another."""
+    latents = torch.cat([table.latents for table in tables])
+    if isinstance(tables[0], ResidentTokens):
+        return ResidentTokens(latents, torch.cat([table.lengths for table in tables]))
+    return ResidentLatents(latents)
+
+
 @dataclass
 class PairedLatents:
     """Latents of a paired dataset.
 
     tables: modality → latents of its unique items. links: int64 CPU `[m, K]`, in the order of
-    `tables`, -1 where a modality is missing; each row links two items or more. facts: name →
-    further values of the rows, such as `trust`. unpaired: modality → int64 CPU `[u]`, further items
-    to train on, which no row of any split links.
+    `tables`, -1 where a modality is missing; a row that an aligner is given links two or more.
+    facts: name → further values of the rows, such as `trust`. unpaired: modality → int64 CPU `[u]`,
+    further items to train on, which no row of any split links. tokens: the modalities whose latents
+    batches hold as `Padded`; see `with_tokens`.
     """
 
     tables: dict[str, LatentTable]
     links: Tensor
     facts: dict[str, Fact] = field(default_factory=dict)
     unpaired: dict[str, Tensor] = field(default_factory=dict)
+    tokens: frozenset[str] = frozenset()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -162,7 +245,15 @@ class PairedLatents:
         columns = [self.modalities.index(m) for m in modalities]
         tables = {m: self.tables[m] for m in modalities}
         unpaired = {m: ids for m, ids in self.unpaired.items() if m in modalities}
-        return PairedLatents(tables, self.links[:, columns], self.facts, unpaired)
+        return replace(self, tables=tables, links=self.links[:, columns], unpaired=unpaired)
+
+    def with_tokens(self, modalities: Iterable[str]) -> PairedLatents:
+        """The same pairs, whose batches hold these modalities as `as_tokens` makes them.
+
+        Without, every modality is one row an item, as `as_rows` makes it. Whoever wants the axes of
+        a view reads the table itself: `pairs.tables[m].rows(ids)`.
+        """
+        return replace(self, tokens=frozenset(modalities))
 
     def linked(self, modality: str) -> Tensor:
         """Sorted unique ids (int64) of the modality's items that occur in the links."""
@@ -170,26 +261,60 @@ class PairedLatents:
         return ids[ids >= 0].unique()
 
     def batch(self, rows: Tensor, device: torch.device | str = "cpu") -> Batch:
-        """The rows of the links as a batch on `device`, zeros where an entry is missing."""
+        """The rows of the links as a batch on `device`: zeros, or no token, for a missing entry."""
         links = self.links[rows]
-        latents = {}
-        for k, modality in enumerate(self.tables):
-            values = self.latents_of(modality, links[:, k].clamp(min=0), device)
-            absent = (links[:, k] < 0).to(device)
-            latents[modality] = values.masked_fill(absent[:, None], 0) if absent.any() else values
+        latents = {
+            m: self._with_gaps(m, ids, torch.device(device))
+            for m, ids in zip(self.tables, links.T, strict=True)
+        }
         facts = {
             name: _to(torch.from_numpy(fact.values)[rows, None], torch.device(device))
             for name, fact in self.facts.items()
         }
         return Batch(latents, links[:, None, :].to(device), facts)
 
-    def latents_of(self, modality: str, ids: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Latents `[len(ids), d_m]` of a modality's items on `device`."""
-        return _to(self.tables[modality].rows(ids), torch.device(device))
+    def latents_of(
+        self, modality: str, ids: Tensor, device: torch.device | str = "cpu"
+    ) -> Tensor | Padded:
+        """Latents `[len(ids), d_m]`, or tokens, of a modality's items on `device`, in the form that
+        batches have."""
+        table = self.tables[modality]
+        found = as_tokens(table.rows(ids)) if modality in self.tokens else rows_of(table, ids)
+        return _to(found, torch.device(device))
+
+    def _with_gaps(self, modality: str, ids: Tensor, device: torch.device) -> Tensor | Padded:
+        """`latents_of`, with nothing where an id is -1."""
+        absent = ids < 0
+        if not absent.any():
+            return self.latents_of(modality, ids, device)
+        if modality not in self.tokens:
+            found = self.latents_of(modality, ids.clamp(min=0), device)
+            return without(found, absent.to(device))
+        own = self.latents_of(modality, ids[~absent], device)  # so that T is that of these items
+        values = own.values.new_zeros(len(ids), *own.values.shape[1:])
+        mask = own.mask.new_zeros(values.shape[:2])
+        there = (~absent).to(device)
+        values[there], mask[there] = own.values, own.mask
+        return Padded(values, mask)
 
 
-def _to(values: Tensor, device: torch.device) -> Tensor:
-    """`values` on the device; to a GPU by way of pinned memory, without waiting for the copy."""
-    if device.type == "cuda" and values.device.type == "cpu":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
+def rows_of(table: LatentTable, ids: Tensor) -> Tensor:
+    """float32 `[len(ids), table.dim]`: items of any view, one row each, as `as_rows` makes them."""
+    return as_rows(table.rows(ids), table.dim)
+
+
+def without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
+    """Latents with nothing in the rows that bool `[n]` says."""
+    if isinstance(latents, Padded):
+        mask = latents.mask & ~rows[:, None]
+        return Padded(latents.values.masked_fill(~mask[..., None], 0), mask)
+    return latents.masked_fill(rows[:, None], 0)
+
+
+def _to(latents: Tensor | Padded, device: torch.device) -> Tensor | Padded:
+    """Latents on the device; to a GPU by way of pinned memory, without waiting for the copy."""
+    if isinstance(latents, Padded):
+        return Padded(_to(latents.values, device), _to(latents.mask, device))
+    if device.type == "cuda" and latents.device.type == "cpu":
+        latents = latents.pin_memory()
+    return latents.to(device, non_blocking=True)

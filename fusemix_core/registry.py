@@ -1,51 +1,31 @@
-"""Finds encoders and components by name. Loads each plugin on its own, so that a broken one is a
-row in `fusemix plugins` and never a crash."""
+"""Finds encoders, components and modalities by name, and builds them."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
 import os
-import sys
-import traceback
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from importlib import metadata
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import pluggy
-
-from fusemix_core import hookspecs
 from fusemix_core.config import Part
+from fusemix_core.discovery import CORE, Declared, EntryPoints, Plugin, discover, installed
 from fusemix_core.errors import ConfigError, PluginError, UnknownNameError, short
 from fusemix_core.specs import (
     ComponentSpec,
     EncoderSpec,
     FamilySpec,
+    ModalitySpec,
     check_requirements,
     load_target,
 )
+from fusemix_core.userfile import import_file, in_file, named_in_file
 
-GROUP = "fusemix"
-CORE = "fusemix"
+__all__ = ["CORE", "USER", "Plugin", "Registry", "registry"]
+
 USER = "user"
-
-
-@dataclass
-class Plugin:
-    """An installed plugin and what became of loading it."""
-
-    name: str
-    dist: str
-    version: str
-    module: str
-    error: str = ""
-    encoders: list[str] = field(default_factory=list)
-    components: list[str] = field(default_factory=list)
 
 
 class Registry:
@@ -55,16 +35,30 @@ class Registry:
     by entry-point or distribution name; fusemix itself always does.
     """
 
-    def __init__(self, entry_points: Callable[[], Iterable[Any]] | None = None) -> None:
-        self._entry_points = entry_points or (lambda: metadata.entry_points(group=GROUP))
+    def __init__(self, entry_points: EntryPoints = installed) -> None:
+        self._entry_points = entry_points
         self._loaded = False
         self.plugins: list[Plugin] = []
-        self._manager = pluggy.PluginManager("fusemix")
-        self._manager.add_hookspecs(hookspecs)
+        self.files: list[str] = []
+        self._modules: dict[str, Any] = {}
         self._encoders: dict[str, dict[str, EncoderSpec]] = defaultdict(dict)
         self._families: dict[str, dict[str, FamilySpec]] = defaultdict(dict)
         self._components: dict[tuple[str, str], dict[str, ComponentSpec]] = defaultdict(dict)
+        self._modalities: dict[str, dict[str, ModalitySpec]] = defaultdict(dict)
         self._classes: dict[str, type] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
+        """The same: a copy of a model finds its components where the model does."""
+        return self
+
+    def __reduce__(self) -> str:
+        """In a pickle the registry of the process that reads it stands for that of this process."""
+        if self is not registry:
+            raise TypeError(
+                "A Registry of your own can't be pickled: register in "
+                "fusemix_core.registry.registry."
+            )
+        return "registry"
 
     # -- filling ---------------------------------------------------------------------------------
 
@@ -73,43 +67,40 @@ class Registry:
         if self._loaded:
             return
         self._loaded = True
-        wanted = {n for n in os.environ.get("FUSEMIX_PLUGINS", "").replace(" ", "").split(",") if n}
-        for point in sorted(self._entry_points(), key=lambda p: p.name):
-            dist = point.dist.name if point.dist else point.name
-            if wanted and dist != CORE and not wanted & {point.name, dist}:
-                continue
-            version = point.dist.version if point.dist else ""
-            plugin = Plugin(point.name, dist, version, point.value)
+        for plugin, module, declared in discover(self._entry_points):
             self.plugins.append(plugin)
-            try:
-                self._load_plugin(plugin, point.load())
-            except (Exception, SystemExit) as error:
-                plugin.error = _summary(error)
+            if declared is not None:
+                self._modules[plugin.name] = module
+                self._take(declared, plugin.dist)
 
-    def _load_plugin(self, plugin: Plugin, module: Any) -> None:
-        """Take everything a plugin declares, or nothing of it."""
-        encoders = list(self._call(module, "fusemix_encoders"))
-        components = list(self._call(module, "fusemix_components"))
-        for spec in encoders:
-            if not isinstance(spec, EncoderSpec | FamilySpec):
-                raise PluginError(f"fusemix_encoders gave {spec!r}, which is not an EncoderSpec.")
-        for spec in components:
-            if not isinstance(spec, ComponentSpec):
-                raise PluginError(f"fusemix_components gave {spec!r}, not a ComponentSpec.")
-        self._manager.register(module, name=plugin.name)
-        for spec in encoders:
-            self._add_encoder_spec(spec, plugin.dist)
-        for spec in components:
-            self._add_component_spec(spec, plugin.dist)
-        plugin.encoders = [
-            s.name if isinstance(s, EncoderSpec) else f"{s.prefix}:" for s in encoders
-        ]
-        plugin.components = [f"{s.kind} {s.name}" for s in components]
+    def module_of(self, plugin: Plugin) -> Any:
+        """What the entry point of a plugin names; None for a broken one."""
+        return self._modules.get(plugin.name)
 
-    @staticmethod
-    def _call(module: Any, hook: str, *args: Any) -> Iterable[Any]:
-        function = getattr(module, hook, None)
-        return function(*args) or () if function is not None else ()
+    def load_file(self, path: str | Path) -> None:
+        """Register what a Python file of the user's brings, as `fusemix --plugin FILE` does.
+
+        The file is imported. It may call `registry.add…` itself, have functions named as the hooks
+        (`fusemix_components`, …), and Encoder classes with a `spec`. What it registers wins over
+        plugins. Never called for a path that comes from data, a config or a saved model.
+        """
+        module = import_file(Path(path).expanduser())
+        self._take(Declared.of(module), USER)
+        for thing in vars(module).values():
+            own = getattr(thing, "__module__", "") == module.__name__
+            if own and isinstance(getattr(thing, "spec", None), EncoderSpec):
+                self.add(thing)
+        file = str(module.__file__)
+        if file not in self.files:
+            self.files.append(file)
+
+    def _take(self, declared: Declared, dist: str) -> None:
+        for spec in declared.encoders:
+            self._add_encoder_spec(spec, dist)
+        for component in declared.components:
+            self._add_component_spec(component, dist)
+        for modality in declared.modalities:
+            self._modalities[modality.name][dist] = modality
 
     def _add_encoder_spec(self, spec: EncoderSpec | FamilySpec, dist: str) -> None:
         if isinstance(spec, FamilySpec):
@@ -122,7 +113,7 @@ class Registry:
         for name in (spec.name, *spec.aliases):
             self._components[spec.kind, name.lower()][dist] = spec
 
-    def add(self, thing: type | EncoderSpec | FamilySpec | ComponentSpec) -> Any:
+    def add(self, thing: type | EncoderSpec | FamilySpec | ComponentSpec | ModalitySpec) -> Any:
         """Register from user code: an Encoder class (with its `spec`), or any spec.
 
         Returns `thing`, so that it serves as a decorator. What the user adds wins over plugins.
@@ -131,6 +122,8 @@ class Registry:
             self._add_encoder_spec(thing, USER)
         elif isinstance(thing, ComponentSpec):
             self._add_component_spec(thing, USER)
+        elif isinstance(thing, ModalitySpec):
+            self._modalities[thing.name][USER] = thing
         elif isinstance(getattr(thing, "spec", None), EncoderSpec):
             self._add_encoder_spec(thing.spec, USER)
             self._classes[thing.spec.name.lower()] = thing
@@ -142,12 +135,18 @@ class Registry:
         return thing
 
     def add_component(self, kind: str, name: str, target: type, **options: Any) -> type:
-        """Register a component class of user code under `name`; `options` are its defaults."""
+        """Register a component class of user code under `name`.
+
+        `options` are its options with their defaults; without any, those of its signature.
+
+        Example:
+            registry.add_component("objective", "vicreg", VICReg)
+        """
         spec = ComponentSpec(
             kind=kind,
             name=name,
             target=f"{target.__module__}:{target.__qualname__}",
-            options=options,
+            options=options or options_of(target),
         )
         self._add_component_spec(spec, USER)
         self._classes[f"{kind} {name.lower()}"] = target
@@ -165,7 +164,7 @@ class Registry:
         weights = Path(os.path.expanduser(path)) if at else None
         if weights and not os.path.exists(weights):
             raise ConfigError(f"'{short(name)}': {short(weights)} does not exist.")
-        if base.partition(":")[0].endswith(".py"):
+        if in_file(base):
             spec = self._encoder_from_file(base)
         else:
             spec = self._named_encoder(base, modality, weights)
@@ -179,7 +178,7 @@ class Registry:
                 revision="",
                 local=True,
             )
-        return spec
+        return self.settled(spec)
 
     def _named_encoder(self, name: str, modality: str | None, path: Path | None) -> EncoderSpec:
         found = self._encoders.get(name.lower())
@@ -222,13 +221,14 @@ class Registry:
         found = self._components.get((kind, name.lower()))
         if found:
             return self._only(kind, name, found)
-        if kind == "evaluator" and name.partition(":")[0].endswith(".py"):
+        if kind in _IN_FILES and in_file(name):
             return self._component_from_file(kind, name)
         dist, slash, short = name.partition("/")
         if slash and (spec := self._components.get((kind, short.lower()), {}).get(dist)):
             return spec
         known = [n for k, n in self._components if k == kind]
-        raise UnknownNameError.of(kind, name, known, self._broken())
+        own = _OWN.get(kind, "")
+        raise UnknownNameError.of(kind, name, known, f"{own}\n{self._broken()}".strip())
 
     def _only(self, kind: str, name: str, found: Mapping[str, Any]) -> Any:
         """The user's spec if there is one, else the only one; two distributions are an error."""
@@ -249,10 +249,10 @@ class Registry:
     def recipe(self, name: str) -> Any:
         """The function behind a registered recipe, or behind `./file.py:function`, whose module may
         register components of its own."""
-        if not name.partition(":")[0].endswith(".py"):
+        if not in_file(name):
             return self.target_of(self.component("recipe", name))
         self.load()
-        module, attribute = _named_in_file(name, "./my_method.py:my_recipe")
+        module, attribute = named_in_file(name, "./my_method.py:my_recipe")
         found = getattr(module, attribute, None)
         if not callable(found):
             raise ConfigError(f"{name.rpartition(':')[0]} has no function '{attribute}'.")
@@ -260,7 +260,7 @@ class Registry:
 
     def _encoder_from_file(self, name: str) -> EncoderSpec:
         file = name.rpartition(":")[0]
-        module, attribute = _named_in_file(name, "./my_encoder.py:MyEncoder")
+        module, attribute = named_in_file(name, "./my_encoder.py:MyEncoder")
         found = getattr(module, attribute, None)
         if not isinstance(getattr(found, "spec", None), EncoderSpec):
             raise ConfigError(f"{file} has no Encoder class '{attribute}' with a `spec`.")
@@ -274,19 +274,51 @@ class Registry:
         """The class in a file of the user's own, registered from now on under the name of the
         class; its options are the keywords of its constructor."""
         file = name.rpartition(":")[0]
-        module, attribute = _named_in_file(name, f"./my_{kind}.py:My{kind.capitalize()}")
+        module, attribute = named_in_file(name, f"./my_{kind}.py:My{kind.capitalize()}")
         found = getattr(module, attribute, None)
         if not isinstance(found, type):
             raise ConfigError(f"{file} has no class '{attribute}'.")
-        parameters = inspect.signature(found).parameters.values()
-        options = {p.name: p.default for p in parameters if p.default is not p.empty}
-        self.add_component(kind, attribute, found, **options)
+        self.add_component(kind, attribute, found)
         return self.component(kind, attribute)
+
+    def settled(self, spec: EncoderSpec) -> EncoderSpec:
+        """The spec with `takes` filled in: the medium of its modality, or `text`."""
+        if spec.takes is not None:
+            return spec
+        modality = self.modality(spec.modality)
+        return replace(spec, takes=modality.medium if modality else "text")
+
+    def modality(self, name: str) -> ModalitySpec | None:
+        """What is declared of a modality, by all plugins together; None for an undeclared one.
+        What the user adds comes first.
+
+        Raises `PluginError` if two plugins declare different media.
+        """
+        self.load()
+        found = self._modalities.get(name)
+        if not found:
+            return None
+        declared = [found[dist] for dist in sorted(found, key=lambda d: (d != USER, d))]
+        if USER not in found and len({spec.medium for spec in declared}) > 1:
+            media = " and ".join(f"{found[d].medium} ({d})" for d in sorted(found))
+            raise PluginError(
+                f"The modality '{name}' is declared with different media: {media}.",
+                "Say `takes` in the encoder's spec and remove one plugin, or restrict "
+                "FUSEMIX_PLUGINS.",
+            )
+        return _united(declared)
+
+    def all_modalities(self) -> list[ModalitySpec]:
+        """Every declared modality, in order of name."""
+        self.load()
+        return [self.modality(name) for name in sorted(self._modalities)]
 
     def all_encoders(self) -> list[tuple[str, EncoderSpec | FamilySpec]]:
         """(distribution, spec) of every encoder and family, sorted by modality and name."""
         self.load()
-        rows = {(d, s.name): s for by in self._encoders.values() for d, s in by.items()}
+        rows = {
+            (d, s.name): self.settled(s) for by in self._encoders.values() for d, s in by.items()
+        }
         encoders = sorted(rows.items(), key=lambda r: (r[1].modality, r[1].name))
         families = sorted(
             ((d, s) for by in self._families.values() for d, s in by.items()),
@@ -331,30 +363,38 @@ class Registry:
         spec = self.check(kind, part)
         return self.target_of(spec)(*args, **kwargs, **part.options)
 
-    def commands(self, app: Any) -> None:
-        """Let every plugin add its commands to the typer app; one that fails is noted as broken."""
-        self.load()
-        for plugin in self.plugins:
-            if plugin.error:
-                continue
-            commands, groups = len(app.registered_commands), len(app.registered_groups)
-            try:
-                self._call(self._manager.get_plugin(plugin.name), "fusemix_commands", app)
-                if taken := [n for n, k in Counter(_command_names(app)).items() if k > 1]:
-                    raise PluginError(f"There is a command '{taken[0]}' already.")
-            except (Exception, SystemExit) as error:
-                plugin.error = _summary(error)
-                del app.registered_commands[commands:], app.registered_groups[groups:]
+
+_IN_FILES = ("evaluator", "reader")
+"""The kinds that may be named as `./file.py:Name`: no saved model names any of these."""
+_OWN = {
+    "recipe": "A function of your own that returns a Recipe: ./file.py:function",
+    "reader": "A class of your own: ./file.py:Name",
+    "evaluator": "A class of your own: ./file.py:Name",
+}
+"""How to name one that is not registered."""
 
 
-def _command_names(app: Any) -> list[str]:
-    """Names of a typer app's commands and groups."""
-    commands = [c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands]
-    return commands + [group.name for group in app.registered_groups]
+def options_of(target: Any) -> dict[str, Any]:
+    """The keyword options of a component with their defaults, from its signature."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def _summary(error: BaseException) -> str:
-    return traceback.format_exception_only(error)[-1].strip() or type(error).__name__
+def _united(declared: list[ModalitySpec]) -> ModalitySpec:
+    """One spec with what all say; the words of each are kept in their order."""
+    first, *others = declared
+    for other in others:
+        changed = {}
+        for field in fields(ModalitySpec):
+            old, new = getattr(first, field.name), getattr(other, field.name)
+            changed[field.name] = (
+                tuple(dict.fromkeys(old + new)) if isinstance(old, tuple) else old or new
+            )
+        first = ModalitySpec(**changed)
+    return first
 
 
 def _same_type(default: Any, value: Any) -> bool:
@@ -367,34 +407,6 @@ def _same_type(default: Any, value: Any) -> bool:
     if isinstance(default, list | tuple):
         return isinstance(value, list | tuple)
     return isinstance(value, type(default))
-
-
-def _named_in_file(name: str, example: str) -> tuple[ModuleType, str]:
-    """(module, attribute) of `./file.py:attribute`."""
-    file, _, attribute = name.rpartition(":")
-    if not file or "/" in attribute:
-        raise ConfigError(f"'{name}' names nothing in a file.", f"Example: {example}")
-    return import_file(Path(file)), attribute
-
-
-def import_file(path: Path) -> ModuleType:
-    """The module in a Python file that the user named, imported once."""
-    if not os.path.isfile(path):
-        raise ConfigError(f"{short(path)} does not exist.", "Example: ./my_encoder.py:MyEncoder")
-    path = path.resolve()
-    name = f"fusemix_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise PluginError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
-    return module
 
 
 registry = Registry()

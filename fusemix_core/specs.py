@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from fusemix_core.errors import MissingDependencyError, PluginError
-
-Takes = Literal["text", "image", "audio", "file"]
-"""How an item reaches an encoder: str, PIL RGB image, `Audio` waveform, or `pathlib.Path`."""
+from fusemix_core.errors import ConfigError, MissingDependencyError, PluginError
 
 KINDS = (
     "adapter",
@@ -23,12 +21,14 @@ KINDS = (
     "selector",
     "evaluator",
     "reader",
+    "medium",
     "recipe",
     "artefact",
 )
 """What a `ComponentSpec` may register."""
 
-_TAKES_BY_MODALITY: dict[str, Takes] = {"image": "image", "audio": "audio", "video": "file"}
+CORE_MEDIA: dict[str, str] = {"text": "text", "image": "image", "audio": "audio", "video": "file"}
+"""The medium of each modality that core declares (`modalities.py`)."""
 
 
 def load_target(target: str) -> Any:
@@ -46,7 +46,9 @@ def load_target(target: str) -> Any:
 class EncoderSpec:
     """All that is known of an encoder without loading it.
 
-    `modality` is any word; `takes` says how its items arrive, where that does not follow from it.
+    `modality` is any word; `takes` is the medium by which its items arrive: `text` (str), `image`
+    (PIL image in RGB), `audio` (`Audio`), `file` (`pathlib.Path`), or one that a plugin brings. By
+    default it is the modality's own (`ModalitySpec.medium`), and `text` for an undeclared modality.
     Images come as they are, `image_size` (pixels a side) is for people; sounds come resampled to
     `sample_rate` (Hz). `max_tokens` is where texts are cut, `prompt` what stands before each.
     `normalised`: rows of the first view have unit norm.
@@ -71,7 +73,7 @@ class EncoderSpec:
     summary: str = ""
     aliases: tuple[str, ...] = ()
     views: tuple[str, ...] = ("pooled",)
-    takes: Takes | None = None
+    takes: str | None = None
     weights: str = ""
     sha256: str = ""
     revision: str = ""
@@ -94,11 +96,26 @@ class EncoderSpec:
 
     def __post_init__(self) -> None:
         if self.takes is None:
-            object.__setattr__(self, "takes", _TAKES_BY_MODALITY.get(self.modality, "text"))
+            # A plugin's modality: the registry fills it in at look-up (`Registry.settled`).
+            object.__setattr__(self, "takes", CORE_MEDIA.get(self.modality))
 
     def check_requirements(self) -> None:
         """Raise `MissingDependencyError`, without importing, if a required module is absent."""
         check_requirements(self.name, self.requires)
+
+    def check_environment(self) -> None:
+        """Raise `ConfigError` if a variable of `environment` is not set, or empty."""
+        for variable in self.environment:
+            if not os.environ.get(variable, "").strip():
+                raise ConfigError(
+                    f"{self.name} needs the environment variable {variable}, which is not set.",
+                    f"export {variable}=…",
+                )
+
+
+def kind_of(view: str) -> str:
+    """The kind of a view, with which its name begins: `pooled` of `pooled-cls-mean`."""
+    return view.partition("-")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +132,30 @@ class FamilySpec:
     summary: str = ""
     example: str = ""
     requires: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalitySpec:
+    """What is usual for the items of a modality. A plugin may declare a new one, or add to it.
+
+    Attributes:
+        name: The modality, such as `molecule`.
+        medium: How its items arrive if an encoder's spec does not say: a `medium` component.
+        suffixes: Of its files, small letters with the dot. Folders and tar shards are read by them.
+        columns: Names that its column often has, the likeliest first. Case is ignored.
+        prompts: Templates for zero-shot classification of its items, `{}` for the class.
+        example: An item as a person would write it, for model cards (a file name, a SMILES string).
+
+    Example:
+        ModalitySpec(name="molecule", medium="text", columns=("smiles",), example="CCO")
+    """
+
+    name: str
+    medium: str = "text"
+    suffixes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    example: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

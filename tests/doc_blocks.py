@@ -15,6 +15,7 @@ import fusemix_starter
 from typer.testing import CliRunner
 
 from fusemix_core.cli.app import app
+from fusemix_core.cli.plugins_app import add_plugin_commands
 from fusemix_core.registry import registry
 
 _BLOCK = re.compile(
@@ -102,4 +103,4 @@ def write_user_folder(folder: Path) -> None:
     (folder / "classes.txt").write_text("map\nchart\nportrait\n")
 
 
-registry.commands(app)
+add_plugin_commands(app, registry)

@@ -10,7 +10,7 @@ import torch
 
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, Encoder, Padded
+from fusemix_core.interfaces import Encoder, Padded, TokenAdapter
 from fusemix_core.specs import EncoderSpec
 
 
@@ -104,23 +104,19 @@ class TokenText(ToyText):
         return torch.stack([-pooled, pooled], dim=1) if view == "layers" else pooled
 
 
-class TokenMean(Adapter):
+class TokenMean(TokenAdapter):
     """The mean of projected tokens."""
-
-    takes_tokens = True
 
     def __init__(self, dim_in, dim_out):
         super().__init__()
         self.out = torch.nn.Linear(dim_in, dim_out)
 
-    def forward(self, latents):
-        return self.with_tokens(latents)[0]
+    def tokens(self, latents):
+        return Padded(self.out(latents.filled()), latents.mask)
 
-    def with_tokens(self, latents):
-        x = latents.unflatten(1, (-1, self.out.in_features))
-        mask = (x != 0).any(dim=2, keepdim=True)
-        tokens = self.out(x) * mask
-        return tokens.sum(dim=1) / mask.sum(dim=1).clamp(min=1), tokens
+    def pool(self, tokens, latents):
+        count = tokens.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return tokens.filled().sum(dim=1) / count
 
 
 class ToySound(_Toy):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fusemix_core.adapters.kernel import LINEAR, KernelAdapter, kernel
-from fusemix_core.interfaces import PairedLatents
+from fusemix_core.interfaces import PairedLatents, rows_of
 
 _SAMPLE = 8_192
 """Training items that power, centre and scale are taken from."""
@@ -34,7 +34,7 @@ def prepared_adapter(
     some = ids[torch.randperm(len(ids), generator=generator)[: max(_SAMPLE, landmarks)]]
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
         adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, len(ids)), linear=linear)
-    adapter.prepare(table.rows(some).cpu().float())
+    adapter.prepare(rows_of(table, some).cpu().float())
     return adapter.to(device).eval()
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 
-import torch
-
+from fusemix_core.adapters.rows import for_adapters, width_of
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine.checkpoint import checkpoint_folders, run_digest
 from fusemix_core.engine.loop import Trainer, check_links
@@ -23,6 +22,7 @@ from fusemix_core.interfaces import (
     LatentTable,
     PairedLatents,
     dim_in,
+    takes_tokens,
 )
 from fusemix_core.registry import registry
 
@@ -86,7 +86,7 @@ class GradientAligner(Aligner):
                 adapters,
                 objective,
                 mixup,
-                train,
+                for_adapters(train, adapters | fixed),
                 validation,
                 plan,
                 context,
@@ -103,7 +103,7 @@ class GradientAligner(Aligner):
         """New adapters of what is not fixed, with the map of `recipe.start` where there is one."""
         tables = {m: t for m, t in train.tables.items() if m not in context.fixed}
         if recipe.start is None:
-            widths = [_width(a, train.dims[m]) for m, a in context.fixed.items()]
+            widths = [width_of(a, dim_in(a, train.tables[m])) for m, a in context.fixed.items()]
             dim = widths[0] if widths else recipe.dim or DIM
             return {m: _build(recipe.adapter_of(m), t, dim) for m, t in tables.items()}
         start = replace(context, checkpoints=None, resume=False, callbacks=_listeners(context))
@@ -111,7 +111,7 @@ class GradientAligner(Aligner):
         adapters = {}
         for modality, table in tables.items():
             part, map_ = recipe.adapter_of(modality), maps[modality]
-            adapters[modality] = _build(part, table, _width(map_, table.dim))
+            adapters[modality] = _build(part, table, width_of(map_, table.dim))
             try:
                 adapters[modality].start_from(map_)
             except NotImplementedError as error:
@@ -124,7 +124,7 @@ class GradientAligner(Aligner):
 
 def _check_tokens(adapters: Mapping[str, Adapter], recipe: Recipe) -> None:
     for modality, adapter in adapters.items():
-        if type(adapter).with_tokens is Adapter.with_tokens:
+        if not takes_tokens(adapter):
             raise ConfigError(
                 f"The objective '{recipe.objective.name}' takes tokens, and the {modality} adapter "
                 "gives none.",
@@ -151,10 +151,3 @@ class _StartOnly(Callback):
 def _build(part: Part, table: LatentTable, dim_out: int) -> Adapter:
     target = registry.target_of(registry.check("adapter", part))
     return registry.build("adapter", part, dim_in(target, table), dim_out)
-
-
-@torch.no_grad()
-def _width(adapter: Adapter, dim_in: int) -> int:
-    """The width of the embeddings that an adapter gives."""
-    dtype = next((p.dtype for p in adapter.parameters()), torch.float32)
-    return adapter(torch.ones(2, dim_in, dtype=dtype)).shape[1]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.adapters.kernel import LINEAR, KernelAdapter
+from fusemix_core.adapters.rows import for_adapters
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.features import (
     LEAST_RIDGE,
@@ -22,7 +23,7 @@ from fusemix_core.aligners.moments import moments_of
 from fusemix_core.engine.loop import VALIDATION_ROWS
 from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import DataError
-from fusemix_core.interfaces import Adapter, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, FitContext, Padded, PairedLatents
 
 
 def regress(
@@ -109,14 +110,14 @@ class Onto:
         linear: float = LINEAR,
     ) -> Onto:
         """In one pass over `pairs`, of which the first modality is to be fitted."""
-        device = context.device
+        device, pairs = context.device, for_adapters(pairs, fixed)
         first = embeddings(fixed, pairs.batch(torch.arange(1), device).latents)
         dim = next(iter(first.values())).shape[1]
         seed = context.seed * 1000
         adapter = prepared_adapter(pairs, modality, dim, landmarks, seed, device, linear)
         factor = kernel_factor(adapter)
         seen = [lambda x: orthogonal(adapter.features(x.float()), factor)]
-        seen += [lambda x, a=a: normalize(a(x.float()), dim=1) for a in fixed.values()]
+        seen += [lambda x, a=a: normalize(a(x.to(torch.float32)), dim=1) for a in fixed.values()]
         dims = [len(adapter.weight), *(y.shape[1] for y in first.values())]
         moments = moments_of(pairs, context, seen, dims)
         ks = range(1, 1 + len(fixed))
@@ -158,6 +159,8 @@ class Onto:
         self.adapter.weight.copy_(map_)
 
 
-def embeddings(fixed: Mapping[str, Adapter], latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def embeddings(
+    fixed: Mapping[str, Adapter], latents: Mapping[str, Tensor | Padded]
+) -> dict[str, Tensor]:
     """Unit-norm float32 embeddings of the fixed modalities of a batch, modality → `[n, d]`."""
-    return {m: normalize(a(latents[m].float()), dim=1) for m, a in fixed.items()}
+    return {m: normalize(a(latents[m].to(torch.float32)), dim=1) for m, a in fixed.items()}

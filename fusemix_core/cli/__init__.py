@@ -4,9 +4,10 @@
 def main() -> None:
     """Entry point of the `fusemix` command."""
     from fusemix_core.cli.app import app
+    from fusemix_core.cli.plugins_app import add_plugin_commands
     from fusemix_core.cli.terminate import sigterm_interrupts
     from fusemix_core.registry import registry
 
-    registry.commands(app)
+    add_plugin_commands(app, registry)
     with sigterm_interrupts():
         app()

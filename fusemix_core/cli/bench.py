@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,48 +14,82 @@ from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 
 
-@grouped
-def bench(
-    *,
+@dataclass(frozen=True)
+class Sides:
+    """The encoders of two modalities; each combination is compared."""
+
     a: Annotated[
         str | None, typer.Option("--a", metavar="NAME,NAME,…", help="Encoders of one modality.")
-    ] = None,
+    ] = None
     b: Annotated[
         str | None, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")
-    ] = None,
-    data: DataOptions,
-    splits: SplitOptions,
-    facts: FactOptions,
-    methods: Annotated[
-        str | None,
-        typer.Option(metavar="RECIPE,RECIPE,…", help="What is compared. [every recipe installed]"),
-    ] = None,
-    pairs: Annotated[
-        str | None,
-        typer.Option(metavar="N,N,…", help="How many pairs to fit and choose on. [all]"),
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds, each a new split. [3]")] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Pairs a step, after mixing. [the recipe's own]")
-    ] = None,
-    budget: Annotated[
-        int | None, typer.Option(help="Pairs that a training sees in all. [the recipe's own]")
-    ] = None,
+    ] = None
     view: Annotated[
         list[str] | None,
         typer.Option("--view", metavar="MODALITY=VIEW,VIEW", help="Views to try. [the first]"),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="TOML", help="A benchmark of several sets; see the docs."),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Folder that the paths in --config are below. [that of the file]"),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of results.jsonl and the report.")] = Path(
-        "bench"
-    ),
+    ] = None
+
+    def encoders(self) -> dict[str, list[str]]:
+        """modality → encoders."""
+        from fusemix_core.registry import registry
+
+        sides = [_names(self.a), _names(self.b)]
+        if not all(sides):
+            raise ConfigError("Give --a and --b.", "Or a --config with [sets.NAME] tables.")
+        kinds = [registry.encoder(names[0]).modality for names in sides]
+        return dict(zip(kinds if kinds[0] != kinds[1] else ("a", "b"), sides, strict=True))
+
+    def views(self) -> dict[str, list[str]]:
+        """modality → views."""
+        return {m: _names(v) for m, v in o.key_values(self.view, "--view").items()}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is compared, and on how much."""
+
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE,RECIPE,…", help="What is compared. [every recipe installed]"),
+    ] = None
+    pairs: Annotated[
+        str | None, typer.Option(metavar="N,N,…", help="How many pairs to fit and choose on. [all]")
+    ] = None
+    seeds: Annotated[int | None, typer.Option(help="How many seeds, each a new split. [3]")] = None
+    batch: Annotated[
+        int | None, typer.Option(help="Pairs a step, after mixing. [the recipe's own]")
+    ] = None
+    budget: Annotated[
+        int | None, typer.Option(help="Pairs that a training sees in all. [the recipe's own]")
+    ] = None
+
+    def table(self) -> dict[str, Any]:
+        """The fields of a benchmark's config that were given."""
+        pairs = [int(p) if p.isdecimal() else p for p in _names(self.pairs) or []]
+        return given(**{**vars(self), "methods": _names(self.methods), "pairs": pairs or None})
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="TOML", help="A benchmark of several sets; see the docs."),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder that the paths in --config are below. [that of the file]"),
+]
+Out = Annotated[Path, typer.Option(help="Folder of results.jsonl and the report.")]
+
+
+@grouped
+def bench(
+    sides: Sides,
+    data: DataOptions,
+    splits: SplitOptions,
+    facts: FactOptions,
+    compared: Compared,
+    config: ConfigFile = None,
+    root: Root = None,
+    out: Out = Path("bench"),
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
@@ -76,27 +111,20 @@ def bench(
     table = data.table() | splits.table() | facts.table()
     if table and config:
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
-    values |= given(
-        methods=_names(methods),
-        pairs=[int(p) if p.isdecimal() else p for p in _names(pairs) or []] or None,
-        seeds=seeds,
-        batch=batch,
-        budget=budget,
-        device=device,
-    )
+    values |= compared.table() | given(device=device)
     if not config:
-        views = {m: _names(v) for m, v in o.key_values(view, "--view").items()}
-        values["sets"] = {_set_name(table): {**table, "encoders": _sides(a, b), "views": views}}
+        own = {**table, "encoders": sides.encoders(), "views": sides.views()}
+        values["sets"] = {_set_name(table): own}
 
-    from fusemix_core.bench.config import bench_config
+    from fusemix_core.benchmark.config import bench_config
 
     below = root or (config.parent if config else Path())
     checked = bench_config(values, below)
     for paired in checked.sets:  # names are checked before anything heavy is imported
         checked.combinations(paired)
 
-    from fusemix_core.bench.page import write_report
-    from fusemix_core.bench.run import bench as run
+    from fusemix_core.benchmark.page import write_report
+    from fusemix_core.benchmark.run import bench as run
     from fusemix_core.cli.progress import ConsoleReporter
 
     with ConsoleReporter() as reporter:
@@ -109,17 +137,6 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
 
 
-def _sides(a: str | None, b: str | None) -> dict[str, list[str]]:
-    """modality → encoders."""
-    from fusemix_core.registry import registry
-
-    sides = [_names(a), _names(b)]
-    if not all(sides):
-        raise ConfigError("Give --a and --b.", "Or a --config with [sets.NAME] tables.")
-    kinds = [registry.encoder(names[0]).modality for names in sides]
-    return dict(zip(kinds if kinds[0] != kinds[1] else ("a", "b"), sides, strict=True))
-
-
 def _set_name(table: dict[str, Any]) -> str:
     if "source" not in table:
         raise ConfigError("No data given.", "Add --data PATH.")
@@ -128,8 +145,8 @@ def _set_name(table: dict[str, Any]) -> str:
 
 
 def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
-    from fusemix_core.bench.page import overview, said
-    from fusemix_core.bench.summary import CHOSEN, summarise, verdicts
+    from fusemix_core.benchmark.page import overview, said
+    from fusemix_core.benchmark.summary import CHOSEN, summarise, verdicts
     from fusemix_core.cli.console import out, print_json, print_table
 
     if json:

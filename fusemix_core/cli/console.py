@@ -57,9 +57,15 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", empty: str = ""
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    title: str = "",
+    empty: str = "",
+    right: Sequence[bool] = (),
 ) -> None:
-    """A table; numbers stand right, None is a dash."""
+    """A table; None is a dash. Columns of numbers are justified to the right, or those that `right`
+    marks."""
     if not rows:
         out.print(empty or "Nothing.")
         return
@@ -68,7 +74,8 @@ def print_table(
     )
     for i, column in enumerate(columns):
         numeric = all(isinstance(r[i], int | float) or r[i] is None for r in rows)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
+        justify = "right" if (right[i] if right else numeric) else "left"
+        table.add_column(column, justify=justify, no_wrap=i == 0)
     for row in rows:
         table.add_row(*[_cell(v) for v in row])
     out.print(table)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,41 @@ from fusemix_core.cli.groups import (
 from fusemix_core.errors import ConfigError
 
 
+@dataclass(frozen=True)
+class ZeroShotOptions:
+    """Classification of items by the names of their classes."""
+
+    classes: Annotated[
+        Path | None, typer.Option(help="Class names, a JSON list or one a line: zero-shot.")
+    ] = None
+    templates: Annotated[
+        Path | None, typer.Option(help="Prompts with {} for the class, one a line.")
+    ] = None
+    label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label"
+    modality: Annotated[str | None, typer.Option(help="What to classify.")] = None
+
+    def read(self) -> dict[str, Any] | None:
+        """What `measure_classes` takes of these; None without classes."""
+        if self.templates and not self.classes:
+            raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
+        if not self.classes:
+            return None
+        from fusemix_core.evaluation.prompt_files import read_classes, read_templates
+
+        return {
+            "classes": read_classes(self.classes),
+            "templates": read_templates(self.templates) if self.templates else None,
+            "label_column": self.label_column,
+            "modality": self.modality,
+        }
+
+
+Split = Annotated[
+    str | None,
+    typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
+]
+
+
 @grouped
 def evaluate(
     model: o.Model,
@@ -26,18 +62,8 @@ def evaluate(
     splits: SplitOptions,
     evaluators: EvaluatorOptions,
     facts: FactOptions,
-    split: Annotated[
-        str | None,
-        typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
-    ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="Class names, a JSON list or one a line: zero-shot.")
-    ] = None,
-    templates: Annotated[
-        Path | None, typer.Option(help="Prompts with {} for the class, one a line.")
-    ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label",
-    modality: Annotated[str | None, typer.Option(help="What to classify.")] = None,
+    zero_shot: ZeroShotOptions,
+    split: Split = None,
     encoder: o.ModelEncoders = None,
     seed: o.Seed = None,
     device: o.Device = None,
@@ -59,18 +85,10 @@ def evaluate(
 
         fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
     """
-    if templates and not classes:
-        raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
     from fusemix_core.jobs.measured_data import measured_data
 
     what = measured_data(model, data.table() | splits.table() | facts.table(), split, seed)
-    if classes:
-        from fusemix_core.evaluation.prompt_files import read_classes, read_templates
-
-        names = read_classes(classes)
-        prompts = read_templates(templates) if templates else None
-
-    further = evaluators.parts()
+    classes, further = zero_shot.read(), evaluators.parts()
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import show_sections
@@ -80,18 +98,8 @@ def evaluate(
     fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
     with ConsoleReporter() as reporter:
         if classes:
-            found = job.measure_classes(
-                fused,
-                what.config,
-                names,
-                prompts,
-                evaluators=further,
-                label_column=label_column,
-                split=split or "all",
-                modality=modality,
-                seed=what.seed,
-                reporter=reporter,
-            )
+            how = {"evaluators": further, "split": split or "all", "reporter": reporter}
+            found = job.measure_classes(fused, what.config, **classes, seed=what.seed, **how)
         else:
             found = job.measure_pairs(fused, what.config, what.split, further, what.seed, reporter)
     if json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from typing import Any, get_type_hints
 
@@ -54,9 +54,14 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
 
 def _fields(group: type) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
-    kind = inspect.Parameter.KEYWORD_ONLY
+    kind, missing = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
     return [
-        inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name])
+        inspect.Parameter(
+            f.name,
+            kind,
+            default=missing if f.default is MISSING else f.default,
+            annotation=hints[f.name],
+        )
         for f in fields(group)
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,35 +17,61 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.rank import Ranking
 
 
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How similarity is measured."""
+
+    sample: Annotated[int, typer.Option(help="Pairs that the measures look at.")] = 1000
+    shuffles: Annotated[int, typer.Option(help="Random pairings that chance is taken from.")] = 20
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The encoders of two modalities; each combination is a row."""
+
+    a: Annotated[str, typer.Option("--a", metavar="NAME,NAME,…", help="Encoders of one modality.")]
+    b: Annotated[str, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")]
+    view: o.Views = None
+
+    def encoders(self) -> list[list[str]]:
+        """The encoders of each side; names are checked before anything heavy is imported."""
+        from fusemix_core.runs.config import resolve_encoders
+
+        split = [[n.strip() for n in side.split(",") if n.strip()] for side in (self.a, self.b)]
+        for side in split:
+            resolve_encoders({str(i): name for i, name in enumerate(side)})
+        return split
+
+
+Probe = Annotated[
+    str | None,
+    typer.Option(
+        help="Also fit this recipe to each pairing and show its recall: a run's time each."
+    ),
+]
+HeatMap = Annotated[
+    Path | None, typer.Option(metavar="SVG", help="Write a heat map of the pairings.")
+]
+
+
 @grouped
 def rank(
-    a: Annotated[str, typer.Option("--a", metavar="NAME,NAME,…", help="Encoders of one modality.")],
-    b: Annotated[str, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")],
+    sides: Sides,
     data: DataOptions,
     splits: SplitOptions,
     facts: FactOptions,
-    view: o.Views = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="Also fit this recipe to each pairing and show its recall: a run's time each."
-        ),
-    ] = None,
-    sample: Annotated[int, typer.Option(help="Pairs that the measures look at.")] = 1000,
-    shuffles: Annotated[int, typer.Option(help="Random pairings that chance is taken from.")] = 20,
+    measures: MeasureOptions,
+    recipe: Probe = None,
     seed: o.Seed = None,
     device: o.Device = None,
-    picture: Annotated[
-        Path | None, typer.Option(metavar="SVG", help="Write a heat map of the pairings.")
-    ] = None,
+    picture: HeatMap = None,
     json: o.Json = False,
 ) -> None:
     """Compare encoders, and layers, on pairs before training: how alike they see the same items.
 
-    Every encoder of --a with every one of --b: mutual nearest neighbours, CKA, CKNNA and SVCCA,
-    each less what it is by chance, and the validation recall of linear CCA. With --recipe that is
-    trained on each pairing as well: `alignment-probing` of fusemix-sail is made for it. Best recall
-    first.
+    Every encoder of --a with every one of --b, best recall first: mutual nearest neighbours, CKA,
+    CKNNA and SVCCA above chance, and the validation recall of linear CCA. --recipe is trained on
+    each pairing as well: `alignment-probing` of fusemix-sail is made for it.
 
     Examples:
 
@@ -61,30 +88,25 @@ def rank(
     table = data.table() | splits.table() | facts.table()
     if "source" not in table:
         raise ConfigError("No data given.", "Add --data PATH.")
-    sides = [[name.strip() for name in side.split(",") if name.strip()] for side in (a, b)]
-    views = o.key_values(view, "--view")
 
     from fusemix_core.jobs.rank_picture import check_name, write_heat_map
-    from fusemix_core.runs.config import find_recipe, resolve_encoders
+    from fusemix_core.runs.config import find_recipe
 
-    if recipe is not None:
-        find_recipe(recipe)
-    if picture is not None:
-        check_name(picture)
-    for side in sides:  # names are checked before anything heavy is imported
-        resolve_encoders({str(i): name for i, name in enumerate(side)})
+    for check, value in ((find_recipe, recipe), (check_name, picture)):
+        if value is not None:
+            check(value)
+    encoders, views = sides.encoders(), o.key_values(sides.view, "--view")
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.rank import rank as ranked
 
     with ConsoleReporter() as reporter:
         found = ranked(
-            *sides,
+            *encoders,
             table,
             views=views,
             recipe=recipe,
-            sample=sample,
-            shuffles=shuffles,
+            **vars(measures),
             seed=seed or 0,
             device=device or "auto",
             reporter=reporter,
@@ -102,17 +124,19 @@ def _show(found: Ranking, json: bool) -> None:
         return
     names = list(found.pairings[0].measures)
     rows = [
-        [p.a, p.b, *(_said(p.measures[n]) for n in names), 100 * p.recall_at_1, 100 * p.score]
+        [p.a, p.b, *(_with_doubt(p.measures[n]) for n in names), 100 * p.recall_at_1, 100 * p.score]
         + ([100 * p.probe["recall_at_1"], 100 * p.probe["score"]] if p.probe else [])
         for p in found.pairings
     ]
     recalls = ["R@1, %", "mean recall, %"]
     probed = [f"{found.recipe}: {name}" for name in recalls] if found.recipe else []
     print_table([*found.modalities, *names, *recalls, *probed], rows)
-    told = [f"{n} {rho:+.2f}" for n, rho in found.spearman.items() if rho is not None]
-    if told:
+    shown = [f"{n} {rho:+.2f}" for n, rho in found.spearman.items() if rho is not None]
+    if shown:
         of = f"{found.recipe}'s " if found.recipe else ""
-        out.print(f"Spearman's correlation with {of}mean recall: {', '.join(told)}", soft_wrap=True)
+        out.print(
+            f"Spearman's correlation with {of}mean recall: {', '.join(shown)}", soft_wrap=True
+        )
     out.print(
         f"Measures on {found.sample:,} pairs, less chance; ? is no better than the best of "
         "shuffled items. Recall of linear CCA, both directions.",
@@ -120,5 +144,5 @@ def _show(found: Ranking, json: bool) -> None:
     )
 
 
-def _said(measure: Mapping[str, float]) -> str:
+def _with_doubt(measure: Mapping[str, float]) -> str:
     return f"{measure['excess']:.3f}{'' if measure['p'] <= 0.05 else ' ?'}"

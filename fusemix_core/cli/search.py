@@ -58,8 +58,8 @@ def search(
         gallery = Gallery(fused, target, config, reporter)
     found = gallery.search(query, source, count)
     if json:
-        print_json(found.hits)
+        print_json([vars(hit) for hit in found])
         return
-    rows = [[h["rank"], f"{h['score']:.3f}", shorten(h["item"])] for h in found.hits]
+    rows = [[h.rank, f"{h.score:.3f}", shorten(h.item)] for h in found]
     print_table(["", "score", target], rows)
     out.print(f"{len(gallery.ids):,} items searched", style="dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,39 @@ from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusemix_core.config import DataConfig
-    from fusemix_core.jobs.select import Chosen
+    from fusemix_core.jobs.select import Chosen, SelectionPlan
+
+
+@dataclass(frozen=True)
+class SelectorOptions:
+    """Which selector chooses, how many, and where they go."""
+
+    selector: Annotated[str, typer.Option(help="By which selector.")] = "dpp"
+    pairs: Annotated[int | None, typer.Option(help="How many to choose.")] = None
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="MODALITY", help="Whose items are compared. [the first]"),
+    ] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A selector's setting: selector.concepts=50."
+        ),
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option(help="The manifest to write: .csv, .tsv or .jsonl.")
+    ] = None
+
+    @property
+    def overrides(self) -> list[str]:
+        """`key=value` settings of the selector."""
+        return [*([f"selector.by={self.by}"] if self.by else []), *(self.set_ or [])]
+
+
+PreferredViews = Annotated[
+    str | None, typer.Option("--recipe", help="Take the views that this recipe prefers. [auto]")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of what is drawn. [0]")]
 
 
 @grouped
@@ -30,28 +63,12 @@ def select(
     encoders: EncoderOptions,
     data: DataOptions,
     facts: FactOptions,
+    by: SelectorOptions,
     encoding: EncodingOptions,
     output: OutputOptions,
     split_column: o.SplitColumn = None,
-    selector: Annotated[str, typer.Option(help="By which selector.")] = "dpp",
-    pairs: Annotated[int | None, typer.Option(help="How many to choose.")] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(metavar="MODALITY", help="Whose items are compared. [the first]"),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="A selector's setting: selector.concepts=50."
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Take the views that this recipe prefers. [fusemix]")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The manifest to write: .csv, .tsv or .jsonl.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of what is drawn. [0]")] = None,
+    recipe: PreferredViews = None,
+    seed: Seed = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
 ) -> None:
@@ -68,7 +85,7 @@ def select(
         fusemix select --a dinov2 --b bge-large --data pairs.csv --pairs 500 --by text --out few.csv
     """
     names = encoders.names()
-    if pairs is None or out is None:
+    if by.pairs is None or by.out is None:
         raise ConfigError(
             "Say how many pairs to choose, and where to write them.",
             "Example: --pairs 5000 --out subset.csv",
@@ -80,17 +97,20 @@ def select(
         **given(recipe=recipe, seed=seed, device=device, dtype=dtype),
         **encoding.table(),
     }
-    changes = [f"selector.by={by}"] if by else []
 
-    from fusemix_core.jobs.select import plan_selection, run_selection, selection_config
+    from fusemix_core.jobs.select import plan_selection, selection_config
 
-    config, specs = selection_config(values, selector, pairs, [*changes, *(set_ or [])], out)
-    plan = plan_selection(config, specs, out)
+    config, specs = selection_config(values, by.selector, by.pairs, by.overrides, by.out)
+    carry_out(plan_selection(config, specs, by.out), output)
 
+
+def carry_out(plan: SelectionPlan, output: OutputOptions) -> None:
+    """Show the plan and, unless `--dry-run` is given, run it and show what was chosen."""
     from fusemix_core.cli.console import out as console
     from fusemix_core.cli.console import print_json
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import show_encoders
+    from fusemix_core.jobs.select import run_selection
 
     if output.json and output.dry_run:
         print_json([e.as_dict() for e in plan.encoders.values()])
@@ -100,15 +120,14 @@ def select(
         return
     with ConsoleReporter() as reporter:
         chosen = run_selection(plan, reporter)
-    offered = len(chosen.dataset.splits["train"])
+    count, offered = len(chosen.rows), len(chosen.dataset.splits["train"])
     if output.json:
-        print_json(
-            {"chosen": len(chosen.rows), "of": offered, "out": str(out), "outside": chosen.outside}
-        )
+        found = {"chosen": count, "of": offered, "out": str(plan.out), "outside": chosen.outside}
+        print_json(found)
         return
-    console.print(f"{len(chosen.rows):,} of {offered:,} pairs: {out}", soft_wrap=True)
-    options = [f"--data {out}", *_options_to_read(chosen, config.data)]
-    console.print(f"Fit on them: fusemix align … {' '.join(options)}", markup=False, soft_wrap=True)
+    console.print(f"{count:,} of {offered:,} pairs: {plan.out}", soft_wrap=True)
+    options = [f"--data {plan.out}", *_options_to_read(chosen, plan.config.data)]
+    console.print(f"Fit on them: fusemix align … {' '.join(options)}", soft_wrap=True)
 
 
 def _options_to_read(chosen: Chosen, data: DataConfig) -> list[str]:

@@ -87,9 +87,12 @@ def show_sections(sections: Iterable[Section]) -> None:
         for table in tables:
             if table.caption:
                 out.print(table.caption, style="dim")
-            footer = [] if table.footer is None else [table.footer]
-            rows = [[_cell(cell) for cell in row] for row in [*table.rows, *footer]]
-            print_table(table.columns, rows)
+            rows = [*table.rows, *([] if table.footer is None else [table.footer])]
+            right = [
+                all(isinstance(cell, int | float | None) for cell in column)
+                for column in zip(*rows, strict=True)
+            ]
+            print_table(table.columns, [[_cell(c) for c in row] for row in rows], right=right)
         for text in (section.text, section.note) if tables else ():
             if text:
                 out.print(text, style="dim", soft_wrap=True)
@@ -134,7 +137,7 @@ def show_result(result: RunResult, json: bool) -> None:
 def show_examples(result: RunResult, count: int = 3) -> None:
     """Three searches: text queries where there is text, right and wrong as they were drawn."""
     found = result.examples
-    of_text = [r for r in found if _takes(result, r.query) == "text"] or found
+    of_text = [r for r in found if _is_inline(result, r.query)] or found
     right = [r for r in of_text if r.rank == 1]
     wrong = [r for r in of_text if r.rank > 1]
     for retrieved in (right[: count - 1] + wrong)[:count]:
@@ -158,10 +161,10 @@ def _name(result: RunResult, modality: str, item: int) -> str:
     """A text; of a file the end of its path, and the first text that belongs to it."""
     dataset = result.encoded.dataset
     name = dataset.items[modality].describe(item)
-    if _takes(result, modality) == "text":
+    if _is_inline(result, modality):
         return shorten(name)
     name = "/".join(Path(name).parts[-2:])
-    text = next((m for m in dataset.modalities if _takes(result, m) == "text"), None)
+    text = next((m for m in dataset.modalities if _is_inline(result, m)), None)
     if text is None:
         return name
     own = dataset.links[:, dataset.modalities.index(modality)] == item
@@ -170,8 +173,8 @@ def _name(result: RunResult, modality: str, item: int) -> str:
     return f"{name}  {shorten(dataset.items[text].describe(texts[0]), 60)}" if len(texts) else name
 
 
-def _takes(result: RunResult, modality: str) -> str:
-    return result.encoded.dataset.items[modality].takes
+def _is_inline(result: RunResult, modality: str) -> bool:
+    return result.encoded.dataset.items[modality].medium.inline
 
 
 def shorten(text: str, width: int = 90) -> str:

@@ -29,6 +29,8 @@ _MOST = 0.9
 """
 _EXACT = 1 << 24
 """float32 holds every whole number up to this."""
+_MOST_BITS = 4096
+"""Python turns no whole number of many more into a text."""
 _LARGEST = float(np.finfo(np.float32).max)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
 
@@ -72,10 +74,13 @@ class FactCells:
 
     Args:
         wanted: fact → where it is read.
+        is_missing: whether a cell is empty.
     """
 
-    def __init__(self, wanted: Mapping[str, FactColumn]) -> None:
-        self.wanted = dict(wanted)
+    def __init__(
+        self, wanted: Mapping[str, FactColumn], is_missing: Callable[[Any], bool] = is_missing
+    ) -> None:
+        self.wanted, self._is_missing = dict(wanted), is_missing
         self.seen: set[str] = set()
         """The columns that any row had, if only with empty cells."""
         self._cells = {name: _Cells() for name in self.wanted}
@@ -86,7 +91,8 @@ class FactCells:
         for name, place in self.wanted.items():
             if place.column in values:
                 self.seen.add(place.column)
-            self._cells[name].add(_plain(values.get(place.column)))
+            value = _plain(values.get(place.column))
+            self._cells[name].add(None if self._is_missing(value) else value)
         self._rows += 1
         return self._rows - 1
 
@@ -139,6 +145,8 @@ def _plain(value: Any) -> Any:
         return Fault("holds a list")
     if is_missing(value) or value != value:  # such as pandas.NaT
         return None
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return Fault(f"holds a whole number of more than {_MOST_BITS:,} bits")
     if isinstance(value, (str, bool, int, float, Decimal, date, Fault)):
         return value
     return Fault(f"holds a {type(value).__name__}")
@@ -236,7 +244,7 @@ def _read_number(value: Any) -> float | Fault:
     number = _number(value)
     if number is None:
         return Fault(f"'{_shown(value)}' is not a number")
-    if math.isinf(number) or abs(number) > _LARGEST:
+    if abs(number) > _LARGEST:
         return Fault(f"'{_shown(value)}' is not a finite number of 32 bits")
     return number
 
@@ -252,10 +260,10 @@ def _read_time(value: Any) -> float | Fault:
 
 def _read_box(value: Any, sizes: bool = False) -> list[float] | Fault:
     box = _four(value)
-    if box is None or not all(map(math.isfinite, box)):
-        return Fault(f"'{_shown(value)}' is not a box of four numbers")
-    if sizes:
+    if box is not None and sizes:
         box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    if box is None or not all(abs(edge) <= _LARGEST for edge in box):
+        return Fault(f"'{_shown(value)}' is not a box of four numbers")
     if box[2] < box[0] or box[3] < box[1]:
         why = "its width or height is negative" if sizes else "its right or bottom comes first"
         hint = "" if sizes else "; left, top, width, height are read by the kind xywh"

@@ -5,43 +5,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fusemix_core.data.cells import KINDS
+from fusemix_core.data.media import medium
 from fusemix_core.errors import DataError, short
-
-if TYPE_CHECKING:
-    from fusemix_core.specs import Takes
+from fusemix_core.registry import registry
 
 _MOST_NAMES = 10_000
 """With more columns than these none is likelier meant than another."""
 _FILE = ("file", "filename", "file_name", "filepath", "file_path", "path")
-KNOWN: Mapping[str, tuple[str, ...]] = {
-    "image": ("image_path", "image_name", "images", "img", "img_path", "image_file", "picture",
-              "jpg", "png"),
-    "text": ("caption", "captions", "alt", "alt_text", "description", "title", "sentence",
-             "sentences", "comment", "txt", "label"),
-    "audio": ("audio_path", "wav", "sound", "speech", "clip", "audio_file", "flac", "mp3"),
-    "video": ("video_path", "video_file", "mp4"),
-    "molecule": ("smiles", "SMILES"),
-}  # fmt: skip
-"""Names that a modality's column often has, the likeliest first."""
 
 
 def find_columns(
-    takes: Mapping[str, Takes],
+    takes: Mapping[str, str],
     filled: Mapping[str, int],
     given: Mapping[str, str],
     path: str | Path,
 ) -> tuple[dict[str, list[str]], list[str]]:
     """The columns of each modality that has any.
 
-    Without a given column it is the one named as the modality, else the one of `KNOWN` that is
-    filled most often, else, for the only modality read from media, a column of file names. A guess
-    ignores case.
+    Without a given column it is the one named as the modality, else the one of its usual names
+    (`ModalitySpec.columns`) that is filled most often, else, for the only modality read from media,
+    a column of file names. A guess ignores case.
 
     Args:
-        takes: modality → how its items are read.
+        takes: modality → the medium of its items.
         filled: column → how many of the first rows have something there.
         given: modality → its columns, comma-separated.
         path: the source, for messages.
@@ -71,15 +59,16 @@ def find_columns(
     return found, warnings
 
 
-def _usual_names(modality: str, takes: Mapping[str, Takes]) -> list[str]:
+def _usual_names(modality: str, takes: Mapping[str, str]) -> list[str]:
     """What the column of a modality may be called, the likeliest first."""
-    names = [modality, *KNOWN.get(modality, ())]
-    how = takes[modality]
-    if how == "text":
+    declared, how = registry.modality(modality), takes[modality]
+    names = [modality, *(declared.columns if declared else ())]
+    if medium(how).inline:
         return names
-    if modality not in KNOWN and how in KNOWN and list(takes.values()).count(how) == 1:
-        names += [how, *KNOWN[how]]
-    if [m for m, other in takes.items() if other != "text"] == [modality]:
+    usual = registry.modality(how)
+    if declared is None and usual and list(takes.values()).count(how) == 1:
+        names += [how, *usual.columns]
+    if [m for m, other in takes.items() if not medium(other).inline] == [modality]:
         names += _FILE
     return names
 

@@ -47,6 +47,13 @@ def say_rejected(rejected: Sequence[Rejected], most: int = 5) -> str:
     return "\n".join(lines + ([f"  … and {len(rejected) - most} more"] * (len(rejected) > most)))
 
 
+def trust_hint(rejected: Sequence[Rejected]) -> str:
+    """How to read the data if a column `trust` means something else; "" if none was wrong."""
+    wrong = any(not one.modality and one.reason.startswith("trust is '") for one in rejected)
+    hint = "If the column of trust means something else: --trust-column none"
+    return f"{hint}\n" if wrong else ""
+
+
 @dataclass
 class PairedDataset:
     """Pairs (or tuples) of items.
@@ -173,7 +180,7 @@ class PairedDataset:
         raise DataError(
             f"{bad:,} of {self.rows_read:,} rows ({share:.1%}) can't be used; "
             f"the limit is {max_bad:.1%}.\n{say_rejected(self.rejected)}",
-            f"Mend these rows, or allow as many: --max-bad {enough:g}",
+            f"{trust_hint(self.rejected)}Mend these rows, or allow as many: --max-bad {enough:g}",
         )
 
     def write_rejected(self, path: str | Path) -> None:

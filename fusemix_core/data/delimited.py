@@ -23,7 +23,7 @@ from fusemix_core.data.dialect import (
 )
 from fusemix_core.data.opening import open_text
 from fusemix_core.data.references import Fault
-from fusemix_core.data.rows import MAX_PATH, Row
+from fusemix_core.data.rows import MAX_PATH, Reader, Row
 from fusemix_core.errors import DataError, short
 
 MAX_LINE = 64 << 20
@@ -46,7 +46,7 @@ def table_suffix(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
-class DelimitedReader:
+class DelimitedReader(Reader):
     """Tables in text files (`.csv`, `.tsv`, `.txt`, also in gzip), first line the header.
 
     Cells are quoted as in RFC 4180, and separated by the mark (comma, tab, semicolon, pipe) that

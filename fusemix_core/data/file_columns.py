@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fusemix_core.data.dialect import is_media_name
+from fusemix_core.data.media import medium
 from fusemix_core.data.rows import MAX_PATH, Row, is_missing
-from fusemix_core.data.suffixes import modality_of_suffix
+from fusemix_core.registry import registry
 
 _TRIED = 20
 
@@ -20,7 +21,7 @@ def take_file_columns(
 
     Args:
         found: modality → its columns; changed.
-        takes: the modalities whose columns were guessed → how their items are read.
+        takes: the modalities whose columns were guessed → the medium of their items.
         rows: the first rows of the source.
         path: the source, for messages.
 
@@ -29,7 +30,7 @@ def take_file_columns(
     """
     warnings = []
     for modality, how in takes.items():
-        if how == "text":
+        if medium(how).inline:
             continue
         column = found.get(modality, [""])[0]
         if column and not _only_ids(column, rows):
@@ -65,11 +66,12 @@ def _only_ids(column: str, rows: Sequence[Row]) -> bool:
 
 
 def _holds_files(column: str, how: str, rows: Sequence[Row]) -> bool:
-    """Whether the cells name existing files of a kind."""
+    """Whether the cells name existing files of a medium."""
+    suffixes = {s for one in registry.all_modalities() if one.medium == how for s in one.suffixes}
     cells = _cells(column, rows)
     return bool(cells) and all(
         isinstance(cell, str)
-        and modality_of_suffix().get(os.path.splitext(cell.strip())[1].lower()) == how
+        and os.path.splitext(cell.strip())[1].lower() in suffixes
         and _is_file(row, cell.strip())
         for row, cell in cells
     )

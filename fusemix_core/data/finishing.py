@@ -12,6 +12,7 @@ from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.data.gathering import Gatherer
 from fusemix_core.data.hashes import HashMemory, reference_keys, text_keys
 from fusemix_core.data.items import Items, Origin, first_occurrences
+from fusemix_core.data.media import medium
 from fusemix_core.data.near import NearFiles, near_references
 from fusemix_core.data.repeats import first_of_equal, merged_groups, most_trusted
 from fusemix_core.data.suspects import suspicious_texts
@@ -62,11 +63,9 @@ def finish(
         held = told > 0
         held[keep[np.concatenate([parts[name] for name in SPLITS[1:]])]] = True
         held[linked] |= held[linked[first]]
-        is_link = np.zeros(len(links), bool)
-        is_link[linked] = True
-        free = splits.unpaired(links, group, is_link, held)
+        free, held_back = _unpaired(links, linked, group, held, origin)
         unpaired = dict(zip(items, free, strict=True))
-        rejected |= _held_back(links, is_link, free, origin)
+        rejected |= held_back
     warnings += _leave_unmeasured(parts, trust)
     warnings += suspicious_texts(items, links[linked])
     facts = {name: fact.select(keep) for name, fact in facts.items()}
@@ -86,16 +85,21 @@ def finish(
     return dataset
 
 
-def _held_back(
-    links: np.ndarray, is_link: np.ndarray, free: list[np.ndarray], origin: Origin
-) -> dict[Rejected, None]:
-    """Entries for the rows with one item that may not be trained on: no fault of theirs."""
-    linked = [np.unique(column) for column in links[is_link].T]
-    held = np.zeros(len(links), bool)
-    for column, own, known in zip(links.T, free, linked, strict=True):
-        held |= (column >= 0) & ~is_link & ~np.isin(column, own) & ~np.isin(column, known)
+def _unpaired(
+    links: np.ndarray, linked: np.ndarray, group: np.ndarray, held: np.ndarray, origin: Origin
+) -> tuple[list[np.ndarray], dict[Rejected, None]]:
+    """(items of each modality to train on without a partner; the rows with one item that may not
+    be trained on, which is no fault of theirs). linked: the rows that are links."""
+    is_link = np.zeros(len(links), bool)
+    is_link[linked] = True
+    free = splits.unpaired(links, group, is_link, held)
+    held_back = np.zeros(len(links), bool)
+    for column, own in zip(links.T, free, strict=True):
+        known = np.unique(column[is_link])
+        held_back |= (column >= 0) & ~is_link & ~np.isin(column, own) & ~np.isin(column, known)
     reason = "its item belongs together with a held-out row"
-    return {Rejected(*origin[i], "", reason, bad=False): None for i in np.flatnonzero(held)}
+    rows = np.flatnonzero(held_back)
+    return free, {Rejected(*origin[i], "", reason, bad=False): None for i in rows}
 
 
 def _counts(dataset: PairedDataset, gatherer: Gatherer) -> list[str]:
@@ -176,7 +180,7 @@ def _unite(
     """(items unique by content; int64 `[n]` the item of each reference, or -1; why it is -1)."""
     gathered, takes = gatherer.gathered[modality], gatherer.takes[modality]
     references, faults = gathered.references, {}
-    if takes == "text":
+    if medium(takes).inline:
         keys = text_keys(references)
     else:
         tell = None if progress is None else lambda done, total: progress(modality, done, total)

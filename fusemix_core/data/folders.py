@@ -16,7 +16,7 @@ from fusemix_core.data.layouts import (
     split_of_folders,
 )
 from fusemix_core.data.references import Sidecar
-from fusemix_core.data.rows import Note, Row, split_named
+from fusemix_core.data.rows import Note, Reader, Row, split_named
 from fusemix_core.data.suffixes import modality_of_suffix
 from fusemix_core.data.walking import Seen, walk
 from fusemix_core.errors import DataError
@@ -36,7 +36,7 @@ _REMEDIES = {
 }
 
 
-class FolderReader:
+class FolderReader(Reader):
     """A folder of media, `photo.jpg` with `photo.txt` beside it, or of tables or tar shards.
 
     Files of one folder that differ only in their suffix are one row (`a.jpg`, `a.wav`, `a.txt`; of
@@ -47,13 +47,15 @@ class FolderReader:
 
     A folder named as a split (`train`, `val`, `test2017`, …) is that split, if anything is left to
     train on. Hidden files are left out; any other file that is not read is a `Rejected`. Columns of
-    media: text or label, image, audio, video.
+    media: text or label, and the modalities that declare their suffixes (image, audio, …).
 
     Args:
         allow_outside: whether links to folders outside are followed.
         encoding: of the texts and tables; None is UTF-8.
         delimiter: of the tables; None finds it.
     """
+
+    general = True
 
     def __init__(
         self,

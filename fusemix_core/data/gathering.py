@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -17,15 +17,13 @@ import numpy as np
 from fusemix_core.data.cells import FactCells, FactColumn
 from fusemix_core.data.dataset import SPLITS, Rejected
 from fusemix_core.data.items import Origin
+from fusemix_core.data.media import Medium, medium
 from fusemix_core.data.near import within
 from fusemix_core.data.references import Fault, FileReference, Reference, Sidecar, hold
 from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row
 from fusemix_core.data.rules import Rules, list_in
-from fusemix_core.data.texts import text_of
+from fusemix_core.data.texts import inline_of
 from fusemix_core.errors import DataError, short
-
-if TYPE_CHECKING:
-    from fusemix_core.specs import Takes
 
 MOST_LINKS = 10_000
 """A row may link at most so many combinations of the values in its cells."""
@@ -71,7 +69,7 @@ class Gatherer:
 
     def __init__(
         self,
-        takes: Mapping[str, Takes],
+        takes: Mapping[str, str],
         least: int,
         allow_outside: bool,
         unpaired: bool = False,
@@ -80,12 +78,13 @@ class Gatherer:
     ) -> None:
         self.rules = rules or Rules()
         self.takes = dict(takes)
+        self._media = {modality: medium(name) for modality, name in takes.items()}
         self.least, self.allow_outside, self.unpaired = least, allow_outside, unpaired
         self.gathered = {modality: Gathered() for modality in takes}
         self.links, self.group = array("q"), array("q")
         self.split = array("b")  # index into SPLITS; -1: not told
         self.trust, self.fact_row = array("f"), array("q")
-        self.facts = FactCells(facts or {})
+        self.facts = FactCells(facts or {}, self.rules.is_missing)
         self.file, self.row = array("i"), array("q")
         self.files: dict[str, int] = {}
         self.groups: dict[str, int] = {}
@@ -130,14 +129,13 @@ class Gatherer:
         """(what the row holds of each modality, what of it can't be used)."""
         values: dict[str, list[str | Reference]] = {}
         faults = []
-        for modality, takes in self.takes.items():
+        for modality, how in self._media.items():
             found: dict[str | Reference, None] = {}
-            for column in columns.modalities.get(modality, ()):
-                for one in self._entries(row, row.values.get(column), modality, takes):
-                    if isinstance(one, Fault):
-                        faults.append(_rejected(row, modality, one.reason))
-                    else:
-                        found[one] = None
+            for one in self._items(row, columns.modalities.get(modality, ()), modality, how):
+                if isinstance(one, Fault):
+                    faults.append(_rejected(row, modality, one.reason))
+                else:
+                    found[one] = None
             values[modality] = list(found)
         return values, faults
 
@@ -206,16 +204,31 @@ class Gatherer:
 
     # -- values ----------------------------------------------------------------------------------
 
+    def _items(
+        self, row: Row, columns: Sequence[str], modality: str, how: Medium
+    ) -> Iterator[str | Reference | Fault]:
+        """What the columns of one modality hold in a row."""
+        if not how.joined:
+            for column in columns:
+                yield from self._entries(row, row.values.get(column), modality, how)
+            return
+        cells = {column: row.values.get(column) for column in columns}
+        cells = {c: None if self.rules.is_missing(v) else v for c, v in cells.items()}
+        if any(value is not None for value in cells.values()):
+            entry = inline_of(cells, how)
+            if entry != "":
+                yield entry
+
     def _entries(
-        self, row: Row, value: Any, modality: str, takes: Takes
+        self, row: Row, value: Any, modality: str, how: Medium
     ) -> list[str | Reference | Fault]:
         """What a cell holds; nothing where it is empty."""
         if isinstance(value, str):
             if value.startswith("["):
                 cell, value = value, list_in(value)
                 self.lists_in_python += isinstance(value, list) and "'" in cell[:2]
-            elif takes == "text" and not self.rules.is_missing(value):
-                text = text_of(value)
+            elif how.inline and not self.rules.is_missing(value):
+                text = inline_of(value, how)
                 return [text] if text != "" else []
         parts = value if isinstance(value, list) else [value]
         if any(isinstance(one, Sidecar) for one in parts):
@@ -224,10 +237,10 @@ class Gatherer:
         for one in parts:
             if self.rules.is_missing(one):
                 continue
-            if takes == "text":
-                entry = text_of(one)
+            if how.inline:
+                entry = inline_of(one, how)
             else:
-                entry = self._medium(row, self.rules.file_name(modality, one), takes)
+                entry = self._medium(row, self.rules.file_name(modality, one), how)
             if entry != "":
                 out.append(entry)
         return out
@@ -242,9 +255,9 @@ class Gatherer:
         captions = Sidecar(place.path, value.encoding).captions()
         return captions if isinstance(captions, list) else [captions]
 
-    def _medium(self, row: Row, value: Any, takes: Takes) -> str | Reference | Fault:
+    def _medium(self, row: Row, value: Any, how: Medium) -> str | Reference | Fault:
         if isinstance(value, Fault | Reference):
-            if takes == "file" and not isinstance(value, FileReference | Fault):
+            if how.opened and not isinstance(value, FileReference | Fault):
                 return Fault(f"{value} lies in an archive, but its encoder opens files: extract it")
             return value
         if isinstance(value, str | Path):
@@ -252,7 +265,7 @@ class Gatherer:
         if isinstance(value, bool | int | float | dict | list):
             return Fault(f"holds a {type(value).__name__}, not the path of a file")
         try:
-            return hold(value, takes, f"{row.path} {row.number}")
+            return hold(value, how, f"{row.path} {row.number}")
         except DataError as error:
             return Fault(error.message)
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fusemix_core.data.media import decode
+from fusemix_core.data.media import Medium, Shown, medium
 from fusemix_core.data.references import FileReference, Reference
 from fusemix_core.errors import DataError
-
-if TYPE_CHECKING:
-    from fusemix_core.specs import Takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,19 +35,25 @@ class Origin:
 class Items:
     """The unique items of one modality.
 
-    references: for each item its normalised text, or where its bytes are. keys: uint64 `[n, 2]`,
-    the 128-bit `content_key` of its bytes (of its normalised text in UTF-8), all different.
+    takes: the name of their medium. references: for each item its text if the medium is inline, or
+    where its bytes are. keys: uint64 `[n, 2]`, the 128-bit `content_key` of its bytes (of its text
+    in UTF-8), all different.
     origin: the row in which each was met first. Can be pickled for worker processes.
     """
 
     modality: str
-    takes: Takes
+    takes: str
     references: Sequence[str | Reference]
     keys: np.ndarray
     origin: Origin
 
     def __len__(self) -> int:
         return len(self.references)
+
+    @property
+    def medium(self) -> Medium:
+        """How the items arrive."""
+        return medium(self.takes)
 
     def select(self, index: np.ndarray) -> Items:
         """The items `index` alone, in that order."""
@@ -63,7 +66,7 @@ class Items:
         )
 
     def load(self, i: int, sample_rate: int | None = None) -> Any:
-        """Item i as the encoder's `collate` takes it; see `media.decode`.
+        """Item i as the encoder's `collate` takes it; see `Medium.decode`.
 
         Raises `DataError`, with file and row, if it can't be read.
         """
@@ -71,11 +74,10 @@ class Items:
         path, row = self.origin[i]
         try:
             if isinstance(reference, str | FileReference):
-                is_path = isinstance(reference, FileReference)
-                return decode(
-                    Path(reference.path) if is_path else reference, self.takes, sample_rate
-                )
-            return decode(reference.read(), self.takes, sample_rate)
+                value = reference if isinstance(reference, str) else Path(reference.path)
+            else:
+                value = reference.read()
+            return self.medium.decode(value, sample_rate)
         except DataError as error:
             inside = "" if isinstance(reference, str | FileReference) else f"{reference}: "
             raise DataError(inside + error.message, error.hint, path=path, row=row) from error
@@ -85,6 +87,10 @@ class Items:
     def describe(self, i: int) -> str:
         """The text itself, or the path to show to people."""
         return str(self.references[i])
+
+    def show(self, i: int) -> Shown:
+        """Item i for a report."""
+        return self.medium.show(self.describe(i), lambda: self.load(i))
 
     def read_bytes(self, i: int) -> bytes:
         """The bytes of item i as they lie in its file (the UTF-8 of a text). Raises OSError."""

@@ -11,7 +11,7 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.delimited import TOO_LONG, read_line, table_suffix
 from fusemix_core.data.documents import document_rows
 from fusemix_core.data.opening import open_text
-from fusemix_core.data.rows import Note, Row
+from fusemix_core.data.rows import Note, Reader, Row
 from fusemix_core.errors import DataError
 
 MAX_JSON = 256 << 20
@@ -21,7 +21,7 @@ _FIRST = 1 << 20
 _BRACKETS = (b"[", b"]", b",", b"],")
 
 
-class JsonLinesReader:
+class JsonLinesReader(Reader):
     """`.jsonl` and `.ndjson`, also in gzip: an object a line.
 
     A comma after an object does no harm. A file that holds one list, or objects that take several

@@ -11,7 +11,7 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.foreign import head_of, what_is
 from fusemix_core.data.labels import named, names_in_schema
 from fusemix_core.data.references import CellReference, Fault
-from fusemix_core.data.rows import Row
+from fusemix_core.data.rows import Reader, Row
 from fusemix_core.errors import DataError
 
 _BATCH = 256
@@ -26,7 +26,7 @@ _WIDE = 16 << 20
 _MOST_REJECTED = 1_000_000
 
 
-class ParquetReader:
+class ParquetReader(Reader):
     """`.parquet`. Class labels of files that `datasets` wrote are read as their names."""
 
     def matches(self, path: Path) -> bool:

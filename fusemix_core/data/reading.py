@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data import splits
 from fusemix_core.data.cells import FactColumn, check_names
 from fusemix_core.data.columns import find_columns, missing_column, no_column, say
-from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected
+from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected, trust_hint
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.file_columns import take_file_columns
 from fusemix_core.data.finishing import Progress, finish
@@ -21,9 +21,6 @@ from fusemix_core.data.rules import Rules
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.errors import DataError
 
-if TYPE_CHECKING:
-    from fusemix_core.specs import Takes
-
 _HEAD = 200
 """Rows by which it is seen which columns hold files."""
 NO_TRUST = "none"
@@ -32,7 +29,7 @@ NO_TRUST = "none"
 
 def read_pairs(
     config: DataConfig,
-    takes: Mapping[str, Takes],
+    takes: Mapping[str, str],
     seed: int = 0,
     *,
     least: int = 2,
@@ -93,7 +90,7 @@ def read_pairs(
 
 def pairs_from(
     values: Mapping[str, Sequence[Any]],
-    takes: Mapping[str, Takes],
+    takes: Mapping[str, str],
     *,
     split: Sequence[str | None] | None = None,
     group: Sequence[Any] | None = None,
@@ -156,7 +153,7 @@ def pairs_from(
 class _Reading:
     """Files and folders on their way into one gatherer, and what is to be told of them."""
 
-    def __init__(self, config: DataConfig, takes: Mapping[str, Takes], least: int) -> None:
+    def __init__(self, config: DataConfig, takes: Mapping[str, str], least: int) -> None:
         facts = {name: FactColumn.parse(text) for name, text in config.facts.items()}
         check_names(facts, takes)
         self.config, self.facts = config, facts
@@ -263,6 +260,7 @@ def _check_gathered(gatherer: Gatherer, before: int, source: str) -> None:
     if len(gatherer) == before:
         raise DataError(
             f"no row can be used\n{say_rejected(gatherer.rejected)}".rstrip(),
+            f"{trust_hint(gatherer.rejected)}"
             f"A row links items of {gatherer.least} modalities or more; asked for: "
             f"{', '.join(gatherer.takes)}.",
             path=source,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from fusemix_core.data.foreign import HEAD, what_is
-from fusemix_core.data.media import MAX_TEXT, decode
-from fusemix_core.errors import DataError
-
-if TYPE_CHECKING:
-    from fusemix_core.specs import Takes
+from fusemix_core.data.media import MAX_TEXT, Medium
 
 
 class Cells(Protocol):
@@ -137,21 +132,11 @@ class Fault:
 Reference = FileReference | SliceReference | CellReference | HeldReference
 
 
-def hold(value: Any, takes: Takes, name: str) -> HeldReference:
-    """Bytes, a PIL image, an `Audio` or `(samples, rate)` as a reference, without loss.
+def hold(value: Any, how: Medium, name: str) -> HeldReference:
+    """Bytes, or an item that Python holds, as a reference, without loss (`Medium.pack`).
 
-    An image is kept as PNG, a clip as float WAV. Raises `DataError`.
+    Raises `DataError`.
     """
-    if isinstance(value, bytes) and takes != "file":
+    if isinstance(value, bytes) and not how.opened:
         return HeldReference(value, name)
-    buffer = io.BytesIO()
-    item = decode(value, takes)
-    if takes == "image":
-        item.save(buffer, "PNG", compress_level=1)
-    elif takes == "audio":
-        import soundfile
-
-        soundfile.write(buffer, item.samples, item.rate, format="WAV", subtype="FLOAT")
-    else:
-        raise DataError(f"a {type(value).__name__} can't be taken as a {takes}")
-    return HeldReference(buffer.getvalue(), name)
+    return HeldReference(how.pack(value), name)

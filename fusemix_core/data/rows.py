@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from fusemix_core.data.dataset import Rejected
 
@@ -65,22 +66,40 @@ class Note:
     text: str
 
 
-class Reader(Protocol):
-    """Reads one kind of source. Constructed without arguments; registered as kind `reader`."""
+class Reader(ABC):
+    """Reads one kind of source. Registered as kind `reader`; constructed with its options, all of
+    which are keywords with a default.
 
+    Attributes:
+        general: It takes whatever no other reader takes, so it is asked last.
+
+    Example:
+        class Lines(Reader):
+            def matches(self, path):
+                return path.suffix == ".lines"
+
+            def rows(self, path):
+                for number, line in enumerate(path.read_text().splitlines(), start=1):
+                    image, _, text = line.partition(" ")
+                    yield Row(str(path), number, {"image": image, "text": text})
+    """
+
+    general: ClassVar[bool] = False
+
+    @abstractmethod
     def matches(self, path: Path) -> bool:
         """Whether this existing file or folder is of the kind. Quick: the name, or a few bytes."""
-        ...
 
+    @abstractmethod
     def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
         """The rows, a `Rejected` in place of each that can't be read, and notes on the source.
 
         Nothing may vanish: a file of a folder that is in no row is a `Rejected` too, with
         `bad=False` if it is nothing that pairs are made of, such as a licence.
 
-        Raises `DataError` if the whole source is unusable.
+        Raises:
+            DataError: The whole source is unusable.
         """
-        ...
 
 
 def is_missing(value: Any) -> bool:

@@ -13,14 +13,14 @@ from typing import Any
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.labels import class_names, named
 from fusemix_core.data.parquet import arrow_rows, cell_bytes, media_value
-from fusemix_core.data.rows import SPLIT_NAMES, Row
+from fusemix_core.data.rows import SPLIT_NAMES, Reader, Row
 from fusemix_core.errors import DataError
 
 _BATCH = 256
 _MAX_JSON = 16 << 20
 
 
-class SavedReader:
+class SavedReader(Reader):
     """A folder from `Dataset.save_to_disk` or `DatasetDict.save_to_disk` (whose keys are splits).
 
     Class labels are read as their names.

@@ -15,7 +15,7 @@ from fusemix_core.data.foreign import HEAD, what_is
 from fusemix_core.data.jsonl import parse_object
 from fusemix_core.data.media import MAX_BYTES, MAX_TEXT
 from fusemix_core.data.references import Fault, HeldReference, Reference, SliceReference
-from fusemix_core.data.rows import Note, Row
+from fusemix_core.data.rows import Note, Reader, Row
 from fusemix_core.data.suffixes import modality_of_suffix
 from fusemix_core.errors import DataError, short
 
@@ -36,7 +36,7 @@ def is_shard(name: str) -> bool:
     return name.lower().endswith((".tar", *_COMPRESSED))
 
 
-class ShardReader:
+class ShardReader(Reader):
     """A `.tar`, or a `.tar.gz` that unpacks to a gigabyte at most.
 
     The key of a member is its path up to the first dot of its name, or up to the last dot if only

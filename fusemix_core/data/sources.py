@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import difflib
 import glob
-import inspect
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.delimited import DelimitedReader
-from fusemix_core.data.folders import FolderReader
 from fusemix_core.data.foreign import head_of, what_is
-from fusemix_core.data.jsonl import JsonLinesReader, JsonReader
 from fusemix_core.data.layouts import MANIFESTS
-from fusemix_core.data.parquet import ParquetReader
 from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, is_missing
-from fusemix_core.data.saved import SavedReader
-from fusemix_core.data.shards import ShardReader
 from fusemix_core.errors import ContractError, DataError, FusemixError, short
 from fusemix_core.registry import CORE, registry
+from fusemix_core.specs import ComponentSpec
 
-BUILT_IN: tuple[type[Reader], ...] = (
-    DelimitedReader,
-    JsonLinesReader,
-    JsonReader,
-    ParquetReader,
-    SavedReader,
-    ShardReader,
-    FolderReader,  # last: it takes any folder
-)
-_OPTIONS = ("allow_outside", "encoding", "delimiter")
-"""Fields of `DataConfig` that are options of readers."""
 _MOST_FILES = 100_000
 _PEEK = 1000
 
@@ -146,61 +128,75 @@ def _not_here(name: str) -> DataError:
     )
 
 
-def reader_of(path: Path, options: Mapping[str, Any] | None = None) -> tuple[Reader, list[str]]:
-    """(the reader of `path`, warnings). Plugins' readers are asked before the built-in ones.
+def reader_of(path: Path, config: DataConfig) -> tuple[Reader, list[str]]:
+    """(the reader of `path`, warnings): the one that `config` names, else the first that matches.
 
-    A plugin's reader that can't be loaded is a warning; `DataError` if no reader matches.
-
-    Args:
-        options: of readers, by name; each reader is given those that it takes.
+    Readers of the user and of plugins are asked before the built-in ones, general ones last. A
+    plugin's reader that can't be loaded is a warning; `DataError` if no reader matches.
     """
-    warnings = []
-    for dist, spec in registry.all_components("reader"):
-        if dist == CORE:
-            continue
+    if config.reader is not None:
+        spec = registry.check("reader", config.reader)
+        return _made(spec, config, path)
+    warnings, general = [], []
+    for spec in _in_order():
         try:
             spec.check_requirements()
-            reader = _built(registry.target_of(spec), options or {})
+            reader = registry.target_of(spec)()
         except (FusemixError, ImportError) as error:
-            warnings.append(f"The reader '{spec.name}' of {dist} can't be used: {error}")
+            warnings.append(f"The reader '{spec.name}' can't be used: {error}")
             continue
+        if getattr(reader, "general", False):
+            general.append((spec, reader))
+        elif reader.matches(path):
+            return _made(spec, config, path, warnings)
+    for spec, reader in general:
         if reader.matches(path):
-            return reader, warnings
-    for kind in BUILT_IN:
-        reader = _built(kind, options or {})
-        if reader.matches(path):
-            return reader, warnings
-    found = what_is(head_of(path))
-    what = f"no reader knows this kind of file ('{path.suffix}')"
+            return _made(spec, config, path, warnings)
+    formats = "; ".join(spec.summary or spec.name for spec in _in_order())
+    what, remedy = what_is(head_of(path)) or ("", "")
+    hints = [remedy, f"fusemix reads {formats}. Another: --reader NAME, or ./file.py:Class"]
     raise DataError(
-        f"{what}: it is {found[0]}" if found else what,
-        "\n".join(
-            [*([found[1]] if found and found[1] else []),
-             "fusemix reads .csv, .tsv, .txt, .jsonl, .json, .parquet, .tar, folders of media with "
-             ".txt, and saved `datasets` folders.", *warnings]
-        ),
+        f"no reader knows this kind of file ('{path.suffix}')"
+        + (f": it is {what}" if what else ""),
+        "\n".join([hint for hint in hints if hint] + warnings),
         path=path,
-    )  # fmt: skip
+    )
 
 
-def _built(kind: type[Reader], options: Mapping[str, Any]) -> Reader:
-    """A reader with those of the options that it takes."""
-    if not options:
-        return kind()
-    taken = inspect.signature(kind).parameters
-    return kind(**{name: value for name, value in options.items() if name in taken})
+def _in_order() -> list[ComponentSpec]:
+    """The registered readers, the built-in ones last."""
+    found = registry.all_components("reader")
+    return [spec for dist, spec in sorted(found, key=lambda one: one[0] == CORE)]
+
+
+def _made(
+    spec: ComponentSpec, config: DataConfig, path: Path, warnings: Sequence[str] = ()
+) -> tuple[Reader, list[str]]:
+    """The reader with the options that the config gives, and what of it it has no use for."""
+    given = {name: getattr(config, name) for name in ("encoding", "delimiter")}
+    given = {name: value for name, value in given.items() if value is not None}
+    unused = [
+        f"{path}: --{name} is not used, as the reader '{spec.name}' has no such option."
+        for name in given
+        if name not in spec.options
+    ]
+    options = {name: value for name, value in given.items() if name in spec.options}
+    if "allow_outside" in spec.options:
+        options["allow_outside"] = config.allow_outside
+    if config.reader is not None:
+        options |= config.reader.options
+    return registry.target_of(spec)(**options), [*warnings, *unused]
 
 
 def open_source(
-    path: Path, config: DataConfig | None = None
+    path: Path, config: DataConfig
 ) -> tuple[Iterator[Row | Rejected], Counter[str], list[str]]:
     """(rows; in how many of the first thousand each column is filled; warnings) of a source.
 
-    More warnings may follow while the rows are read.
+    Notes of the reader are among the warnings, those on later rows once these are read.
     """
-    options = {} if config is None else {name: getattr(config, name) for name in _OPTIONS}
     with _as_data_error(path):
-        reader, warnings = reader_of(path, options)
+        reader, warnings = reader_of(path, config)
     rows = _checked(reader, path, warnings)
     head = list(islice(rows, _PEEK))
     filled: Counter[str] = Counter()
@@ -211,15 +207,16 @@ def open_source(
 
 
 def _checked(reader: Reader, path: Path, warnings: list[str]) -> Iterator[Row | Rejected]:
-    """What a reader yields, its notes as warnings, its faults as errors that name the file."""
+    """What a reader yields, its faults as errors that name the file, its notes as warnings."""
     with _as_data_error(path):
         for row in reader.rows(path):
             if isinstance(row, Note):
                 warnings.append(row.text)
-                continue
-            if not isinstance(row, Row | Rejected):
-                raise ContractError(type(reader).__name__, "Row or Rejected", type(row).__name__)
-            yield row
+            elif isinstance(row, Row | Rejected):
+                yield row
+            else:
+                wanted = "Row, Rejected or Note"
+                raise ContractError(type(reader).__name__, wanted, type(row).__name__)
 
 
 @contextmanager

@@ -91,8 +91,8 @@ def _draw(
     seed: int,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """(rows of each split by seeded fraction, warnings)."""
-    reads_text = [one.takes == "text" for one in items.values()]
-    component, binding, warning = bind(links, reads_text, list(items), groups)
+    inline = [one.medium.inline for one in items.values()]
+    component, binding, warning = bind(links, inline, list(items), groups)
     least = _least_keys(links, list(items.values()), binding)
     warnings = [warning] if warning else []
     if component.max() + 1 < FEWEST:

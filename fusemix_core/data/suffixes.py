@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from fusemix_core.registry import registry
 
 
 def modality_of_suffix() -> dict[str, str]:
-    """Suffix, small and with the dot → the modality of such files."""
-    return {
-        **dict.fromkeys(IMAGE_SUFFIXES, "image"),
-        **dict.fromkeys(AUDIO_SUFFIXES, "audio"),
-        **dict.fromkeys(VIDEO_SUFFIXES, "video"),
-    }
+    """Suffix, small and with the dot → the modality that declares it."""
+    return {suffix: one.name for one in registry.all_modalities() for suffix in one.suffixes}

@@ -65,7 +65,8 @@ def write_manifest(
         cells = {}
         for modality, item in zip(dataset.modalities, dataset.links[row].tolist(), strict=True):
             value = "" if item < 0 else _named(dataset.items[modality].references[item], folder)
-            outside |= dataset.items[modality].takes != "text" and value.startswith(os.pardir)
+            inline = dataset.items[modality].medium.inline
+            outside |= not inline and value.startswith(os.pardir)
             cells[modality] = value
         cells = {**others[dataset.origin[row]], **cells}
         if told:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fusemix_core.engine.plan import Plan, epoch_order, together
 from fusemix_core.engine.randomness import stream, stream_seed
 from fusemix_core.interfaces import Batch, LatentTable, PairedLatents, ResidentLatents
+from fusemix_core.paired import in_memory
 
 WINDOW_BYTES = 1 << 29
 """What the rows that are shuffled together would take in float32, in all modalities."""
@@ -199,7 +200,7 @@ def _in_memory(part: _Part) -> _Part:
 def _load(table: LatentTable, ids: Tensor) -> ResidentLatents:
     """In the type they are stored in, where the table can give that."""
     load = getattr(table, "load", None)
-    return load(ids) if load else ResidentLatents(table.rows(ids))
+    return load(ids) if load else in_memory(table.rows(ids))
 
 
 def _batches(parts: Generator[_Part], size: int, device: torch.device) -> Generator[Batch]:

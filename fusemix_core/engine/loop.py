@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fusemix_core.adapters.rows import VALUES
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.config import Part
 from fusemix_core.engine import checkpoint, distributed
@@ -18,7 +19,7 @@ from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import ADAMW, TrainState, diverged, finite, train_step
-from fusemix_core.engine.validation import CHUNK_VALUES, Recalls, at_most, mean_recall, recalls
+from fusemix_core.engine.validation import Recalls, at_most, mean_recall, recalls
 from fusemix_core.errors import DataError, RunExistsError
 from fusemix_core.interfaces import (
     Adapter,
@@ -30,6 +31,7 @@ from fusemix_core.interfaces import (
     PairedLatents,
     ResidentLatents,
 )
+from fusemix_core.paired import in_memory, joined
 
 VALIDATION_ROWS = 10_000
 """Rows of the validation split that choose the weights; more would cost time and tell little."""
@@ -299,10 +301,8 @@ def _moved(table: LatentTable, device: torch.device) -> ResidentLatents:
     """The table on the device; one on disk goes there in chunks, so that it need not fit here."""
     if isinstance(table, ResidentLatents):
         return table.to(device)
-    out = torch.empty(len(table), table.dim, device=device)
-    for ids in torch.arange(len(table)).split(max(1, CHUNK_VALUES // table.dim)):
-        out[ids[0] : ids[-1] + 1] = table.rows(ids).to(device)
-    return ResidentLatents(out)
+    chunks = torch.arange(len(table)).split(max(1, VALUES // table.dim))
+    return joined([in_memory(table.rows(ids)).to(device) for ids in chunks])
 
 
 def _weights(adapter: torch.nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from fusemix_core.config import Part, Training
 from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import DivergedError
-from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective
+from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective, Padded
 from fusemix_core.registry import registry
 
 ADAMW = Part("adamw")
@@ -87,19 +87,21 @@ class TrainState:
 
 def embed(
     adapters: Mapping[str, Adapter],
-    latents: Mapping[str, Tensor],
+    latents: Mapping[str, Tensor | Padded],
     with_tokens: bool = False,
     fixed: Collection[str] = (),
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(embeddings, projected tokens where asked for) of a batch, modality by modality; those of
-    the `fixed` modalities are data."""
+) -> tuple[dict[str, Tensor], dict[str, Padded]]:
+    """(embeddings, embedded tokens where asked for) of a batch, modality by modality; those of the
+    `fixed` modalities are data."""
     embeddings, tokens = {}, {}
     for modality, x in latents.items():
+        adapter = adapters[modality]
         with torch.set_grad_enabled(torch.is_grad_enabled() and modality not in fixed):
             if with_tokens:
-                embeddings[modality], tokens[modality] = adapters[modality].with_tokens(x)
+                tokens[modality] = adapter.tokens(x)
+                embeddings[modality] = adapter.pool(tokens[modality], x)
             else:
-                embeddings[modality] = adapters[modality](x)
+                embeddings[modality] = adapter(x)
     return embeddings, tokens
 
 

@@ -7,13 +7,10 @@ from itertools import combinations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
+from fusemix_core.adapters.rows import embed_rows
 from fusemix_core.engine.randomness import stream
-from fusemix_core.interfaces import LatentTable, PairedLatents
-
-EMBED_CHUNK, CHUNK_VALUES = 8192, 1 << 26
-"""Rows that are embedded at a time, and how many numbers these may hold together."""
+from fusemix_core.interfaces import PairedLatents
 
 KS = (1, 5, 10)
 
@@ -61,7 +58,8 @@ def recalls(
     unit, found = {}, {}
     for modality in latents.modalities:
         ids = latents.linked(modality)
-        unit[modality] = ids, embed(adapters[modality], latents.tables[modality], ids, device)
+        table = latents.tables[modality]
+        unit[modality] = ids, embed_rows(adapters[modality], table, ids, device)
     for (i, a), (j, b) in combinations(enumerate(latents.modalities), 2):
         if a in fixed and b in fixed:
             continue
@@ -77,20 +75,6 @@ def recalls(
     for modality, adapter in adapters.items():
         adapter.train(training[modality])
     return found
-
-
-@torch.no_grad()
-def embed(
-    adapter: nn.Module, table: LatentTable, ids: Tensor, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Unit-norm embeddings `[len(ids), d]` of a table's items, on `device`, in chunks."""
-    size = max(1, min(EMBED_CHUNK, CHUNK_VALUES // table.dim))
-    parts = [
-        normalize(adapter(table.rows(part).to(device)), dim=1, eps=1e-12)
-        for part in ids.split(size)
-        if len(part)
-    ]
-    return torch.cat(parts) if parts else torch.empty(0, 0, device=device)
 
 
 def _rows(ids: Tensor, embeddings: Tensor, wanted: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
@@ -213,15 +213,15 @@ class RetrievalEvaluator(Evaluator):
                 of=data.added,
             )
 
-        metrics = {"scorer": data.scorer, **found(data.score)}
+        metrics = {"unit": "percent", "scorer": data.scorer, **found(data.score)}
         if data.scorer != "cosine":
             metrics["cosine"] = found(cosine)
         return metrics
 
     def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
-        tables = [_table(metrics, f"Scored with {metrics['scorer']}")]
+        chosen = ", chosen on validation" if "cosine" in metrics else ""
+        tables = [_table(metrics, f"Scored with {metrics['scorer']}{chosen}")]
         if "cosine" in metrics:
-            tables[0] = replace(tables[0], caption=f"{tables[0].caption}, chosen on validation")
             tables.append(_table(metrics["cosine"], "Scored with cosine"))
         section = Section(
             "Retrieval",
@@ -235,6 +235,7 @@ class RetrievalEvaluator(Evaluator):
 
 def _table(metrics: Mapping[str, Any], caption: str) -> Table:
     """One row per direction, and their mean."""
+    caption += f". Mean of R@1, R@5 and R@10 together: {metrics['mean_recall']:.1f}"
     columns = ["direction", *(f"R@{k}" for k in KS)]
     columns += ["chance R@1", "median rank", "mAP", "queries", "gallery"]
     directions = metrics["directions"]

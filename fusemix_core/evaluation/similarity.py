@@ -3,6 +3,9 @@
 Every function takes latents a `[n, d]` and b `[n, e]`, row i of both the same item, and holds
 matrices `[n, n]`: a few thousand items are enough. The maths is that of Huh et al., "The Platonic
 Representation Hypothesis" (arXiv 2405.07987), as its code has it, unless said otherwise.
+
+`fusemix rank` shows those that `measures` lists. The others are public too, for comparisons of your
+own: nothing in fusemix calls them, and parity tests hold them to the papers' numbers.
 """
 
 from __future__ import annotations

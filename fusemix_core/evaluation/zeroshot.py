@@ -15,38 +15,17 @@ from fusemix_core.evaluation.bootstrap import CONFIDENCE, RESAMPLES, draw_kinds,
 from fusemix_core.evaluation.ranking import at_least_float32, cosine
 from fusemix_core.interfaces import Evaluator
 from fusemix_core.measured import Classes, Measured, Score
+from fusemix_core.registry import registry
 from fusemix_core.sections import Section, Share, Table
 
 _MOST_CONFUSIONS = 12
 _MOST_CLASSES = 200
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "image": (
-        "a photo of a {}.",
-        "a picture of the {}.",
-        "an image showing a {}.",
-        "a close-up of a {}.",
-        "a drawing of a {}.",
-        "a diagram of a {}.",
-        "{}",
-    ),
-    "audio": (
-        "the sound of {}.",
-        "a recording of {}.",
-        "{} can be heard.",
-        "{} in the background.",
-        "{}",
-    ),
-    "video": ("a video of {}.", "a clip showing {}.", "footage of a person {}.", "{}"),
-    "text": ("a text about {}.", "this is about {}.", "the topic is {}.", "{}"),
-    "molecule": ("a molecule that is a {}.", "the molecule is a {}.", "a {} compound.", "{}"),
-}
-"""Prompt templates by the modality that is classified."""
-
 
 def default_templates(modality: str) -> tuple[str, ...]:
-    """The templates for items of `modality`; the bare class name where we know none."""
-    return TEMPLATES.get(modality, ("{}",))
+    """The templates that plugins declare for items of `modality`; else the bare class name."""
+    declared = registry.modality(modality)
+    return (declared and declared.prompts) or ("{}",)
 
 
 def prompts(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -203,7 +182,7 @@ class ZeroShotEvaluator(Evaluator):
     def __call__(self, data: Measured) -> dict[str, Any]:
         classes = self._of_fact(data) if self.fact else data.classes
         labelled = classes.labels >= 0
-        return zero_shot(
+        found = zero_shot(
             data.embeddings[classes.query][labelled],
             classes.labels[labelled],
             classes.embeddings,
@@ -214,6 +193,7 @@ class ZeroShotEvaluator(Evaluator):
             resamples=self.resamples,
             seed=data.seed,
         )
+        return {"unit": "percent", **found}
 
     def _of_fact(self, data: Measured) -> Classes:
         """The classes of the fact. Raises `ConfigError` for a modality that there is none of."""

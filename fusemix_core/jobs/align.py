@@ -14,6 +14,7 @@ from typing import Any
 
 from fusemix_core.config import Recipe, RunConfig
 from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.media import medium
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
@@ -21,7 +22,7 @@ from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.errors import ConfigError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents, takes_tokens
 from fusemix_core.measured import Measured
 from fusemix_core.objectives.gathering import rank
 from fusemix_core.registry import registry
@@ -33,7 +34,7 @@ from fusemix_core.runs.extended import extended_model
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.fixed import check_unchanged, fixed_adapters, rows_to_fit
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
-from fusemix_core.runs.given import Given, data_table, encoder_names
+from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
 from fusemix_core.runs.measure import draw_examples, measure_run
 from fusemix_core.runs.plan import Plan, make_plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
@@ -59,7 +60,7 @@ class RunResult:
 
 
 def align(
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "auto",
@@ -111,7 +112,7 @@ def align(
 
 def extend(
     model: str | Path | FusedModel,
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     recipe: str | Mapping[str, Any] = "auto",
@@ -297,7 +298,7 @@ def token_modalities(config: RunConfig) -> list[str]:
     return [
         m
         for m, part in parts.items()
-        if part and getattr(registry.target_of(registry.check("adapter", part)), "takes_tokens", 0)
+        if part and takes_tokens(registry.target_of(registry.check("adapter", part)))
     ]
 
 
@@ -345,7 +346,7 @@ def with_item_numbers(found: list[Retrieved], split: Measured) -> list[Retrieved
 def usage(model: FusedModel, path: Path, dataset: PairedDataset, pair: tuple[str, str]) -> str:
     """The lines of Python that load a model and search one modality of a pair by the other."""
     a, b = pair
-    if model.encoders[a].takes == "text":
+    if medium(model.encoders[a].takes).inline:
         a, b = b, a
     return (
         "from fusemix_core import FusedModel\n"
@@ -361,8 +362,9 @@ def _example_items(model: FusedModel, modality: str, dataset: PairedDataset, cou
     the data's own."""
     if modality == "text":
         return '["what you look for"]'
-    if suffix := {"image": "jpg", "audio": "wav"}.get(model.encoders[modality].takes):
-        return str([f"{name}.{suffix}" for name in "ab"[:count]]).replace("'", '"')
+    how = medium(model.encoders[modality].takes)
+    if not how.inline and (examples := how.example(count)):
+        return json.dumps(examples)
     items = dataset.items[modality]
     own = [items.describe(i) for i in range(min(count, len(items)))]
     return f"[{', '.join(json.dumps(item, ensure_ascii=False) for item in own)}]"

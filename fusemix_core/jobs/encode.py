@@ -15,13 +15,13 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.runs.config import resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
-from fusemix_core.runs.given import Given, data_table, encoder_names
+from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reporter import Reporter
 
 
 def encode(
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     views: Mapping[str, str] | None = None,
@@ -46,8 +46,7 @@ def encode(
         `dataset` with the unique items of each modality and the `links` between them, and
         `tables[modality]` with the latents of these items, in their order:
 
-        - items of one shape: `rows(index)` is float32 `[m, dim]`, one row an item, and
-          `rows(index).unflatten(1, table.shape)` the latents `[m, *shape]` of a view of more axes;
+        - items of one shape: `rows(index)` is float32 `[m, *table.shape]`;
         - items of unequal length: `rows(index)` is `Padded(values [m, T, d], mask [m, T])`, and
           `lengths` int64 `[n]` says how many each item has.
 
@@ -85,7 +84,7 @@ class EncodingPlan:
 
 
 def plan_encoding(
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     views: Mapping[str, str] | None = None,

@@ -19,16 +19,17 @@ from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
-from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents
+from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents, rows_of
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
-from fusemix_core.runs.given import Given, data_table, encoder_names
+from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import rows_for
 from fusemix_core.runs.selection import choose
+from fusemix_core.specs import kind_of
 
 SAMPLE = 1_000
 """Pairs that the measures look at."""
@@ -105,8 +106,8 @@ class _Score(Callback):
 
 
 def rank(
-    a: Sequence[Given],
-    b: Sequence[Given],
+    a: Sequence[EncoderInput],
+    b: Sequence[EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     views: Mapping[str, str] | None = None,
@@ -162,7 +163,7 @@ def rank(
     return _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
 
 
-def _resolved(side: Sequence[Given]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _resolved(side: Sequence[EncoderInput]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(name → spec, name → loaded Encoder) of the encoders of one side."""
     if not side:
         raise ConfigError(
@@ -184,7 +185,7 @@ def _only(views: Mapping[str, str] | None, modality: str) -> dict[str, str]:
 
 
 def _candidates(name: str, view: str, table: LatentTable) -> Iterator[Candidate]:
-    if view.partition("-")[0] != "layers":
+    if kind_of(view) != "layers":
         yield Candidate(name, table)
         return
     for layer in range(table.shape[0]):
@@ -250,7 +251,7 @@ def _drawn(links: Tensor, most: int, seed: int) -> Tensor:
 
 
 def _prepared(measure: Measure, candidate: Candidate, index: Tensor) -> Tensor:
-    return measure.prepare(normalize(candidate.table.rows(index).cpu().double(), dim=1))
+    return measure.prepare(normalize(rows_of(candidate.table, index).cpu().double(), dim=1))
 
 
 def _told(

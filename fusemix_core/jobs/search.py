@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data.items import Items
-from fusemix_core.data.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from fusemix_core.data.reading import NO_TRUST, read_pairs
 from fusemix_core.errors import ConfigError
 from fusemix_core.fused import FusedModel
+from fusemix_core.registry import registry
 from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.reporter import Reporter
 
 
-@dataclass
-class SearchResult:
-    """The best items of a gallery for one query."""
+@dataclass(frozen=True)
+class Hit:
+    """One of the best items of a gallery for a query: its rank from 1, its score, the item."""
 
-    query: str
-    target: str
-    hits: list[dict[str, Any]]
+    rank: int
+    score: float
+    item: str
 
 
 class Gallery:
@@ -57,20 +56,25 @@ class Gallery:
         self.embeddings: Tensor = found.embeddings[target]
         self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
 
-    def search(self, query: str | Path, modality: str, count: int = 10) -> SearchResult:
-        """The `count` items of the gallery that score highest for a query of `modality`."""
+    def search(self, query: str | Path, modality: str, count: int = 10) -> list[Hit]:
+        """The `count` items of the gallery that score highest for a query of `modality`.
+
+        Example:
+
+            gallery = Gallery(model, "image", DataConfig(source=("photos",)))
+            gallery.search("a map", "text")[0].item
+        """
         embedded = self.model.encode(modality, [query])
         if modality not in self._scores:
             self._scores[modality] = self.model.prepare(self.embeddings, modality, self.target)
         scores = self._scores[modality](embedded)[0]
         best = scores.topk(min(count, len(scores)))
-        hits = [
-            {"rank": rank, "score": float(score), "item": self.items.describe(int(self.ids[i]))}
+        return [
+            Hit(rank, score, self.items.describe(int(self.ids[i])))
             for rank, (score, i) in enumerate(
                 zip(best.values.tolist(), best.indices.tolist(), strict=True), 1
             )
         ]
-        return SearchResult(str(query), self.target, hits)
 
 
 def query_modality(model: FusedModel, query: str, given: str | None) -> str:
@@ -100,8 +104,6 @@ def query_modality(model: FusedModel, query: str, given: str | None) -> str:
 
 
 def media_of(path: str) -> str:
-    """What a file is by its suffix: `image`, `audio`, or `file`."""
+    """The medium of a file by its suffix: `image`, `audio`, …, or `file`."""
     suffix = Path(path).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "audio" if suffix in AUDIO_SUFFIXES else "file"
+    return next((m.medium for m in registry.all_modalities() if suffix in m.suffixes), "file")

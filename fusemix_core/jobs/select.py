@@ -21,7 +21,7 @@ from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from fusemix_core.interfaces import Encoder
-    from fusemix_core.runs.given import Given
+    from fusemix_core.runs.inputs import EncoderInput
     from fusemix_core.runs.reporter import Reporter
 
 
@@ -49,7 +49,7 @@ class SelectionPlan:
 
 
 def select(
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     pairs: int,
     selector: str = "dpp",
@@ -81,7 +81,7 @@ def select(
 
         select({"image": "dinov2", "text": "minilm"}, "pairs.csv", 5000, out="subset.csv")
     """
-    from fusemix_core.runs.given import data_table, encoder_names
+    from fusemix_core.runs.inputs import data_table, encoder_names
 
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), **settings}
@@ -168,7 +168,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     rows = dataset.splits["train"]
     columns = [dataset.modalities.index(m) for m in specs]
     pairs = PairedLatents(
-        encoded.row_tables,
+        encoded.tables,
         torch.from_numpy(dataset.links[rows][:, columns]),
         {name: fact.select(rows) for name, fact in dataset.facts.items()},
     )

@@ -16,6 +16,7 @@ from fusemix_core.errors import MissingDependencyError
 from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.latents import exported
 from fusemix_core.latents.exported import Exports, Session
+from fusemix_core.specs import EncoderSpec
 
 AGREEMENT = 0.9999
 """What `agreement` of the latents must be."""
@@ -151,10 +152,10 @@ class Runtime:
         return self.encoder.network(view).module(**inputs)
 
 
-def failure(encoder: Encoder) -> list[str]:
+def failure(spec: EncoderSpec, runtime: Any) -> list[str]:
     """What the user should know of a runtime that failed on the way."""
-    why = getattr(encoder.runtime, "failure", "")
-    said = f"{encoder.spec.name} was run by torch after OpenVINO failed ({why})."
+    why = getattr(runtime, "failure", "")
+    said = f"{spec.name} was run by torch after OpenVINO failed ({why})."
     return [said] if why else []
 
 

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
-import queue
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fusemix_core.allocator import keep_freed_memory
-from fusemix_core.errors import ConfigError, ContractError, DataError, FusemixError
+from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.interfaces import Encoder
-from fusemix_core.latents.backends import PROBE_ITEMS, Backend, Work, accelerate, failure
+from fusemix_core.latents.backends import PROBE_ITEMS, Work
+from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
+from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate, empty_cache
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.pipeline import SORT_BATCHES, BatchSize, Collated, Pipeline
-from fusemix_core.latents.returned import Latents, kind_of, latents_of
+from fusemix_core.latents.returned import Latents
 from fusemix_core.latents.store import LatentStore, StoreDtype
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.registry import registry
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
     from fusemix_core.data.items import Items
 
 Progress = Callable[[int, int], None]
-
-_BATCH = {"text": (64, 256), "image": (32, 128), "audio": (16, 64), "file": (16, 64)}
-"""Default batch by what the encoder takes: on the CPU, on an accelerator."""
-_USUAL = {"text": 256, "audio": 10}
-"""Length by which the default batch is meant, in characters (64 tokens) and seconds: longer items
-come fewer at once, shorter texts more."""
 
 SHARD_BYTES = 256 << 20
 """float32 bytes at which a shard is complete, however few its items: what the largest pooled shards
@@ -70,15 +62,10 @@ def extract(
     spec: EncoderSpec,
     items: Items,
     store: LatentStore,
+    how: Encoding | None = None,
     *,
     view: str = "pooled",
     ragged: bool = True,
-    device: torch.device | str | Sequence[torch.device | str],
-    dtype: str = "float32",
-    store_dtype: StoreDtype = "float16",
-    batch_size: int | None = None,
-    backend: Backend = "auto",
-    workers: int | None = None,
     shard: int | None = None,
     progress: Progress | None = None,
     encoder: Encoder | None = None,
@@ -86,36 +73,44 @@ def extract(
     """The latents of `items`: those that the store lacks are encoded, the others read.
 
     The encoder is loaded only if something is missing (or only it can tell its fingerprint) and
-    freed at the end; a given `encoder` is used instead and stays. Of several devices each has an
-    encoder of its own, and the store is filled as by one. `backend`: see `accelerate`, which is
-    asked on a CPU alone and in float32. Without `batch_size` texts come under a budget of tokens,
-    and sounds of seconds. `progress(done, total)` counts missing items. `shard`, how many items
-    make a shard, follows from how many there are; give it where `items` are a part of more. An
-    interrupted extraction keeps its finished shards, and a later one leaves the same files as if it
-    had not been interrupted.
+    freed at the end. An interrupted extraction keeps its finished shards, and a later one leaves
+    the same files as if it had not been interrupted.
 
-    Raises DataError if no item can be read, ContractError if the encoder returns anything but
-    finite latents of the view's shape, ArtefactError if the store can't be written; without
-    `ragged` ConfigError, at the first batch, if items differ in length.
+    Args:
+        spec: the encoder.
+        items: what is encoded.
+        store: where latents are kept.
+        how: device, dtype, batch and runtime. Of several devices each has an encoder of its own,
+            and the store is filled as by one.
+        view: what the encoder gives.
+        ragged: whether items may differ in length.
+        shard: how many items make a shard. It follows from how many there are; give it where
+            `items` are a part of more.
+        progress: called with how many of the missing items are done, and how many there are.
+        encoder: used in place of what the spec would load, and kept.
+
+    Raises:
+        DataError: no item can be read.
+        ContractError: the encoder returns anything but finite latents of the view's shape.
+        ArtefactError: the store can't be written.
+        ConfigError: items differ in length and are not `ragged`, at the first batch.
     """
-    several = isinstance(device, Sequence) and not isinstance(device, str)
-    devices = [torch.device(d) for d in (device if several else [device])]
-    if devices[0].type == "cpu":
+    how = how or Encoding()
+    if how.devices[0].type == "cpu":
         keep_freed_memory()
-    held = _Held(spec, devices, dtype, encoder)
+    held = _Held(spec, how.devices, how.dtype, encoder)
     try:
-        known = fingerprint(spec, dtype)
+        known = fingerprint(spec, how.dtype)
         if known is None:
-            known = fingerprint(spec, dtype, held.get()[0].weights_digest)
-        warnings = store.repair(known, view, items.keys, store_dtype)
-        missing = np.flatnonzero(store.missing(known, view, items.keys, store_dtype))
+            known = fingerprint(spec, how.dtype, held.get()[0].weights_digest)
+        warnings = store.repair(known, view, items.keys, how.store_dtype)
+        missing = np.flatnonzero(store.missing(known, view, items.keys, how.store_dtype))
         bad: dict[int, str] = {}
         if len(missing):
             store.prepare(known, view)
             most = shard or shard_size(len(items))
-            target = _Target(store, known, view, store_dtype, ragged, most)
-            size = batch_size_for(spec, batch_size, devices[0])
-            bad, said = _fill(target, missing, items, held, size, backend, workers, progress)
+            target = _Target(store, known, view, how.store_dtype, ragged, most)
+            bad, said = _fill(target, missing, items, held, how, progress)
             warnings += said
     finally:
         held.free()
@@ -124,7 +119,7 @@ def extract(
             f"None of the {len(items)} {spec.modality} items could be read.",
             f"The first: {next(iter(bad.values()), 'there are no items')}",
         )
-    table = store.open(known, view, items.keys, store_dtype, absent=bad)
+    table = store.open(known, view, items.keys, how.store_dtype, absent=bad)
     if not ragged and isinstance(table, RaggedLatents):
         raise unequal_lengths(spec, view)
     encoded = len(missing) - len(bad)
@@ -141,37 +136,6 @@ def unequal_lengths(spec: EncoderSpec, view: str) -> ConfigError:
         f"Take a view in which all items have one shape{example} (views of {spec.name}: "
         f"{', '.join(spec.views)}), or in a fit an adapter that takes tokens.",
     )
-
-
-def shard_size(items: int) -> int:
-    """Items a shard: about 256 shards for the whole, each of 1,024 to 16,384 items.
-
-    A kill costs one shard; a gather of random rows visits all of them.
-    """
-    return min(max(1 << (items // 256).bit_length(), 1024), 16384)
-
-
-def batch_size_for(spec: EncoderSpec, given: int | None, device: torch.device) -> BatchSize:
-    """The batch for what the encoder takes: as given, as its spec says, or the default."""
-    if exact := given or spec.batch:
-        return BatchSize(exact)
-    items = _BATCH[spec.takes][device.type != "cpu"]
-    if spec.takes == "text":
-        return BatchSize(items, items * _USUAL["text"], stretch=True)
-    if spec.takes == "audio":
-        return BatchSize(items, items * _USUAL["audio"] * (spec.sample_rate or 16_000))
-    return BatchSize(items)
-
-
-def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int:
-    """Items that are encoded before a shard may be found complete by its bytes.
-
-    A whole shard of pooled latents; of others, which can be hundreds of times larger, a few
-    batches, sorted by length where that saves padding.
-    """
-    if kind_of(view) == "pooled":
-        return shard
-    return batch_size * (SORT_BATCHES // 2 if spec.takes in ("text", "audio") else 1)
 
 
 @dataclass(frozen=True)
@@ -192,43 +156,33 @@ def _fill(
     missing: np.ndarray,
     items: Items,
     held: _Held,
-    batch: BatchSize,
-    backend: Backend,
-    workers: int | None,
+    how: Encoding,
     progress: Progress | None,
 ) -> tuple[dict[int, str], list[str]]:
     """Encode and store the missing items; (bad items, warnings).
 
     A function of its own so that nothing holds the encoder when `held` is freed.
     """
+    batch = batch_size_for(held.spec, how.batch_size, held.devices[0])
     encoders = held.get(math.ceil(len(missing) / batch.items))
-    with Pipeline(held.spec, items, encoders[0], workers) as pipeline:
-        said = _accelerate(pipeline, target, missing, held, backend)
-        job = _Job(pipeline, target, encoders, held.devices[0], batch, progress)
-        job.run(missing)
-    return dict(sorted(pipeline.bad.items())), [*said, *job.warnings()]
+    with ItemEncoder(
+        items, target.view, encoders, held.devices[0], batch, spec=held.spec, workers=how.workers
+    ) as encoder:
+        said = _accelerate(encoder, target, missing, held, how)
+        filling = _Filling(encoder, target, items, progress)
+        filling.run(missing)
+        return encoder.bad, [*said, *filling.warnings()]
 
 
 def _accelerate(
-    pipeline: Pipeline, target: _Target, missing: np.ndarray, held: _Held, backend: Backend
+    encoder: ItemEncoder, target: _Target, missing: np.ndarray, held: _Held, how: Encoding
 ) -> list[str]:
     """Put a faster runtime under the encoder where that pays; what the user should know."""
-    on_cpu = [d.type for d in held.devices] == ["cpu"]
-    if not on_cpu or held.dtype != "float32":
-        if backend == "openvino":
-            raise ConfigError(
-                f"OpenVINO encodes on the CPU in float32, not on {held.devices[0]} "
-                f"in {held.dtype}.",
-                "Leave out --backend, or add --device cpu --dtype float32.",
-            )
+    if not can_accelerate(held.devices, how):
         return []
-
-    def probe() -> Any:
-        return pipeline.collate(missing[:PROBE_ITEMS].tolist()).batch
-
     home = target.store.folder.parent
     work = Work(target.view, target.fingerprint, home, len(missing))
-    said = accelerate(pipeline.encoder, work, probe, backend)
+    said = encoder.accelerate(missing[:PROBE_ITEMS].tolist(), work, how.backend)
     return [said] if said else []
 
 
@@ -257,33 +211,23 @@ class _Held:
 
     def free(self) -> None:
         """Let go of the encoders and of the device memory that they took."""
-        if self.given is not None:
-            self.given.runtime = None
         if self.loaded:
             self.loaded = []
             gc.collect()
             for device in self.devices:
-                _empty_cache(device)
+                empty_cache(device)
 
 
-class _Job:
-    """Encodes the missing items of one store view, by one encoder a device."""
+class _Filling:
+    """Stores what is encoded for one view of the store, shard by shard."""
 
     def __init__(
-        self,
-        pipeline: Pipeline,
-        target: _Target,
-        encoders: list[Encoder],
-        device: torch.device,
-        batch: BatchSize,
-        progress: Progress | None,
+        self, encoder: ItemEncoder, target: _Target, items: Items, progress: Progress | None
     ) -> None:
-        self.pipeline, self.target, self.device = pipeline, target, device
-        self.spec, self.items, self.encoders = pipeline.spec, pipeline.items, encoders
-        self.batch, self.limit = batch, math.inf
+        self.encoder, self.target, self.items = encoder, target, items
+        self.spec = encoder.spec
         self.progress = progress or (lambda done, total: None)
-        self.form: tuple[bool, tuple[int, ...]] | None = None
-        self.done = self.total = self.cut = 0
+        self.done = self.total = 0
         self.shards: Counter[str] = Counter()
 
     def run(self, missing: np.ndarray) -> None:
@@ -296,22 +240,21 @@ class _Job:
         self.total = len(missing)
         self.progress(0, self.total)
         most = self.target.most
-        size = group_size(self.spec, self.target.view, self.batch.items, most)
+        size = group_size(self.spec, self.target.view, self.encoder.batch.items, most)
         current, groups, held, rows = 0, 1, 0, []
-        batches = self.pipeline.batches(missing.tolist(), self.batch, size)
         # One thread writes a shard while the next is encoded; leaving waits for it.
-        with ThreadPoolExecutor(1, "fusemix-write") as writer, self._encoded(batches) as encoded:
+        with ThreadPoolExecutor(1, "fusemix-write") as writer:
             written = writer.submit(self._store, [])
-            for group, cut, latents_of_batch in encoded:
-                if group != current:
+            for batch in self.encoder.encoded(missing.tolist(), size):
+                if batch.group != current:
                     if groups * size >= most or held >= SHARD_BYTES:
                         written.result()
                         written = writer.submit(self._store, rows)
                         groups, held, rows = 0, 0, []
-                    current, groups = group, groups + 1
-                self.cut += cut
-                for index, latents in latents_of_batch():
-                    self._check_form(latents)
+                    current, groups = batch.group, groups + 1
+                for index, latents in batch.parts():
+                    if latents.lengths is not None and not self.target.ragged:
+                        raise unequal_lengths(self.spec, self.target.view)
                     self._count(len(index))
                     rows.append((index, latents))
                     held += latents.values.nbytes
@@ -319,101 +262,9 @@ class _Job:
             self._store(rows)
         self.progress(self.total, self.total)
 
-    @contextlib.contextmanager
-    def _encoded(
-        self, batches: Iterable[tuple[int, Collated]]
-    ) -> Iterator[Iterator[tuple[int, int, Callable[[], Iterable[tuple[list[int], Latents]]]]]]:
-        """(group, items cut, what gives the latents) of the batches, in their order: encoded here
-        when asked for, or ahead, by whichever device is free, in a thread a device."""
-        if len(self.encoders) == 1:
-            yield (
-                (group, batch.cut, partial(self._encode, self.encoders[0], batch))
-                for group, batch in batches
-            )
-            return
-        pool = ThreadPoolExecutor(len(self.encoders), "fusemix-device")
-        try:
-            yield self._ahead(pool, batches)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _ahead(
-        self, pool: ThreadPoolExecutor, batches: Iterable[tuple[int, Collated]]
-    ) -> Iterator[tuple[int, int, Callable[[], Iterable[tuple[list[int], Latents]]]]]:
-        free: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
-        for encoder in self.encoders:
-            free.put(encoder)
-
-        def encode(batch: Collated) -> list[tuple[list[int], Latents]]:
-            encoder = free.get()
-            try:
-                return list(self._encode(encoder, batch))
-            finally:
-                free.put(encoder)
-
-        ahead: deque[tuple[int, int, Callable]] = deque()
-        for group, batch in batches:
-            ahead.append((group, batch.cut, pool.submit(encode, batch).result))
-            if len(ahead) > 2 * len(self.encoders):
-                yield ahead.popleft()
-        yield from ahead
-
     def _count(self, items: int) -> None:
         self.done += items
-        self.progress(min(self.done + len(self.pipeline.bad), self.total), self.total)
-
-    def _encode(self, encoder: Encoder, batch: Collated) -> Iterator[tuple[list[int], Latents]]:
-        """(items, latents) of a batch, halved for as long as the device has not room."""
-        index = batch.index
-        if not index:
-            return
-        if len(index) <= self.limit:
-            latents = self._attempt(encoder, batch)
-            if latents is not None:
-                yield index, latents
-                return
-            self._halve(len(index))
-        size = int(self.limit)
-        for at in range(0, len(index), size):
-            yield from self._encode(encoder, self.pipeline.collate(index[at : at + size]))
-
-    def _attempt(self, encoder: Encoder, batch: Collated) -> Latents | None:
-        """The checked latents, or None if the device is out of memory."""
-        try:
-            with torch.no_grad():
-                returned = encoder.encode(batch.batch, self.target.view)
-            return latents_of(
-                self.spec,
-                self.target.view,
-                returned,
-                len(batch.index),
-                lambda i: self.items.describe(batch.index[i]),
-            )
-        except torch.OutOfMemoryError:
-            return None
-
-    def _check_form(self, latents: Latents) -> None:
-        """Raise `ContractError` where batches differ in form."""
-        if self.form is None:
-            self.form = latents.form
-            if latents.lengths is not None and not self.target.ragged:
-                raise unequal_lengths(self.spec, self.target.view)
-        if self.form != latents.form:
-            (was_ragged, shape), (ragged, now) = self.form, latents.form
-            raise ContractError(
-                f"Encoder '{self.spec.name}'",
-                f"{'padded ' if was_ragged else ''}latents of shape {list(shape)} as before",
-                f"{'padded ' if ragged else ''}{list(now)}",
-            )
-
-    def _halve(self, rows: int) -> None:
-        if rows == 1:
-            raise FusemixError(
-                f"{self.device} has not memory enough for {self.spec.name} to encode one item.",
-                "Use --dtype float16, a smaller encoder, or --device cpu.",
-            )
-        self.limit = min(self.limit, (rows + 1) // 2)
-        _empty_cache(self.device)
+        self.progress(min(self.done + len(self.encoder.bad), self.total), self.total)
 
     def _store(self, rows: list[tuple[list[int], Latents]]) -> None:
         """Write what was encoded as one shard, in the order of the items."""
@@ -449,21 +300,12 @@ class _Job:
             for fault, why in _WIDENED.items()
             if self.shards[fault]
         ]
-        if self.cut:
+        if self.encoder.cut:
             limit = (
                 f"{self.spec.max_tokens} tokens" if self.spec.max_tokens else "the encoder takes"
             )
             said.append(
-                f"{self.cut} of {self.done} {self.spec.modality} items are longer than {limit} "
-                f"and were cut by {self.spec.name}."
+                f"{self.encoder.cut} of {self.done} {self.spec.modality} items are longer than "
+                f"{limit} and were cut by {self.spec.name}."
             )
-        if self.limit < math.inf:
-            said.append(f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory.")
-        encoder = self.encoders[0]
-        return [*said, *failure(encoder), *encoder.notes()]
-
-
-def _empty_cache(device: torch.device) -> None:
-    """Give cached memory of an accelerator back."""
-    if device.type != "cpu":
-        torch.get_device_module(device).empty_cache()
+        return [*said, *self.encoder.warnings()]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusemix_core.digests import file_sha256, path_sha256
 from fusemix_core.errors import PluginError
+from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _BRANCHES = {"", "main", "master"}
 """Revisions of a hub that move, so that they pin nothing."""
 
 _USER_MODULE = "fusemix_user_"
-"""How `registry.import_file` begins the names of modules that it makes of the user's files."""
+"""How `userfile.import_file` begins the names of modules that it makes of the user's files."""
 
 
 def fingerprint(spec: EncoderSpec, dtype: str, digest: str | None = None) -> str | None:
@@ -38,7 +39,7 @@ def fingerprint(spec: EncoderSpec, dtype: str, digest: str | None = None) -> str
     facts = {
         "target": _target(spec),
         "weights": weights,
-        "takes": spec.takes,
+        "takes": registry.settled(spec).takes,
         "image_size": spec.image_size,
         "sample_rate": spec.sample_rate,
         "max_tokens": spec.max_tokens,

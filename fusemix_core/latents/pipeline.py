@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
+from fusemix_core.data.media import medium
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Encoder
+from fusemix_core.latents.sharing import locks_of
+from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
-
-if TYPE_CHECKING:
-    from fusemix_core.data.items import Items
 
 UNREADABLE = (DataError, OSError, ValueError)
 """What a bad item raises. Anything else is a fault of the program."""
@@ -27,8 +28,6 @@ UNREADABLE = (DataError, OSError, ValueError)
 _HELD_AHEAD = 512 << 20
 _BATCH_BYTES = 256 << 20
 SORT_BATCHES = 8
-CHARACTERS_PER_TOKEN = 4
-"""As tokenizers of today make of English. Other languages have more tokens, Chinese three times."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +71,43 @@ class Decoded:
     reason: str = ""
 
 
+class Source(Protocol):
+    """What is encoded: `Items` of a dataset, or what a user gave in a list."""
+
+    def load(self, i: int, sample_rate: int | None = None) -> Any:
+        """Item i as the encoder's `collate` takes it."""
+
+    def describe(self, i: int) -> str:
+        """Item i as messages name it."""
+
+
+Rejects = Callable[[int, Exception], None]
+"""Called with the index of an item that can't be encoded, and why; what it raises ends the work."""
+
+
 class Pipeline:
     """Decodes and collates `items` for one encoder; use as a context manager.
 
-    Items that can't be decoded or collated are left out and noted in `bad`, index → reason.
+    Items that can't be decoded or collated are left out and noted in `bad`, index → reason, unless
+    `reject` raises.
     """
 
     def __init__(
-        self, spec: EncoderSpec, items: Items, encoder: Encoder, workers: int | None = None
+        self,
+        spec: EncoderSpec,
+        items: Source,
+        encoder: Encoder,
+        workers: int | None = None,
+        reject: Rejects | None = None,
     ) -> None:
         self.spec, self.items, self.encoder = spec, items, encoder
+        self.medium = medium(registry.settled(spec).takes)
         self.bad: dict[int, str] = {}
+        self._reject = reject
         self.workers = workers or default_workers()
         self._decoding = ThreadPoolExecutor(self.workers, "fusemix-decode")
         # Tokenizers use all cores by themselves and can't be borrowed by two threads at once.
-        self._collators = 1 if spec.takes == "text" else self.workers
+        self._collators = 1 if self.medium.inline else self.workers
         self._collating = ThreadPoolExecutor(self._collators, "fusemix-collate")
         self._ready = self._ready_bytes = 0  # decoded, not yet taken
         self._all = self._all_bytes = 0  # decoded ever
@@ -96,6 +117,10 @@ class Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
         for pool in (self._decoding, self._collating):
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -126,10 +151,10 @@ class Pipeline:
 
     def _decoded(self, wanted: Iterable[int], ahead: int) -> Iterator[Decoded]:
         """The items that can be decoded, in order."""
-        if self.spec.takes in ("text", "file"):  # nothing to decode: a thread would cost more
-            found = (self._decode(i) for i in wanted)
-        else:
+        if self.medium.costly:
             found = self._decoded_ahead(iter(wanted), ahead)
+        else:  # nothing to decode: a thread would cost more
+            found = (self._decode(i) for i in wanted)
         for item in found:
             if item.reason:
                 self.bad[item.index] = item.reason
@@ -168,8 +193,14 @@ class Pipeline:
         try:
             value = self.items.load(i, self.spec.sample_rate)
         except UNREADABLE as error:
-            return Decoded(i, reason=_reason(error))
+            return Decoded(i, reason=self._rejected(i, error))
         return Decoded(i, value, _size(value))
+
+    def _rejected(self, i: int, error: Exception) -> str:
+        """Why an item is left out."""
+        if self._reject is not None:
+            self._reject(i, error)
+        return error.reason if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -177,8 +208,9 @@ class Pipeline:
         self, wanted: Iterable[int], size: BatchSize, group_size: int
     ) -> Iterator[tuple[int, list[Decoded]]]:
         """(group number, items of a batch), as many as `size` says, fewer if they are huge."""
-        window = {"text": group_size, "audio": size.items * SORT_BATCHES}
-        window = window.get(self.spec.takes, size.items)
+        window = size.items
+        if self.medium.usual_length(self.spec):  # worth sorting; what is inline is small
+            window = group_size if self.medium.inline else size.items * SORT_BATCHES
         waiting: list[Decoded] = []
         group = seen = held = 0
         for item in self._decoded(wanted, ahead=max(window, 2 * size.items)):
@@ -195,22 +227,20 @@ class Pipeline:
     ) -> Iterator[list[Decoded]]:
         """Batches of the waiting items; where several fill the window, longest first, so that
         little is padding and want of memory shows at once."""
-        lengths = [self._length(item.value) for item in waiting]
+        lengths = [self.medium.length(item.value, self.spec) for item in waiting]
         if window > size.items:
             order = sorted(range(len(waiting)), key=lambda i: -lengths[i])
             waiting, lengths = [waiting[i] for i in order], [lengths[i] for i in order]
         yield from (waiting[part] for part in size.cut(lengths))
 
-    def _length(self, value: Any) -> int:
-        """Characters of a text as far as the encoder reads it, and those that stand for what is put
-        around each; samples of a sound."""
-        if isinstance(value, str):
-            most = CHARACTERS_PER_TOKEN * self.spec.max_tokens if self.spec.max_tokens else None
-            return len(value[:most]) + 2 * CHARACTERS_PER_TOKEN
-        return len(getattr(value, "samples", ()))
-
     def _collate(self, group: list[Decoded]) -> Collated:
         """A batch of the group, without the items that alone make `collate` fail."""
+        # Tokenizers can't be borrowed by two threads at once, also not by those of two pipelines.
+        lock = locks_of(self.encoder).collate if self._collators == 1 else nullcontext()
+        with lock:
+            return self._readable(group)
+
+    def _readable(self, group: list[Decoded]) -> Collated:
         try:
             return self._collated(group)
         except UNREADABLE:
@@ -220,7 +250,7 @@ class Pipeline:
                     self.encoder.collate([item.value])
                     good.append(item)
                 except UNREADABLE as fault:
-                    self.bad[item.index] = _reason(fault)
+                    self.bad[item.index] = self._rejected(item.index, fault)
             if len(good) == len(group):
                 raise
             return self._collated(good)
@@ -240,14 +270,7 @@ def default_workers() -> int:
 
 
 def _size(value: Any) -> int:
-    """Bytes of a decoded item: image or waveform; texts and paths count for nothing."""
+    """Bytes of a decoded item: image, waveform or array; texts and paths count for nothing."""
     if hasattr(value, "getbands"):
         return value.width * value.height * len(value.getbands())
-    samples = getattr(value, "samples", None)
-    return samples.nbytes if samples is not None else 0
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, DataError):
-        return error.reason
-    return f"{type(error).__name__}: {error}"
+    return getattr(getattr(value, "samples", value), "nbytes", 0)

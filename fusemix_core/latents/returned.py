@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusemix_core.errors import ContractError
 from fusemix_core.interfaces import Padded
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 
 _AXES = {"pooled": "", "layers": "L, ", "tokens": "T, ", "grid": "H, W, ", "time": "T, "}
 """What each kind of view has between the items and the width."""
@@ -26,15 +26,17 @@ class Latents:
     values: np.ndarray
     lengths: np.ndarray | None = None
 
+    def tensor(self) -> Tensor | Padded:
+        """The same, one entry an item: `[n, ...]`, or `Padded` where the items differ in length."""
+        values = torch.from_numpy(self.values)
+        if self.lengths is None:
+            return values
+        return Padded.of(values.split(self.lengths.tolist()))
+
     @property
     def form(self) -> tuple[bool, tuple[int, ...]]:
         """What all batches of a view have in common: whether lengths differ, the shape of one."""
         return self.lengths is not None, self.values.shape[1:]
-
-
-def kind_of(view: str) -> str:
-    """`pooled` of `pooled-cls-mean`."""
-    return view.partition("-")[0]
 
 
 def latents_of(

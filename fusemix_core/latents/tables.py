@@ -14,6 +14,7 @@ from fusemix_core.interfaces import LatentTable, Padded, ResidentLatents
 from fusemix_core.latents.lookup import Places
 from fusemix_core.latents.pages import drop, no_read_around, read_ahead
 from fusemix_core.latents.shards import Shard
+from fusemix_core.paired import ResidentTokens, longest, spread
 
 
 class _Stored:
@@ -58,8 +59,7 @@ class _Stored:
 class StoredLatents(_Stored):
     """A `LatentTable` of items whose latents are all of one `shape`.
 
-    `rows` gives each as one row, `dim` wide; `unflatten(1, shape)` gives the axes back. Rows of
-    items that have no latent (those that could not be decoded) are zeros.
+    Those of items that have none (they could not be decoded) are zeros.
     """
 
     @property
@@ -72,7 +72,7 @@ class StoredLatents(_Stored):
         return len(self) * self.dim * self.dtype.itemsize
 
     def rows(self, index: Tensor) -> Tensor:
-        """float32 `[len(index), dim]`."""
+        """float32 `[len(index), *shape]`."""
         return self.load(index).rows(torch.arange(len(index)))
 
     def load(self, index: Tensor | None = None) -> ResidentLatents:
@@ -95,10 +95,10 @@ class StoredLatents(_Stored):
 
 
 class RaggedLatents(_Stored):
-    """Items of which each has latents `[T, d]` of a length T of its own: see `TokenRows` for the
-    `LatentTable`.
+    """A `LatentTable` of items of which each has latents `[T, d]` of a length T of its own.
 
-    lengths: int64 `[n]`, 0 where an item has no latent (it could not be decoded). shape: `(d,)`.
+    lengths: int64 `[n]`, 0 where an item has no latent (it could not be decoded). shape: `(T, d)`,
+    T the length of the longest.
     """
 
     def __init__(self, places: Places) -> None:
@@ -108,21 +108,31 @@ class RaggedLatents(_Stored):
         self.lengths = torch.zeros(len(self), dtype=torch.int64)
         for s, places_, row in self._by_shard(torch.arange(len(self))):
             self.lengths[places_] = self._lengths[s][row]
+        self.shape = (longest(self.lengths), *self.shape)
+
+    @property
+    def dim(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that `load` takes."""
+        return int(self.lengths.sum()) * self.shape[-1] * self.dtype.itemsize
 
     def rows(self, index: Tensor) -> Padded:
-        """The latents of the items in the int64 tensor `index`: values float32 `[m, T, d]`, T the
-        longest of these items."""
-        lengths = self.lengths[index]
-        longest = int(lengths.max()) if len(index) else 0
-        out = torch.zeros(len(index), longest, *self.shape)
-        self.read(index, torch.arange(len(index)) * longest, out.flatten(0, 1))
-        return Padded(out, torch.arange(longest) < lengths[:, None])
+        """Values float32 `[m, T, d]`, T the longest of these items."""
+        return self.load(index).rows(torch.arange(len(index)))
 
-    def read(self, index: Tensor, starts: Tensor, out: Tensor) -> None:
-        """Write the latents of item `index[i]` to the rows of `out` `[…, d]` from `starts[i]` on.
+    def load(self, index: Tensor | None = None) -> ResidentTokens:
+        """The latents of the items in the int64 tensor `index`, or all, in memory, in `dtype` and
+        without padding.
 
         They are read in the order they have on disk, and the memory map holds no memory after.
         """
+        index = torch.arange(len(self)) if index is None else index
+        lengths = self.lengths[index]
+        starts = lengths.cumsum(0) - lengths
+        out = torch.zeros(int(lengths.sum()), self.shape[-1], dtype=self.dtype)
         parts = []
         for s, places, row in self._by_shard(index):
             count = self._lengths[s][row]
@@ -132,80 +142,7 @@ class RaggedLatents(_Stored):
         for values, target, source in parts:
             out.index_copy_(0, target, values.index_select(0, source).to(out.dtype))
             drop(values)
-
-
-class TokenRows:
-    """The `LatentTable` of items that differ in length: a row holds an item's latents, and zeros up
-    to the length of the longest of all: `[T * d]`."""
-
-    def __init__(self, ragged: RaggedLatents) -> None:
-        self.ragged = ragged
-        self.shape = (max(int(ragged.lengths.max()), 1), *ragged.shape)
-
-    @property
-    def dim(self) -> int:
-        return math.prod(self.shape)
-
-    def __len__(self) -> int:
-        return len(self.ragged)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that `load` takes."""
-        width = self.shape[-1] * self.ragged.dtype.itemsize
-        return int(self.ragged.lengths.sum()) * width
-
-    def rows(self, index: Tensor) -> Tensor:
-        """float32 `[len(index), dim]`."""
-        return self.load(index).rows(torch.arange(len(index)))
-
-    def load(self, index: Tensor | None = None) -> ResidentTokens:
-        """The latents of the items in the int64 tensor `index`, or all, in memory, in the type they
-        are stored in and without padding."""
-        index = torch.arange(len(self)) if index is None else index
-        lengths = self.ragged.lengths[index]
-        out = torch.zeros(int(lengths.sum()), self.shape[-1], dtype=self.ragged.dtype)
-        self.ragged.read(index, lengths.cumsum(0) - lengths, out)
-        return ResidentTokens(out, lengths, self.shape[0])
-
-
-class ResidentTokens(ResidentLatents):
-    """The table of items that differ in length, in memory or on a device.
-
-    latents: those of all items one after another, `[sum of lengths, d]`; lengths: int64 `[n]` on
-    the CPU; longest: how many a row has room for.
-    """
-
-    def __init__(self, latents: Tensor, lengths: Tensor, longest: int) -> None:
-        super().__init__(latents)
-        self.lengths, self.longest = lengths, longest
-        self._starts = lengths.cumsum(0) - lengths
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.longest, self.latents.shape[1])
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def rows(self, index: Tensor) -> Tensor:
-        device = self.latents.device
-        count = self.lengths[index]
-        source = spread(self._starts[index], count).to(device)
-        target = spread(torch.arange(len(index)) * self.longest, count).to(device)
-        own = self.latents.index_select(0, source)
-        own = own if own.dtype == torch.float64 else own.float()
-        rows = own.new_zeros(len(index) * self.longest, own.shape[1])
-        return rows.index_copy_(0, target, own).view(len(index), self.dim)
-
-    def to(self, device: torch.device) -> ResidentTokens:
-        return ResidentTokens(self.latents.to(device), self.lengths, self.longest)
-
-
-def spread(starts: Tensor, counts: Tensor) -> Tensor:
-    """int64: starts[0], starts[0] + 1, … (counts[0] of them), then those of starts[1], and on."""
-    within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return starts.repeat_interleave(counts) + within
+        return ResidentTokens(out, lengths)
 
 
 def one_layer(table: LatentTable, layer: int) -> LatentTable:
@@ -234,7 +171,7 @@ class _StoredLayer:
         return len(self.table)
 
     def rows(self, index: Tensor) -> Tensor:
-        return self.table.rows(index).unflatten(1, self.table.shape)[:, self.layer]
+        return self.table.rows(index)[:, self.layer]
 
 
 def memory_map(shard: Shard) -> Tensor:

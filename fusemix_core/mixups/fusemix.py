@@ -87,9 +87,4 @@ class FuseMixMixup(Mixup):
     def mix(self, batch: Batch, weight: float) -> Batch:
         """The batch mixed with lambda = `weight`, the share of the first of the two rows."""
         first, second = pairing(batch.present())
-        present, latents = batch.present(), {}
-        for k, (modality, x) in enumerate(batch.latents.items()):
-            y = weight * x[first] + (1 - weight) * x[second]
-            both = present[first, k] & present[second, k]
-            latents[modality] = y.masked_fill(~both[:, None], 0)
-        return batch.mixed(latents, first, second)
+        return batch.mixed(lambda x, y: weight * x + (1 - weight) * y, first, second)

@@ -10,12 +10,16 @@ In one process they change nothing and cost nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from fusemix_core.padded import Padded
+
+Latents = TypeVar("Latents", Tensor, Padded)
 
 
 def processes() -> int:
@@ -44,9 +48,13 @@ class Rows:
         self.start = sum(self.sizes[: rank()])
         self.own = slice(self.start, self.start + count)
 
-    def gather(self, x: Tensor) -> Tensor:
+    def gather(self, x: Latents) -> Latents:
         """Every process's rows `[n, …]`, given the own ones; gradients go back to their owner."""
-        return x if len(self.sizes) == 1 else _Gather.apply(x, self)
+        if len(self.sizes) == 1:
+            return x
+        if isinstance(x, Padded):  # T is that of the whole batch: see `Batch`, `TokenAdapter`
+            return Padded(self.gather(x.values), self.gather(x.mask.to(torch.uint8)).bool())
+        return _Gather.apply(x, self)
 
 
 def total(x: Tensor) -> Tensor:

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fusemix_core.data.media import Shown
 from fusemix_core.sections import Section
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-@dataclass(frozen=True)
-class Shown:
-    """An item as a reader sees it: text, an image, or a note such as an audio file's name."""
-
-    text: str = ""
-    image: Image | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)

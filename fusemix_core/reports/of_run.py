@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusemix_core.data.items import Items
-from fusemix_core.errors import DataError, FusemixError
+from fusemix_core.errors import FusemixError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.evaluation.running import named
-from fusemix_core.reports.data import Example, ReportData, Shown, ShownHit
+from fusemix_core.reports.data import Example, ReportData, ShownHit
 from fusemix_core.reports.figures import drawn
 from fusemix_core.reports.render import write_report
 from fusemix_core.runs.encode import Encoded
@@ -102,7 +102,7 @@ def modalities_of(plan: Plan, encoded: Encoded) -> dict[str, dict[str, Any]]:
             "view": plan.views[m],
             "items": len(encoded.dataset.items[m]),
             "encoded now": encoded.extractions[m].encoded,
-            "width": encoded.row_tables[m].shape[-1],
+            "width": encoded.tables[m].shape[-1],
             "licence": spec.licence,
         }
         for m, spec in plan.specs.items()
@@ -141,19 +141,7 @@ def shown_example(retrieved: Retrieved, items: Mapping[str, Items]) -> Example:
         query=retrieved.query,
         target=retrieved.target,
         rank=retrieved.rank,
-        item=shown(items[retrieved.query], retrieved.item),
-        hits=[ShownHit(shown(gallery, h.item), h.score, h.partner) for h in retrieved.hits],
-        partners=[shown(gallery, p) for p in retrieved.partners[:1]],
+        item=items[retrieved.query].show(retrieved.item),
+        hits=[ShownHit(gallery.show(h.item), h.score, h.partner) for h in retrieved.hits],
+        partners=[gallery.show(p) for p in retrieved.partners[:1]],
     )
-
-
-def shown(items: Items, i: int) -> Shown:
-    """One item: its text, its picture, or where it is."""
-    if items.takes == "text":
-        return Shown(text=items.describe(i))
-    if items.takes == "image":
-        try:
-            return Shown(image=items.load(i), note=items.describe(i))
-        except DataError as error:
-            return Shown(note=f"{items.describe(i)} ({error.message})")
-    return Shown(note=items.describe(i))

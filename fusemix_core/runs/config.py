@@ -70,6 +70,7 @@ def resolve_encoders(
     for modality, name in names.items():
         specs[modality] = registry.encoder(name, modality)
         specs[modality].check_requirements()
+        registry.component("medium", specs[modality].takes).check_requirements()
     return specs
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fusemix_core.data.items import Items
+from fusemix_core.data.media.text import CHARACTERS_PER_TOKEN
 from fusemix_core.data.references import FileReference, Reference, SliceReference
-from fusemix_core.latents.pipeline import CHARACTERS_PER_TOKEN
 from fusemix_core.specs import EncoderSpec
 
 

@@ -6,50 +6,21 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import torch
 
-from fusemix_core.config import Backend, Dtype, StoreDtype
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import devices_like
-from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
+from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.extraction import Extraction, extract
-from fusemix_core.latents.returned import kind_of
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.latents.tables import RaggedLatents, StoredLatents, TokenRows
+from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.runs.rates import Rates, encode_rate_key
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.specs import EncoderSpec
-
-_ONE_OF = {
-    "dtype": get_args(Dtype),
-    "store_dtype": get_args(StoreDtype),
-    "backend": get_args(Backend),
-}
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How items are encoded: names as in `RunConfig`, of whose `views` each modality has one."""
-
-    device: torch.device
-    dtype: str = "float32"
-    store_dtype: str = "float16"
-    batch_size: int | None = None
-    views: Mapping[str, str] = field(default_factory=dict)
-    backend: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, known in _ONE_OF.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}.", f"It is one of {', '.join(known)}."
-                )
+from fusemix_core.specs import EncoderSpec, kind_of
 
 
 @dataclass
@@ -57,7 +28,7 @@ class Encoded:
     """A dataset without its bad items, the latents of the rest, and how each was extracted."""
 
     dataset: PairedDataset
-    tables: dict[str, LatentTable | RaggedLatents]
+    tables: dict[str, LatentTable]
     extractions: dict[str, Extraction]
 
     @classmethod
@@ -65,19 +36,8 @@ class Encoded:
         """`dataset` without what the extractions, by modality, found bad."""
         for modality, done in extractions.items():
             dataset = dataset.without(modality, done.bad)
-        tables = {
-            m: e.table if isinstance(e.table, RaggedLatents) else in_memory_if_it_fits(e.table)
-            for m, e in extractions.items()
-        }
+        tables = {m: in_memory_if_it_fits(e.table) for m, e in extractions.items()}
         return cls(dataset, tables, dict(extractions))
-
-    @cached_property
-    def row_tables(self) -> dict[str, LatentTable]:
-        """The tables with one row an item, where items differ in length too; see `TokenRows`."""
-        return {
-            m: in_memory_if_it_fits(TokenRows(t)) if isinstance(t, RaggedLatents) else t
-            for m, t in self.tables.items()
-        }
 
     @property
     def digest(self) -> str:
@@ -85,13 +45,14 @@ class Encoded:
         digest = hashlib.sha256()
         for modality, done in self.extractions.items():
             shape = getattr(done.table, "shape", ())
+            shape = shape[-1:] if isinstance(done.table, RaggedLatents) else shape
             digest.update(f"{modality} {done.fingerprint} {shape}\0".encode())
             digest.update(self.dataset.items[modality].keys.tobytes())
         return digest.hexdigest()
 
     def paired(self, split: str | None = None) -> PairedLatents:
         """The latents and links of one split, or of all rows."""
-        return paired(self.dataset, self.row_tables, split)
+        return paired(self.dataset, self.tables, split)
 
 
 def paired(
@@ -123,6 +84,7 @@ def encode_dataset(
     differ in length is a `ConfigError`. Whether too many rows are bad is for the caller to check.
     """
     views = {m: how.views.get(m, spec.views[0]) for m, spec in specs.items()}
+    devices = devices_like(how.devices[0])
     extractions: dict[str, Extraction] = dict.fromkeys(specs)
     told: set[str] = set()
     # What may prove to be no rows for a fit goes first, not after hours of another encoder.
@@ -133,13 +95,9 @@ def encode_dataset(
             spec,
             dataset.items[modality],
             LatentStore(),
+            replace(how, device=devices),
             view=views[modality],
             ragged=ragged is None or modality in ragged,
-            device=devices_like(how.device),
-            dtype=how.dtype,
-            store_dtype=how.store_dtype,
-            batch_size=how.batch_size,
-            backend=how.backend,
             progress=lambda n, total, name=spec.name: reporter.encoding(name, n, total),
             encoder=(objects or {}).get(modality),
         )
@@ -148,12 +106,12 @@ def encode_dataset(
             if warning not in told:
                 reporter.note(warning)
         told.update(done.warnings)
-        key = encode_rate_key(done.fingerprint, how.device.type)
+        key = encode_rate_key(done.fingerprint, devices[0].type)
         Rates().record(key, done.encoded, time.monotonic() - began)
     return Encoded.of(dataset, extractions)
 
 
-def in_memory_if_it_fits(table: StoredLatents | TokenRows) -> LatentTable:
+def in_memory_if_it_fits(table: StoredLatents | RaggedLatents) -> LatentTable:
     """The table in memory where it takes a quarter of what is free or less, else as it is."""
     return table.load() if table.nbytes < memory_free() // 4 else table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fusemix_core.config import PARTS, DataConfig, Part, Recipe
+from fusemix_core.config import PARTS, DataConfig, Part, Recipe, RunConfig
 from fusemix_core.data.cells import FactColumn
 from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.errors import ConfigError, UnknownNameError
@@ -13,14 +13,14 @@ from fusemix_core.registry import Registry, registry
 
 USES = "facts"
 """In a component's `uses`: it reads facts other than trust."""
-TARGET = "target"
-"""The option by which such a component is told which fact it is to read."""
+OPTION = "fact"
+"""The option of such a component that names the fact it reads."""
 
 
 def check_facts(recipe: Recipe, facts: Collection[str], registry: Registry = registry) -> None:
     """Raise `ConfigError` unless the rows have the facts that the recipe's components need.
 
-    A component that uses facts needs one at least; if it has an option `target`, that one. Trust
+    A component that uses facts needs one at least; if it has an option `fact`, that one. Trust
     isn't counted: who reads it uses `trust`.
     """
     known = [name for name in facts if name != TRUST]
@@ -29,21 +29,20 @@ def check_facts(recipe: Recipe, facts: Collection[str], registry: Registry = reg
         if not known:
             raise ConfigError(
                 f"The {name} '{part.name}' uses facts of the rows, and none is given.",
-                f"Example: --fact {options.get(TARGET) or 'label'}=COLUMN",
+                f"Example: --fact {options.get(OPTION) or 'label'}=COLUMN",
             )
-        if (target := options.get(TARGET)) and target not in known:
-            hint = f"Add it (--fact {target}=COLUMN), or choose: --set {name}.{TARGET}=…"
-            raise UnknownNameError.of("fact", target, known, hint)
+        if (wanted := options.get(OPTION)) and wanted not in known:
+            hint = f"Add it (--fact {wanted}=COLUMN), or choose: --set {name}.{OPTION}=…"
+            raise UnknownNameError.of("fact", wanted, known, hint)
 
 
-def unused_facts(
-    recipe: Recipe, facts: Collection[str], registry: Registry = registry
-) -> list[str]:
-    """A note if facts are given and no component of the recipe uses them."""
-    if not facts or _users(recipe, registry):
+def unused_facts(config: RunConfig, measured: Collection[str] = ()) -> list[str]:
+    """A note if facts are given and nothing uses them: neither the recipe nor, by `measured`, what
+    the evaluators of the run use."""
+    names, recipe = ", ".join(config.data.facts), config.recipe
+    if not names or USES in measured or _users(recipe, registry):
         return []
-    names = ", ".join(facts)
-    return [f"No component of the recipe {recipe.name} uses facts ({names}): they change nothing."]
+    return [f"Nothing in the recipe {recipe.name} uses facts ({names}): they change nothing."]
 
 
 def facts_table(facts: Mapping[str, Fact], data: DataConfig) -> dict[str, dict[str, Any]]:

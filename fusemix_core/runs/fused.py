@@ -29,7 +29,7 @@ def fused_model(
         m: EncoderInfo.of(
             spec,
             modality=m,
-            dim=dim_in(adapters[m], encoded.row_tables[m]),
+            dim=dim_in(adapters[m], encoded.tables[m]),
             fingerprint=encoded.extractions[m].fingerprint,
             view=plan.views[m],
             dtype=plan.config.dtype,

@@ -12,7 +12,6 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import DataError
-from fusemix_core.specs import Takes
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def read_labelled(
     config: DataConfig,
     modality: str,
     text: str,
-    takes: Mapping[str, Takes],
+    takes: Mapping[str, str],
     label_column: str = "label",
     split: str = "all",
     seed: int = 0,

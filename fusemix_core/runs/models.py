@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import PairedLatents
+from fusemix_core.interfaces import PairedLatents, takes_tokens
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.reporter import Reporter
@@ -41,7 +41,7 @@ def encode_for(
         Encoding(model.device, info.dtype, views=views),
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
-        ragged=[m for m in lazy if model.adapters[m].takes_tokens],
+        ragged=[m for m in lazy if takes_tokens(model.adapters[m])],
     )
     encoded.dataset.check_bad(max_bad)
     for modality, extraction in encoded.extractions.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
     from fusemix_core.fused import FusedModel
@@ -110,7 +109,7 @@ class Plan:
 
 def declared_shape(spec: EncoderSpec, view: str) -> tuple[int, ...] | None:
     """The shape of an item's latent where the spec tells: of its first view, if that is pooled."""
-    pooled = view == spec.views[0] and view.partition("-")[0] == "pooled"
+    pooled = view == spec.views[0] and kind_of(view) == "pooled"
     return (spec.dim,) if pooled and spec.dim else None
 
 
@@ -136,10 +135,11 @@ def make_plan(
     dataset = read_pairs(config.data, takes, config.seed, optional=known)
     dataset.check_bad(config.data.max_bad)
     check_choice(config.recipe, dataset)
+    measured: set[str] = set()
     if config.evaluators or config.recipe.evaluators:
         from fusemix_core.runs.evaluators import check_evaluators
 
-        check_evaluators(config, dataset)
+        measured = check_evaluators(config, dataset)
     views = config.views
     if model is not None:
         from fusemix_core.runs.extended import known_encoders
@@ -150,7 +150,7 @@ def make_plan(
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    warnings = dataset.warnings + unused_facts(config.recipe, config.data.facts)
+    warnings = dataset.warnings + unused_facts(config, measured)
     return Plan(config, dataset, encoders, fit, warnings, model)
 
 
@@ -189,7 +189,7 @@ def plan_encoders(
             shape = shape or store.item_shape(known, view)
         count = int(missing.sum())
         if count:
-            _check_environment(spec)
+            spec.check_environment()
         width = 2 if how.store_dtype == "float16" else 4
         encoders[modality] = EncoderPlan(
             modality,
@@ -202,12 +202,3 @@ def plan_encoders(
             estimate_tokens(spec, items, np.flatnonzero(missing)),
         )
     return encoders
-
-
-def _check_environment(spec: EncoderSpec) -> None:
-    for variable in spec.environment:
-        if not os.environ.get(variable, "").strip():
-            raise ConfigError(
-                f"{spec.name} needs the environment variable {variable}, which is not set.",
-                f"export {variable}=…",
-            )

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from fusemix_core.data.media import medium
+from fusemix_core.errors import UnknownNameError
+from fusemix_core.registry import registry
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
-
-_EXAMPLES = {
-    "text": '["a red bicycle"]',
-    "image": '["photo.jpg"]',
-    "audio": '["sound.wav"]',
-    "file": '["clip.mp4"]',
-}
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,7 @@ def fused_text(config: SavedConfig) -> CardText:
     rows = {e.modality: re.sub(r"^(?=\d)|\W", "_", e.modality) + "_rows" for e in encoders}
     a, b = encoders[0].modality, encoders[1].modality
     code = [
-        *(f"{rows[e.modality]} = model.encode({e.modality!r}, {_EXAMPLES[e.takes]})"
-          for e in encoders),
+        *(f"{rows[e.modality]} = model.encode({e.modality!r}, {_example(e)})" for e in encoders),
         f"scores = model.similarity({rows[b]}, {rows[a]}, {b!r}, {a!r})",
     ]  # fmt: skip
     limitations = ["Scores rank the items of one gallery; they are not probabilities."]
@@ -117,6 +113,15 @@ def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: Ca
     return "\n".join([f"`pip install {' '.join(sorted(dists | {'fusemix'}))}`", "", *lines])
 
 
+def _example(encoder: EncoderInfo) -> str:
+    """A list of one item, as Python."""
+    declared = registry.modality(encoder.modality)
+    items = [declared.example] if declared and declared.example else []
+    with suppress(UnknownNameError):  # the plugin of its medium is not installed
+        items = items or medium(encoder.takes).example()
+    return json.dumps(items[:1] or ["item"], ensure_ascii=False)
+
+
 def _encoder_table(encoders: list[EncoderInfo]) -> str:
     rows = [
         [
@@ -134,44 +139,63 @@ def _encoder_table(encoders: list[EncoderInfo]) -> str:
 
 
 def _evaluation(metrics: Mapping[str, Any]) -> str:
-    """A table of retrieval wherever one is among the metrics, and a list of the other numbers."""
-    blocks = []
-    rest: dict[str, Any] = {}
-    for path, value in _walk(metrics):
-        if path and path[-1] == "directions" and isinstance(value, Mapping):
-            blocks.append("\n\n".join(filter(None, [_title(path[:-1]), _directions(value)])))
-        elif not isinstance(value, Mapping) and "directions" not in path:
-            rest[".".join(path)] = value
-    numbers = [
-        f"- {_text(key)}: {_number(value)}{_between(rest.get(f'{key}_interval'))}"
-        for key, value in rest.items()
-        if isinstance(value, int | float | str) and not isinstance(value, bool)
-    ]
-    return "\n\n".join([*blocks, *(["\n".join(numbers)] if numbers else [])])
+    """What evaluators measured, under the names that it has in results.json: mappings of mappings
+    as tables, all else as a list."""
+    tables, lines = _tables(metrics), _lines(metrics)
+    blocks = [f"**{_text(' '.join(path))}**\n\n{table}" for path, table in tables]
+    if lines:
+        blocks.append("\n".join(lines))
+    note = "Names are those of `results.json`; in brackets are intervals."
+    return "\n\n".join([*blocks, note]) if blocks else ""
 
 
-def _title(path: tuple[str, ...]) -> str:
-    return f"**{_text(' '.join(path))}**" if path else ""
+def _tables(
+    table: Mapping[str, Any], at: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            path = (*at, str(key))
+            if _is_table(value):
+                yield path, _rows(value)
+            else:
+                yield from _tables(value, path)
 
 
-def _directions(directions: Mapping[str, Any]) -> str:
-    """What `evaluation.retrieval` found in each direction."""
-    columns = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "median_rank": "median rank", "map": "mAP"}
-    sizes = {"queries": "queries", "gallery": "gallery"}
+def _lines(table: Mapping[str, Any], at: str = "") -> list[str]:
+    """The numbers and texts of nested metrics that are in no table."""
+    lines = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            lines += [] if _is_table(value) else _lines(value, f"{at}{key}.")
+        elif _is_plain(value):
+            interval = _between(table.get(f"{key}_interval"))
+            lines.append(f"- {_text(f'{at}{key}')}: {_number(value)}{interval}")
+    return lines
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
+
+
+def _is_table(value: Mapping[str, Any]) -> bool:
+    """Whether each entry is a mapping with a number or a text in it."""
+    rows = value.values()
+    return bool(rows) and all(
+        isinstance(row, Mapping) and any(map(_is_plain, row.values())) for row in rows
+    )
+
+
+def _rows(value: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row per entry, one column per number or text that an entry has."""
+    columns = list(dict.fromkeys(k for row in value.values() for k in row if _is_plain(row[k])))
     rows = [
         [
-            _text(direction),
-            *(_number(values.get(key)) for key in sizes),
-            *(
-                _number(values.get(key)) + _between(values.get(f"{key}_interval"))
-                for key in columns
-            ),
+            _text(name),
+            *(_number(row.get(c)) + _between(row.get(f"{c}_interval")) for c in columns),
         ]
-        for direction, values in directions.items()
-        if isinstance(values, Mapping)
+        for name, row in value.items()
     ]
-    head = ["query → target", *sizes.values(), *columns.values()]
-    return f"{_table(head, rows)}\n\nRecalls and mAP in percent; in brackets bootstrap intervals."
+    return _table(["", *map(_text, columns)], rows)
 
 
 def _limitations(config: SavedConfig, more: Sequence[str]) -> str:

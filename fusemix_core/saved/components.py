@@ -22,7 +22,7 @@ from fusemix_core.errors import (
     PluginError,
     UnknownNameError,
 )
-from fusemix_core.interfaces import Scorer
+from fusemix_core.interfaces import Scorer, input_of
 from fusemix_core.registry import USER, Registry
 from fusemix_core.saved.folder import check_digest, check_tensors, read_tensors
 from fusemix_core.saved.schema import SavedConfig, SavedPart, describe, kind_of_part
@@ -125,6 +125,7 @@ def _embed_alike(fitted: nn.Module, rebuilt: nn.Module, width: int) -> bool:
     """Whether two adapters give the same embeddings of some latents."""
     device = next((value.device for value in fitted.state_dict().values()), torch.device("cpu"))
     rows = torch.randn(4, width, generator=torch.Generator().manual_seed(0)).to(device)
+    rows = input_of(fitted, rows)
     with torch.no_grad():
         expected, found = fitted(rows), rebuilt.to(device).eval()(rows)
     return torch.allclose(expected, found, rtol=1e-4, atol=1e-5, equal_nan=True)

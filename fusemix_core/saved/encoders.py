@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from fusemix_core.errors import ArtefactError, ConfigError, PluginError, UnknownNameError
-from fusemix_core.interfaces import Encoder
+from fusemix_core.home import home
+from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.latents.backends import Work
+from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
+from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate
 from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.latents.given import GivenItems
+from fusemix_core.latents.sharing import forked
 from fusemix_core.registry import Registry
 from fusemix_core.saved.components import brought_by
 from fusemix_core.saved.schema import EncoderInfo
@@ -45,6 +60,34 @@ class LazyEncoder:
             registry.encoder(source, info.modality) if isinstance(source, str) else source
         )
         self._loaded: Encoder | None = None
+        self._runtime: Any = None
+        self._judged = 0
+        """For how many items a faster runtime was looked for."""
+        self._lock, self._lock_of = threading.RLock(), os.getpid()
+
+    # -- in copies and in other processes --------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LazyEncoder:
+        """A copy with the same encoder: it is frozen."""
+        return copy.copy(self)
+
+    def __copy__(self) -> LazyEncoder:
+        new = object.__new__(type(self))
+        vars(new).update(vars(self), _lock=threading.RLock(), _lock_of=os.getpid())
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without an encoder that its spec can load again; one that the user gave goes along."""
+        state = {**vars(self), "_loaded": None, "_runtime": None, "_judged": 0}
+        del state["_lock"]
+        if isinstance(self._source, Encoder):
+            state["_source"] = _Whole(self._source)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock(), _lock_of=os.getpid())
+
+    # -- loading ---------------------------------------------------------------------------------
 
     @property
     def given(self) -> Encoder | None:
@@ -67,9 +110,59 @@ class LazyEncoder:
 
     def load(self) -> Encoder:
         """The encoder. Raises `ArtefactError` where it is not the one of the fit."""
-        if self._loaded is None:
-            self._loaded = self._load()
-        return self._loaded
+        with self._mine():
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def encoded(
+        self, items: list[Any], how: Encoding
+    ) -> Iterator[tuple[list[int], Tensor | Padded]]:
+        """(numbers of items, their latents) in batches, by the way that extraction takes.
+
+        items: as `GivenItems` takes them. Of `how` the batch, the runtime and the workers count.
+        Raises `DataError` for an item that can't be decoded, `ContractError` for an encoder that
+        misbehaves, and what `load` raises.
+        """
+        encoder, info = self.load(), self.info
+        source = GivenItems(info.modality, items, info.takes)
+        batch = batch_size_for(encoder.spec, how.batch_size, self.device)
+        with ItemEncoder(
+            source, info.view, [encoder], self.device, batch,
+            workers=how.workers, reject=source.reject,
+        ) as run:  # fmt: skip
+            run.runtime = self._faster(run, len(items), how)
+            size = group_size(encoder.spec, info.view, batch.items, shard_size(len(items)))
+            for one in run.encoded(range(len(items)), size):
+                for index, latents in one.parts():
+                    yield index, latents.tensor()
+
+    def _faster(self, run: ItemEncoder, count: int, how: Encoding) -> Any:
+        """A faster runtime for the encoder, kept from when it was found; None for torch.
+
+        It is looked for again when there is much more to encode than the last time, as what does
+        not pay for a few items may pay for many.
+        """
+        if not can_accelerate([self.device], how) or how.backend == "eager" or forked():
+            return None
+        forced = how.backend == "openvino"
+        with self._mine():
+            if self._runtime is None and (forced or count > 4 * self._judged):
+                work = Work(self.info.view, self.info.fingerprint, home(), count)
+                said = run.accelerate(range(count), work, how.backend)
+                if said and forced:
+                    warnings.warn(said, stacklevel=4)
+                self._judged, self._runtime = count, run.runtime
+            return self._runtime
+
+    @contextmanager
+    def _mine(self) -> Iterator[None]:
+        """While one thread loads the encoder, the others wait. A forked process has a lock of its
+        own: a thread that did not come along may hold this one."""
+        if forked() and self._lock_of != os.getpid():
+            self._lock, self._lock_of = threading.RLock(), os.getpid()
+        with self._lock:
+            yield
 
     def _load(self) -> Encoder:
         spec, dtype = self.spec, self.info.dtype
@@ -135,3 +228,21 @@ def _with_folders(name: str) -> str:
     if ".py:" in base:
         base = f"./{base}"
     return f"{base}{at}/path/to/{path}" if at else base
+
+
+class _Whole:
+    """An encoder whose pickle has its weights: by itself it leaves them out, for workers that only
+    collate."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {k: v for k, v in vars(self.encoder).items() if k != "runtime"}
+        return _restored, (type(self.encoder), state)
+
+
+def _restored(cls: type[Encoder], state: dict[str, Any]) -> Encoder:
+    encoder = object.__new__(cls)
+    vars(encoder).update(state)
+    return encoder

@@ -18,7 +18,8 @@ from torch import Tensor
 from fusemix_core.config import from_dict
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import Advice, explained, flush
-from fusemix_core.errors import ArtefactError, ConfigError
+from fusemix_core.errors import ArtefactError, ConfigError, UnknownNameError
+from fusemix_core.registry import registry
 from fusemix_core.saved.format1 import read_format1
 from fusemix_core.saved.schema import (
     FORMAT,
@@ -133,6 +134,11 @@ def _check(config: SavedConfig) -> None:
             raise ConfigError(f"encoders.{name}.modality is {info.modality!r}, not '{name}'.")
         if info.dim < 1:
             raise ConfigError(f"encoders.{name}.dim is {info.dim}.")
+        try:
+            registry.component("medium", info.takes)
+        except UnknownNameError as error:
+            hint = "Install the plugin that brings it."
+            raise ConfigError(f"encoders.{name}.takes: {error.message}", hint) from error
     _check_printable(config.kind, [config.kind, config.dist])
     for named in (*config.encoders.values(), *config.parts.values()):
         _check_printable(named.name, vars(named).values())

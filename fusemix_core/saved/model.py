@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
@@ -13,10 +13,14 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.config import Backend
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import give_usual_mode
 from fusemix_core.errors import ArtefactError, ConfigError, PluginError, UnknownNameError
+from fusemix_core.interfaces import Padded
+from fusemix_core.latents.encoding import Encoding
+from fusemix_core.latents.given import as_list
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved import folder as files
 from fusemix_core.saved.card import model_card
@@ -146,6 +150,49 @@ class SavedModel:
     def _check_known(self, modality: str) -> None:
         if modality not in self.encoders:
             raise UnknownNameError.of("modality of this model", str(modality), self.modalities)
+
+    # -- items to latents ------------------------------------------------------------------------
+
+    def latents(
+        self,
+        modality: str,
+        items: Iterable[Any],
+        batch_size: int | None = None,
+        *,
+        backend: Backend = "auto",
+    ) -> Tensor | Padded:
+        """The latents of raw items by the encoder of a modality, in the view of the fit.
+
+        Takes the way of extraction: the same batches, runtime and checks. The arguments and errors
+        are those of `FusedModel.encode`.
+
+        Returns:
+            float32 `[n, ...]` on the CPU, row i of item i; `Padded` where items differ in length.
+            `[0, dim]` for no items.
+        """
+        items = self._as_items(modality, items)
+        places: list[int] = []
+        found: list[Tensor | Padded] = []
+        for index, latents in self._encoded(modality, items, batch_size, backend):
+            places += index
+            found.append(latents)
+        if not found:
+            return torch.zeros(0, self.encoders[modality].dim)
+        whole = Padded.cat(found) if isinstance(found[0], Padded) else torch.cat(found)
+        return whole[torch.tensor(places).argsort()]
+
+    def _as_items(self, modality: str, items: Iterable[Any]) -> list[Any]:
+        self._check_known(modality)
+        return as_list(modality, items)
+
+    def _encoded(
+        self, modality: str, items: list[Any], batch_size: int | None, backend: Backend
+    ) -> Iterator[tuple[list[int], Tensor | Padded]]:
+        """(numbers of items, their latents), batch by batch."""
+        dtype = self.encoders[modality].dtype
+        how = Encoding(self.device, dtype, batch_size=batch_size, backend=backend)
+        if items:
+            yield from self._encoders[modality].encoded(items, how)
 
     # -- saving ----------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from fusemix_core.config import Dtype
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import USER, Registry, registry
-from fusemix_core.specs import KINDS, EncoderSpec, FamilySpec, Takes
+from fusemix_core.specs import KINDS, EncoderSpec, FamilySpec
 
 FORMAT = 2
 """Raised when an older fusemix could not read, or would misread, what this one writes."""
@@ -45,7 +45,7 @@ class EncoderInfo:
     fingerprint: str
     view: str
     dtype: Dtype = "float32"
-    takes: Takes = "text"
+    takes: str = "text"
     dist: str = ""
     licence: str = ""
     weights: str = ""
@@ -71,7 +71,7 @@ class EncoderInfo:
             fingerprint=fingerprint,
             view=view,
             dtype=dtype,
-            takes=spec.takes,
+            takes=registry.settled(spec).takes or "text",
             dist=_distribution(spec, registry),
             licence=spec.licence,
             weights="" if spec.local else spec.weights,

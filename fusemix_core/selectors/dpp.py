@@ -12,6 +12,7 @@ from fusemix_core.interfaces import (
     PairedLatents,
     ResidentLatents,
     Selector,
+    rows_of,
 )
 from fusemix_core.selectors.candidates import candidates, check_size
 from fusemix_core.selectors.greedy import lazy_greedy
@@ -71,12 +72,12 @@ class CosineKernel:
         self.device = torch.device("cpu") if device.type == "mps" else device
 
     def diagonal(self) -> Tensor:
-        parts = [self.table.rows(items).any(dim=1) for items in self.items.split(CHUNK)]
+        parts = [rows_of(self.table, items).any(dim=1) for items in self.items.split(CHUNK)]
         zero = ~torch.cat(parts).cpu()
         return torch.full((len(zero),), 4.0, dtype=torch.float64).masked_fill_(zero, 1.0)
 
     def take(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        rows = self.table.rows(self.items[index]).to(self.device, dtype)
+        rows = rows_of(self.table, self.items[index]).to(self.device, dtype)
         return normalize(rows, dim=1, eps=1e-12)
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from fusemix_core.testing.decorators import (
     adapter_suite,
     aligner_suite,
     encoder_suite,
+    evaluator_suite,
     mixup_suite,
     objective_suite,
     optimiser_suite,
@@ -18,6 +19,7 @@ from fusemix_core.testing.decorators import (
     selector_suite,
 )
 from fusemix_core.testing.encoders import check_encoder
+from fusemix_core.testing.evaluators import check_evaluator
 from fusemix_core.testing.mixups import check_mixup
 from fusemix_core.testing.objectives import check_objective
 from fusemix_core.testing.optimisers import check_optimiser
@@ -33,12 +35,14 @@ __all__ = [
     "check_adapter",
     "check_aligner",
     "check_encoder",
+    "check_evaluator",
     "check_mixup",
     "check_objective",
     "check_optimiser",
     "check_scorer",
     "check_selector",
     "encoder_suite",
+    "evaluator_suite",
     "mixup_suite",
     "objective_suite",
     "optimiser_suite",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter
+from fusemix_core.interfaces import Adapter, Padded, as_tokens, input_of, takes_tokens
 from fusemix_core.latents.fingerprint import plain
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved.components import tensors_of
@@ -29,7 +29,7 @@ from fusemix_core.testing.suite import Suite, expect
 
 WIDE, NARROW, ROWS, TOKENS = 24, 16, 12, 5
 
-ADAPTER = Suite("adapter", least=9)
+ADAPTER = Suite("adapter", least=10)
 add_declaration_checks(ADAPTER)
 
 
@@ -51,13 +51,31 @@ def latents(rows: int = ROWS, width: int = WIDE) -> Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(rows + width))
 
 
+def token_latents(rows: int = ROWS, width: int = WIDE) -> Padded:
+    """Items of which number i has 1 + i % TOKENS tokens, zeros for padding."""
+    x = latents(rows * TOKENS, width).unflatten(0, (rows, TOKENS))
+    mask = torch.arange(TOKENS) < 1 + torch.arange(rows)[:, None] % TOKENS
+    return Padded(x.masked_fill(~mask[..., None], 0), mask)
+
+
+def given(case: ComponentCase, rows: int = ROWS, width: int = WIDE) -> Tensor | Padded:
+    """What the adapter takes: rows, or tokens of items that differ in length."""
+    make = token_latents if takes_tokens(case.target) else latents
+    return make(rows, width)
+
+
+def of_values(x: Tensor | Padded, change: Callable[[Tensor], Tensor]) -> Tensor | Padded:
+    """Latents whose values are changed."""
+    return Padded(change(x.values), x.mask) if isinstance(x, Padded) else change(x)
+
+
 def built(case: ComponentCase, dim_in: int = WIDE, dim_out: int = NARROW, number: int = 0) -> Any:
     """A new adapter in eval mode, its weights drawn by the seed `number`."""
     with seed(number):
         return case.make(dim_in, dim_out).eval()
 
 
-def embed(adapter: Adapter, x: Tensor) -> Tensor:
+def embed(adapter: Adapter, x: Tensor | Padded) -> Tensor:
     with torch.no_grad():
         return adapter(x)
 
@@ -70,9 +88,9 @@ def expect_same(got: Tensor, wanted: Tensor, what: str) -> None:
 
 @ADAPTER.check()
 def shape(case: ComponentCase) -> None:
-    """Latents `[n, dim_in]` become embeddings `[n, dim_out]`, narrower or wider."""
+    """Latents of width `dim_in` become embeddings `[n, dim_out]`, narrower or wider."""
     for dim_in, dim_out in ((WIDE, NARROW), (NARROW, WIDE), (NARROW, NARROW)):
-        got = list(embed(built(case, dim_in, dim_out), latents(ROWS, dim_in)).shape)
+        got = list(embed(built(case, dim_in, dim_out), given(case, ROWS, dim_in)).shape)
         expect(got == [ROWS, dim_out], f"({dim_in}, {dim_out}) gave {got} for {ROWS} rows")
 
 
@@ -80,7 +98,8 @@ def shape(case: ComponentCase) -> None:
 def finite(case: ComponentCase) -> None:
     """No embedding holds NaN or infinity, of zeros and large latents either."""
     adapter = built(case)
-    for what, x in (("latents", latents()), ("zeros", latents() * 0), ("large", latents() * 1e3)):
+    for what, scale in (("latents", 1.0), ("zeros", 0.0), ("large latents", 1e3)):
+        x = of_values(given(case), lambda values, scale=scale: values * scale)
         expect(embed(adapter, x).isfinite().all(), f"NaN or infinity for {what}")
 
 
@@ -88,35 +107,34 @@ def finite(case: ComponentCase) -> None:
 def dtype(case: ComponentCase) -> None:
     """Embeddings are float32, and float64 after `.double()`."""
     adapter = built(case)
-    got = embed(adapter, latents()).dtype
+    got = embed(adapter, given(case)).dtype
     expect(got == torch.float32, f"float32 latents gave {got}")
-    got = embed(adapter.double(), latents().double()).dtype
+    got = embed(adapter.double(), given(case).to(torch.float64)).dtype
     expect(got == torch.float64, f"float64 latents gave {got}")
 
 
 @ADAPTER.check()
 def empty_batch(case: ComponentCase) -> None:
     """No rows give no embeddings, as wide as always."""
-    got = list(embed(built(case), latents(0)).shape)
+    got = list(embed(built(case), given(case)[:0]).shape)
     expect(got == [0, NARROW], f"no rows gave {got}")
 
 
 @ADAPTER.check()
 def batch_independence(case: ComponentCase) -> None:
     """In eval mode a row's embedding does not depend on the other rows."""
-    adapter, x = built(case), latents()
-    single = torch.cat([embed(adapter, row[None]) for row in x])
+    adapter, x = built(case), given(case)
+    single = torch.cat([embed(adapter, x[i : i + 1]) for i in range(len(x))])
     expect_same(single, embed(adapter, x), "one by one")
 
 
 @ADAPTER.check()
 def eval_determinism(case: ComponentCase) -> None:
     """In eval mode the same latents give the same embeddings, and nothing is drawn or changed."""
-    adapter, x = built(case), latents()
-    given = x.clone()
+    adapter, x, kept = built(case), given(case), given(case)
     first = embed(adapter, x)
     expect(torch.equal(embed(adapter, x), first), "the second call gave other values")
-    expect(torch.equal(x, given), "it changed its input")
+    expect(torch.equal(as_tokens(x).values, as_tokens(kept).values), "it changed its input")
     expect_nothing_changed(lambda: embed(adapter, x))
 
 
@@ -124,13 +142,14 @@ def eval_determinism(case: ComponentCase) -> None:
 def seeded_construction(case: ComponentCase) -> None:
     """Initial weights depend on torch's global generator alone."""
     first, second = (built(case, number=3) for _ in range(2))
-    expect_same(embed(first, latents()), embed(second, latents()), "built twice with one seed")
+    x = given(case)
+    expect_same(embed(first, x), embed(second, x), "built twice with one seed")
 
 
 @ADAPTER.check()
 def learns(case: ComponentCase) -> None:
     """Gradients reach every parameter: all change within three steps, and the loss falls."""
-    adapter, x = built(case).train(), latents(64)
+    adapter, x = built(case).train(), given(case, 64)
     goal = torch.randn(64, NARROW, generator=torch.Generator().manual_seed(9))
     before = {n: p.detach().clone() for n, p in adapter.named_parameters() if p.requires_grad}
     expect(before, "it has no parameters to learn")
@@ -152,9 +171,10 @@ def learns(case: ComponentCase) -> None:
 @ADAPTER.check()
 def gradient_reaches_latents(case: ComponentCase) -> None:
     """Embeddings have a gradient with respect to the latents."""
-    x = latents().requires_grad_()
+    x = of_values(given(case), lambda values: values.requires_grad_())
     built(case)(x).square().sum().backward()
-    expect(x.grad is not None and x.grad.isfinite().all() and x.grad.any(), "none, or not finite")
+    grad = (x.values if isinstance(x, Padded) else x).grad
+    expect(grad is not None and grad.isfinite().all() and grad.any(), "none, or not finite")
 
 
 @ADAPTER.check()
@@ -169,7 +189,7 @@ def expect_rebuilt(adapter: Adapter, dim_in: int, dim_out: int) -> None:
     with seed(6):
         again = type(adapter)(dim_in, dim_out, **adapter.options)
     again.load_state_dict(load(save(tensors_of(adapter))), strict=True)
-    x = latents(ROWS, dim_in)
+    x = input_of(adapter, latents(ROWS, dim_in))
     expect_same(embed(again.eval(), x), embed(adapter.eval(), x), "saved and rebuilt")
 
 
@@ -185,59 +205,61 @@ def start_from(case: ComponentCase) -> None:
             continue
         taken += 1
         what = f"started from a {type(map_).__name__}"
-        expect_same(embed(adapter.eval(), latents()), embed(map_, latents()), what)
+        got, wanted = (embed(a.eval(), input_of(a, latents())) for a in (adapter, map_))
+        expect_same(got, wanted, what)
         expect_rebuilt(adapter, WIDE, NARROW)
     claims = getattr(type(built(case)), "start_from", None) is not Adapter.start_from
     expect(taken or not claims, "start_from is implemented, but refuses every map")
 
 
-@ADAPTER.check(when=lambda case: getattr(case.target, "takes_tokens", False))
+@ADAPTER.check(when=lambda case: takes_tokens(case.target))
 def any_number_of_tokens(case: ComponentCase) -> None:
-    """Latents `[n, T * dim_in]` of any T become embeddings, and all-zero tokens have no part."""
-    adapter, x = built(case), ragged()
+    """Items of any number of tokens, of none too, become embeddings; a token of zeros is one."""
+    adapter, x = built(case), token_latents()
     for count in (1, 3, TOKENS):
-        got = list(embed(adapter, x[:, :count].flatten(1)).shape)
+        got = list(embed(adapter, Padded(x.values[:, :count], x.mask[:, :count])).shape)
         expect(got == [ROWS, NARROW], f"{count} tokens an item gave {got} for {ROWS} items")
-    wanted = embed(adapter, x.flatten(1))
-    expect_same(embed(adapter, padded(x)), wanted, "more padding")
-    alone = [embed(adapter, row[: 1 + i % TOKENS].flatten()[None]) for i, row in enumerate(x)]
-    expect_same(torch.cat(alone), wanted, "items without their padding")
-    full = x[TOKENS - 1]
-    one_fewer = embed(adapter, full[:-1].flatten()[None])
-    changed = embed(adapter, full.flatten()[None]) - one_fewer
-    expect(changed.any(), "the last token of an item has no part")
+    missing = embed(adapter, Padded(x.values, torch.zeros_like(x.mask)))
+    expect(missing.isfinite().all(), "NaN or infinity for items without tokens")
+    full = x.values[TOKENS - 1]
+    fewer, whole = (embed(adapter, as_tokens(part[None])) for part in (full[:-1], full))
+    expect((whole - fewer).any(), "the last token of an item has no part")
+    zeros = torch.cat([full[:-1], torch.zeros_like(full[-1:])])
+    expect((embed(adapter, as_tokens(zeros[None])) - fewer).any(), "a token of zeros has no part")
 
 
-@ADAPTER.check(when=lambda case: gives_tokens(case.target))
-def projected_tokens(case: ComponentCase) -> None:
-    """`with_tokens` gives the same embeddings, and tokens `[n, T, dim_out]` that learn."""
-    adapter, x = built(case), ragged()
+@ADAPTER.check(when=lambda case: takes_tokens(case.target))
+def padding(case: ComponentCase) -> None:
+    """How much padding there is, and what it holds, NaN too, has no part in the embeddings."""
+    adapter, x = built(case), token_latents()
+    wanted = embed(adapter, x)
+    for value in (1e3, torch.nan):
+        full = Padded(x.filled(value), x.mask)
+        expect_same(embed(adapter, full), wanted, f"padding of {value}")
+    expect_same(embed(adapter, x.padded_to(TOKENS + 2)), wanted, "more padding")
+    own = [as_tokens(row[mask][None]) for row, mask in zip(x.values, x.mask, strict=True)]
+    alone = torch.cat([embed(adapter, item) for item in own])
+    expect_same(alone, wanted, "items without their padding")
+
+
+@ADAPTER.check(when=lambda case: takes_tokens(case.target))
+def embedded_tokens(case: ComponentCase) -> None:
+    """`tokens` gives values `[n, T', dim_out]` that learn; pooled they are the embeddings."""
+    adapter, x = built(case), token_latents()
     with torch.no_grad():
-        embeddings, tokens = adapter.with_tokens(x.flatten(1))
-        _, longer = adapter.with_tokens(padded(x))
-    expect_same(embeddings, embed(adapter, x.flatten(1)), "with tokens")
-    good = tokens.ndim == 3 and tokens.shape[::2] == (ROWS, NARROW) and tokens.isfinite().all()
-    expect(good, f"tokens of the shape {list(tokens.shape)}, or not finite")
-    expect(longer.shape[1] == tokens.shape[1] + 2, "T does not follow the width of the latents")
-    expect(not longer[:, tokens.shape[1] :].any(), "padding became tokens")
-    adapter.with_tokens(x.flatten(1))[1].square().sum().backward()
+        found, longer = adapter.tokens(x), adapter.tokens(x.padded_to(TOKENS + 2))
+        spoilt = adapter.tokens(Padded(x.filled(torch.nan), x.mask))
+        pooled = adapter.pool(found, x)
+    expect_same(pooled, embed(adapter, x), "tokens, pooled")
+    shape = list(found.values.shape)
+    expect(shape[::2] == [ROWS, NARROW] and len(shape) == 3, f"tokens of the shape {shape}")
+    expect(list(found.mask.shape) == shape[:2], f"a mask of the shape {list(found.mask.shape)}")
+    expect(found.values[found.mask].isfinite().all(), "tokens that are not finite")
+    expect(longer.values.shape[1] == shape[1] + 2, "T' does not follow T")
+    expect(not longer.mask[:, shape[1] :].any(), "padding became tokens")
+    expect_same(spoilt.filled(), found.filled(), "tokens beside padding of NaN")
+    adapter.tokens(x).filled().square().sum().backward()
     expect(any(p.grad is not None and p.grad.any() for p in adapter.parameters()), "no gradient")
-
-
-def gives_tokens(target: Any) -> bool:
-    return getattr(target, "with_tokens", Adapter.with_tokens) is not Adapter.with_tokens
-
-
-def ragged() -> Tensor:
-    """`[ROWS, TOKENS, WIDE]`: item i has 1 + i % TOKENS tokens, then zeros."""
-    x = latents(ROWS * TOKENS).unflatten(0, (ROWS, TOKENS))
-    lengths = 1 + torch.arange(ROWS) % TOKENS
-    return x * (torch.arange(TOKENS) < lengths[:, None])[:, :, None]
-
-
-def padded(x: Tensor) -> Tensor:
-    """The rows of tokens with two more of padding."""
-    return torch.nn.functional.pad(x, (0, 0, 0, 2)).flatten(1)
 
 
 def closed_forms(case: ComponentCase) -> list[Adapter]:

@@ -20,7 +20,8 @@ from fusemix_core.testing import aligners, encoders
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
-from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.encoders import ENCODER
+from fusemix_core.testing.evaluators import EVALUATOR
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
@@ -89,6 +90,13 @@ def selector_suite(
 ) -> Any:
     """pytest cases of `check_selector(subject, **how)`."""
     return _cases(SELECTOR, lambda: find("selector", subject, **how), expected_failures, least)
+
+
+def evaluator_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_evaluator(subject, **how)`."""
+    return _cases(EVALUATOR, lambda: find("evaluator", subject, **how), expected_failures, least)
 
 
 def _cases(

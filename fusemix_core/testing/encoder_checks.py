@@ -10,23 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusemix_core.data.media import medium
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Padded
 from fusemix_core.latents.pipeline import UNREADABLE
-from fusemix_core.testing.encoders import EncoderCase, rows_of
+from fusemix_core.specs import kind_of
+from fusemix_core.testing.encoder_case import ENCODER, EncoderCase, rows_of
 from fusemix_core.testing.items import fingerprints, wrong_items
-from fusemix_core.testing.suite import Suite, expect
+from fusemix_core.testing.suite import expect
 from fusemix_core.testing.worker import collate_in_worker
 
 RANKS = {"pooled": 1, "layers": 2, "tokens": 2, "grid": 3, "time": 2}
 """Dimensions of one item's latents, by the kind of view."""
-
-ENCODER = Suite("encoder", least=25)
-
-
-def kind_of(view: str) -> str:
-    """The kind of a view: what its name begins with, before the first dash."""
-    return view.partition("-")[0]
 
 
 # -- shape -----------------------------------------------------------------------------------------
@@ -42,8 +37,8 @@ def declared_spec(case: EncoderCase) -> None:
     expect(len(set(spec.views)) == len(spec.views), f"a view is declared twice: {spec.views}")
     for view in spec.views:
         expect(kind_of(view) in RANKS, f"view '{view}': its kind is none of {', '.join(RANKS)}")
-    if spec.takes == "audio":
-        expect(spec.sample_rate, "an encoder that takes sounds declares a sample_rate")
+    if medium(spec.takes).sampled:
+        expect(spec.sample_rate, "an encoder that takes signals declares a sample_rate")
 
 
 @ENCODER.check()
@@ -346,7 +341,7 @@ def threads(case: EncoderCase) -> None:
         except Exception as error:
             found[number] = error
 
-    count = 1 if case.spec.takes == "text" else 3
+    count = 1 if medium(case.spec.takes).inline else 3
     running = [threading.Thread(target=collate, args=(n,)) for n in range(count)]
     for thread in running:
         thread.start()

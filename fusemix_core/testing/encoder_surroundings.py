@@ -14,8 +14,7 @@ from torch import Tensor
 
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.testing.encoder_checks import ENCODER
-from fusemix_core.testing.encoders import EncoderCase
+from fusemix_core.testing.encoder_case import ENCODER, EncoderCase
 from fusemix_core.testing.suite import expect
 from fusemix_core.testing.watch import ENVIRONMENT, LOGGING, RANDOM, TORCH
 from fusemix_core.testing.worker import heavy, imported_by_listing

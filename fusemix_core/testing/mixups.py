@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from fusemix_core.interfaces import Batch, Mixup
+from fusemix_core.interfaces import Batch, Mixup, Padded
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
     ComponentCase,
@@ -177,6 +178,39 @@ def missing_entries(case: ComponentCase) -> None:
             expect(
                 x[present[:, k]].any(dim=1).all(), f"{what}: no latents of a {modality} that is not"
             )
+
+
+@MIXUP.check()
+def tokens(case: ComponentCase) -> None:
+    """Padding stays padding, whatever it holds; a mixed item has the tokens of all its sources."""
+    for what, batch in all_batches().items():
+        given, modality = with_tokens(batch), MODALITIES[1]
+        found = case.make()(given, generator(1), 0.5)
+        x = found.latents[modality]
+        expect(isinstance(x, Padded), f"{what}: tokens became a {type(x).__name__}")
+        lengths = dict(
+            zip(batch.links[:, 0, 1].tolist(), given.latents[modality].mask.sum(1), strict=True)
+        )
+        most = [max(int(lengths[i]) for i in row) for row in found.links[:, :, 1].tolist()]
+        count = torch.tensor(most).where(found.present()[:, 1], 0)
+        wanted = torch.arange(x.values.shape[1]) < count[:, None]
+        expect(torch.equal(x.mask, wanted), f"{what}: other tokens than those of the sources")
+        expect(x.values[x.mask].isfinite().all(), f"{what}: NaN in a token")
+        tokens = given.latents[modality]
+        given.latents[modality] = Padded(tokens.filled(torch.nan), tokens.mask)
+        spoilt = case.make()(given, generator(1), 0.5).latents[modality]
+        expect(torch.equal(spoilt.filled(), x.filled()), f"{what}: padding has a part in tokens")
+
+
+def with_tokens(batch: Batch) -> Batch:
+    """The batch, of which the second modality has items of one token or more, the second of them
+    zeros, and none where they are missing."""
+    modality = MODALITIES[1]
+    rows = batch.latents[modality]
+    values = torch.stack([rows * (1 - t) for t in range(5)], dim=1)  # the second is zero
+    count = (1 + torch.arange(len(rows)) % 5).where(batch.present()[:, 1], 0)
+    mask = torch.arange(5) < count[:, None]
+    return replace(batch, latents={**batch.latents, modality: Padded(values, mask)})
 
 
 @MIXUP.check()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusemix_core.interfaces import FitContext, Objective
+from fusemix_core.interfaces import FitContext, Objective, Padded
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
     ComponentCase,
@@ -61,13 +61,14 @@ def links_of(modalities: int = 2, rows: int = ROWS, sources: int = 1) -> Tensor:
     return torch.arange(rows * sources * modalities).reshape(rows, sources, modalities)
 
 
-def tokens_of(embeddings: Embeddings) -> Embeddings:
+def tokens_of(embeddings: Embeddings) -> dict[str, Padded]:
     """Tokens `[n, T, d]` made of each modality's embeddings; some rows have one fewer."""
     found = {}
     for k, (modality, x) in enumerate(embeddings.items()):
-        parts = [(1 + t) * x.roll(t, 1) for t in range(3 + k)]
-        parts[-1] = parts[-1].masked_fill(x.detach()[:, :1] > 0, 0)
-        found[modality] = torch.stack(parts, dim=1)
+        values = torch.stack([(1 + t) * x.roll(t, 1) for t in range(3 + k)], dim=1)
+        mask = torch.ones(values.shape[:2], dtype=torch.bool)
+        mask[:, -1] = x.detach()[:, 0] <= 0
+        found[modality] = Padded(values, mask)
     return found
 
 
@@ -288,16 +289,20 @@ def tokens(case: ComponentCase) -> None:
     """Tokens have a part in the loss, and a gradient; padding, and what a row lacks, have none."""
     given, links = embeddings_of(), links_of()
     links[::4, :, 0] = -1
-    own = {m: x.requires_grad_() for m, x in tokens_of(given).items()}
+    own = tokens_of(given)
+    values = {m: x.values.requires_grad_() for m, x in own.items()}
     loss = call(built(case), given, links, tokens=own)
     loss.backward()
-    for modality, x in own.items():
+    for modality, x in values.items():
         reached = x.grad is not None and x.grad.isfinite().all() and x.grad.any()
         expect(reached, f"no gradient, or not a finite one, reaches the tokens of {modality}")
         lacking = (links[:, 0] < 0).any(dim=1)
         expect(not x.grad[lacking].any(), f"a gradient reaches tokens of {modality} without pair")
-    padded = {m: torch.nn.functional.pad(x.detach(), (0, 0, 0, 2)) for m, x in own.items()}
-    expect_close(loss_of(case, given, links, tokens=padded), loss.item(), "more padding")
+        expect(not x.grad[~own[modality].mask].any(), f"a gradient reaches padding of {modality}")
+    longer = {m: x.padded_to(x.values.shape[1] + 2) for m, x in own.items()}
+    full = {m: Padded(x.filled(torch.nan), x.mask) for m, x in own.items()}
+    for what, tokens in (("more padding", longer), ("padding of NaN", full)):
+        expect_close(loss_of(case, given, links, tokens=tokens), loss.item(), what)
 
 
 @OBJECTIVE.check(when=lambda case: getattr(case.target, "takes_trust", False))

@@ -82,6 +82,14 @@ class Report(Sequence[CheckResult]):
         if lines:
             raise AssertionError(f"{self.subject}: {self.summary()}\n" + "\n".join(lines))
 
+    def __str__(self) -> str:
+        """The summary, then one line per check."""
+        lines = [f"  {r.status:<18} {r.name}: {r.detail or r.holds}" for r in self.results]
+        return "\n".join([f"{self.subject}: {self.summary()}", *lines])
+
+    def __repr__(self) -> str:
+        return f"<Report of {self.subject}: {self.summary()}>"
+
     def summary(self) -> str:
         """One line: how many checks ran, failed, and were expected to fail."""
         expected = sum(r.status == EXPECTED for r in self.results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -136,6 +137,17 @@ def order_of_items(case: ComponentCase) -> None:
         links[:, k] = place[links[:, k]]
     other = select(case, PairedLatents(tables, links), 20)
     expect_same(other, select(case, given, 20), "of tables in another order")
+
+
+@SELECTOR.check(when=lambda case: getattr(case.target, "takes_latents", True))
+def view_of_more_axes(case: ComponentCase) -> None:
+    """Layers `[L, d]` of an item are looked at as one row: see `rows_of`."""
+    given = pairs()
+    tables = {
+        m: ResidentLatents(table.latents.unflatten(1, (2, -1))) for m, table in given.tables.items()
+    }
+    layered = select(case, replace(given, tables=tables), 20)
+    expect_same(layered, select(case, given, 20), "of layers")
 
 
 @SELECTOR.check(when=lambda case: "by" in inspect.signature(case.target).parameters)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import typer
 
+from fusemix_core.cli.plugins_app import add_plugin_commands
 from fusemix_core.config import Part
 from fusemix_core.errors import (
     ConfigError,
@@ -190,7 +191,7 @@ def test_a_command_that_fails_or_is_taken_is_noted_and_the_others_are_added():
     good.load().fusemix_commands = lambda app: app.command("mine")(lambda: None)
     thief.load().fusemix_commands = lambda app: app.command("mine")(lambda: None)
     r, app = registry(bad, good, thief), typer.Typer()
-    r.commands(app)
+    add_plugin_commands(app, r)
     assert [c.name for c in app.registered_commands] == ["mine"]
     assert [p.name for p in r.plugins if p.error] == ["bad", "thief"]
     assert "'mine'" in r.plugins[-1].error

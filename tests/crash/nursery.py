@@ -29,7 +29,7 @@ from fusemix_core.engine.checkpoint import checkpoint_folders
 from fusemix_core.errors import ArtefactError
 from fusemix_core.latents import extraction
 from fusemix_core.latents.shards import read_shard, verify_shard
-from fusemix_core.registry import import_file
+from fusemix_core.userfile import import_file
 
 toys = import_file(Path(__file__).parents[1] / "toys.py")  # the module that the runs import
 ROWS, SHARD, KILLS = 240, 16, 4

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from fusemix_core.latents import extraction, shards
+from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.registry import import_file
+from fusemix_core.userfile import import_file
 
 toy = import_file(Path(__file__).parents[1] / "latents" / "toy.py")
 VIEW = sys.argv[2]
@@ -24,7 +25,7 @@ def run(home: Path, delay: float = 0.0) -> None:
     spec = toy.spec()
     encoder = toy.ToyEncoder(toy.spec(options={"delay": delay}))
     store = LatentStore(home)
-    extraction.extract(spec, ITEMS, store, view=VIEW, device="cpu", batch_size=8, encoder=encoder)
+    extraction.extract(spec, ITEMS, store, Encoding(batch_size=8), view=VIEW, encoder=encoder)
 
 
 def child(work) -> int:

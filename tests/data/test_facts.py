@@ -192,12 +192,13 @@ def test_what_most_cells_are_not_is_rejected_and_said():
     ("kind", "good", "bad"),
     [
         ("number", [1, "2", True, math.nan, "nan", ""], ["n/a", "inf", 1e39, 10**400, "1,5", [1]]),
-        ("class", [1, "x", True, 2.0], [[1, 2], {"x": 1}]),
+        ("class", [1, "x", True, 2.0], [[1, 2], {"x": 1}, 10**5000]),
         ("text", ["x", 3], [["x", "y"]]),
         ("time", [0, "1e9", "2024-01-01 10:00", date(2024, 1, 1)],
          ["x", True, "2024-02-30", "23:59", 10**400, "10000-01-01"]),
         ("box", ["1,2,3,4", [0, 0, 0, 0]],
-         [[1, 2, 3], [1, 2, 3, 4, 5], [3, 2, 1, 4], "1,2,3,x", [1, 2, 3, math.inf], [True] * 4]),
+         [[1, 2, 3], [1, 2, 3, 4, 5], [3, 2, 1, 4], "1,2,3,x", [1, 2, 3, math.inf], [0, 0, 9, 1e40],
+          [True] * 4]),
         ("xywh", [[5, 5, 1, 1]], [[5, 5, -1, 1]]),
     ],
 )  # fmt: skip
@@ -263,6 +264,13 @@ def test_facts_are_of_rows_through_links_splits_and_rejections():
     right(data.without("a", {0: "broken"}).leaving_out([]))
     train = data.facts["n"].select(data.splits["train"])
     assert len(train) == len(data.splits["train"])
+
+
+def test_words_for_nothing_are_missing_in_facts_too(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("a,text,f\nx,y,1\nv,w,N/A\nr,s,3\n")
+    data = read(path, {"f": "f:number"}, missing_values=("n/a",))
+    assert not data.rejected and data.facts["f"].missing.tolist() == [False, True, False]
 
 
 def test_equal_rows_with_other_facts_both_stay():

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from fusemix_core.data import Audio, decode, media, normalise_text
+from fusemix_core.data import Audio, decode, normalise_text
+from fusemix_core.data.media import audio
 from fusemix_core.errors import DataError
 
 
@@ -312,7 +313,7 @@ def test_unusable_clips(samples, message):
 def test_a_clip_has_a_length_and_a_rate_that_sounds_have(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="rate is 1 Hz"):
         decode((np.zeros(8), 1), "audio", 48_000)
-    monkeypatch.setattr(media, "MAX_SAMPLES", 1000)
+    monkeypatch.setattr(audio, "MAX_SAMPLES", 1000)
     for clip in ((np.zeros(1001), 8000), (np.zeros(400), 8000)):
         with pytest.raises(DataError, match="more than 1,000 samples"):
             decode(clip, "audio", 48_000)

@@ -13,6 +13,7 @@ from PIL import Image
 from fusemix_core.config import DataConfig
 from fusemix_core.data import delimited, read_pairs, shards
 from fusemix_core.data.sources import braces, expand
+from fusemix_core.discovery import CORE, installed
 from fusemix_core.errors import ContractError, DataError
 from fusemix_core.registry import Registry
 from fusemix_core.specs import ComponentSpec
@@ -649,7 +650,7 @@ class Notes:
 
 @pytest.fixture
 def own_registry(monkeypatch):
-    own = Registry(lambda: [])
+    own = Registry(lambda: [p for p in installed() if p.dist.name == CORE])
     monkeypatch.setattr("fusemix_core.data.sources.registry", own)
     return own
 

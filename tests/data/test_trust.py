@@ -62,8 +62,9 @@ def test_a_wrong_value_is_a_bad_row(value, tmp_path):
     (rejected,) = read(path).rejected
     assert (rejected.path, rejected.row) == (str(path), 2)
     assert rejected.reason == f"trust is '{value}', not a number from 0 to 1"
-    with pytest.raises(DataError, match="row 2"):
+    with pytest.raises(DataError, match="row 2") as caught:
         read(path).check_bad(0.01)
+    assert "--trust-column none" in caught.value.hint
 
 
 def test_a_column_that_is_asked_for_by_name_is_what_it_is_asked_for_as(tmp_path):
@@ -113,6 +114,9 @@ def test_another_column_may_be_named_for_it(tmp_path):
 
 def test_a_column_of_that_name_can_be_refused(tmp_path):
     path = csv_with(tmp_path, "a,text,trust", "x,y,in God", "v,w,nobody")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert "--trust-column none" in caught.value.hint
     data = read(path, trust_column="none")
     assert not data.facts and not data.rejected and len(data) == 2
 

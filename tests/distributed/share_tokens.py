@@ -7,7 +7,7 @@ from toys import TokenMean
 
 from fusemix_core.engine.distributed import average_gradients, batch_loss, own_rows
 from fusemix_core.engine.state import embed
-from fusemix_core.interfaces import Batch
+from fusemix_core.interfaces import Batch, Padded
 from fusemix_core.objectives.gathering import rank
 
 
@@ -20,7 +20,7 @@ class GivenAllRows(TokenInfoNCE):
         logits = torch.nn.functional.normalize(embeddings["image"], dim=1) @ (
             torch.nn.functional.normalize(embeddings["text"], dim=1).T
         )
-        pooled = sum(x.pow(3).mean() for x in tokens.values())
+        pooled = sum(x.filled().pow(3).mean() for x in tokens.values())
         return logits.logsumexp(dim=1).mean() + pooled
 
 
@@ -34,10 +34,10 @@ def results(name):
     for modality, count, width in (("image", 6, 5), ("text", 8, 4)):
         x = torch.randn(9, count, width, generator=draw, dtype=torch.float64)
         lengths = torch.randint(1, count + 1, (9,), generator=draw)
-        latents[modality] = (x * (torch.arange(count) < lengths[:, None])[:, :, None]).flatten(1)
+        latents[modality] = Padded(x, torch.arange(count) < lengths[:, None])
     links = torch.arange(18).reshape(9, 1, 2)
     links[[1, 6], :, 0] = -1
-    latents["image"][[1, 6]] = 0
+    latents["image"].mask[[1, 6]] = False
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         adapters = {m: TokenMean(d, 3).double() for m, d in (("image", 5), ("text", 4))}

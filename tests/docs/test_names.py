@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 
 from fusemix_core.cli.app import app
+from fusemix_core.cli.plugins_app import add_plugin_commands
 from fusemix_core.registry import Registry
 from fusemix_core.specs import KINDS
 
@@ -34,7 +35,7 @@ def options(command):
 @pytest.fixture(scope="module")
 def registry():
     found = Registry()
-    found.commands(app)
+    add_plugin_commands(app, found)
     return found
 
 

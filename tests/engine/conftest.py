@@ -49,14 +49,6 @@ def components(monkeypatch):
     return registry
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def latent_causes(n):
     return torch.randn(n, 5, generator=torch.Generator().manual_seed(7))
 

@@ -8,12 +8,12 @@ from torch.nn.functional import normalize
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 from fusemix_core.evaluation.zeroshot import (
-    TEMPLATES,
     class_embeddings,
     default_templates,
     prompts,
     zero_shot,
 )
+from fusemix_core.registry import registry
 
 
 def rows(n, d=6, seed=0):
@@ -99,7 +99,9 @@ def test_wrong_calls_are_refused():
 
 
 def test_default_templates_hold_one_place():
-    assert all(t.count("{}") == 1 for ts in TEMPLATES.values() for t in ts)
+    declared = registry.all_modalities()
+    assert {"image", "text", "audio", "video"} <= {one.name for one in declared}
+    assert all(t.count("{}") == 1 for one in declared for t in default_templates(one.name))
     assert default_templates("unheard of") == ("{}",)
 
 

@@ -11,12 +11,12 @@ from toys import ToyImage, ToyText
 from typer.testing import CliRunner
 
 from fusemix_core import bench
-from fusemix_core.bench.config import bench_config
-from fusemix_core.bench.fitting import within
-from fusemix_core.bench.latents import sized
-from fusemix_core.bench.lines import add_line, read_lines
-from fusemix_core.bench.page import overview, sentence, write_report
-from fusemix_core.bench.summary import Place, Verdict, is_whole, summarise, verdicts
+from fusemix_core.benchmark.config import bench_config
+from fusemix_core.benchmark.fitting import within
+from fusemix_core.benchmark.latents import sized
+from fusemix_core.benchmark.lines import add_line, read_lines
+from fusemix_core.benchmark.page import overview, sentence, write_report
+from fusemix_core.benchmark.summary import Place, Verdict, is_whole, summarise, verdicts
 from fusemix_core.cli.app import app
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.errors import ArtefactError, ConfigError, UnknownNameError
@@ -60,7 +60,7 @@ def test_every_method_is_given_the_same_and_measured(world, tmp_path):
 
 
 def test_a_benchmark_goes_on_where_it_was_stopped(world, tmp_path, monkeypatch):
-    from fusemix_core.bench import run
+    from fusemix_core.benchmark import run
 
     made, fit = [], run.fit
 

@@ -124,9 +124,9 @@ def test_what_an_encoder_notes_is_said(world):
     from fusemix_core.latents.store import LatentStore
 
     dataset = read_pairs(DataConfig(source=(str(world),)), {"text": "text"}, least=1)
-    done = extract(PaidText.spec, dataset.items["text"], LatentStore(), device="cpu")
+    done = extract(PaidText.spec, dataset.items["text"], LatentStore())
     assert "That was dear." in done.warnings
-    again = extract(PaidText.spec, dataset.items["text"], LatentStore(), device="cpu")
+    again = extract(PaidText.spec, dataset.items["text"], LatentStore())
     assert again.warnings == []
 
 
@@ -146,5 +146,5 @@ def test_a_spec_says_how_many_items_go_at_once(world):
     spec = replace(PaidText.spec, name="counting", batch=50)
     dataset = read_pairs(DataConfig(source=(str(world),)), {"text": "text"}, least=1)
     encoder = Counting(spec)
-    extract(spec, dataset.items["text"], LatentStore(), device="cpu", encoder=encoder)
+    extract(spec, dataset.items["text"], LatentStore(), encoder=encoder)
     assert sizes == [50, 14]

@@ -127,7 +127,7 @@ def test_a_saved_extended_model_searches_evaluates_and_is_extended_by_name(base,
     saved = json.loads((tmp_path / "x/results.json").read_text())["test"]["retrieval"]
     assert found["retrieval"]["mean_r1"] == pytest.approx(saved["mean_r1"])
     gallery = Gallery(model, "image", DataConfig(source=(str(base / "w/pairs.csv"),)))
-    assert len(gallery.search(base / "w/1.wav", "audio", count=3).hits) == 3
+    assert len(gallery.search(base / "w/1.wav", "audio", count=3)) == 3
 
 
 def test_stopped_training_is_resumed_to_the_same_model(base, tmp_path, monkeypatch):

@@ -2,21 +2,27 @@
 
 import csv
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pairs import write_world
 from toys import ToyImage, ToyText
 
 from fusemix_core import select
-from fusemix_core.config import DataConfig
+from fusemix_core.config import DataConfig, Part, Recipe, RunConfig
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import DataError
-from fusemix_core.interfaces import Selector
+from fusemix_core.interfaces import Evaluator, Selector
 from fusemix_core.registry import registry
+from fusemix_core.runs.encode import Encoding, encode_dataset
+from fusemix_core.runs.evaluators import check_evaluators
+from fusemix_core.runs.facts import unused_facts
+from fusemix_core.runs.reporter import Reporter
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
 TAKES = {"image": "image", "text": "text"}
@@ -58,8 +64,6 @@ class Heaviest(Selector):
     takes_latents = False
 
     def select(self, pairs, k, context):
-        import torch
-
         weight = torch.from_numpy(pairs.facts["weight"].values).nan_to_num(-1.0)
         assert len(weight) == len(pairs) and pairs.facts["trust"].values.min() > 0
         return weight.argsort(descending=True)[:k]
@@ -87,4 +91,52 @@ def test_a_manifest_holds_no_column_that_is_two_things(data):
     given = table(data, columns={"text": "thing"}, facts={"words": "text"})
     with pytest.raises(DataError, match="'text' would hold both a fact and the modality text"):
         select(ENCODERS, given, 12, "uniform", out=data.parent / "few.csv")
-    json.dumps(given)
+
+
+def test_rows_of_a_single_item_reach_batches_with_their_facts(tmp_path):
+    data = write_world(tmp_path / "w", count=30)
+    rows = list(csv.DictReader(data.open()))
+    lines = [
+        {"image": row["image"] * (i % 3 != 0), "text": row["text"] * (i % 3 != 1), "n": i}
+        for i, row in enumerate(rows)
+    ]
+    path = data.parent / "some.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    config = DataConfig((str(path),), facts={"n": "n"}, validation_fraction=0.3)
+    dataset = read_pairs(config, TAKES, least=1)
+    assert len(dataset) == 30 and not dataset.rejected
+    encoded = encode_dataset(
+        dataset, {m: e.spec for m, e in ENCODERS.items()}, Encoding(torch.device("cpu")), Reporter()
+    )
+    for split in ("train", "validation"):
+        pairs = encoded.paired(split)
+        batch = pairs.batch(torch.arange(len(pairs)))
+        assert len(pairs)
+        number = batch.facts["n"][:, 0].long()
+        assert torch.equal(batch.present()[:, 0], number % 3 != 0)
+        assert torch.equal(batch.present()[:, 1], number % 3 != 1)
+        assert batch.latents["image"][number % 3 == 0].abs().max() == 0
+        named = dataset.items["text"]
+        for (_, text), n in zip(pairs.links.tolist(), number.tolist(), strict=True):
+            assert text < 0 or named.describe(text) == rows[n]["text"]
+    assert len(read_pairs(config, TAKES)) == 10
+
+
+class ByFact(Evaluator):
+    uses = ("facts",)
+
+    def __call__(self, data):
+        return {"facts": len(data.facts)}
+
+
+def test_facts_that_an_evaluator_uses_are_not_noted(data):
+    registry.add_component("evaluator", "by-fact", ByFact)
+    config = RunConfig(
+        {"image": "a", "text": "b"},
+        DataConfig((str(data),), facts=FACTS),
+        Recipe("mine", Part("cca"), objective=Part("infonce")),
+    )
+    assert "Nothing in the recipe mine uses facts (thing, weight" in unused_facts(config)[0]
+    measured = replace(config, evaluators=(Part("by-fact"),))
+    assert unused_facts(measured, check_evaluators(measured, read(data))) == []
+    assert unused_facts(replace(config, data=replace(config.data, facts={}))) == []

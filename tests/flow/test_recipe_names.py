@@ -84,7 +84,7 @@ def test_a_recorded_former_paper_recipe_is_fusemix():
 def test_runs_and_models_with_former_names_are_resumed_and_loaded(tmp_path, now, then):
     data, out = write_world(tmp_path / "w"), tmp_path / "r"
     small = [] if now == "auto" else ["training.epochs=2", "adapter.blocks=1", "dim=8"]
-    how = {"out": out, "recipe": now, "set": small, "device": "cpu"}
+    how = {"out": out, "recipe": now, "overrides": small, "device": "cpu"}
     first = align(ENCODERS, data, **how)
     recorded = read_toml(out / "config.toml")
     recorded["recipe"] |= {"name": then, "summary": "what it said then"}

@@ -1,5 +1,7 @@
 """Fits on items that differ in length: what a token adapter gets, keeps and serves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pairs import write_world
@@ -18,9 +20,16 @@ from fusemix_core.config import (
 from fusemix_core.engine.feed import feed
 from fusemix_core.engine.plan import plan_steps
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Callback, Padded, PairedLatents, ResidentLatents
+from fusemix_core.interfaces import (
+    Callback,
+    Padded,
+    PairedLatents,
+    ResidentLatents,
+    as_tokens,
+)
 from fusemix_core.jobs.evaluate import evaluate
-from fusemix_core.latents.tables import ResidentTokens, TokenRows
+from fusemix_core.latents.tables import RaggedLatents
+from fusemix_core.paired import ResidentTokens
 from fusemix_core.registry import registry
 from fusemix_core.runs import encode as encoding
 
@@ -74,7 +83,7 @@ def held(request, monkeypatch):
 @pytest.mark.parametrize("mixup", ["none", "fusemix"])
 def test_a_fit_on_tokens_is_served_as_it_was_measured(data, tmp_path, held, mixup):
     done = fitted(data, tmp_path / "r", mixup)
-    kind = ResidentTokens if held == "in memory" else TokenRows
+    kind = ResidentTokens if held == "in memory" else RaggedLatents
     assert isinstance(done.encoded.paired().tables["text"], kind)
     # A token's width is kept, not the length of the longest item.
     assert {m: e.dim for m, e in done.model.encoders.items()} == {"image": 16, "text": 12}
@@ -86,8 +95,8 @@ def test_a_fit_on_tokens_is_served_as_it_was_measured(data, tmp_path, held, mixu
     served = again.encode("text", texts)
     padded = done.encoded.tables["text"].rows(torch.arange(len(items)))
     torch.testing.assert_close(again.embed("text", padded), served, rtol=1e-2, atol=1e-2)
-    as_rows = done.encoded.paired().tables["text"].rows(torch.arange(len(items)))
-    assert torch.equal(again.embed("text", as_rows), again.embed("text", padded))
+    full = Padded(padded.filled(torch.nan), padded.mask)
+    assert torch.equal(again.embed("text", full), again.embed("text", padded))
     # Alone, and longer or shorter than any item of the fit.
     torch.testing.assert_close(again.encode("text", texts[4:5]), served[4:5])
     assert again.encode("text", ["red", "a red car " * 20]).isfinite().all()
@@ -107,9 +116,56 @@ def test_padded_latents_of_another_width_are_refused(data, tmp_path):
     )
     values[mask] = 1.0
     assert model.embed("text", Padded(values, mask)).isfinite().all()
-    for wrong in (torch.ones(2, 13), torch.ones(2, 0), torch.ones(2, 3, 11), torch.ones(12)):
+    same = torch.ones(2, 2, 12)  # two tokens an item
+    assert torch.equal(model.embed("text", same), model.embed("text", as_tokens(same)))
+    for shape in ((2, 13), (2, 24), (2, 0), (2, 3, 11), (12,)):
         with pytest.raises(ConfigError, match=r"must be \[n, T, 12\]"):
-            model.embed("text", wrong)
+            model.embed("text", torch.ones(shape))
+
+
+class ZeroStart(TokenText):
+    """A TokenText whose first token is all zero."""
+
+    spec = replace(TokenText.spec, name="toy-zero-start", target="flow.test_token_views:ZeroStart")
+
+    def encode(self, batch, view="pooled"):
+        found = super().encode(batch, view)
+        if view == "tokens":
+            found.values[:, 0] = 0
+        return found
+
+
+@pytest.mark.parametrize("mixup", ["none", "fusemix", "gaussian"])
+def test_a_token_of_zeros_is_a_token_from_the_encoder_to_the_embedding(data, tmp_path, mixup):
+    seen = []
+
+    class Watching(TokenMean):
+        def tokens(self, latents):
+            seen.append(latents)
+            return super().tokens(latents)
+
+    registry.add_component("adapter", "watching", Watching)
+    done = align(
+        {"image": GridImage, "text": ZeroStart}, data, views={"text": "tokens"}, device="cpu",
+        out=tmp_path / "r", recipe="fusemix", overrides=[
+            "training.epochs=1", "training.batch_size=8", "adapter=linear", "dim=8",
+            "adapters.text=watching", f"mixup={mixup}",
+        ],
+    )  # fmt: skip
+    items, table = done.encoded.dataset.items["text"], done.encoded.tables["text"]
+    texts = [items.load(i) for i in range(len(items))]
+    lengths = [1 + len(text.split()) for text in texts]
+    assert table.lengths.tolist() == lengths
+    batches = [x for x in seen if len(x) == 8]
+    assert batches and all(x.mask[:, 0].all() for x in batches)
+    assert any(x.values[:, 0].any() for x in batches) == (mixup == "gaussian")
+    out = done.model.adapters["text"].out
+    x = table.rows(torch.arange(len(items)))
+    assert not x.values[:, 0].any()
+    means = x.filled().sum(dim=1) / torch.tensor(lengths)[:, None]  # the zeros count
+    wanted = torch.nn.functional.normalize(out(means), dim=1)
+    torch.testing.assert_close(done.model.embed("text", x), wanted)
+    torch.testing.assert_close(done.model.encode("text", texts), wanted, rtol=1e-2, atol=1e-2)
 
 
 def test_one_modality_may_have_an_adapter_of_its_own(data, tmp_path):
@@ -156,42 +212,47 @@ def test_stopped_and_resumed_is_never_stopped(data, tmp_path, held):
             assert torch.equal(value, resumed.adapters[modality].state_dict()[name]), name
 
 
-def test_disk_memory_and_device_give_the_same_rows(data):
-    table = encode({"text": TokenText}, data, views={"text": "tokens"}, device="cpu").tables["text"]
-    rows = TokenRows(table)
-    resident = rows.load()
-    assert rows.dim == resident.dim == 12 * int(table.lengths.max())
-    assert len(rows) == len(resident) == len(table)
+def test_disk_memory_and_device_give_the_same_tokens(data):
+    done = encode({"text": TokenText}, data, views={"text": "tokens"}, device="cpu")
+    resident, table = done.tables["text"], done.extractions["text"].table
+    assert isinstance(table, RaggedLatents) and isinstance(resident, ResidentTokens)
+    assert table.shape == resident.shape == (int(table.lengths.max()), 12)
+    assert table.dim == resident.dim == 12 * int(table.lengths.max())
+    assert len(resident) == len(table)
     assert resident.latents.shape == (int(table.lengths.sum()), 12)  # no padding is held
-    assert rows.nbytes == resident.latents.nbytes
+    assert table.nbytes == resident.latents.nbytes
     for index in ([], [3], [9, 0, 0, 47], list(range(48))):
         index = torch.tensor(index, dtype=torch.int64)
-        wanted = rows.rows(index)
-        assert wanted.shape == (len(index), rows.dim) and wanted.dtype == torch.float32
-        assert torch.equal(resident.rows(index), wanted)
-        assert torch.equal(resident.to(torch.device("cpu")).rows(index), wanted)
-        own = wanted.unflatten(1, rows.shape)
-        padded = table.rows(index)
-        assert torch.equal(
-            own[:, : padded.values.shape[1]][padded.mask], padded.values[padded.mask]
-        )
-        assert torch.equal(own.count_nonzero(), padded.values.count_nonzero())
+        wanted = table.rows(index)
+        assert wanted.dtype == torch.float32
+        longest = max([1, *table.lengths[index].tolist()])
+        assert wanted.values.shape == (len(index), longest, 12)
+        assert torch.equal(wanted.mask.sum(dim=1), table.lengths[index])
+        for other in (resident, resident.to(torch.device("cpu")), table.load()):
+            found = other.rows(index)
+            assert torch.equal(found.values, wanted.values)
+            assert torch.equal(found.mask, wanted.mask)
 
 
 def test_blocks_from_disk_are_the_batches_from_memory(data):
     found = encode(BOTH, data, views=VIEWS, device="cpu")
     pairs = found.paired()
     plan = plan_steps(len(pairs), 1, Training(epochs=2, batch_size=8))
-    tables = {"image": pairs.tables["image"], "text": TokenRows(found.tables["text"])}
-    on_disk = PairedLatents(tables, pairs.links)
+    pairs.links[::5, 1] = -1  # of a window, item 0 is another than of the whole
+    tables = {"image": pairs.tables["image"], "text": found.extractions["text"].table}
+    on_disk = PairedLatents(tables, pairs.links).with_tokens(["text"])
     assert isinstance(pairs.tables["text"], ResidentLatents)
+    pairs = pairs.with_tokens(["text"])
     for one, other in zip(
         feed(pairs, plan, 0, torch.device("cpu"), blocks=True),
         feed(on_disk, plan, 0, torch.device("cpu"), blocks=True),
         strict=True,
     ):
         assert torch.equal(one.links, other.links)
-        assert all(torch.equal(x, other.latents[m]) for m, x in one.latents.items())
+        assert torch.equal(one.latents["image"], other.latents["image"])
+        tokens, same = one.latents["text"], other.latents["text"]
+        assert torch.equal(tokens.values, same.values) and torch.equal(tokens.mask, same.mask)
+        assert not tokens.mask[one.links[:, 0, 1] < 0].any()
 
 
 def test_a_recipe_keeps_adapters_through_its_settings():

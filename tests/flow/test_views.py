@@ -65,11 +65,13 @@ def test_tokens_can_be_read_item_by_item(data):
         alone = encoder.encode(encoder.collate([items.load(i)]), "tokens").values[0]
         assert table.lengths[i] == len(alone) == 1 + len(items.load(i).split())
         torch.testing.assert_close(row[mask], alone, rtol=1e-3, atol=1e-3)
-    as_rows = found.paired().tables["text"]
-    assert as_rows.shape == (int(table.lengths.max()), 12)
-    rows = as_rows.rows(index).unflatten(1, as_rows.shape)
+    pairs = found.paired()
+    assert table.shape == (int(table.lengths.max()), 12)
+    rows = pairs.latents_of("text", index).unflatten(1, table.shape)
     assert torch.equal(rows[:, : padded.values.shape[1]], padded.values)
     assert not rows[:, padded.values.shape[1] :].any()
+    tokens = pairs.with_tokens(["text"]).latents_of("text", index)
+    assert torch.equal(tokens.values, padded.values) and torch.equal(tokens.mask, padded.mask)
 
 
 def test_a_grid_can_be_read_with_its_axes(data):
@@ -79,9 +81,12 @@ def test_a_grid_can_be_read_with_its_axes(data):
     assert (table.shape, table.dim) == ((2, 3, 16), 96)
     rows = table.rows(torch.tensor([3, 1]))
     alone = loaded.encode(loaded.collate([found.dataset.items["image"].load(3)]), "grid")
-    torch.testing.assert_close(
-        rows.unflatten(1, table.shape)[:1], alone, rtol=1e-3, atol=1e-3
-    )  # stored as float16
+    assert rows.shape == (2, 2, 3, 16)
+    torch.testing.assert_close(rows[:1], alone, rtol=1e-3, atol=1e-3)  # stored as float16
+    pairs = found.paired()
+    assert torch.equal(pairs.latents_of("image", torch.tensor([3, 1])), rows.flatten(1))
+    tokens = pairs.with_tokens(["image"]).latents_of("image", torch.tensor([3, 1]))
+    assert torch.equal(tokens.values, rows.flatten(1, 2)) and tokens.mask.all()
 
 
 def test_embed_says_what_is_wrong(data):

@@ -18,8 +18,6 @@ from fusemix_core.scorers.cosine import CosineScorer
 from fusemix_core.scorers.csls import CSLSScorer
 from fusemix_core.specs import EncoderSpec
 
-torch.set_num_threads(1)
-
 
 class Toy(Encoder):
     """A seeded linear map of a few statistics of an item. Counts its loads."""

@@ -18,9 +18,9 @@ from fuzz.target import Target
 from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.adapters.mlp import MlpAdapter
 from fusemix_core.aligners.gradient import GradientAligner
-from fusemix_core.bench.lines import add_line, key_of, read_lines
-from fusemix_core.bench.page import page
-from fusemix_core.bench.summary import is_whole, summarise
+from fusemix_core.benchmark.lines import add_line, key_of, read_lines
+from fusemix_core.benchmark.page import page
+from fusemix_core.benchmark.summary import is_whole, summarise
 from fusemix_core.cli.console import duration
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.data.hashes import HashMemory

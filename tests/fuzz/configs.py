@@ -7,7 +7,7 @@ from pathlib import Path
 import tomli_w
 from fuzz.target import Target
 
-from fusemix_core.bench.config import bench_config
+from fusemix_core.benchmark.config import bench_config
 from fusemix_core.config import RunConfig, override_recipe, read_toml, to_dict
 from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 from fusemix_core.jobs.measured_data import measured_data

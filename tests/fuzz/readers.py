@@ -19,7 +19,8 @@ from fuzz.target import Target
 from PIL import Image
 
 from fusemix_core.config import DataConfig
-from fusemix_core.data import read_pairs, sources
+from fusemix_core.data import pairs_from, read_pairs, sources
+from fusemix_core.data.cells import KINDS
 from fusemix_core.data.dataset import PairedDataset, say_rejected
 from fusemix_core.data.sources import expand
 from fusemix_core.errors import DataError
@@ -188,6 +189,33 @@ def saved(file: str) -> tuple[Callable[[], Sequence[bytes]], Callable[[bytes, Pa
     return lambda: [saved_files()[name()]], run
 
 
+def cells(data: bytes, folder: Path) -> object:
+    """A column of facts, read as each kind and as the guessed one."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, list) or not values:
+        return None
+    rows = {"image": [b"x%d" % i for i in range(len(values))], "text": ["t"] * len(values)}
+    for kind in (*KINDS, None):
+        name = f"f:{kind}" if kind else "f"
+        try:
+            found = pairs_from(rows, {"image": "image", "text": "text"}, facts={name: values})
+        except DataError as error:
+            assert "fact 'f'" in str(error)  # no row is left
+            continue
+        fact = found.facts["f"]
+        assert len(fact) == len(found) == len(values) - len(found.rejected)
+        assert fact.kind == {"xywh": "box", None: fact.kind}.get(kind, kind)
+        if fact.kind in ("class", "text"):
+            assert ((fact.values >= -1) & (fact.values < len(fact.names))).all()
+        else:
+            assert not np.isinf(fact.values).any()
+        assert all(one.reason.startswith("fact 'f': ") for one in found.rejected)
+    return len(values)
+
+
 def braces(data: bytes, folder: Path) -> object:
     name = data.decode("utf-8", "surrogateescape")
     if name.startswith(("/", "~", "..")) or "**" in name or "/.." in name:
@@ -223,6 +251,32 @@ TARGETS = [
         (b"PAR1", b"\x15\x00", b"\x19\x4c", b"ARROW:schema"),
     ),
     Target("tar", lambda: [tar(), tar(tarfile.PAX_FORMAT)], manifest("a.tar"), TAR),
+    Target(
+        "facts",
+        lambda: [
+            b'[1, 2.5, null, "3", "n/a", 1e400, NaN, -0.0]',
+            b'["2024-05-31", "2024-05-31T12:00:00+02:00", 1704067200, "1969-12-31T23:59Z"]',
+            b'[[1, 2, 3, 4], "1,2,3,4", "[1, 2, 3, 4]", [0, 0, 0, 0], [4, 3, 2, 1]]',
+            '["cat", "dog", "cat", true, false, "\\u0000", "\\ud800", "é", " x "]'.encode(),
+        ],
+        cells,
+        (
+            b"null",
+            b"true",
+            b"NaN",
+            b"Infinity",
+            b"[[[",
+            b"{}",
+            b'"[1,2,3,4]"',
+            b'"1e999"',
+            b"9" * 400,
+            b'"2024-02-30"',
+            b'"0001-01-01T00:00+23:59"',
+            b'"nan"',
+            b'"1_0"',
+            b'"\\ud800"',
+        ),
+    ),  # fmt: skip
     Target("sidecar", lambda: ["one\ntwo\né\n".encode()], sidecar),
     Target("saved-arrow", *saved(".arrow"), (b"ARROW1", b"\xff\xff\xff\xff")),
     Target("saved-info", *saved("dataset_info.json"), (*JSON, b'"_type"', b'"Value"', b'"os"')),

@@ -8,7 +8,7 @@ from fuzz import artefacts, configs, readers
 from fuzz.structures import altered, search
 from fuzz.target import Target, check
 
-from fusemix_core.bench.config import bench_config
+from fusemix_core.benchmark.config import bench_config
 from fusemix_core.runs.config import build_config
 
 COUNT = 40

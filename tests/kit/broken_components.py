@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from toys import TokenMean
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, Batch
+from fusemix_core.interfaces import Adapter, Batch, Padded
 from fusemix_core.mixups.fusemix import FuseMixMixup
 from fusemix_core.mixups.none import NoMixup
 from fusemix_core.objectives.infonce import InfoNCE
@@ -36,6 +36,7 @@ for _kind, _target in (
     ("aligner", "fusemix_core.aligners.cca:CCAAligner"),
     ("scorer", "fusemix_core.scorers.csls:CSLSScorer"),
     ("selector", "fusemix_core.selectors.dpp:DppSelector"),
+    ("evaluator", "fusemix_core.evaluation.geometry:GeometryEvaluator"),
 ):
     _spec = ComponentSpec(kind=_kind, name="other-options", target=_target, options={"dim": 3})
     breaks(_kind, "declared_options")(_spec)
@@ -140,23 +141,50 @@ class NotPlainOptions(Linear):
 
 
 @breaks("adapter", "any_number_of_tokens")
-class CountsPadding(TokenMean):
-    def with_tokens(self, latents):
-        embeddings, tokens = super().with_tokens(latents)
-        return tokens.mean(dim=1), tokens
+class FirstTokenOnly(TokenMean):
+    def pool(self, tokens, latents):
+        return tokens.filled()[:, 0]
 
 
 @breaks("adapter", "any_number_of_tokens")
-class FirstTokenOnly(TokenMean):
-    def forward(self, latents):
-        return super().forward(latents[:, : self.out.in_features])
+class ZerosArePadding(TokenMean):
+    def tokens(self, latents):
+        return super().tokens(Padded(latents.values, (latents.filled() != 0).any(dim=2)))
 
 
-@breaks("adapter", "projected_tokens")
+@breaks("adapter", "any_number_of_tokens")
+class NeedsTokens(TokenMean):
+    def pool(self, tokens, latents):
+        return tokens.filled().sum(dim=1) / tokens.mask.sum(dim=1, keepdim=True)
+
+
+@breaks("adapter", "padding")
+class CountsPadding(TokenMean):
+    def pool(self, tokens, latents):
+        return tokens.filled().mean(dim=1)
+
+
+@breaks("adapter", "padding")
+class ReadsPadding(TokenMean):
+    def tokens(self, latents):
+        return Padded(self.out(latents.values), latents.mask)
+
+    def pool(self, tokens, latents):
+        return super().pool(tokens, latents) + 0 * tokens.values.sum(dim=1)
+
+
+@breaks("adapter", "embedded_tokens")
 class TrimsTokens(TokenMean):
-    def with_tokens(self, latents):
-        embeddings, tokens = super().with_tokens(latents)
-        return embeddings, tokens[:, tokens.any(dim=(0, 2))]
+    def tokens(self, latents):
+        tokens = super().tokens(latents)
+        own = tokens.mask.any(dim=0)
+        return Padded(tokens.values[:, own], tokens.mask[:, own])
+
+
+@breaks("adapter", "embedded_tokens")
+class OtherForward(TokenMean):
+    def forward(self, latents):
+        return 2 * super().forward(latents)
 
 
 @breaks("adapter", "start_from")
@@ -242,7 +270,33 @@ class MixesWithMissing(NoMixup):
     def __call__(self, batch, generator, progress):
         mixed = {m: 0.5 * x + 0.5 * x.roll(1, 0) for m, x in batch.latents.items()}
         rows = torch.arange(len(batch.links))
-        return batch.mixed(mixed, rows, rows.roll(1))
+        return replace(batch.mixed(lambda x, y: x, rows, rows.roll(1)), latents=mixed)
+
+
+@breaks("mixup", "tokens")
+class FillsPadding(NoMixup):
+    def __call__(self, batch, generator, progress):
+        latents = {
+            m: Padded(x.values + 1, torch.ones_like(x.mask)) if isinstance(x, Padded) else x
+            for m, x in batch.latents.items()
+        }
+        return replace(batch, latents=latents)
+
+
+@breaks("mixup", "tokens")
+class ZerosAreNoTokens(NoMixup):
+    def __call__(self, batch, generator, progress):
+        latents = {
+            m: Padded(x.values, (x.filled() != 0).any(dim=2)) if isinstance(x, Padded) else x
+            for m, x in batch.latents.items()
+        }
+        return replace(batch, latents=latents)
+
+
+@breaks("mixup", "tokens")
+class MeanWithPadding(NoMixup):
+    def __call__(self, batch, generator, progress):
+        return batch.changed(lambda x, own: x - x.mean())
 
 
 @breaks("mixup", "draws_from_its_generator")
@@ -409,7 +463,9 @@ class IgnoresTokens(InfoNCE):
     takes_tokens = True
 
     def forward(self, embeddings, links, tokens):
-        return super().forward(embeddings, links) + 0 * sum(x.sum() for x in tokens.values())
+        return super().forward(embeddings, links) + 0 * sum(
+            x.filled().sum() for x in tokens.values()
+        )
 
 
 @breaks("objective", "tokens")
@@ -417,8 +473,8 @@ class CountsTokens(InfoNCE):
     takes_tokens = True
 
     def forward(self, embeddings, links, tokens):
-        means = {m: x.mean(dim=1) for m, x in tokens.items()}
-        lengths = sum(x.shape[1] for x in tokens.values())
+        means = {m: x.filled().mean(dim=1) for m, x in tokens.items()}
+        lengths = sum(x.values.shape[1] for x in tokens.values())
         return super().forward(means, links) * lengths
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from kit.broken_fits import BROKEN, breaks
 
-from fusemix_core.interfaces import Selector
+from fusemix_core.interfaces import Selector, rows_of
 from fusemix_core.selectors.candidates import check_size
 from fusemix_core.selectors.dpp import DppSelector
 from fusemix_core.selectors.uniform import UniformSelector
@@ -18,12 +18,22 @@ class Longest(DppSelector):
     def lengths(self, pairs):
         column = pairs.modalities.index(self.by or pairs.modalities[0])
         table, items = pairs.tables[self.by or pairs.modalities[0]], pairs.links[:, column]
-        found = [table.rows(part.clamp(min=0)).norm(dim=1) for part in items.split(1000)]
+        found = [self.norms(table, part.clamp(min=0)) for part in items.split(1000)]
         return torch.cat(found).masked_fill(items < 0, -1)
+
+    def norms(self, table, items):
+        return rows_of(table, items).norm(dim=1)
 
     def select(self, pairs, k, context):
         check_size(k, len(pairs))
         return self.lengths(pairs).argsort(descending=True, stable=True)[:k]
+
+
+@breaks("selector", "view_of_more_axes")
+class FirstLayerOnly(Longest):
+    def norms(self, table, items):
+        rows = table.rows(items)
+        return (rows if rows.ndim == 2 else rows[:, 0]).norm(dim=1)
 
 
 @breaks("selector", "is_a_selector")

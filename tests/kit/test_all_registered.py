@@ -1,7 +1,6 @@
 """The kit over all that installed plugins register: each component, each class of encoders."""
 
 import pytest
-import torch
 
 from fusemix_core import testing
 from fusemix_core.errors import MissingDependencyError
@@ -9,7 +8,6 @@ from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
 OPTIONS = {
-    "attention-pool": {"frames": 4, "dim": 6},
     "sharelock": {"hidden": 32},
     "soft-infonce": {"share": 0.0},
 }
@@ -19,16 +17,10 @@ the others."""
 
 FAILS = {"identity": {"learns": "it has nothing to learn"}}
 
-CHECKED = ("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector")
+CHECKED = (
+    *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
+)
 COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("spec", COMPONENTS, ids=lambda s: f"{s.kind}-{s.name}")

@@ -1,16 +1,16 @@
 """For every check of the kit a deliberately broken component fails it, and a good one does not."""
 
 import pytest
-import torch
 from kit.broken_encoders import BROKEN as BROKEN_ENCODERS
 from kit.broken_encoders import Good
-from kit.broken_selectors import BROKEN
+from kit.broken_evaluators import BROKEN, Spread
 
-from fusemix_core.testing import aligners, check_encoder, encoders
+from fusemix_core.testing import aligners, check_encoder, check_evaluator, encoders
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
-from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.encoders import ENCODER
+from fusemix_core.testing.evaluators import EVALUATOR
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
@@ -21,17 +21,15 @@ from fusemix_core.testing.watch import Watch
 COMPONENTS = {
     "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
     "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
+    "evaluator": EVALUATOR,
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def untouched():
-    """One thread; what a broken component does to the process is undone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """What a broken component does to the process is undone."""
     with Watch()("the test"):
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -81,6 +79,12 @@ def test_a_broken_component_fails_its_check(kind, name, target, heavy_plugin):
     assert check.applies(case)
     result = check.result(case)
     assert not result.passed and result.detail
+
+
+def test_a_good_evaluator_passes():
+    report = check_evaluator(Spread)
+    report.raise_if_failed()
+    assert f"{report.ran} checks ran, 0 failed" in str(report)
 
 
 def test_every_check_has_something_that_fails_it():

@@ -24,14 +24,6 @@ from fusemix_core.testing.watch import Watch
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def suite_of(**checks):
     suite = Suite("thing", least=1)
     for name, function in checks.items():

@@ -12,7 +12,7 @@ import pytest
 from kit.installing import add_metadata, fusemix, python
 from pairs import write_world
 
-from fusemix_core.testing.encoder_surroundings import ENCODER
+from fusemix_core.testing.encoders import ENCODER
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "third-party-encoder"

@@ -1,17 +1,11 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.registry import import_file
+from fusemix_core.userfile import import_file
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from fusemix_core.interfaces import Network, Padded
 from fusemix_core.latents import backends, exported
 from fusemix_core.latents.backends import agreement, vectors
 from fusemix_core.latents.exported import Session
-from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.fingerprint import fingerprint
 
 
@@ -60,8 +59,8 @@ def torch_latents(toy, values):
 def run(toy, store, values, encoder, **options):
     """The extraction; its float32 rows are compared with torch's."""
     items = toy.ToyItems(values)
-    done = extract(
-        encoder.spec, items, store, device="cpu", store_dtype="float32", encoder=encoder, **options
+    done = toy.extracted(
+        encoder.spec, items, store, store_dtype="float32", encoder=encoder, **options
     )
     found = done.table.rows(torch.arange(len(values)))
     torch.testing.assert_close(found, torch_latents(toy, values), rtol=1e-5, atol=1e-5)
@@ -164,7 +163,7 @@ def test_little_work_is_not_worth_an_export(toy, store, exports, monkeypatch):
 def test_bad_first_items_leave_torch_in_place(toy, store, exports):
     values = [*(toy.damaged(i) for i in range(8)), *toy.texts(40)]
     encoder = offering(toy)
-    done = extract(encoder.spec, toy.ToyItems(values), store, device="cpu", encoder=encoder)
+    done = toy.extracted(encoder.spec, toy.ToyItems(values), store, encoder=encoder)
     assert (len(done.bad), done.encoded, done.warnings) == (8, 40, [])
     assert exports == []
 

@@ -8,7 +8,7 @@ import torch
 from fusemix_core import devices
 from fusemix_core.devices import devices_like
 from fusemix_core.latents import extraction
-from fusemix_core.latents.extraction import batch_size_for, extract
+from fusemix_core.latents.batches import batch_size_for
 from fusemix_core.latents.pipeline import BatchSize
 from fusemix_core.latents.store import LatentStore
 
@@ -49,7 +49,7 @@ def test_two_devices_leave_the_files_of_one(toy, tmp_path, small_shards, monkeyp
     values[70] = toy.damaged(70)
     items, seen = toy.ToyItems(values), []
     two = LatentStore(tmp_path / "two")
-    done = extract(
+    done = toy.extracted(
         spec, items, two, view=view, device=["cpu", "cpu"], batch_size=8,
         progress=lambda *a: seen.append(a),
     )  # fmt: skip
@@ -60,7 +60,7 @@ def test_two_devices_leave_the_files_of_one(toy, tmp_path, small_shards, monkeyp
     one = LatentStore(tmp_path / "one")
     plain = toy.spec(target=spec.target)
     monkeypatch.setattr(cls, "encode", toy.ToyEncoder.encode)
-    extract(plain, items, one, view=view, device="cpu", batch_size=8)
+    toy.extracted(plain, items, one, view=view, batch_size=8)
     assert files(one) == files(two)
 
 
@@ -72,13 +72,13 @@ def test_a_fault_on_one_device_ends_the_run(toy, store, monkeypatch):
     monkeypatch.setattr(toy, "Failing", Failing, raising=False)
     Failing.__module__, Failing.__qualname__ = toy.__name__, "Failing"
     with pytest.raises(KeyError, match="broken"):
-        extract(
+        toy.extracted(
             toy.spec(Failing), toy.ToyItems(toy.texts(99)), store, device=["cpu"] * 3, batch_size=4
         )
 
 
 def test_few_items_take_no_more_devices_than_batches(toy, store):
-    extract(toy.spec(), toy.ToyItems(toy.texts(9)), store, device=["cpu"] * 4, batch_size=8)
+    toy.extracted(toy.spec(), toy.ToyItems(toy.texts(9)), store, device=["cpu"] * 4, batch_size=8)
     assert toy.ToyEncoder.loads == 2
 
 
@@ -117,7 +117,7 @@ def test_a_given_batch_size_is_exact_and_the_default_has_a_budget(toy):
 
 def test_texts_come_under_a_budget_of_tokens(toy, store):
     values = [*toy.texts(400), "a long text " * 3000]
-    extract(toy.spec(max_tokens=500), toy.ToyItems(values), store, device="cpu")
+    toy.extracted(toy.spec(max_tokens=500), toy.ToyItems(values), store)
     batches = toy.ToyEncoder.batches
     padded = [max(min(len(t), 2000) + 8 for t in b) * len(b) for b in batches]
     assert max(padded) <= 64 * 256 and len(batches) < 400 / 64 + 2

@@ -9,7 +9,7 @@ import torch
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ArtefactError, ContractError, DataError, FusemixError
 from fusemix_core.latents import extraction
-from fusemix_core.latents.extraction import extract, shard_size
+from fusemix_core.latents.extraction import shard_size
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.shards import read_shard, write_shard
 from fusemix_core.latents.store import LatentStore
@@ -21,7 +21,7 @@ def small_shards(monkeypatch):
 
 
 def run(toy, items, store, spec=None, **options):
-    return extract(spec or toy.spec(), items, store, device="cpu", **options)
+    return toy.extracted(spec or toy.spec(), items, store, **options)
 
 
 def expected(toy, values):

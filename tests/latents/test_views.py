@@ -7,7 +7,7 @@ import torch
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError
 from fusemix_core.interfaces import Padded
 from fusemix_core.latents import extraction
-from fusemix_core.latents.extraction import extract, group_size
+from fusemix_core.latents.batches import group_size
 from fusemix_core.latents.precision import SAMPLE_VALUES, to_float16
 from fusemix_core.latents.shards import read_shard
 from fusemix_core.latents.store import LatentStore
@@ -22,7 +22,7 @@ def small_shards(monkeypatch):
 
 def run(toy, items, store, view, spec=None, **options):
     options = {"batch_size": 8, "store_dtype": "float32"} | options
-    return extract(spec or toy.spec(), items, store, view=view, device="cpu", **options)
+    return toy.extracted(spec or toy.spec(), items, store, view=view, **options)
 
 
 def tokens_of(toy, values):
@@ -42,15 +42,14 @@ def files(store):
 # -- one shape -----------------------------------------------------------------------------------
 
 
-def test_a_view_of_more_axes_is_one_row_an_item(toy, store):
+def test_a_view_of_more_axes_keeps_them(toy, store):
     items = toy.ToyItems(toy.texts(30))
     table = run(toy, items, store, "layers").table
     assert (table.shape, table.dim) == ((2, toy.DIM), 2 * toy.DIM)
-    rows = table.rows(torch.arange(30))
-    assert rows.shape == (30, 2 * toy.DIM)
-    latents = rows.unflatten(1, table.shape)
+    latents = table.rows(torch.arange(30))
+    assert latents.shape == (30, 2, toy.DIM)
     assert torch.equal(latents[:, 0], -latents[:, 1])
-    assert torch.equal(table.load().rows(torch.arange(30)), rows)
+    assert torch.equal(table.load().rows(torch.arange(30)), latents)
     # Views don't get in each other's way.
     assert run(toy, items, store, "pooled").encoded == 30
     assert [v.view for v in store.list()] == ["layers", "pooled"]
@@ -66,12 +65,13 @@ def test_items_of_unequal_length_keep_their_own_latents(toy, store, small_shards
     good = [i for i in range(150) if i != 40]
     expected = dict(zip(good, tokens_of(toy, [values[i] for i in good]), strict=True))
     table = done.table
-    assert len(table) == 150 and table.shape == (toy.DIM,) and list(done.bad) == [40]
+    longest = int(table.lengths.max())
+    assert len(table) == 150 and table.shape == (longest, toy.DIM) and list(done.bad) == [40]
     assert table.lengths.tolist() == [len(expected.get(i, ())) for i in range(150)]
     for index in ([], [3], [40], [149, 0, 0, 40, 77], list(range(150))):
         found = table.rows(torch.tensor(index, dtype=torch.int64))
         lengths = [len(expected.get(i, ())) for i in index]
-        assert found.values.shape == (len(index), max(lengths, default=0), toy.DIM)
+        assert found.values.shape == (len(index), max([1, *lengths]), toy.DIM)
         assert found.values.dtype == torch.float32 and found.mask.sum(1).tolist() == lengths
         assert not found.values[~found.mask].any()
         for i, row, mask in zip(index, found.values, found.mask, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from fusemix_core.data.media import Audio
 from fusemix_core.digests import content_key
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.latents.encoding import Encoding
+from fusemix_core.latents.extraction import Extraction, extract
+from fusemix_core.latents.store import LatentStore
 from fusemix_core.specs import EncoderSpec
 
 DIM = 8
@@ -108,3 +112,9 @@ def spec(cls: type = ToyEncoder, **changes) -> EncoderSpec:
 
 def damaged(i: int) -> DataError:
     return DataError(f"item {i} is damaged")
+
+
+def extracted(spec: EncoderSpec, items: ToyItems, store: LatentStore, **options) -> Extraction:
+    """The extraction; `options` are those of `extract` and the fields of `Encoding`."""
+    how = {f.name: options.pop(f.name) for f in fields(Encoding) if f.name in options}
+    return extract(spec, items, store, Encoding(**how), **options)

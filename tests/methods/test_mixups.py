@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Batch
+from fusemix_core.interfaces import Batch, Padded
 from fusemix_core.mixups.fusemix import FuseMixMixup, alpha_at, pairing
 from fusemix_core.mixups.none import NoMixup
 
@@ -101,3 +101,38 @@ def test_nothing_switches_mixing_off_silently():
 def test_none_leaves_the_batch():
     batch = make_batch([[1, 1]] * 3)
     assert NoMixup()(batch, generator(), 0.0) is batch and NoMixup().rows_per_pair == 1
+
+
+def test_a_mixed_item_has_the_tokens_of_both():
+    batch = make_batch([[1, 1], [1, 1], [0, 1], [1, 1], [1, 1], [0, 1]])
+    values = torch.randn(6, 3, 4, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]]).bool()
+    batch.latents["m0"] = Padded(values, mask)
+    mixed = FuseMixMixup().mix(batch, 0.3)
+    assert mixed.links[:, :, 1].tolist() == [[102, 105], [100, 103], [101, 104]]
+    x = mixed.latents["m0"]
+    assert x.mask.tolist() == [[False] * 3, [True] * 3, [True, True, False]]
+    torch.testing.assert_close(x.values[1, 0], 0.3 * values[0, 0] + 0.7 * values[3, 0])
+    torch.testing.assert_close(x.values[1, 2], 0.3 * values[0, 2])  # the other has none there
+    torch.testing.assert_close(x.values[2, 1], 0.7 * values[4, 1])
+    assert not x.values[~x.mask].any()
+
+
+def test_tokens_are_mixed_as_one_row_with_zeros_is():
+    batch = make_batch([[1, 1], [1, 0]] * 4)
+    values = torch.randn(8, 5, 3, dtype=torch.float64)
+    mask = torch.arange(5) < torch.tensor([5, 1, 2, 3, 1, 4, 4, 2])[:, None]
+    tokens = Padded(values, mask)
+    rows = {**batch.latents, "m0": tokens.filled().flatten(1)}
+    wanted = FuseMixMixup().mix(Batch(rows, batch.links), 0.4)
+    mixed = FuseMixMixup().mix(Batch({**rows, "m0": tokens}, batch.links), 0.4)
+    assert torch.equal(mixed.links, wanted.links)
+    assert torch.equal(mixed.latents["m0"].filled().flatten(1), wanted.latents["m0"])
+    assert torch.equal(mixed.latents["m1"], wanted.latents["m1"])
+
+
+def test_halves_that_make_a_zero_token_keep_it():
+    x = torch.tensor([[[1.0, -2.0]], [[-1.0, 2.0]]])
+    batch = Batch({"a": Padded(x, torch.ones(2, 1).bool())}, torch.tensor([[[0]], [[1]]]))
+    mixed = FuseMixMixup().mix(batch, 0.5).latents["a"]
+    assert not mixed.values.any() and mixed.mask.all()

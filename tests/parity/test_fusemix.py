@@ -30,14 +30,6 @@ FORWARD = ["fwd_mixup", "fwd_plain", "fwd_temp_high", "fwd_temp_low", "fwd_nobia
 TRAIN = ["train", "train_truncated_warmup"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def close(got, name):
     """Hold `got` to the vector `name` within meta.json's tolerance."""
     want = VECTORS[name]

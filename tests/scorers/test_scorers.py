@@ -13,8 +13,6 @@ from fusemix_core.scorers import csls
 from fusemix_core.scorers.cosine import CosineScorer
 from fusemix_core.scorers.csls import CSLSScorer
 
-torch.set_num_threads(1)
-
 
 def rows(n: int, seed: int, d: int = 6) -> torch.Tensor:
     return normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=1)

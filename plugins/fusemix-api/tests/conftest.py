@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import fusemix_api.client
 import numpy as np
 import pytest
-import torch
 from fusemix_api.tiny import hashed
 
 DIM = 8
@@ -97,11 +96,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch):
-    """No keys or proxies of the machine's owner, short delays, one thread."""
+    """No keys or proxies of the machine's owner, short delays."""
     for name in ("OPENAI_API_KEY", "COHERE_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(fusemix_api.client, "FIRST_DELAY", 0.01)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

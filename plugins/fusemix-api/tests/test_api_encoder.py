@@ -281,7 +281,7 @@ def test_the_key_of_the_host_is_sent_and_no_other(server, monkeypatch):
 
 
 def test_a_missing_key_is_said_before_any_request():
-    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set") as error:
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY, which is not set") as error:
         ApiEncoder.load(PRESETS[0], CPU, torch.float32)
     assert "export OPENAI_API_KEY=" in error.value.hint
 

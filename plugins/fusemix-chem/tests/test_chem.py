@@ -27,14 +27,6 @@ ITEMS = list(ChemNetEncoder.sample_items(CHEMNET))
 SHORT = ITEMS[:-1]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def encoder() -> ChemNetEncoder:
     return ChemNetEncoder.load(CHEMNET, CPU, torch.float32)
@@ -133,7 +125,7 @@ def test_facts_of_the_spec(encoder):
     assert sum(p.numel() for p in encoder.model.parameters()) == CHEMNET.parameters
     assert encoder.encode(encoder.collate(["C"])).shape[1] == CHEMNET.dim
     assert CHEMNET.max_tokens == LENGTH and len(set(SYMBOLS)) == 35
-    assert list(fusemix_encoders()) == [CHEMNET] and CHEMNET.takes == "text"
+    assert list(fusemix_encoders()) == [CHEMNET] and registry.settled(CHEMNET).takes == "text"
     assert len(pickle.dumps(encoder)) < 10_000
 
 

@@ -41,14 +41,6 @@ TEXTS = ["rain on a tin roof", "a dog barks", "🙂", "x" * 200]
 TRUNCATION = {"unfused": "rand_trunc", "fused": "fusion"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def registry() -> Registry:
     """The presets, as wide as the miniatures on disk."""

@@ -65,14 +65,6 @@ SHALLOW = {
 """Presets of the four kinds, with what makes two blocks of each as small as can be."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def registry() -> Registry:
     registry = Registry(entry_points=lambda: [])

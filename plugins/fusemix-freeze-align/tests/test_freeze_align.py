@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation import similarity as sim
+from fusemix_core.interfaces import Padded, as_tokens
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.testing import check_adapter, check_objective
 
@@ -55,10 +56,10 @@ def adapters_of(case):
 def test_embeddings_and_pooled_loss(case):
     a, b, parts = adapters_of(case)
     if f"{case}.in.b_tokens" in V:
-        words = V[f"{case}.in.b_tokens"] * V[f"{case}.in.b_mask"][:, :, None]
+        words = Padded(V[f"{case}.in.b_tokens"], V[f"{case}.in.b_mask"].bool())
     else:
-        words = V[f"{case}.in.b_pooled"][:, None]
-    rows = {"image": a(V[f"{case}.in.a_tokens"].flatten(1)), "text": b(words.flatten(1))}
+        words = as_tokens(V[f"{case}.in.b_pooled"])
+    rows = {"image": a(as_tokens(V[f"{case}.in.a_tokens"])), "text": b(words)}
     for side, x in zip("ab", rows.values(), strict=True):
         close(normalize(x.detach(), dim=1), f"{case}.out.embed_{side}")
     objective = InfoNCE().double()
@@ -73,17 +74,19 @@ def test_embeddings_and_pooled_loss(case):
 
 
 def fine():
-    words = V["fine.in.b_tokens"] * V["fine.in.b_mask"][:, :, None]
-    return V["fine.in.a_tokens"].clone(), words
+    words = Padded(V["fine.in.b_tokens"].clone(), V["fine.in.b_mask"].bool())
+    return as_tokens(V["fine.in.a_tokens"].clone()), words
 
 
 def test_token_level_loss():
-    places, words = (x.requires_grad_() for x in fine())
+    places, words = fine()
+    for x in (places, words):
+        x.values.requires_grad_()
     summed, count = token_loss(places, words, HYPER["temp"], HYPER["fg"])
     (summed / count).backward()
     close((summed / count).detach(), "fine.out.loss")
-    close(places.grad, "fine.grad.a_tokens")
-    close(words.grad * V["fine.in.b_mask"][:, :, None], "fine.grad.b_tokens")
+    close(places.values.grad, "fine.grad.a_tokens")
+    close(words.values.grad * V["fine.in.b_mask"][:, :, None], "fine.grad.b_tokens")
 
 
 def test_centred_kernel_alignment():
@@ -99,34 +102,39 @@ def test_centred_kernel_alignment():
 def test_padding_of_either_side_says_nothing_to_the_token_loss():
     places, words = fine()
     wanted = token_loss(places, words, 0.1)
-    padded = (torch.nn.functional.pad(x, (0, 0, 0, 3)) for x in (places, words))
-    torch.testing.assert_close(token_loss(*padded, 0.1), wanted)
+    longer = (x.padded_to(x.values.shape[1] + 3) for x in (places, words))
+    torch.testing.assert_close(token_loss(*longer, 0.1), wanted)
+    full = (Padded(x.filled(torch.nan), x.mask) for x in (places, words))
+    torch.testing.assert_close(token_loss(*full, 0.1), wanted)
     # An item without places has no part, one with a single place tells every word of it.
-    empty, single = places.clone(), places.clone()
-    empty[0], single[0, 1:] = 0, 0
+    none, one = places.mask.clone(), places.mask.clone()
+    none[0], one[0, 1:] = False, False
     torch.testing.assert_close(
-        token_loss(empty, words, 0.1), token_loss(places[1:], words[1:], 0.1)
+        token_loss(Padded(places.values, none), words, 0.1),
+        token_loss(places[1:], words[1:], 0.1),
     )
-    loss, _ = token_loss(single.requires_grad_(), words.requires_grad_(), 0.1)
+    for x in (places, words):
+        x.values.requires_grad_()
+    loss, _ = token_loss(Padded(places.values, one), words, 0.1)
     loss.backward()
-    assert single.grad.isfinite().all() and words.grad.isfinite().all()
+    assert places.values.grad.isfinite().all() and words.values.grad.isfinite().all()
 
 
 def test_the_objective_is_infonce_and_the_weighted_token_loss():
     draw = torch.Generator().manual_seed(0)
     rows = {m: torch.randn(6, 4, generator=draw) for m in ("image", "text")}
-    places, words = (x.float() for x in fine())
+    places, words = (x.to(torch.float32) for x in fine())
     links = torch.arange(12).reshape(6, 1, 2)
     links[2, 0, 0] = -1
     objective = TokenInfoNCE(weight=0.5)
     loss = objective(rows, links, tokens={"image": places, "text": words})
-    both = [0, 1, 3, 4, 5]
+    both = torch.tensor([0, 1, 3, 4, 5])
     summed, count = token_loss(places[both], words[both], 0.07)
     torch.testing.assert_close(loss, InfoNCE()(rows, links) + 0.5 * summed / count)
     assert objective.log()["token_loss"] == pytest.approx((summed / count).item())
 
 
-@pytest.mark.parametrize("tokens", [None, {"image": torch.ones(2, 3, 4)}])
+@pytest.mark.parametrize("tokens", [None, {"image": as_tokens(torch.ones(2, 3, 4))}])
 def test_the_objective_asks_for_the_tokens_of_the_texts(tokens):
     rows = {m: torch.eye(4)[:2] for m in ("image", "text")}
     with pytest.raises(ConfigError, match="no tokens of the modality 'text'"):
@@ -143,7 +151,7 @@ def test_the_objective_asks_for_the_tokens_of_the_texts(tokens):
     ],
 )
 def test_contract_of_the_adapter(options):
-    unequal = {"projected_tokens": "tokens keep their width, and that is told"}
+    unequal = {"embedded_tokens": "tokens keep their width"}
     given = unequal if options.get("token") == "identity" else {}
     report = check_adapter("token-projectors", options=options, expected_failures=given)
     report.raise_if_failed()
@@ -159,11 +167,18 @@ def test_a_first_token_apart_is_no_part_of_the_pool(pooling):
     x = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(0))
     other = x.clone()
     other[:, 0] = 7
-    pooled = [adapter(rows.flatten(1)) - adapter.cls(rows[:, 0]) for rows in (x, other)]
+    pooled = [adapter(as_tokens(rows)) - adapter.cls(rows[:, 0]) for rows in (x, other)]
     torch.testing.assert_close(*pooled)
-    alone = adapter(x[:, 0])  # a view of one row an item
+    alone = adapter(as_tokens(x[:, 0]))  # a view of one row an item
     torch.testing.assert_close(alone, adapter.cls(x[:, 0]))
-    assert adapter.with_tokens(x.flatten(1))[1].shape == (3, 4, 4)
+    assert adapter.tokens(as_tokens(x)).values.shape == (3, 4, 4)
+
+
+def test_tokens_of_two_widths_are_not_compared():
+    rows = {m: torch.eye(4)[:2] for m in ("image", "text")}
+    tokens = {"image": as_tokens(torch.ones(2, 3, 6)), "text": as_tokens(torch.ones(2, 3, 4))}
+    with pytest.raises(ConfigError, match="text are 4 wide"):
+        TokenInfoNCE()(rows, torch.arange(4).reshape(2, 1, 2), tokens=tokens)
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,6 @@ CPU = torch.device("cpu")
 logging.disable_progress_bar()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def registry() -> Registry:
     registry = Registry(entry_points=lambda: [])

@@ -75,14 +75,6 @@ LAYER_NORM = ["hubert-large", "wav2vec2-xls-r-300m", "wavlm-large"]
 GROUP_NORM = ["hubert-base", "wav2vec2-base-960h", "wavlm-base-plus"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def registry() -> Registry:
     """The presets, as wide as the miniatures on disk."""

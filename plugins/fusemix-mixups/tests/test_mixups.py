@@ -8,7 +8,7 @@ from fusemix_mixups.mixing import GeodesicMixup, PermutedMixup, PerSampleMixup
 from fusemix_mixups.noise import GaussianNoise, RandomQuantisation
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Batch
+from fusemix_core.interfaces import Batch, Padded
 from fusemix_core.testing import check_mixup
 
 NAMES = ("per-sample", "permuted", "geodesic", "gaussian", "quantised")
@@ -113,6 +113,46 @@ def test_quantised_features_have_so_many_values_in_their_order_and_range():
         assert x.min() <= q.min() and q.max() <= x.max()
         order = x.argsort()
         assert (q[order].diff() >= 0).all()  # a bin below has the lower value
+
+
+def of_tokens(n=400, longest=6, width=4, fill=0.0):
+    """Items of 1 to 6 tokens, the first one of item 0 all zero; row 1 lacks the modality."""
+    batch = batch_of(n, (3, width), missing=[(1, 1)])
+    draw = torch.Generator().manual_seed(1)
+    values = 2 * torch.randn(n, longest, width, generator=draw)
+    values[0, 0] = 0
+    count = torch.randint(1, longest + 1, (n, 1), generator=draw)
+    count[1] = 0
+    mask = torch.arange(longest) < count
+    batch.latents["m1"] = Padded(values.masked_fill(~mask[..., None], fill), mask)
+    return batch
+
+
+@pytest.mark.parametrize("mixup", [GaussianNoise(scale=0.3), RandomQuantisation(bins=7)])
+def test_padding_gets_no_noise_and_has_no_part_in_it(mixup):
+    batch = of_tokens()
+    mixed = run(mixup, batch).latents["m1"]
+    assert torch.equal(mixed.mask, batch.latents["m1"].mask)
+    assert not mixed.values[~mixed.mask].any()
+    assert mixed.values[0, 0].any()  # a token of zeros is a token
+    for fill in (1e3, math.nan):
+        assert torch.equal(run(mixup, of_tokens(fill=fill)).latents["m1"].values, mixed.values)
+
+
+def test_noise_is_scaled_by_the_tokens_that_there_are():
+    batch = of_tokens(4000)
+    x, mixed = batch.latents["m1"], run(GaussianNoise(scale=0.3), batch).latents["m1"]
+    noise = (mixed.values - x.values)[x.mask]
+    rms = x.values[x.mask].square().mean().sqrt()
+    assert abs(noise.std() / rms - 0.3) < 0.01
+
+
+def test_a_feature_of_tokens_has_the_same_bins_in_all_of_them():
+    batch = of_tokens()
+    x, mixed = batch.latents["m1"], run(RandomQuantisation(bins=7), batch).latents["m1"]
+    for own, q in zip(x.values[x.mask].T, mixed.values[x.mask].T, strict=True):
+        assert 1 < len(q.unique()) <= 7
+        assert (q[own.argsort()].diff() >= 0).all()
 
 
 @pytest.mark.parametrize(

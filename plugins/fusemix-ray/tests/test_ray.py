@@ -330,7 +330,8 @@ def test_help_has_examples_and_readme_is_held_to_it():
 def test_listing_imports_neither_ray_nor_torch():
     code = (
         "import sys; from fusemix_core.registry import registry; from fusemix_core.cli.app import "
-        "app; registry.commands(app)\n"
+        "app; from fusemix_core.cli.plugins_app import add_plugin_commands; "
+        "add_plugin_commands(app, registry)\n"
         "(mine,) = [p for p in registry.plugins if p.dist == 'fusemix-ray']\n"
         "assert not mine.error\n"
         "assert 'ray-encode' in [c.name for c in app.registered_commands]\n"

@@ -28,14 +28,6 @@ TEXTS = ["A dog.", "x", "", "Two cats sleep on a warm red sofa.", "word " * 30, 
 BY_NAME = {spec.name: spec for spec in PRESETS}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("mean")

@@ -51,7 +51,7 @@ def test_from_a_table_to_a_model(data, tmp_path):
 def test_a_recipe_without_them_refuses_such_rows(data, tmp_path):
     with pytest.raises(DataError, match="can't be used"):
         align(ENCODERS, data, recipe="auto", device="cpu", out=tmp_path / "r")
-    settings = {"recipe": "sotalign", "set": ["training.unpaired=0"]}
+    settings = {"recipe": "sotalign", "overrides": ["training.unpaired=0"]}
     with pytest.raises(DataError, match="can't be used"):
         align(ENCODERS, data, device="cpu", out=tmp_path / "r", **settings)
 

@@ -30,14 +30,6 @@ from fusemix_core.registry import Registry
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def lite0() -> PackagedTimmEncoder:
     return PackagedTimmEncoder.load(LITE0, CPU, torch.float32)

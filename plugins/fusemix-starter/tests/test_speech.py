@@ -22,14 +22,6 @@ from fusemix_core.packaged import packaged_weights
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def encoder() -> WhisperEncoder:
     return WhisperEncoder.load(WHISPER_TINY, CPU, torch.float32)

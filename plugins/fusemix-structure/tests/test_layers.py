@@ -88,8 +88,8 @@ def test_it_fits_on_the_layers_that_are_alike():
         pairs.links,
     )
     direct, _ = fit(alone, options={"landmarks": 0})  # nothing to choose: handed on
-    for modality, table in pairs.tables.items():
-        rows, own = table.rows(torch.arange(5)), alone.tables[modality].rows(torch.arange(5))
+    for modality in pairs.tables:
+        rows, own = (p.latents_of(modality, torch.arange(5)) for p in (pairs, alone))
         assert torch.equal(adapters[modality](rows), direct[modality](own))
 
 

@@ -26,14 +26,6 @@ CPU = torch.device("cpu")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def registry() -> Registry:
     registry = Registry(entry_points=lambda: [])

@@ -33,14 +33,6 @@ KINDS = {
 """A name of each kind → the views that its miniature has."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def registry() -> Registry:
     registry = Registry(entry_points=lambda: [])

@@ -56,14 +56,6 @@ PROCESSOR = {
 """The hub's preprocessor_config.json of MCG-NJU/videomae-base, at 32 pixels."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def save(folder: Path, kind, seed: int = 0, **config) -> Path:
     """A model in hub layout: the biases of queries and values under their published names."""
     with torch.random.fork_rng(devices=[]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -45,12 +44,7 @@ class ApiEncoder(Encoder):
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """Asks the server nothing yet. Raises ConfigError where a key is missing."""
-        for variable in spec.environment:
-            if not os.environ.get(variable, "").strip():
-                raise ConfigError(
-                    f"{spec.name} needs a key, and {variable} is not set.",
-                    f"export {variable}=…",
-                )
+        spec.check_environment()
         address = parse_address(spec.weights)
         return cls(spec, address, Client(address))
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fusemix_core.hookspecs import hookimpl
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, ModalitySpec
 
 CHEMNET = EncoderSpec(
     name="chemnet",
     modality="molecule",
-    takes="text",
     target="fusemix_chem.encoder:ChemNetEncoder",
     dim=512,
     views=("pooled", "time"),
@@ -25,6 +24,22 @@ CHEMNET = EncoderSpec(
     requires={"fcd": "fcd==1.2.2", "rdkit": "rdkit>=2023.9"},
     options={},
 )
+
+
+MOLECULE = ModalitySpec(
+    name="molecule",
+    medium="text",
+    columns=("smiles",),
+    prompts=("a molecule that is a {}.", "the molecule is a {}.", "a {} compound.", "{}"),
+    example="CCO",
+)
+"""SMILES strings."""
+
+
+@hookimpl
+def fusemix_modalities() -> Iterable[ModalitySpec]:
+    """Molecules."""
+    return [MOLECULE]
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fusemix_closed_form.recipes import asif, csa, procrustes, ridge
+from fusemix_closed_form import recipes
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import ComponentSpec
 
@@ -65,5 +65,8 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             summary="ridge regression of all other modalities on one, which stays as it is",
             options={"target": "", "ridges": RIDGES},
         ),
-        *(ComponentSpec.recipe(function) for function in (csa, asif, procrustes, ridge)),
+        *(
+            ComponentSpec.recipe(function)
+            for function in (recipes.csa, recipes.asif, recipes.procrustes, recipes.ridge)
+        ),
     ]

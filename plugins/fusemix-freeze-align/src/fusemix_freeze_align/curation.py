@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import FitContext, LatentTable, PairedLatents, Selector
+from fusemix_core.interfaces import FitContext, LatentTable, PairedLatents, Selector, rows_of
 from fusemix_core.selectors.candidates import candidates, check_size
 
 CHUNK = 8192
@@ -72,7 +72,7 @@ def cosines(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(int64 `[m]`: which of the items, `[m, K]`: their cosines with the concepts), in chunks."""
     for part in torch.arange(len(items)).split(CHUNK):
-        latents = table.rows(items[part]).to(concepts)
+        latents = rows_of(table, items[part]).to(concepts)
         yield part, normalize(latents, dim=1) @ concepts.T
         for callback in context.callbacks:
             callback.on_pairs(int(part[-1]) + 1, len(items))
@@ -124,7 +124,7 @@ def find_concepts(table: LatentTable, items: Tensor, count: int, context: FitCon
     """
     draw = torch.Generator().manual_seed(context.seed)
     sample = torch.randperm(len(items), generator=draw)[: SAMPLE * count]
-    parts = [table.rows(items[part]).to(context.device) for part in sample.split(CHUNK)]
+    parts = [rows_of(table, items[part]).to(context.device) for part in sample.split(CHUNK)]
     latents = normalize(torch.cat(parts), dim=1)
     concepts = latents[:count].clone()
     far = 1 - latents @ concepts[0]  # of each from the nearest of the starts

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Padded
 from fusemix_core.objectives.gathering import total
 from fusemix_core.objectives.infonce import InfoNCE
 
@@ -49,7 +50,7 @@ class TokenInfoNCE(InfoNCE):
         self,
         embeddings: Mapping[str, Tensor],
         links: Tensor,
-        tokens: Mapping[str, Tensor] | None = None,
+        tokens: Mapping[str, Padded] | None = None,
     ) -> Tensor:
         loss = super().forward(embeddings, links)
         if tokens is None or self.language not in tokens:
@@ -69,7 +70,14 @@ class TokenInfoNCE(InfoNCE):
         self._logged = {"token_loss": of_tokens.item()}
         return loss + self.weight * of_tokens
 
-    def _of_pair(self, places: Tensor, words: Tensor, rows: Tensor) -> Tensor:
+    def _of_pair(self, places: Padded, words: Padded, rows: Tensor) -> Tensor:
+        widths = [x.values.shape[2] for x in (places, words)]
+        if widths[0] != widths[1]:
+            raise ConfigError(
+                f"Tokens of the {self.language} are {widths[1]} wide, and those they are compared "
+                f"with {widths[0]}.",
+                "A loss on tokens needs a projector of tokens: --set adapter.token=patch",
+            )
         summed, count = token_loss(places[rows], words[rows], self.temperature, self.threshold)
         return total(summed) / total(count).clamp(min=1)
 
@@ -78,20 +86,19 @@ class TokenInfoNCE(InfoNCE):
 
 
 def token_loss(
-    places: Tensor, words: Tensor, temperature: Tensor | float, threshold: float | None = None
+    places: Padded, words: Padded, temperature: Tensor | float, threshold: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """(sum over words, number of words) of the token-level loss of items with places `[n, P, e]`
-    and words `[n, T, e]`, where all-zero rows are padding.
+    and words `[n, T, e]`.
 
     A word's inner products with its item's places, brought to [0, 1] from the least to the largest
     and set to 0 below `threshold` (None: 1/P), weigh the places: their weighted mean is what the
     word tells of. Within an item each word must find its own mean among those of the other words,
     and each mean its word: half the sum of both cross-entropies of cosines over `temperature`.
     """
-    places, words = _trimmed(places), _trimmed(words)
+    (places, has_place), (words, is_word) = (_trimmed(x) for x in (places, words))
     if not places.numel() or not words.numel():
         return places.sum() + words.sum(), words.new_zeros(())
-    has_place, is_word = ((x != 0).any(dim=2) for x in (places, words))
     is_word = is_word & has_place.any(dim=1, keepdim=True)
     grouped = normalize(_weights(places, words, has_place, threshold) @ places, dim=2)
     logits = grouped @ normalize(words, dim=2).transpose(1, 2) / temperature  # [n, T, T]
@@ -121,7 +128,8 @@ def _own_place(logits: Tensor, is_word: Tensor) -> Tensor:
     return cross_entropy(logits[is_word], target[is_word], reduction="sum")
 
 
-def _trimmed(x: Tensor) -> Tensor:
-    """Without the padding that all items have."""
-    used = (x != 0).any(dim=2).any(dim=0).nonzero()
-    return x[:, : int(used.max()) + 1 if len(used) else 0]
+def _trimmed(x: Padded) -> tuple[Tensor, Tensor]:
+    """Values, zero in padding, and mask, without the positions that are padding in all items."""
+    used = x.mask.any(dim=0).nonzero()
+    own = slice(0, int(used.max()) + 1 if len(used) else 0)
+    return x.filled()[:, own], x.mask[:, own]

@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import AutoFeatureExtractor
 
 from fusemix_core.data.media import Audio
@@ -99,10 +98,7 @@ class AudioEncoder(HfEncoder):
         order = torch.cat([rows for rows, _ in batch]).argsort().to(self.device)
         if not isinstance(parts[0], Padded):
             return torch.cat(parts)[order]
-        length = max(part.mask.shape[1] for part in parts)
-        values = [pad(p.values, (0, 0, 0, length - p.values.shape[1])) for p in parts]
-        mask = [pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]
-        return Padded(torch.cat(values)[order], torch.cat(mask)[order])
+        return Padded.cat(parts)[order]
 
     def _given(self, inputs: dict[str, Tensor], view: str) -> Tensor | Padded:
         if self.spec.options.get("tower"):

@@ -13,7 +13,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder, Network, Padded
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 from fusemix_hf.files import first_line
 from fusemix_hf.loading import load_with_gaps
 
@@ -95,7 +95,7 @@ class HfEncoder(Encoder):
 
     def network_of(self, view: str, axes: tuple[int, ...]) -> Network | None:
         """`give` for a view of which all items have one shape, else None."""
-        one_shape = view.partition("-")[0] in ("pooled", "layers")
+        one_shape = kind_of(view) in ("pooled", "layers")
         return Network(_Given(self, view), axes) if one_shape else None
 
     def try_out(self) -> None:

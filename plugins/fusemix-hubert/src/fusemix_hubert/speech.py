@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from fusemix_hf.loading import load_processor
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, PretrainedConfig
 
 from fusemix_core.data.media import Audio
@@ -129,10 +128,7 @@ class SpeechEncoder(Encoder):
         pieces: list[list[Tensor]] = [[] for _ in range(batch.clips)]
         for clip, frames in zip(batch.clip.tolist(), windows, strict=True):
             pieces[clip].append(frames)
-        clips = [torch.cat(frames) for frames in pieces]
-        length = torch.tensor([len(c) for c in clips])
-        values = pad_sequence(clips, batch_first=True)
-        return Padded(values, torch.arange(values.shape[1]) < length[:, None])
+        return Padded.of([torch.cat(frames) for frames in pieces])
 
     def _hidden(self, group: Group, *, all_blocks: bool) -> tuple[Tensor, ...]:
         """`[g, t, d]` after every block, or after the last only; final norm where there is one."""

@@ -32,14 +32,9 @@ class _Mixing(Mixup):
         self.alpha = alpha
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
-        present, latents = batch.present(), {}
-        first, second = self.pairs(present, generator)
-        weights = self.weights(len(first), generator).to(first.device)
-        for k, (modality, x) in enumerate(batch.latents.items()):
-            y = self.mix(x[first], x[second], weights[:, None].to(x.dtype))
-            both = present[first, k] & present[second, k]
-            latents[modality] = y.masked_fill(~both[:, None], 0)
-        return batch.mixed(latents, first, second)
+        first, second = self.pairs(batch.present(), generator)
+        weights = self.weights(len(first), generator).to(first.device)[:, None]
+        return batch.mixed(lambda x, y: self.mix(x, y, weights.to(x.dtype)), first, second)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` of λ, float64. Torch has no public Beta that takes a generator: its draw seeds

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -14,8 +12,8 @@ from fusemix_core.interfaces import Batch, Mixup
 class GaussianNoise(Mixup):
     """x + scale · rms · ε, ε ~ N(0, 1), rms the root mean square of the modality's batch.
 
-    Noise is drawn for each modality: shared noise could be aligned. Raises `ConfigError` for a
-    negative scale.
+    Noise is drawn for each modality: shared noise could be aligned. Padding stays padding, and has
+    no part in the rms. Raises `ConfigError` for a negative scale.
     """
 
     def __init__(self, *, scale: float = 0.1) -> None:
@@ -24,21 +22,20 @@ class GaussianNoise(Mixup):
         self.scale = scale
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
-        present, latents = batch.present(), {}
-        for k, (modality, x) in enumerate(batch.latents.items()):
+        def noisy(x: Tensor, own: Tensor) -> Tensor:
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-            own = present[:, k]
             rms = x[own].square().mean().sqrt().nan_to_num()
-            latents[modality] = (x + self.scale * rms * noise).masked_fill(~own[:, None], 0)
-        return replace(batch, latents=latents)
+            return x + self.scale * rms * noise
+
+        return batch.changed(noisy)
 
 
 class RandomQuantisation(Mixup):
     """Each feature cut into `bins` at edges drawn at random, and each value replaced by a number
     drawn in its bin (Wu et al., 2023, arXiv 2212.08663), the same for all values of a bin.
 
-    Edges are drawn for each feature between its least and largest value in the batch. Raises
-    `ConfigError` for fewer than two bins.
+    Edges are drawn for each feature between its least and largest value in the batch; a feature of
+    tokens has the same bins in all of them. Raises `ConfigError` for fewer than two bins.
     """
 
     def __init__(self, *, bins: int = 16) -> None:
@@ -47,12 +44,12 @@ class RandomQuantisation(Mixup):
         self.bins = bins
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
-        present, latents = batch.present(), {}
-        for k, (modality, x) in enumerate(batch.latents.items()):
-            own = present[:, k]
-            latents[modality] = torch.zeros_like(x)
-            latents[modality][own] = self._quantised(x[own], generator)
-        return replace(batch, latents=latents)
+        def quantised(x: Tensor, own: Tensor) -> Tensor:
+            found = torch.zeros_like(x)
+            found[own] = self._quantised(x[own], generator)
+            return found
+
+        return batch.changed(quantised)
 
     def _quantised(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """`[n, d]`, each column in bins of its own."""

@@ -13,14 +13,14 @@ from fusemix_core.latents.backends import Backend
 from fusemix_core.latents.extraction import Extraction
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.runs.encode import Encoded
-from fusemix_core.runs.given import Given
+from fusemix_core.runs.inputs import EncoderInput
 from fusemix_core.runs.reporter import Reporter
 from fusemix_ray.cluster import check_machines, connected, lay_out
 from fusemix_ray.extraction import extract
 
 
 def encode(
-    encoders: Mapping[str, Given],
+    encoders: Mapping[str, EncoderInput],
     data: str | Path | Mapping[str, Any],
     *,
     views: Mapping[str, str] | None = None,
@@ -65,7 +65,7 @@ def encode(
 
 
 def plan_over_ray(
-    encoders: Mapping[str, Given], data: str | Path | Mapping[str, Any], **how: Any
+    encoders: Mapping[str, EncoderInput], data: str | Path | Mapping[str, Any], **how: Any
 ) -> EncodingPlan:
     """What `encode` of the same arguments will do; nothing of Ray is needed to tell."""
     plan = plan_encoding(encoders, data, device="cpu", **how)
@@ -105,13 +105,10 @@ def run_over_ray(
                 plan.dataset.items[modality],
                 LatentStore(shared),
                 layout,
-                dtype=plan.how.dtype,
+                plan.how,
+                view=part.view,
                 given=(given or {}).get(modality),
                 progress=lambda n, total, name=part.spec.name: reporter.encoding(name, n, total),
-                view=part.view,
-                store_dtype=plan.how.store_dtype,
-                batch_size=plan.how.batch_size,
-                backend=plan.how.backend,
             )
             extractions[modality] = done
             for warning in done.warnings:

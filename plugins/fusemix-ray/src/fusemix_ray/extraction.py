@@ -19,9 +19,10 @@ import ray.data
 from fusemix_core import errors
 from fusemix_core.data.items import Items
 from fusemix_core.errors import DataError, FusemixError
+from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.extraction import Extraction, Progress, shard_size
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.store import LatentStore, StoreDtype
+from fusemix_core.latents.store import LatentStore
 from fusemix_core.specs import EncoderSpec
 from fusemix_ray.cluster import Layout
 from fusemix_ray.job import Job, shared_environment
@@ -36,33 +37,30 @@ def extract(
     items: Items,
     store: LatentStore,
     layout: Layout,
+    how: Encoding,
     *,
     view: str,
-    dtype: str,
-    store_dtype: StoreDtype,
     given: type | None = None,
     progress: Progress | None = None,
-    **settings: Any,
 ) -> Extraction:
     """`fusemix_core.latents.extraction.extract` on the workers of `layout`.
 
     given: the encoder's class, where the user gave that and no name. `progress(done, total)` counts
-    the items of finished blocks. settings: further arguments of the other `extract`, such as its
-    `batch_size`. Blocks are the shards of a run on one machine as long as no item is bad and shards
-    are not cut by their bytes. Raises what the other does.
+    the items of finished blocks. Workers take all of `how` but the device. Blocks are the shards of
+    a run on one machine as long as no item is bad and shards are not cut by their bytes. Raises
+    what the other does.
     """
     home = str(store.folder.parent)
     environment, secrets = shared_environment(spec, home)
     size = shard_size(len(items))
-    settings = {**settings, "view": view, "store_dtype": store_dtype, "shard": size}
-    known = fingerprint(spec, dtype) or ""
-    job = Job(spec, dtype, known, _user_file(spec), home, layout.cpus, secrets, settings)
+    known = fingerprint(spec, how.dtype) or ""
+    job = Job(spec, how, view, size, known, _user_file(spec), home, layout.cpus, secrets)
     on = _Cluster(layout, environment, None if given is None else ray.put(given))
     if not job.fingerprint:
         job = replace(job, fingerprint=on.fingerprint(job))
     known = job.fingerprint
-    warnings = store.repair(known, view, items.keys, store_dtype)
-    missing = np.flatnonzero(store.missing(known, view, items.keys, store_dtype))
+    warnings = store.repair(known, view, items.keys, how.store_dtype)
+    missing = np.flatnonzero(store.missing(known, view, items.keys, how.store_dtype))
     found = _Found()
     if len(missing):
         store.prepare(known, view)
@@ -81,7 +79,7 @@ def extract(
             f"None of the {len(items)} {spec.modality} items could be read.",
             f"The first: {next(iter(found.bad.values()), 'there are no items')}",
         )
-    table = store.open(known, view, items.keys, store_dtype, absent=found.bad)
+    table = store.open(known, view, items.keys, how.store_dtype, absent=found.bad)
     cached = len(items) - len(missing)
     bad = dict(sorted(found.bad.items()))
     return Extraction(table, known, bad, found.encoded, cached, warnings + found.sentences())

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from fusemix_core.latents.encoding import Encoding
 from fusemix_core.specs import EncoderSpec
 
 _HUB = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN")
@@ -23,18 +23,19 @@ class Job:
 
     file: the user's file that holds the encoder's class, or "". home: the folder of the latent
     store, which all machines share. cpus: threads a worker may use. secrets: variables of the
-    environment that are not to be seen in Ray's logs. settings: further arguments of `extract`.
+    environment that are not to be seen in Ray's logs. how, view, shard: arguments of `extract`.
     attempts: a folder in `home` that counts how often each block was begun, `lives` the limit.
     """
 
     spec: EncoderSpec
-    dtype: str
+    how: Encoding
+    view: str
+    shard: int
     fingerprint: str
     file: str
     home: str
     cpus: int
     secrets: Mapping[str, str] = field(repr=False)
-    settings: Mapping[str, Any] = field(default_factory=dict)
     attempts: str = ""
     lives: int = 0
 

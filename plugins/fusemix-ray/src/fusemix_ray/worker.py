@@ -7,6 +7,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.pipeline import BatchSize, Pipeline
 from fusemix_core.latents.store import LatentStore
-from fusemix_core.registry import import_file
 from fusemix_core.specs import load_target
+from fusemix_core.userfile import import_file
 from fusemix_ray.job import Job
 
 _PIECE = 64
@@ -66,11 +67,10 @@ class Worker:
                 self.job.spec,
                 items,
                 self.store,
-                device=own_device(),
-                dtype=self.job.dtype,
-                workers=self.job.cpus,
+                replace(self.job.how, device=own_device(), workers=self.job.cpus),
+                view=self.job.view,
+                shard=self.job.shard,
                 encoder=self.encoder,
-                **self.job.settings,
             )
         except DataError:
             bad = self._unreadable(items)
@@ -109,7 +109,7 @@ def load(job: Job, given: ray.ObjectRef | None = None) -> Encoder:
     os.environ.update(job.secrets)
     torch.set_num_threads(job.cpus)
     target = _target(job, given)
-    encoder = target.load(job.spec, own_device(), getattr(torch, job.dtype))
+    encoder = target.load(job.spec, own_device(), getattr(torch, job.how.dtype))
     if job.fingerprint and found_fingerprint(job, encoder) != job.fingerprint:
         raise ArtefactError(
             f"{job.spec.name} is not the same encoder on this machine as where the job began.",
@@ -120,8 +120,8 @@ def load(job: Job, given: ray.ObjectRef | None = None) -> Encoder:
 
 def found_fingerprint(job: Job, encoder: Encoder) -> str:
     """What the store knows the encoder by, as it is on this machine."""
-    known = fingerprint(job.spec, job.dtype)
-    return known or fingerprint(job.spec, job.dtype, encoder.weights_digest)
+    known = fingerprint(job.spec, job.how.dtype)
+    return known or fingerprint(job.spec, job.how.dtype, encoder.weights_digest)
 
 
 def _target(job: Job, given: ray.ObjectRef | None) -> Any:

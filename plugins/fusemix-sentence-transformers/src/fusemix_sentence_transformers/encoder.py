@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder, Network, Padded
@@ -115,7 +115,7 @@ class SentenceTransformerEncoder(Encoder):
             )
         if not batch:
             one = self.encode(self.collate(["a"]), view)
-            return Padded(one.values[:0], one.mask[:0]) if isinstance(one, Padded) else one[:0]
+            return one[:0]
         if isinstance(batch[0], str):
             latents = self.model.encode(
                 batch, prompt=self.prompt, convert_to_tensor=True, show_progress_bar=False
@@ -124,7 +124,7 @@ class SentenceTransformerEncoder(Encoder):
         parts = [self._part(view, tokens) for _, tokens in batch]
         order = torch.cat([rows for rows, _ in batch]).argsort().to(self.device)
         if isinstance(parts[0], Padded):
-            return _joined(parts, order)
+            return Padded.cat(parts)[order]
         return torch.cat(parts)[order]
 
     def truncated(self, items: Sequence[str]) -> int:
@@ -236,14 +236,6 @@ def groups_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
         group.append(row)
     if group:
         yield group
-
-
-def _joined(parts: Sequence[Padded], order: Tensor) -> Padded:
-    """The rows of all parts in `order`, padded to the longest."""
-    length = max(part.mask.shape[1] for part in parts)
-    values = [pad(p.values, (0, 0, 0, length - p.mask.shape[1])) for p in parts]
-    mask = [pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]
-    return Padded(torch.cat(values)[order], torch.cat(mask)[order])
 
 
 def _tokenizer(model: SentenceTransformer) -> Any:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from fusemix_core.adapters.rows import width_of
 from fusemix_core.config import Part, Recipe
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.similarity import best_layers, distinct_pairs
@@ -23,6 +23,7 @@ from fusemix_core.interfaces import (
     FitContext,
     LatentTable,
     PairedLatents,
+    input_of,
 )
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
@@ -53,7 +54,8 @@ class LayerAdapter(Adapter):
         self.adapter = registry.build("adapter", Part(adapter, options), dim_in // layers, dim_out)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.adapter(latents.unflatten(1, (self.layers, -1))[:, self.layer])
+        own = latents.unflatten(1, (self.layers, -1))[:, self.layer]
+        return self.adapter(input_of(self.adapter, own))
 
 
 class BestLayersAligner(Aligner):
@@ -137,7 +139,7 @@ class BestLayersAligner(Aligner):
 def _layers(table: LatentTable, index: Tensor) -> Tensor:
     """`[n, L, d]` on the CPU; of a table without layers `[n, 1, d]`."""
     rows = table.rows(index).cpu()
-    return rows.unflatten(1, table.shape) if len(table.shape) == 2 else rows[:, None]
+    return rows if rows.ndim == 3 else rows.flatten(1)[:, None]
 
 
 def _of_layers(pairs: PairedLatents, chosen: Mapping[str, int]) -> PairedLatents:
@@ -151,12 +153,9 @@ def _of_layers(pairs: PairedLatents, chosen: Mapping[str, int]) -> PairedLatents
 def _on_layer(adapter: Adapter, dim_in: int, layers: int, layer: int) -> LayerAdapter:
     """The fitted adapter of a layer as one of all layers."""
     part = part_of("adapter", adapter, None, registry)
-    dtype = next((p.dtype for p in adapter.parameters()), torch.float32)
-    with torch.no_grad():
-        width = adapter(torch.zeros(2, dim_in // layers, dtype=dtype)).shape[1]
     whole = LayerAdapter(
         dim_in,
-        width,
+        width_of(adapter, dim_in // layers),
         layers=layers,
         layer=layer,
         adapter=part.name,

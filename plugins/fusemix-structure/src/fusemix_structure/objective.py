@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective
+from fusemix_core.interfaces import Objective, as_rows
 from fusemix_core.objectives.gathering import Rows
 from fusemix_core.registry import registry
 from fusemix_structure.regulariser import structure
@@ -97,7 +97,7 @@ class StructureObjective(Objective):
         for k, (modality, rows) in enumerate(embeddings.items()):
             own = present[:, k].nonzero()[: self.rows, 0]
             if len(own) > 1:
-                behind = latents[modality][own].to(rows.dtype)
+                behind = as_rows(latents[modality][own]).to(rows.dtype)
                 found.append(structure(behind, rows[own], **self.how))
         if not found:
             return loss

@@ -83,6 +83,6 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             name="attention-pool",
             target="fusemix_video.pooling:AttentionPoolAdapter",
             summary="a learned query attends over the frames of view `time`, then an affine map",
-            options={"frames": 1, "dim": 0},
+            options={"frames": 0, "dim": 0},
         )
     ]

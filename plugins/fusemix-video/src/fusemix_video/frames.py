@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder, Padded
@@ -116,11 +115,7 @@ class FrameEncoder(Encoder):
             return torch.stack(videos) if videos else torch.empty(0, self.sampling.frames, dim)
         if not videos:
             return Padded(torch.empty(0, 0, dim), torch.empty(0, 0, dtype=torch.bool))
-        values = pad_sequence(list(videos), batch_first=True)
-        lengths = torch.tensor([len(v) for v in videos], device=values.device)
-        return Padded(
-            values, torch.arange(values.shape[1], device=values.device) < lengths[:, None]
-        )
+        return Padded.of(videos)
 
     def _collated(self, batch: FrameBatch) -> Iterator[Any]:
         """All frames of the batch as the image encoder wants them; one empty part for no frames."""

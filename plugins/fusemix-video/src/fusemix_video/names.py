@@ -7,7 +7,7 @@ from pathlib import Path
 from fusemix_core.errors import ConfigError
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import registry
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, kind_of
 from fusemix_video import AV
 from fusemix_video.sampling import split_name
 
@@ -60,7 +60,7 @@ def video_views(inner: EncoderSpec) -> tuple[str, ...]:
             f"'{inner.name}' takes {inner.takes}, so it can't encode the frames of a video.",
             "Name an encoder of images: fusemix encoders list",
         )
-    variants = [v.removeprefix("pooled") for v in inner.views if v.partition("-")[0] == "pooled"]
+    variants = [v.removeprefix("pooled") for v in inner.views if kind_of(v) == "pooled"]
     if not variants or not inner.views[0].startswith("pooled"):
         raise ConfigError(f"'{inner.name}' gives no pooled latent of an image.")
     return tuple(f"{kind}{variant}" for variant in variants for kind in ("pooled", "time"))

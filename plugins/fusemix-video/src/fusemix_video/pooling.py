@@ -6,41 +6,55 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter
+from fusemix_core.interfaces import Padded, TokenAdapter
 
 
-class AttentionPoolAdapter(Adapter):
-    """z = W Σ_t a_t x_t + b with a = softmax_t(q · LN(x_t) / √d), for latents `[n, T · d]`.
+class AttentionPoolAdapter(TokenAdapter):
+    """z = Σ_t a_t (W x_t + b) with a = softmax_t(q · LN(x_t) / √d), over an item's own frames x
+    `[n, T, d]`, of the view `time` or of any other.
 
-    `frames` is T and `dim` is d, the width of one frame's latent, of a view `time [n, T, d]` that
-    comes flattened. The query q starts at zero, so that the first pooling is the mean. Latents of
-    any other width than T · d (the captions', in the same recipe) have no frames: they only pass
-    the affine map. Raises `ConfigError` for impossible options.
+    The query q starts at zero, so that the first pooling is the mean. An item of one latent (the
+    captions', in the same recipe) only passes the affine map.
+
+    frames, dim: of models that earlier versions saved, whose frames came as one row,
+    `dim_in` = frames · dim; any other modality of theirs has the affine map alone. Raises
+    `ConfigError` for impossible options.
     """
 
-    def __init__(self, dim_in: int, dim_out: int, *, frames: int = 1, dim: int = 0) -> None:
+    def __init__(self, dim_in: int, dim_out: int, *, frames: int = 0, dim: int = 0) -> None:
         super().__init__()
-        if frames < 1 or dim < 0 or (frames > 1 and not dim):
+        if frames < 0 or dim < 0 or (frames > 1 and not dim):
             raise ConfigError(
                 f"An attention-pool adapter can't have frames={frames}, dim={dim}.",
-                "frames is the number of frames of a video, dim the width of one frame's latent, "
-                "as `fusemix encoders show` says: --set adapter.frames=8 --set adapter.dim=768",
+                "Leave both unset: frames come from the view, such as --view video=time",
             )
-        self.frames = frames if frames * dim == dim_in else 1
-        width = dim_in // self.frames
-        if self.frames > 1:
-            self.norm = nn.LayerNorm(width)
-            self.query = nn.Parameter(torch.zeros(width))
-        self.out = nn.Linear(width, dim_out)
+        self.width = dim if frames * dim == dim_in else dim_in
+        if dim in (0, self.width):
+            self.norm = nn.LayerNorm(self.width)
+            self.query = nn.Parameter(torch.zeros(self.width))
+        self.out = nn.Linear(self.width, dim_out)
 
-    def attention(self, latents: Tensor) -> Tensor:
-        """`[n, T]`, each row of which sums to one: how much each frame counts."""
-        if self.frames == 1:
-            return latents.new_ones(len(latents), 1)
-        x = latents.unflatten(1, (self.frames, -1))
-        return (self.norm(x) @ self.query * x.shape[2] ** -0.5).softmax(dim=1)
+    def attention(self, latents: Padded) -> Tensor:
+        """`[n, T]`: how much each frame counts. Each row sums to one, or to zero without frames."""
+        x = self._frames(latents)
+        if not hasattr(self, "query"):
+            share = x.mask.to(x.dtype)
+            return share / share.sum(dim=1, keepdim=True).clamp(min=1)
+        scores = self.norm(x.filled()) @ self.query * self.width**-0.5
+        least = torch.finfo(scores.dtype).min
+        return scores.masked_fill(~x.mask, least).softmax(dim=1).masked_fill(~x.mask, 0)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        x = latents.unflatten(1, (self.frames, -1))  # [n, T, d]
-        pooled = (self.attention(latents)[:, :, None] * x).sum(dim=1)
-        return self.out(pooled)
+    def tokens(self, latents: Padded) -> Padded:
+        x = self._frames(latents)
+        return Padded(self.out(x.filled()), x.mask)
+
+    def pool(self, tokens: Padded, latents: Padded) -> Tensor:
+        return (self.attention(latents)[:, :, None] * tokens.filled()).sum(dim=1)
+
+    def _frames(self, latents: Padded) -> Padded:
+        """The latents; of a model saved before an item's row, cut as it was then."""
+        if latents.values.shape[2] == self.width:
+            return latents
+        rows = latents.filled().flatten(1)
+        values = rows.unflatten(1, (-1, self.width))
+        return Padded(values, latents.mask[:, :1].expand(values.shape[:2]))

@@ -1,11 +1,12 @@
-"""Every test runs offline, with a fusemix home of its own."""
+"""Tests of fusemix and of its plugins run offline, in one thread, with a fusemix home each."""
 
 import gc
 import os
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+# Before torch is imported. With one thread a test worker leaves the other cores to other workers.
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusemix_core.bench.config import DEFAULT
-from fusemix_core.bench.lines import Line
+from fusemix_core.benchmark.config import DEFAULT
+from fusemix_core.benchmark.lines import Line
 from fusemix_core.evaluation.seeds import mean_interval
 
 CHOSEN = "chosen"

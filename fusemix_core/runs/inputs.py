@@ -1,4 +1,4 @@
-"""What a caller of the Python functions gave, as the tables of a config."""
+"""What a caller of the Python functions passes, as the tables of a config."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 from fusemix_core.interfaces import Encoder
 from fusemix_core.registry import registry
 
-Given = str | Encoder | type[Encoder]
+EncoderInput = str | Encoder | type[Encoder]
 """An encoder: a registered name, an Encoder class with a `spec`, or a loaded Encoder."""
 
 
-def encoder_names(encoders: Mapping[str, Given]) -> tuple[dict[str, str], dict[str, Encoder]]:
+def encoder_names(
+    encoders: Mapping[str, EncoderInput],
+) -> tuple[dict[str, str], dict[str, Encoder]]:
     """(modality → name, modality → loaded Encoder where one was given). Classes and the specs of
     loaded encoders are registered."""
     for encoder in encoders.values():

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.bench.latents import Classes, Splits
+from fusemix_core.benchmark.latents import Classes, Splits
 from fusemix_core.config import Part, Recipe
 from fusemix_core.evaluation.retrieval import KS, retrieval
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
-from fusemix_core.interfaces import Adapter, Callback, FitContext, Scorer
+from fusemix_core.interfaces import Adapter, Callback, FitContext, Padded, Scorer, input_of
 from fusemix_core.registry import registry
 from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.facts import check_facts
@@ -116,8 +116,9 @@ def named(
 ) -> dict[str, float]:
     """Zero-shot `top1` and `mean_per_class` in percent."""
 
-    def embed(modality: str, latents: Tensor) -> Tensor:
-        return normalize(adapters[modality](latents.to(device)), dim=1).float().cpu()
+    def embed(modality: str, latents: Tensor | Padded) -> Tensor:
+        taken = input_of(adapters[modality], latents).to(device)
+        return normalize(adapters[modality](taken), dim=1).float().cpu()
 
     of_classes = class_embeddings(
         lambda _: embed(classes.text, classes.prompts), classes.names, classes.templates

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusemix_core.bench.config import BenchConfig, Combination, Method, PairedSet, bench_config
-from fusemix_core.bench.fitting import fit, within
-from fusemix_core.bench.latents import Case, make_case, sized
-from fusemix_core.bench.lines import NAME, add_line, key_of, read_lines
-from fusemix_core.bench.summary import is_whole
+from fusemix_core.benchmark.config import BenchConfig, Combination, Method, PairedSet, bench_config
+from fusemix_core.benchmark.fitting import fit, within
+from fusemix_core.benchmark.latents import Case, make_case, sized
+from fusemix_core.benchmark.lines import NAME, add_line, key_of, read_lines
+from fusemix_core.benchmark.summary import is_whole
 from fusemix_core.config import PARTS, to_dict
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ArtefactError, FusemixError

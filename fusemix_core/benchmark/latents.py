@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.bench.config import Combination, LabelledSet, PairedSet
+from fusemix_core.benchmark.config import Combination, LabelledSet, PairedSet
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
-from fusemix_core.interfaces import PairedLatents
+from fusemix_core.interfaces import Padded, PairedLatents
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.runs.encode import Encoding, encode_dataset
@@ -33,16 +33,17 @@ Splits = Mapping[str, PairedLatents]
 class Classes:
     """Latents of labelled items and of the prompts of their classes.
 
-    items `[n, d]`, labels int64 `[n]`; prompts `[classes · templates, d]`, class by class.
+    items: of n items, as their table has them; labels int64 `[n]`; prompts: of `[classes ·
+    templates]` texts, class by class.
     """
 
     modality: str
     text: str
     names: Sequence[str]
     templates: Sequence[str]
-    items: Tensor
+    items: Tensor | Padded
     labels: Tensor
-    prompts: Tensor
+    prompts: Tensor | Padded
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,10 @@ def _classes(
     )
 
 
-def _text_latents(text: str, texts: list[str], chosen: Combination, how: Encoding) -> Tensor:
-    """Latents `[n, d]` of texts, through the store."""
+def _text_latents(
+    text: str, texts: list[str], chosen: Combination, how: Encoding
+) -> Tensor | Padded:
+    """Latents of texts, through the store."""
     unique = list(dict.fromkeys(texts))
     origin = Origin(("prompts",), np.zeros(len(unique), np.int32), np.arange(1, len(unique) + 1))
     items = Items(text, "text", unique, text_keys(unique), origin)
@@ -152,11 +155,8 @@ def _text_latents(text: str, texts: list[str], chosen: Combination, how: Encodin
         chosen.specs[text],
         items,
         LatentStore(),
+        Encoding(how.device, how.dtype, how.store_dtype),
         view=chosen.views[text],
-        ragged=False,
-        device=how.device,
-        dtype=how.dtype,
-        store_dtype=how.store_dtype,
     )
     number = {t: i for i, t in enumerate(unique)}
     return done.table.rows(torch.tensor([number[t] for t in texts]))

@@ -1,0 +1,42 @@
+"""How many items an encoder gets at once."""
+
+from __future__ import annotations
+
+import torch
+
+from fusemix_core.data.media import medium
+from fusemix_core.latents.pipeline import SORT_BATCHES, BatchSize
+from fusemix_core.registry import registry
+from fusemix_core.specs import EncoderSpec, kind_of
+
+
+def batch_size_for(spec: EncoderSpec, given: int | None, device: torch.device) -> BatchSize:
+    """The batch for what the encoder takes: as given, as its spec says, or its medium's default.
+
+    Longer items than are usual come fewer at once, shorter texts more.
+    """
+    if exact := given or spec.batch:
+        return BatchSize(exact)
+    how = medium(registry.settled(spec).takes)
+    items, usual = how.batch[device.type != "cpu"], how.usual_length(spec)
+    return BatchSize(items, usual and items * usual, stretch=how.inline)
+
+
+def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int:
+    """Items that are encoded before a shard may be found complete by its bytes.
+
+    A whole shard of pooled latents; of others, which can be hundreds of times larger, a few
+    batches, sorted by length where that saves padding.
+    """
+    if kind_of(view) == "pooled":
+        return shard
+    how = medium(registry.settled(spec).takes)
+    return batch_size * (SORT_BATCHES // 2 if how.usual_length(spec) else 1)
+
+
+def shard_size(items: int) -> int:
+    """Items a shard: about 256 shards for the whole, each of 1,024 to 16,384 items.
+
+    A kill costs one shard; a gather of random rows visits all of them.
+    """
+    return min(max(1 << (items // 256).bit_length(), 1024), 16384)

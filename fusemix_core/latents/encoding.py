@@ -1,0 +1,280 @@
+"""From items to latents: the one way, for extraction and for a model in use."""
+
+from __future__ import annotations
+
+import math
+import queue
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Self, get_args
+
+import torch
+
+from fusemix_core.config import Backend, Dtype, StoreDtype
+from fusemix_core.errors import ConfigError, ContractError, FusemixError
+from fusemix_core.interfaces import Encoder
+from fusemix_core.latents.backends import PROBE_ITEMS, Work, accelerate, failure
+from fusemix_core.latents.pipeline import BatchSize, Collated, Pipeline, Rejects, Source
+from fusemix_core.latents.returned import Latents, latents_of
+from fusemix_core.latents.sharing import forked, locks_of, settle
+from fusemix_core.specs import EncoderSpec
+
+_ONE_OF = {
+    "dtype": get_args(Dtype),
+    "store_dtype": get_args(StoreDtype),
+    "backend": get_args(Backend),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How items are encoded; names as in `RunConfig`.
+
+    Args:
+        device: where; of several, each has an encoder of its own.
+        dtype: what the encoder computes in.
+        store_dtype: what latents are stored in.
+        batch_size: items at once. None: as many as suit the medium, texts under a budget of tokens
+            and sounds of seconds.
+        views: modality → view.
+        backend: the runtime on the CPU; see `accelerate`.
+        workers: threads that decode. None: one for each core.
+    """
+
+    device: torch.device | str | Sequence[torch.device | str] = "cpu"
+    dtype: Dtype = "float32"
+    store_dtype: StoreDtype = "float16"
+    batch_size: int | None = None
+    views: Mapping[str, str] = field(default_factory=dict)
+    backend: Backend = "auto"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in _ONE_OF.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}.", f"It is one of {', '.join(known)}."
+                )
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size}; it must be 1 or more.")
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The devices, one at least."""
+        several = isinstance(self.device, Sequence) and not isinstance(self.device, str)
+        return [torch.device(d) for d in (self.device if several else [self.device])]
+
+
+_Part = tuple[list[int], Latents]
+_Parts = Callable[[], Iterable[_Part]]
+_Batch = tuple[int, int, _Parts]
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A batch on its way: the number of its group, how many of its items were cut, and what gives
+    its latents. One batch has several parts if the device had not room for it whole."""
+
+    group: int
+    cut: int
+    parts: _Parts
+    """Called once: (items, latents) of each part."""
+
+
+Runtime = Callable[[str, dict[str, Any]], Any]
+
+
+class ItemEncoder:
+    """Items through one encoder, or one for each device; use as a context manager.
+
+    Batches come under a budget, are halved when memory runs out, and are checked against the
+    encoder's contract. Several threads may encode by the same encoder: each batch waits for its
+    turn.
+
+    Args:
+        items: what is encoded.
+        view: the view.
+        encoders: one for each device.
+        device: the first of the devices.
+        batch: how many items make a batch.
+        workers: threads that decode.
+        reject: called with the index of an item that can't be encoded, and why. None: the item is
+            left out and noted in `bad`.
+    """
+
+    def __init__(
+        self,
+        items: Source,
+        view: str,
+        encoders: Sequence[Encoder],
+        device: torch.device,
+        batch: BatchSize,
+        *,
+        spec: EncoderSpec | None = None,
+        workers: int | None = None,
+        reject: Rejects | None = None,
+    ) -> None:
+        settle()
+        self.items, self.view, self.encoders = items, view, list(encoders)
+        self.spec = spec or encoders[0].spec
+        self.device, self.batch = device, batch
+        self.runtime: Runtime | None = None
+        self.cut, self.limit = 0, math.inf
+        self._form: tuple[bool, tuple[int, ...]] | None = None
+        self._pipeline = Pipeline(self.spec, items, encoders[0], workers, reject)
+        self._devices = ThreadPoolExecutor(len(self.encoders), "fusemix-device")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._devices.shutdown(wait=True, cancel_futures=True)
+        self._pipeline.close()
+
+    @property
+    def bad(self) -> dict[int, str]:
+        """Index of an item → why it has no latent, in order."""
+        return dict(sorted(self._pipeline.bad.items()))
+
+    def accelerate(self, wanted: Sequence[int], work: Work, backend: Backend) -> str:
+        """Take a faster runtime where that pays and agrees; what the user should know, or ""."""
+        encoder = self.encoders[0]
+        if forked():  # OpenVINO's threads did not come along
+            said = f"{self.spec.name} is run by torch: this process was forked."
+            return said if backend == "openvino" else ""
+        with locks_of(encoder).encode:
+            try:
+                first = wanted[:PROBE_ITEMS]
+                probe = lambda: self._pipeline.collate(first).batch  # noqa: E731
+                return accelerate(encoder, work, probe, backend)
+            finally:
+                self.runtime, encoder.runtime = encoder.runtime, None
+
+    def encoded(self, wanted: Sequence[int], group_size: int) -> Iterator[EncodedBatch]:
+        """The batches of the items `wanted`, in their order.
+
+        No batch crosses a group of `group_size` items. With one encoder a batch is encoded when its
+        parts are asked for; with several, ahead, by whichever is free.
+        """
+        batches = self._pipeline.batches(wanted, self.batch, group_size)
+        encoding = self._when_asked(batches) if len(self.encoders) == 1 else self._ahead(batches)
+        for group, cut, parts in encoding:
+            self.cut += cut
+            yield EncodedBatch(group, cut, partial(self._checked, parts))
+
+    def warnings(self) -> list[str]:
+        """What the user should know of the run, a sentence each."""
+        said = []
+        if self.limit < math.inf:
+            said.append(f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory.")
+        return [*said, *failure(self.spec, self.runtime), *self.encoders[0].notes()]
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _when_asked(self, batches: Iterable[tuple[int, Collated]]) -> Iterator[_Batch]:
+        for group, batch in batches:
+            yield group, batch.cut, partial(self._halved, self.encoders[0], batch)
+
+    def _ahead(self, batches: Iterable[tuple[int, Collated]]) -> Iterator[_Batch]:
+        free: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
+        for encoder in self.encoders:
+            free.put(encoder)
+
+        def encode(batch: Collated) -> list[_Part]:
+            encoder = free.get()
+            try:
+                return list(self._halved(encoder, batch))
+            finally:
+                free.put(encoder)
+
+        ahead: deque[_Batch] = deque()
+        for group, batch in batches:
+            ahead.append((group, batch.cut, self._devices.submit(encode, batch).result))
+            if len(ahead) > 2 * len(self.encoders):
+                yield ahead.popleft()
+        yield from ahead
+
+    def _checked(self, parts: _Parts) -> Iterator[_Part]:
+        """The parts of a batch, of the same form as those before."""
+        for index, latents in parts():
+            self._check_form(latents)
+            yield index, latents
+
+    def _halved(self, encoder: Encoder, batch: Collated) -> Iterator[_Part]:
+        """(items, latents) of a batch, halved for as long as the device has not room."""
+        index = batch.index
+        if not index:
+            return
+        if len(index) <= self.limit:
+            latents = self._attempt(encoder, batch)
+            if latents is not None:
+                yield index, latents
+                return
+            self._halve(len(index))
+        size = int(self.limit)
+        for at in range(0, len(index), size):
+            yield from self._halved(encoder, self._pipeline.collate(index[at : at + size]))
+
+    def _attempt(self, encoder: Encoder, batch: Collated) -> Latents | None:
+        """The latents as the contract wants them, or None if the device is out of memory."""
+        with locks_of(encoder).encode:
+            encoder.runtime = self.runtime
+            try:
+                with torch.no_grad():
+                    returned = encoder.encode(batch.batch, self.view)
+                return latents_of(
+                    self.spec,
+                    self.view,
+                    returned,
+                    len(batch.index),
+                    lambda i: self.items.describe(batch.index[i]),
+                )
+            except torch.OutOfMemoryError:
+                return None
+            finally:
+                encoder.runtime = None
+
+    def _check_form(self, latents: Latents) -> None:
+        """Raise `ContractError` where batches differ in form."""
+        if self._form is None:
+            self._form = latents.form
+        if self._form != latents.form:
+            (was_ragged, shape), (ragged, now) = self._form, latents.form
+            raise ContractError(
+                f"Encoder '{self.spec.name}'",
+                f"{'padded ' if was_ragged else ''}latents of shape {list(shape)} as before",
+                f"{'padded ' if ragged else ''}{list(now)}",
+            )
+
+    def _halve(self, rows: int) -> None:
+        if rows == 1:
+            raise FusemixError(
+                f"{self.device} has not memory enough for {self.spec.name} to encode one item.",
+                "Use --dtype float16, a smaller encoder, or --device cpu.",
+            )
+        self.limit = min(self.limit, (rows + 1) // 2)
+        empty_cache(self.device)
+
+
+def can_accelerate(devices: Sequence[torch.device], how: Encoding) -> bool:
+    """Whether another runtime than torch can be asked for: on one CPU, in float32.
+
+    Raises `ConfigError` if OpenVINO was asked for and can't be.
+    """
+    if [d.type for d in devices] == ["cpu"] and how.dtype == "float32":
+        return True
+    if how.backend == "openvino":
+        raise ConfigError(
+            f"OpenVINO encodes on the CPU in float32, not on {devices[0]} in {how.dtype}.",
+            "Leave out --backend, or add --device cpu --dtype float32.",
+        )
+    return False
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give cached memory of an accelerator back."""
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
