@@ -19,6 +19,7 @@ from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Batch
 from fusemix_core.mixups.none import NoMixup
+from fusemix_core.step import Step
 from fusemix_core.testing import check_adapter, check_objective
 
 FOLDER = Path(__file__).parent / "parity/structure"
@@ -101,7 +102,7 @@ def test_total_loss_and_its_warm_up(case):
     ):
         for parameter in (*rows.values(), *objective.parameters()):
             parameter.grad = None
-        loss = objective(rows, links, latents=latents)
+        loss = objective(Step.of(rows, links, latents=latents))
         loss.backward()
         close(loss.detach(), f"{case} {call}", total)
         logged = objective.log()

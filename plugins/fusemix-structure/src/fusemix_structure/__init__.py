@@ -31,6 +31,8 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "divergence": "repo",
                 "rows": 2048,
             },
+            uses=("latents",),
+            wraps="objective",
             paper=PAPER,
         ),
         ComponentSpec(
@@ -47,6 +49,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_structure.layers:BestLayersAligner",
             summary="another aligner, on the layer of each encoder that is most alike the others'",
             options={"aligner": "gradient", "options": {}, "neighbours": 10, "sample": 1000},
+            wraps="aligner",
             paper=PAPER,
         ),
         ComponentSpec(
@@ -55,6 +58,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_structure.layers:LayerAdapter",
             summary="another adapter, on one layer of a view of several",
             options={"layers": 1, "layer": 0, "adapter": "linear", "options": {}},
+            wraps="adapter",
             paper=PAPER,
         ),
         ComponentSpec.recipe(structure),

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective, as_rows
-from fusemix_core.objectives.gathering import Rows
+from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step, as_rows
 from fusemix_core.registry import registry
 from fusemix_structure.regulariser import structure
 
@@ -27,10 +26,10 @@ class StructureObjective(Objective):
     what the paper names. Of a batch of more than `rows` rows the first `rows` are regularised: the
     regulariser holds matrices `[rows, rows]`. A modality's rows that are missing have no part.
 
-    Without latents it is the other objective. Raises `ConfigError` for options out of range.
+    Raises `ConfigError` for options out of range.
     """
 
-    takes_latents = True
+    uses = ("latents",)
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class StructureObjective(Objective):
                 f"{', '.join(DIVERGENCES)}.",
             )
         self.objective = registry.build("objective", Part(objective, options))
-        self.gathers = self.objective.gathers
+        self.uses = (*self.objective.uses, *type(self).uses)
         self.weight, self.warmup, self.rows = weight, warmup, rows
         self.how = {
             "levels": levels,
@@ -71,39 +70,36 @@ class StructureObjective(Objective):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._logged: dict[str, float] = {}
 
-    def forward(
+    def start(
         self,
-        embeddings: Mapping[str, Tensor],
-        links: Tensor,
-        *,
-        latents: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        loss = self.objective(embeddings, links)
-        if latents is None:
-            return loss
+        adapters: Mapping[str, Adapter],
+        train: PairedLatents,
+        validation: PairedLatents,
+        context: FitContext,
+    ) -> None:
+        self.objective.start(adapters, train, validation, context)
+
+    def forward(self, step: Step) -> Tensor:
+        loss = self.objective(step)
         share = self.weight * min(1.0, int(self.calls) / self.warmup)
         self.calls += 1
         self._logged = {"structure_weight": share}
-        if not share:
-            return loss
-        if self.gathers:  # it was given its own process's rows
-            every = Rows(len(links), links.device)
-            embeddings, latents = (
-                {m: every.gather(x) for m, x in given.items()} for given in (embeddings, latents)
-            )
-            links = every.gather(links)
-        present = (links >= 0).all(dim=1)  # [n, K]
-        found = []
-        for k, (modality, rows) in enumerate(embeddings.items()):
-            own = present[:, k].nonzero()[: self.rows, 0]
-            if len(own) > 1:
-                behind = as_rows(latents[modality][own]).to(rows.dtype)
-                found.append(structure(behind, rows[own], **self.how))
+        found = self._of_each(step) if share else []
         if not found:
             return loss
         kept = torch.stack(found).mean()
         self._logged["structure"] = kept.item()
         return loss + share * kept
+
+    def _of_each(self, step: Step) -> list[Tensor]:
+        """The regulariser of each modality that has two rows or more."""
+        found = []
+        for k, (modality, rows) in enumerate(step.embeddings.items()):
+            own = step.present[:, k].nonzero()[: self.rows, 0]
+            if len(own) > 1:
+                behind = as_rows(step.latents[modality][own]).to(rows.dtype)
+                found.append(structure(behind, rows[own], **self.how))
+        return found
 
     def log(self) -> dict[str, float]:
         return {**self.objective.log(), **self._logged}
