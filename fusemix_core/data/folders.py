@@ -92,7 +92,7 @@ class FolderReader(Reader):
     def _media_rows(self, path: Path, found: Inventory) -> Iterator[Row | Note]:
         names = {stem: next(iter(kinds.values()))[0] for stem, kinds in found.media.items()}
         splits = [split_of_folders(name) for name in names.values()]
-        held, notes = settle(splits, "media")
+        held, notes = settle(splits)
         labels = {} if found.has_sidecars else _classes(names)
         if labels:
             shown = sorted(set(labels.values()))
@@ -120,13 +120,16 @@ class FolderReader(Reader):
     ) -> Iterator[Rejected]:
         """An entry for each file that is in no row; `count` rows come before."""
         reasons: list[tuple[str, str, bool]] = []
-        known = {os.path.splitext(name)[0] for name in found.others} & found.texts.keys()
+        known: set[str] = set()
         for name in found.others:
-            stem, suffix = os.path.splitext(name)
-            bad = stem in known and not tables
+            stem = next((stem for stem in _stems(name) if stem in found.texts), "")
+            bad = bool(stem) and not tables and not is_about(name)
+            if bad:
+                known.add(stem)
+            suffix = os.path.splitext(name)[1]
             remedy = _REMEDIES.get(suffix.lower(), "") if bad else ""
             what = f"fusemix doesn't read {suffix} files" if suffix else "no reader knows this file"
-            shown = " with ".join([name, *found.texts.get(stem, ())])
+            shown = " with ".join([name, *(found.texts[stem] if bad else ())])
             reasons.append((shown, f"{what}; {remedy}" if remedy else what, bad))
         for stem, names in found.texts.items():
             if stem in known:
@@ -143,6 +146,14 @@ class FolderReader(Reader):
         reasons += [(one.name, one.problem, one.bad) for one in unread]
         for number, (name, why, bad) in enumerate(reasons, start=count + 1):
             yield Rejected(str(path), number, "", f"{name}: {why}", bad)
+
+
+def _stems(name: str) -> Iterator[str]:
+    """A path without its last suffix, its last two, and so on."""
+    folder, base = os.path.split(name)
+    while "." in base[1:]:
+        base = base.rpartition(".")[0]
+        yield os.path.join(folder, base)
 
 
 _NO_MEDIUM = "there is no image, sound or video beside this text"

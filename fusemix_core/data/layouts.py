@@ -130,7 +130,7 @@ def split_of_file(name: str) -> str | None:
     return told.pop() if len(told) == 1 else split_of_folders(name)
 
 
-def settle(splits: Sequence[str | None], what: str) -> tuple[bool, list[Note]]:
+def settle(splits: Sequence[str | None]) -> tuple[bool, list[Note]]:
     """(whether the splits that names tell hold, what the user should know).
 
     They hold if there is something to train on, which what lies outside of them is, too.
@@ -138,15 +138,16 @@ def settle(splits: Sequence[str | None], what: str) -> tuple[bool, list[Note]]:
     told = {split for split in splits if split}
     if not told:
         return False, []
+    names = " and ".join(sorted(told))
     outside = sum(split is None for split in splits)
     if not outside and "train" not in told:
-        names = " and ".join(sorted(told))
-        text = f"Only {names} {what} are there: they are not taken as a split, as none is left."
-        return False, [Note(text)]
+        text = (
+            f"All files are in folders or files named {names}: these are not taken as splits, as "
+        )
+        return False, [Note(f"{text}nothing would be left to train on.")]
     if outside:
-        held = ", ".join(sorted(told))
-        text = f"{outside:,} {what} lie outside of the splits ({held}): they are training rows."
-        return True, [Note(text)]
+        files = "1 file lies" if outside == 1 else f"{outside:,} files lie"
+        return True, [Note(f"{files} outside of the splits ({names}), and are used for training.")]
     return True, []
 
 
@@ -155,7 +156,7 @@ def rows_of_files(
 ) -> Iterator[Row | Rejected | Note]:
     """The rows of the tables and shards in a folder, with the splits that their names tell."""
     splits = [split_of_file(name) for name in names]
-    held, notes = settle(splits, "files")
+    held, notes = settle(splits)
     yield from notes
     for name, split in zip(names, splits, strict=True):
         if not (root / name).is_file():

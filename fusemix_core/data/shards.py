@@ -27,8 +27,8 @@ _PIECE = 1 << 20
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_UNPACKED = 1 << 30
 """Bytes of the members of a compressed archive, which are held in memory."""
-_WHOLE = 0.75
-"""Share of the samples with two members or more, from which on their keys are right."""
+_WHOLE = 0.5
+"""If more of the samples than this share have two members or more, their keys are right."""
 
 
 def is_shard(name: str) -> bool:
@@ -41,7 +41,8 @@ class ShardReader(Reader):
 
     The key of a member is its path up to the first dot of its name, or up to the last dot if only
     this gives samples that are pairs. Columns are the extensions (`jpg`, `txt`, `seg.png`),
-    `image`, `audio`, `video` and `text` for the first member of such a type, and the fields of a
+    `image`, `audio`, `video` and `text` for the first member of such a type (one without a further
+    dot comes first), and the fields of a
     `.json` if no member has that name. Members are read in place, by offset; nothing is extracted.
     Hidden files are left out. What follows a damaged header is looked for.
 
@@ -264,7 +265,7 @@ def _reference(path: Path, member: tarfile.TarInfo, size: int) -> SliceReference
 def _values(members: dict[str, Any], encoding: str | None) -> dict[str, Any]:
     values: dict[str, Any] = dict(members)
     modalities = modality_of_suffix()
-    for extension, reference in members.items():
+    for extension, reference in sorted(members.items(), key=lambda one: "." in one[0]):
         last = extension.rpartition(".")[2]
         if last == "txt":
             if encoding:

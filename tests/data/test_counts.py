@@ -24,11 +24,9 @@ few = settings(max_examples=40, deadline=None)
 # a row: which image (some are missing, empty or outside), which text, and how much it is trusted
 IMAGES = ["0.png", "1.png", "2.png", "same.png", "none.png", "empty.png", "../up.png", "", "0.PNG"]
 TEXTS = ["a", "b", "a ", '"open', 'c"', "nan", "['a', 'b']", "", "two\nlines"]
-ROWS = st.lists(
-    st.tuples(st.sampled_from(IMAGES), st.sampled_from(TEXTS), st.sampled_from(["", "1", "0.5", "x"])),
-    min_size=1,
-    max_size=12,
-)  # fmt: skip
+TRUSTS = ["", "1", "0.5", "x"]
+CELLS = st.tuples(st.sampled_from(IMAGES), st.sampled_from(TEXTS), st.sampled_from(TRUSTS))
+ROWS = st.lists(CELLS, min_size=1, max_size=12)
 
 
 @pytest.fixture(scope="module", autouse=True)
