@@ -13,24 +13,29 @@ if TYPE_CHECKING:
         Callback,
         Encoder,
         Evaluator,
+        Medium,
         Mixup,
         Objective,
+        Reader,
+        Rejected,
+        Row,
         Scorer,
         Selector,
         TokenAdapter,
     )
-    from fusemix_core.jobs.align import align, extend
+    from fusemix_core.jobs.align import align
     from fusemix_core.jobs.encode import encode
+    from fusemix_core.jobs.extend import extend
     from fusemix_core.jobs.rank import rank
     from fusemix_core.jobs.select import select
     from fusemix_core.saved.model import SavedModel, load
-    from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
+    from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
     from fusemix_core.trust import trust_remote_code
 
 _HOMES = {
     "align": "fusemix_core.jobs.align",
     "bench": "fusemix_core.benchmark.run",
-    "extend": "fusemix_core.jobs.align",
+    "extend": "fusemix_core.jobs.extend",
     "encode": "fusemix_core.jobs.encode",
     "rank": "fusemix_core.jobs.rank",
     "select": "fusemix_core.jobs.select",
@@ -38,7 +43,9 @@ _HOMES = {
     "SavedModel": "fusemix_core.saved.model",
     "load": "fusemix_core.saved.model",
     "trust_remote_code": "fusemix_core.trust",
-    **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
+    **dict.fromkeys(
+        ["ComponentSpec", "EncoderSpec", "FamilySpec", "ModalitySpec"], "fusemix_core.specs"
+    ),
     **dict.fromkeys(
         [
             "Adapter",
@@ -54,6 +61,9 @@ _HOMES = {
         ],
         "fusemix_core.interfaces",
     ),
+    "Medium": "fusemix_core.data.media",
+    **dict.fromkeys(["Reader", "Row"], "fusemix_core.data.rows"),
+    "Rejected": "fusemix_core.data.dataset",
 }
 
 __all__ = [
@@ -66,8 +76,13 @@ __all__ = [
     "Evaluator",
     "FamilySpec",
     "FusedModel",
+    "Medium",
     "Mixup",
+    "ModalitySpec",
     "Objective",
+    "Reader",
+    "Rejected",
+    "Row",
     "SavedModel",
     "Scorer",
     "Selector",

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.media import Medium
+from fusemix_core.data.rows import Note, Reader, Row
 from fusemix_core.followers import Followers
 from fusemix_core.measured import Measured
 from fusemix_core.padded import Padded, as_rows, as_tokens
@@ -34,12 +37,17 @@ __all__ = [
     "Followers",
     "LatentTable",
     "Measured",
+    "Medium",
     "Mixup",
     "Network",
+    "Note",
     "Objective",
     "Padded",
     "PairedLatents",
+    "Reader",
+    "Rejected",
     "ResidentLatents",
+    "Row",
     "Scorer",
     "Section",
     "Selector",
@@ -433,7 +441,8 @@ class Evaluator(ABC):
 
     uses: tuple[str, ...] = ()
     """What it needs of `Measured` that not every job has: `bank`, `classes`, `facts`. A job without
-    it refuses the evaluator before anything is encoded."""
+    it refuses the evaluator before anything is encoded. The `ComponentSpec` says the same. One
+    whose options decide sets `self.uses`."""
 
     @abstractmethod
     def __call__(self, data: Measured) -> Mapping[str, Any]:

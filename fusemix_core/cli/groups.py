@@ -95,11 +95,13 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the items are, and how cells are written: `--data`, `--column`, `--encoding`,
-    `--delimiter`, `--missing-values`, `--prefix`, `--suffix`, `--max-bad`, `--allow-outside`."""
+    """Where the items are, and how cells are written: `--data`, `--column`, `--reader`,
+    `--encoding`, `--delimiter`, `--missing-values`, `--prefix`, `--suffix`, `--max-bad`,
+    `--allow-outside`."""
 
     data: o.Data = None
     column: o.Columns = None
+    reader: o.Reader = None
     text_encoding: o.TextEncoding = None
     delimiter: o.Delimiter = None
     missing_values: o.MissingValues = None
@@ -114,6 +116,7 @@ class DataOptions:
         return given(
             source=list(self.data) if self.data else None,
             columns=o.column_values(self.column) or None,
+            reader=self.reader_table(),
             encoding=self.text_encoding,
             delimiter=self.delimiter,
             missing_values=words,
@@ -122,6 +125,18 @@ class DataOptions:
             max_bad=self.max_bad,
             allow_outside=self.allow_outside,
         )
+
+    def reader_table(self) -> dict[str, Any] | None:
+        """The reader that was given, with its options.
+
+        Raises:
+            UnknownNameError: If it, or one of its options, is not registered.
+        """
+        if self.reader is None:
+            return None
+        part = parse_part(self.reader)
+        registry.check("reader", part)
+        return to_dict(part)
 
 
 @dataclass(frozen=True)
