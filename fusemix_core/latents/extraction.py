@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -80,12 +80,10 @@ def extract(
         spec: the encoder.
         items: what is encoded.
         store: where latents are kept.
-        how: device, dtype, batch and runtime. Of several devices each has an encoder of its own,
-            and the store is filled as by one.
+        how: device, dtype, batch and runtime; several devices fill the store as one would.
         view: what the encoder gives.
         ragged: whether items may differ in length.
-        shard: how many items make a shard. It follows from how many there are; give it where
-            `items` are a part of more.
+        shard: items that make a shard, for `items` that are a part of more.
         progress: called with how many of the missing items are done, and how many there are.
         encoder: used in place of what the spec would load, and kept.
 
@@ -115,15 +113,20 @@ def extract(
     finally:
         held.free()
     if len(bad) == len(items):
-        raise DataError(
-            f"None of the {len(items)} {spec.modality} items could be read.",
-            f"The first: {next(iter(bad.values()), 'there are no items')}",
-        )
+        raise none_readable(spec, len(items), bad)
     table = store.open(known, view, items.keys, how.store_dtype, absent=bad)
     if not ragged and isinstance(table, RaggedLatents):
         raise unequal_lengths(spec, view)
     encoded = len(missing) - len(bad)
     return Extraction(table, known, bad, encoded, len(items) - len(missing), warnings)
+
+
+def none_readable(spec: EncoderSpec, count: int, bad: Mapping[int, str]) -> DataError:
+    """What to say where no item could be encoded."""
+    return DataError(
+        f"None of the {count} {spec.modality} items could be read.",
+        f"The first: {next(iter(bad.values()), 'there are no items')}",
+    )
 
 
 def unequal_lengths(spec: EncoderSpec, view: str) -> ConfigError:
