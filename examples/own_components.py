@@ -26,7 +26,7 @@ import fusemix_core
 from fusemix_core import Adapter, Aligner, Encoder, EncoderSpec, Evaluator, Mixup, Objective, Scorer
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.config import Recipe
-from fusemix_core.interfaces import Batch, FitContext, Measured, PairedLatents
+from fusemix_core.interfaces import Batch, FitContext, Measured, PairedLatents, Step
 from fusemix_core.registry import registry
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.sections import Figure, Section, Table
@@ -103,9 +103,9 @@ class PairwiseSigmoid(Objective):
         self.scale = nn.Parameter(torch.tensor(1 / temperature).log())
         self.bias = nn.Parameter(torch.tensor(bias))
 
-    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
-        there = (links >= 0).all(dim=1)  # [n, K]
-        rows = [normalize(e, dim=1) for e in embeddings.values()]
+    def forward(self, step: Step) -> Tensor:
+        there, links = step.present, step.links
+        rows = [normalize(e, dim=1) for e in step.embeddings.values()]
         losses = []
         for a in range(len(rows)):
             for b in range(a + 1, len(rows)):

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
         Callback,
         Encoder,
         Evaluator,
+        Medium,
         Mixup,
         Objective,
+        Reader,
+        Rejected,
+        Row,
         Scorer,
         Selector,
         TokenAdapter,
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.rank import rank
     from fusemix_core.jobs.select import select
     from fusemix_core.saved.model import SavedModel, load
-    from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
+    from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
     from fusemix_core.trust import trust_remote_code
 
 _HOMES = {
@@ -38,7 +42,9 @@ _HOMES = {
     "SavedModel": "fusemix_core.saved.model",
     "load": "fusemix_core.saved.model",
     "trust_remote_code": "fusemix_core.trust",
-    **dict.fromkeys(["ComponentSpec", "EncoderSpec", "FamilySpec"], "fusemix_core.specs"),
+    **dict.fromkeys(
+        ["ComponentSpec", "EncoderSpec", "FamilySpec", "ModalitySpec"], "fusemix_core.specs"
+    ),
     **dict.fromkeys(
         [
             "Adapter",
@@ -54,6 +60,9 @@ _HOMES = {
         ],
         "fusemix_core.interfaces",
     ),
+    "Medium": "fusemix_core.data.media",
+    **dict.fromkeys(["Reader", "Row"], "fusemix_core.data.rows"),
+    "Rejected": "fusemix_core.data.dataset",
 }
 
 __all__ = [
@@ -66,8 +75,13 @@ __all__ = [
     "Evaluator",
     "FamilySpec",
     "FusedModel",
+    "Medium",
     "Mixup",
+    "ModalitySpec",
     "Objective",
+    "Reader",
+    "Rejected",
+    "Row",
     "SavedModel",
     "Scorer",
     "Selector",

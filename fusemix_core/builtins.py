@@ -111,6 +111,7 @@ def fusemix_components() -> list[ComponentSpec]:
             name="gradient",
             target="fusemix_core.aligners.gradient:GradientAligner",
             summary="trains adapter, mixup and objective; may start from a closed form",
+            uses=("fixed",),
         ),
         ComponentSpec(
             kind="aligner",
@@ -125,6 +126,7 @@ def fusemix_components() -> list[ComponentSpec]:
                 "powers": (1.0, 0.75, 1.5),
                 "kernel_pairs": 100_000,
             },
+            uses=("fixed",),
         ),
         ComponentSpec(
             kind="scorer",
@@ -152,6 +154,7 @@ def fusemix_components() -> list[ComponentSpec]:
             target="fusemix_core.selectors.dpp:DppSelector",
             summary="pairs whose items of one modality differ, by a greedy k-DPP",
             options={"by": "", "tolerance": 1e-10},
+            uses=("latents",),
             paper="https://arxiv.org/abs/1709.05135",
         ),
         ComponentSpec(
@@ -174,7 +177,7 @@ def fusemix_components() -> list[ComponentSpec]:
             name="zero-shot",
             target="fusemix_core.evaluation.zeroshot:ZeroShotEvaluator",
             summary="classification by prompts of the class names",
-            options={"fact": "", "modality": "", "text": "text", "resamples": 1000},
+            options={"fact": "", "modality": "", "text": "", "resamples": 1000},
             paper="https://arxiv.org/abs/2103.00020",
         ),
         ComponentSpec(

@@ -150,7 +150,7 @@ class RunConfig:
     as embeddings, and the others are fitted to them. `extends` is a fused model, a folder or a hub
     id, that the modalities of `encoders` join; one that the model has already is the encoder to
     take in place of the saved name. `evaluators` measure the run beside those of core and of the
-    recipe."""
+    recipe. `plugins` are the Python files that were loaded by `--plugin`."""
 
     encoders: Mapping[str, str]
     data: DataConfig
@@ -159,6 +159,7 @@ class RunConfig:
     fixed: tuple[str, ...] = ()
     extends: str | None = None
     evaluators: tuple[Part, ...] = ()
+    plugins: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
     dtype: Dtype = "float32"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.media import Medium
+from fusemix_core.data.rows import Note, Reader, Row
+from fusemix_core.followers import Followers
 from fusemix_core.measured import Measured
 from fusemix_core.padded import Padded, as_rows, as_tokens
 from fusemix_core.paired import Batch, LatentTable, PairedLatents, ResidentLatents, rows_of
 from fusemix_core.sections import Section, numbers_of
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import USES, EncoderSpec
+from fusemix_core.step import Step
 
 if TYPE_CHECKING:
     from fusemix_core.config import Recipe
 
 __all__ = [
+    "USES",
     "Adapter",
     "Aligner",
     "Batch",
@@ -28,17 +34,24 @@ __all__ = [
     "Encoder",
     "Evaluator",
     "FitContext",
+    "Followers",
     "LatentTable",
     "Measured",
+    "Medium",
     "Mixup",
     "Network",
+    "Note",
     "Objective",
     "Padded",
     "PairedLatents",
+    "Reader",
+    "Rejected",
     "ResidentLatents",
+    "Row",
     "Scorer",
     "Section",
     "Selector",
+    "Step",
     "TokenAdapter",
     "as_rows",
     "as_tokens",
@@ -153,6 +166,9 @@ class Adapter(nn.Module, ABC):
 
     options: dict[str, Any]
 
+    uses: tuple[str, ...] = ()
+    """`("tokens",)` of a `TokenAdapter`. The `ComponentSpec` says the same."""
+
     def __new__(cls, *dims: int, **options: Any) -> Self:
         adapter = super().__new__(cls)
         vars(adapter)["options"] = options
@@ -189,6 +205,8 @@ class TokenAdapter(Adapter):
                 return tokens.filled().sum(dim=1) / count
     """
 
+    uses = ("tokens",)
+
     @abstractmethod
     def tokens(self, latents: Padded) -> Padded:
         """The embedded tokens, values `[n, T', dim_out]`, for pooling and for objectives that
@@ -218,53 +236,34 @@ class Mixup(ABC):
 
 
 class Objective(nn.Module, ABC):
-    """A loss on a batch of embeddings. Owns its temperature, chunks and gathers inside."""
+    """The loss of a training step. It normalises embeddings and owns its temperature and chunks."""
 
-    gathers: bool = False
-    """Whether, of a batch that several processes share, it takes its own process's rows and gathers
-    what it needs of the others' (`fusemix_core.objectives.gathering`), so that the work is shared.
-    One that does not is given all rows in each process."""
+    uses: tuple[str, ...] = ()
+    """What it reads of a step beside `embeddings`, `links` and `present`: names of `USES`. The
+    `ComponentSpec` says the same. One that wraps another sets `self.uses` to its own names and
+    those of the other."""
 
-    takes_latents: bool = False
-    """Whether the engine calls it with the keyword `latents` too, those behind the embeddings, as
-    mixed: modality → `[n, d_m]`, or `Padded` where the adapter takes tokens."""
-
-    takes_tokens: bool = False
-    """Whether the engine calls it with the keyword `tokens` too: modality → what
-    `TokenAdapter.tokens` gives, `Padded` `[n, T_m, d]`. Of a batch that several processes share
-    they are the rows that the embeddings are."""
-
-    takes_trust: bool = False
-    """Whether the engine calls it with the keyword `trust` too: float `[n]`, how far the data say
-    that each row is to be trusted, from 0 (its items don't belong together) to 1."""
-
-    takes_unpaired: bool = False
-    """Whether the engine calls it with the keyword `unpaired` too, `training.unpaired` items of
-    each modality that no training row links: modality → (embeddings `[u_m, d]`, the latents behind
-    them `[u_m, d_m]`). Row i of one modality has nothing to do with row i of another, and a
-    modality without such items is absent. In several processes each is given all of them."""
-
-    momentum: float | None = None
-    """Where it is a number μ in [0, 1), the engine keeps a copy of the trained adapters, in eval
-    mode, for which m <- μ m + (1 - μ) p before each step, and calls it with the keyword `averaged`
-    too: the embeddings that these give of the same rows, without gradient."""
-
-    def fit(  # noqa: B027  most learn nothing
-        self, train: PairedLatents, validation: PairedLatents, context: FitContext
+    def start(  # noqa: B027  most learn nothing
+        self,
+        adapters: Mapping[str, Adapter],
+        train: PairedLatents,
+        validation: PairedLatents,
+        context: FitContext,
     ) -> None:
-        """Take what is needed from the training pairs, once, before the first step.
+        """Take what is needed from adapters and training pairs, once, before the first step.
 
-        The same data give the same; what it is lies in parameters or buffers, so that a checkpoint
-        holds it. Choices are made on `validation` only.
+        The same data give the same. What is taken lies in parameters, buffers or modules, so that a
+        checkpoint holds it. Choices are made on `validation` only. One that wraps another calls the
+        other's `start`.
+
+        Args:
+            adapters: those that are trained, by modality, with their initial weights. The fixed
+                ones are in `context.fixed`.
         """
 
     @abstractmethod
-    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
-        """The scalar loss.
-
-        embeddings: modality → float `[n, d]` as the adapters gave them (the objective normalises);
-        links: as in `Batch`, so that rows that share an item need not be each other's negatives.
-        """
+    def forward(self, step: Step) -> Tensor:
+        """The scalar loss of the whole batch."""
 
     def log(self) -> dict[str, float]:
         """Numbers to record beside the loss, such as the temperature."""
@@ -288,8 +287,12 @@ def input_of(adapter: Adapter, latents: Tensor | Padded) -> Tensor | Padded:
     return as_tokens(latents) if takes_tokens(adapter) else as_rows(latents)
 
 
+EVENTS = ("on_start", "on_step", "on_evaluation", "on_pairs", "on_end")
+"""The methods of a `Callback`."""
+
+
 class Callback:
-    """Told how a fit goes on. Override what you need."""
+    """Hears how a fit goes on. Override what you need."""
 
     def on_start(self, total_steps: int) -> None: ...
 
@@ -301,6 +304,27 @@ class Callback:
         """A closed form has taken in `done` of the `total` pairs of a pass; 0 begins one."""
 
     def on_end(self) -> None: ...
+
+    def through(
+        self, only: Collection[str] = EVENTS, added: Mapping[str, float] | None = None
+    ) -> Callback:
+        """A callback that passes on to this one what another fit reports.
+
+        Args:
+            only: the events that are passed on, such as `("on_pairs", "on_evaluation")`.
+            added: further metrics of each evaluation.
+        """
+        return _Through(self, only, added or {})
+
+
+class _Through(Callback):
+    def __init__(self, other: Callback, only: Collection[str], added: Mapping[str, float]) -> None:
+        for event in only:
+            setattr(self, event, getattr(other, event))
+        if "on_evaluation" in only and added:
+            self.on_evaluation = lambda step, metrics: other.on_evaluation(
+                step, {**metrics, **added}
+            )
 
 
 @dataclass
@@ -329,9 +353,10 @@ class FitContext:
 class Aligner(ABC):
     """Fits one adapter a modality, by gradient or in closed form."""
 
-    takes_fixed: bool = False
-    """Whether `fit` heeds `FitContext.fixed`: it returns those adapters unchanged and fits only the
-    others, to their width. One that does not is never given any."""
+    uses: tuple[str, ...] = ()
+    """`("fixed",)` if `fit` heeds `FitContext.fixed`: it returns those adapters unchanged and fits
+    only the others, to their width. One that does not is never given any. The `ComponentSpec` says
+    the same."""
 
     @abstractmethod
     def fit(
@@ -346,9 +371,9 @@ class Selector(ABC):
     An option `by` is a modality: the one whose items it looks at, "" for the first.
     """
 
-    takes_latents: bool = True
-    """Whether it looks at latents. One that does not is given pairs without tables, where nothing
-    else needs them: nothing is encoded for it."""
+    uses: tuple[str, ...] = ()
+    """`("latents",)` if it looks at latents. One that does not is given pairs without tables unless
+    something else needs them: nothing is encoded for it. The `ComponentSpec` says the same."""
 
     fewer: str = ""
     """Why it may give fewer rows than it is asked for, as the end of a sentence for the user: "only
@@ -416,7 +441,8 @@ class Evaluator(ABC):
 
     uses: tuple[str, ...] = ()
     """What it needs of `Measured` that not every job has: `bank`, `classes`, `facts`. A job without
-    it refuses the evaluator before anything is encoded."""
+    it refuses the evaluator before anything is encoded. The `ComponentSpec` says the same. One
+    whose options decide sets `self.uses`."""
 
     @abstractmethod
     def __call__(self, data: Measured) -> Mapping[str, Any]:

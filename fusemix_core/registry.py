@@ -134,10 +134,13 @@ class Registry:
             )
         return thing
 
-    def add_component(self, kind: str, name: str, target: type, **options: Any) -> type:
+    def add_component(
+        self, kind: str, name: str, target: type, *, wraps: str = "", **options: Any
+    ) -> type:
         """Register a component class of user code under `name`.
 
-        `options` are its options with their defaults; without any, those of its signature.
+        `options` are its options with their defaults; without any, those of its signature. What it
+        uses is what the class says; for `wraps` see `ComponentSpec`.
 
         Example:
             registry.add_component("objective", "vicreg", VICReg)
@@ -147,6 +150,8 @@ class Registry:
             name=name,
             target=f"{target.__module__}:{target.__qualname__}",
             options=options or options_of(target),
+            uses=getattr(target, "uses", ()),
+            wraps=wraps,
         )
         self._add_component_spec(spec, USER)
         self._classes[f"{kind} {name.lower()}"] = target
@@ -343,7 +348,8 @@ class Registry:
     def check(self, kind: str, part: Part) -> ComponentSpec:
         """The spec behind a part; raises for an unknown name, option or missing package.
 
-        An option whose default is None takes any value; others must keep the type.
+        An option whose default is None takes any value; others must keep the type. A component that
+        it wraps is checked likewise.
         """
         spec = self.component(kind, part.name)
         spec.check_requirements()
@@ -356,7 +362,18 @@ class Registry:
                     f"{kind}.{option} is {short(repr(value))}; {spec.name} wants something "
                     f"like {default!r} ({type(default).__name__})."
                 )
+        if spec.wraps:
+            self.check(kind, _wrapped(spec, part))
         return spec
+
+    def uses(self, kind: str, part: Part) -> tuple[str, ...]:
+        """What the component that a part names uses (`USES`), with what those use that it wraps.
+
+        Nothing heavy is imported. Raises as `check`.
+        """
+        spec = self.check(kind, part)
+        inner = self.uses(kind, _wrapped(spec, part)) if spec.wraps else ()
+        return tuple(dict.fromkeys((*spec.uses, *inner)))
 
     def build(self, kind: str, part: Part, *args: Any, **kwargs: Any) -> Any:
         """The component that a part names, constructed with `args`, `kwargs` and its options."""
@@ -395,6 +412,12 @@ def _united(declared: list[ModalitySpec]) -> ModalitySpec:
             )
         first = ModalitySpec(**changed)
     return first
+
+
+def _wrapped(spec: ComponentSpec, part: Part) -> Part:
+    """The component that another one builds, by its options."""
+    values = {**spec.options, **part.options}
+    return Part(values[spec.wraps], dict(values["options"]))
 
 
 def _same_type(default: Any, value: Any) -> bool:

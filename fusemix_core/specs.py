@@ -27,6 +27,20 @@ KINDS = (
 )
 """What a `ComponentSpec` may register."""
 
+USES: Mapping[str, tuple[str, ...]] = {
+    "objective": ("latents", "tokens", "facts", "trust", "unpaired", "adapters"),
+    "adapter": ("tokens",),
+    "aligner": ("fixed",),
+    "selector": ("latents",),
+    "evaluator": ("bank", "classes", "facts"),
+}
+"""What components of a kind may use beyond what all get: what the class and its spec declare.
+
+An objective reads these of a `Step`; `adapters` stands for `step.through` too. An adapter of tokens
+is a `TokenAdapter`. An aligner heeds `FitContext.fixed`. A selector looks at latents. An evaluator
+reads these of a `Measured`.
+"""
+
 CORE_MEDIA: dict[str, str] = {"text": "text", "image": "image", "audio": "audio", "video": "file"}
 """The medium of each modality that core declares (`modalities.py`)."""
 
@@ -164,6 +178,10 @@ class ComponentSpec:
 
     `options` lists every keyword option of the target with its default, so that a wrong option is
     found before anything is imported; a test holds it equal to the target's signature.
+
+    `uses` is what the class declares as its own `uses`, so that a plan can refuse what can't work
+    before anything is imported. `wraps` names the option that names another component of the same
+    kind, which this one builds with its option `options`; what the other uses, this one uses too.
     """
 
     kind: str
@@ -174,12 +192,25 @@ class ComponentSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     paper: str = ""
+    uses: tuple[str, ...] = ()
+    wraps: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise PluginError(
                 f"Component '{self.name}' has the unknown kind '{self.kind}'.",
                 f"Kinds: {', '.join(KINDS)}.",
+            )
+        known = USES.get(self.kind, ())
+        if unknown := [use for use in self.uses if use not in known]:
+            raise PluginError(
+                f"The {self.kind} '{self.name}' can't use '{unknown[0]}'.",
+                f"What a {self.kind} may use: {', '.join(known) or 'nothing'}.",
+            )
+        if self.wraps and not {self.wraps, "options"} <= set(self.options):
+            raise PluginError(
+                f"The {self.kind} '{self.name}' wraps '{self.wraps}', and has not the options "
+                f"'{self.wraps}' and 'options'."
             )
 
     @classmethod

@@ -58,7 +58,7 @@ class CCAAligner(Aligner):
     (`regress`) with the same `landmarks`, `ridges` and `kernel_pairs`.
     """
 
-    takes_fixed = True
+    uses = ("fixed",)
 
     def __init__(
         self,

@@ -8,22 +8,25 @@ from dataclasses import replace
 
 from fusemix_core.adapters.rows import for_adapters, width_of
 from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.engine.checkpoint import checkpoint_folders, run_digest
 from fusemix_core.engine.loop import Trainer, check_links
 from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.randomness import seeded
 from fusemix_core.engine.state import ADAMW
-from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.errors import ConfigError, ContractError, UnknownNameError
 from fusemix_core.interfaces import (
     Adapter,
     Aligner,
     Callback,
     FitContext,
     LatentTable,
+    Objective,
     PairedLatents,
     dim_in,
     takes_tokens,
 )
+from fusemix_core.needs import check_needs
 from fusemix_core.registry import registry
 
 DIM = 512
@@ -41,14 +44,13 @@ class GradientAligner(Aligner):
     Where modalities are fixed the others' embeddings are as wide as theirs, whatever `recipe.dim`;
     a fixed adapter, too, is given the latents as mixed.
 
-    Raises `ConfigError` for a recipe without adapter or objective, or whose adapter can't start
-    from a map or gives no tokens to an objective that takes them, or whose objective does not take
-    the unpaired items that it asks for; `UnknownNameError` for a
-    `training.together` that is no modality; `DataError` for too few pairs; `RunExistsError` and
+    Raises `ConfigError` for a recipe without adapter or objective, or whose parts can't work
+    together (`check_needs`), or whose adapter can't start from a map; `UnknownNameError` for a
+    `training.together` that is not a modality; `DataError` for too few pairs; `RunExistsError` and
     `ArtefactError` as `Trainer`.
     """
 
-    takes_fixed = True
+    uses = ("fixed",)
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
@@ -64,29 +66,24 @@ class GradientAligner(Aligner):
         if training.together and training.together not in train.modalities:
             raise UnknownNameError.of("modality of this run", training.together, train.modalities)
         check_links(train, context.fixed)
+        check_needs(recipe, train.modalities, context.fixed, registry)
         digest = run_digest(recipe, train, validation, context)
         with seeded(context.seed, context.device):
-            objective = registry.build("objective", recipe.objective)
-            if training.unpaired and not objective.takes_unpaired:
-                raise ConfigError(
-                    f"training.unpaired is {training.unpaired}, and the objective "
-                    f"'{recipe.objective.name}' takes no unpaired items.",
-                    "Set it to 0, or take an objective that does.",
-                )
-            objective.fit(train, validation, context)
+            objective = self._objective(recipe)
             mixup = registry.build("mixup", recipe.mixup or Part("none"))
             plan = plan_steps(len(train), mixup.rows_per_pair, training)
             adapters = self._adapters(train, validation, recipe, context)
             fixed = {m: deepcopy(a) for m, a in context.fixed.items()}
-            if objective.takes_tokens:
+            if "tokens" in objective.uses:
                 _check_tokens(adapters | fixed, recipe)
+            objective.start(adapters, train, validation, context)
             for module in (*adapters.values(), *fixed.values(), objective):
                 module.to(train.dtype)
             trained = Trainer(
                 adapters,
                 objective,
                 mixup,
-                for_adapters(train, adapters | fixed),
+                replace(for_adapters(train, adapters | fixed), facts=_read_facts(objective, train)),
                 validation,
                 plan,
                 context,
@@ -96,6 +93,20 @@ class GradientAligner(Aligner):
                 fixed=fixed,
             ).run()
             return {m: (trained | context.fixed)[m] for m in train.modalities}
+
+    def _objective(self, recipe: Recipe) -> Objective:
+        objective, declared = (
+            registry.build("objective", recipe.objective),
+            registry.uses("objective", recipe.objective),
+        )
+        if more := [use for use in objective.uses if use not in declared]:
+            raise ContractError(
+                f"The objective '{recipe.objective.name}'",
+                f"a spec with '{more[0]}' in `uses`, as its class has; or with `wraps`, if it "
+                "builds another objective",
+                f"uses = {declared}",
+            )
+        return objective
 
     def _adapters(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
@@ -132,20 +143,21 @@ def _check_tokens(adapters: Mapping[str, Adapter], recipe: Recipe) -> None:
             )
 
 
+def _read_facts(objective: Objective, train: PairedLatents) -> dict[str, Fact]:
+    """The facts that the objective reads: others need not go with each batch."""
+    if "facts" in objective.uses:
+        return train.facts
+    read = {TRUST} & set(objective.uses)
+    return {name: fact for name, fact in train.facts.items() if name in read}
+
+
 def _listeners(context: FitContext) -> list[Callback]:
     """Who hears of the start: of its passes and evaluations only, and nobody in a resumed fit,
     which has reported them before."""
     folder = context.checkpoints
     if context.resume and folder is not None and checkpoint_folders(folder):
         return []
-    return [_StartOnly(callback) for callback in context.callbacks]
-
-
-class _StartOnly(Callback):
-    """Passes on to another callback what a closed form tells; steps are told by the training."""
-
-    def __init__(self, callback: Callback) -> None:
-        self.on_evaluation, self.on_pairs = callback.on_evaluation, callback.on_pairs
+    return [c.through(only=("on_evaluation", "on_pairs")) for c in context.callbacks]
 
 
 def _build(part: Part, table: LatentTable, dim_out: int) -> Adapter:

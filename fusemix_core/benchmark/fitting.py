@@ -21,7 +21,8 @@ from fusemix_core.registry import registry
 from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.measure import BANK_MOST, choose_scorer
-from fusemix_core.runs.rows import rows_for
+from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.rows import training_rows
 
 
 def within(recipe: Recipe, batch: int | None, budget: int | None, rows: int) -> Recipe:
@@ -68,7 +69,8 @@ def fit(
     steps = _Steps()
     context = FitContext(device=device, seed=seed, callbacks=[steps, *callbacks])
     began = time.perf_counter()
-    given = rows_for(recipe, splits["train"])
+    given = splits["train"]
+    given = given.select(training_rows(recipe, given, context, Reporter()).sort().values)
     adapters = aligner.fit(given, splits["validation"], recipe, context)
     seconds = time.perf_counter() - began
     train = embed_split(adapters, splits["train"], device, most=BANK_MOST)

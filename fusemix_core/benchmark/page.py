@@ -74,16 +74,16 @@ def protocol(lines: Sequence[Line]) -> list[str]:
         "intervals are over the fits alone, which share the items."
     )
     given = {n: {line[n] for line in lines} for n in ("batch", "budget")}
-    told = {n: f"{v.pop():,}" for n, v in given.items() if len(v) == 1 and None not in v}
-    if told:
+    same = {n: f"{v.pop():,}" for n, v in given.items() if len(v) == 1 and None not in v}
+    if same:
         what = {"batch": "pairs a step", "budget": "in all"}
-        counts = ", ".join(f"{number} {what[n]}" for n, number in told.items())
+        counts = ", ".join(f"{number} {what[n]}" for n, number in same.items())
         text += f" Training by gradient sees {counts}."
     versions: dict[str, str] = {}
     for line in lines:
         versions |= line["versions"]
-    versions_told = ", ".join(f"{dist} {version}" for dist, version in sorted(versions.items()))
-    return [fill(text, 120), "", f"Versions: {versions_told}."]
+    listed = ", ".join(f"{dist} {version}" for dist, version in sorted(versions.items()))
+    return [fill(text, 120), "", f"Versions: {listed}."]
 
 
 def overview(found: Sequence[Verdict]) -> list[str]:
@@ -94,18 +94,19 @@ def overview(found: Sequence[Verdict]) -> list[str]:
     for v in found:
         wins[v.best] = wins.get(v.best, 0) + 1
     ordered = sorted(wins.items(), key=lambda item: -item[1])
-    told = ", ".join(f"`{m}` in {n}" for m, n in ordered)
-    out = [f"Highest mean in {len(found)} places (set, encoders, size): {told}."]
+    listed = ", ".join(f"`{m}` in {n}" for m, n in ordered)
+    out = [f"Highest mean in {len(found)} places (set, encoders, size): {listed}."]
     if any(v.default is not None for v in found):
         beaten = [v for v in found if v.ahead]
         sure = f"`{DEFAULT}` is surely behind (95%, seed by seed) in {len(beaten)} of them."
         out += ["", sure, ""]
         out += [
-            f"- {where(v)}: behind " + ", ".join(f"`{m}` by {said(v.against[m])}" for m in v.ahead)
+            f"- {where(v)}: behind "
+            + ", ".join(f"`{m}` by {mean_text(v.against[m])}" for m in v.ahead)
             for v in beaten
         ]
         out += [
-            f"- {where(v)}: `{v.best}` has the higher mean, by {said(v.against[v.best])}"
+            f"- {where(v)}: `{v.best}` has the higher mean, by {mean_text(v.against[v.best])}"
             for v in found
             if v.best in v.against and not v.ahead
         ]
@@ -124,15 +125,15 @@ def sentence(verdict: Verdict, of: str = "") -> str:
     if verdict.best != DEFAULT:
         text += f"; `{DEFAULT}` {verdict.default:.1f}"
         if verdict.best in verdict.against:  # they have seeds in common
-            text += f", behind by {said(verdict.against[verdict.best])}"
+            text += f", behind by {mean_text(verdict.against[verdict.best])}"
     elif verdict.against:
         rival = max(verdict.against, key=lambda m: verdict.against[m][0])
         mean, half = verdict.against[rival]
-        text += f"; ahead of `{rival}` by {said((-mean, half))}"
+        text += f"; ahead of `{rival}` by {mean_text((-mean, half))}"
     return text + "."
 
 
-def said(found: tuple[float, float | None]) -> str:
+def mean_text(found: tuple[float, float | None]) -> str:
     """`12.3 ± 0.4`."""
     mean, half = found
     return f"{mean:.1f}" if half is None else f"{mean:.1f} ± {half:.1f}"
@@ -161,7 +162,7 @@ def table(entries: Sequence[Entry]) -> list[str]:
 def _column(entries: Sequence[Entry], place: Place, scorer: str) -> dict[str, str]:
     found = {e.method: e.interval(scorer) for e in entries if e.place == place and e.lines}
     best = max(mean for mean, _ in found.values())
-    return {m: f"**{said(v)}**" if v[0] == best else said(v) for m, v in found.items()}
+    return {m: f"**{mean_text(v)}**" if v[0] == best else mean_text(v) for m, v in found.items()}
 
 
 def zero_shot_table(entries: Sequence[Entry]) -> list[str]:
@@ -179,23 +180,23 @@ def zero_shot_table(entries: Sequence[Entry]) -> list[str]:
         of = {e.place: e for e in entries if e.method == method and e.lines}
         cells = [_top1(of.get(p), n) for n in names for p in places]
         out.append(f"| {method} | {' | '.join(cells)} |")
-    told = [sentence(v, f"{n}, ") for n in names for v in verdicts(entries, zero_shot=n)]
-    return [*out, "", *told, ""]
+    sentences = [sentence(v, f"{n}, ") for n in names for v in verdicts(entries, zero_shot=n)]
+    return [*out, "", *sentences, ""]
 
 
 def _top1(entry: Entry | None, name: str) -> str:
     found = entry.zero_shot(name) if entry else None
-    return said(mean_interval(list(found.values()))) if found else "–"
+    return mean_text(mean_interval(list(found.values()))) if found else "–"
 
 
 def failures(entries: Sequence[Entry]) -> list[str]:
     """What did not run, and why."""
-    told = dict.fromkeys(
+    lines = dict.fromkeys(
         f"- `{e.method}` failed: {message.splitlines()[0]}"
         for e in entries
         for message in e.errors.values()
     )
-    return [*told, ""] if told else []
+    return [*lines, ""] if lines else []
 
 
 def slug(setting: Setting) -> str:

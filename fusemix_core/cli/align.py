@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,8 @@ from fusemix_core.cli.groups import (
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 from fusemix_core.launch import launched
+from fusemix_core.registry import registry
+from fusemix_core.userfile import in_file
 
 if TYPE_CHECKING:
     from fusemix_core.jobs.align import RunResult
@@ -102,8 +105,25 @@ def run_values(
     values = read_toml(config) if config else {}
     for name in ("views", "data"):
         values[name] = dict(_table(values, name, config))
+    check_files(values, {} if data.get("reader") is None else data, config)
     values["data"] |= data
     return values | given(recipe=recipe.recipe, seed=run.seed) | encoding.table()
+
+
+def check_files(values: dict[str, Any], data: dict[str, Any], config: Path | None) -> None:
+    """Raise `ConfigError` if a config file names files of Python for `plugins` or the reader that
+    this command line does not: they run because the user names them, never because a file does."""
+    missing = [p for p in values.get("plugins", []) if p not in registry.files]
+    again = " ".join(f"--plugin {shlex.quote(str(p))}" for p in missing)
+    reader = values["data"].get("reader") if "reader" not in data else None
+    name = reader.get("name") if isinstance(reader, dict) else reader
+    if isinstance(name, str) and in_file(name):
+        again += f" --reader {shlex.quote(name)}"
+    if again:
+        raise ConfigError(
+            f"{config} was made with Python files that are only run if you name them.",
+            f"If you trust them, add: {again.strip()}",
+        )
 
 
 def take_encoders(values: dict[str, Any], names: dict[str, str], views: dict[str, str]) -> None:

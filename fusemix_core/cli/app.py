@@ -27,10 +27,14 @@ from fusemix_core.cli import (
 from fusemix_core.cli.console import print_error
 from fusemix_core.cli.terminate import Terminated
 from fusemix_core.errors import FusemixError
+from fusemix_core.registry import registry
 
 
 class FusemixGroup(TyperGroup):
     """Shows a `FusemixError` as message and hint; a traceback only with `--debug`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, plugins_first(args))
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
@@ -61,6 +65,20 @@ class FusemixGroup(TyperGroup):
                 "This is a fault in fusemix or a plugin. `fusemix --debug …` shows where.",
             )
             ctx.exit(1)
+
+
+def plugins_first(args: list[str]) -> list[str]:
+    """The arguments with every `--plugin FILE` before the command, wherever it stood."""
+    end = args.index("--") if "--" in args else len(args)
+    first, rest, at = [], [], 0
+    while at < end:
+        if args[at] == "--plugin" and at + 1 < end:
+            first += args[at : at + 2]
+            at += 2
+            continue
+        (first if args[at].startswith("--plugin=") else rest).append(args[at])
+        at += 1
+    return [*first, *rest, *args[end:]]
 
 
 app = typer.Typer(
@@ -94,7 +112,17 @@ def _main(
             help="Run the Python code of this model repository: only of one that you have read.",
         ),
     ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Load the encoders and components of a Python file of your own. It may also stand "
+            "after the command.",
+        ),
+    ] = None,
 ) -> None:
+    for file in plugin or ():
+        registry.load_file(file)
     for repository in trust_remote_code or ():
         trust.trust_remote_code(repository)
 

@@ -145,7 +145,7 @@ def _set_name(table: dict[str, Any]) -> str:
 
 
 def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
-    from fusemix_core.benchmark.page import overview, said
+    from fusemix_core.benchmark.page import mean_text, overview
     from fusemix_core.benchmark.summary import CHOSEN, summarise, verdicts
     from fusemix_core.cli.console import out, print_json, print_table
 
@@ -159,8 +159,8 @@ def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
             e.place.label,
             e.pairs,
             e.method,
-            said(e.interval("cosine")),
-            said(e.interval(CHOSEN)),
+            mean_text(e.interval("cosine")),
+            mean_text(e.interval(CHOSEN)),
             e.seconds,
         ]
         for e in entries

@@ -95,10 +95,11 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the items are: `--data`, `--column`, `--max-bad`, `--allow-outside`."""
+    """Where the items are: `--data`, `--column`, `--reader`, `--max-bad`, `--allow-outside`."""
 
     data: o.Data = None
     column: o.Columns = None
+    reader: o.Reader = None
     max_bad: o.MaxBad = None
     allow_outside: o.AllowOutside = None
 
@@ -107,9 +108,22 @@ class DataOptions:
         return given(
             source=list(self.data) if self.data else None,
             columns=o.key_values(self.column, "--column") or None,
+            reader=self.reader_table(),
             max_bad=self.max_bad,
             allow_outside=self.allow_outside,
         )
+
+    def reader_table(self) -> dict[str, Any] | None:
+        """The reader that was given, with its options.
+
+        Raises:
+            UnknownNameError: If it, or one of its options, is not registered.
+        """
+        if self.reader is None:
+            return None
+        part = parse_part(self.reader)
+        registry.check("reader", part)
+        return to_dict(part)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,15 @@ TrustColumn = Annotated[
 ]
 ValidationFraction = Annotated[float | None, typer.Option(help="Share for validation. [0.1]")]
 TestFraction = Annotated[float | None, typer.Option(help="Share for test. [0.1]")]
+Reader = Annotated[
+    str | None,
+    typer.Option(
+        "--reader",
+        metavar="NAME",
+        help='What reads the data: a name, ./file.py:Class, or with options "NAME KEY=VALUE". '
+        "[the first that knows the file]",
+    ),
+]
 MaxBad = Annotated[float | None, typer.Option(help="Share of bad rows that fails a run. [0.01]")]
 AllowOutside = Annotated[
     bool | None, typer.Option("--allow-outside", help="Accept paths outside the data folder.")
@@ -95,9 +104,7 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", metavar="TOML", help="A run's config; options here win over it."),
 ]
-Recipe = Annotated[
-    str | None, typer.Option(help="A named method, or ./file.py:function. [fusemix]")
-]
+Recipe = Annotated[str | None, typer.Option(help="A named method, or ./file.py:function. [auto]")]
 Set = Annotated[
     list[str] | None,
     typer.Option(

@@ -26,9 +26,9 @@ def show_plan(plan: Plan, json: bool) -> None:
     show_encoders(plan.encoders.values())
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
-    if alone := plan.dataset.unpaired:
-        alone = ", ".join(f"{len(ids):,} {modality}" for modality, ids in alone.items())
-        out.print(f"alone:   {alone}, for training without pairs")
+    if plan.dataset.unpaired:
+        counts = [f"{len(ids):,} {modality}" for modality, ids in plan.dataset.unpaired.items()]
+        out.print(f"unpaired: {', '.join(counts)}, for training without pairs")
     if facts := facts_table(plan.dataset.facts, plan.config.data):
         shown = ", ".join(f"{name} ({_in_short(fact)})" for name, fact in facts.items())
         out.print(f"facts:   {shown}", markup=False, highlight=False, soft_wrap=True)

@@ -101,6 +101,15 @@ class Reader(ABC):
             DataError: The whole source is unusable.
         """
 
+    @classmethod
+    def sample(cls, folder: Path) -> Path | None:
+        """Write a small source of its kind into an empty folder, for the conformance kit.
+
+        Returns:
+            Its path; None if it has none.
+        """
+        return None
+
 
 def is_missing(value: Any) -> bool:
     """Whether a cell is empty: None, "" or NaN."""

@@ -25,7 +25,7 @@ from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
 from fusemix_core.interfaces import FitContext, PairedLatents
 
-FORMAT = 3
+FORMAT = 4
 KEEP = 2
 TENSORS, VALUES = "state.safetensors", "state.json"
 COUNTERS = (
@@ -188,8 +188,8 @@ def _damaged(folder: Path, error: Exception) -> ArtefactError:
 def _modules(state: TrainState) -> dict[str, nn.Module]:
     """Prefix of its tensors' names → module."""
     modules: dict[str, nn.Module] = {f"adapters/{m}": a for m, a in state.adapters.items()}
-    modules |= {f"averaged/{m}": a for m, a in (state.averaged or {}).items()}
-    modules |= {f"followers/{m}": a for m, a in (state.followers or {}).items()}
+    if state.averaged is not None:
+        modules |= {f"averaged/{m}": a for m, a in state.averaged.items()}
     return modules | {"objective": state.objective}
 
 

@@ -11,22 +11,20 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from fusemix_core.devices import resolve_device
 from fusemix_core.engine.randomness import stream_seed
 from fusemix_core.errors import ConfigError, FusemixError
-from fusemix_core.interfaces import Batch, Objective
+from fusemix_core.gathering import processes, rank
 from fusemix_core.launch import launched
-from fusemix_core.objectives.gathering import Rows, processes, rank
 
 WAIT = timedelta(days=7)
 """How long a process waits for another, which may be encoding a large dataset."""
@@ -107,56 +105,6 @@ def in_turn(work: Callable[[], T]) -> T:
     done = work()
     wait_for_all()
     return done
-
-
-def own_rows(batch: Batch) -> Batch:
-    """This process's rows of a batch that every process holds: nearly equal parts, in order."""
-    part = own_part(len(batch.links))
-    latents, facts = (
-        {name: x[part] for name, x in given.items()} for given in (batch.latents, batch.facts)
-    )
-    return Batch(latents, batch.links[part], facts)
-
-
-def own_part(count: int) -> slice:
-    """This process's of so many rows that every process holds."""
-    return slice(count * rank() // processes(), count * (rank() + 1) // processes())
-
-
-def batch_loss(
-    objective: Objective,
-    embeddings: Mapping[str, Tensor],
-    batch: Batch,
-    tokens: Mapping[str, Tensor] = MappingProxyType({}),
-    averaged: Mapping[str, Tensor] = MappingProxyType({}),
-    unpaired: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}),
-) -> Tensor:
-    """The loss of the whole batch in each process, given the process's own rows.
-
-    An objective that gathers nothing itself gets all rows. `tokens`, `averaged` and `unpaired` are
-    for one that takes them; of unpaired items the embeddings are the process's own, the latents all
-    that there are, and any objective gets all.
-    """
-    asked = {"latents": batch.latents} if objective.takes_latents else {}
-    asked |= {"tokens": tokens} if objective.takes_tokens else {}
-    asked |= {"averaged": averaged} if objective.momentum is not None else {}
-    asked |= {"trust": batch.trust()} if objective.takes_trust else {}
-    links = batch.links
-    if processes() > 1 and not objective.gathers:
-        rows = Rows(len(links), links.device)
-
-        def gathered(given: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
-            if isinstance(given, Tensor):
-                return rows.gather(given)
-            return {m: rows.gather(x) for m, x in given.items()}
-
-        embeddings, links = gathered(embeddings), gathered(links)
-        asked = {name: gathered(given) for name, given in asked.items()}
-    if objective.takes_unpaired:
-        asked["unpaired"] = {
-            m: (Rows(len(x), x.device).gather(x), behind) for m, (x, behind) in unpaired.items()
-        }
-    return objective(embeddings, links, **asked)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

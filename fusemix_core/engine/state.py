@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 from fusemix_core.config import Part, Training
 from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import stream
-from fusemix_core.errors import DivergedError
-from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective, Padded
+from fusemix_core.errors import ContractError, DivergedError
+from fusemix_core.followers import Followers
+from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective, Step
 from fusemix_core.registry import registry
 
 ADAMW = Part("adamw")
@@ -27,19 +27,17 @@ class TrainState:
 
     `step` counts the steps done, `epoch` the epochs done, `index` the steps done in this epoch;
     `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the adapters'
-    moving average where the recipe asks for one, `followers` that of `Objective.momentum`. `best`
-    are the weights kept so far, by modality, on the CPU. `loss_sum` is over the `loss_count` steps
-    since the last evaluation.
-    `blocks` says how epochs are shuffled (see `feed.Blocks`). `fixed` are the modalities' adapters
-    that are not trained: in eval mode, without gradients, and in no checkpoint.
+    moving average where the recipe asks for one. `best` are the weights kept so far, by modality,
+    on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation. `blocks` says
+    how epochs are shuffled (see `feed.Blocks`). `fixed` are the modalities' adapters that are not
+    trained: in eval mode, without gradients, and in no checkpoint.
     """
 
     adapters: dict[str, Adapter]
     objective: Objective
     optimiser: torch.optim.Optimizer
     mixing: torch.Generator
-    averaged: dict[str, Adapter] | None = None
-    followers: dict[str, Adapter] | None = None
+    averaged: Followers | None = None
     step: int = 0
     epoch: int = 0
     index: int = 0
@@ -65,44 +63,19 @@ class TrainState:
         fixed: Mapping[str, Adapter] | None = None,
     ) -> TrainState:
         """The state before the first step. The modules are on their device already."""
-
-        def copies() -> dict[str, Adapter]:
-            return {m: deepcopy(a).eval().requires_grad_(False) for m, a in adapters.items()}
-
         return cls(
             adapters,
             objective,
             make_optimiser([*adapters.values(), objective], training, optimiser),
             stream(seed, "mixup"),
-            copies() if training.ema else None,
-            copies() if objective.momentum is not None else None,
+            Followers(adapters, training.ema) if training.ema else None,
             fixed=dict(fixed or {}),
         )
 
     @property
     def kept(self) -> dict[str, Adapter]:
         """The trained adapters as they are evaluated and kept: averaged where the recipe asks."""
-        return self.adapters if self.averaged is None else self.averaged
-
-
-def embed(
-    adapters: Mapping[str, Adapter],
-    latents: Mapping[str, Tensor | Padded],
-    with_tokens: bool = False,
-    fixed: Collection[str] = (),
-) -> tuple[dict[str, Tensor], dict[str, Padded]]:
-    """(embeddings, embedded tokens where asked for) of a batch, modality by modality; those of the
-    `fixed` modalities are data."""
-    embeddings, tokens = {}, {}
-    for modality, x in latents.items():
-        adapter = adapters[modality]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and modality not in fixed):
-            if with_tokens:
-                tokens[modality] = adapter.tokens(x)
-                embeddings[modality] = adapter.pool(tokens[modality], x)
-            else:
-                embeddings[modality] = adapter(x)
-    return embeddings, tokens
+        return self.adapters if self.averaged is None else dict(self.averaged.items())
 
 
 def parameter_groups(modules: Iterable[nn.Module], training: Training) -> list[dict[str, Any]]:
@@ -139,19 +112,17 @@ def train_step(
 
     Raises `DivergedError` before an adapter is changed if the loss is not finite.
     """
-    mixed = mixup(batch, state.mixing, progress)
-    adapters, unpaired = state.adapters | state.fixed, batch.unpaired
-    batch = distributed.own_rows(mixed)
-    embeddings, tokens = embed(adapters, batch.latents, state.objective.takes_tokens, state.fixed)
-    averaged = {}
-    if state.followers is not None:
-        follow(state.followers, state.adapters, state.objective.momentum)
-        with torch.no_grad():
-            averaged, _ = embed(state.followers | state.fixed, batch.latents)
-    part = {m: x[distributed.own_part(len(x))] for m, x in unpaired.items()}
-    own, _ = embed(adapters, part, fixed=state.fixed)
-    alone = {m: (own[m], x) for m, x in unpaired.items()}
-    loss = distributed.batch_loss(state.objective, embeddings, batch, tokens, averaged, alone)
+    batch = mixed(batch, mixup, state.mixing, progress)
+    step = Step(
+        batch,
+        state.adapters | state.fixed,
+        fixed=state.fixed,
+        uses=state.objective.uses,
+        reader=f"The objective {type(state.objective).__name__}",
+        number=state.step,
+        progress=progress,
+    )
+    loss = state.objective(step)
     metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
     if not math.isfinite(metrics["loss"]):
         raise diverged(state, f"The loss became {metrics['loss']}", lr, batch)
@@ -168,8 +139,29 @@ def train_step(
     state.loss_sum += metrics["loss"]
     state.loss_count += 1
     if state.averaged is not None:
-        update_average(state.averaged, state.adapters, ema, state.step)
+        state.averaged.follow(state.adapters, ema_momentum(ema, state.step))
     return metrics
+
+
+def ema_momentum(ema: float, step: int) -> float:
+    """The momentum of the average after so many steps, at last `ema`.
+
+    The smaller momentum of the first steps lets go of the initial weights.
+    """
+    return min(ema, (1 + step) / (10 + step))
+
+
+def mixed(batch: Batch, mixup: Mixup, generator: torch.Generator, progress: float) -> Batch:
+    """The mixed batch. Raises `ContractError` if the mixup loses facts or unpaired items."""
+    found = mixup(batch, generator, progress)
+    if found.facts.keys() != batch.facts.keys() or found.unpaired is not batch.unpaired:
+        raise ContractError(
+            f"The mixup {type(mixup).__name__}",
+            "a batch with the facts and unpaired items of the one given: "
+            "`batch.mixed(…)`, or `dataclasses.replace(batch, latents=…)`",
+            f"one with the facts {sorted(found.facts)} of {sorted(batch.facts)}",
+        )
+    return found
 
 
 def diverged(state: TrainState, what: str, lr: float, batch: Batch | None = None) -> DivergedError:
@@ -190,26 +182,3 @@ def diverged(state: TrainState, what: str, lr: float, batch: Batch | None = None
 def finite(adapters: Mapping[str, nn.Module]) -> bool:
     """Whether all weights are finite."""
     return all(p.isfinite().all() for a in adapters.values() for p in a.parameters())
-
-
-def update_average(
-    averaged: Mapping[str, nn.Module], current: Mapping[str, nn.Module], decay: float, step: int
-) -> None:
-    """`follow` with min(decay, (1 + step)/(10 + step)).
-
-    The smaller momentum of the first steps lets go of the initial weights.
-    """
-    follow(averaged, current, min(decay, (1 + step) / (10 + step)))
-
-
-@torch.no_grad()
-def follow(
-    averaged: Mapping[str, nn.Module], current: Mapping[str, nn.Module], momentum: float
-) -> None:
-    """averaged <- momentum · averaged + (1 - momentum) · current. Buffers are copied."""
-    share = 1 - momentum
-    for modality, module in averaged.items():
-        for kept, new in zip(module.parameters(), current[modality].parameters(), strict=True):
-            kept.lerp_(new, share)
-        for kept, new in zip(module.buffers(), current[modality].buffers(), strict=True):
-            kept.copy_(new)

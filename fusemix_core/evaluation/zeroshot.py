@@ -170,11 +170,17 @@ class ZeroShotEvaluator(Evaluator):
     """`zero_shot` of the items of one modality.
 
     The classes are those that the job was given (`fusemix eval --classes`). With `fact`, they are
-    the classes of a fact of the rows, as prompts of the modality `text`.
+    the classes of a fact of the rows.
+
+    Args:
+        fact: the name of the fact.
+        modality: which items to classify by the fact, by default the first that are not texts.
+        text: the modality of the classes' prompts, by default the first that is read as text.
+        resamples: of the bootstrap; 0 leaves out the intervals.
     """
 
     def __init__(
-        self, fact: str = "", modality: str = "", text: str = "text", resamples: int = RESAMPLES
+        self, fact: str = "", modality: str = "", text: str = "", resamples: int = RESAMPLES
     ) -> None:
         self.fact, self.modality, self.text, self.resamples = fact, modality, text, resamples
         self.uses = ("facts",) if fact else ("classes",)
@@ -197,8 +203,10 @@ class ZeroShotEvaluator(Evaluator):
 
     def _of_fact(self, data: Measured) -> Classes:
         """The classes of the fact. Raises `ConfigError` for a modality that there is none of."""
-        modality = self.modality or next((m for m in data.modalities if m != self.text), "")
-        for name in (modality, self.text):
+        texts = [m for m in data.modalities if data.items[m].takes == "text"]
+        text = self.text or next(iter(texts), "text")
+        modality = self.modality or next((m for m in data.modalities if m != text), "")
+        for name in (modality, text):
             if name not in data.modalities:
                 raise ConfigError(
                     f"The data have no modality '{name}'.",
@@ -207,9 +215,9 @@ class ZeroShotEvaluator(Evaluator):
         labels = data.class_of(self.fact, modality)
         names = data.facts[self.fact].names
         embeddings = class_embeddings(
-            lambda texts: data.encode(self.text, texts), names, default_templates(modality)
+            lambda prompts: data.encode(text, prompts), names, default_templates(modality)
         )
-        return Classes(names, labels, embeddings, modality, self.text)
+        return Classes(names, labels, embeddings, modality, text)
 
     def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
         shares = {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"}

@@ -12,6 +12,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fusemix_core.config import Recipe, RunConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.media import medium
@@ -22,9 +24,9 @@ from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.errors import ConfigError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
+from fusemix_core.gathering import rank
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents, takes_tokens
 from fusemix_core.measured import Measured
-from fusemix_core.objectives.gathering import rank
 from fusemix_core.registry import registry
 from fusemix_core.reports.of_run import report_run
 from fusemix_core.runs.config import build_config, chosen_by
@@ -32,15 +34,15 @@ from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.extended import extended_model
 from fusemix_core.runs.facts import facts_table
-from fusemix_core.runs.fixed import check_unchanged, fixed_adapters, rows_to_fit
+from fusemix_core.runs.fixed import check_unchanged, fixed_adapters
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
 from fusemix_core.runs.measure import draw_examples, measure_run
 from fusemix_core.runs.plan import Plan, make_plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import check_splits, dataset_for
-from fusemix_core.runs.selection import UNIFORM, choose_training, write_chosen
+from fusemix_core.runs.rows import check_splits, rows_to_fit, training_rows
+from fusemix_core.runs.selection import UNIFORM, write_chosen
 from fusemix_core.sections import Section
 
 
@@ -197,14 +199,13 @@ def run_plan(
         loaded = loaded_encoders(plan, objects or {})
         encoded = in_turn(
             lambda: encode_dataset(
-                plan.dataset, plan.specs, how, reporter, loaded, ragged=token_modalities(config)
+                plan.dataset, plan.specs, how, reporter, loaded, ragged=token_modalities(plan)
             )
         )
         if first:
             with explained(f"{folder.rejected}", ADVICE):
                 encoded.dataset.write_rejected(folder.rejected)
         encoded.dataset.check_bad(config.data.max_bad)
-        encoded.dataset = dataset_for(config.recipe, encoded.dataset)
         for modality in plan.fixed if plan.model is not None else ():
             plan.model.encoder(modality).check(encoded.extractions[modality].fingerprint)
         fixed = fixed_adapters(plan.model, plan.fixed, encoded.tables)
@@ -219,14 +220,14 @@ def run_plan(
         )
         if config.recipe.pairs is not None:
             reporter.stage(f"Choosing pairs ({(config.recipe.selector or UNIFORM).name})")
-            chosen = choose_training(encoded, config.recipe, fixed, context, reporter)
-            if first:
-                with explained(f"{folder.chosen}", ADVICE):
-                    write_chosen(folder.chosen, encoded.dataset, chosen)
-        train, validation = (
-            pairs.select(rows_to_fit(pairs, fixed))
-            for pairs in map(encoded.paired, ("train", "validation"))
-        )
+        taken = training_rows(config.recipe, encoded.paired("train"), context, reporter)
+        taken = encoded.dataset.splits["train"][taken.numpy()]
+        encoded.dataset = encoded.dataset.with_split("train", np.sort(taken))
+        if config.recipe.pairs is not None and first:
+            with explained(f"{folder.chosen}", ADVICE):
+                write_chosen(folder.chosen, encoded.dataset, taken)
+        train, validation = encoded.paired("train"), encoded.paired("validation")
+        validation = validation.select(rows_to_fit(validation, fixed))
         check_splits(train, validation)
 
         reporter.stage(f"Fitting ({config.recipe.name})")
@@ -288,18 +289,20 @@ def started(out: str | Path, config: RunConfig, resume: bool, facts: Mapping[str
     return str(folder.path)
 
 
-def token_modalities(config: RunConfig) -> list[str]:
+def token_modalities(plan: Plan) -> list[str]:
     """The modalities whose items may differ in length: their adapters take tokens.
 
-    With a closed-form start none may: its maps take rows.
+    With a closed-form start none may that is to be fitted: its maps take rows.
     """
-    recipe = config.recipe
-    parts = {m: recipe.adapter_of(m) for m in config.encoders} if recipe.start is None else {}
-    return [
-        m
-        for m, part in parts.items()
-        if part and takes_tokens(registry.target_of(registry.check("adapter", part)))
-    ]
+    recipe = plan.config.recipe
+
+    def takes(modality: str) -> bool:
+        if modality in plan.fixed:
+            return plan.model is not None and takes_tokens(plan.model.adapters[modality])
+        part = recipe.adapter_of(modality) if recipe.start is None else None
+        return part is not None and "tokens" in registry.uses("adapter", part)
+
+    return [m for m in plan.encoders if takes(m)]
 
 
 def fit(

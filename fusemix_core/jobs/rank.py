@@ -27,8 +27,7 @@ from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import rows_for
-from fusemix_core.runs.selection import choose
+from fusemix_core.runs.rows import training_rows
 from fusemix_core.specs import kind_of
 
 SAMPLE = 1_000
@@ -279,11 +278,9 @@ def _fitted(
     aligner = registry.build("aligner", recipe.aligner)
     noted, began = _Score(), time.monotonic()
     context = FitContext(device=device, seed=seed, callbacks=[noted])
-    train = rows_for(recipe, parts["train"])
-    if recipe.pairs is not None:
-        k = min(recipe.pairs, len(train))
-        train = train.select(choose(recipe.selector, train, k, context, Reporter()).sort().values)
-    aligner.fit(train, parts["validation"], recipe, context)
+    train = parts["train"]
+    rows = training_rows(recipe, train, context, Reporter()).sort().values
+    aligner.fit(train.select(rows), parts["validation"], recipe, context)
     if not noted.found:
         raise DataError("No validation pair to measure recall on.", "Give more pairs.")
     reached = {name: noted.found[name] for name in ("recall_at_1", "score")}

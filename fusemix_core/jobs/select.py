@@ -119,9 +119,11 @@ def plan_selection(
     dataset.check_bad(config.data.max_bad)
     check_choice(config.recipe, dataset)
 
-    from fusemix_core.runs.rows import dataset_for
+    from fusemix_core.runs.rows import trusted_rows
 
-    dataset = dataset_for(config.recipe, dataset)
+    rows = dataset.splits["train"]
+    trusted = trusted_rows(config.recipe, dataset.facts, len(dataset))[rows]
+    dataset = dataset.with_split("train", rows[trusted])
     looked_at = {m: specs[m] for m in modalities_of(config, dataset)}
     encoders = plan_encoders(dataset, looked_at, config, config.device)
     return SelectionPlan(config, dataset, encoders, out and Path(out), objects or {})
@@ -131,7 +133,7 @@ def modalities_of(config: RunConfig, dataset: PairedDataset) -> tuple[str, ...]:
     """The modalities whose latents the selector looks at."""
     part = config.recipe.selector
     spec = registry.check("selector", part)
-    if not registry.target_of(spec).takes_latents:
+    if "latents" not in registry.uses("selector", part):
         return ()
     if "by" not in spec.options:
         return dataset.modalities

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective
-from fusemix_core.objectives.gathering import total, total_logsumexp
-from fusemix_core.objectives.pairs import Pair, pairs_of, sharing
+from fusemix_core.gathering import total, total_logsumexp
+from fusemix_core.interfaces import Objective, Step
+from fusemix_core.objectives.pairs import Pair, no_loss, pairs_of, sharing
 from fusemix_core.objectives.tiles import none_excluded, two_way_logsumexp
 
 TEMPERATURE_RANGE = (0.001, 0.5)
@@ -33,8 +31,6 @@ class InfoNCE(Objective):
     it is. Raises `ConfigError` for a temperature outside the range.
     """
 
-    gathers = True
-
     def __init__(
         self, *, temperature: float = 0.07, learnable: bool = True, mask_shared: bool = False
     ) -> None:
@@ -48,12 +44,12 @@ class InfoNCE(Objective):
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learnable)
         self.mask_shared = mask_shared
 
-    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
+    def forward(self, step: Step) -> Tensor:
         # Through `data`, so that two forwards before a backward are not taken for a conflict.
         self.temperature.data.clamp_(*TEMPERATURE_RANGE)
-        losses = [self._loss(p) for p in pairs_of(embeddings, links) if len(p.all_y) >= 2]
+        losses = [self._loss(p) for p in pairs_of(step) if len(p.all_y) >= 2]
         if not losses:
-            return sum(x.sum() for x in embeddings.values()) * 0
+            return no_loss(step.own.embeddings)
         return total(torch.stack(losses).mean())
 
     def _loss(self, pair: Pair) -> Tensor:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective
-from fusemix_core.objectives.gathering import total
-from fusemix_core.objectives.pairs import Pair, pairs_of, positives, sharing, weighted_sum
+from fusemix_core.gathering import total
+from fusemix_core.interfaces import Objective, Step
+from fusemix_core.objectives.pairs import (
+    Pair,
+    no_loss,
+    pairs_of,
+    positives,
+    sharing,
+    weighted_sum,
+)
 from fusemix_core.objectives.tiles import none_excluded, softplus_sum
 
 SHARED = ("negative", "masked", "positive")
@@ -30,8 +36,6 @@ class SigLIP(Objective):
     processes each has the loss of all their rows, see `gathering`. Raises `ConfigError` for a scale
     that is not positive or an unknown word.
     """
-
-    gathers = True
 
     def __init__(
         self,
@@ -52,10 +56,10 @@ class SigLIP(Objective):
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learnable)
         self.shared = shared
 
-    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
-        losses = [self._loss(p) for p in pairs_of(embeddings, links) if len(p.all_y)]
+    def forward(self, step: Step) -> Tensor:
+        losses = [self._loss(p) for p in pairs_of(step) if len(p.all_y)]
         if not losses:
-            return sum(x.sum() for x in embeddings.values()) * 0
+            return no_loss(step.own.embeddings)
         return total(torch.stack(losses).mean())
 
     def _loss(self, pair: Pair) -> Tensor:

@@ -125,6 +125,13 @@ def build_config(
     if not config.data.source:
         raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
     check_fixed(config)
+    if missing := [file for file in config.plugins if file not in registry.files]:
+        raise ConfigError(
+            f"The config needs the plugin {missing[0]}.", f"Load it: --plugin {missing[0]}"
+        )
+    config = replace(config, plugins=tuple(registry.files))
+    if config.data.reader is not None:
+        registry.check("reader", config.data.reader)
     for part in config.evaluators:
         registry.check("evaluator", part)
     if recipe.training and recipe.training.unpaired:

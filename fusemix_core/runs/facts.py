@@ -59,5 +59,5 @@ def _users(recipe: Recipe, registry: Registry) -> list[tuple[str, Part]]:
     return [
         (kind, part)
         for kind, part in parts
-        if part is not None and USES in getattr(registry.check(kind, part), "uses", ())
+        if part is not None and USES in registry.uses(kind, part)
     ]

@@ -1,34 +1,15 @@
-"""Modalities that stay as they are: whether a recipe can fit to them, and their adapters."""
+"""The adapters of modalities that stay as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
-from torch import Tensor
-
 from fusemix_core.adapters.identity import IdentityAdapter
-from fusemix_core.config import Recipe
 from fusemix_core.digests import digest_modules
 from fusemix_core.errors import ConfigError, ContractError
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, LatentTable, PairedLatents
-from fusemix_core.registry import registry
-
-
-def check_takes_fixed(recipe: Recipe) -> None:
-    """Raise `ConfigError` for a recipe whose aligners can't leave a modality as it is."""
-    for part in (recipe.aligner, recipe.start):
-        if part is None:
-            continue
-        aligner = registry.target_of(registry.check("aligner", part))
-        if not getattr(aligner, "takes_fixed", False):
-            raise ConfigError(
-                f"The aligner '{part.name}' of the recipe '{recipe.name}' moves every modality: it "
-                "can't fit to one that stays as it is.",
-                "Take the recipe auto (closed form), fusemix (by gradient), or another "
-                "whose aligner takes fixed modalities.",
-            )
+from fusemix_core.interfaces import Adapter, LatentTable
 
 
 def fixed_adapters(
@@ -46,12 +27,6 @@ def fixed_adapters(
             "Fix one of them.",
         )
     return {m: IdentityAdapter(d, d).eval() for m, d in dims.items()}
-
-
-def rows_to_fit(pairs: PairedLatents, fixed: Collection[str]) -> Tensor:
-    """The rows, int64, that have something to fit: not fixed modalities alone."""
-    free = [k for k, m in enumerate(pairs.modalities) if m not in fixed]
-    return (pairs.links[:, free] >= 0).any(1).nonzero()[:, 0]
 
 
 def check_unchanged(

@@ -85,7 +85,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config.get("recipe"), Mapping):
         recipe = renamed(config["recipe"])
         config["recipe"] = {k: v for k, v in recipe.items() if k not in ("summary", "paper")}
-    return flatten(config)
+    return {key: value for key, value in flatten(config).items() if value not in ([], "")}
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

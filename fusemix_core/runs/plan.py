@@ -13,6 +13,7 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.needs import check_needs
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.specs import EncoderSpec, kind_of
@@ -122,10 +123,7 @@ def make_plan(
     has are encoded by its own encoders, at its own views and dtype.
     """
     check_facts(config.recipe, config.data.facts)
-    if config.fixed or config.extends:
-        from fusemix_core.runs.fixed import check_takes_fixed
-
-        check_takes_fixed(config.recipe)
+    check_needs(config.recipe, specs, config.fixed or ((config.extends,) if config.extends else ()))
     if config.extends:
         from fusemix_core.runs.extended import extended_model
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.config import Part, Recipe
+from fusemix_core.config import Part
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.disk import write_atomically
-from fusemix_core.engine.distributed import from_first
 from fusemix_core.errors import ContractError
 from fusemix_core.interfaces import FitContext, PairedLatents
 from fusemix_core.registry import registry
-from fusemix_core.runs.encode import Encoded
-from fusemix_core.runs.fixed import rows_to_fit
 from fusemix_core.runs.reporter import Reporter
 
 UNIFORM = Part("uniform")
@@ -54,27 +51,7 @@ def _told(rows: Any) -> str:
     return f"{len(rows.unique())} different ones in {list(rows.shape)}, {rows.dtype}"
 
 
-def choose_training(
-    encoded: Encoded,
-    recipe: Recipe,
-    fixed: Collection[str],
-    context: FitContext,
-    reporter: Reporter,
-) -> Tensor:
-    """Leave in the training split the pairs that the recipe chooses of those that have something to
-    fit; the rows of the dataset, in the order taken. Called by all processes."""
-    rows = torch.from_numpy(encoded.dataset.splits["train"])
-    pairs = encoded.paired("train")
-    able = rows_to_fit(pairs, fixed)
-    pairs, rows = pairs.select(able), rows[able]
-    k = min(recipe.pairs, len(rows))
-    taken = from_first(lambda: choose(recipe.selector, pairs, k, context, reporter).tolist())
-    rows = rows[torch.tensor(taken, dtype=torch.int64)]
-    encoded.dataset = encoded.dataset.with_split("train", rows.sort().values.numpy())
-    return rows
-
-
-def write_chosen(path: Path, dataset: PairedDataset, rows: Tensor) -> None:
+def write_chosen(path: Path, dataset: PairedDataset, rows: np.ndarray) -> None:
     """Write where rows of the dataset were read, one JSON object a line: path, row."""
     places = (dataset.origin[i] for i in rows.tolist())
     lines = (json.dumps({"path": p, "row": r}, ensure_ascii=False) + "\n" for p, r in places)

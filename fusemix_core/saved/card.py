@@ -14,6 +14,9 @@ from fusemix_core.errors import UnknownNameError
 from fusemix_core.registry import registry
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 
+_MOST_ROWS = 40
+"""Rows of a table of metrics."""
+
 
 @dataclass(frozen=True)
 class CardText:
@@ -193,9 +196,11 @@ def _rows(value: Mapping[str, Mapping[str, Any]]) -> str:
             _text(name),
             *(_number(row.get(c)) + _between(row.get(f"{c}_interval")) for c in columns),
         ]
-        for name, row in value.items()
+        for name, row in list(value.items())[:_MOST_ROWS]
     ]
-    return _table(["", *map(_text, columns)], rows)
+    more = len(value) - len(rows)
+    rest = f"\n\nThe other {more:,} are in `results.json`." if more > 0 else ""
+    return _table(["", *map(_text, columns)], rows) + rest
 
 
 def _limitations(config: SavedConfig, more: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ class DppSelector(Selector):
 
     fewer = "all other rows have what those chosen have, or lack the modality"
 
+    uses = ("latents",)
+
     def __init__(self, *, by: str = "", tolerance: float = TOLERANCE) -> None:
         self.by, self.tolerance = by, tolerance
 

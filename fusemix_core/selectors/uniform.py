@@ -22,7 +22,5 @@ def uniform_subset(n: int, k: int, seed: int = 1) -> Tensor:
 class UniformSelector(Selector):
     """Chooses rows at random, by the seed; see `uniform_subset`."""
 
-    takes_latents = False
-
     def select(self, pairs: PairedLatents, k: int, context: FitContext) -> Tensor:
         return uniform_subset(len(pairs), k, context.seed)

@@ -12,17 +12,21 @@ from fusemix_core.testing.decorators import (
     aligner_suite,
     encoder_suite,
     evaluator_suite,
+    medium_suite,
     mixup_suite,
     objective_suite,
     optimiser_suite,
+    reader_suite,
     scorer_suite,
     selector_suite,
 )
 from fusemix_core.testing.encoders import check_encoder
 from fusemix_core.testing.evaluators import check_evaluator
+from fusemix_core.testing.media import check_medium
 from fusemix_core.testing.mixups import check_mixup
 from fusemix_core.testing.objectives import check_objective
 from fusemix_core.testing.optimisers import check_optimiser
+from fusemix_core.testing.readers import check_reader
 from fusemix_core.testing.report import CheckResult, Report
 from fusemix_core.testing.scorers import check_scorer
 from fusemix_core.testing.selectors import check_selector
@@ -36,16 +40,20 @@ __all__ = [
     "check_aligner",
     "check_encoder",
     "check_evaluator",
+    "check_medium",
     "check_mixup",
     "check_objective",
     "check_optimiser",
+    "check_reader",
     "check_scorer",
     "check_selector",
     "encoder_suite",
     "evaluator_suite",
+    "medium_suite",
     "mixup_suite",
     "objective_suite",
     "optimiser_suite",
+    "reader_suite",
     "scorer_suite",
     "selector_suite",
 ]

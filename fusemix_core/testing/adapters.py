@@ -29,7 +29,7 @@ from fusemix_core.testing.suite import Suite, expect
 
 WIDE, NARROW, ROWS, TOKENS = 24, 16, 12, 5
 
-ADAPTER = Suite("adapter", least=10)
+ADAPTER = Suite("adapter", least=11)
 add_declaration_checks(ADAPTER)
 
 

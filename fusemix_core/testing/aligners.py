@@ -29,7 +29,7 @@ from fusemix_core.testing.suite import Suite, expect
 
 DIM = 6
 
-ALIGNER = Suite("aligner", least=9)
+ALIGNER = Suite("aligner", least=10)
 add_declaration_checks(ALIGNER)
 
 Adapters = dict[str, Adapter]
@@ -82,7 +82,7 @@ class AlignerCase(ComponentCase):
 
     @property
     def takes_fixed(self) -> bool:
-        return bool(getattr(self.target, "takes_fixed", False))
+        return "fixed" in getattr(self.target, "uses", ())
 
 
 def prepare(

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from fusemix_core.config import Part
+from fusemix_core.data.facts import Fact
 from fusemix_core.registry import Registry, registry
-from fusemix_core.specs import ComponentSpec
+from fusemix_core.specs import USES, ComponentSpec
 from fusemix_core.testing.suite import Suite, expect
 from fusemix_core.testing.watch import Watch
 from fusemix_core.testing.worker import heavy, imported_by_listing
@@ -25,7 +26,8 @@ Subject = str | ComponentSpec | Callable[..., Any]
 class ComponentCase:
     """A component to check: `make` constructs it with its options; `target` is its class.
 
-    spec: what is registered, if anything. plugin: the module that lists it, or "".
+    spec: what is registered, if anything. plugin: the module that lists it, or "". options: those
+    that `make` gives. facts: what an objective that uses facts is given.
     """
 
     name: str
@@ -34,6 +36,8 @@ class ComponentCase:
     spec: ComponentSpec | None = None
     plugin: str = ""
     registry: Registry = field(default_factory=lambda: registry)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = field(default_factory=dict)
 
 
 def find(
@@ -53,7 +57,9 @@ def find(
     def make(*args: Any) -> Any:
         return target(*args, **options)
 
-    return ComponentCase(name, make, target, spec, _plugin_module(spec, registry), registry)
+    return ComponentCase(
+        name, make, target, spec, _plugin_module(spec, registry), registry, options
+    )
 
 
 def _plugin_module(spec: ComponentSpec | None, registry: Registry) -> str:
@@ -74,6 +80,27 @@ def add_declaration_checks(suite: Suite) -> None:
         found = {p.name: p.default for p in parameters if p.default is not p.empty}
         declared = dict(case.spec.options)
         expect(declared == found, f"the spec says {declared}, the constructor {found}")
+
+    if suite.kind in USES:
+
+        @suite.check()
+        def declared_uses(case: ComponentCase) -> None:
+            """`uses` has names of `USES` alone; the spec has the same, and says what it wraps."""
+            own = set(getattr(case.target, "uses", ()))
+            unknown = own - set(USES[suite.kind])
+            expect(not unknown, f"it can't use {', '.join(unknown)}: {', '.join(USES[suite.kind])}")
+            if case.spec is None:
+                return
+            declared = set(case.spec.uses)
+            expect(own == declared, f"the spec says {sorted(declared)}, the class {sorted(own)}")
+            if suite.kind == "adapter":
+                return
+            known = set(case.registry.uses(suite.kind, Part(case.spec.name, case.options)))
+            built = set(getattr(case.make(), "uses", ()))
+            expect(
+                built == known,
+                f"built, it uses {sorted(built)}; its spec, with what that wraps, {sorted(known)}",
+            )
 
     @suite.check(when=lambda case: bool(case.plugin))
     def light_import(case: ComponentCase) -> None:

@@ -16,15 +16,17 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-from fusemix_core.testing import aligners, encoders
+from fusemix_core.testing import aligners, encoders, readers
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
+from fusemix_core.testing.readers import READER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
 from fusemix_core.testing.suite import Check, CheckFailed, Suite
@@ -55,6 +57,25 @@ def mixup_suite(
 ) -> Any:
     """pytest cases of `check_mixup(subject, **how)`."""
     return _cases(MIXUP, lambda: find("mixup", subject, **how), expected_failures, least)
+
+
+def medium_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_medium(subject, **how)`."""
+    return _cases(MEDIUM, lambda: find("medium", subject, **how), expected_failures, least)
+
+
+def reader_suite(
+    subject: Any,
+    source: Any = None,
+    *,
+    expected_failures: Reasons = None,
+    least: int | None = None,
+    **how: Any,
+) -> Any:
+    """pytest cases of `check_reader(subject, source, **how)`."""
+    return _cases(READER, lambda: readers.prepare(subject, source, **how), expected_failures, least)
 
 
 def objective_suite(

@@ -168,9 +168,9 @@ def by_one_modality(case: ComponentCase) -> None:
                 expect_same(found, first, f"by {modality or names[0]}, with other {other} latents")
 
 
-@SELECTOR.check(when=lambda case: not getattr(case.target, "takes_latents", True))
+@SELECTOR.check(when=lambda case: "latents" not in getattr(case.target, "uses", ()))
 def without_latents(case: ComponentCase) -> None:
-    """One that says that it takes no latents chooses without tables."""
+    """One that does not use latents chooses without tables."""
     given = pairs()
     found = select(case, PairedLatents({}, given.links[:, :0]), 20)
     expect_same(found, select(case, given, 20), "without tables")

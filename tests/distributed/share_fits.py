@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.data.facts import Fact
+from fusemix_core.gathering import rank
 from fusemix_core.interfaces import (
     Adapter,
     Callback,
@@ -16,7 +17,6 @@ from fusemix_core.interfaces import (
     PairedLatents,
     ResidentLatents,
 )
-from fusemix_core.objectives.gathering import rank
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.registry import registry
 
@@ -36,8 +36,8 @@ class Uneven(Adapter):
 class Whole(Objective):
     """Knows nothing of processes; right only if it is given all rows of the batch."""
 
-    def forward(self, embeddings, links):
-        x, y = (torch.nn.functional.normalize(e, dim=1) for e in embeddings.values())
+    def forward(self, step):
+        x, y = (torch.nn.functional.normalize(e, dim=1) for e in step.embeddings.values())
         s = 10 * x @ y.T
         return (s.logsumexp(1) + s.logsumexp(0)).mean() / 2 - s.diagonal().mean()
 
@@ -51,17 +51,34 @@ def spread(unpaired):
 class Apart(InfoNCE):
     """Gathers the others' pairs itself."""
 
-    takes_unpaired = True
+    uses = ("unpaired",)
 
-    def forward(self, embeddings, links, unpaired):
-        return super().forward(embeddings, links) + spread(unpaired)
+    def forward(self, step):
+        return super().forward(step) + spread(step.unpaired)
 
 
 class WholeApart(Whole):
-    takes_unpaired = True
+    uses = ("unpaired",)
 
-    def forward(self, embeddings, links, unpaired):
-        return super().forward(embeddings, links) + spread(unpaired)
+    def forward(self, step):
+        return super().forward(step) + spread(step.unpaired)
+
+
+class Spread(Objective):
+    """Another objective, and the unpaired items spread."""
+
+    uses = ("unpaired",)
+
+    def __init__(self, *, objective="infonce", options={}):  # noqa: B006
+        super().__init__()
+        self.objective = registry.build("objective", Part(objective, options))
+        self.uses = (*self.objective.uses, *type(self).uses)
+
+    def start(self, *args):
+        self.objective.start(*args)
+
+    def forward(self, step):
+        return self.objective(step) + spread(step.unpaired)
 
 
 BASE = Recipe(
@@ -98,13 +115,44 @@ RECIPES = {
     "trust, averaged adapters, a queue": replace(
         BASE, objective=Part("hammer", {"queue": 20, "warmup": 2})
     ),
+    "three levels, trust and unpaired items": replace(
+        BASE,
+        objective=Part(
+            "spread",
+            {
+                "objective": "structure",
+                "options": {"objective": "hammer", "options": {"queue": 20}, "warmup": 1},
+            },
+        ),
+        training=replace(BASE.training, unpaired=5),
+    ),
+    "three levels with a teacher": replace(
+        BASE,
+        objective=Part(
+            "spread",
+            {
+                "objective": "klot",
+                "options": {
+                    "objective": "hammer",
+                    "options": {"queue": 20},
+                    "teacher_options": {"landmarks": 0},
+                    "tolerance": 0.0,
+                },
+            },
+        ),
+        training=replace(BASE.training, unpaired=5),
+    ),
     "fewer rows than processes": replace(
         BASE, training=replace(BASE.training, batch_size=2, max_steps=1)
     ),
 }
 
 
-IN_FLOAT32 = ("from a closed form", "unpaired items and a teacher")
+IN_FLOAT32 = (
+    "from a closed form",
+    "unpaired items and a teacher",
+    "three levels with a teacher",
+)
 
 
 def latents(gaps=False):
@@ -140,8 +188,8 @@ DROPOUT = replace(BASE, adapter=Part("mlp", {**BASE.adapter.options, "dropout": 
 
 
 def fitted(recipe, **context):
-    data = latents(gaps=recipe.startswith("three"))
-    if recipe.startswith("trust"):
+    data = latents(gaps=recipe.startswith("three modalities"))
+    if recipe.startswith(("trust", "three levels")):
         trust = Fact("number", (torch.arange(60) % 5 / 4).numpy())
         data = replace(data[0], facts={"trust": trust}), data[1]
     if recipe in IN_FLOAT32:  # the closed form is solved in float32
@@ -158,6 +206,9 @@ def register(registry):
     registry.add_component("objective", "whole", Whole)
     registry.add_component("objective", "apart", Apart)
     registry.add_component("objective", "whole-apart", WholeApart)
+    registry.add_component(
+        "objective", "spread", Spread, wraps="objective", objective="infonce", options={}
+    )
 
 
 def stopped_fit(folder):

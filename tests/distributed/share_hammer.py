@@ -7,20 +7,26 @@ from torch import nn
 
 from fusemix_core.config import Training
 from fusemix_core.engine.state import TrainState, train_step
-from fusemix_core.interfaces import Batch
+from fusemix_core.gathering import rank, total
+from fusemix_core.interfaces import Batch, FitContext, Followers
 from fusemix_core.mixups.fusemix import FuseMixMixup
-from fusemix_core.objectives.gathering import rank, total
 from fusemix_core.objectives.infonce import InfoNCE
 
 
 class GathersItself(InfoNCE):
     """Another loss, that is given its own process's rows."""
 
-    takes_trust, momentum = True, 0.5
+    uses = ("trust", "adapters")
 
-    def forward(self, embeddings, links, trust, averaged):
-        pulls = [(x - averaged[m]).square().sum(1) @ trust.double() for m, x in embeddings.items()]
-        return super().forward(embeddings, links) + total(sum(pulls))
+    def start(self, adapters, train, validation, context):
+        self.followers = Followers(adapters, 0.5)
+
+    def forward(self, step):
+        self.followers.follow(step.adapters)
+        own, trust = step.own, step.own.trust.double()
+        averaged = own.through(self.followers)
+        pulls = [(x - averaged[m]).square().sum(1) @ trust for m, x in own.embeddings.items()]
+        return super().forward(step) + total(sum(pulls))
 
 
 OBJECTIVES = {
@@ -37,6 +43,7 @@ def results(name):
         for parameter in adapter.parameters():
             parameter.data.copy_(torch.randn(parameter.shape, generator=draw))
     objective = OBJECTIVES[name]().double()
+    objective.start(adapters, None, None, FitContext())
     state = TrainState.new(adapters, objective, Training(), seed=0)
     losses = []
     for _ in range(3):
@@ -53,8 +60,7 @@ def results(name):
         )
         losses.append(metrics["loss"])
     found = {f"{m}/{n}": p for m, a in adapters.items() for n, p in a.state_dict().items()}
-    followers = {f"followers/{m}": a.weight for m, a in state.followers.items()}
-    return {"loss": torch.tensor(losses), **found, **followers, **objective.state_dict()}
+    return {"loss": torch.tensor(losses), **found, **objective.state_dict()}
 
 
 def share_hammer(folder):

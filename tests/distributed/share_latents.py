@@ -4,9 +4,8 @@ import torch
 from fusemix_structure.objective import StructureObjective
 from safetensors.torch import save_file
 
-from fusemix_core.engine.distributed import batch_loss, own_rows
-from fusemix_core.interfaces import Batch
-from fusemix_core.objectives.gathering import rank
+from fusemix_core.gathering import Rows, rank
+from fusemix_core.step import Step
 
 INNER = ("infonce", "soft-infonce")
 """Objectives that gather by themselves, and that do not."""
@@ -20,13 +19,14 @@ def results(name):
         return torch.randn(9, width, generator=draw, dtype=torch.float64)
 
     latents, embeddings = ({"a": drawn(d), "b": drawn(e)} for d, e in ((7, 5), (4, 4)))
-    batch = Batch(latents, torch.arange(18).reshape(9, 1, 2))
-    own = own_rows(batch)
-    part = own_rows(Batch(embeddings, batch.links)).latents
-    rows = {m: x.clone().requires_grad_() for m, x in part.items()}
+    links = torch.arange(18).reshape(9, 1, 2)
+    own = Rows.split(9).own
+    rows = {m: x[own].clone().requires_grad_() for m, x in embeddings.items()}
+    behind = {m: x[own] for m, x in latents.items()}
     objective = StructureObjective(objective=name, warmup=1, rows=7).double()
-    batch_loss(objective, {m: x.detach() for m, x in rows.items()}, own)  # the call without weight
-    loss = batch_loss(objective, rows, own)
+    without = {m: x.detach() for m, x in rows.items()}
+    objective(Step.of(without, links[own], latents=behind))  # the call without weight
+    loss = objective(Step.of(rows, links[own], latents=behind))
     loss.backward()
     return {"loss": loss.detach(), **{f"rows/{m}": x.grad for m, x in rows.items()}}
 

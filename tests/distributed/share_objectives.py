@@ -4,10 +4,11 @@ import torch
 from batches import batch_of
 from safetensors.torch import save_file
 
-from fusemix_core.objectives.gathering import processes, rank
+from fusemix_core.gathering import processes, rank
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.multi_positive import MultiPositive
 from fusemix_core.objectives.siglip import SigLIP
+from fusemix_core.step import Step
 
 OBJECTIVES = {
     "infonce": lambda: InfoNCE(temperature=0.07),
@@ -33,7 +34,7 @@ def results(objective, batch, share):
     embeddings, links = batch_of(**BATCHES[batch])
     module = OBJECTIVES[objective]().to(next(iter(embeddings.values())).dtype)
     rows = {m: x.detach()[share].requires_grad_() for m, x in embeddings.items()}
-    loss = module(rows, links[share])
+    loss = module(Step.of(rows, links[share]))
     loss.backward()
     found = {"loss": loss.detach()}
     for kind, named in (("rows", rows.items()), ("own", module.named_parameters())):

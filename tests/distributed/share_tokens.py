@@ -5,23 +5,18 @@ from fusemix_freeze_align.objective import TokenInfoNCE
 from safetensors.torch import save_file
 from toys import TokenMean
 
-from fusemix_core.engine.distributed import average_gradients, batch_loss, own_rows
-from fusemix_core.engine.state import embed
-from fusemix_core.interfaces import Batch, Padded
-from fusemix_core.objectives.gathering import rank
+from fusemix_core.engine.distributed import average_gradients
+from fusemix_core.gathering import rank
+from fusemix_core.interfaces import Batch, Padded, Step
 
 
 class GivenAllRows(TokenInfoNCE):
-    """Another loss, whose gathering is left to the engine."""
+    """Another loss, that reads all rows."""
 
-    gathers = False
-
-    def forward(self, embeddings, links, tokens):
-        logits = torch.nn.functional.normalize(embeddings["image"], dim=1) @ (
-            torch.nn.functional.normalize(embeddings["text"], dim=1).T
-        )
-        pooled = sum(x.filled().pow(3).mean() for x in tokens.values())
-        return logits.logsumexp(dim=1).mean() + pooled
+    def forward(self, step):
+        image, text = (torch.nn.functional.normalize(x, dim=1) for x in step.embeddings.values())
+        pooled = sum(x.filled().pow(3).mean() for x in step.tokens.values())
+        return (image @ text.T).logsumexp(dim=1).mean() + pooled
 
 
 OBJECTIVES = {"gathers": TokenInfoNCE, "given all rows": GivenAllRows}
@@ -42,9 +37,7 @@ def results(name):
         torch.manual_seed(0)
         adapters = {m: TokenMean(d, 3).double() for m, d in (("image", 5), ("text", 4))}
     objective = OBJECTIVES[name]().double()
-    own = own_rows(Batch(latents, links))
-    embeddings, tokens = embed(adapters, own.latents, with_tokens=True)
-    loss = batch_loss(objective, embeddings, own, tokens)
+    loss = objective(Step(Batch(latents, links), adapters))
     loss.backward()
     named = {f"{m}/{n}": p for m, a in adapters.items() for n, p in a.named_parameters()}
     named["temperature"] = objective.temperature

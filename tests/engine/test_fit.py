@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,7 +9,7 @@ from safetensors.torch import load_file
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine import checkpoint, loop
-from fusemix_core.engine.state import TrainState, train_step, update_average
+from fusemix_core.engine.state import TrainState, ema_momentum, train_step
 from fusemix_core.engine.validation import validation_score
 from fusemix_core.errors import (
     ConfigError,
@@ -20,6 +18,7 @@ from fusemix_core.errors import (
     FusemixError,
     UnknownNameError,
 )
+from fusemix_core.followers import Followers
 from fusemix_core.interfaces import (
     Adapter,
     Batch,
@@ -288,8 +287,8 @@ def test_float64_latents_are_trained_on_in_float64(split, recipe):
 class Quadratic(Objective):
     """Its gradient is known: the embeddings are the parameters themselves."""
 
-    def forward(self, embeddings, links):
-        return sum((x**2).sum() for x in embeddings.values()) / 2
+    def forward(self, step):
+        return sum((x**2).sum() for x in step.embeddings.values()) / 2
 
 
 class Vector(Adapter):
@@ -313,16 +312,16 @@ def test_clipping_scales_the_gradient_to_its_norm():
 
 def test_the_average_follows_the_weights():
     current = {"a": Vector()}
-    averaged = deepcopy(current)
+    averaged = Followers(current, momentum=0.5)
     with torch.no_grad():
         current["a"].w.fill_(1.0)
     current["a"].count += 7
-    update_average(averaged, current, 0.5, step=1)
+    averaged.follow(current, ema_momentum(0.5, step=1))
     share = 1 - 2 / 11
     want = torch.tensor([[3.0, 4.0]]) * (1 - share) + share
     torch.testing.assert_close(averaged["a"].w.detach(), want)
     assert averaged["a"].count == 7
-    update_average(averaged, current, 0.5, step=1000)
+    averaged.follow(current, ema_momentum(0.5, step=1000))
     torch.testing.assert_close(averaged["a"].w.detach(), want / 2 + 0.5)
 
 

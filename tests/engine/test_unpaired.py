@@ -21,19 +21,19 @@ CPU = torch.device("cpu")
 class Apart(InfoNCE):
     """Spreads the unpaired items of each modality; remembers what it was given."""
 
-    takes_unpaired = True
+    uses = ("unpaired",)
 
     def __init__(self):
         super().__init__()
         self.given, self.pairs = [], 0
 
-    def fit(self, train, validation, context):
+    def start(self, adapters, train, validation, context):
         self.pairs = len(train)
 
-    def forward(self, embeddings, links, unpaired):
-        self.given.append({m: behind for m, (_, behind) in unpaired.items()})
-        spread = [normalize(x, dim=1).mean(0).square().sum() for x, _ in unpaired.values()]
-        return super().forward(embeddings, links) + sum(spread)
+    def forward(self, step):
+        self.given.append({m: behind for m, (_, behind) in step.unpaired.items()})
+        spread = [normalize(x, dim=1).mean(0).square().sum() for x, _ in step.unpaired.values()]
+        return super().forward(step) + sum(spread)
 
 
 class Stop(Callback):
@@ -125,7 +125,7 @@ def test_other_unpaired_items_are_another_run(fit, data, tmp_path):
 
 
 def test_an_objective_that_takes_none_is_told(fit):
-    with pytest.raises(ConfigError, match="takes no unpaired"):
+    with pytest.raises(ConfigError, match="uses no unpaired"):
         fit(objective="infonce")
     with pytest.raises(ConfigError, match="training.unpaired is -1"):
         fit(unpaired=-1)

@@ -11,9 +11,9 @@ from fusemix_core import FusedModel, align
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.jobs import align as flow
 from fusemix_core.jobs.align import default_out
-from fusemix_core.objectives.infonce import InfoNCE
 
 SMALL = ["training.epochs=3", "adapter.blocks=1", "dim=8"]
+ENCODERS = {"image": ToyImage, "text": ToyText}
 PAPER = {"recipe": "fusemix", "overrides": SMALL, "device": "cpu"}
 
 
@@ -92,8 +92,8 @@ def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch)
     assert len({first, second, default_out()}) == 3
 
 
-@pytest.mark.parametrize("takes", [False, True])
-def test_rows_of_no_trust_are_for_objectives_that_take_trust(takes, tmp_path, monkeypatch):
+@pytest.mark.parametrize("objective", ["infonce", "hammer", "structure(hammer)"])
+def test_rows_of_no_trust_are_for_objectives_that_use_trust(objective, tmp_path, monkeypatch):
     class Stop(Exception):
         pass
 
@@ -101,15 +101,16 @@ def test_rows_of_no_trust_are_for_objectives_that_take_trust(takes, tmp_path, mo
         given.extend([train, validation])
         raise Stop
 
-    given = []
+    given, (outer, _, inner) = [], objective.rstrip(")").partition("(")
+    sets = [f"objective={outer}", *([f"objective.objective={inner}"] if inner else [])]
     monkeypatch.setattr(flow, "fit", fit)
-    monkeypatch.setattr(InfoNCE, "takes_trust", takes)
     data = write_world(tmp_path / "w")
     header, *rows = data.read_text().splitlines()
     rows = [f"{row},{['', 0, 0.5][i % 3]}" for i, row in enumerate(rows)]
     data.write_text("\n".join([f"{header},trust", *rows]))
     with pytest.raises(Stop):
-        align({"image": ToyImage, "text": ToyText}, data, out=tmp_path / "r", **PAPER)
+        align(ENCODERS, data, out=tmp_path / "r", **{**PAPER, "overrides": [*SMALL, *sets]})
     train, validation = given
-    assert set(train.facts["trust"].values.tolist()) == ({0.0, 0.5, 1.0} if takes else {0.5, 1.0})
+    uses = objective != "infonce"
+    assert set(train.facts["trust"].values.tolist()) == ({0.0, 0.5, 1.0} if uses else {0.5, 1.0})
     assert set(validation.facts["trust"].values.tolist()) == {0.5, 1.0}

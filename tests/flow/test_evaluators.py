@@ -11,12 +11,14 @@ from typer.testing import CliRunner
 from fusemix_core import FusedModel, align, extend
 from fusemix_core.cli.app import app
 from fusemix_core.config import DataConfig, Part, Recipe
-from fusemix_core.errors import ConfigError, ContractError, UnknownNameError
+from fusemix_core.errors import ConfigError, ContractError, PluginError, UnknownNameError
 from fusemix_core.evaluation.running import evaluators_of
 from fusemix_core.jobs.evaluate import evaluate
+from fusemix_core.measured import PARTS
 from fusemix_core.reports.figures import _svg as DRAW
 from fusemix_core.runs.config import build_config
 from fusemix_core.runs.models import load_model
+from fusemix_core.specs import USES
 
 TOYS = {"image": ToyImage, "text": ToyText}
 HOW = {"recipe": "fusemix", "device": "cpu", "overrides": ["training.epochs=3", "adapter.blocks=1",
@@ -190,7 +192,7 @@ def test_evaluate_from_python_raises_what_an_evaluator_raises(mine, world, tmp_p
         ("retrieval", {"depth": 3}, UnknownNameError),
         ("{mine}:Spread", {"scale": "large"}, ConfigError),
         ("{mine}:Nothing", {}, ConfigError),
-        ("{mine}:Unknown", {}, ContractError),
+        ("{mine}:Unknown", {}, PluginError),
         ("zero-shot", {}, ConfigError),
         ("zero-shot", {"fact": "label"}, ConfigError),
     ],
@@ -204,7 +206,11 @@ def test_what_cannot_run_is_refused_before_anything_is_encoded(
     assert not (tmp_path / "r").exists()
 
 
-def test_two_of_one_name_are_refused(mine):
+def test_what_an_evaluator_may_use_has_one_list():
+    assert set(PARTS) == set(USES["evaluator"])
+
+
+def test_two_of_one_name_are_refused():
     with pytest.raises(ConfigError, match="twice"):
         evaluators_of([Part("geometry", {"bins": 3}), Part("geometry")])
 

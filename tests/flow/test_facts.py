@@ -61,8 +61,6 @@ def read(path, **more):
 class Heaviest(Selector):
     """The pairs of the greatest `weight`."""
 
-    takes_latents = False
-
     def select(self, pairs, k, context):
         weight = torch.from_numpy(pairs.facts["weight"].values).nan_to_num(-1.0)
         assert len(weight) == len(pairs) and pairs.facts["trust"].values.min() > 0

@@ -85,7 +85,7 @@ def test_fixed_latents_of_different_widths_are_refused(tmp_path):
 
 def test_an_aligner_that_moves_the_fixed_side_is_found_out(tmp_path):
     class Moves(Aligner):
-        takes_fixed = True
+        uses = ("fixed",)
 
         def fit(self, train, validation, recipe, context):
             fitted = registry.target_of(registry.component("aligner", "cca"))().fit(

@@ -180,7 +180,7 @@ def test_one_modality_may_have_an_adapter_of_its_own(data, tmp_path):
 
 
 def test_an_objective_that_takes_tokens_needs_adapters_that_give_them(data, tmp_path):
-    with pytest.raises(ConfigError, match="image adapter gives none"):
+    with pytest.raises(ConfigError, match="image adapter 'linear' has none"):
         fitted(
             data,
             tmp_path / "r",

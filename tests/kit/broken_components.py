@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from toys import TokenMean
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, Batch, Padded
+from fusemix_core.interfaces import Adapter, Batch, Padded, Step
 from fusemix_core.mixups.fusemix import FuseMixMixup
 from fusemix_core.mixups.none import NoMixup
 from fusemix_core.objectives.infonce import InfoNCE
@@ -41,6 +41,15 @@ for _kind, _target in (
     _spec = ComponentSpec(kind=_kind, name="other-options", target=_target, options={"dim": 3})
     breaks(_kind, "declared_options")(_spec)
     breaks(_kind, "light_import")(_spec)  # with a plugin whose listing imports a heavy package
+
+for _kind, _target, _uses in (
+    ("adapter", "fusemix_core.adapters.mlp:MlpAdapter", ("tokens",)),
+    ("objective", "fusemix_core.objectives.infonce:InfoNCE", ("trust",)),
+    ("aligner", "fusemix_core.aligners.cca:CCAAligner", ()),
+    ("selector", "fusemix_core.selectors.dpp:DppSelector", ()),
+):
+    _spec = ComponentSpec(kind=_kind, name="other-uses", target=_target, uses=_uses)
+    breaks(_kind, "declared_uses")(_spec)
 
 
 # -- adapters --------------------------------------------------------------------------------------
@@ -340,23 +349,23 @@ class NoRows(NoMixup):
 
 @breaks("objective", "scalar")
 class ALossARow(InfoNCE):
-    def forward(self, embeddings, links):
-        return super().forward(embeddings, links).expand(len(links))
+    def forward(self, step):
+        return super().forward(step).expand(len(step.links))
 
 
 @breaks("objective", "scalar")
 class OnlyTwo(InfoNCE):
-    def forward(self, embeddings, links):
-        image, text = embeddings.values()
-        return super().forward({"image": image, "text": text}, links)
+    def forward(self, step):
+        image, text = step.embeddings.values()
+        return super().forward(Step.of({"image": image, "text": text}, step.links))
 
 
 @breaks("objective", "gradients")
 class OneSided(InfoNCE):
-    def forward(self, embeddings, links):
-        first, *others = embeddings.items()
+    def forward(self, step):
+        first, *others = step.embeddings.items()
         held = {m: x.detach() for m, x in others}
-        return super().forward({first[0]: first[1], **held}, links)
+        return super().forward(Step.of({first[0]: first[1], **held}, step.links))
 
 
 @breaks("objective", "gradients")
@@ -378,54 +387,55 @@ class WrongBackward(torch.autograd.Function):
 
 @breaks("objective", "gradient_is_the_derivative")
 class WrongDerivative(InfoNCE):
-    def forward(self, embeddings, links):
-        return WrongBackward.apply(super().forward(embeddings, links))
+    def forward(self, step):
+        return WrongBackward.apply(super().forward(step))
 
 
 @breaks("objective", "scale_invariance")
 class SquaredDistance(InfoNCE):
-    def forward(self, embeddings, links):
-        image, text, *_ = embeddings.values()
+    def forward(self, step):
+        image, text, *_ = step.embeddings.values()
         return (image - text).square().mean()
 
 
 @breaks("objective", "order_of_rows")
 class FirstRowsCount(InfoNCE):
-    def forward(self, embeddings, links):
-        return super().forward({m: x[:8] for m, x in embeddings.items()}, links[:8])
+    def forward(self, step):
+        rows = {m: x[:8] for m, x in step.embeddings.items()}
+        return super().forward(Step.of(rows, step.links[:8]))
 
 
 @breaks("objective", "prefers_alignment")
 class IgnoresPairs(InfoNCE):
-    def forward(self, embeddings, links):
-        return sum(normalize(x, dim=1).mean(0).square().sum() for x in embeddings.values())
+    def forward(self, step):
+        return sum(normalize(x, dim=1).mean(0).square().sum() for x in step.embeddings.values())
 
 
 @breaks("objective", "descent_aligns")
 class Ascends(InfoNCE):
-    def forward(self, embeddings, links):
-        loss = super().forward(embeddings, links)
+    def forward(self, step):
+        loss = super().forward(step)
         return 2 * loss.detach() - loss
 
 
 @breaks("objective", "missing_entries")
 class IgnoresLinks(InfoNCE):
-    def forward(self, embeddings, links):
-        return super().forward(embeddings, links.abs())
+    def forward(self, step):
+        return super().forward(Step.of(step.embeddings, step.links.abs()))
 
 
 @breaks("objective", "mixed_and_shared_items")
 class OneSource(InfoNCE):
-    def forward(self, embeddings, links):
-        assert links.shape[1] == 1
-        return super().forward(embeddings, links)
+    def forward(self, step):
+        assert step.links.shape[1] == 1
+        return super().forward(step)
 
 
 @breaks("objective", "deterministic")
 class Decays(InfoNCE):
-    def forward(self, embeddings, links):
+    def forward(self, step):
         self.calls = getattr(self, "calls", 0) + 1
-        return super().forward(embeddings, links) / self.calls
+        return super().forward(step) / self.calls
 
 
 @breaks("objective", "log_is_numbers")
@@ -438,106 +448,97 @@ class LogsTensors(InfoNCE):
 class StateElsewhere(InfoNCE):
     """What it learns of the data is in no buffer."""
 
-    def forward(self, embeddings, links):
+    def forward(self, step):
         self.weight = getattr(self, "weight", 1.0) / 2
-        return super().forward(embeddings, links) * self.weight
+        return super().forward(step) * self.weight
 
 
 @breaks("objective", "input_unmodified")
 class NormalisesInPlace(InfoNCE):
-    def forward(self, embeddings, links):
-        for x in embeddings.values():
+    def forward(self, step):
+        for x in step.embeddings.values():
             x.data.div_(x.data.norm(dim=1, keepdim=True))
-        return super().forward(embeddings, links)
+        return super().forward(step)
 
 
 @breaks("objective", "surroundings")
 class ShufflesGlobally(InfoNCE):
-    def forward(self, embeddings, links):
-        torch.randperm(len(links))
-        return super().forward(embeddings, links)
+    def forward(self, step):
+        torch.randperm(len(step.links))
+        return super().forward(step)
+
+
+@breaks("objective", "reads_what_it_declares")
+class NeverReadsTrust(InfoNCE):
+    uses = ("trust",)
 
 
 @breaks("objective", "tokens")
 class IgnoresTokens(InfoNCE):
-    takes_tokens = True
+    uses = ("tokens",)
 
-    def forward(self, embeddings, links, tokens):
-        return super().forward(embeddings, links) + 0 * sum(
-            x.filled().sum() for x in tokens.values()
-        )
+    def forward(self, step):
+        return super().forward(step) + 0 * sum(x.filled().sum() for x in step.tokens.values())
 
 
 @breaks("objective", "tokens")
 class CountsTokens(InfoNCE):
-    takes_tokens = True
+    uses = ("tokens",)
 
-    def forward(self, embeddings, links, tokens):
-        means = {m: x.filled().mean(dim=1) for m, x in tokens.items()}
-        lengths = sum(x.values.shape[1] for x in tokens.values())
-        return super().forward(means, links) * lengths
+    def forward(self, step):
+        means = {m: x.filled().mean(dim=1) for m, x in step.tokens.items()}
+        lengths = sum(x.values.shape[1] for x in step.tokens.values())
+        return super().forward(Step.of(means, step.links)) * lengths
 
 
 @breaks("objective", "unpaired")
 class IgnoresUnpaired(InfoNCE):
-    takes_unpaired = True
-
-    def forward(self, embeddings, links, unpaired):
-        return super().forward(embeddings, links)
+    uses = ("unpaired",)
 
 
 @breaks("objective", "unpaired")
 class PairsUnpaired(InfoNCE):
-    takes_unpaired = True
+    uses = ("unpaired",)
 
-    def forward(self, embeddings, links, unpaired):
-        loss = super().forward(embeddings, links)
-        rows = [normalize(x, dim=1) for x, _ in unpaired.values()]
+    def forward(self, step):
+        loss = super().forward(step)
+        rows = [normalize(x.embeddings, dim=1) for x in step.unpaired.values()]
         n = min(map(len, rows), default=0)
         return loss - (rows[0][:n] * rows[-1][:n]).sum(1).mean() if n else loss
 
 
 @breaks("objective", "trust")
 class IgnoresTrust(InfoNCE):
-    takes_trust = True
-
-    def forward(self, embeddings, links, trust):
-        return super().forward(embeddings, links)
+    uses = ("trust",)
 
 
 @breaks("objective", "trust")
 class DividesByTrust(InfoNCE):
-    takes_trust = True
+    uses = ("trust",)
 
-    def forward(self, embeddings, links, trust):
-        kept = trust > 0
-        rows = {m: x[kept] for m, x in embeddings.items()}
-        return super().forward(rows, links[kept]) * len(trust) / trust.sum()
-
-
-@breaks("objective", "averaged")
-class IgnoresAveraged(InfoNCE):
-    momentum = 0.9
-
-    def forward(self, embeddings, links, averaged):
-        return super().forward(embeddings, links)
+    def forward(self, step):
+        kept = step.trust > 0
+        rows = {m: x[kept] for m, x in step.embeddings.items()}
+        loss = super().forward(Step.of(rows, step.links[kept]))
+        return loss * len(step.trust) / step.trust.sum()
 
 
-@breaks("objective", "averaged")
+@breaks("objective", "through")
+class IgnoresOtherAdapters(InfoNCE):
+    uses = ("adapters",)
+
+
+@breaks("objective", "through")
 class TargetsOfAnyLength(InfoNCE):
-    momentum = 0.9
+    uses = ("adapters",)
 
-    def forward(self, embeddings, links, averaged):
-        pulls = [(x - averaged[m]).square().mean() for m, x in embeddings.items()]
-        return super().forward(embeddings, links) + sum(pulls)
-
-
-@breaks("objective", "averaged")
-class NoMomentum(InfoNCE):
-    momentum = 1.0
+    def forward(self, step):
+        averaged = step.through(step.adapters)
+        pulls = [(x - averaged[m]).square().mean() for m, x in step.embeddings.items()]
+        return super().forward(step) + sum(pulls)
 
 
 @breaks("objective", "is_an_objective")
 class NotAnObjective(nn.Module):
-    def forward(self, embeddings, links):
-        return InfoNCE()(embeddings, links)
+    def forward(self, step):
+        return InfoNCE()(step)

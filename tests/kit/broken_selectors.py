@@ -136,8 +136,8 @@ class AllOfThem(Longest):
 
 
 @breaks("selector", "without_latents")
-class SaysItTakesNone(Longest):
-    takes_latents = False
+class SaysItUsesNone(Longest):
+    uses = ()
 
 
 @breaks("selector", "in_chunks")

@@ -3,17 +3,27 @@
 import pytest
 from kit.broken_encoders import BROKEN as BROKEN_ENCODERS
 from kit.broken_encoders import Good
-from kit.broken_evaluators import BROKEN, Spread
+from kit.broken_evaluators import Spread
+from kit.broken_readers import BROKEN, Lines
 
-from fusemix_core.testing import aligners, check_encoder, check_evaluator, encoders
+from fusemix_core.testing import (
+    aligners,
+    check_encoder,
+    check_evaluator,
+    check_reader,
+    encoders,
+    readers,
+)
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
+from fusemix_core.testing.readers import READER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
 from fusemix_core.testing.watch import Watch
@@ -21,7 +31,7 @@ from fusemix_core.testing.watch import Watch
 COMPONENTS = {
     "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
     "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
-    "evaluator": EVALUATOR,
+    "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM,
 }  # fmt: skip
 
 
@@ -72,7 +82,8 @@ def test_a_broken_encoder_fails_its_check(name, target, heavy_plugin):
     ids=lambda value: value if isinstance(value, str) else _name(value),
 )
 def test_a_broken_component_fails_its_check(kind, name, target, heavy_plugin):
-    case = aligners.prepare(target) if kind == "aligner" else find(kind, target)
+    prepare = {"aligner": aligners.prepare, "reader": readers.prepare}
+    case = prepare[kind](target) if kind in prepare else find(kind, target)
     if name == "light_import":
         case.plugin = heavy_plugin
     check = COMPONENTS[kind].checks[name]
@@ -85,6 +96,10 @@ def test_a_good_evaluator_passes():
     report = check_evaluator(Spread)
     report.raise_if_failed()
     assert f"{report.ran} checks ran, 0 failed" in str(report)
+
+
+def test_a_good_reader_passes():
+    check_reader(Lines).raise_if_failed()
 
 
 def test_every_check_has_something_that_fails_it():

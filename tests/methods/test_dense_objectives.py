@@ -13,6 +13,7 @@ from fusemix_core.objectives import infonce, siglip, tiles
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.multi_positive import MultiPositive
 from fusemix_core.objectives.siglip import SigLIP
+from fusemix_core.step import Step
 
 KEPT, MADE_AGAIN = 1 << 30, 0
 SIZES = (1, 2, 3, 130)
@@ -79,7 +80,7 @@ def near(got, wanted, tolerance, least=1e-3):
 
 
 def compare(objective, dense, embeddings, links, tolerance):
-    value = objective(embeddings, links)
+    value = objective(Step.of(embeddings, links))
     value.backward()
     double = {m: x.detach().double().requires_grad_() for m, x in embeddings.items()}
     own = [p.detach().double().requires_grad_() for p in objective.parameters()]
@@ -139,8 +140,10 @@ def test_four_modalities_with_gaps_mixed_or_not(sources, n, shared):
 def test_where_no_rows_share_an_item_the_forms_are_one():
     embeddings, _ = batch_of(40)
     links = torch.arange(40)[:, None, None].repeat(1, 1, 2)
-    assert torch.equal(InfoNCE()(embeddings, links), MultiPositive()(embeddings, links))
-    values = [SigLIP(shared=s)(embeddings, links) for s in siglip.SHARED]
+    assert torch.equal(
+        InfoNCE()(Step.of(embeddings, links)), MultiPositive()(Step.of(embeddings, links))
+    )
+    values = [SigLIP(shared=s)(Step.of(embeddings, links)) for s in siglip.SHARED]
     assert all(torch.equal(v, values[0]) for v in values)
 
 

@@ -5,6 +5,7 @@ import torch
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.objectives.infonce import InfoNCE
+from fusemix_core.step import Step
 
 
 def naive_loss(embeddings, links, temperature, mask_shared=False):
@@ -69,7 +70,9 @@ SHARED[6, 0, 1] = 2  # rows 2 and 6 have one caption
 def test_two_modalities_with_shared_items(mask):
     x = embeddings_of(7, "ab")
     loss = InfoNCE(temperature=0.25, mask_shared=mask).double()
-    assert loss(x, SHARED).item() == pytest.approx(naive_loss(x, SHARED, 0.25, mask), rel=1e-9)
+    assert loss(Step.of(x, SHARED)).item() == pytest.approx(
+        naive_loss(x, SHARED, 0.25, mask), rel=1e-9
+    )
 
 
 def test_rows_mixed_from_a_shared_item_are_masked():
@@ -78,16 +81,16 @@ def test_rows_mixed_from_a_shared_item_are_masked():
     links[0, 1, 0] = links[3, 0, 0]
     links[2, 0, 1] = links[4, 0, 1]
     links[1, 0, 0] = links[1, 1, 0]  # one row, mixed from two captions of one image
-    masked = InfoNCE(temperature=0.25, mask_shared=True).double()(x, links).item()
+    masked = InfoNCE(temperature=0.25, mask_shared=True).double()(Step.of(x, links)).item()
     assert masked == pytest.approx(naive_loss(x, links, 0.25, True), rel=1e-9)
-    assert masked < InfoNCE(temperature=0.25).double()(x, links).item()
+    assert masked < InfoNCE(temperature=0.25).double()(Step.of(x, links)).item()
 
 
 def test_a_row_whose_negatives_are_all_masked_costs_nothing():
     x = embeddings_of(3, "ab")
     links = own_items(3, 2)
     links[:, 0, 0] = 0
-    loss = InfoNCE(mask_shared=True).double()(x, links)
+    loss = InfoNCE(mask_shared=True).double()(Step.of(x, links))
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-12)
     assert all(torch.isfinite(v.grad).all() for v in x.values())
@@ -101,7 +104,7 @@ def test_three_modalities_with_missing_entries(mask):
     links[[1, 5, 6], 0, 1] = -1
     links[7, 0, 0] = -1
     links[4, 0, 0] = links[2, 0, 0]
-    got = InfoNCE(temperature=0.375, mask_shared=mask).double()(x, links)
+    got = InfoNCE(temperature=0.375, mask_shared=mask).double()(Step.of(x, links))
     assert got.item() == pytest.approx(naive_loss(x, links, 0.375, mask), rel=1e-9)
 
 
@@ -109,7 +112,7 @@ def test_absent_rows_get_no_gradient():
     x = embeddings_of(5, "abc", seed=3)
     links = own_items(5, 3)
     links[2, 0, 1] = -1
-    InfoNCE().double()(x, links).backward()
+    InfoNCE().double()(Step.of(x, links)).backward()
     assert not x["b"].grad[2].any() and x["a"].grad[2].any() and x["c"].grad[2].any()
 
 
@@ -119,13 +122,13 @@ def test_a_pair_of_modalities_with_one_row_says_nothing():
     links[:, 0, 2] = -1
     links[3, 0, 2] = 9
     two = {m: x[m] for m in "ab"}
-    got = InfoNCE().double()(x, links).item()
-    assert got == pytest.approx(InfoNCE().double()(two, links[:, :, :2]).item(), rel=1e-12)
+    got = InfoNCE().double()(Step.of(x, links)).item()
+    assert got == pytest.approx(InfoNCE().double()(Step.of(two, links[:, :, :2])).item(), rel=1e-12)
 
 
 def test_nothing_to_contrast_is_zero_with_gradient():
     x = embeddings_of(1, "ab")
-    loss = InfoNCE().double()(x, own_items(1, 2))
+    loss = InfoNCE().double()(Step.of(x, own_items(1, 2)))
     loss.backward()
     assert loss.item() == 0
 
@@ -135,8 +138,8 @@ def test_gradients_are_those_of_finite_differences(mask):
     objective = InfoNCE(temperature=0.375, mask_shared=mask).double()
 
     def loss(a, b, c, temperature):
-        values = {"a": a, "b": b, "c": c}, links
-        return torch.func.functional_call(objective, {"temperature": temperature}, values)
+        step = Step.of({"a": a, "b": b, "c": c}, links)
+        return torch.func.functional_call(objective, {"temperature": temperature}, step)
 
     links = own_items(7, 3)
     links[:, :, :2] = SHARED
@@ -147,8 +150,8 @@ def test_gradients_are_those_of_finite_differences(mask):
 
 def test_half_precision_embeddings_are_compared_in_float32():
     x = {m: v.detach().bfloat16() for m, v in embeddings_of(6, "ab").items()}
-    loss = InfoNCE()(x, own_items(6, 2))
-    want = InfoNCE()({m: v.float() for m, v in x.items()}, own_items(6, 2))
+    loss = InfoNCE()(Step.of(x, own_items(6, 2)))
+    want = InfoNCE()(Step.of({m: v.float() for m, v in x.items()}, own_items(6, 2)))
     assert loss.dtype == torch.float32 and torch.equal(loss, want)
 
 
@@ -157,7 +160,7 @@ def test_the_temperature_is_clamped_in_place_and_may_be_fixed():
     assert not objective.temperature.requires_grad
     with torch.no_grad():
         objective.temperature.fill_(3.0)
-    objective(embeddings_of(3, "ab"), own_items(3, 2))
+    objective(Step.of(embeddings_of(3, "ab"), own_items(3, 2)))
     assert objective.log() == {"temperature": 0.5}
 
 

@@ -7,6 +7,7 @@ from torch.nn.functional import normalize, softplus
 from fusemix_core.objectives import tiles
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.tiles import none_excluded, softplus_sum, two_way_logsumexp
+from fusemix_core.step import Step
 
 KEPT, MADE_AGAIN = 1 << 30, 0
 
@@ -96,7 +97,7 @@ def test_infonce_is_the_dense_loss_its_temperatures_gradient_too(temperature):
     a, b = rows(130, 130, torch.float64, 1.0)
     loss = InfoNCE(temperature=temperature).double()
     links = torch.arange(130)[:, None, None].expand(130, 1, 2)
-    value = loss({"a": a, "b": b}, links)
+    value = loss(Step.of({"a": a, "b": b}, links))
     value.backward()
     x, y = (t.detach().requires_grad_() for t in (a, b))
     t = loss.temperature.detach().clone().requires_grad_()

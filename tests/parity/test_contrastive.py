@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.multi_positive import MultiPositive
 from fusemix_core.objectives.siglip import SigLIP
+from fusemix_core.step import Step
 
 
 class Vectors:
@@ -54,7 +55,7 @@ def test_siglip_is_open_clips():
     rows, links = OPEN_CLIP.rows("in.a", "in.b")
     objective = SigLIP(scale=OPEN_CLIP["in.scale"].item(), bias=-10.0).double()
     objective.log_scale.data = OPEN_CLIP["in.scale"].log()
-    loss = objective(rows, links)
+    loss = objective(Step.of(rows, links))
     loss.backward()
     OPEN_CLIP.close(loss, "siglip.out.loss")
     for side in "ab":
@@ -69,7 +70,7 @@ def test_infonce_is_open_clips(objective):
     rows, links = OPEN_CLIP.rows("in.a", "in.b")
     objective = objective().double()
     objective.temperature.data = 1 / OPEN_CLIP["in.scale"]
-    loss = objective(rows, links)
+    loss = objective(Step.of(rows, links))
     loss.backward()
     OPEN_CLIP.close(loss, "clip.out.loss")
     for side in "ab":
@@ -83,14 +84,14 @@ def test_infonce_is_sails():
     rows, links = SAIL.rows("infonce.in.a", "infonce.in.b")
     objective = InfoNCE().double()
     objective.temperature.data = 1 / SAIL["infonce.in.scale"]
-    SAIL.close(objective(rows, links), "infonce.out.loss")
+    SAIL.close(objective(Step.of(rows, links)), "infonce.out.loss")
 
 
 def test_infonce_is_the_symmetric_ranking_loss_its_gradients_too():
     rows, links = RANKING.rows("in.anchor", "in.positive")
     objective = InfoNCE(temperature=0.05).double()
     objective.temperature.data = torch.tensor(0.05, dtype=torch.float64)
-    loss = objective(rows, links)
+    loss = objective(Step.of(rows, links))
     loss.backward()
     RANKING.close(loss, "symmetric.out.loss")
     for side in ("anchor", "positive"):
@@ -109,7 +110,7 @@ def test_siglip_is_sails_up_to_its_mean_over_all_pairs(head, captions):
     objective.log_scale.data = SAIL[f"{case}.param.logit_scale"][0].clone()
     objective.bias.data = SAIL[f"{case}.param.logit_bias"][0].clone()
     image, *texts = names
-    losses = [objective({image: rows[image], t: rows[t]}, links[:, :, :2]) for t in texts]
+    losses = [objective(Step.of({image: rows[image], t: rows[t]}, links[:, :, :2])) for t in texts]
     loss = torch.stack(losses).mean() / len(links)
     loss.backward()
     SAIL.close(loss, f"{case}.out.loss")

@@ -21,6 +21,7 @@ from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.recipes.fusemix import fusemix
 from fusemix_core.selectors.dpp import dpp_of_kernel, dpp_of_latents
 from fusemix_core.selectors.uniform import uniform_subset
+from fusemix_core.step import Step
 
 FOLDER = Path(__file__).parent / "fusemix"
 META = json.loads((FOLDER / "meta.json").read_text())
@@ -83,7 +84,7 @@ def test_forward_loss_and_every_gradient(case):
     if f"{case}.in.lambda" in VECTORS:
         batch = FuseMixMixup().mix(batch, VECTORS[f"{case}.in.lambda"].item())
     embeddings = {m: adapters[m](x) for m, x in batch.latents.items()}
-    loss = objective(embeddings, batch.links)
+    loss = objective(Step.of(embeddings, batch.links))
     loss.backward()
 
     for side in "ab":

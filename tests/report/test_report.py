@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+from fusemix_core.errors import ContractError
 from fusemix_core.evaluation.drawing import principal_map
 from fusemix_core.evaluation.geometry import GeometryEvaluator
 from fusemix_core.evaluation.ranking import cosine
@@ -276,3 +277,56 @@ def test_map_draws_a_sample_and_takes_nan_and_missing_entries():
     points, lines, _ = principal_map(embeddings, links, most=100)
     assert len(points[0]) == 100 and len(points[1]) == len(lines) < 100
     assert all(np.isfinite(p).all() for p in points)
+
+
+def figure_of(drawing, **more):
+    section = Section("Mine", figures=[Figure(drawing, **more)])
+    return Page(render_report(ReportData(title="a run", sections=[section])))
+
+
+def test_a_figure_follows_the_page_and_its_texts_are_shown_as_they_are():
+    def draw(axes):
+        axes.bar(["<b>$x_{$</b>", "b"], [1, 2])
+        axes.plot([0, 1], [2, 1])
+
+    page = figure_of(draw, alt='"><b>', legend=["one"], height=120)
+    (svg,) = page.find("svg")
+    assert svg["aria-label"] == '"><b>' and svg["viewbox"] == "0 0 300 90"
+    assert "<b>$x_{$</b>" in page.text and not [t for t, _ in page.tags if t == "b" and _]
+    styles = " ".join(a.get("style", "") for _, a in page.tags)
+    assert "var(--series-0)" in styles and "var(--muted)" in styles
+
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "https://example.org/"])
+def test_a_figure_with_a_link_is_refused(address):
+    def draw(axes):
+        axes.scatter([0], [1]).set_urls([address])
+
+    with pytest.raises(ContractError, match="<a>"):
+        figure_of(draw)
+
+
+def test_a_figure_that_loads_something_is_refused():
+    def draw(axes):
+        axes.text(0, 0, "x", fontfamily="x; background: url(https://example.org/)")
+
+    with pytest.raises(ContractError, match="url"):
+        figure_of(draw)
+
+
+def test_a_png_is_shown_as_its_pixels_alone():
+    from PIL.PngImagePlugin import PngInfo
+
+    notes, out = PngInfo(), io.BytesIO()
+    notes.add_text("comment", EVIL)
+    picture((40, 30)).save(out, "PNG", pnginfo=notes)
+    (image,) = figure_of(out.getvalue() + EVIL.encode(), alt=EVIL).find("img")
+    content = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+    assert Image.open(io.BytesIO(content)).size == (40, 30) and b"script" not in content
+    assert image["alt"] == EVIL
+
+
+@pytest.mark.parametrize("content", [b"<svg onload='alert(1)'/>", b"\x89PNG\r\n\x1a\nnothing"])
+def test_other_bytes_are_refused(content):
+    with pytest.raises(ContractError, match="PNG"):
+        figure_of(content)

@@ -123,6 +123,10 @@ class Medium(ABC):
         """Eight different decoded items, of mixed lengths; [] if encoders bring their own."""
         return []
 
+    def cells(self) -> list[Any]:
+        """Different values of cells, if the medium is inline: dicts if it is joined."""
+        return []
+
     def edges(self, spec: EncoderSpec) -> dict[str, Any]:
         """What people's data hold at the edges of this medium, each by what it is."""
         return {}

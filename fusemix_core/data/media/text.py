@@ -60,8 +60,9 @@ class TextMedium(Medium):
         return ["a red bicycle", "a map of the harbour"][:count]
 
     def samples(self, spec: EncoderSpec) -> list[str]:
-        if spec.modality != "text":
-            return []
+        return self.cells() if spec.modality == "text" else []
+
+    def cells(self) -> list[str]:
         return [
             "a",
             "A dog runs.",

@@ -14,6 +14,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation import similarity as sim
 from fusemix_core.interfaces import Padded, as_tokens
 from fusemix_core.objectives.infonce import InfoNCE
+from fusemix_core.step import Step
 from fusemix_core.testing import check_adapter, check_objective
 
 FOLDER = Path(__file__).parent / "parity/freeze_align"
@@ -64,7 +65,7 @@ def test_embeddings_and_pooled_loss(case):
         close(normalize(x.detach(), dim=1), f"{case}.out.embed_{side}")
     objective = InfoNCE().double()
     objective.temperature.data = V[f"{case}.param.temp"].clone()
-    loss = objective(rows, torch.arange(2 * len(words)).reshape(-1, 1, 2))
+    loss = objective(Step.of(rows, torch.arange(2 * len(words)).reshape(-1, 1, 2)))
     loss.backward()
     close(loss.detach(), f"{case}.out.loss")
     close(objective.temperature.grad, f"{case}.grad.temp")
@@ -127,18 +128,18 @@ def test_the_objective_is_infonce_and_the_weighted_token_loss():
     links = torch.arange(12).reshape(6, 1, 2)
     links[2, 0, 0] = -1
     objective = TokenInfoNCE(weight=0.5)
-    loss = objective(rows, links, tokens={"image": places, "text": words})
+    loss = objective(Step.of(rows, links, tokens={"image": places, "text": words}))
     both = torch.tensor([0, 1, 3, 4, 5])
     summed, count = token_loss(places[both], words[both], 0.07)
-    torch.testing.assert_close(loss, InfoNCE()(rows, links) + 0.5 * summed / count)
+    torch.testing.assert_close(loss, InfoNCE()(Step.of(rows, links)) + 0.5 * summed / count)
     assert objective.log()["token_loss"] == pytest.approx((summed / count).item())
 
 
-@pytest.mark.parametrize("tokens", [None, {"image": as_tokens(torch.ones(2, 3, 4))}])
+@pytest.mark.parametrize("tokens", [{}, {"image": as_tokens(torch.ones(2, 3, 4))}])
 def test_the_objective_asks_for_the_tokens_of_the_texts(tokens):
     rows = {m: torch.eye(4)[:2] for m in ("image", "text")}
     with pytest.raises(ConfigError, match="no tokens of the modality 'text'"):
-        TokenInfoNCE()(rows, torch.arange(4).reshape(2, 1, 2), tokens=tokens)
+        TokenInfoNCE()(Step.of(rows, torch.arange(4).reshape(2, 1, 2), tokens=tokens))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_tokens_of_two_widths_are_not_compared():
     rows = {m: torch.eye(4)[:2] for m in ("image", "text")}
     tokens = {"image": as_tokens(torch.ones(2, 3, 6)), "text": as_tokens(torch.ones(2, 3, 4))}
     with pytest.raises(ConfigError, match="text are 4 wide"):
-        TokenInfoNCE()(rows, torch.arange(4).reshape(2, 1, 2), tokens=tokens)
+        TokenInfoNCE()(Step.of(rows, torch.arange(4).reshape(2, 1, 2), tokens=tokens))
 
 
 @pytest.mark.parametrize(

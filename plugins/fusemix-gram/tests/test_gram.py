@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.runs.config import find_recipe
+from fusemix_core.step import Step
 from fusemix_core.testing import check_objective
 
 FOLDER = Path(__file__).parent / "parity/gram"
@@ -30,7 +31,7 @@ def test_volumes_and_loss_are_the_originals(count):
     close(volumes(anchor, others), f"out.volume{count}")
     close(volumes(V["in.other_queries"], others), f"out.volume{count}_queries")
     links = torch.arange(len(anchor))[:, None, None].repeat(1, 1, count)
-    loss = GramObjective(temperature=META["hyper"]["temp"])(rows, links)
+    loss = GramObjective(temperature=META["hyper"]["temp"])(Step.of(rows, links))
     loss.backward()
     close(loss.detach(), f"out.loss{count}")
     for i, x in enumerate(rows.values()):
@@ -74,17 +75,19 @@ def test_another_anchor_and_rows_that_lack_a_modality():
     draw = torch.Generator().manual_seed(0)
     rows = {m: torch.randn(6, 5, generator=draw) for m in ("image", "text", "audio")}
     links = torch.arange(18).reshape(6, 1, 3)
-    first = GramObjective(anchor="text")(rows, links)
+    first = GramObjective(anchor="text")(Step.of(rows, links))
     moved = {m: rows[m] for m in ("text", "image", "audio")}
-    torch.testing.assert_close(first, GramObjective()(moved, links))
+    torch.testing.assert_close(first, GramObjective()(Step.of(moved, links)))
     links[2, 0, 1] = -1
     keep = torch.arange(6) != 2
     whole = {m: x[keep] for m, x in rows.items()}
-    torch.testing.assert_close(GramObjective()(rows, links), GramObjective()(whole, links[keep]))
+    torch.testing.assert_close(
+        GramObjective()(Step.of(rows, links)), GramObjective()(Step.of(whole, links[keep]))
+    )
     links[:] = -1
-    assert GramObjective()(rows, links) == 0
+    assert GramObjective()(Step.of(rows, links)) == 0
     with pytest.raises(ConfigError, match="'sound'"):
-        GramObjective(anchor="sound")(rows, torch.arange(18).reshape(6, 1, 3))
+        GramObjective(anchor="sound")(Step.of(rows, torch.arange(18).reshape(6, 1, 3)))
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"smoothing": 1.0}])

@@ -8,12 +8,14 @@ import torch
 from fusemix_hammer.objective import HammerObjective
 from torch.nn.functional import normalize
 
+from fusemix_core.adapters.identity import IdentityAdapter
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Callback, FitContext
 from fusemix_core.runs.config import find_recipe
+from fusemix_core.step import Step
 from fusemix_core.testing import check_objective
 from fusemix_core.testing.pairs import toy_pairs
 
@@ -32,6 +34,19 @@ def batch_of(n, modalities=2, seed=0, gaps=False):
     if gaps:
         links[::3, 0, 0] = links[1::4, 0, -1] = -1
     return rows(), rows(), links, torch.rand(n, generator=draw)
+
+
+def made(modalities=2, **options):
+    """An objective in float64, whose followers copy latents: those of a step are the averages."""
+    objective = HammerObjective(**options).double()
+    adapters = {f"m{k}": IdentityAdapter(5, 5) for k in range(modalities)}
+    objective.start(adapters, None, None, FitContext())
+    return objective
+
+
+def step_of(embeddings, averaged, links, trust):
+    adapters = {m: IdentityAdapter(5, 5) for m in embeddings}
+    return Step.of(embeddings, links, latents=averaged, trust=trust, adapters=adapters)
 
 
 def naive(batches, temperature, alpha, size):
@@ -67,11 +82,10 @@ def naive(batches, temperature, alpha, size):
 @pytest.mark.parametrize("modalities", [2, 3])
 @pytest.mark.parametrize(("size", "alpha"), [(0, 0.0), (4, 0.4), (7, 0.0), (11, 1.0), (30, 0.3)])
 def test_batches_in_a_row_have_the_naive_forms_losses(modalities, size, alpha):
-    objective = HammerObjective(temperature=0.2, alpha=alpha, queue=size).double()
+    objective = made(modalities, temperature=0.2, alpha=alpha, queue=size)
     batches = [batch_of(6, modalities, seed, gaps=modalities == 3) for seed in range(4)]
     for last in range(1, 5):
-        embeddings, averaged, links, trust = batches[last - 1]
-        loss = objective(embeddings, links, trust=trust, averaged=averaged)
+        loss = objective(step_of(*batches[last - 1]))
         torch.testing.assert_close(loss, naive(batches[:last], 0.2, alpha, size))
 
 
@@ -81,8 +95,7 @@ def test_a_row_that_is_not_trusted_pulls_nothing_together_and_stays_a_negative()
     trust = torch.tensor([1.0, 1, 0, 1, 1, 1])
 
     def loss(averaged):
-        objective = HammerObjective(alpha=0.0, queue=0).double()
-        return objective(rows, links, trust=trust, averaged=averaged)
+        return made(alpha=0.0, queue=0)(step_of(rows, averaged, links, trust))
 
     moved = {m: x.clone() for m, x in averaged.items()}
     moved["m1"][2] += 1  # what row 2 would be pulled to
@@ -91,27 +104,26 @@ def test_a_row_that_is_not_trusted_pulls_nothing_together_and_stays_a_negative()
     assert ((one - other).abs().amax(1) > 1e-6).tolist() == [True, True, False, True, True, True]
 
 
-def test_without_trust_all_rows_are_trusted_and_without_averages_rows_stand_for_them():
-    embeddings, _, links, _ = batch_of(6)
-    bare = HammerObjective().double()(embeddings, links)
-    given = {"trust": torch.ones(6), "averaged": embeddings}
-    torch.testing.assert_close(bare, HammerObjective().double()(embeddings, links, **given))
+def test_without_trust_all_rows_are_trusted():
+    embeddings, averaged, links, _ = batch_of(6)
+    bare = made()(step_of(embeddings, averaged, links, None))
+    torch.testing.assert_close(bare, made()(step_of(embeddings, averaged, links, torch.ones(6))))
 
 
 def test_more_rows_than_the_queue_holds_leave_the_last_ones():
-    objective = HammerObjective(queue=4).double()
+    objective = made(queue=4)
     _, averaged, links, trust = batch_of(11)
-    objective(averaged, links, trust=trust, averaged=averaged)
+    objective(step_of(averaged, averaged, links, trust))
     kept = {tuple(row) for row in objective.queue[:, 0].tolist()}
     assert kept == {tuple(row) for row in normalize(averaged["m0"])[-4:].tolist()}
     assert objective.queued.all()
 
 
 def test_alpha_warms_up():
-    batch = embeddings, averaged, links, trust = batch_of(6)
-    objective = HammerObjective(temperature=0.2, alpha=0.4, warmup=2, queue=0).double()
+    batch = batch_of(6)
+    objective = made(temperature=0.2, alpha=0.4, warmup=2, queue=0)
     for alpha in (0.0, 0.2, 0.4, 0.4):
-        loss = objective(embeddings, links, trust=trust, averaged=averaged)
+        loss = objective(step_of(*batch))
         torch.testing.assert_close(loss, naive([batch], 0.2, alpha, 0))
 
 
@@ -119,7 +131,7 @@ def test_no_row_with_two_modalities_has_no_loss():
     embeddings, averaged, links, trust = batch_of(4)
     links[:, 0, 0] = -1
     rows = {m: x.requires_grad_() for m, x in embeddings.items()}
-    loss = HammerObjective().double()(rows, links, trust=trust, averaged=averaged)
+    loss = made()(step_of(rows, averaged, links, trust))
     loss.backward()
     assert loss == 0
 

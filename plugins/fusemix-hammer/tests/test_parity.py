@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.config import Training
-from fusemix_core.engine.state import TrainState, follow, train_step
-from fusemix_core.interfaces import Batch
+from fusemix_core.engine.state import TrainState, train_step
+from fusemix_core.interfaces import Batch, FitContext, Followers
 from fusemix_core.mixups.none import NoMixup
 
 FOLDER = Path(__file__).parent / "parity/hammer"
@@ -55,10 +55,11 @@ def state_of(case):
     objective.queue = torch.stack([V[f"{case}.in.{s}_queue"].T for s in "ab"], dim=1)
     objective.queued = torch.ones(HYPER["Q"], 2, dtype=torch.bool)
     objective.pointer = V[f"{case}.in.queue_pointer"][0].clone()
+    objective.start(adapters, None, None, FitContext())
     state = TrainState.new(adapters, objective, Training(), seed=0)
     for s in "ab":
         adapters[s].out.load_state_dict(under(f"{case}.param.{s}.proj."))
-        state.followers[s].out.load_state_dict(under(f"{case}.param.{s}.proj_momentum."))
+        objective.followers[s].out.load_state_dict(under(f"{case}.param.{s}.proj_momentum."))
     return state
 
 
@@ -111,10 +112,10 @@ def test_the_heads_have_the_other_losses_and_gradients(case):
         close(value.detach(), f"{case}.out.predicted_{name}")
     taught = None
     if "fused_tokens_momentum" in given:
-        follower = torch.nn.Linear(HYPER["w"], 2).double()
-        follower.load_state_dict(under(f"{case}.param.token_head_momentum."))
-        follow({"token": follower}, {"token": heads.token_head}, HYPER["momentum"])
-        taught = follower(given["fused_tokens_momentum"][:, 1:])
+        followers = Followers({"token": heads.token_head}, HYPER["momentum"])
+        followers["token"].load_state_dict(under(f"{case}.param.token_head_momentum."))
+        followers.follow({"token": heads.token_head})
+        taught = followers["token"](given["fused_tokens_momentum"][:, 1:])
     losses = head_losses(
         predicted,
         given["is_real"],

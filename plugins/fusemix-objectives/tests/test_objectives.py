@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.objectives.infonce import InfoNCE
+from fusemix_core.step import Step
 from fusemix_core.testing import check_objective
 
 FOLDER = Path(__file__).parent / "parity/multiple_negatives"
@@ -43,7 +44,7 @@ def test_multiple_negatives_are_the_originals(case, options):
     rows = {n: V[f"in.{n}"].clone().requires_grad_() for n in ("anchor", "positive")}
     objective = MultipleNegatives(**options).double()
     objective.temperature.data = torch.tensor(1 / META["hyper"]["qscale"], dtype=torch.float64)
-    loss = objective(rows, links(len(rows["anchor"])))
+    loss = objective(Step.of(rows, links(len(rows["anchor"]))))
     loss.backward()
     close(loss.detach(), f"{case}.out.loss")
     for name, x in rows.items():
@@ -57,7 +58,7 @@ def drawn(n=6, d=4):
 
 def test_soft_targets_are_those_of_the_formula():
     rows = drawn()
-    got = SoftInfoNCE(share=0.4, sharpness=0.2).double()(rows, links(6))
+    got = SoftInfoNCE(share=0.4, sharpness=0.2).double()(Step.of(rows, links(6)))
     x, y = (normalize(r, dim=1) for r in rows.values())
     total = 0.0
     for a, b in ((x, y), (y, x)):
@@ -72,7 +73,9 @@ def test_soft_targets_are_those_of_the_formula():
 
 def test_without_a_share_it_is_infonce():
     rows = {m: r.float() for m, r in drawn().items()}
-    torch.testing.assert_close(SoftInfoNCE(share=0.0)(rows, links(6)), InfoNCE()(rows, links(6)))
+    torch.testing.assert_close(
+        SoftInfoNCE(share=0.0)(Step.of(rows, links(6))), InfoNCE()(Step.of(rows, links(6)))
+    )
 
 
 def test_contract():

@@ -20,6 +20,7 @@ from fusemix_core.engine.state import make_optimiser
 from fusemix_core.errors import ConfigError
 from fusemix_core.objectives.siglip import SigLIP
 from fusemix_core.runs.config import find_recipe
+from fusemix_core.step import Step
 from fusemix_core.testing import check_adapter, check_objective
 
 FOLDER = Path(__file__).parent / "parity/sail"
@@ -55,7 +56,7 @@ def test_layers_and_loss(layer, captions):
     rows = {n: adapters[side](V[f"{case}.in.{n}"]) for n, side in sides.items()}
     for name, projected in rows.items():
         close(projected.detach(), f"{case}.out.proj_{name}")
-    loss = objective(rows, links(hyper["B"], len(rows)))
+    loss = objective(Step.of(rows, links(hyper["B"], len(rows))))
     loss.backward()
     close(loss.detach(), f"{case}.out.loss")
     for side, adapter in adapters.items():
@@ -67,7 +68,7 @@ def test_layers_and_loss(layer, captions):
         extra = SailObjective().double()
         extra.load_state_dict(objective.state_dict())
         pair = {n: rows[n].detach() for n in ("a", "b_extra")}
-        close(extra(pair, links(hyper["B"], 2)).detach(), f"{case}.out.extra_loss")
+        close(extra(Step.of(pair, links(hyper["B"], 2))).detach(), f"{case}.out.extra_loss")
 
 
 @pytest.mark.parametrize("layer", ["linear", "glu", "mlp"])
@@ -88,7 +89,7 @@ def test_two_captions_of_an_image_are_two_rows_through_one_adapter(layer):
     }
     ids = torch.stack([images, torch.arange(len(images))], dim=1)[:, None]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    loss = objective({m: x[order] for m, x in rows.items()}, ids[order])
+    loss = objective(Step.of({m: x[order] for m, x in rows.items()}, ids[order]))
     loss.backward()
     close(loss.detach(), f"{case}.out.loss")
     for side, adapter in adapters.items():
@@ -104,7 +105,7 @@ def test_the_shares_of_positives_and_negatives(case):
     objective.log_scale.data = V[f"{case}.param.logit_scale"][0].clone()
     objective.bias.data = V[f"{case}.param.logit_bias"][0].clone()
     n = META["hyper"]["B"]
-    objective({s: V[f"{case}.out.proj_{s}"] for s in "ab"}, links(n, 2))
+    objective(Step.of({s: V[f"{case}.out.proj_{s}"] for s in "ab"}, links(n, 2)))
     for share in ("positive_loss", "negative_loss"):
         close(torch.tensor(objective.log()[share], dtype=torch.float64), f"{case}.out.{share}")
 
@@ -112,11 +113,11 @@ def test_the_shares_of_positives_and_negatives(case):
 def test_barlow():
     rows = {s: V[f"barlow.in.{s}"].clone().requires_grad_() for s in "ab"}
     objective = BarlowTwins()
-    loss = objective(rows, links(len(rows["a"]), 2))
+    loss = objective(Step.of(rows, links(len(rows["a"]), 2)))
     close(loss.detach(), "barlow.out.loss")
     short = [x[:, :2].detach().requires_grad_() for x in rows.values()]
     assert torch.autograd.gradcheck(
-        lambda a, b: objective({"a": a, "b": b}, links(len(a), 2)), short
+        lambda a, b: objective(Step.of({"a": a, "b": b}, links(len(a), 2))), short
     )
 
 
@@ -148,7 +149,7 @@ def test_training_by_lion():
     optimiser = make_optimiser([*adapters.values(), objective], training, lion)
     for step, lr in enumerate(V["train_lion.out.lr"]):
         rows = {n: adapters[n[0]](V[f"train_lion.in.{n}"][step]) for n in ("a", "b", "b_extra")}
-        loss = objective(rows, links(hyper["B"], 3))
+        loss = objective(Step.of(rows, links(hyper["B"], 3)))
         close(loss.detach(), "train_lion.out.loss", step)
         optimiser.zero_grad()
         loss.backward()
@@ -186,13 +187,13 @@ def drawn(n=6):
 
 def test_without_an_anchor_it_is_siglip_over_n():
     rows = drawn()
-    ours = SailObjective()(rows, links(6, 3))
-    torch.testing.assert_close(ours, SigLIP(scale=20.0)(rows, links(6, 3)) / 6)
+    ours = SailObjective()(Step.of(rows, links(6, 3)))
+    torch.testing.assert_close(ours, SigLIP(scale=20.0)(Step.of(rows, links(6, 3))) / 6)
 
 
 def test_pairs_without_the_anchor_do_not_count():
     rows = drawn()
-    got = SailObjective(anchor="image")(rows, links(6, 3))
+    got = SailObjective(anchor="image")(Step.of(rows, links(6, 3)))
     x, *others = (normalize(r, dim=1) for r in rows.values())
     labels = 2 * torch.eye(6) - 1
     losses = [(-labels * (20 * x @ y.T - 10)).exp().log1p().mean() for y in others]
@@ -202,7 +203,7 @@ def test_pairs_without_the_anchor_do_not_count():
 def test_the_scale_is_clamped_before_use():
     objective = SailObjective()
     objective.log_scale.data.fill_(9.0)
-    objective(drawn(), links(6, 3))
+    objective(Step.of(drawn(), links(6, 3)))
     assert objective.log()["scale"] == pytest.approx(100.0, rel=1e-5)
 
 
@@ -220,7 +221,7 @@ def test_contract_and_recipe():
     [
         lambda: AlignmentLayer(4, 4, layer="conv"),
         lambda: ShareLockHead(4, 4, hidden=0),
-        lambda: SailObjective(anchor="sound")(drawn(), links(6, 3)),
+        lambda: SailObjective(anchor="sound")(Step.of(drawn(), links(6, 3))),
         lambda: BarlowTwins(weight=-1.0),
     ],
 )

@@ -70,7 +70,7 @@ def test_the_search_of_platonic_rep():
     links = torch.arange(len(a))[:, None].repeat(1, 2)
     pairs = PairedLatents({"a": ResidentLatents(a), "b": ResidentLatents(b)}, links)
     aligner = BestLayersAligner(neighbours=int(V["layers.in.topk"]))
-    chosen, alike = aligner._choose(pairs, seed=3)
+    chosen, alike = aligner._choose(pairs, FitContext(seed=3))
     assert list(chosen.values()) == V["layers.out.best_pair"].tolist()
     assert alike == pytest.approx(V["layers.out.best_score"].item(), abs=1e-9)
 
@@ -96,7 +96,7 @@ def test_it_fits_on_the_layers_that_are_alike():
 def test_items_that_occur_twice_are_not_their_own_neighbours():
     pairs = layered()
     twice = PairedLatents(pairs.tables, pairs.links.repeat(3, 1))
-    assert BestLayersAligner()._choose(twice, 0)[0] == {"a": 2, "b": 1, "c": 0}
+    assert BestLayersAligner()._choose(twice, FitContext())[0] == {"a": 2, "b": 1, "c": 0}
 
 
 def test_a_run_says_what_it_chose_and_its_model_does_not_choose_again(tmp_path):

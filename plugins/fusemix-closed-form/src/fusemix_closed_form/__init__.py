@@ -56,6 +56,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_closed_form.linear:ProcrustesAligner",
             summary="the rotations of each modality that bring partners together",
             options={"dim": 384},
+            uses=("fixed",),
             paper=PROCRUSTES,
         ),
         ComponentSpec(
@@ -64,7 +65,9 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_closed_form.linear:RidgeAligner",
             summary="ridge regression of all other modalities on one, which stays as it is",
             options={"target": "", "ridges": RIDGES},
+            uses=("fixed",),
         ),
+        # Not by `from recipes import csa`: the submodule `csa` would take the function's name.
         *(
             ComponentSpec.recipe(function)
             for function in (recipes.csa, recipes.asif, recipes.procrustes, recipes.ridge)

@@ -51,7 +51,7 @@ class ProcrustesAligner(Aligner):
     s = tr(S) / tr(Uᵀ C_uu U), the scale of least squares.
     """
 
-    takes_fixed = True
+    uses = ("fixed",)
 
     def __init__(self, *, dim: int = 384) -> None:
         if dim < 1:
@@ -104,7 +104,7 @@ class RidgeAligner(Aligner):
     embeddings; `target` is then left unset.
     """
 
-    takes_fixed = True
+    uses = ("fixed",)
 
     def __init__(self, *, target: str = "", ridges: Sequence[float] = (1.0, 10.0, 100.0)) -> None:
         if not ridges or min(ridges) <= 0:

@@ -27,6 +27,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "pooled": "identity",
                 "dropout": 0.1,
             },
+            uses=("tokens",),
             paper=PAPER,
         ),
         ComponentSpec(
@@ -42,6 +43,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "learnable": True,
                 "mask_shared": False,
             },
+            uses=("tokens",),
             paper=PAPER,
         ),
         ComponentSpec(
@@ -50,6 +52,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_freeze_align.curation:ConceptBalanced",
             summary="as many pairs of each concept, the poorest concepts first",
             options={"by": "", "concepts": 100, "prototypes": "", "order": "last", "spare": 8.0},
+            uses=("latents",),
             paper=PAPER,
         ),
         ComponentSpec.recipe(freeze_align),

@@ -32,6 +32,8 @@ class ConceptBalanced(Selector):
 
     fewer = "those that concepts keep are all taken, or lack the modality"
 
+    uses = ("latents",)
+
     def __init__(
         self,
         *,

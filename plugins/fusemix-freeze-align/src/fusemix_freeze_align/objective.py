@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Padded
-from fusemix_core.objectives.gathering import total
+from fusemix_core.gathering import total
+from fusemix_core.interfaces import Padded, Step
 from fusemix_core.objectives.infonce import InfoNCE
 
 _MASKED = -1e9
@@ -25,7 +23,7 @@ class TokenInfoNCE(InfoNCE):
     in use where the run has no modality `language` or no tokens are given.
     """
 
-    takes_tokens = True
+    uses = ("tokens",)
 
     def __init__(
         self,
@@ -46,20 +44,14 @@ class TokenInfoNCE(InfoNCE):
         self.weight, self.threshold, self.language = weight, threshold, language
         self._logged: dict[str, float] = {}
 
-    def forward(
-        self,
-        embeddings: Mapping[str, Tensor],
-        links: Tensor,
-        tokens: Mapping[str, Padded] | None = None,
-    ) -> Tensor:
-        loss = super().forward(embeddings, links)
-        if tokens is None or self.language not in tokens:
+    def forward(self, step: Step) -> Tensor:
+        loss, tokens = super().forward(step), step.own.tokens
+        if self.language not in tokens:
             raise ConfigError(
                 f"token-infonce has no tokens of the modality '{self.language}'.",
-                "Name the modality whose tokens ask, such as --set objective.language=caption, and "
-                "use the objective by itself, not inside another.",
+                "Name the modality whose tokens ask, such as --set objective.language=caption.",
             )
-        present = dict(zip(embeddings, (links >= 0).all(dim=1).T, strict=True))
+        present = dict(zip(step.own.embeddings, step.own.present.T, strict=True))
         words, own = tokens[self.language], present[self.language]
         found = [
             self._of_pair(places, words, own & present[modality])

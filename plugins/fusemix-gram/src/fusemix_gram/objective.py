@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective
+from fusemix_core.interfaces import Objective, Step
 from fusemix_core.objectives.infonce import TEMPERATURE_RANGE
-from fusemix_core.objectives.pairs import unit_rows
+from fusemix_core.objectives.pairs import no_loss, unit_rows
 
 _LEAST = 1e-12
 """Of a squared volume: the root's gradient has no bound at 0."""
@@ -47,11 +47,11 @@ class GramObjective(Objective):
         self.anchor, self.smoothing = anchor, smoothing
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learnable)
 
-    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
+    def forward(self, step: Step) -> Tensor:
         self.temperature.data.clamp_(*TEMPERATURE_RANGE)
-        whole = (links >= 0).all(dim=2).all(dim=1)
+        embeddings, whole = step.embeddings, step.present.all(dim=1)
         if int(whole.sum()) < 2:
-            return sum(x.sum() for x in embeddings.values()) * 0
+            return no_loss(embeddings)
         others = {m: unit_rows(x[whole]) for m, x in embeddings.items()}
         name = self.anchor or next(iter(others))
         if name not in others:

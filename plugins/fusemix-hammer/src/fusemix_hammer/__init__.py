@@ -28,6 +28,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "momentum": 0.995,
                 "queue": 65_536,
             },
+            uses=("trust", "adapters"),
             paper=PAPER,
         ),
         ComponentSpec.recipe(hammer),

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective
+from fusemix_core.interfaces import (
+    Adapter,
+    FitContext,
+    Followers,
+    Objective,
+    PairedLatents,
+    Step,
+)
 from fusemix_core.objectives.infonce import TEMPERATURE_RANGE
 from fusemix_core.objectives.pairs import unit_rows
 
@@ -25,15 +32,13 @@ class HammerObjective(Objective):
     the rows of these four; over the pairs of modalities, each on the rows that have both, with
     several. A row of trust 0 stays among all others' negatives.
 
-    alpha: α, which in the first `warmup` calls goes up from 0. momentum: of the averaged adapters.
-    The temperature is clamped to [0.001, 0.5] before each use. The queue begins empty. Without
-    trust all rows have 1, without averaged embeddings the rows themselves take their place. Logits
-    of all rows with batch and queue are held, `[n, n + queue]`. Raises `ConfigError` for options
-    out of range.
+    alpha: α, which in the first `warmup` calls goes up from 0. momentum: of the averaged adapters,
+    which follow before each step. The temperature is clamped to [0.001, 0.5] before each use. The
+    queue begins empty. Logits of all rows with batch and queue are held, `[n, n + queue]`. Raises
+    `ConfigError` for options out of range.
     """
 
-    takes_trust = True
-    momentum = 0.995
+    uses = ("trust", "adapters")
 
     def __init__(
         self,
@@ -62,28 +67,31 @@ class HammerObjective(Objective):
         self.register_buffer("queued", torch.empty(0, dtype=torch.bool))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
-    def forward(
+    def start(
         self,
-        embeddings: Mapping[str, Tensor],
-        links: Tensor,
-        *,
-        trust: Tensor | None = None,
-        averaged: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
+        adapters: Mapping[str, Adapter],
+        train: PairedLatents,
+        validation: PairedLatents,
+        context: FitContext,
+    ) -> None:
+        self.followers = Followers(adapters, self.momentum)
+
+    def forward(self, step: Step) -> Tensor:
         self.temperature.data.clamp_(*TEMPERATURE_RANGE)
-        own = torch.stack([unit_rows(x) for x in embeddings.values()], dim=1)  # [n, K, d]
-        followed = own.detach()
-        if averaged is not None:
-            followed = torch.stack([unit_rows(averaged[m].detach()) for m in embeddings], dim=1)
-        trust = own.new_ones(len(own)) if trust is None else trust.to(own.dtype)
-        present = (links >= 0).all(dim=1)  # [n, K]
+        self.followers.follow(step.adapters)
+        averaged = step.through(self.followers)
+        own, followed = (
+            torch.stack([unit_rows(x) for x in rows.values()], dim=1)  # [n, K, d]
+            for rows in (step.embeddings, averaged)
+        )
+        trust, present = step.trust.to(own.dtype), step.present
         if self.queue.ndim == 1:
             self.queue = own.new_zeros(self.size, *own.shape[1:])
             self.queued = present.new_zeros(self.size, present.shape[1])
         keys, there = torch.cat([followed, self.queue]), torch.cat([present, self.queued])
         alpha = self.alpha * (min(1.0, int(self.calls) / self.warmup) if self.warmup else 1.0)
         losses = []
-        for pair in combinations(range(len(embeddings)), 2):
+        for pair in combinations(range(own.shape[1]), 2):
             both = there[:, pair].all(dim=1)
             rows = both[: len(own)]
             if rows.any():

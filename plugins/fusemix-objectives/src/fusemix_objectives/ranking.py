@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fusemix_core.errors import ConfigError
-from fusemix_objectives.pairs import PairwiseObjective
+from fusemix_objectives.pairs import WithTemperature
 
 FORMS = ("one-way", "symmetric", "symmetric-joint", "all-joint")
 
 
-class MultipleNegatives(PairwiseObjective):
+class MultipleNegatives(WithTemperature):
     """mean_i [ logsumexp over row i's candidates - s q_i·p_i ], s = 1 / temperature.
 
     Candidates, for queries q (the first modality) and documents p (the second):

@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fusemix_core.errors import ConfigError
-from fusemix_objectives.pairs import PairwiseObjective
+from fusemix_objectives.pairs import WithTemperature
 
 
-class SoftInfoNCE(PairwiseObjective):
+class SoftInfoNCE(WithTemperature):
     """InfoNCE with soft targets, after SoftCLIP (arXiv 2303.17561).
 
     The target of row i among the columns y is (1 - share) δ_ij + share · softmax_j(y_i·y_j /

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import combinations
-
-import torch
 from torch import Tensor
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective
+from fusemix_core.objectives.pairwise import PairwiseObjective
 
 
-class BarlowTwins(Objective):
+class BarlowTwins(PairwiseObjective):
     """Σ_d (C_dd - 1)² + weight · Σ_d≠e C_de² (arXiv 2103.03230), as SAIL's code has it.
 
     C is the correlation of the embeddings' features over the rows that have both modalities, the
@@ -21,23 +17,15 @@ class BarlowTwins(Objective):
     their pairs; 0 where none has two rows. Raises `ConfigError` for a weight below 0.
     """
 
+    unit = False
+
     def __init__(self, *, weight: float = 0.0051) -> None:
         super().__init__()
         if weight < 0:
             raise ConfigError(f"barlow can't use weight={weight}.", "It is 0 or more.")
         self.weight = weight
 
-    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
-        present = (links >= 0).all(dim=1)  # [n, K]
-        rows = [x if x.dtype == torch.float64 else x.float() for x in embeddings.values()]
-        losses = []
-        for i, j in combinations(range(len(rows)), 2):
-            both = present[:, i] & present[:, j]
-            if both.sum() > 1:
-                losses.append(self._loss(rows[i][both], rows[j][both]))
-        return torch.stack(losses).mean() if losses else sum(x.sum() for x in rows) * 0
-
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
         c = _standardised(x).T @ _standardised(y) / len(x)
         own = c.diagonal()
         return (own - 1).square().sum() + self.weight * (c.square().sum() - own.square().sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from itertools import combinations
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.objectives.gathering import total
-from fusemix_core.objectives.pairs import Pair, pairs_of
+from fusemix_core.gathering import total
+from fusemix_core.interfaces import Step
+from fusemix_core.objectives.pairs import Pair, no_loss, pairs_of
 from fusemix_core.objectives.siglip import SigLIP
 
 MOST_SCALE = 100.0
@@ -40,7 +40,8 @@ class SailObjective(SigLIP):
         self.anchor = anchor
         self._shares: dict[str, float] = {}
 
-    def forward(self, embeddings: Mapping[str, Tensor], links: Tensor) -> Tensor:
+    def forward(self, step: Step) -> Tensor:
+        embeddings = step.own.embeddings
         if self.anchor and self.anchor not in embeddings:
             raise ConfigError(
                 f"sail has no modality '{self.anchor}' to anchor on.",
@@ -49,13 +50,11 @@ class SailObjective(SigLIP):
         self.log_scale.data.clamp_(0.0, math.log(MOST_SCALE))
         pairs = [
             pair
-            for names, pair in zip(
-                combinations(embeddings, 2), pairs_of(embeddings, links), strict=True
-            )
+            for names, pair in zip(combinations(embeddings, 2), pairs_of(step), strict=True)
             if len(pair.all_y) and (not self.anchor or self.anchor in names)
         ]
         if not pairs:
-            return sum(x.sum() for x in embeddings.values()) * 0
+            return no_loss(embeddings)
         loss = total(torch.stack([self._loss(pair) for pair in pairs]).mean())
         positive = total(torch.stack([self._own(pair) for pair in pairs]).mean()).item()
         self._shares = {"positive_loss": positive, "negative_loss": loss.item() - positive}

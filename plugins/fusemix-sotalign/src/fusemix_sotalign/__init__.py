@@ -32,6 +32,8 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "tolerance": 1e-6,
                 "rows": 1024,
             },
+            uses=("latents", "unpaired"),
+            wraps="objective",
             paper=PAPER,
         ),
         ComponentSpec.recipe(sotalign),

@@ -13,8 +13,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.config import Part, Recipe
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import FitContext, Objective, PairedLatents
-from fusemix_core.objectives.gathering import Rows
+from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step, as_rows
 from fusemix_core.registry import registry
 from fusemix_sotalign.klot import klot
 
@@ -31,12 +30,10 @@ class KLOTObjective(Objective):
     `klot.potentials`. Of more than `rows` items of a modality the first `rows` count, unpaired ones
     first: the plans are matrices `[rows, rows]`. A modality's rows that are missing have no part.
 
-    Without latents, or before `fit`, it is the other objective. Raises `ConfigError` for options
-    out of range.
+    Raises `ConfigError` for options out of range.
     """
 
-    takes_latents = True
-    takes_unpaired = True
+    uses = ("latents", "unpaired")
 
     def __init__(
         self,
@@ -61,7 +58,7 @@ class KLOTObjective(Objective):
         if iterations < 1 or rows < 2:
             raise ConfigError(f"klot can't have iterations={iterations} and rows={rows}.")
         self.objective = registry.build("objective", Part(objective, options))
-        self.gathers = self.objective.gathers
+        self.uses = (*self.objective.uses, *type(self).uses)
         self.weight, self.rows = weight, rows
         self.teacher_part = Part(teacher, teacher_options)
         self.teacher = nn.ModuleDict()
@@ -73,38 +70,38 @@ class KLOTObjective(Objective):
         }
         self._logged: dict[str, float] = {}
 
-    def fit(self, train: PairedLatents, validation: PairedLatents, context: FitContext) -> None:
+    def start(
+        self,
+        adapters: Mapping[str, Adapter],
+        train: PairedLatents,
+        validation: PairedLatents,
+        context: FitContext,
+    ) -> None:
         """Fit the teacher on the pairs."""
+        self.objective.start(adapters, train, validation, context)
+        if context.fixed and "fixed" not in registry.uses("aligner", self.teacher_part):
+            raise ConfigError(
+                f"klot's teacher '{self.teacher_part.name}' moves every modality, and "
+                f"{', '.join(context.fixed)} stays as it is.",
+                "Take another teacher, such as --set objective.teacher=cca",
+            )
         aligner = registry.build("aligner", self.teacher_part)
         alone = replace(context, checkpoints=None, resume=False, callbacks=())
         recipe = Recipe("the teacher of klot", self.teacher_part)
         found = aligner.fit(train, validation, recipe, alone)
         self.teacher = nn.ModuleDict(found).requires_grad_(False)
+        self.dims = train.dims
 
-    def forward(
-        self,
-        embeddings: Mapping[str, Tensor],
-        links: Tensor,
-        *,
-        latents: Mapping[str, Tensor] | None = None,
-        unpaired: Mapping[str, tuple[Tensor, Tensor]] | None = None,
-    ) -> Tensor:
-        loss = self.objective(embeddings, links)
-        if latents is None or not self.teacher:
-            return loss
-        if self.gathers:  # it was given its own process's rows
-            every = Rows(len(links), links.device)
-            embeddings, latents = (
-                {m: every.gather(x) for m, x in given.items()} for given in (embeddings, latents)
-            )
-            links = every.gather(links)
-        present = (links >= 0).all(dim=1)  # [n, K]
+    def forward(self, step: Step) -> Tensor:
+        loss = self.objective(step)
         students, teachers = {}, {}
-        for k, (modality, rows) in enumerate(embeddings.items()):
-            parts = [(rows[present[:, k]], latents[modality][present[:, k]])]
-            if modality in (unpaired or {}):
-                parts.insert(0, unpaired[modality])
-            x, behind = (torch.cat(some)[: self.rows] for some in zip(*parts, strict=True))
+        for k, (modality, rows) in enumerate(step.embeddings.items()):
+            present = step.present[:, k]
+            parts = [(rows[present], step.latents[modality][present])]
+            if modality in step.unpaired:
+                parts.insert(0, step.unpaired[modality])
+            x = torch.cat([own for own, _ in parts])[: self.rows]
+            behind = torch.cat([as_rows(own, self.dims[modality]) for _, own in parts])[: self.rows]
             if len(x):
                 students[modality] = normalize(x, dim=1)
                 teachers[modality] = self._taught(modality, behind)

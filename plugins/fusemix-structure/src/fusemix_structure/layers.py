@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fusemix_core.adapters.rows import width_of
@@ -19,7 +20,6 @@ from fusemix_core.evaluation.similarity import best_layers, distinct_pairs
 from fusemix_core.interfaces import (
     Adapter,
     Aligner,
-    Callback,
     FitContext,
     LatentTable,
     PairedLatents,
@@ -61,9 +61,9 @@ class LayerAdapter(Adapter):
 class BestLayersAligner(Aligner):
     """Fits another aligner on one layer a modality, chosen on the training split.
 
-    aligner, options: the other one by its registered name. A view of two axes, `layers [n, L, d]`,
-    is chosen from; of any other there is nothing to choose. The choice is the pair of layers with
-    the most mutual nearest neighbours (arXiv 2405.07987, as arXiv 2506.16895 uses it), `neighbours`
+    aligner, options: the other one by its registered name. A layer is chosen of each view of two
+    axes, `layers [n, L, d]`, whose modality is not fixed. The choice is the pair of layers with the
+    most mutual nearest neighbours (arXiv 2405.07987, as arXiv 2506.16895 uses it), `neighbours`
     of each item, among `sample` pairs of items. Of more than two modalities the first two are
     chosen so, and of each further one the layer that is most alike the first's. Evaluations tell
     the choice, `layer/MODALITY` from 0 and `mutual_knn`.
@@ -85,33 +85,35 @@ class BestLayersAligner(Aligner):
                 "neighbours is 1 or more, sample larger.",
             )
         self.aligner = registry.build("aligner", Part(aligner, options))
+        self.uses = self.aligner.uses
         self.neighbours, self.sample = neighbours, sample
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        depths = {m: t.shape[0] for m, t in train.tables.items() if len(t.shape) == 2}
+        tables = {m: t for m, t in train.tables.items() if m not in context.fixed}
+        depths = {m: t.shape[0] for m, t in tables.items() if len(t.shape) == 2}
         if not depths:
             return self.aligner.fit(train, validation, recipe, context)
-        chosen, alike = self._choose(train, context.seed)
+        chosen, alike = self._choose(train, context)
         chosen = {m: layer for m, layer in chosen.items() if m in depths}
-        told = {f"layer/{m}": layer for m, layer in chosen.items()} | {"mutual_knn": alike}
+        choice = {f"layer/{m}": layer for m, layer in chosen.items()} | {"mutual_knn": alike}
         found = self.aligner.fit(
             *(_of_layers(pairs, chosen) for pairs in (train, validation)),
             recipe,
-            replace(context, callbacks=[_Told(c, told) for c in context.callbacks]),
+            replace(context, callbacks=[c.through(added=choice) for c in context.callbacks]),
         )
         return {
             m: _on_layer(adapter, train.dims[m], depths[m], chosen[m]) if m in depths else adapter
             for m, adapter in found.items()
         }
 
-    def _choose(self, train: PairedLatents, seed: int) -> tuple[dict[str, int], float]:
+    def _choose(self, train: PairedLatents, context: FitContext) -> tuple[dict[str, int], float]:
         """The layer of each modality, 0 where it has one alone, and how alike the first two are."""
         first, *others = train.modalities
         chosen, alike = {}, []
         for modality in others:
-            a, b = self._drawn(train, first, modality, seed)
+            a, b = self._drawn(train, first, modality, context)
             if first in chosen:
                 a = a[:, chosen[first], None]
             score, (own, other) = best_layers(a, b, self.neighbours)
@@ -121,24 +123,31 @@ class BestLayersAligner(Aligner):
         return chosen, alike[0]
 
     def _drawn(
-        self, train: PairedLatents, first: str, second: str, seed: int
+        self, train: PairedLatents, first: str, second: str, context: FitContext
     ) -> tuple[Tensor, Tensor]:
         """The latents `[n, L, d]` of both modalities of pairs of different items."""
         columns = [train.modalities.index(m) for m in (first, second)]
-        pairs = distinct_pairs(train.links[:, columns], seed)[: self.sample]
+        pairs = distinct_pairs(train.links[:, columns], context.seed)[: self.sample]
         if len(pairs) <= self.neighbours:
             raise DataError(
                 f"{len(pairs)} training pairs of {first} and {second} are too few to choose layers "
                 f"by {self.neighbours} neighbours.",
                 "Give more pairs, or --set aligner.neighbours=N.",
             )
-        a, b = (_layers(train.tables[m], pairs[:, i]) for i, m in enumerate((first, second)))
+        a, b = (
+            _layers(train.tables[m], pairs[:, i], context.fixed.get(m))
+            for i, m in enumerate((first, second))
+        )
         return a, b
 
 
-def _layers(table: LatentTable, index: Tensor) -> Tensor:
-    """`[n, L, d]` on the CPU; of a table without layers `[n, 1, d]`."""
+@torch.no_grad()
+def _layers(table: LatentTable, index: Tensor, fixed: Adapter | None) -> Tensor:
+    """`[n, L, d]` on the CPU; `[n, 1, d]` of a table without layers, and of the embeddings of a
+    fixed adapter."""
     rows = table.rows(index).cpu()
+    if fixed is not None:
+        return fixed(input_of(fixed, rows))[:, None]
     return rows if rows.ndim == 3 else rows.flatten(1)[:, None]
 
 
@@ -163,15 +172,3 @@ def _on_layer(adapter: Adapter, dim_in: int, layers: int, layer: int) -> LayerAd
     )
     whole.adapter = adapter
     return whole.eval()
-
-
-class _Told(Callback):
-    """Tells another callback, with each evaluation, which layers it is of."""
-
-    def __init__(self, callback: Callback, choice: Mapping[str, float]) -> None:
-        self.callback, self.choice = callback, choice
-        self.on_start, self.on_step = callback.on_start, callback.on_step
-        self.on_end = callback.on_end
-
-    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.callback.on_evaluation(step, {**metrics, **self.choice})

@@ -10,12 +10,17 @@ from torch import Tensor
 
 from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Objective, as_rows
-from fusemix_core.objectives.gathering import Rows
+from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step, as_rows
 from fusemix_core.registry import registry
 from fusemix_structure.regulariser import structure
 
-DIVERGENCES, WEIGHTINGS = ("repo", "js"), ("none", "inverse")
+CHOICES = {
+    "weighting": ("none", "inverse"),
+    "divergence": ("repo", "js"),
+    "kernel": ("cosine", "rbf"),
+    "centring": ("mean", "none", "standard"),
+}
+"""The regulariser's `spearman` has no gradient: it measures, and can't train."""
 
 
 class StructureObjective(Objective):
@@ -23,14 +28,15 @@ class StructureObjective(Objective):
 
     objective, options: the other objective by its registered name. λ is weight · min(1, s / warmup)
     at call s = 0, 1, …, so that the first call has none, as in the original. levels, weighting,
-    temperature, divergence: see `regulariser.structure`; "repo" is what the original computes, "js"
-    what the paper names. Of a batch of more than `rows` rows the first `rows` are regularised: the
-    regulariser holds matrices `[rows, rows]`. A modality's rows that are missing have no part.
+    temperature, divergence, kernel, centring, centre_first, margin: see `regulariser.structure`;
+    the divergence "repo" is what the original computes, "js" what the paper names. Of a batch of
+    more than `rows` rows the first `rows` are regularised: the regulariser holds matrices
+    `[rows, rows]`. A modality's rows that are missing have no part.
 
-    Without latents it is the other objective. Raises `ConfigError` for options out of range.
+    Raises `ConfigError` for options out of range.
     """
 
-    takes_latents = True
+    uses = ("latents",)
 
     def __init__(
         self,
@@ -43,67 +49,68 @@ class StructureObjective(Objective):
         weighting: str = "none",
         temperature: float = 0.05,
         divergence: str = "repo",
+        kernel: str = "cosine",
+        centring: str = "mean",
+        centre_first: bool = False,
+        margin: float = 0.0,
         rows: int = 2048,
     ) -> None:
         super().__init__()
-        if (
-            weight < 0
-            or min(warmup, levels, rows) < 1
-            or not temperature > 0
-            or weighting not in WEIGHTINGS
-            or divergence not in DIVERGENCES
-        ):
+        if min(weight, margin) < 0 or min(warmup, levels, rows) < 1 or not temperature > 0:
             raise ConfigError(
-                "structure needs weight ≥ 0, temperature > 0, and warmup, levels and rows ≥ 1; not "
-                f"{weight}, {temperature}, {warmup}, {levels}, {rows}.",
-                f"weighting is one of {', '.join(WEIGHTINGS)}, divergence of "
-                f"{', '.join(DIVERGENCES)}.",
+                "structure needs weight and margin ≥ 0, temperature > 0, and warmup, levels and "
+                f"rows ≥ 1; not {weight}, {margin}, {temperature}, {warmup}, {levels}, {rows}.",
             )
+        words = dict(zip(CHOICES, (weighting, divergence, kernel, centring), strict=True))
+        for option, word in words.items():
+            if word not in CHOICES[option]:
+                raise ConfigError(
+                    f"structure has no {option} '{word}'.",
+                    f"It is one of {', '.join(CHOICES[option])}.",
+                )
         self.objective = registry.build("objective", Part(objective, options))
-        self.gathers = self.objective.gathers
+        self.uses = (*self.objective.uses, *type(self).uses)
         self.weight, self.warmup, self.rows = weight, warmup, rows
         self.how = {
+            **words,
             "levels": levels,
-            "weighting": weighting,
             "temperature": temperature,
-            "divergence": divergence,
+            "centre_first": centre_first,
+            "margin": margin,
         }
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._logged: dict[str, float] = {}
 
-    def forward(
+    def start(
         self,
-        embeddings: Mapping[str, Tensor],
-        links: Tensor,
-        *,
-        latents: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        loss = self.objective(embeddings, links)
-        if latents is None:
-            return loss
+        adapters: Mapping[str, Adapter],
+        train: PairedLatents,
+        validation: PairedLatents,
+        context: FitContext,
+    ) -> None:
+        self.objective.start(adapters, train, validation, context)
+
+    def forward(self, step: Step) -> Tensor:
+        loss = self.objective(step)
         share = self.weight * min(1.0, int(self.calls) / self.warmup)
         self.calls += 1
         self._logged = {"structure_weight": share}
-        if not share:
-            return loss
-        if self.gathers:  # it was given its own process's rows
-            every = Rows(len(links), links.device)
-            embeddings, latents = (
-                {m: every.gather(x) for m, x in given.items()} for given in (embeddings, latents)
-            )
-            links = every.gather(links)
-        present = (links >= 0).all(dim=1)  # [n, K]
-        found = []
-        for k, (modality, rows) in enumerate(embeddings.items()):
-            own = present[:, k].nonzero()[: self.rows, 0]
-            if len(own) > 1:
-                behind = as_rows(latents[modality][own]).to(rows.dtype)
-                found.append(structure(behind, rows[own], **self.how))
+        found = self._of_each(step) if share else []
         if not found:
             return loss
         kept = torch.stack(found).mean()
         self._logged["structure"] = kept.item()
         return loss + share * kept
+
+    def _of_each(self, step: Step) -> list[Tensor]:
+        """The regulariser of each modality that has two rows or more."""
+        found = []
+        for k, (modality, rows) in enumerate(step.embeddings.items()):
+            own = step.present[:, k].nonzero()[: self.rows, 0]
+            if len(own) > 1:
+                behind = as_rows(step.latents[modality][own]).to(rows.dtype)
+                found.append(structure(behind, rows[own], **self.how))
+        return found
 
     def log(self) -> dict[str, float]:
         return {**self.objective.log(), **self._logged}

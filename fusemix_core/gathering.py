@@ -1,15 +1,18 @@
-"""One batch in several processes: what an objective needs of the rows that the others hold.
+"""One batch in several processes: how a loss gathers and sums over them.
 
-Each process of `torch.distributed`'s default group holds its own rows of the batch. An objective
-that returns the whole batch's loss in each of them, by these functions, has the gradients of one
-process on the whole batch: as usual with DistributedDataParallel, what is differentiated is the sum
-of the losses of the P processes, and the parameters' gradients are then averaged over them. All
-functions here but `processes` and `rank` are collective: every process calls them, in one order.
-In one process they change nothing and cost nothing.
+Each process of `torch.distributed`'s default group has its own rows of the batch. A loss that is
+the whole batch's in each process has the gradients of one process on the whole batch: as usual with
+DistributedDataParallel, the sum of the losses of the P processes is differentiated, and the
+parameters' gradients are then averaged over the processes.
+
+`Rows.of`, `Rows.gather`, `total` and `total_logsumexp` are collective: every process calls them, in
+the same order. In one process they change nothing and cost nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -33,23 +36,39 @@ def rank() -> int:
 
 
 class Rows:
-    """The rows of a batch in the order of the processes that hold them; `own` are here.
+    """Which rows of a batch each process has, in the order of the processes.
 
-    The processes may hold different numbers of rows, and none.
+    Args:
+        sizes: how many rows each process has; it may have none.
+
+    Attributes:
+        start: the first of this process's rows.
+        own: this process's rows, a slice of all.
     """
 
-    def __init__(self, count: int, device: torch.device) -> None:
-        self.sizes = [count]
-        if processes() > 1:
-            own = torch.tensor([count], device=device)
-            found = [torch.empty_like(own) for _ in range(processes())]
-            dist.all_gather(found, own)
-            self.sizes = torch.cat(found).tolist()
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = list(sizes)
         self.start = sum(self.sizes[: rank()])
-        self.own = slice(self.start, self.start + count)
+        self.own = slice(self.start, self.start + self.sizes[rank()])
+
+    @classmethod
+    def split(cls, count: int) -> Rows:
+        """`count` rows in parts that are nearly equal."""
+        ends = [count * i // processes() for i in range(processes() + 1)]
+        return cls([end - start for start, end in pairwise(ends)])
+
+    @classmethod
+    def of(cls, count: int, device: torch.device) -> Rows:
+        """The rows of all processes, of which this one has `count`."""
+        if processes() == 1:
+            return cls([count])
+        own = torch.tensor([count], device=device)
+        found = [torch.empty_like(own) for _ in range(processes())]
+        dist.all_gather(found, own)
+        return cls(torch.cat(found).tolist())
 
     def gather(self, x: Latents) -> Latents:
-        """Every process's rows `[n, …]`, given the own ones; gradients go back to their owner."""
+        """All rows `[n, …]`, given this process's; gradients go back to the process of a row."""
         if len(self.sizes) == 1:
             return x
         if isinstance(x, Padded):  # T is that of the whole batch: see `Batch`, `TokenAdapter`

@@ -1,0 +1,290 @@
+"""A step of training as an objective reads it: each value is made when it is first read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fusemix_core.errors import ContractError
+from fusemix_core.gathering import Rows
+from fusemix_core.padded import Padded
+from fusemix_core.paired import Batch
+
+Latents = Tensor | Padded
+
+
+class Unpaired(NamedTuple):
+    """Items of one modality that no row links."""
+
+    embeddings: Tensor
+    """`[u, d]`, with gradient."""
+    latents: Latents
+    """Those behind the embeddings, `[u, d_m]`."""
+
+
+class _Declared(cached_property):
+    """A property that only an objective with its name in `uses` may read."""
+
+    def __get__(self, rows: Any, owner: type | None = None) -> Any:
+        if rows is not None:
+            rows._check(self.attrname)
+        return super().__get__(rows, owner)
+
+
+class _BatchRows:
+    """What is known of rows without any adapter, the same for own rows and for all."""
+
+    def __init__(self, batch: Batch, check: Callable[[str], None]) -> None:
+        self._batch, self._check = batch, check
+
+    @property
+    def links(self) -> Tensor:
+        """int64 `[n, S, K]`: the S items that each row was mixed from, -1 where missing."""
+        return self._batch.links
+
+    @cached_property
+    def present(self) -> Tensor:
+        """bool `[n, K]`: whether a row has an embedding in each modality."""
+        return self._batch.present()
+
+    @_Declared
+    def latents(self) -> Mapping[str, Latents]:
+        """Those behind the embeddings, as mixed: modality → `[n, d_m]`, zeros where missing."""
+        return _given(self._batch.latents, "latents")
+
+    @_Declared
+    def facts(self) -> Mapping[str, Tensor]:
+        """Further values of the rows: name → `[n, S, …]`, one for each source."""
+        return self._batch.facts
+
+    @_Declared
+    def trust(self) -> Tensor:
+        """float `[n]`: the least trust of the sources of each row, from 0 to 1."""
+        return self._batch.trust()
+
+
+class OwnRows(_BatchRows):
+    """This process's rows of a step: the same properties, made without communication."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        adapters: Mapping[str, nn.Module],
+        fixed: Collection[str],
+        check: Callable[[str], None],
+        given: Mapping[str, Any],
+    ) -> None:
+        super().__init__(batch, check)
+        self._adapters, self._fixed, self._given = adapters, fixed, given
+        self.grad = torch.is_grad_enabled()
+        """Whether embeddings have gradients, in whatever mode they are first read."""
+
+    @_Declared
+    def adapters(self) -> Mapping[str, nn.Module]:
+        """Those of all modalities, the fixed ones too."""
+        return self._adapters
+
+    @cached_property
+    def embeddings(self) -> Mapping[str, Tensor]:
+        """modality → `[n, d]` as the adapters give them, not normalised, with gradient."""
+        if "embeddings" in self._given:
+            return self._given["embeddings"]
+        return {m: found[0] for m, found in self._embedded.items()}
+
+    @_Declared
+    def tokens(self) -> Mapping[str, Padded]:
+        """modality → the projected tokens behind the embeddings, of adapters that have such."""
+        if "tokens" in self._given:
+            return self._given["tokens"]
+        _given(self._batch.latents, "tokens")
+        return {m: found[1] for m, found in self._embedded.items() if found[1] is not None}
+
+    @_Declared
+    def unpaired(self) -> Mapping[str, Unpaired]:
+        """modality → items that no training row links; a modality without any is absent."""
+        if "unpaired" in self._given:
+            return self._given["unpaired"]
+        return {
+            m: Unpaired(self._embed(m, self._adapters[m], x)[0], x)
+            for m, x in self._batch.unpaired.items()
+        }
+
+    def through(self, adapters: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
+        """The embeddings of the same rows by other adapters, without gradient.
+
+        A modality that `adapters` lacks goes through the step's own adapter.
+        """
+        self._check("adapters")
+        latents = _given(self._batch.latents, "latents")
+        with torch.no_grad():
+            return {
+                m: adapters[m](x) if m in adapters else self._adapters[m](x)
+                for m, x in latents.items()
+            }
+
+    @cached_property
+    def _embedded(self) -> dict[str, tuple[Tensor, Padded | None]]:
+        return {m: self._embed(m, self._adapters[m], x) for m, x in self._batch.latents.items()}
+
+    def _embed(
+        self, modality: str, adapter: nn.Module, latents: Latents
+    ) -> tuple[Tensor, Padded | None]:
+        """(embeddings, projected tokens where there are some), whatever the caller's grad mode."""
+        with torch.set_grad_enabled(self.grad and modality not in self._fixed):
+            if "tokens" not in getattr(adapter, "uses", ()):  # it is no `TokenAdapter`
+                return adapter(latents), None
+            tokens = adapter.tokens(latents)
+            return adapter.pool(tokens, latents), tokens
+
+
+class Step(_BatchRows):
+    """One batch as an objective reads it: the rows of all processes.
+
+    Each property is made when it is first read, once. Embeddings, tokens and `through` are then
+    gathered over the processes, with gradient: every process must read them, in the same order. An
+    objective that shares the work between processes reads `own` instead.
+
+    Everything but `embeddings`, `links`, `present`, `number` and `progress` must be declared in
+    `Objective.uses`. See docs/how-to/components.md for a table of what there is.
+
+    Args:
+        batch: the mixed rows of all processes.
+        adapters: modality → adapter, the fixed ones too.
+        fixed: the modalities whose embeddings get no gradient.
+        uses: the names that may be read; None for all.
+        reader: who reads, for the error about what is not declared.
+        number: how many steps were done before.
+        progress: the share of training done, 0 ≤ progress < 1.
+
+    Example:
+        step = Step.of({"image": x, "text": y}, links)
+        loss = InfoNCE()(step)
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        adapters: Mapping[str, nn.Module],
+        *,
+        fixed: Collection[str] = (),
+        uses: Collection[str] | None = None,
+        reader: str = "The objective",
+        number: int = 0,
+        progress: float = 0.0,
+        rows: Rows | None = None,
+        given: Mapping[str, Any] | None = None,
+    ) -> None:
+        def check(name: str) -> None:
+            if uses is not None and name not in uses:
+                raise ContractError(
+                    reader,
+                    f"'{name}' among what it declares in `uses`, in its class and its spec",
+                    f"uses = {tuple(uses)}, and it reads `step.{name}`",
+                )
+
+        super().__init__(batch, check)
+        self.number, self.progress = number, progress
+        self.rows = rows or Rows.split(len(batch.links))
+        """Which rows each process has."""
+        self._of_unpaired = {m: Rows.split(len(x)) for m, x in batch.unpaired.items()}
+        own = Batch(
+            _part(batch.latents, self.rows.own),
+            batch.links[self.rows.own],
+            _part(batch.facts, self.rows.own),
+            {m: x[self._of_unpaired[m].own] for m, x in batch.unpaired.items()},
+        )
+        self.own = OwnRows(own, adapters, fixed, check, given or {})
+        """This process's rows."""
+
+    @classmethod
+    def of(
+        cls,
+        embeddings: Mapping[str, Tensor],
+        links: Tensor,
+        *,
+        latents: Mapping[str, Latents] | None = None,
+        tokens: Mapping[str, Padded] | None = None,
+        facts: Mapping[str, Tensor] | None = None,
+        trust: Tensor | None = None,
+        unpaired: Mapping[str, tuple[Tensor, Latents]] | None = None,
+        adapters: Mapping[str, nn.Module] | None = None,
+        uses: Collection[str] | None = None,
+    ) -> Step:
+        """A step of given embeddings, for tests and notebooks.
+
+        Args:
+            embeddings: modality → `[n, d]`; in several processes, those of this process's rows.
+            links: int64 `[n, S, K]`, or `[n, K]` for rows that are not mixed.
+            latents, tokens, facts, unpaired, adapters: as the properties.
+            trust: float `[n]`.
+            uses: the names that may be read; None for all.
+        """
+        links = links[:, None] if links.ndim == 2 else links
+        facts = dict(facts or {})
+        if trust is not None:
+            facts["trust"] = trust[:, None].expand(-1, links.shape[1])
+        rows = Rows.of(len(links), links.device)
+        batch = Batch(_gathered(rows, latents or {}), rows.gather(links), _gathered(rows, facts))
+        given = {"embeddings": embeddings}
+        if tokens is not None:
+            given["tokens"] = tokens
+        given["unpaired"] = {m: Unpaired(*pair) for m, pair in (unpaired or {}).items()}
+        return cls(batch, adapters or {}, uses=uses, rows=rows, given=given)
+
+    @property
+    def adapters(self) -> Mapping[str, nn.Module]:
+        """Those of all modalities, the fixed ones too."""
+        return self.own.adapters
+
+    @cached_property
+    def embeddings(self) -> Mapping[str, Tensor]:
+        """modality → `[n, d]` as the adapters give them, not normalised, with gradient."""
+        with torch.set_grad_enabled(self.own.grad):
+            return _gathered(self.rows, self.own.embeddings)
+
+    @_Declared
+    def tokens(self) -> Mapping[str, Padded]:
+        """modality → the projected tokens behind the embeddings, of adapters that have such."""
+        with torch.set_grad_enabled(self.own.grad):
+            return _gathered(self.rows, self.own.tokens)
+
+    @_Declared
+    def unpaired(self) -> Mapping[str, Unpaired]:
+        """modality → items that no training row links; a modality without any is absent.
+
+        Row i of one modality has nothing to do with row i of another.
+        """
+        own = self.own.unpaired
+        if not self._of_unpaired:
+            return own
+        with torch.set_grad_enabled(self.own.grad):
+            return {
+                m: Unpaired(rows.gather(own[m].embeddings), self._batch.unpaired[m])
+                for m, rows in self._of_unpaired.items()
+            }
+
+    def through(self, adapters: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
+        """The embeddings of the same rows by other adapters, without gradient.
+
+        A modality that `adapters` lacks goes through the step's own adapter.
+        """
+        with torch.no_grad():
+            return _gathered(self.rows, self.own.through(adapters))
+
+
+def _given(latents: Mapping[str, Latents], name: str) -> Mapping[str, Latents]:
+    if not latents:
+        raise ValueError(f"This step has no {name}. Give them: Step.of(…, {name}=…)")
+    return latents
+
+
+def _part(values: Mapping[str, Latents], rows: slice) -> dict[str, Latents]:
+    return {name: x[rows] for name, x in values.items()}
+
+
+def _gathered(rows: Rows, values: Mapping[str, Latents]) -> dict[str, Latents]:
+    return {name: rows.gather(x) for name, x in values.items()}
