@@ -72,9 +72,8 @@ def extract(
 ) -> Extraction:
     """The latents of `items`: those that the store lacks are encoded, the others read.
 
-    The encoder is loaded only if something is missing (or only it can tell its fingerprint) and
-    freed at the end. An interrupted extraction keeps its finished shards, and a later one leaves
-    the same files as if it had not been interrupted.
+    The encoder is loaded only if it is needed, and freed at the end. An interrupted extraction
+    keeps its finished shards, and a later one leaves the same files as without the interruption.
 
     Args:
         spec: the encoder.
