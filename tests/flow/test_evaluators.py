@@ -58,6 +58,11 @@ class Raises(Evaluator):
         raise RuntimeError("out of order")
 
 
+class Exits(Evaluator):
+    def __call__(self, data):
+        raise SystemExit("no licence")
+
+
 class NotFinite(Evaluator):
     def __call__(self, data):
         return {"spread": {"image": float("nan")}}
@@ -140,10 +145,10 @@ def test_options_reach_the_evaluator_and_one_without_sections_shows_its_numbers(
 
 def test_one_that_fails_costs_neither_the_model_nor_the_others(mine, world, tmp_path, monkeypatch):
     monkeypatch.setattr("fusemix_core.reports.figures._svg", DRAW)
-    names = [f"{mine}:{n}" for n in ("Raises", "NotFinite", "CannotDraw", "Plain")]
+    names = [f"{mine}:{n}" for n in ("Raises", "Exits", "NotFinite", "CannotDraw", "Plain")]
     done = align(TOYS, world, out=tmp_path / "r", **HOW, evaluators=names)
     results = json.loads(done.folder.results.read_text())
-    assert set(results["failed"]) == {"Raises", "NotFinite", "CannotDraw"}
+    assert set(results["failed"]) == {"Raises", "Exits", "NotFinite", "CannotDraw"}
     assert "RuntimeError: out of order" in results["failed"]["Raises"]
     assert "nan in spread.image" in results["failed"]["NotFinite"]
     assert list(results["test"]) == ["retrieval", "geometry", "CannotDraw", "Plain"]
