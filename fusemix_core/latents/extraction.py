@@ -63,7 +63,7 @@ def extract(
     spec: EncoderSpec,
     items: Items,
     store: LatentStore,
-    how: Encoding | None = None,
+    how: Encoding = Encoding(),
     *,
     view: str = "pooled",
     ragged: bool = True,
@@ -80,10 +80,10 @@ def extract(
         spec: the encoder.
         items: what is encoded.
         store: where latents are kept.
-        how: device, dtype, batch and runtime; several devices fill the store as one would.
+        how: device, dtype, batch and runtime. Several devices fill the store as one does.
         view: what the encoder gives.
         ragged: whether items may differ in length.
-        shard: items a shard, if `items` are a part of more.
+        shard: how many items make a shard, if `items` are a part of more.
         progress: called with how many of the missing items are done, and how many there are.
         encoder: used in place of what the spec would load.
 
@@ -94,7 +94,6 @@ def extract(
         ConfigError: items differ in length and are not `ragged`, at the first batch.
     """
     settle()
-    how = how or Encoding()
     if how.devices[0].type == "cpu":
         keep_freed_memory()
     held = _Held(spec, how.devices, how.dtype, encoder)
@@ -107,12 +106,12 @@ def extract(
             store.prepare(known, view)
             most = shard or shard_size(len(items))
             target = _Target(store, known, view, how.store_dtype, ragged, most)
-            bad, said = _fill(target, missing, items, held, how, progress)
-            warnings += said
+            bad, found = _fill(target, missing, items, held, how, progress)
+            warnings += found
     finally:
         held.free()
     if len(bad) == len(items):
-        raise none_readable(spec, len(items), bad)
+        raise none_read(spec, bad)
     table = store.open(known, view, items.keys, how.store_dtype, absent=bad)
     if not ragged and isinstance(table, RaggedLatents):
         raise unequal_lengths(spec, view)
@@ -120,10 +119,10 @@ def extract(
     return Extraction(table, known, bad, encoded, len(items) - len(missing), warnings)
 
 
-def none_readable(spec: EncoderSpec, count: int, bad: Mapping[int, str]) -> DataError:
-    """What to say where no item could be encoded."""
+def none_read(spec: EncoderSpec, bad: Mapping[int, str]) -> DataError:
+    """The error of a data set whose items are all `bad`: index → why."""
     return DataError(
-        f"None of the {count} {spec.modality} items could be read.",
+        f"None of the {len(bad)} {spec.modality} items could be read.",
         f"The first: {next(iter(bad.values()), 'there are no items')}",
     )
 
