@@ -13,7 +13,7 @@ import torch
 from pairs import write_world
 from toys import ToyImage, ToyText
 
-from fusemix_core import select
+from fusemix_core import encode, select
 from fusemix_core.config import DataConfig, Part, Recipe, RunConfig
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import DataError
@@ -138,3 +138,15 @@ def test_facts_that_an_evaluator_uses_are_not_noted(data):
     measured = replace(config, evaluators=(Part("by-fact"),))
     assert unused_facts(measured, check_evaluators(measured, read(data))) == []
     assert unused_facts(replace(config, data=replace(config.data, facts={}))) == []
+
+
+def test_a_collection_has_no_trust_unless_it_is_named(tmp_path):
+    path = tmp_path / "trusts.csv"
+    path.write_text("text,trust\na red car,North\na blue house,0.5\n")
+    assert len(encode({"text": ToyText}, path, device="cpu").dataset) == 2
+    named = {"source": str(path), "trust_column": "trust", "max_bad": 1.0}
+    found = encode({"text": ToyText}, named, device="cpu").dataset
+    assert found.facts["trust"].values.tolist() == [0.5] and len(found.rejected) == 1
+    facts = {"source": str(path), "facts": {"hospital": "trust:text"}}
+    found = encode({"text": ToyText}, facts, device="cpu").dataset
+    assert found.facts["hospital"].names == ("North", "0.5")
