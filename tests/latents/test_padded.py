@@ -7,7 +7,7 @@ from fusemix_core.adapters.rows import embed_rows, for_adapters, width_of
 from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.regression import regress
 from fusemix_core.config import Part, Recipe
-from fusemix_core.engine.loop import _moved
+from fusemix_core.engine.tables import _moved
 from fusemix_core.interfaces import (
     Adapter,
     FitContext,
