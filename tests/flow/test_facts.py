@@ -103,9 +103,9 @@ def test_rows_of_a_single_item_reach_batches_with_their_facts(tmp_path):
     config = DataConfig((str(path),), facts={"n": "n"}, validation_fraction=0.3)
     dataset = read_pairs(config, TAKES, least=1)
     assert len(dataset) == 30 and not dataset.rejected
-    encoded = encode_dataset(
-        dataset, {m: e.spec for m, e in ENCODERS.items()}, Encoding(torch.device("cpu")), Reporter()
-    )
+    specs = {m: e.spec for m, e in ENCODERS.items()}
+    how = Encoding(torch.device("cpu"))
+    encoded = encode_dataset(dataset, specs, how, Reporter(), max_bad=0.0)
     for split in ("train", "validation"):
         pairs = encoded.paired(split)
         batch = pairs.batch(torch.arange(len(pairs)))
