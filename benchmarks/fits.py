@@ -27,9 +27,9 @@ from fusemix_core.registry import registry
 from fusemix_core.runs.config import build_config, find_recipe
 from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.encode import Encoding, encode_dataset
-from fusemix_core.runs.measure import BANK_MOST
 from fusemix_core.runs.plan import make_plan
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.scorers import BANK_MOST
 
 DEFAULT, PAPER = "auto", "fusemix"
 SCORERS = ("cosine", "csls")
@@ -66,7 +66,9 @@ class FromFiles:
         config, specs = build_config({"encoders": self.encoders, "data": data, "seed": seed})
         plan = make_plan(config, specs)
         how = Encoding(CPU, config.dtype, config.store_dtype, views=plan.views)
-        encoded = encode_dataset(plan.dataset, plan.specs, how, Reporter(), ragged=())
+        encoded = encode_dataset(
+            plan.dataset, plan.specs, how, Reporter(), max_bad=config.data.max_bad, ragged=()
+        )
         return {name: encoded.paired(name) for name in encoded.dataset.splits}
 
 

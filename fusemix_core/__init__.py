@@ -23,8 +23,9 @@ if TYPE_CHECKING:
         Selector,
         TokenAdapter,
     )
-    from fusemix_core.jobs.align import align, extend
+    from fusemix_core.jobs.align import align
     from fusemix_core.jobs.encode import encode
+    from fusemix_core.jobs.extend import extend
     from fusemix_core.jobs.rank import rank
     from fusemix_core.jobs.select import select
     from fusemix_core.saved.model import SavedModel, load
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "align": "fusemix_core.jobs.align",
     "bench": "fusemix_core.benchmark.run",
-    "extend": "fusemix_core.jobs.align",
+    "extend": "fusemix_core.jobs.extend",
     "encode": "fusemix_core.jobs.encode",
     "rank": "fusemix_core.jobs.rank",
     "select": "fusemix_core.jobs.select",

@@ -12,6 +12,268 @@ from fusemix_core.specs import ComponentSpec, ModalitySpec
 PAPER = "https://arxiv.org/abs/2312.10144"
 
 
+ADAPTERS = [
+    ComponentSpec(
+        kind="adapter",
+        name="mlp",
+        target="fusemix_core.adapters.mlp:MlpAdapter",
+        summary="residual inverted-bottleneck blocks, then a linear layer",
+        options={"blocks": 4, "expansion": 4.0, "dropout": 0.0, "bias": True},
+        paper=PAPER,
+    ),
+    ComponentSpec(
+        kind="adapter",
+        name="linear",
+        target="fusemix_core.adapters.linear:LinearAdapter",
+        summary="an affine map",
+        options={"bias": True},
+    ),
+    ComponentSpec(
+        kind="adapter",
+        name="kernel",
+        target="fusemix_core.adapters.kernel:KernelAdapter",
+        summary="an affine map of similarities to training items, or of latents",
+        options={"landmarks": 0, "linear": 0.2},
+        paper="https://papers.nips.cc/paper/1866",
+    ),
+    ComponentSpec(
+        kind="adapter",
+        name="identity",
+        target="fusemix_core.adapters.identity:IdentityAdapter",
+        summary="the latent as it is, for a modality that stays fixed",
+    ),
+]
+MIXUPS = [
+    ComponentSpec(
+        kind="mixup",
+        name="fusemix",
+        target="fusemix_core.mixups.fusemix:FuseMixMixup",
+        summary="first half of the batch with the second, one lambda for all modalities",
+        options={"alpha": 1.0, "alpha_max": 1.0, "schedule": "constant"},
+        paper=PAPER,
+    ),
+    ComponentSpec(
+        kind="mixup",
+        name="none",
+        target="fusemix_core.mixups.none:NoMixup",
+        summary="no augmentation",
+    ),
+]
+OBJECTIVES = [
+    ComponentSpec(
+        kind="objective",
+        name="infonce",
+        target="fusemix_core.objectives.infonce:InfoNCE",
+        summary="symmetric contrastive cross-entropy with a clamped temperature",
+        options={"temperature": 0.07, "learnable": True, "mask_shared": False},
+        paper="https://arxiv.org/abs/1807.03748",
+    ),
+    ComponentSpec(
+        kind="objective",
+        name="multi-positive",
+        target="fusemix_core.objectives.multi_positive:MultiPositive",
+        summary="infonce with all rows that share an item as partners",
+        options={"temperature": 0.07, "learnable": True},
+        paper="https://arxiv.org/abs/2004.11362",
+    ),
+    ComponentSpec(
+        kind="objective",
+        name="siglip",
+        target="fusemix_core.objectives.siglip:SigLIP",
+        summary="pairwise sigmoid loss with learnt scale and bias",
+        options={"scale": 10.0, "bias": -10.0, "learnable": True, "shared": "negative"},
+        paper="https://arxiv.org/abs/2303.15343",
+    ),
+]
+OPTIMISERS = [
+    ComponentSpec(
+        kind="optimiser",
+        name="adamw",
+        target="fusemix_core.optimisers.adamw:AdamW",
+        summary="Adam with decoupled decay, fused",
+        options={"betas": (0.9, 0.999), "eps": 1e-8},
+        paper="https://arxiv.org/abs/1711.05101",
+    ),
+    ComponentSpec(
+        kind="optimiser",
+        name="lion",
+        target="fusemix_core.optimisers.lion:Lion",
+        summary="the sign of a momentum; wants a tenth of AdamW's rate",
+        options={"betas": (0.9, 0.99)},
+        paper="https://arxiv.org/abs/2302.06675",
+    ),
+]
+ALIGNERS = [
+    ComponentSpec(
+        kind="aligner",
+        name="gradient",
+        target="fusemix_core.aligners.gradient:GradientAligner",
+        summary="trains adapter, mixup and objective; may start from a closed form",
+        uses=("fixed",),
+    ),
+    ComponentSpec(
+        kind="aligner",
+        name="cca",
+        target="fusemix_core.aligners.cca:CCAAligner",
+        summary="regularised canonical correlation, linear or kernel, in closed form",
+        options={
+            "landmarks": None,
+            "linear": 0.2,
+            "dim": 384,
+            "ridges": (3.0, 1.0, 10.0),
+            "powers": (1.0, 0.75, 1.5),
+            "kernel_pairs": 100_000,
+        },
+        uses=("fixed",),
+    ),
+]
+SCORERS = [
+    ComponentSpec(
+        kind="scorer",
+        name="cosine",
+        target="fusemix_core.scorers.cosine:CosineScorer",
+        summary="cosine similarity",
+    ),
+    ComponentSpec(
+        kind="scorer",
+        name="csls",
+        target="fusemix_core.scorers.csls:CSLSScorer",
+        summary="cosine corrected for hubs by a bank of training embeddings",
+        options={"neighbours": 10, "bank_size": 4096},
+        paper="https://arxiv.org/abs/1710.04087",
+    ),
+]
+SELECTORS = [
+    ComponentSpec(
+        kind="selector",
+        name="uniform",
+        target="fusemix_core.selectors.uniform:UniformSelector",
+        summary="pairs at random",
+    ),
+    ComponentSpec(
+        kind="selector",
+        name="dpp",
+        target="fusemix_core.selectors.dpp:DppSelector",
+        summary="pairs whose items of one modality differ, by a greedy k-DPP",
+        options={"by": "", "tolerance": 1e-10},
+        uses=("latents",),
+        paper="https://arxiv.org/abs/1709.05135",
+    ),
+]
+EVALUATORS = [
+    ComponentSpec(
+        kind="evaluator",
+        name="retrieval",
+        target="fusemix_core.evaluation.retrieval:RetrievalEvaluator",
+        summary="recall, median rank and mAP in all directions, with intervals",
+        options={"resamples": 1000},
+    ),
+    ComponentSpec(
+        kind="evaluator",
+        name="geometry",
+        target="fusemix_core.evaluation.geometry:GeometryEvaluator",
+        summary="modality gap, alignment, uniformity, cosines of pairs, a map",
+        options={"sample": 2048, "bins": 100},
+        paper="https://arxiv.org/abs/2005.10242",
+    ),
+    ComponentSpec(
+        kind="evaluator",
+        name="zero-shot",
+        target="fusemix_core.evaluation.zeroshot:ZeroShotEvaluator",
+        summary="classification by prompts of the class names",
+        options={"fact": "", "modality": "", "text": "", "resamples": 1000},
+        paper="https://arxiv.org/abs/2103.00020",
+    ),
+]
+READERS = [
+    ComponentSpec(
+        kind="reader",
+        name="delimited",
+        target="fusemix_core.data.delimited:DelimitedReader",
+        summary="tables as text: .csv, .tsv, .txt",
+        options={"delimiter": None, "encoding": None},
+    ),
+    ComponentSpec(
+        kind="reader",
+        name="jsonl",
+        target="fusemix_core.data.jsonl:JsonLinesReader",
+        summary="a JSON object per line: .jsonl",
+        options={"encoding": None},
+    ),
+    ComponentSpec(
+        kind="reader",
+        name="json",
+        target="fusemix_core.data.jsonl:JsonReader",
+        summary="lists of objects, COCO and Karpathy's files: .json",
+        options={"encoding": None},
+    ),
+    ComponentSpec(
+        kind="reader",
+        name="parquet",
+        target="fusemix_core.data.parquet:ParquetReader",
+        summary="Parquet, media as paths or bytes: .parquet",
+    ),
+    ComponentSpec(
+        kind="reader",
+        name="saved",
+        target="fusemix_core.data.saved:SavedReader",
+        summary="folders saved by `datasets`",
+    ),
+    ComponentSpec(
+        kind="reader",
+        name="shards",
+        target="fusemix_core.data.shards:ShardReader",
+        summary="WebDataset shards: .tar",
+    ),
+    ComponentSpec(
+        kind="reader",
+        name="folder",
+        target="fusemix_core.data.folders:FolderReader",
+        summary="folders of media with a .txt beside each",
+    ),
+]
+MEDIA = [
+    ComponentSpec(
+        kind="medium",
+        name="text",
+        target="fusemix_core.data.media.text:TextMedium",
+        summary="texts in cells, or in text files",
+    ),
+    ComponentSpec(
+        kind="medium",
+        name="image",
+        target="fusemix_core.data.media.image:ImageMedium",
+        summary="what Pillow reads, as RGB",
+    ),
+    ComponentSpec(
+        kind="medium",
+        name="audio",
+        target="fusemix_core.data.media.audio:AudioMedium",
+        summary="what libsndfile reads, mono, at the encoder's rate",
+    ),
+    ComponentSpec(
+        kind="medium",
+        name="file",
+        target="fusemix_core.data.media.file:FileMedium",
+        summary="files that the encoder opens itself",
+    ),
+]
+ARTEFACTS = [
+    ComponentSpec(
+        kind="artefact",
+        name="fused",
+        target="fusemix_core.fused:FusedModel",
+        summary="adapters of several modalities into one space, and a scorer",
+    ),
+]
+RECIPES = [
+    ComponentSpec.recipe(auto),
+    ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),
+    ComponentSpec.recipe(cca),
+    ComponentSpec.recipe(kcca),
+]
+
+
 @hookimpl
 def fusemix_modalities() -> list[ModalitySpec]:
     """Those that core knows by itself."""
@@ -20,243 +282,18 @@ def fusemix_modalities() -> list[ModalitySpec]:
 
 @hookimpl
 def fusemix_components() -> list[ComponentSpec]:
-    """The built-in adapters, mixups, objectives, aligners, scorers, selectors, readers,
-    media, recipes, artefacts."""
+    """The built-in components of each kind."""
     return [
-        ComponentSpec(
-            kind="adapter",
-            name="mlp",
-            target="fusemix_core.adapters.mlp:MlpAdapter",
-            summary="residual inverted-bottleneck blocks, then a linear layer",
-            options={"blocks": 4, "expansion": 4.0, "dropout": 0.0, "bias": True},
-            paper=PAPER,
-        ),
-        ComponentSpec(
-            kind="adapter",
-            name="linear",
-            target="fusemix_core.adapters.linear:LinearAdapter",
-            summary="an affine map",
-            options={"bias": True},
-        ),
-        ComponentSpec(
-            kind="adapter",
-            name="kernel",
-            target="fusemix_core.adapters.kernel:KernelAdapter",
-            summary="an affine map of similarities to training items, or of latents",
-            options={"landmarks": 0, "linear": 0.2},
-            paper="https://papers.nips.cc/paper/1866",
-        ),
-        ComponentSpec(
-            kind="adapter",
-            name="identity",
-            target="fusemix_core.adapters.identity:IdentityAdapter",
-            summary="the latent as it is, for a modality that stays fixed",
-        ),
-        ComponentSpec(
-            kind="mixup",
-            name="fusemix",
-            target="fusemix_core.mixups.fusemix:FuseMixMixup",
-            summary="first half of the batch with the second, one lambda for all modalities",
-            options={"alpha": 1.0, "alpha_max": 1.0, "schedule": "constant"},
-            paper=PAPER,
-        ),
-        ComponentSpec(
-            kind="mixup",
-            name="none",
-            target="fusemix_core.mixups.none:NoMixup",
-            summary="no augmentation",
-        ),
-        ComponentSpec(
-            kind="objective",
-            name="infonce",
-            target="fusemix_core.objectives.infonce:InfoNCE",
-            summary="symmetric contrastive cross-entropy with a clamped temperature",
-            options={"temperature": 0.07, "learnable": True, "mask_shared": False},
-            paper="https://arxiv.org/abs/1807.03748",
-        ),
-        ComponentSpec(
-            kind="objective",
-            name="multi-positive",
-            target="fusemix_core.objectives.multi_positive:MultiPositive",
-            summary="infonce with all rows that share an item as partners",
-            options={"temperature": 0.07, "learnable": True},
-            paper="https://arxiv.org/abs/2004.11362",
-        ),
-        ComponentSpec(
-            kind="objective",
-            name="siglip",
-            target="fusemix_core.objectives.siglip:SigLIP",
-            summary="pairwise sigmoid loss with learnt scale and bias",
-            options={"scale": 10.0, "bias": -10.0, "learnable": True, "shared": "negative"},
-            paper="https://arxiv.org/abs/2303.15343",
-        ),
-        ComponentSpec(
-            kind="optimiser",
-            name="adamw",
-            target="fusemix_core.optimisers.adamw:AdamW",
-            summary="Adam with decoupled decay, fused",
-            options={"betas": (0.9, 0.999), "eps": 1e-8},
-            paper="https://arxiv.org/abs/1711.05101",
-        ),
-        ComponentSpec(
-            kind="optimiser",
-            name="lion",
-            target="fusemix_core.optimisers.lion:Lion",
-            summary="the sign of a momentum; wants a tenth of AdamW's rate",
-            options={"betas": (0.9, 0.99)},
-            paper="https://arxiv.org/abs/2302.06675",
-        ),
-        ComponentSpec(
-            kind="aligner",
-            name="gradient",
-            target="fusemix_core.aligners.gradient:GradientAligner",
-            summary="trains adapter, mixup and objective; may start from a closed form",
-            uses=("fixed",),
-        ),
-        ComponentSpec(
-            kind="aligner",
-            name="cca",
-            target="fusemix_core.aligners.cca:CCAAligner",
-            summary="regularised canonical correlation, linear or kernel, in closed form",
-            options={
-                "landmarks": None,
-                "linear": 0.2,
-                "dim": 384,
-                "ridges": (3.0, 1.0, 10.0),
-                "powers": (1.0, 0.75, 1.5),
-                "kernel_pairs": 100_000,
-            },
-            uses=("fixed",),
-        ),
-        ComponentSpec(
-            kind="scorer",
-            name="cosine",
-            target="fusemix_core.scorers.cosine:CosineScorer",
-            summary="cosine similarity",
-        ),
-        ComponentSpec(
-            kind="scorer",
-            name="csls",
-            target="fusemix_core.scorers.csls:CSLSScorer",
-            summary="cosine corrected for hubs by a bank of training embeddings",
-            options={"neighbours": 10, "bank_size": 4096},
-            paper="https://arxiv.org/abs/1710.04087",
-        ),
-        ComponentSpec(
-            kind="selector",
-            name="uniform",
-            target="fusemix_core.selectors.uniform:UniformSelector",
-            summary="pairs at random",
-        ),
-        ComponentSpec(
-            kind="selector",
-            name="dpp",
-            target="fusemix_core.selectors.dpp:DppSelector",
-            summary="pairs whose items of one modality differ, by a greedy k-DPP",
-            options={"by": "", "tolerance": 1e-10},
-            uses=("latents",),
-            paper="https://arxiv.org/abs/1709.05135",
-        ),
-        ComponentSpec(
-            kind="evaluator",
-            name="retrieval",
-            target="fusemix_core.evaluation.retrieval:RetrievalEvaluator",
-            summary="recall, median rank and mAP in all directions, with intervals",
-            options={"resamples": 1000},
-        ),
-        ComponentSpec(
-            kind="evaluator",
-            name="geometry",
-            target="fusemix_core.evaluation.geometry:GeometryEvaluator",
-            summary="modality gap, alignment, uniformity, cosines of pairs, a map",
-            options={"sample": 2048, "bins": 100},
-            paper="https://arxiv.org/abs/2005.10242",
-        ),
-        ComponentSpec(
-            kind="evaluator",
-            name="zero-shot",
-            target="fusemix_core.evaluation.zeroshot:ZeroShotEvaluator",
-            summary="classification by prompts of the class names",
-            options={"fact": "", "modality": "", "text": "", "resamples": 1000},
-            paper="https://arxiv.org/abs/2103.00020",
-        ),
-        ComponentSpec(
-            kind="reader",
-            name="delimited",
-            target="fusemix_core.data.delimited:DelimitedReader",
-            summary="tables as text: .csv, .tsv, .txt",
-            options={"delimiter": None, "encoding": None},
-        ),
-        ComponentSpec(
-            kind="reader",
-            name="jsonl",
-            target="fusemix_core.data.jsonl:JsonLinesReader",
-            summary="a JSON object per line: .jsonl",
-            options={"encoding": None},
-        ),
-        ComponentSpec(
-            kind="reader",
-            name="json",
-            target="fusemix_core.data.jsonl:JsonReader",
-            summary="lists of objects, COCO and Karpathy's files: .json",
-            options={"encoding": None},
-        ),
-        ComponentSpec(
-            kind="reader",
-            name="parquet",
-            target="fusemix_core.data.parquet:ParquetReader",
-            summary="Parquet, media as paths or bytes: .parquet",
-        ),
-        ComponentSpec(
-            kind="reader",
-            name="saved",
-            target="fusemix_core.data.saved:SavedReader",
-            summary="folders saved by `datasets`",
-        ),
-        ComponentSpec(
-            kind="reader",
-            name="shards",
-            target="fusemix_core.data.shards:ShardReader",
-            summary="WebDataset shards: .tar",
-        ),
-        ComponentSpec(
-            kind="reader",
-            name="folder",
-            target="fusemix_core.data.folders:FolderReader",
-            summary="folders of media with a .txt beside each",
-        ),
-        ComponentSpec(
-            kind="medium",
-            name="text",
-            target="fusemix_core.data.media.text:TextMedium",
-            summary="texts in cells, or in text files",
-        ),
-        ComponentSpec(
-            kind="medium",
-            name="image",
-            target="fusemix_core.data.media.image:ImageMedium",
-            summary="what Pillow reads, as RGB",
-        ),
-        ComponentSpec(
-            kind="medium",
-            name="audio",
-            target="fusemix_core.data.media.audio:AudioMedium",
-            summary="what libsndfile reads, mono, at the encoder's rate",
-        ),
-        ComponentSpec(
-            kind="medium",
-            name="file",
-            target="fusemix_core.data.media.file:FileMedium",
-            summary="files that the encoder opens itself",
-        ),
-        ComponentSpec(
-            kind="artefact",
-            name="fused",
-            target="fusemix_core.fused:FusedModel",
-            summary="adapters of several modalities into one space, and a scorer",
-        ),
-        ComponentSpec.recipe(auto),
-        ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),
-        ComponentSpec.recipe(cca),
-        ComponentSpec.recipe(kcca),
+        *ADAPTERS,
+        *MIXUPS,
+        *OBJECTIVES,
+        *OPTIMISERS,
+        *ALIGNERS,
+        *SCORERS,
+        *SELECTORS,
+        *EVALUATORS,
+        *READERS,
+        *MEDIA,
+        *ARTEFACTS,
+        *RECIPES,
     ]

@@ -441,7 +441,8 @@ class Evaluator(ABC):
 
     uses: tuple[str, ...] = ()
     """What it needs of `Measured` that not every job has: `bank`, `classes`, `facts`. A job without
-    it refuses the evaluator before anything is encoded."""
+    it refuses the evaluator before anything is encoded. The `ComponentSpec` says the same. One
+    whose options decide sets `self.uses`."""
 
     @abstractmethod
     def __call__(self, data: Measured) -> Mapping[str, Any]:

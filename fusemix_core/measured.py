@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fusemix_core.data.facts import Fact
@@ -117,8 +118,6 @@ class Measured:
         Raises:
             ConfigError: the data have no such fact, or it holds no classes.
         """
-        import torch
-
         found = self.facts.get(fact)
         if found is None or found.kind not in ("class", "text"):
             known = [n for n, f in self.facts.items() if f.kind == "class"]

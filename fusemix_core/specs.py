@@ -32,11 +32,13 @@ USES: Mapping[str, tuple[str, ...]] = {
     "adapter": ("tokens",),
     "aligner": ("fixed",),
     "selector": ("latents",),
+    "evaluator": ("bank", "classes", "facts"),
 }
 """What components of a kind may use beyond what all get: what the class and its spec declare.
 
 An objective reads these of a `Step`; `adapters` stands for `step.through` too. An adapter of tokens
-is a `TokenAdapter`. An aligner heeds `FitContext.fixed`. A selector looks at latents.
+is a `TokenAdapter`. An aligner heeds `FitContext.fixed`. A selector looks at latents. An evaluator
+reads these of a `Measured`.
 """
 
 CORE_MEDIA: dict[str, str] = {"text": "text", "image": "image", "audio": "audio", "video": "file"}

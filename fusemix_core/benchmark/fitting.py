@@ -20,9 +20,9 @@ from fusemix_core.interfaces import Adapter, Callback, FitContext, Padded, Score
 from fusemix_core.registry import registry
 from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.facts import check_facts
-from fusemix_core.runs.measure import BANK_MOST, choose_scorer
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import training_rows
+from fusemix_core.runs.scorers import BANK_MOST, choose_scorer
 
 
 def within(recipe: Recipe, batch: int | None, budget: int | None, rows: int) -> Recipe:

@@ -15,7 +15,6 @@ from fusemix_core.benchmark.config import Combination, LabelledSet, PairedSet
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin
-from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
 from fusemix_core.interfaces import Padded, PairedLatents
@@ -23,6 +22,7 @@ from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.runs.encode import Encoding, encode_dataset
 from fusemix_core.runs.labelled import read_labelled
+from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import check_splits
 
@@ -62,10 +62,8 @@ def make_case(
 ) -> Case:
     """The set split by the seed and encoded; what the store holds is not encoded again."""
     how = Encoding(device, views=chosen.views)
-    dataset = read_pairs(paired.data, {m: s.takes for m, s in chosen.specs.items()}, seed)
-    dataset.check_bad(paired.data.max_bad)
-    encoded = encode_dataset(dataset, chosen.specs, how, reporter)
-    encoded.dataset.check_bad(paired.data.max_bad)
+    dataset = read_usable(paired.data, {m: s.takes for m, s in chosen.specs.items()}, seed)
+    encoded = encode_dataset(dataset, chosen.specs, how, reporter, max_bad=paired.data.max_bad)
     splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
     check_splits(splits["train"], splits["validation"])
     if not len(splits["test"]):
@@ -129,7 +127,13 @@ def _classes(
     )
     names = found.names()
     labels = found.labels(names)
-    encoded = encode_dataset(found.dataset, {modality: chosen.specs[modality]}, how, reporter)
+    encoded = encode_dataset(
+        found.dataset,
+        {modality: chosen.specs[modality]},
+        how,
+        reporter,
+        max_bad=labelled.data.max_bad,
+    )
     pairs = encoded.paired()
     ids = pairs.linked(modality)
     templates = default_templates(modality)

@@ -30,7 +30,7 @@ from fusemix_core.registry import registry
 from fusemix_core.userfile import in_file
 
 if TYPE_CHECKING:
-    from fusemix_core.jobs.align import RunResult
+    from fusemix_core.jobs.run import RunResult
 
 Fixed = Annotated[
     list[str] | None,
@@ -151,7 +151,7 @@ def carry_out(
         return
 
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.jobs.align import default_out, run_plan
+    from fusemix_core.jobs.run import default_out, run_plan
 
     with ConsoleReporter() as reporter:
         result = run_plan(plan, run.out or default_out(), resume=run.resume, reporter=reporter)

@@ -14,7 +14,7 @@ from fusemix_core.sections import Cell, Section, Share
 
 if TYPE_CHECKING:
     from fusemix_core.evaluation.examples import Retrieved
-    from fusemix_core.jobs.align import RunResult
+    from fusemix_core.jobs.run import RunResult
     from fusemix_core.runs.plan import EncoderPlan, Plan
 
 
@@ -36,7 +36,7 @@ def show_plan(plan: Plan, json: bool) -> None:
         by = recipe.selector.name if recipe.selector else "uniform"
         out.print(f"chosen:  {recipe.pairs:,} of the training pairs, by {by}")
     out.print(f"recipe:  {recipe.name} ({duration(plan.fit_seconds)})")
-    if plan.model is not None:
+    if plan.config.extends:
         out.print(f"extends: {plan.config.extends}", soft_wrap=True)
     if plan.fixed:
         out.print(f"fixed:   {', '.join(plan.fixed)}")

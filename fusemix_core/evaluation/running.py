@@ -73,19 +73,28 @@ def check_available(evaluators: Mapping[str, Evaluator], available: Sequence[str
                 )
 
 
-def evaluate(evaluators: Mapping[str, Evaluator], data: Measured) -> Evaluation:
-    """Run evaluators on a split, each on its own: one that fails stops no other."""
+def evaluate(
+    evaluators: Mapping[str, Evaluator], data: Measured, *, show: bool = True
+) -> Evaluation:
+    """Run evaluators on a split, each on its own: one that fails stops no other.
+
+    Args:
+        evaluators: by their registered names.
+        data: the split.
+        show: whether their sections are wanted.
+    """
     done = Evaluation()
     for name, evaluator in evaluators.items():
         try:
             done.metrics[name] = plain_metrics(name, evaluator(data))
-            done.sections[name] = sections_of(name, evaluator, done.metrics[name], data)
-        except Exception as error:  # whatever a plugin raises, the model is still to be saved
+            if show:
+                done.sections[name] = sections_of(name, evaluator, done.metrics[name], data)
+        except (Exception, SystemExit) as error:  # whatever a plugin does, the run goes on
             done.failed[name] = named(name, error)
     return done
 
 
-def named(name: str, error: Exception) -> FusemixError:
+def named(name: str, error: BaseException) -> FusemixError:
     """An evaluator's error as one that names the evaluator."""
     if isinstance(error, ContractError):
         return error

@@ -9,7 +9,7 @@ from typing import Any
 
 from fusemix_core.config import DataConfig, from_dict
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.data.reading import NO_TRUST, read_pairs
+from fusemix_core.data.reading import NO_TRUST
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder
@@ -17,6 +17,7 @@ from fusemix_core.runs.config import resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
+from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
 
 
@@ -110,8 +111,7 @@ def plan_encoding(
     table = {"trust_column": NO_TRUST, **data_table(data)}
     table |= {"validation_fraction": 0.0, "test_fraction": 0.0}
     config = from_dict(DataConfig, table, "data.")
-    dataset = read_pairs(config, {m: s.takes for m, s in specs.items()}, least=1)
-    dataset.check_bad(config.max_bad)
+    dataset = read_usable(config, {m: s.takes for m, s in specs.items()}, least=1)
     planned = plan_encoders(dataset, specs, how, how.device.type)
     return EncodingPlan(dataset, how, planned, objects, config.max_bad)
 
@@ -119,6 +119,6 @@ def plan_encoding(
 def run_encoding(plan: EncodingPlan, reporter: Reporter | None = None) -> Encoded:
     """Carry out the plan."""
     specs = {m: e.spec for m, e in plan.encoders.items()}
-    encoded = encode_dataset(plan.dataset, specs, plan.how, reporter or Reporter(), plan.objects)
-    encoded.dataset.check_bad(plan.max_bad)
-    return encoded
+    return encode_dataset(
+        plan.dataset, specs, plan.how, reporter or Reporter(), plan.objects, max_bad=plan.max_bad
+    )

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from fusemix_core.config import DataConfig, Part
-from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation import running
 from fusemix_core.evaluation.running import OF_CLASSES, OF_PAIRS, Evaluation, check_available
@@ -20,6 +19,7 @@ from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.labelled import read_labelled
 from fusemix_core.runs.measure import measured_rows
 from fusemix_core.runs.models import embed_for, encode_for
+from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
 
 
@@ -63,8 +63,7 @@ def measure_pairs(
     """`evaluate`, with sections to show; an evaluator that fails is in `failed`."""
     chosen = running.evaluators_of(evaluators, OF_PAIRS)
     takes = {m: info.takes for m, info in model.encoders.items()}
-    dataset = read_pairs(config, takes, seed, optional=takes)
-    dataset.check_bad(config.max_bad)
+    dataset = read_usable(config, takes, seed, optional=takes)
     if split != "all" and not len(dataset.splits.get(split, ())):
         raise DataError(
             f"The data has no {split} split.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch.nn.functional import normalize
 
 from fusemix_core.config import DataConfig, Part, Recipe, from_dict
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.data.reading import read_pairs
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
@@ -26,6 +25,7 @@ from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_view
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
+from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import training_rows
 from fusemix_core.specs import kind_of
@@ -144,21 +144,20 @@ def rank(
     config = from_dict(DataConfig, data_table(data), "data.")
     if probe is not None:
         check_facts(probe, config.facts)
-    dataset = read_pairs(config, takes, seed)
-    dataset.check_bad(config.max_bad)
+    dataset = read_usable(config, takes, seed)
     reporter = reporter or Reporter()
     candidates: dict[str, list[Candidate]] = {}
     for modality, specs, own in zip(modalities, sides, objects, strict=True):
-        found: list[Candidate] = []
+        candidates[modality] = []
         for name, spec in specs.items():
-            chosen = resolve_views({modality: spec}, _only(views, modality))
-            encoding = Encoding(how.device, views=chosen)
-            given = {modality: own[name]} if name in own else None
-            done = encode_dataset(dataset, {modality: spec}, encoding, reporter, given, ragged=())
-            dataset = dataset.without(modality, done.extractions[modality].bad)
-            found += _candidates(name, chosen[modality], done.tables[modality])
-        candidates[modality] = found
-    dataset.check_bad(config.max_bad)
+            one, loaded = {modality: spec}, {modality: own[name]} if name in own else None
+            encoding = replace(how, views=resolve_views(one, _only(views, modality)))
+            encoded = encode_dataset(
+                dataset, one, encoding, reporter, loaded, max_bad=config.max_bad, ragged=()
+            )
+            dataset = encoded.dataset
+            view, table = encoding.views[modality], encoded.tables[modality]
+            candidates[modality] += _candidates(name, view, table)
     return _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
 
 

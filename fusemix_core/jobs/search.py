@@ -10,11 +10,12 @@ from torch import Tensor
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data.items import Items
-from fusemix_core.data.reading import NO_TRUST, read_pairs
+from fusemix_core.data.reading import NO_TRUST
 from fusemix_core.errors import ConfigError
 from fusemix_core.fused import FusedModel
 from fusemix_core.registry import registry
 from fusemix_core.runs.models import embed_for, encode_for
+from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
 
 
@@ -46,8 +47,7 @@ class Gallery:
             validation_fraction=0.0,
             test_fraction=0.0,
         )
-        dataset = read_pairs(config, takes, least=1)
-        dataset.check_bad(config.max_bad)
+        dataset = read_usable(config, takes, least=1)
         encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
         found = embed_for(model, encoded.paired())
         self.model, self.target = model, target

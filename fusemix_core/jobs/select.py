@@ -11,12 +11,12 @@ import numpy as np
 
 from fusemix_core.config import RunConfig
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.data.reading import read_pairs
 from fusemix_core.data.writing import check_manifest_path, write_manifest
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import build_config, chosen_by
 from fusemix_core.runs.plan import EncoderPlan, check_choice, plan_encoders
+from fusemix_core.runs.reading import read_usable
 from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ def plan_selection(
     objects: Mapping[str, Encoder] | None = None,
 ) -> SelectionPlan:
     """Read the data and look into the latent store. Raises `DataError` for unusable data."""
-    dataset = read_pairs(config.data, {m: s.takes for m, s in specs.items()}, config.seed)
-    dataset.check_bad(config.data.max_bad)
+    dataset = read_usable(config.data, {m: s.takes for m, s in specs.items()}, config.seed)
     check_choice(config.recipe, dataset)
 
     from fusemix_core.runs.rows import trusted_rows
@@ -162,9 +161,10 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     specs = {m: e.spec for m, e in plan.encoders.items()}
     objects = {m: e for m, e in plan.objects.items() if m in specs}
     reporter.stage("Encoding")
-    encoded = encode_dataset(plan.dataset, specs, how, reporter, objects, ragged=())
+    encoded = encode_dataset(
+        plan.dataset, specs, how, reporter, objects, max_bad=config.data.max_bad, ragged=()
+    )
     dataset = encoded.dataset
-    dataset.check_bad(config.data.max_bad)
 
     reporter.stage(f"Choosing pairs ({config.recipe.selector.name})")
     rows = dataset.splits["train"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -62,7 +62,7 @@ def extract(
     spec: EncoderSpec,
     items: Items,
     store: LatentStore,
-    how: Encoding | None = None,
+    how: Encoding = Encoding(),
     *,
     view: str = "pooled",
     ragged: bool = True,
@@ -80,12 +80,10 @@ def extract(
         spec: the encoder.
         items: what is encoded.
         store: where latents are kept.
-        how: device, dtype, batch and runtime. Of several devices each has an encoder of its own,
-            and the store is filled as by one.
+        how: device, dtype, batch and runtime. Several devices fill the store as one does.
         view: what the encoder gives.
         ragged: whether items may differ in length.
-        shard: how many items make a shard. It follows from how many there are; give it where
-            `items` are a part of more.
+        shard: how many items make a shard, if `items` are a part of more.
         progress: called with how many of the missing items are done, and how many there are.
         encoder: used in place of what the spec would load, and kept.
 
@@ -95,7 +93,6 @@ def extract(
         ArtefactError: the store can't be written.
         ConfigError: items differ in length and are not `ragged`, at the first batch.
     """
-    how = how or Encoding()
     if how.devices[0].type == "cpu":
         keep_freed_memory()
     held = _Held(spec, how.devices, how.dtype, encoder)
@@ -110,20 +107,25 @@ def extract(
             store.prepare(known, view)
             most = shard or shard_size(len(items))
             target = _Target(store, known, view, how.store_dtype, ragged, most)
-            bad, said = _fill(target, missing, items, held, how, progress)
-            warnings += said
+            bad, found = _fill(target, missing, items, held, how, progress)
+            warnings += found
     finally:
         held.free()
     if len(bad) == len(items):
-        raise DataError(
-            f"None of the {len(items)} {spec.modality} items could be read.",
-            f"The first: {next(iter(bad.values()), 'there are no items')}",
-        )
+        raise none_read(spec, bad)
     table = store.open(known, view, items.keys, how.store_dtype, absent=bad)
     if not ragged and isinstance(table, RaggedLatents):
         raise unequal_lengths(spec, view)
     encoded = len(missing) - len(bad)
     return Extraction(table, known, bad, encoded, len(items) - len(missing), warnings)
+
+
+def none_read(spec: EncoderSpec, bad: Mapping[int, str]) -> DataError:
+    """The error of a data set whose items are all `bad`: index → why."""
+    return DataError(
+        f"None of the {len(bad)} {spec.modality} items could be read.",
+        f"The first: {next(iter(bad.values()), 'there are no items')}",
+    )
 
 
 def unequal_lengths(spec: EncoderSpec, view: str) -> ConfigError:

@@ -74,7 +74,7 @@ def drawn_sections(
     for name, own in sections.items():
         try:
             found += [drawn(section, name) for section in own]
-        except Exception as error:  # whatever a plugin raises, the report is still to be written
+        except (Exception, SystemExit) as error:  # whatever a plugin does, the report is written
             failed[name] = named(name, error)
             found += [dataclasses.replace(section, figures=()) for section in own]
     return found, failed

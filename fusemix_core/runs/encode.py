@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from fusemix_core.runs.reporter import Reporter
 from fusemix_core.specs import EncoderSpec, kind_of
 
 
-@dataclass
+@dataclass(frozen=True)
 class Encoded:
     """A dataset without its bad items, the latents of the rest, and how each was extracted."""
 
@@ -75,13 +75,25 @@ def encode_dataset(
     reporter: Reporter,
     objects: Mapping[str, Encoder] | None = None,
     *,
+    max_bad: float,
+    rejected: Callable[[PairedDataset], None] | None = None,
     ragged: Collection[str] | None = None,
 ) -> Encoded:
     """Fill the latent store for a dataset, one encoder at a time, and open it.
 
-    specs: modality → encoder. `objects` are loaded encoders by modality, in place of what the
-    specs would load. In other modalities than those of `ragged` (None: all) a view whose items
-    differ in length is a `ConfigError`. Whether too many rows are bad is for the caller to check.
+    Args:
+        dataset: whose items are encoded.
+        specs: modality → encoder.
+        how: how items are encoded.
+        reporter: is told of progress and of warnings.
+        objects: modality → loaded encoder, in place of what the spec would load.
+        max_bad: the share of rows that may be bad, counting those that the encoders can't use.
+        rejected: called with the dataset without its bad items, before these are counted.
+        ragged: the modalities whose items may differ in length, by default all.
+
+    Raises:
+        DataError: If more rows are bad.
+        ConfigError: If items differ in length, in a modality where they may not.
     """
     views = {m: how.views.get(m, spec.views[0]) for m, spec in specs.items()}
     devices = devices_like(how.devices[0])
@@ -108,7 +120,11 @@ def encode_dataset(
         told.update(done.warnings)
         key = encode_rate_key(done.fingerprint, devices[0].type)
         Rates().record(key, done.encoded, time.monotonic() - began)
-    return Encoded.of(dataset, extractions)
+    encoded = Encoded.of(dataset, extractions)
+    if rejected is not None:
+        rejected(encoded.dataset)
+    encoded.dataset.check_bad(max_bad)
+    return encoded
 
 
 def in_memory_if_it_fits(table: StoredLatents | RaggedLatents) -> LatentTable:

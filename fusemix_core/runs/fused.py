@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusemix_core.config import Part, to_dict
+from fusemix_core.config import Part
 from fusemix_core.fused import EncoderInfo, FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, Scorer, dim_in
+from fusemix_core.runs.base import Fitted, Pair
 from fusemix_core.runs.encode import Encoded
-from fusemix_core.runs.extended import extension, extension_facts
 from fusemix_core.runs.plan import Plan
 
 
@@ -19,13 +19,13 @@ def fused_model(
     adapters: Mapping[str, Adapter],
     scorer: tuple[Part, Scorer],
     objects: Mapping[str, Encoder],
-    unpaired: Sequence[tuple[str, str]] = (),
+    unpaired: Sequence[Pair] = (),
 ) -> FusedModel:
     """The fused model of a run, with its encoders ready to load, before it is measured.
 
     `unpaired`: the pairs of modalities that no training row links, of an extended model.
     """
-    infos = {
+    encoders = {
         m: EncoderInfo.of(
             spec,
             modality=m,
@@ -35,37 +35,20 @@ def fused_model(
             dtype=plan.config.dtype,
         )
         for m, spec in plan.specs.items()
-        if m in plan.added or plan.model is None
     }
     splits = encoded.dataset.splits
     data = {
         "pairs": {name: len(rows) for name, rows in splits.items()},
         "split": "test" if len(splits["test"]) else "validation",
     }
-    if plan.model is not None:
-        return plan.model.extended(
-            {m: adapters[m] for m in plan.added},
-            infos,
-            scorer[1],
-            sources={m: objects.get(m, plan.specs[m]) for m in plan.added},
-            data={extension(plan.added): extension_facts(plan.config, data, unpaired)},
-        )
-    return FusedModel(
-        adapters,
-        infos,
-        scorer[1],
-        scorer_part=scorer[0],
-        sources={m: objects.get(m, spec) for m, spec in plan.specs.items()},
-        recipe=to_dict(plan.config.recipe),
-        data=data,
-        device=plan.config.device,
-    )
+    sources = {m: objects.get(m, spec) for m, spec in plan.specs.items()}
+    fitted = Fitted(adapters, encoders, sources, scorer, data, unpaired)
+    return plan.base.model(plan.config, fitted)
 
 
 def add_metrics(model: FusedModel, plan: Plan, metrics: Mapping[str, Any]) -> None:
     """Record what evaluators found, evaluator → metrics, in the model of a run."""
-    found = {name: _noted(values) for name, values in metrics.items()}
-    model.metrics |= {extension(plan.added): found} if plan.model is not None else found
+    plan.base.add_metrics(model, {name: _noted(values) for name, values in metrics.items()})
 
 
 def _noted(value: Any) -> Any:

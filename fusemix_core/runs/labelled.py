@@ -10,8 +10,8 @@ import numpy as np
 from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
-from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import DataError
+from fusemix_core.runs.reading import read_usable
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def read_labelled(
     """The items of a split of the data (`all`: every row) and the labels in `label_column`, which
     are read as the modality `text`. Raises `DataError` for an empty split."""
     columns = {modality: config.columns[modality]} if modality in config.columns else {}
-    dataset = read_pairs(replace(config, columns={**columns, text: label_column}), takes, seed)
-    dataset.check_bad(config.max_bad)
+    dataset = read_usable(replace(config, columns={**columns, text: label_column}), takes, seed)
     rows = slice(None) if split == "all" else dataset.splits[split]
     links = dataset.links[rows]
     if not len(links):

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from fusemix_core.config import Part, Recipe, to_dict
+from fusemix_core.config import to_dict
 from fusemix_core.engine.validation import at_most
 from fusemix_core.errors import FusemixError
 from fusemix_core.evaluation.examples import Retrieved, examples
-from fusemix_core.evaluation.retrieval import retrieval
 from fusemix_core.evaluation.running import evaluate
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Adapter, Encoder, PairedLatents, Scorer
+from fusemix_core.interfaces import Adapter, Encoder, PairedLatents
 from fusemix_core.measured import Measured
-from fusemix_core.registry import Registry, registry
-from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
+from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.evaluators import run_evaluators
-from fusemix_core.runs.extended import extended_scorer
 from fusemix_core.runs.fused import add_metrics, fused_model
 from fusemix_core.runs.plan import Plan
+from fusemix_core.runs.scorers import BANK_MOST
 from fusemix_core.sections import Section
 
 MEASURED_MOST = 20_000
 """Rows of a split that are measured; a seeded sample of a larger one. A gallery of a million tells
 no more and takes its square in time."""
-
-BANK_MOST = 65_536
-"""Training items of each modality that a scorer is shown; more would not change its statistics."""
 
 
 @dataclass
@@ -62,6 +57,7 @@ def measure_run(
     adapters: Mapping[str, Adapter],
     device: torch.device,
     objects: Mapping[str, Encoder],
+    save: Callable[[FusedModel], None] | None = None,
 ) -> Measurement:
     """Measure the fitted adapters of a run on its validation and test splits.
 
@@ -72,6 +68,8 @@ def measure_run(
         adapters: modality → fitted adapter.
         device: where to embed.
         objects: modality → loaded encoder, for those that the caller has.
+        save: is called with the model before evaluators run that aren't core's own: one of them
+            may take the whole process down.
 
     An evaluator that fails does not stop the others: its error is in `failed`.
     """
@@ -84,11 +82,13 @@ def measure_run(
         if len(encoded.dataset.splits[name])
     }
     bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
-    part, scorer = scorer_of(plan, bank, splits["validation"])
+    part, scorer = plan.base.scorer(config, bank, splits["validation"])
     model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)
-    results: dict[str, Any] = {"scorer": to_dict(part)}
+    results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
     failed: dict[str, FusemixError] = {}
     evaluators = run_evaluators(config)
+    if save is not None and (config.evaluators or config.recipe.evaluators):
+        save(model)
     for name, split in splits.items():
         shown = Measured(
             embeddings=split.embeddings,
@@ -104,58 +104,16 @@ def measure_run(
             ids=split.ids,
             encoder=model.encode,
         )
-        found = evaluate(evaluators, shown)
+        found = evaluate(evaluators, shown, show=name == list(splits)[-1])
         results[name] = found.metrics
         failed |= found.failed
     add_metrics(model, plan, found.metrics)
-    if plan.model is not None:
-        results["never_paired"] = ["-".join(pair) for pair in unpaired]
     return Measurement(model, results, shown, found.sections, failed)
 
 
 def measured_rows(encoded: Encoded, split: str | None, seed: int) -> PairedLatents:
     """The part of a split (None: of all rows) that is measured: up to `MEASURED_MOST` rows."""
     return at_most(encoded.paired(split), MEASURED_MOST, seed)
-
-
-def scorer_of(
-    plan: Plan, bank: SplitEmbeddings, validation: SplitEmbeddings
-) -> tuple[Part, Scorer]:
-    """The scorer of a run: chosen, or that of the model that it extends."""
-    if plan.model is None:
-        return choose_scorer(plan.config.recipe, bank, validation)
-    added = {m: bank.embeddings[m] for m in plan.added}
-    return plan.model.scorer_part, extended_scorer(plan.model, added)
-
-
-def choose_scorer(
-    recipe: Recipe,
-    train: SplitEmbeddings,
-    validation: SplitEmbeddings,
-    registry: Registry = registry,
-) -> tuple[Part, Scorer]:
-    """The recipe's scorer, or whichever registered one has the best validation mean recall.
-
-    Scorers learn from training embeddings only. `cosine` wins ties.
-    """
-    if recipe.scorer is not None:
-        candidates = [recipe.scorer]
-    else:
-        names = [spec.name for _, spec in registry.all_components("scorer")]
-        candidates = [Part(n) for n in sorted(names, key=lambda n: (n != "cosine", n))]
-    best: tuple[float, Part, Scorer] | None = None
-    for part in candidates:
-        scorer = registry.build("scorer", part)
-        scorer.fit(train.embeddings)
-        if len(candidates) == 1:
-            return part, scorer
-        found = retrieval(validation.embeddings, validation.links, scorer.score, resamples=0)[
-            "mean_recall"
-        ]
-        if best is None or found > best[0]:
-            best = (found, part, scorer)
-    assert best is not None
-    return best[1], best[2]
 
 
 def draw_examples(data: Measured, right: int = 4, wrong: int = 4) -> list[Retrieved]:

@@ -29,7 +29,7 @@ def model_of(path: str | Path) -> str | Path:
 
 
 def encode_for(
-    model: FusedModel, dataset: PairedDataset, reporter: Reporter, max_bad: float = 0.01
+    model: FusedModel, dataset: PairedDataset, reporter: Reporter, max_bad: float
 ) -> Encoded:
     """The latents of a dataset by the model's own encoders, refused where these have changed."""
     lazy = {m: model.encoder(m) for m in dataset.modalities}
@@ -41,9 +41,9 @@ def encode_for(
         Encoding(model.device, info.dtype, views=views),
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
+        max_bad=max_bad,
         ragged=[m for m in lazy if takes_tokens(model.adapters[m])],
     )
-    encoded.dataset.check_bad(max_bad)
     for modality, extraction in encoded.extractions.items():
         lazy[modality].check(extraction.fingerprint)
     return encoded

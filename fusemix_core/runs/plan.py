@@ -11,15 +11,16 @@ import numpy as np
 
 from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.needs import check_needs
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
+from fusemix_core.runs.reading import read_usable
 from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
     from fusemix_core.fused import FusedModel
+    from fusemix_core.runs.base import Base
     from fusemix_core.runs.encode import Encoding
 
 
@@ -61,27 +62,25 @@ class EncoderPlan:
 
 @dataclass
 class Plan:
-    """A run, resolved and ready: no configuration error can follow. `model` is the one that the run
-    extends."""
+    """A run, resolved and ready: no configuration error can follow. `base` is what it starts from:
+    nothing, or the model that it extends."""
 
     config: RunConfig
     dataset: PairedDataset
     encoders: dict[str, EncoderPlan]
+    base: Base
     fit_seconds: float | None = None
     warnings: list[str] = field(default_factory=list)
-    model: FusedModel | None = None
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """The modalities of the data that stay as they are."""
-        if self.model is None:
-            return self.config.fixed
-        return tuple(m for m in self.encoders if m in self.model.modalities)
+        return self.base.fixed
 
     @property
     def added(self) -> tuple[str, ...]:
         """The modalities that join the model; none in a run of its own."""
-        return () if self.model is None else tuple(m for m in self.encoders if m not in self.fixed)
+        return self.base.added
 
     @property
     def specs(self) -> dict[str, EncoderSpec]:
@@ -117,39 +116,58 @@ def declared_shape(spec: EncoderSpec, view: str) -> tuple[int, ...] | None:
 def make_plan(
     config: RunConfig, specs: Mapping[str, EncoderSpec], model: FusedModel | None = None
 ) -> Plan:
-    """Read the data and look into the latent store. Raises `DataError` for unusable data.
+    """Read the data and look into the latent store.
 
-    `model`: what `config.extends` names, where it is loaded already; modalities of the data that it
-    has are encoded by its own encoders, at its own views and dtype.
+    Args:
+        config: the run.
+        specs: modality → encoder, of those that are given.
+        model: what `config.extends` names, if it is loaded already. Modalities of the data that it
+            has are encoded by its own encoders, at its own views and dtype.
+
+    Raises:
+        DataError: If the data can't be used.
+        ConfigError: If the recipe can't do what the run asks of it.
     """
     check_facts(config.recipe, config.data.facts)
     check_needs(config.recipe, specs, config.fixed or ((config.extends,) if config.extends else ()))
-    if config.extends:
-        from fusemix_core.runs.extended import extended_model
+    if config.extends and model is None:
+        from fusemix_core.runs.extension import extended_model
 
-        model = model or extended_model(config, specs)
+        model = extended_model(config, specs)
     known = {} if model is None else {m: info.takes for m, info in model.encoders.items()}
     takes = known | {m: s.takes for m, s in specs.items() if m not in known}
-    dataset = read_pairs(config.data, takes, config.seed, optional=known)
-    dataset.check_bad(config.data.max_bad)
+    dataset = read_usable(config.data, takes, config.seed, optional=known)
     check_choice(config.recipe, dataset)
     measured: set[str] = set()
     if config.evaluators or config.recipe.evaluators:
         from fusemix_core.runs.evaluators import check_evaluators
 
         measured = check_evaluators(config, dataset)
-    views = config.views
-    if model is not None:
-        from fusemix_core.runs.extended import known_encoders
-
-        config, specs, views = known_encoders(model, config, specs, dataset.modalities)
-
+    base, config, specs, views = _base(config, specs, model, dataset)
     encoders = plan_encoders(dataset, specs, replace(config, views=views), config.device)
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
     warnings = dataset.warnings + unused_facts(config, measured)
-    return Plan(config, dataset, encoders, fit, warnings, model)
+    return Plan(config, dataset, encoders, base, fit, warnings)
+
+
+def _base(
+    config: RunConfig,
+    specs: Mapping[str, EncoderSpec],
+    model: FusedModel | None,
+    dataset: PairedDataset,
+) -> tuple[Base, RunConfig, Mapping[str, EncoderSpec], Mapping[str, str]]:
+    """What the run starts from; the config, encoders and views that follow from it."""
+    # These import torch: only now, when names, options and data are known to be good.
+    if model is None:
+        from fusemix_core.runs.base import Fresh
+
+        return Fresh(config.fixed), config, specs, config.views
+    from fusemix_core.runs.extension import Extension
+
+    extension = Extension.of(model, specs, dataset.modalities)
+    return extension, *extension.encoders(config, specs)
 
 
 def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:

@@ -153,10 +153,13 @@ def is_an_evaluator(case: ComponentCase) -> None:
 
 @EVALUATOR.check()
 def declared_uses(case: ComponentCase) -> None:
-    """Its `uses` are known, and it reads nothing of that kind that it does not declare."""
+    """Its `uses` are known, the spec has the same, and it reads nothing else of that kind."""
     evaluator = case.make()
     for part in evaluator.uses:
         expect(part in PARTS, f"'{part}' in uses; known are {', '.join(PARTS)}")
+    if case.spec is not None:
+        own, declared = sorted(getattr(case.target, "uses", ())), sorted(case.spec.uses)
+        expect(own == declared, f"the spec says {declared}, the class {own}")
     measure(case)
 
 

@@ -25,7 +25,7 @@ from fusemix_core.testing.pairs import DIMS3, toy_pairs
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
-SELECTOR = Suite("selector", least=9)
+SELECTOR = Suite("selector", least=10)
 add_declaration_checks(SELECTOR)
 
 LARGE, CHUNK = 40_000, 32_768

@@ -8,9 +8,9 @@ from pairs import write_world
 from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align
+from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.errors import ConfigError, DataError
-from fusemix_core.jobs import align as flow
-from fusemix_core.jobs.align import default_out
+from fusemix_core.jobs.run import default_out
 
 SMALL = ["training.epochs=3", "adapter.blocks=1", "dim=8"]
 ENCODERS = {"image": ToyImage, "text": ToyText}
@@ -97,13 +97,13 @@ def test_rows_of_no_trust_are_for_objectives_that_use_trust(objective, tmp_path,
     class Stop(Exception):
         pass
 
-    def fit(recipe, train, validation, context):
+    def fit(self, train, validation, recipe, context):
         given.extend([train, validation])
         raise Stop
 
     given, (outer, _, inner) = [], objective.rstrip(")").partition("(")
     sets = [f"objective={outer}", *([f"objective.objective={inner}"] if inner else [])]
-    monkeypatch.setattr(flow, "fit", fit)
+    monkeypatch.setattr(GradientAligner, "fit", fit)
     data = write_world(tmp_path / "w")
     header, *rows = data.read_text().splitlines()
     rows = [f"{row},{['', 0, 0.5][i % 3]}" for i, row in enumerate(rows)]

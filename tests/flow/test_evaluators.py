@@ -1,6 +1,8 @@
 """Evaluators of one's own measure a run: results, card and report have what they give."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,14 @@ from typer.testing import CliRunner
 from fusemix_core import FusedModel, align, extend
 from fusemix_core.cli.app import app
 from fusemix_core.config import DataConfig, Part, Recipe
-from fusemix_core.errors import ConfigError, ContractError, UnknownNameError
+from fusemix_core.errors import ConfigError, ContractError, PluginError, UnknownNameError
 from fusemix_core.evaluation.running import evaluators_of
 from fusemix_core.jobs.evaluate import evaluate
+from fusemix_core.measured import PARTS
 from fusemix_core.reports.figures import _svg as DRAW
 from fusemix_core.runs.config import build_config
 from fusemix_core.runs.models import load_model
+from fusemix_core.specs import USES
 
 TOYS = {"image": ToyImage, "text": ToyText}
 HOW = {"recipe": "fusemix", "device": "cpu", "overrides": ["training.epochs=3", "adapter.blocks=1",
@@ -54,6 +58,11 @@ class Plain(Evaluator):
 class Raises(Evaluator):
     def __call__(self, data):
         raise RuntimeError("out of order")
+
+
+class Exits(Evaluator):
+    def __call__(self, data):
+        raise SystemExit("no licence")
 
 
 class NotFinite(Evaluator):
@@ -138,10 +147,10 @@ def test_options_reach_the_evaluator_and_one_without_sections_shows_its_numbers(
 
 def test_one_that_fails_costs_neither_the_model_nor_the_others(mine, world, tmp_path, monkeypatch):
     monkeypatch.setattr("fusemix_core.reports.figures._svg", DRAW)
-    names = [f"{mine}:{n}" for n in ("Raises", "NotFinite", "CannotDraw", "Plain")]
+    names = [f"{mine}:{n}" for n in ("Raises", "Exits", "NotFinite", "CannotDraw", "Plain")]
     done = align(TOYS, world, out=tmp_path / "r", **HOW, evaluators=names)
     results = json.loads(done.folder.results.read_text())
-    assert set(results["failed"]) == {"Raises", "NotFinite", "CannotDraw"}
+    assert set(results["failed"]) == {"Raises", "Exits", "NotFinite", "CannotDraw"}
     assert "RuntimeError: out of order" in results["failed"]["Raises"]
     assert "nan in spread.image" in results["failed"]["NotFinite"]
     assert list(results["test"]) == ["retrieval", "geometry", "CannotDraw", "Plain"]
@@ -172,6 +181,22 @@ def test_the_command_line_reports_one_that_fails_and_ends_with_1(mine, world, tm
     assert ran.exit_code == 1 and "R@1" in ran.stdout and "out of order" in ran.stderr
 
 
+def test_one_that_takes_the_process_down_leaves_the_model(mine, world, tmp_path):
+    mine.write_text(MINE.replace('raise RuntimeError("out of order")', "__import__('os')._exit(7)"))
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "from fusemix_core import align; from toys import ToyImage, ToyText\n"
+        "toys = {'image': ToyImage, 'text': ToyText}\n"
+        f"align(toys, {str(world)!r}, out={str(tmp_path / 'r')!r}, **{HOW!r},"
+        f" evaluators=[{f'{mine}:Raises'!r}])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code, root, root / "tests"], check=False)
+    assert done.returncode == 7 and not (tmp_path / "r" / "results.json").exists()
+    own = {"image": ToyImage.spec, "text": ToyText.spec}
+    assert load_model(tmp_path / "r", "cpu", own).modalities == ("image", "text")
+
+
 def test_evaluate_from_python_raises_what_an_evaluator_raises(mine, world, tmp_path):
     done = align(TOYS, world, out=tmp_path / "r", **HOW)
     config = DataConfig(source=(str(world),))
@@ -190,7 +215,7 @@ def test_evaluate_from_python_raises_what_an_evaluator_raises(mine, world, tmp_p
         ("retrieval", {"depth": 3}, UnknownNameError),
         ("{mine}:Spread", {"scale": "large"}, ConfigError),
         ("{mine}:Nothing", {}, ConfigError),
-        ("{mine}:Unknown", {}, ContractError),
+        ("{mine}:Unknown", {}, PluginError),
         ("zero-shot", {}, ConfigError),
         ("zero-shot", {"fact": "label"}, ConfigError),
     ],
@@ -204,7 +229,11 @@ def test_what_cannot_run_is_refused_before_anything_is_encoded(
     assert not (tmp_path / "r").exists()
 
 
-def test_two_of_one_name_are_refused(mine):
+def test_what_an_evaluator_may_use_has_one_list():
+    assert set(PARTS) == set(USES["evaluator"])
+
+
+def test_two_of_one_name_are_refused():
     with pytest.raises(ConfigError, match="twice"):
         evaluators_of([Part("geometry", {"bins": 3}), Part("geometry")])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pairs import write_world
 from safetensors.torch import load_file
-from toys import GridImage, ToyImage, ToySound, ToyText
+from toys import GridImage, TokenMean, TokenText, ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align, extend
 from fusemix_core.config import DataConfig
@@ -16,6 +16,7 @@ from fusemix_core.errors import ArtefactError, ConfigError, DataError
 from fusemix_core.jobs import measured_data
 from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.jobs.search import Gallery
+from fusemix_core.registry import registry
 from fusemix_core.runs.models import load_model
 
 OWN = {"image": ToyImage.spec, "text": ToyText.spec}
@@ -59,6 +60,22 @@ def loaded(base):
 
 def extended(base, out, data="spoken.csv", **how):
     return extend(loaded(base), {"audio": ToySound}, base / "w" / data, out=out, **how)
+
+
+@pytest.mark.parametrize("how", [{}, TRAINED], ids=["closed form", "by gradient"])
+def test_a_model_of_tokens_is_extended(base, tmp_path, how):
+    registry.add_component("adapter", "token-mean", TokenMean)
+    own = align(
+        {"image": GridImage, "text": TokenText}, base / "w/pairs.csv", device="cpu",
+        views={"image": "grid", "text": "tokens"}, out=tmp_path / "r", recipe="fusemix",
+        overrides=["adapter=token-mean", "mixup=none", "dim=8", "training.epochs=4"],
+    ).model  # fmt: skip
+    done = extend(own, {"audio": ToySound}, base / "w/spoken.csv", out=tmp_path / "x", **how)
+    assert done.model.adapters["text"] is own.adapters["text"]
+    found = done.results["test"]["retrieval"]["directions"]
+    assert set(found) == {"text->audio", "audio->text"}
+    if not how:  # by chance it would be 31
+        assert found["audio->text"]["r10"] > 45
 
 
 @pytest.mark.parametrize("how", [{}, TRAINED, {"recipe": "ridge"}])

@@ -103,3 +103,15 @@ def test_the_card_says_what_was_fitted_and_what_it_cannot_do(card):
         "toy-image",
     ):
         assert part in text
+
+
+def test_metrics_of_any_evaluator_are_tables_and_lists_under_their_own_names(card):
+    many = {f"class {i}": {"items": i, "share": i / 4} for i in range(100)}
+    hubs = {"k": 3, "skew": {"image": 1.25, "text": 2.5}, "per|class": many, "note": "a <b>"}
+    hubs |= {"skew_interval": [1.0, 2.0], "lists": [1, 2, 3], "empty": {}, "flag": True}
+    text = card(metrics={"hubs": hubs})
+    assert "**hubs per\\|class**" in text and "|  | items | share |" in text
+    assert "| class 3 | 3 | 0.75 |" in text and "class 40" not in text
+    assert "The other 60 are in `results.json`." in text
+    assert "- hubs.k: 3" in text and "- hubs.skew.text: 2.5" in text
+    assert "- hubs.note: a \\<b\\>" in text and "lists" not in text and "flag" not in text

@@ -147,6 +147,17 @@ def test_the_engine_hands_it_the_latents():
     assert metrics[-1]["structure"] < metrics[2]["structure"]
 
 
+def test_every_option_of_the_regulariser_reaches_it():
+    draw = torch.Generator().manual_seed(0)
+    latents, rows = ({m: torch.randn(9, 4, generator=draw) for m in ("a", "b")} for _ in range(2))
+    links = torch.arange(18).reshape(9, 1, 2)
+    for how in CASES.values():
+        objective = StructureObjective(weight=1.0, warmup=1, **how)
+        without, loss = (objective(Step.of(rows, links, latents=latents)) for _ in range(2))
+        kept = torch.stack([structure(latents[m], rows[m], **how) for m in rows]).mean()
+        torch.testing.assert_close(loss - without, kept)
+
+
 def test_contract():
     check_objective("structure").raise_if_failed()
     check_adapter("low-rank-residual").raise_if_failed()
@@ -157,6 +168,8 @@ def test_contract():
     [
         lambda: StructureObjective(levels=0),
         lambda: StructureObjective(divergence="kl"),
+        lambda: StructureObjective(kernel="spearman"),
+        lambda: StructureObjective(margin=-1.0),
         lambda: LowRankResidualAdapter(4, 4, gate=1.0),
         lambda: metrics.retrieval_at(torch.eye(4), torch.eye(4), ks=(5,)),
     ],

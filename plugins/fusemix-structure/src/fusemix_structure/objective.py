@@ -14,7 +14,13 @@ from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatent
 from fusemix_core.registry import registry
 from fusemix_structure.regulariser import structure
 
-DIVERGENCES, WEIGHTINGS = ("repo", "js"), ("none", "inverse")
+CHOICES = {
+    "weighting": ("none", "inverse"),
+    "divergence": ("repo", "js"),
+    "kernel": ("cosine", "rbf"),
+    "centring": ("mean", "none", "standard"),
+}
+"""The regulariser's `spearman` has no gradient: it measures, and can't train."""
 
 
 class StructureObjective(Objective):
@@ -22,9 +28,10 @@ class StructureObjective(Objective):
 
     objective, options: the other objective by its registered name. λ is weight · min(1, s / warmup)
     at call s = 0, 1, …, so that the first call has none, as in the original. levels, weighting,
-    temperature, divergence: see `regulariser.structure`; "repo" is what the original computes, "js"
-    what the paper names. Of a batch of more than `rows` rows the first `rows` are regularised: the
-    regulariser holds matrices `[rows, rows]`. A modality's rows that are missing have no part.
+    temperature, divergence, kernel, centring, centre_first, margin: see `regulariser.structure`;
+    the divergence "repo" is what the original computes, "js" what the paper names. Of a batch of
+    more than `rows` rows the first `rows` are regularised: the regulariser holds matrices
+    `[rows, rows]`. A modality's rows that are missing have no part.
 
     Raises `ConfigError` for options out of range.
     """
@@ -42,30 +49,34 @@ class StructureObjective(Objective):
         weighting: str = "none",
         temperature: float = 0.05,
         divergence: str = "repo",
+        kernel: str = "cosine",
+        centring: str = "mean",
+        centre_first: bool = False,
+        margin: float = 0.0,
         rows: int = 2048,
     ) -> None:
         super().__init__()
-        if (
-            weight < 0
-            or min(warmup, levels, rows) < 1
-            or not temperature > 0
-            or weighting not in WEIGHTINGS
-            or divergence not in DIVERGENCES
-        ):
+        if min(weight, margin) < 0 or min(warmup, levels, rows) < 1 or not temperature > 0:
             raise ConfigError(
-                "structure needs weight ≥ 0, temperature > 0, and warmup, levels and rows ≥ 1; not "
-                f"{weight}, {temperature}, {warmup}, {levels}, {rows}.",
-                f"weighting is one of {', '.join(WEIGHTINGS)}, divergence of "
-                f"{', '.join(DIVERGENCES)}.",
+                "structure needs weight and margin ≥ 0, temperature > 0, and warmup, levels and "
+                f"rows ≥ 1; not {weight}, {margin}, {temperature}, {warmup}, {levels}, {rows}.",
             )
+        words = dict(zip(CHOICES, (weighting, divergence, kernel, centring), strict=True))
+        for option, word in words.items():
+            if word not in CHOICES[option]:
+                raise ConfigError(
+                    f"structure has no {option} '{word}'.",
+                    f"It is one of {', '.join(CHOICES[option])}.",
+                )
         self.objective = registry.build("objective", Part(objective, options))
         self.uses = (*self.objective.uses, *type(self).uses)
         self.weight, self.warmup, self.rows = weight, warmup, rows
         self.how = {
+            **words,
             "levels": levels,
-            "weighting": weighting,
             "temperature": temperature,
-            "divergence": divergence,
+            "centre_first": centre_first,
+            "margin": margin,
         }
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._logged: dict[str, float] = {}

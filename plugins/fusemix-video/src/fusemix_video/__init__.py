@@ -84,5 +84,6 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_video.pooling:AttentionPoolAdapter",
             summary="a learned query attends over the frames of view `time`, then an affine map",
             options={"frames": 0, "dim": 0},
+            uses=("tokens",),
         )
     ]

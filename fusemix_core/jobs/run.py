@@ -1,0 +1,324 @@
+"""A run, from its plan to a fused model: encode, choose rows, fit, measure, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusemix_core.config import RunConfig
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.devices import resolve_device
+from fusemix_core.digests import digest_modules
+from fusemix_core.disk import explained
+from fusemix_core.engine.distributed import from_first, in_turn, joined
+from fusemix_core.errors import ContractError, DivergedError
+from fusemix_core.evaluation.examples import Retrieved
+from fusemix_core.fused import FusedModel
+from fusemix_core.gathering import rank
+from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.jobs.usage import usage
+from fusemix_core.measured import Measured
+from fusemix_core.registry import registry
+from fusemix_core.reports.of_run import report_run
+from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.runs.environment import environment
+from fusemix_core.runs.facts import facts_table
+from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
+from fusemix_core.runs.measure import Measurement, draw_examples, measure_run
+from fusemix_core.runs.plan import Plan
+from fusemix_core.runs.rates import Rates, fit_rate_key
+from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.rows import check_splits, rows_to_fit, training_rows
+from fusemix_core.runs.selection import UNIFORM, write_chosen
+from fusemix_core.sections import Section
+
+
+@dataclass
+class RunResult:
+    """What a run leaves. `results` is the content of results.json (`failed` in it: evaluator →
+    message), `examples` hold item numbers of the dataset, `usage` is the Python that loads the
+    model, `sections` are what each evaluator shows."""
+
+    folder: RunFolder
+    model: FusedModel
+    results: dict[str, Any]
+    encoded: Encoded
+    examples: list[Retrieved]
+    usage: str
+    sections: dict[str, list[Section]] = field(default_factory=dict)
+
+
+def default_out() -> Path:
+    """A folder under `runs/` that is not there yet, named for the time."""
+    now = time.strftime("%Y-%m-%d-%H%M%S")
+    names = chain([now], (f"{now}-{number}" for number in count(2)))
+    return next(path for name in names if not (path := Path("runs") / name).exists())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run under way in this process, which is the `first` or one of its helpers."""
+
+    plan: Plan
+    folder: RunFolder
+    device: torch.device
+    resume: bool
+    reporter: Reporter
+    objects: Mapping[str, Encoder]
+    environment: dict[str, Any]
+    first: bool
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a run fitted: adapters by modality, on these rows, in so many seconds."""
+
+    adapters: dict[str, Adapter]
+    train: PairedLatents
+    seconds: float
+
+
+def run_plan(
+    plan: Plan,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    objects: Mapping[str, Encoder] | None = None,
+) -> RunResult | None:
+    """Carry out a plan in the folder `out`.
+
+    Args:
+        plan: what to do.
+        out: the run's folder.
+        resume: go on with the run that is there.
+        reporter: is told of progress.
+        objects: modality → loaded encoder, in place of what the plan would load.
+
+    Returns:
+        What the run leaves; None in all processes but the first.
+    """
+    with joined(resolve_device(plan.config.device)) as device:
+        run = start(plan, out, device, resume, reporter or Reporter(), objects or {})
+        encoded = encode(run)
+        context = fit_context(run, encoded)
+        encoded = choose_rows(run, encoded, context)
+        fitted = fit(run, encoded, context)
+    return finish(run, encoded, fitted) if run.first else None
+
+
+def start(
+    plan: Plan,
+    out: str | Path,
+    device: torch.device,
+    resume: bool,
+    reporter: Reporter,
+    objects: Mapping[str, Encoder],
+) -> Run:
+    """Make the run's folder, or take it up."""
+    facts = environment()
+
+    def started() -> str:
+        folder = RunFolder(out)
+        folder.start(plan.config, resume)
+        folder.write_json(folder.environment, facts)
+        return str(folder.path)
+
+    first = rank() == 0
+    folder = RunFolder(from_first(started))
+    return Run(
+        plan, folder, device, resume, reporter if first else Reporter(), objects, facts, first
+    )
+
+
+def encode(run: Run) -> Encoded:
+    """The latents of the data, by the encoders that the base was fitted to."""
+    plan, config = run.plan, run.plan.config
+    run.reporter.stage("Encoding")
+    how = Encoding(
+        run.device,
+        config.dtype,
+        config.store_dtype,
+        config.encode_batch,
+        plan.views,
+        config.backend,
+    )
+
+    def list_rejected(dataset: PairedDataset) -> None:
+        if run.first:
+            with explained(f"{run.folder.rejected}", ADVICE):
+                dataset.write_rejected(run.folder.rejected)
+
+    encoded = in_turn(
+        lambda: encode_dataset(
+            plan.dataset,
+            plan.specs,
+            how,
+            run.reporter,
+            {**run.objects, **plan.base.loaded()},
+            max_bad=config.data.max_bad,
+            rejected=list_rejected,
+            ragged=token_modalities(plan),
+        )
+    )
+    plan.base.check(encoded.extractions)
+    return encoded
+
+
+def token_modalities(plan: Plan) -> list[str]:
+    """The modalities whose items may differ in length: their adapters take tokens.
+
+    With a closed-form start none may that is to be fitted: its maps take rows.
+    """
+    recipe, found = plan.config.recipe, plan.base.token_modalities()
+    for modality in plan.encoders if recipe.start is None else ():
+        part = None if modality in plan.fixed else recipe.adapter_of(modality)
+        if part is not None and "tokens" in registry.uses("adapter", part):
+            found.append(modality)
+    return found
+
+
+def fit_context(run: Run, encoded: Encoded) -> FitContext:
+    """What selectors and aligners know of the run."""
+    return FitContext(
+        device=run.device,
+        seed=run.plan.config.seed,
+        checkpoints=run.folder.checkpoints,
+        resume=run.resume,
+        callbacks=[MetricsLog(run.folder.metrics), run.reporter] if run.first else [],
+        fixed=run.plan.base.fixed_adapters(encoded.tables),
+        latents=encoded.digest,
+    )
+
+
+def choose_rows(run: Run, encoded: Encoded, context: FitContext) -> Encoded:
+    """`encoded` with the training rows that the recipe is fitted to; those that it chose are listed
+    in the run's folder."""
+    recipe, dataset = run.plan.config.recipe, encoded.dataset
+    if recipe.pairs is not None:
+        run.reporter.stage(f"Choosing pairs ({(recipe.selector or UNIFORM).name})")
+    rows = training_rows(recipe, encoded.paired("train"), context, run.reporter)
+    chosen = dataset.splits["train"][rows.numpy()]
+    if recipe.pairs is not None and run.first:
+        with explained(f"{run.folder.chosen}", ADVICE):
+            write_chosen(run.folder.chosen, dataset, chosen)
+    return dataclasses.replace(encoded, dataset=dataset.with_split("train", np.sort(chosen)))
+
+
+def fit(run: Run, encoded: Encoded, context: FitContext) -> Fit:
+    """Fit the recipe; fixed adapters must come out as they were."""
+    recipe = run.plan.config.recipe
+    train, validation = encoded.paired("train"), encoded.paired("validation")
+    validation = validation.select(rows_to_fit(validation, context.fixed))
+    check_splits(train, validation)
+    run.reporter.stage(f"Fitting ({recipe.name})")
+    aligner = registry.build("aligner", recipe.aligner)
+    digests = {m: digest_modules([adapter]) for m, adapter in context.fixed.items()}
+    began = time.monotonic()
+    try:
+        adapters = aligner.fit(train, validation, recipe, context)
+    except DivergedError as error:
+        if run.first:
+            list_batch(error, encoded.dataset, run.folder)
+        raise
+    check_unchanged(recipe.aligner.name, adapters, digests)
+    return Fit(adapters, train, time.monotonic() - began)
+
+
+def check_unchanged(
+    aligner: str, fitted: Mapping[str, Adapter], digests: Mapping[str, str]
+) -> None:
+    """Raise `ContractError` unless adapters have the weights whose digests are given."""
+    for modality, digest in digests.items():
+        if digest_modules([fitted[modality]]) != digest:
+            raise ContractError(
+                f"The aligner '{aligner}'", f"the fixed adapter of {modality} unchanged", "another"
+            )
+
+
+def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) -> None:
+    """List the items of the batch that the error is about in the run's folder, and say so in it."""
+    if not error.items:
+        return
+    lines = []
+    for modality, ids in error.items.items():
+        items = dataset.items[modality]
+        for i in ids:
+            path, row = items.origin[i]
+            shown = str(items.describe(i))
+            lines.append({"modality": modality, "path": path, "row": row, "item": shown})
+    folder.write_json(folder.failed_batch, lines)
+    error.message += f" Its items are listed in {folder.failed_batch}."
+
+
+def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
+    """Measure what was fitted, and save the model, the report and the results."""
+    plan, folder = run.plan, run.folder
+    key = fit_rate_key(plan.config.recipe.name, run.device.type)
+    Rates().record(key, len(encoded.dataset.splits["train"]), fitted.seconds)
+
+    run.reporter.stage("Measuring")
+    measured = measure_run(
+        plan,
+        encoded,
+        fitted.train,
+        fitted.adapters,
+        run.device,
+        run.objects,
+        save=lambda model: model.save_pretrained(folder.model),
+    )
+    results = results_of(plan.config, encoded.dataset, fitted, measured)
+
+    run.reporter.stage("Saving")
+    model = measured.model
+    model.save_pretrained(folder.model)
+    found = with_item_numbers(draw_examples(measured.shown), measured.shown)
+    pair = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
+    load = usage(model, folder.model, encoded.dataset, pair)
+    failed = measured.failed | report_run(
+        folder, plan, encoded, measured, found, results, run.environment, load
+    )
+    if failed:
+        results["failed"] = {name: error.message for name, error in failed.items()}
+    folder.write_json(folder.results, results)
+    return RunResult(folder, model, results, encoded, found, load, measured.sections)
+
+
+def results_of(
+    config: RunConfig, dataset: PairedDataset, fitted: Fit, measured: Measurement
+) -> dict[str, Any]:
+    """The content of results.json."""
+    model = measured.model
+    parts = {m: model.adapter_part(m) for m in model.modalities}
+    return {
+        "pairs": {name: len(rows) for name, rows in dataset.splits.items()},
+        "unpaired": {m: len(ids) for m, ids in dataset.unpaired.items()},
+        "facts": facts_table(dataset.facts, config.data),
+        "rejected": len(dataset.rejected),
+        "fit_seconds": round(fitted.seconds, 2),
+        **measured.results,
+        "adapters": {m: {"name": p.name, "options": p.options} for m, p in parts.items()},
+    }
+
+
+def with_item_numbers(found: list[Retrieved], split: Measured) -> list[Retrieved]:
+    """The same retrievals with the numbers that items have in the dataset."""
+    return [
+        dataclasses.replace(
+            r,
+            item=int(split.ids[r.query][r.item]),
+            hits=tuple(
+                dataclasses.replace(h, item=int(split.ids[r.target][h.item])) for h in r.hits
+            ),
+            partners=tuple(int(split.ids[r.target][p]) for p in r.partners),
+        )
+        for r in found
+    ]

@@ -1,0 +1,37 @@
+"""The Python that a run prints: how its model is loaded and searched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.media import medium
+from fusemix_core.fused import FusedModel
+
+
+def usage(model: FusedModel, path: Path, dataset: PairedDataset, pair: tuple[str, str]) -> str:
+    """The lines of Python that load a model and search one modality of a pair by the other."""
+    a, b = pair
+    if medium(model.encoders[a].takes).inline:
+        a, b = b, a
+    return (
+        "from fusemix_core import FusedModel\n"
+        f'model = FusedModel.from_pretrained("{path}")\n'
+        f'gallery = model.encode("{a}", {_example_items(model, a, dataset, 2)})\n'
+        f'queries = model.encode("{b}", {_example_items(model, b, dataset, 1)})\n'
+        f'print(model.similarity(queries, gallery, "{b}", "{a}"))'
+    )
+
+
+def _example_items(model: FusedModel, modality: str, dataset: PairedDataset, count: int) -> str:
+    """A list of items as Python, such as a user has; of what is no text, picture or sound, some of
+    the data's own."""
+    if modality == "text":
+        return '["what you look for"]'
+    how = medium(model.encoders[modality].takes)
+    if not how.inline and (examples := how.example(count)):
+        return json.dumps(examples)
+    items = dataset.items[modality]
+    own = [items.describe(i) for i in range(min(count, len(items)))]
+    return f"[{', '.join(json.dumps(item, ensure_ascii=False) for item in own)}]"
