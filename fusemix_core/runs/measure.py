@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fusemix_core.config import to_dict
-from fusemix_core.engine.validation import at_most
+from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import FusemixError
 from fusemix_core.evaluation.examples import Retrieved, examples
 from fusemix_core.evaluation.running import evaluate

@@ -293,7 +293,7 @@ def test_recipes_and_encoders_are_shown(run):
         ("no such encoder", set(), {"minilm"}),
     ],
 )
-def test_encoders_are_listed_by_a_part_of_their_names(pattern, found, not_found):
+def test_encoders_are_listed_by_a_part_of_their_names(run, pattern, found, not_found):
     names = {row["name"] for row in json.loads(run("encoders", "list", pattern, "--json").stdout)}
     assert found <= names and not not_found & names
 
