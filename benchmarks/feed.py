@@ -18,6 +18,7 @@ import torch
 from benchmarks.generated import WIDTHS, generate, open_pairs
 from benchmarks.harness import Bar, Options, Row
 from benchmarks.shuffling import compare, figures, synthetic
+from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.config import Part, Training
 from fusemix_core.engine import feed as feed_module
 from fusemix_core.engine.feed import ahead, feed
@@ -102,7 +103,7 @@ def step_of(name: str) -> Callable[[Batch], object]:
     }
     objective = registry.build("objective", Part("infonce"))
     mixup = registry.build("mixup", Part("fusemix"))
-    state = TrainState.new(adapters, objective, Training(lr=1e-4), 0)
+    state = TrainState.new(Alignment(adapters, objective), Training(lr=1e-4), 0)
     return lambda batch: train_step(state, batch, mixup, 1e-4)
 
 

@@ -110,7 +110,7 @@ def latents(pairs: int, width: int, causes: Tensor, seed: int) -> Tensor:
 
 def main(pairs: int, modalities: int, threads: int) -> None:
     """Print seconds, peak MB beyond the latents, and the validation score, of one fit."""
-    from fusemix_core.engine.validation import validation_score
+    from fusemix_core.aligners.recalls import mean_recall, recalls
     from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
     from fusemix_core.registry import registry
     from fusemix_core.runs.config import find_recipe
@@ -131,7 +131,7 @@ def main(pairs: int, modalities: int, threads: int) -> None:
     adapters = aligner.fit(train, validation, recipe, FitContext())
     seconds = time.perf_counter() - start
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(seconds, peak, validation_score(adapters, validation))
+    print(seconds, peak, mean_recall(recalls(adapters, validation)))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fusemix_core.aligners.recalls import recalls
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine import feed
-from fusemix_core.engine.validation import recalls
 from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
 from fusemix_core.registry import registry
 

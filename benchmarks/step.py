@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.harness import Bar, Options, Row, interleaved, median, ratio, with_usual_memory
 from fusemix_core.adapters.mlp import MlpAdapter
+from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.config import Training
 from fusemix_core.engine.state import TrainState, train_step
@@ -100,7 +101,7 @@ def ours(widths: tuple[int, ...], pairs: int) -> Callable[[], None]:
         m: MlpAdapter(w, DIM, blocks=BLOCKS, expansion=EXPANSION, dropout=DROPOUT).train()
         for m, w in data.dims.items()
     }
-    state = TrainState.new(adapters, InfoNCE(), Training(), seed=0)
+    state = TrainState.new(Alignment(adapters, InfoNCE()), Training(), seed=0)
     mixup, generator = FuseMixMixup(), torch.Generator().manual_seed(0)
 
     def run() -> None:

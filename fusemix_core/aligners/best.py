@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
-from fusemix_core.engine.validation import mean_recall, recalls
+from fusemix_core.aligners.recalls import mean_recall, recalls
 from fusemix_core.interfaces import Adapter, FitContext, PairedLatents
 
 

@@ -17,11 +17,12 @@ from fusemix_core.aligners.features import (
     orthogonal,
     prepared_adapter,
 )
+from fusemix_core.aligners.links import check_links
 from fusemix_core.aligners.moments import Moments, moments_of
+from fusemix_core.aligners.recalls import VALIDATION_ROWS
 from fusemix_core.aligners.regression import regress
 from fusemix_core.config import Recipe
-from fusemix_core.engine.loop import VALIDATION_ROWS, check_links
-from fusemix_core.engine.validation import at_most
+from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 

@@ -7,13 +7,17 @@ from copy import deepcopy
 from dataclasses import replace
 
 from fusemix_core.adapters.rows import for_adapters, width_of
-from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.aligners.alignment import Alignment
+from fusemix_core.aligners.links import check_links
+from fusemix_core.aligners.recalls import VALIDATION_ROWS
+from fusemix_core.config import Part, Recipe, Training, to_dict
 from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.engine.checkpoint import checkpoint_folders, run_digest
-from fusemix_core.engine.loop import Trainer, check_links
+from fusemix_core.engine.loop import Trainer
 from fusemix_core.engine.plan import plan_steps
-from fusemix_core.engine.randomness import seeded
+from fusemix_core.engine.randomness import at_most, seeded
 from fusemix_core.engine.state import ADAMW
+from fusemix_core.engine.tables import on_device
 from fusemix_core.errors import ConfigError, ContractError, UnknownNameError
 from fusemix_core.interfaces import (
     Adapter,
@@ -67,7 +71,7 @@ class GradientAligner(Aligner):
             raise UnknownNameError.of("modality of this run", training.together, train.modalities)
         check_links(train, context.fixed)
         check_needs(recipe, train.modalities, context.fixed, registry)
-        digest = run_digest(recipe, train, validation, context)
+        digest = run_digest(to_dict(recipe), train, validation, context)
         with seeded(context.seed, context.device):
             objective = self._objective(recipe)
             mixup = registry.build("mixup", recipe.mixup or Part("none"))
@@ -79,18 +83,20 @@ class GradientAligner(Aligner):
             objective.start(adapters, train, validation, context)
             for module in (*adapters.values(), *fixed.values(), objective):
                 module.to(train.dtype)
-            trained = Trainer(
-                adapters,
-                objective,
-                mixup,
+            pairs, held_out = on_device(
                 replace(for_adapters(train, adapters | fixed), facts=_read_facts(objective, train)),
-                validation,
+                at_most(validation, VALIDATION_ROWS, context.seed),
+                context.device,
+            )
+            trained = Trainer(
+                Alignment(adapters, objective, held_out, fixed, context.device),
+                pairs,
+                mixup,
                 plan,
                 context,
                 digest,
                 score_start=recipe.start is not None,
                 optimiser=recipe.optimiser or ADAMW,
-                fixed=fixed,
             ).run()
             return {m: (trained | context.fixed)[m] for m in train.modalities}
 

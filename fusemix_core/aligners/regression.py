@@ -20,8 +20,8 @@ from fusemix_core.aligners.features import (
     prepared_adapter,
 )
 from fusemix_core.aligners.moments import moments_of
-from fusemix_core.engine.loop import VALIDATION_ROWS
-from fusemix_core.engine.validation import at_most
+from fusemix_core.aligners.recalls import VALIDATION_ROWS
+from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Adapter, FitContext, Padded, PairedLatents
 

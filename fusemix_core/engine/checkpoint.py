@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fusemix_core.config import Recipe, to_dict
 from fusemix_core.data.facts import Fact
 from fusemix_core.digests import digest_modules, file_sha256
 from fusemix_core.disk import Advice, explained, flush, give_usual_mode
@@ -65,16 +64,14 @@ class Checkpoint:
 
 
 def run_digest(
-    recipe: Recipe,
+    settings: Mapping[str, Any],
     train: PairedLatents,
     validation: PairedLatents,
     context: FitContext,
 ) -> str:
-    """What a checkpoint must fit: the recipe's values, the seed, the data's sizes, links, facts and
-    unpaired items, which latents they are, and the adapters that are fixed."""
-    values = to_dict(recipe)
-    values.pop("summary", None)
-    values.pop("paper", None)
+    """What a checkpoint must fit: the settings of the fit, such as a recipe's values, the seed, the
+    data's sizes, links, facts and unpaired items, which latents they are, and what is fixed."""
+    values = {name: v for name, v in settings.items() if name not in ("summary", "paper")}
     links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
     facts = {name: _fact_digest(fact) for name, fact in train.facts.items()}
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
@@ -169,7 +166,7 @@ def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.d
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise _damaged(checkpoint.folder, error) from error
     if any(name.startswith("best/") for name in tensors):
-        state.best = {m: _under(tensors, f"best/{m}") for m in state.adapters}
+        state.best = {m: _under(tensors, f"best/{m}") for m in state.fit.modules}
 
 
 def _checksum(values: Mapping[str, Any], tensors: Path) -> str:
@@ -187,10 +184,10 @@ def _damaged(folder: Path, error: Exception) -> ArtefactError:
 
 def _modules(state: TrainState) -> dict[str, nn.Module]:
     """Prefix of its tensors' names → module."""
-    modules: dict[str, nn.Module] = {f"adapters/{m}": a for m, a in state.adapters.items()}
+    modules = {f"modules/{name}": module for name, module in state.fit.modules.items()}
     if state.averaged is not None:
-        modules |= {f"averaged/{m}": a for m, a in state.averaged.items()}
-    return modules | {"objective": state.objective}
+        modules |= {f"averaged/{name}": module for name, module in state.averaged.items()}
+    return modules | {"objective": state.fit.objective}
 
 
 def _tensors(state: TrainState, device: torch.device) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from fusemix_core.interfaces import PairedLatents
+
 
 def stream_seed(seed: int, name: str) -> int:
     """A 63-bit seed for one named use, so that uses don't share random numbers."""
@@ -19,6 +21,14 @@ def stream_seed(seed: int, name: str) -> int:
 def stream(seed: int, name: str) -> torch.Generator:
     """A CPU generator for one named use of the seed."""
     return torch.Generator().manual_seed(stream_seed(seed, name))
+
+
+def at_most(latents: PairedLatents, rows: int, seed: int) -> PairedLatents:
+    """`latents`, or a seeded sample of that many of its rows where it has more."""
+    if len(latents) <= rows:
+        return latents
+    sample = torch.randperm(len(latents), generator=stream(seed, "validation"))[:rows]
+    return latents.select(sample.sort().values)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from fusemix_core.config import Part, Training
 from fusemix_core.engine import distributed
+from fusemix_core.engine.fit import Fit
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import ContractError, DivergedError
 from fusemix_core.followers import Followers
-from fusemix_core.interfaces import Adapter, Batch, Mixup, Objective, Step
+from fusemix_core.interfaces import Batch, Mixup
 from fusemix_core.registry import registry
 
 ADAMW = Part("adamw")
@@ -23,18 +24,16 @@ ADAMW = Part("adamw")
 
 @dataclass
 class TrainState:
-    """Everything that decides the next step.
+    """Everything that decides the next step of a fit.
 
     `step` counts the steps done, `epoch` the epochs done, `index` the steps done in this epoch;
-    `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the adapters'
-    moving average where the recipe asks for one. `best` are the weights kept so far, by modality,
-    on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation. `blocks` says
-    how epochs are shuffled (see `feed.Blocks`). `fixed` are the modalities' adapters that are not
-    trained: in eval mode, without gradients, and in no checkpoint.
+    `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the moving
+    average of the fit's modules where the recipe asks for one. `best` are the weights kept so far,
+    by module, on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation.
+    `blocks` says how epochs are shuffled (see `feed.Blocks`).
     """
 
-    adapters: dict[str, Adapter]
-    objective: Objective
+    fit: Fit
     optimiser: torch.optim.Optimizer
     mixing: torch.Generator
     averaged: Followers | None = None
@@ -50,32 +49,21 @@ class TrainState:
     loss_count: int = 0
     blocks: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
-    fixed: dict[str, Adapter] = field(default_factory=dict)
 
     @classmethod
-    def new(
-        cls,
-        adapters: dict[str, Adapter],
-        objective: Objective,
-        training: Training,
-        seed: int,
-        optimiser: Part = ADAMW,
-        fixed: Mapping[str, Adapter] | None = None,
-    ) -> TrainState:
+    def new(cls, fit: Fit, training: Training, seed: int, optimiser: Part = ADAMW) -> TrainState:
         """The state before the first step. The modules are on their device already."""
         return cls(
-            adapters,
-            objective,
-            make_optimiser([*adapters.values(), objective], training, optimiser),
+            fit,
+            make_optimiser([*fit.modules.values(), fit.objective], training, optimiser),
             stream(seed, "mixup"),
-            Followers(adapters, training.ema) if training.ema else None,
-            fixed=dict(fixed or {}),
+            Followers(fit.modules, training.ema) if training.ema else None,
         )
 
     @property
-    def kept(self) -> dict[str, Adapter]:
-        """The trained adapters as they are evaluated and kept: averaged where the recipe asks."""
-        return self.adapters if self.averaged is None else dict(self.averaged.items())
+    def kept(self) -> dict[str, nn.Module]:
+        """The fit's modules as they are evaluated and kept: averaged where the recipe asks."""
+        return self.fit.modules if self.averaged is None else dict(self.averaged.items())
 
 
 def parameter_groups(modules: Iterable[nn.Module], training: Training) -> list[dict[str, Any]]:
@@ -108,22 +96,13 @@ def train_step(
     clip_norm: float | None = None,
     ema: float = 0.0,
 ) -> dict[str, float]:
-    """One step on one batch; returns its loss, rate and what the objective logs.
+    """One step on one batch; returns its loss, rate and what the fit logs.
 
-    Raises `DivergedError` before an adapter is changed if the loss is not finite.
+    Raises `DivergedError` before a weight is changed if the loss is not finite.
     """
-    batch = mixed(batch, mixup, state.mixing, progress)
-    step = Step(
-        batch,
-        state.adapters | state.fixed,
-        fixed=state.fixed,
-        uses=state.objective.uses,
-        reader=f"The objective {type(state.objective).__name__}",
-        number=state.step,
-        progress=progress,
-    )
-    loss = state.objective(step)
-    metrics = {"loss": loss.item(), "lr": lr, **state.objective.log()}
+    fit, batch = state.fit, mixed(batch, mixup, state.mixing, progress)
+    loss = fit.loss(fit.step(batch, state.step, progress))
+    metrics = {"loss": loss.item(), "lr": lr, **fit.log()}
     if not math.isfinite(metrics["loss"]):
         raise diverged(state, f"The loss became {metrics['loss']}", lr, batch)
     for group in state.optimiser.param_groups:
@@ -139,7 +118,7 @@ def train_step(
     state.loss_sum += metrics["loss"]
     state.loss_count += 1
     if state.averaged is not None:
-        state.averaged.follow(state.adapters, ema_momentum(ema, state.step))
+        state.averaged.follow(fit.modules, ema_momentum(ema, state.step))
     return metrics
 
 
@@ -179,6 +158,6 @@ def diverged(state: TrainState, what: str, lr: float, batch: Batch | None = None
     )
 
 
-def finite(adapters: Mapping[str, nn.Module]) -> bool:
+def finite(modules: Mapping[str, nn.Module]) -> bool:
     """Whether all weights are finite."""
-    return all(p.isfinite().all() for a in adapters.values() for p in a.parameters())
+    return all(p.isfinite().all() for m in modules.values() for p in m.parameters())

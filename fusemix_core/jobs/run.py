@@ -266,7 +266,15 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     Rates().record(key, len(encoded.dataset.splits["train"]), fitted.seconds)
 
     run.reporter.stage("Measuring")
-    measured = measure_run(plan, encoded, fitted.train, fitted.adapters, run.device, run.objects)
+    measured = measure_run(
+        plan,
+        encoded,
+        fitted.train,
+        fitted.adapters,
+        run.device,
+        run.objects,
+        save=lambda model: model.save_pretrained(folder.model),
+    )
     results = results_of(plan.config, encoded.dataset, fitted, measured)
 
     run.reporter.stage("Saving")

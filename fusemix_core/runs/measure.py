@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from fusemix_core.config import to_dict
-from fusemix_core.engine.validation import at_most
+from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import FusemixError
 from fusemix_core.evaluation.examples import Retrieved, examples
 from fusemix_core.evaluation.running import evaluate
@@ -57,6 +57,7 @@ def measure_run(
     adapters: Mapping[str, Adapter],
     device: torch.device,
     objects: Mapping[str, Encoder],
+    save: Callable[[FusedModel], None] | None = None,
 ) -> Measurement:
     """Measure the fitted adapters of a run on its validation and test splits.
 
@@ -67,6 +68,8 @@ def measure_run(
         adapters: modality → fitted adapter.
         device: where to embed.
         objects: modality → loaded encoder, for those that the caller has.
+        save: is called with the model before evaluators run that aren't core's own: one of them
+            may take the whole process down.
 
     An evaluator that fails does not stop the others: its error is in `failed`.
     """
@@ -84,6 +87,8 @@ def measure_run(
     results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
     failed: dict[str, FusemixError] = {}
     evaluators = run_evaluators(config)
+    if save is not None and (config.evaluators or config.recipe.evaluators):
+        save(model)
     for name, split in splits.items():
         shown = Measured(
             embeddings=split.embeddings,

@@ -77,18 +77,16 @@ def step_of(embeddings: Embeddings, links: Tensor, **given: Any) -> Step:
         "latents": latents,
         "tokens": tokens,
         "adapters": adapters_of(embeddings),
-        "facts": facts_of(given.pop("facts", {}), len(links), links.shape[1]),
+        "facts": facts_of(given.pop("facts", {}), links),
     }
     return Step.of(embeddings, links, **{**made, **given})
 
 
-def facts_of(facts: Mapping[str, Fact], rows: int, sources: int) -> dict[str, Tensor]:
-    """The values of each fact in turn, `[rows, sources, …]`."""
-    found = {}
-    for name, fact in facts.items():
-        turn = torch.arange(rows * sources) % len(fact)
-        found[name] = torch.from_numpy(fact.values)[turn].unflatten(0, (rows, sources))
-    return found
+def facts_of(facts: Mapping[str, Fact], links: Tensor) -> dict[str, Tensor]:
+    """Facts of the rows of links `[n, S, K]`, `[n, S, …]`: values in turn, that follow the items
+    when rows are moved."""
+    number = links.amax(dim=2).clamp(min=0)
+    return {n: torch.from_numpy(f.values)[number % len(f)] for n, f in facts.items()}
 
 
 def splits_of(

@@ -1,6 +1,7 @@
 """Every code block of README and the docs runs, in the order of its page."""
 
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -33,6 +34,8 @@ def test_blocks_run(page, user_folder, tmp_path, monkeypatch):
         if block.language == "sh":
             run_shell(block.code)
         elif block.language == "python":
+            if named := re.match(r"# (\w+\.py)\n", block.code):  # a file, as its first line says
+                (tmp_path / named[1]).write_text(block.code)
             source = "\n" * block.line + block.code  # so that a traceback names the page's line
             exec(compile(source, name(page), "exec"), names)  # noqa: S102  our own pages
         elif block.language == "toml":

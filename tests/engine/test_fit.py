@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fusemix_core.aligners import alignment
+from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.gradient import GradientAligner
+from fusemix_core.aligners.recalls import mean_recall, recalls
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine import checkpoint, loop
 from fusemix_core.engine.state import TrainState, ema_momentum, train_step
-from fusemix_core.engine.validation import validation_score
 from fusemix_core.errors import (
     ConfigError,
     DataError,
@@ -67,7 +69,7 @@ def same(a, b):
 def test_a_fit_learns_the_shared_causes(split, recipe):
     data = split(400, 60)
     adapters = fit(recipe(epochs=12, lr=1e-2, batch_size=32), data)
-    assert validation_score(adapters, data[1]) > 0.5
+    assert mean_recall(recalls(adapters, data[1])) > 0.5
     for adapter in adapters.values():
         assert isinstance(adapter, Adapter) and not adapter.training
         assert all(p.device.type == "cpu" for p in adapter.parameters())
@@ -77,7 +79,7 @@ def test_three_modalities_with_missing_entries_are_learnt(split, recipe):
     data = split(400, 60, widths=(12, 9, 7), missing=0.5)
     assert bool((data[0].links < 0).any())
     adapters = fit(recipe(epochs=12, lr=1e-2, batch_size=32), data)
-    assert validation_score(adapters, data[1]) > 0.4
+    assert mean_recall(recalls(adapters, data[1])) > 0.4
 
 
 def bridged_recall(recipe, broken):
@@ -95,7 +97,7 @@ def bridged_recall(recipe, broken):
         train[150:, 2] = train[150:, 2][torch.randperm(150, generator=g)]
     data = PairedLatents(tables, train), PairedLatents(tables, validation)
     settings = recipe(epochs=10, lr=1e-2, batch_size=16, adapter=Part("linear"))
-    return validation_score(fit(settings, data, seed=2), data[1])
+    return mean_recall(recalls(fit(settings, data, seed=2), data[1]))
 
 
 def test_modalities_that_never_meet_are_joined_by_a_third(recipe):
@@ -179,7 +181,7 @@ def test_callbacks_are_told_in_order(split, recipe):
 def scripted_scores(monkeypatch, scores):
     """Have every evaluation of a fit give the next of `scores`."""
     scores = iter(scores)
-    monkeypatch.setattr(loop, "recalls", lambda *_, **__: {("m0", "m1"): (next(scores),) * 3})
+    monkeypatch.setattr(alignment, "recalls", lambda *_, **__: {("m0", "m1"): (next(scores),) * 3})
 
 
 def test_the_best_weights_are_kept_and_ties_go_to_the_earlier(split, recipe, tmp_path, monkeypatch):
@@ -190,7 +192,7 @@ def test_the_best_weights_are_kept_and_ties_go_to_the_earlier(split, recipe, tmp
     then = load_file(tmp_path / "step-8" / "state.safetensors")
     for modality, adapter in adapters.items():
         for name, value in adapter.state_dict().items():
-            assert torch.equal(value, then[f"adapters/{modality}/{name}"])
+            assert torch.equal(value, then[f"modules/{modality}/{name}"])
     values = checkpoint.latest(tmp_path).values
     assert (values["step"], values["best_step"], values["best_score"]) == (16, 8, 0.3)
 
@@ -210,7 +212,7 @@ def test_a_start_is_kept_where_training_only_harms(split, recipe):
     assert evaluations[0][0] == 0 and "loss" not in evaluations[0][1]
     scores = [m["score"] for _, m in evaluations]
     assert scores[0] == max(scores) > 0.8
-    assert validation_score(adapters, data[1]) == scores[0]
+    assert mean_recall(recalls(adapters, data[1])) == scores[0]
     assert all(a.out.out_features == 5 for a in adapters.values())
 
 
@@ -265,7 +267,7 @@ def test_weights_that_are_no_numbers_are_not_saved(split, recipe, tmp_path, monk
     def spoilt(state, *rest):
         metrics = real(state, *rest)
         if state.step == 4:
-            next(state.adapters["m0"].parameters()).data.fill_(torch.nan)
+            next(state.fit.modules["m0"].parameters()).data.fill_(torch.nan)
         return metrics
 
     monkeypatch.setattr(loop, "train_step", spoilt)
@@ -303,11 +305,11 @@ class Vector(Adapter):
 
 
 def test_clipping_scales_the_gradient_to_its_norm():
-    state = TrainState.new({"a": Vector()}, Quadratic(), Training(lr=0.0), 0)
+    state = TrainState.new(Alignment({"a": Vector()}, Quadratic()), Training(lr=0.0), 0)
     batch = Batch({"a": torch.zeros(1, 1)}, torch.zeros(1, 1, 1, dtype=torch.int64))
     metrics = train_step(state, batch, NoMixup(), lr=0.0, clip_norm=1.0)
     assert metrics["grad_norm"] == pytest.approx(5.0)
-    torch.testing.assert_close(state.adapters["a"].w.grad, torch.tensor([[0.6, 0.8]]))
+    torch.testing.assert_close(state.fit.modules["a"].w.grad, torch.tensor([[0.6, 0.8]]))
 
 
 def test_the_average_follows_the_weights():
@@ -329,7 +331,7 @@ def test_averaged_weights_are_the_ones_scored_and_kept(split, recipe):
     data, record = split(60, 20), Record()
     adapters = fit(recipe(ema=0.95, epochs=6, lr=2e-2), data, callbacks=[record])
     scores = [m["score"] for _, m in record.all("evaluation")]
-    assert validation_score(adapters, data[1]) == max(scores)
+    assert mean_recall(recalls(adapters, data[1])) == max(scores)
     plain = fit(recipe(epochs=6, lr=2e-2), data)
     assert not same(adapters, plain)
     assert all(p.requires_grad for a in adapters.values() for p in a.parameters())

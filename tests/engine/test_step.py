@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from fusemix_core.aligners import gradient
+from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.gradient import GradientAligner
-from fusemix_core.config import Part
+from fusemix_core.config import Part, to_dict
 from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.engine import checkpoint
 from fusemix_core.engine.feed import feed
@@ -115,7 +116,7 @@ def test_followers_move_before_each_step_and_are_part_of_the_objective(split, re
     pairs, adapter = split(8, 2)[0], torch.nn.Linear
     adapters = {m: adapter(t.dim, 4) for m, t in pairs.tables.items()}
     objective = started(adapters)
-    state = TrainState.new(dict(adapters), objective, recipe().training, seed=0)
+    state = TrainState.new(Alignment(dict(adapters), objective), recipe().training, seed=0)
     batch = pairs.batch(torch.arange(8))
     follower = {m: a.weight.detach().clone() for m, a in adapters.items()}
     for step in range(3):
@@ -147,7 +148,7 @@ def test_what_is_fixed_has_no_followers_and_goes_through_its_own_adapter(split, 
     adapters = {m: torch.nn.Linear(t.dim, 4) for m, t in pairs.tables.items()}
     fixed = {"m1": adapters.pop("m1").requires_grad_(False)}
     objective = started(adapters)
-    state = TrainState.new(adapters, objective, recipe().training, seed=0, fixed=fixed)
+    state = TrainState.new(Alignment(adapters, objective, fixed=fixed), recipe().training, seed=0)
     assert set(objective.followers) == {"m0"}
     batch = pairs.batch(torch.arange(8))
     train_step(state, batch, NoMixup(), lr=0.1)
@@ -182,7 +183,7 @@ def test_stopped_and_resumed_is_never_stopped(asks, split, tmp_path):
 def test_another_trust_is_another_run(split, recipe):
     train, validation = split(10, 2)
     digests = {
-        checkpoint.run_digest(recipe(), t, validation, FitContext())
+        checkpoint.run_digest(to_dict(recipe()), t, validation, FitContext())
         for t in (train, trusted(train), with_trust(train, torch.ones(10) / 2))
     }
     assert len(digests) == 3
@@ -248,7 +249,7 @@ def test_a_mixup_that_loses_facts_is_found_out(split):
 
 def test_facts_that_nobody_reads_do_not_go_with_batches(components, recipe, split, monkeypatch):
     seen = []
-    monkeypatch.setattr(gradient, "Trainer", lambda *args, **more: seen.append(args[3]) or Fitted())
+    monkeypatch.setattr(gradient, "Trainer", lambda *args, **more: seen.append(args[1]) or Fitted())
 
     class Fitted:
         def run(self):

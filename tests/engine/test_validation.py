@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from fusemix_core.engine.validation import KS, at_most, recalls, validation_score
+from fusemix_core.aligners.recalls import KS, mean_recall, recalls
+from fusemix_core.engine.randomness import at_most
 from fusemix_core.interfaces import PairedLatents, ResidentLatents
 
 
@@ -60,7 +61,7 @@ def test_recall_with_several_positives(seed):
     assert found.keys() == want.keys()
     assert all(found[d] == pytest.approx(want[d]) for d in want)
     mean = sum(map(sum, want.values())) / 6
-    assert validation_score(adapters, latents) == pytest.approx(mean)
+    assert mean_recall(recalls(adapters, latents)) == pytest.approx(mean)
 
 
 def test_recall_of_three_modalities_with_missing_entries():
@@ -83,8 +84,10 @@ def test_pairs_of_modalities_without_a_choice_are_left_out():
     adapters = {f"m{i}": nn.Linear(w, 5) for i, w in enumerate((4, 3, 6))}
     assert set(recalls(adapters, latents)) == {("m0", "m1"), ("m1", "m0")}
     nothing = latents.select(torch.tensor([2]))
-    assert validation_score(adapters, nothing) is None
-    assert validation_score(adapters, latents.select(torch.tensor([], dtype=torch.int64))) is None
+    assert mean_recall(recalls(adapters, nothing)) is None
+    assert (
+        mean_recall(recalls(adapters, latents.select(torch.tensor([], dtype=torch.int64)))) is None
+    )
 
 
 def test_adapters_are_scored_in_eval_mode_and_left_as_they_were():

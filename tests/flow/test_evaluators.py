@@ -1,6 +1,8 @@
 """Evaluators of one's own measure a run: results, card and report have what they give."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,6 +179,22 @@ def test_the_command_line_reports_one_that_fails_and_ends_with_1(mine, world, tm
     )
     ran = CliRunner().invoke(app, [*map(str, own), "--evaluator", f"{mine}:Raises"])
     assert ran.exit_code == 1 and "R@1" in ran.stdout and "out of order" in ran.stderr
+
+
+def test_one_that_takes_the_process_down_leaves_the_model(mine, world, tmp_path):
+    mine.write_text(MINE.replace('raise RuntimeError("out of order")', "__import__('os')._exit(7)"))
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "from fusemix_core import align; from toys import ToyImage, ToyText\n"
+        "toys = {'image': ToyImage, 'text': ToyText}\n"
+        f"align(toys, {str(world)!r}, out={str(tmp_path / 'r')!r}, **{HOW!r},"
+        f" evaluators=[{f'{mine}:Raises'!r}])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code, root, root / "tests"], check=False)
+    assert done.returncode == 7 and not (tmp_path / "r" / "results.json").exists()
+    own = {"image": ToyImage.spec, "text": ToyText.spec}
+    assert load_model(tmp_path / "r", "cpu", own).modalities == ("image", "text")
 
 
 def test_evaluate_from_python_raises_what_an_evaluator_raises(mine, world, tmp_path):

@@ -10,8 +10,8 @@ from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.aligners.canonical import solve, top_eigenpairs, top_singular
 from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.moments import Moments
+from fusemix_core.aligners.recalls import mean_recall, recalls
 from fusemix_core.config import Part, Recipe
-from fusemix_core.engine.validation import validation_score
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 
@@ -174,7 +174,7 @@ def test_each_better_map_is_told_linear_ones_first():
     scores = [metrics["score"] for _, metrics in told.evaluations]
     assert scores == sorted(set(scores)) and {step for step, _ in told.evaluations} == {0}
     assert told.evaluations[0][1]["landmarks"] == 0
-    assert validation_score(adapters, validation) == pytest.approx(scores[-1])
+    assert mean_recall(recalls(adapters, validation)) == pytest.approx(scores[-1])
 
 
 def paired(n=300, seed=0, two=False):
@@ -191,7 +191,7 @@ def test_aligner_fits_better_than_chance_and_leaves_eval_adapters():
     adapters = CCAAligner(dim=4).fit(train, validation, Recipe("r", Part("cca")), FitContext())
     assert list(adapters) == ["m0", "m1", "m2"]
     assert not any(a.training for a in adapters.values())
-    assert validation_score(adapters, validation) > 0.35
+    assert mean_recall(recalls(adapters, validation)) > 0.35
 
 
 def test_aligner_is_deterministic_and_its_choices_matter():

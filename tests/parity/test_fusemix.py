@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from fusemix_core.adapters.mlp import MlpAdapter
+from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.config import Training
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import TrainState, parameter_groups, train_step
@@ -127,7 +128,7 @@ def training_of(case):
 def test_a_training_run_through_the_engine(case):
     adapters, objective = modules(case)
     training = training_of(case)
-    state = TrainState.new(adapters, objective, training, seed=0)
+    state = TrainState.new(Alignment(adapters, objective), training, seed=0)
     weights = VECTORS.get(f"{case}.in.lambda")
     mixup = NoMixup() if weights is None else Replay(weights)
     logged = {"lr": [], "loss": [], "temp": []}

@@ -10,6 +10,7 @@ from fusemix_hammer.objective import HammerObjective
 from safetensors.torch import load_file
 
 from fusemix_core.adapters.linear import LinearAdapter
+from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.config import Training
 from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.interfaces import Batch, FitContext, Followers
@@ -56,7 +57,7 @@ def state_of(case):
     objective.queued = torch.ones(HYPER["Q"], 2, dtype=torch.bool)
     objective.pointer = V[f"{case}.in.queue_pointer"][0].clone()
     objective.start(adapters, None, None, FitContext())
-    state = TrainState.new(adapters, objective, Training(), seed=0)
+    state = TrainState.new(Alignment(adapters, objective), Training(), seed=0)
     for s in "ab":
         adapters[s].out.load_state_dict(under(f"{case}.param.{s}.proj."))
         objective.followers[s].out.load_state_dict(under(f"{case}.param.{s}.proj_momentum."))
@@ -74,12 +75,12 @@ def test_a_step_of_the_engine_has_the_contrastive_loss_its_gradients_and_queue(c
     )
     metrics = train_step(state, batch, NoMixup(), lr=0.0)
     close(torch.tensor(metrics["loss"], dtype=torch.float64), f"{case}.out.contrastive")
-    close(state.objective.temperature.grad, f"{case}.grad_of_sum.temp")
+    close(state.fit.objective.temperature.grad, f"{case}.grad_of_sum.temp")
     for k, s in enumerate("ab"):
-        for name, parameter in state.adapters[s].out.named_parameters():
+        for name, parameter in state.fit.modules[s].out.named_parameters():
             close(parameter.grad, f"{case}.grad_of_sum.{s}.proj.{name}")
-        close(state.objective.queue[:, k].T, f"{case}.out.{s}_queue_after")
-    close(state.objective.pointer[None], f"{case}.out.queue_pointer_after")
+        close(state.fit.objective.queue[:, k].T, f"{case}.out.{s}_queue_after")
+    close(state.fit.objective.pointer[None], f"{case}.out.queue_pointer_after")
 
 
 def heads_of(case):

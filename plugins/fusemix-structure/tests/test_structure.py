@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from fusemix_core.adapters.linear import LinearAdapter
+from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.config import Training
 from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.errors import ConfigError
@@ -141,7 +142,7 @@ def test_the_engine_hands_it_the_latents():
     links[3, 0, 1] = -1
     objective = StructureObjective(warmup=1, rows=8)
     adapters = {m: LinearAdapter(x.shape[1], 4) for m, x in latents.items()}
-    state = TrainState.new(adapters, objective, Training(), seed=0)
+    state = TrainState.new(Alignment(adapters, objective), Training(), seed=0)
     metrics = [train_step(state, Batch(latents, links), NoMixup(), 1e-2) for _ in range(30)]
     assert "structure" not in metrics[0]  # said before the step
     assert metrics[-1]["structure"] < metrics[2]["structure"]

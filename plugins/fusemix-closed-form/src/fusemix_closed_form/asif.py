@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fusemix_core.aligners.best import Best
+from fusemix_core.aligners.links import check_links
 from fusemix_core.config import Recipe
-from fusemix_core.engine.loop import check_links
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 

@@ -12,10 +12,10 @@ from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import solve, top_singular
 from fusemix_core.aligners.cca import moments_seen, prepared
+from fusemix_core.aligners.links import check_links
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.aligners.regression import Onto, met_fixed, regress
 from fusemix_core.config import Recipe
-from fusemix_core.engine.loop import check_links
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 

@@ -9,22 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.adapters.rows import embed_rows
-from fusemix_core.engine.randomness import stream
 from fusemix_core.interfaces import PairedLatents
+
+VALIDATION_ROWS = 10_000
+"""Rows of the validation split that choose the weights; more would cost time and tell little."""
 
 KS = (1, 5, 10)
 
 Recalls = dict[tuple[str, str], tuple[float, ...]]
-
-
-def validation_score(
-    adapters: Mapping[str, nn.Module],
-    latents: PairedLatents,
-    device: torch.device | str = "cpu",
-    chunk: int = 2048,
-) -> float | None:
-    """`mean_recall` of `recalls`: what weights and closed-form maps are chosen by."""
-    return mean_recall(recalls(adapters, latents, device, chunk))
 
 
 def mean_recall(found: Recalls) -> float | None:
@@ -92,11 +84,3 @@ def _shares_right(
     found = torch.arange(len(x))[:, None] * len(y) + nearest
     right = torch.isin(found, of_x * len(y) + of_y)
     return tuple(right[:, :k].any(1).double().mean().item() for k in KS)
-
-
-def at_most(latents: PairedLatents, rows: int, seed: int) -> PairedLatents:
-    """`latents`, or a seeded sample of that many of its rows where it has more."""
-    if len(latents) <= rows:
-        return latents
-    sample = torch.randperm(len(latents), generator=stream(seed, "validation"))[:rows]
-    return latents.select(sample.sort().values)

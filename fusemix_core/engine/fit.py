@@ -1,0 +1,94 @@
+"""What a trainer trains: modules, the loss of a step, a score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from fusemix_core.interfaces import Adapter, Batch, Step
+
+
+class Fit(ABC):
+    """What a `Trainer` trains, and how it is scored. Checkpoints, resuming, averages of weights,
+    interrupts and several processes are the trainer's.
+
+    Args:
+        modules: what is trained, averaged, scored and kept, by name.
+        objective: a module that is trained beside them and not kept, such as a loss with a
+            temperature.
+        fixed: what a step needs and nobody trains, by name: in eval mode, in no checkpoint.
+
+    Example:
+
+        class Linear(Fit):
+            uses = ("latents", "facts")
+
+            def __init__(self, train, validation):
+                self.validation = validation
+                super().__init__({"head": nn.Linear(train.dims["image"], 10)})
+
+            def loss(self, step):
+                logits = self.modules["head"](step.latents["image"])
+                return cross_entropy(logits, step.facts["label"][:, 0])
+
+            def validate(self, modules):
+                batch = self.validation.batch(torch.arange(len(self.validation)))
+                found = modules["head"](batch.latents["image"]).argmax(dim=1)
+                right = found == batch.facts["label"][:, 0]
+                return {"score": right.double().mean().item()}
+    """
+
+    uses: tuple[str, ...] = ()
+    """What `loss` reads of a step, as an objective's `uses`."""
+
+    reader: ClassVar[str] = "The fit"
+    """Who reads, for the error about what is not declared."""
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        objective: nn.Module | None = None,
+        fixed: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.modules = dict(modules)
+        self.objective = nn.Module() if objective is None else objective
+        self.fixed = dict(fixed or {})
+
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """What the embeddings of a step go through, by modality; none unless overridden."""
+        return {}
+
+    def step(self, batch: Batch, number: int = 0, progress: float = 0.0) -> Step:
+        """The step of a batch that every process has."""
+        return Step(
+            batch,
+            self.adapters,
+            fixed=self.fixed,
+            uses=self.uses,
+            reader=self.reader,
+            number=number,
+            progress=progress,
+        )
+
+    @abstractmethod
+    def loss(self, step: Step) -> Tensor:
+        """The scalar loss of the whole batch, in each process."""
+
+    @abstractmethod
+    def validate(self, modules: Mapping[str, nn.Module]) -> Mapping[str, float]:
+        """Metrics of these modules on the validation split, without gradient.
+
+        Called in the first process alone. `score` chooses the weights that are kept: more is
+        better. Without it, the last ones are kept. The modules stay in the mode they are in.
+
+        Args:
+            modules: those of the fit by name, or their averages.
+        """
+
+    def log(self) -> dict[str, float]:
+        """Numbers to record beside the loss."""
+        return {}
