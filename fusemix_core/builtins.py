@@ -223,13 +223,15 @@ READERS = [
         kind="reader",
         name="shards",
         target="fusemix_core.data.shards:ShardReader",
-        summary="WebDataset shards: .tar",
+        summary="WebDataset shards: .tar, .tar.gz",
+        options={"encoding": None},
     ),
     ComponentSpec(
         kind="reader",
         name="folder",
         target="fusemix_core.data.folders:FolderReader",
-        summary="folders of media with a .txt beside each",
+        summary="folders of media with a .txt beside each, of classes, tables or shards",
+        options={"allow_outside": False, "encoding": None, "delimiter": None},
     ),
 ]
 MEDIA = [

@@ -9,7 +9,8 @@ IMAGE = ModalitySpec(
     medium=CORE_MEDIA["image"],
     suffixes=(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
               ".ppm", ".pgm", ".pbm", ".jp2", ".avif"),
-    columns=("image_path", "images", "img", "img_path", "image_file", "picture", "jpg", "png"),
+    columns=("image_path", "image_name", "images", "img", "img_path", "image_file", "picture",
+             "jpg", "png"),
     prompts=(
         "a photo of a {}.",
         "a picture of the {}.",
@@ -25,7 +26,7 @@ TEXT = ModalitySpec(
     name="text",
     medium=CORE_MEDIA["text"],
     columns=("caption", "captions", "alt", "alt_text", "description", "title", "sentence",
-             "sentences", "txt", "label"),
+             "sentences", "comment", "txt", "label"),
     prompts=("a text about {}.", "this is about {}.", "the topic is {}.", "{}"),
 )  # fmt: skip
 

@@ -95,20 +95,33 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the items are: `--data`, `--column`, `--reader`, `--max-bad`, `--allow-outside`."""
+    """Where the items are, and how cells are written: `--data`, `--column`, `--reader`,
+    `--encoding`, `--delimiter`, `--missing-values`, `--prefix`, `--suffix`, `--max-bad`,
+    `--allow-outside`."""
 
     data: o.Data = None
     column: o.Columns = None
     reader: o.Reader = None
+    text_encoding: o.TextEncoding = None
+    delimiter: o.Delimiter = None
+    missing_values: o.MissingValues = None
+    prefix: o.Prefix = None
+    suffix: o.Suffix = None
     max_bad: o.MaxBad = None
     allow_outside: o.AllowOutside = None
 
     def table(self) -> dict[str, Any]:
         """The fields of `DataConfig` that were given."""
+        words = None if self.missing_values is None else self.missing_values.split(",")
         return given(
             source=list(self.data) if self.data else None,
-            columns=o.key_values(self.column, "--column") or None,
+            columns=o.column_values(self.column) or None,
             reader=self.reader_table(),
+            encoding=self.text_encoding,
+            delimiter=self.delimiter,
+            missing_values=words,
+            prefix=o.affix_values(self.prefix, "--prefix") or None,
+            suffix=o.affix_values(self.suffix, "--suffix") or None,
             max_bad=self.max_bad,
             allow_outside=self.allow_outside,
         )

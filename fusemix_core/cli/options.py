@@ -83,6 +83,36 @@ MaxBad = Annotated[float | None, typer.Option(help="Share of bad rows that fails
 AllowOutside = Annotated[
     bool | None, typer.Option("--allow-outside", help="Accept paths outside the data folder.")
 ]
+TextEncoding = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding", metavar="NAME", help="How text files are encoded, e.g. cp1252. [utf-8]"
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MARK", help="What separates the cells of a table: ';', tab, pipe. [what fits]"
+    ),
+]
+MissingValues = Annotated[
+    str | None,
+    typer.Option(metavar="WORDS", help="Cells that count as empty: nan,NULL,None."),
+]
+Prefix = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prefix",
+        metavar="[MODALITY=]TEXT",
+        help="Put this before each cell that names a file: images/ for a column of ids.",
+    ),
+]
+Suffix = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--suffix", metavar="[MODALITY=]TEXT", help="Put this after each such cell, e.g. .jpg."
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, … [auto]")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16 encoders. [float32]")]
 StoreDtype = Annotated[str | None, typer.Option(help="float16 or float32 latents. [float16]")]
@@ -148,6 +178,21 @@ def key_values(
             raise ConfigError(f"{option} names '{key}' twice.")
         out[key] = value
     return out
+
+
+def column_values(pairs: list[str] | None) -> dict[str, str]:
+    """modality → its columns, comma-separated; the columns of a repeated modality are joined."""
+    out: dict[str, str] = {}
+    for pair in pairs or []:
+        for modality, columns in key_values([pair], "--column").items():
+            out[modality] = f"{out[modality]},{columns}" if modality in out else columns
+    return out
+
+
+def affix_values(texts: list[str] | None, option: str) -> dict[str, str]:
+    """modality → text; one without a modality is for `*`, all that are read from files."""
+    pairs = [text if "=" in text else f"*={text}" for text in texts or []]
+    return key_values(pairs, option, "TEXT or MODALITY=TEXT", "image=images/")
 
 
 def view_values(views: list[str] | None, encoders: Mapping[str, str]) -> dict[str, str]:

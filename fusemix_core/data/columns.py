@@ -82,7 +82,7 @@ def _one_of_several(names: Sequence[str], path: str | Path) -> str:
 
 
 def _given(modality: str, names: str, available: Sequence[str], path: str | Path) -> list[str]:
-    columns = [name.strip() for name in names.split(",") if name.strip()]
+    columns = _names_in(names, available)
     for name in columns:
         if name not in available:
             hint = _near(f"--column {modality}=", name, available) + say(available)
@@ -90,6 +90,22 @@ def _given(modality: str, names: str, available: Sequence[str], path: str | Path
     if not columns:
         raise DataError(f"no column is named for {modality}", say(available), path=path)
     return columns
+
+
+def _names_in(names: str, available: Sequence[str]) -> list[str]:
+    """The columns that a list with commas names. A name may have commas itself: the longest that
+    is there is taken."""
+    parts, columns = names.split(","), []
+    while parts:
+        ends = range(len(parts), 0, -1)
+        joined = (",".join(parts[:end]).strip() for end in ends)
+        end, name = next(
+            ((e, n) for e, n in zip(ends, joined, strict=True) if n in available),
+            (1, parts[0].strip()),
+        )
+        columns.append(name)
+        parts = parts[end:]
+    return [name for name in columns if name]
 
 
 def no_column(option: str, name: str, available: Sequence[str], path: str | Path) -> DataError:
@@ -112,11 +128,10 @@ def missing_column(
     """The error for a modality whose column can't be guessed."""
     free = [name for name in available if name not in set(taken)]
     example = free[0] if len(free) == 1 else "NAME"
-    return DataError(
-        f"there is no column for {modality}",
-        f"{say(available)}\nSay which: --column {modality}={example}",
-        path=path,
-    )
+    hint = f"{say(available)}\nSay which: --column {modality}={example}"
+    if len(list(available)) == 1 and Path(path).is_file():
+        hint += "\nIf another mark separates the cells: --delimiter MARK"
+    return DataError(f"there is no column for {modality}", hint, path=path)
 
 
 def say(columns: Iterable[str]) -> str:

@@ -76,7 +76,9 @@ class DelimitedReader(Reader):
                 yield from _token_rows(lines, path)
                 return
             mark = self._mark(lines, sample, path)
-            yield from _table_rows(_Records(lines, mark), path, self.encoding)
+            header = lines.ahead(1)
+            spaced = mark in ",;" and bool(header) and _is_spaced(header[0], mark)
+            yield from _table_rows(_Records(lines, mark, spaced), path, self.encoding)
 
     def _mark(self, lines: Lines, sample: list[str], path: Path) -> str:
         told = told_mark(sample[0]) if sample else None
@@ -187,15 +189,20 @@ def _sample(lines: Lines, path: Path) -> list[str]:
     return sample
 
 
+def _is_spaced(header: str, mark: str) -> bool:
+    cells = header.split(mark)[1:]
+    return bool(cells) and all(cell.startswith(" ") for cell in cells)
+
+
 class _Records:
     """The cells of each record that is not blank, or why it can't be read.
 
-    width: the number of columns, once the header is known.
+    width: the number of columns, once the header is known. spaced: a space follows each mark.
     """
 
-    def __init__(self, lines: Lines, mark: str) -> None:
+    def __init__(self, lines: Lines, mark: str, spaced: bool) -> None:
         self._lines, self._mark = lines, mark
-        self._reader = csv.reader(lines, delimiter=mark, strict=True)
+        self._reader = csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=spaced)
         self._pieces: deque[list[str]] = deque()
         self.width = 0
 

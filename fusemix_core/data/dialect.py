@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from fusemix_core.data.rows import MAX_PATH
+from fusemix_core.data.suffixes import modality_of_suffix
 from fusemix_core.errors import ConfigError
-from fusemix_core.registry import registry
 
 MARKS = (",", "\t", ";", "|", "^", "~", "\x1f", "\x01")
 """What may separate cells, the likelier first."""
@@ -100,7 +100,7 @@ def swallows_rows(lines: Sequence[str], mark: str, width: int) -> bool:
             continue
         if suffixes:
             found = {s for cell in cells if (s := _suffix(cell))}
-            if found & suffixes or (found | suffixes) <= _of_media() and found:
+            if found & suffixes or (found and found | suffixes <= modality_of_suffix().keys()):
                 return True
         elif not any(cell[:1].isspace() for cell in cells[1:]):
             return True
@@ -117,12 +117,7 @@ def _suffix(cell: str) -> str:
 
 def is_media_name(cell: str) -> bool:
     """Whether a cell looks like the name of an image, sound or video."""
-    return _suffix(cell) in _of_media()
-
-
-def _of_media() -> set[str]:
-    """The suffixes that modalities declare."""
-    return {suffix for one in registry.all_modalities() for suffix in one.suffixes}
+    return _suffix(cell) in modality_of_suffix()
 
 
 def token_cells(line: str) -> tuple[str, str, str] | None:

@@ -114,7 +114,8 @@ def _counts(dataset: PairedDataset, gatherer: Gatherer) -> list[str]:
     passed = [one for one in dataset.rejected if not one.bad]
     if passed:
         example = f"{passed[0].path}, row {passed[0].row}: {passed[0].reason}"
-        warnings.append(f"{len(passed):,} are passed over, such as {example}.")
+        count = "1 file or row is" if len(passed) == 1 else f"{len(passed):,} files or rows are"
+        warnings.append(f"{count} passed over, such as {example}.")
     if gatherer.lists_in_python:
         warnings.append(
             f"{gatherer.lists_in_python:,} cells hold a list as Python writes it, ['a', 'b']: each "

@@ -1,4 +1,4 @@
-"""A folder of media with sidecar texts."""
+"""Folders: media with sidecar texts, folders of classes, and the tables and shards inside."""
 
 from __future__ import annotations
 
@@ -7,61 +7,179 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.layouts import (
+    Inventory,
+    chosen_tables,
+    is_about,
+    rows_of_files,
+    settle,
+    split_of_folders,
+)
 from fusemix_core.data.references import Sidecar
-from fusemix_core.data.rows import SPLIT_NAMES, Reader, Row
+from fusemix_core.data.rows import Note, Reader, Row, split_named
+from fusemix_core.data.suffixes import modality_of_suffix
+from fusemix_core.data.walking import Seen, walk
 from fusemix_core.errors import DataError
-from fusemix_core.registry import registry
 
-
-def modality_of_suffix() -> dict[str, str]:
-    """Suffix, small and with the dot → the modality that declares it."""
-    return {s: one.name for one in registry.all_modalities() for s in one.suffixes}
+_CLASSES = 0.9
+"""Share of the media that lie in folders of their own, from which on these are classes."""
+_REMEDIES = {
+    ".heic": "convert it to JPEG",
+    ".heif": "convert it to JPEG",
+    ".svg": "convert it to PNG",
+    ".dcm": "convert it to PNG",
+    ".nii": "convert its slices to PNG",
+    ".m4a": "convert it to FLAC or WAV",
+    ".aac": "convert it to FLAC or WAV",
+    ".wma": "convert it to FLAC or WAV",
+    ".pdf": "convert its pages to PNG",
+}
 
 
 class FolderReader(Reader):
-    """`photo.jpg` with `photo.txt` beside it, here and in subfolders.
+    """A folder of media, `photo.jpg` with `photo.txt` beside it, or of tables or tar shards.
 
-    Files of one folder that differ only in their suffix are one row (`a.jpg`, `a.wav`, `a.txt`).
-    Each line of the text that is not blank is a caption. Where every medium lies in a top folder
-    named as a split (`train`, `val`, …), that is its split. Hidden files are passed over.
-    Columns: text, and the modalities that declare their suffixes: image, audio, video, ….
+    Files of one folder that differ only in their suffix are one row (`a.jpg`, `a.wav`, `a.txt`; of
+    `a.jpg` and `a.png` each is linked). Each line of the text that is not blank is a caption.
+    Without any texts, the names of the folders are the column `label`. Without media that have
+    texts, the tables (CSV, JSONL, Parquet) in the folder are read: `train/metadata.jsonl`,
+    `data/train-00000-of-00002.parquet`. Tar shards are read wherever they lie.
+
+    A folder named as a split (`train`, `val`, `test2017`, …) is that split, if anything is left to
+    train on. Hidden files are left out; any other file that is not read is a `Rejected`. Columns of
+    media: text or label, and the modalities that declare their suffixes (image, audio, …).
+
+    Args:
+        allow_outside: whether links to folders outside are followed.
+        encoding: of the texts and tables; None is UTF-8.
+        delimiter: of the tables; None finds it.
     """
 
     general = True
 
+    def __init__(
+        self,
+        *,
+        allow_outside: bool = False,
+        encoding: str | None = None,
+        delimiter: str | None = None,
+    ) -> None:
+        self.allow_outside, self.encoding = allow_outside, encoding
+        self.options = {"encoding": encoding, "delimiter": delimiter}
+
     def matches(self, path: Path) -> bool:
         return path.is_dir()
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected]:
-        stems: dict[str, dict[str, str]] = {}
-        known = {**modality_of_suffix(), ".txt": "text"}
-        for file in _files(path):
-            stem, suffix = os.path.splitext(file)
-            kind = known.get(suffix.lower())
-            if kind:
-                stems.setdefault(stem, {}).setdefault(kind, file)
-        stems = {stem: kinds for stem, kinds in stems.items() if kinds.keys() != {"text"}}
-        if not stems:
-            raise DataError(
-                "the folder holds no images, sounds or videos that fusemix knows",
-                "Give a manifest (CSV, TSV, JSONL, Parquet), .tar shards, or a folder of media "
-                "with a .txt beside each.",
-                path=path,
+    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
+        seen = list(walk(path, self.allow_outside))
+        unread = [one for one in seen if one.problem]
+        found = Inventory.of((one.name for one in seen if not one.problem), modality_of_suffix())
+        yield from rows_of_files(path, found.shards, self.options)
+        tables = [] if found.shards or found.has_sidecars else chosen_tables(found, path)
+        if tables:
+            yield from rows_of_files(path, tables, self.options)
+            found.media = {}
+            yield from self._left_out(path, found, unread, tables, 0)
+            return
+        if not found.media and not found.shards:
+            raise _nothing(path, found, unread)
+        count = 0
+        for row in self._media_rows(path, found):
+            count += not isinstance(row, Note)
+            yield row
+        yield from self._left_out(path, found, unread, [], count)
+
+    def _media_rows(self, path: Path, found: Inventory) -> Iterator[Row | Note]:
+        names = {stem: next(iter(kinds.values()))[0] for stem, kinds in found.media.items()}
+        splits = [split_of_folders(name) for name in names.values()]
+        held, notes = settle(splits)
+        labels = {} if found.has_sidecars else _classes(names)
+        if labels:
+            shown = sorted(set(labels.values()))
+            notes.append(
+                Note(
+                    f"{path} has no .txt beside its files: the names of the folders "
+                    f"({', '.join(shown[:3])}{', …' * (len(shown) > 3)}) are the column 'label'."
+                )
             )
-        tops = {Path(stem).parts[0].lower() for stem in stems if len(Path(stem).parts) > 1}
-        nested = all(len(Path(stem).parts) > 1 for stem in stems)
-        is_split = nested and "train" in {SPLIT_NAMES.get(top) for top in tops}
-        is_split = is_split and tops <= SPLIT_NAMES.keys()
-        for number, (stem, kinds) in enumerate(stems.items(), start=1):
-            values: dict[str, object] = {k: f for k, f in kinds.items() if k != "text"}
-            values["text"] = Sidecar(str(path / kinds["text"])) if "text" in kinds else None
-            split = Path(stem).parts[0] if is_split else None
-            yield Row(str(path), number, values, split=split, base=str(path))
+        yield from notes
+        for number, (stem, kinds) in enumerate(found.media.items(), start=1):
+            values: dict[str, object] = {
+                kind: files[0] if len(files) == 1 else files for kind, files in kinds.items()
+            }
+            texts = [Sidecar(name, self.encoding) for name in found.texts.pop(stem, ())]
+            if labels:
+                values["label"] = labels.get(stem)
+            else:
+                values["text"] = texts or None
+            split = splits[number - 1] or "train" if held else None
+            yield Row(str(path), number, values, split, base=str(path), name=names[stem])
+
+    def _left_out(
+        self, path: Path, found: Inventory, unread: list[Seen], tables: list[str], count: int
+    ) -> Iterator[Rejected]:
+        """An entry for each file that is in no row; `count` rows come before."""
+        reasons: list[tuple[str, str, bool]] = []
+        known: set[str] = set()
+        for name in found.others:
+            stem = next((stem for stem in _stems(name) if stem in found.texts), "")
+            bad = bool(stem) and not tables and not is_about(name)
+            if bad:
+                known.add(stem)
+            suffix = os.path.splitext(name)[1]
+            remedy = _REMEDIES.get(suffix.lower(), "") if bad else ""
+            what = f"fusemix doesn't read {suffix} files" if suffix else "no reader knows this file"
+            shown = " with ".join([name, *(found.texts[stem] if bad else ())])
+            reasons.append((shown, f"{what}; {remedy}" if remedy else what, bad))
+        for stem, names in found.texts.items():
+            if stem in known:
+                continue  # told by the file beside it
+            for name in names:
+                if name in tables:
+                    continue
+                about = is_about(name) or bool(tables)
+                why = "it is not one of the tables that are read" if tables else _NO_MEDIUM
+                reasons.append((name, why, not about))
+        for name in found.tables:
+            if name not in tables:
+                reasons.append((name, "the table is not read, as other files are", False))
+        reasons += [(one.name, one.problem, one.bad) for one in unread]
+        for number, (name, why, bad) in enumerate(reasons, start=count + 1):
+            yield Rejected(str(path), number, "", f"{name}: {why}", bad)
 
 
-def _files(root: Path) -> Iterator[str]:
-    """Paths relative to `root`, in order of name."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in sorted(f for f in files if not f.startswith(".")):
-            yield os.path.relpath(os.path.join(folder, file), root)
+def _stems(name: str) -> Iterator[str]:
+    """A path without its last suffix, its last two, and so on."""
+    folder, base = os.path.split(name)
+    while "." in base[1:]:
+        base = base.rpartition(".")[0]
+        yield os.path.join(folder, base)
+
+
+_NO_MEDIUM = "there is no image, sound or video beside this text"
+
+
+def _classes(names: dict[str, str]) -> dict[str, str]:
+    """Stem → the name of its folder, if media are sorted into folders by class; else {}."""
+    labels = {}
+    for stem, name in names.items():
+        folders = [part for part in Path(name).parts[:-1] if not split_named(part)]
+        if folders:
+            labels[stem] = folders[-1]
+    enough = len(labels) >= _CLASSES * len(names)
+    return labels if enough and len(set(labels.values())) > 1 else {}
+
+
+def _nothing(path: Path, found: Inventory, unread: list[Seen]) -> DataError:
+    """The error for a folder in which nothing can be read; it says what is there."""
+    suffixes = dict.fromkeys(os.path.splitext(name)[1].lower() for name in found.others)
+    what = [f"{suffix} files" for suffix in list(suffixes)[:8] if suffix]
+    what += [".txt files"] * bool(found.texts)
+    hint = "Give a manifest (CSV, TSV, JSONL, Parquet), .tar shards, or a folder of media with a "
+    lines = [f"It holds {', '.join(what)}."] * bool(what)
+    lines += [f"{one.name}: {one.problem}" for one in unread[:5]]
+    return DataError(
+        "the folder holds no images, sounds or videos that fusemix knows",
+        "\n".join([*lines, f"{hint}.txt beside each."]),
+        path=path,
+    )

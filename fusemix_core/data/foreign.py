@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 HEAD = 512
 """Bytes that are enough to know a file by."""
@@ -45,3 +47,14 @@ def what_is(head: bytes) -> tuple[str, str] | None:
             "The download met a login or error page: download the file again.",
         )
     return next(((what, hint) for magic, what, hint in _MAGIC if head.startswith(magic)), None)
+
+
+def head_of(path: str | Path) -> bytes:
+    """The first bytes of a regular file; b"" of anything else."""
+    try:
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                return file.read(HEAD)
+    except (OSError, ValueError):
+        pass
+    return b""

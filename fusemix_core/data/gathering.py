@@ -18,10 +18,10 @@ from fusemix_core.data.cells import FactCells, FactColumn
 from fusemix_core.data.dataset import SPLITS, Rejected
 from fusemix_core.data.items import Origin
 from fusemix_core.data.media import Medium, medium
-from fusemix_core.data.near import within
+from fusemix_core.data.near import end_in, within
 from fusemix_core.data.references import Fault, FileReference, Reference, Sidecar, hold
 from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row
-from fusemix_core.data.rules import Rules, list_in
+from fusemix_core.data.rules import Rules, is_json, list_in
 from fusemix_core.data.texts import inline_of
 from fusemix_core.errors import DataError, short
 
@@ -224,20 +224,17 @@ class Gatherer:
     ) -> list[str | Reference | Fault]:
         """What a cell holds; nothing where it is empty."""
         if isinstance(value, str):
-            if value.startswith("["):
-                cell, value = value, list_in(value)
-                self.lists_in_python += isinstance(value, list) and "'" in cell[:2]
+            cell, value = value, list_in(value)
+            if isinstance(value, list):
+                self.lists_in_python += not is_json(cell)
             elif how.inline and not self.rules.is_missing(value):
                 text = inline_of(value, how)
                 return [text] if text != "" else []
-        elif isinstance(value, Sidecar):
-            place = self._file(row, value.path)
-            if isinstance(place, FileReference):
-                value = Sidecar(place.path, value.encoding).captions()
-            else:
-                value = place
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(one, Sidecar) for one in parts):
+            parts = [entry for one in parts for entry in self._captions(row, one)]
         out = []
-        for one in value if isinstance(value, list) else [value]:
+        for one in parts:
             if self.rules.is_missing(one):
                 continue
             if how.inline:
@@ -247,6 +244,16 @@ class Gatherer:
             if entry != "":
                 out.append(entry)
         return out
+
+    def _captions(self, row: Row, value: Any) -> list[Any]:
+        """The entries of a sidecar text."""
+        if not isinstance(value, Sidecar):
+            return [value]
+        place = self._file(row, value.path)
+        if not isinstance(place, FileReference):
+            return [place]
+        captions = Sidecar(place.path, value.encoding).captions()
+        return captions if isinstance(captions, list) else [captions]
 
     def _medium(self, row: Row, value: Any, how: Medium) -> str | Reference | Fault:
         if isinstance(value, Fault | Reference):
@@ -277,6 +284,8 @@ class Gatherer:
         if len(path) > MAX_PATH:
             return Fault(f"'{short(name)}' is too long for a path")
         if not self.allow_outside and (why := self._leaves(base, path)):
+            if (near := end_in(base, name)) is not None:
+                return Fault(f"'{short(name)}' {why} the folder of the data; did you mean {near}?")
             hint = "the folder of the data; --allow-outside lets it in"
             return Fault(f"'{short(name)}' {why} {hint}")
         try:

@@ -14,6 +14,7 @@ _MOST_NAMES = 10_000
 _MOST_FOLDERS = 200
 _HINTS = 20
 """Missing files for which near names are looked for."""
+_DEEPEST = 30
 _TRIED = 50
 """Files that must lie in a folder to show that it is the one meant."""
 
@@ -21,6 +22,19 @@ _TRIED = 50
 def within(base: str, path: str) -> bool:
     """Whether a path lies in the folder `base`, by its name."""
     return path == base or path.startswith(base.rstrip(os.sep) + os.sep)
+
+
+def end_in(base: str, name: str) -> str | None:
+    """The longest end of a path of another machine that is a file in `base`; None for a path that
+    exists here."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if len(parts) < 2 or os.pardir in parts or os.path.lexists(os.path.join(base, name)):
+        return None
+    for at in range(1, min(len(parts), _DEEPEST)):
+        end = os.path.join(*parts[at:])
+        if os.path.isfile(os.path.join(base, end)):
+            return end
+    return None
 
 
 class NearFiles:
@@ -75,6 +89,10 @@ class NearFiles:
 
     def hint(self, path: str) -> str:
         """The names most like a missing file's, as part of a message; "" if there are none."""
+        base = self.base_of(path)
+        end = base and end_in(base, os.path.relpath(path, base))
+        if end:
+            return f"; did you mean {end}?"
         folder, name = os.path.split(path.replace("\\", "/"))
         listing = self._listing(folder)
         names = [one for ones in listing.values() for one in ones]

@@ -8,6 +8,8 @@ from threading import Lock
 from typing import Any
 
 from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.foreign import head_of, what_is
+from fusemix_core.data.labels import named, names_in_schema
 from fusemix_core.data.references import CellReference, Fault
 from fusemix_core.data.rows import Reader, Row
 from fusemix_core.errors import DataError
@@ -25,7 +27,7 @@ _MOST_REJECTED = 1_000_000
 
 
 class ParquetReader(Reader):
-    """`.parquet`."""
+    """`.parquet`. Class labels of files that `datasets` wrote are read as their names."""
 
     def matches(self, path: Path) -> bool:
         return path.is_file() and path.suffix.lower() in (".parquet", ".pq")
@@ -34,6 +36,7 @@ class ParquetReader(Reader):
         cells = ParquetCells(str(path.absolute()))
         number = 0
         with _open(path) as file, _open(path, read_dictionary=_leaves(file)) as packed:
+            labels = names_in_schema(file.schema_arrow.metadata)
             for group in range(file.num_row_groups):
                 end = number + file.metadata.row_group(group).num_rows
                 try:
@@ -49,14 +52,20 @@ class ParquetReader(Reader):
                                 name: media_value(value, cells, place, at)
                                 for (name, place), value in zip(names, values, strict=True)
                             }
+                            for name in labels.keys() & row.keys():
+                                row[name] = named(row[name], labels[name])
                             at += 1
                             yield Row(str(path), number, row)
                     if number != end:
                         raise DataError("a row group has other rows than it says")
                 except Exception as error:  # Arrow meets any bytes and raises many things
                     reason = f"can't be read as Parquet: {error}"
-                    for bad in range(number + 1, min(end, number + _MOST_REJECTED) + 1):
+                    last = min(end, number + _MOST_REJECTED)
+                    for bad in range(number + 1, last + 1):
                         yield Rejected(str(path), bad, "", reason)
+                    if last < end:
+                        more = f"{end - last:,} rows from here on can't be read either"
+                        yield Rejected(str(path), last + 1, "", more)
                     number = end
 
 
@@ -66,6 +75,9 @@ def _open(path: str | Path, **options: Any) -> Any:
     try:
         return pq.ParquetFile(path, **options)
     except Exception as error:
+        head = head_of(path)
+        if (found := what_is(head)) is not None and not head.startswith(b"PAR1"):
+            raise DataError(f"this is {found[0]}", found[1], path=path) from error
         raise DataError(f"can't be read as Parquet: {error}", path=path) from error
 
 

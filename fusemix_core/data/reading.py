@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fusemix_core.data.cells import FactColumn, check_names
 from fusemix_core.data.columns import find_columns, missing_column, no_column, say
 from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected, trust_hint
 from fusemix_core.data.facts import TRUST
+from fusemix_core.data.file_columns import take_file_columns
 from fusemix_core.data.finishing import Progress, finish
 from fusemix_core.data.gathering import Columns, Gatherer
 from fusemix_core.data.rows import Row
@@ -19,6 +21,8 @@ from fusemix_core.data.rules import Rules
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.errors import DataError
 
+_HEAD = 200
+"""Rows by which it is seen which columns hold files."""
 NO_TRUST = "none"
 """As `DataConfig.trust_column`: no column says how far rows are to be trusted."""
 
@@ -170,10 +174,11 @@ class _Reading:
             bad = [r for r in rows if isinstance(r, Rejected)]
             raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), path=path)
         self._seen |= dict.fromkeys(filled)
-        columns, more = self._columns(path, filled, split)
+        head = list(islice(rows, _HEAD))
+        columns, more = self._columns(path, filled, split, head)
         self._found.update(columns.modalities)
         self._last = path
-        for row in rows:
+        for row in chain(head, rows):
             if isinstance(row, Rejected):
                 self.gatherer.reject(row)
             else:
@@ -182,11 +187,15 @@ class _Reading:
         self._check_splits(path)
 
     def _columns(
-        self, path: Path, filled: Mapping[str, int], split: str | None
+        self, path: Path, filled: Mapping[str, int], split: str | None, head: list[Row | Rejected]
     ) -> tuple[Columns, list[str]]:
         """(which columns of a source hold what, warnings)."""
         config, gatherer = self.config, self.gatherer
         found, warnings = find_columns(gatherer.takes, filled, config.columns, path)
+        rows = [row for row in head if isinstance(row, Row)]
+        if not (config.prefix or config.suffix):
+            free = [m for m in gatherer.takes if m not in config.columns]
+            warnings += take_file_columns(found, {m: gatherer.takes[m] for m in free}, rows, path)
         if len(found) < (1 if gatherer.unpaired and split is None else gatherer.least):
             absent = next(m for m in gatherer.takes if m not in found)
             raise missing_column(absent, filled, sum(found.values(), []), path)

@@ -20,6 +20,8 @@ NULL_WORDS = frozenset(
 """Texts, in lower case, that programs write for a missing value."""
 _MOST_LIST = 1 << 20
 _STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_OPENING = ("[", "(", "{", "array([")
+_ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[\w<>'\"]+)?\)", re.DOTALL)
 _BETWEEN = re.compile(r"\s*,\s*|\s+")
 _ESCAPE = re.compile(r"""\\(?:[\\'"abfnrtvxuUN0-7]|(.?))""", re.DOTALL)
 _NOTHING = re.compile(r"(?:nan|None)(?![^\s,\]])")
@@ -63,26 +65,44 @@ class Rules:
 def list_in(cell: str) -> list[str] | str:
     """The texts of a list that a cell holds, else the cell itself.
 
-    The list may be JSON, or what Python (`['a', 'b']`) and NumPy (`['a' 'b']`) write for a list of
-    texts; `nan` and `None` in these are left out.
+    The list may be JSON, or what Python (`['a', 'b']`) and NumPy (`['a' 'b']`) write for a list,
+    tuple, set or array of texts; `nan` and `None` in these are left out.
 
     Example:
         >>> list_in("['a dog', 'it\\\\'s a dog']")
         ['a dog', "it's a dog"]
     """
-    if not (cell.startswith("[") and cell.rstrip().endswith("]")):
+    if not cell.startswith(_OPENING) or len(cell) > _MOST_LIST:
         return cell
     try:
         values = json.loads(cell)
     except (ValueError, RecursionError):
-        found = _python_list(cell.rstrip()) if len(cell) <= _MOST_LIST else None
+        found = _python_list(cell.rstrip())
         return cell if found is None else found
+    if not isinstance(values, list):
+        return cell
     if not all(isinstance(v, str) or v is None for v in values):
         return cell
     return [v for v in values if v is not None]
 
 
+def is_json(cell: str) -> bool:
+    """Whether a cell is JSON as it stands."""
+    try:
+        json.loads(cell)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _python_list(cell: str) -> list[str] | None:
+    """The texts of a list, tuple, set or array as Python writes them."""
+    if match := _ARRAY.fullmatch(cell):
+        cell = match[1]
+    if cell[:1] + cell[-1:] not in ("[]", "()", "{}"):
+        return None
+    if cell[0] != "[" and "," not in cell:
+        return None  # such as ('a') or ("a text in brackets")
     texts: list[str] = []
     end, at = len(cell) - 1, 1
     while at < end and cell[at].isspace():

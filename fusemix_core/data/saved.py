@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.labels import class_names, named
 from fusemix_core.data.parquet import arrow_rows, cell_bytes, media_value
 from fusemix_core.data.rows import SPLIT_NAMES, Reader, Row
 from fusemix_core.errors import DataError
@@ -48,7 +49,8 @@ class SavedReader(Reader):
 
 
 def _rows(path: Path, split: str | None) -> Iterator[Row | Rejected]:
-    table, labels = _open(path), _labels(path)
+    table = _open(path)
+    labels = class_names(_json(path / "dataset_info.json").get("features"))
     cells = SavedCells(str(path.absolute()))
     index = 0
     for batch in table.to_batches(_BATCH):
@@ -57,24 +59,10 @@ def _rows(path: Path, split: str | None) -> Iterator[Row | Rejected]:
                 name: media_value(value, cells, name, index)
                 for name, value in zip(table.column_names, row, strict=True)
             }
-            for name, known in labels.items():
-                value = values.get(name)
-                if type(value) is int and 0 <= value < len(known):
-                    values[name] = known[value]
+            for name in labels.keys() & values.keys():
+                values[name] = named(values[name], labels[name])
             index += 1
             yield Row(str(path), index, values, split=split)
-
-
-def _labels(path: Path) -> dict[str, list[str]]:
-    """The names of the classes by column."""
-    features = _json(path / "dataset_info.json").get("features")
-    return {
-        column: feature["names"]
-        for column, feature in (features if isinstance(features, dict) else {}).items()
-        if isinstance(feature, dict)
-        and feature.get("_type") == "ClassLabel"
-        and isinstance(feature.get("names"), list)
-    }
 
 
 def _open(path: Path) -> Any:

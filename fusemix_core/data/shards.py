@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.folders import modality_of_suffix
+from fusemix_core.data.foreign import HEAD, what_is
 from fusemix_core.data.jsonl import parse_object
-from fusemix_core.data.media import MAX_BYTES
-from fusemix_core.data.references import Fault, SliceReference
-from fusemix_core.data.rows import Reader, Row
+from fusemix_core.data.media import MAX_BYTES, MAX_TEXT
+from fusemix_core.data.references import Fault, HeldReference, Reference, SliceReference
+from fusemix_core.data.rows import Note, Reader, Row
+from fusemix_core.data.suffixes import modality_of_suffix
 from fusemix_core.errors import DataError, short
 
 _MAX_JSON = 16 << 20
@@ -22,53 +24,133 @@ _MAX_HEADER = 1 << 20
 """Bytes of all headers of one member: long names and the like stand in members of their own."""
 _BLOCK = 512
 _PIECE = 1 << 20
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_UNPACKED = 1 << 30
+"""Bytes of the members of a compressed archive, which are held in memory."""
+_WHOLE = 0.5
+"""If more of the samples than this share have two members or more, their keys are right."""
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file so named is a tar archive."""
+    return name.lower().endswith((".tar", *_COMPRESSED))
 
 
 class ShardReader(Reader):
-    """A `.tar`, or a folder with `.tar` files in it.
+    """A `.tar`, or a `.tar.gz` that unpacks to a gigabyte at most.
 
-    The key of a member is its path up to the first dot of its name. Columns are the extensions
-    (`jpg`, `txt`, `seg.png`), `image`, `audio`, `video` and the like for the first member of such
-    a type, `text` for the whole `.txt`, and the fields of a `.json` where no member has that name.
-    Members are read in place, by offset; nothing is extracted. Hidden files are passed over. What
-    follows a damaged header is looked for.
+    The key of a member is its path up to the first dot of its name, or up to the last dot if only
+    this gives samples that are pairs. Columns are the extensions (`jpg`, `txt`, `seg.png`),
+    `image`, `audio`, `video` and `text` for the first member of such a type (one without a further
+    dot comes first), and the fields of a
+    `.json` if no member has that name. Members are read in place, by offset; nothing is extracted.
+    Hidden files are left out. What follows a damaged header is looked for.
+
+    Args:
+        encoding: of the texts; None is UTF-8.
     """
 
+    def __init__(self, *, encoding: str | None = None) -> None:
+        self.encoding = encoding
+
     def matches(self, path: Path) -> bool:
-        if path.is_dir():
-            return any(path.glob("*.tar"))
-        return path.is_file() and path.name.lower().endswith((".tar", ".tar.gz", ".tgz"))
+        return path.is_file() and is_shard(path.name)
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected]:
-        for shard in sorted(path.glob("*.tar")) if path.is_dir() else [path]:
-            yield from _shard_rows(shard)
+    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
+        members = list(_members(path))
+        key = _key
+        if _shares_types(members):
+            key = _key_at_last_dot
+            note = "the names of the samples have dots in them: the suffix is what follows the last"
+            yield Note(f"{path}: {note}.")
+        yield from _rows(path, members, key, self.encoding)
 
 
-def _shard_rows(path: Path) -> Iterator[Row | Rejected]:
-    samples: dict[str, dict[str, SliceReference]] = {}
-    known = modality_of_suffix()
+Member = tuple[str, SliceReference | HeldReference | str]
+"""(name, where it is or why it is refused); without a name for what is not a member."""
+
+
+def _rows(
+    path: Path,
+    members: list[Member],
+    key_of: Callable[[str], tuple[str, str]],
+    encoding: str | None,
+) -> Iterator[Row | Rejected]:
+    samples: dict[str, dict[str, Any]] = {}
     refused: list[tuple[str, str]] = []
-    for key, extension, result in _members(path):
+    for name, result in members:
+        key, extension = key_of(name) if name else ("", "")
         sample = samples.setdefault(key, {})
         if isinstance(result, str):
             refused.append((key, result))
         elif extension in sample:
-            refused.append((key, f"'{short(result.name)}' is there twice"))
+            refused.append((key, f"'{short(name)}' is there twice"))
         else:
             sample[extension] = result
     numbers = {key: number for number, key in enumerate(samples, start=1)}
     for key, reason in refused:
         yield Rejected(str(path), numbers[key], "", reason)
     faulty = {key for key, _ in refused}
-    for key, members in samples.items():
-        if members:
-            yield Row(str(path), numbers[key], _values(members, known))
+    for key, sample in samples.items():
+        if sample:
+            values = _values(sample, encoding)
+            has_medium = any(kind in values for kind in set(modality_of_suffix().values()))
+            name = key if has_medium else f"{key} ({', '.join(sample)})"
+            yield Row(str(path), numbers[key], values, name=name)
         elif key not in faulty:
             yield Rejected(str(path), numbers[key], "", f"sample '{short(key)}' is empty")
 
 
-def _members(path: Path) -> Iterator[tuple[str, str, SliceReference | str]]:
-    """(key, extension, where it is or why it is refused) of every file in an archive."""
+def _shares_types(members: list[Member]) -> bool:
+    """Whether keys that end at the first dot join what belongs to several samples."""
+    first: dict[str, Counter[str]] = {}
+    last: dict[str, set[str]] = {}
+    for name, result in members:
+        if not name or isinstance(result, str):
+            continue
+        key, extension = _key_at_last_dot(name)
+        last.setdefault(key, set()).add(extension)
+        first.setdefault(_key(name)[0], Counter())[extension] += 1
+    shared = any(max(types.values()) > 1 for types in first.values())
+    whole = sum(len(types) > 1 for types in last.values())
+    return shared and whole > _WHOLE * len(last)
+
+
+def _members(path: Path) -> Iterator[Member]:
+    """Every file in an archive."""
+    if path.name.lower().endswith(_COMPRESSED):
+        yield from _unpacked_members(path)
+    else:
+        yield from _members_in_place(path)
+
+
+def _unpacked_members(path: Path) -> Iterator[Member]:
+    """Those of a compressed archive, held in memory as they can't be read in place."""
+    left = MAX_UNPACKED
+    try:
+        with tarfile.open(path, mode="r:*") as archive:
+            for member in archive:
+                if member.isdir() or posixpath.basename(member.name).startswith("."):
+                    continue
+                refused = _refusal(member)
+                left -= 0 if refused else member.size
+                if left < 0:
+                    break
+                file = None if refused else archive.extractfile(member)
+                data = file.read() if file else b""
+                name = f"{path}#{member.name}"
+                yield member.name, refused or HeldReference(data, name)
+    except Exception as error:  # tarfile meets any bytes, and raises many things
+        yield "", f"the archive is damaged or cut short: {error or type(error).__name__}"
+    if left < 0:
+        raise DataError(
+            f"unpacks to more than {MAX_UNPACKED >> 20} MiB, which is too much to hold in memory",
+            "Unpack it with gunzip: the members of a .tar are read in place.",
+            path=path,
+        )
+
+
+def _members_in_place(path: Path) -> Iterator[Member]:
     path = path.absolute()
     if not path.is_file():
         raise DataError("this is not a file", path=path)
@@ -80,7 +162,7 @@ def _members(path: Path) -> Iterator[tuple[str, str, SliceReference | str]]:
                 for member, after in _headers(file, at):
                     at = after
                     if not member.isdir() and not posixpath.basename(member.name).startswith("."):
-                        yield (*_key(member.name), _reference(path, member, size))
+                        yield member.name, _reference(path, member, size)
             except Exception as error:  # tarfile meets any bytes, and raises many things
                 fault = str(error) or type(error).__name__
             file.seek(at)
@@ -88,17 +170,21 @@ def _members(path: Path) -> Iterator[tuple[str, str, SliceReference | str]]:
                 fault = "bad header"
             again = _next_header(file, at + _BLOCK)
             if fault and at == 0 and again is None:
-                raise DataError(
-                    f"can't be read as an uncompressed tar: {fault}",
-                    "Members are read in place, so unpack .tar.gz to .tar with gunzip.",
-                    path=path,
-                )
+                raise _not_a_tar(file, path, fault)
             if fault or again is not None:
                 fault = fault or "zeros in place of a header"
-                yield "", "", f"the archive is damaged or cut short at byte {at:,}: {fault}"
+                yield "", f"the archive is damaged or cut short at byte {at:,}: {fault}"
             if again is None:
                 return
             at = again
+
+
+def _not_a_tar(file: BinaryIO, path: Path, fault: str) -> DataError:
+    file.seek(0)
+    found = what_is(file.read(HEAD))
+    if found is not None:
+        return DataError(f"this is {found[0]}", found[1], path=path)
+    return DataError(f"can't be read as a tar archive: {fault}", path=path)
 
 
 class _Capped:
@@ -151,36 +237,64 @@ def _key(name: str) -> tuple[str, str]:
     return posixpath.join(folder, stem), extension.lower()
 
 
-def _reference(path: Path, member: tarfile.TarInfo, size: int) -> SliceReference | str:
+def _key_at_last_dot(name: str) -> tuple[str, str]:
+    stem, extension = posixpath.splitext(name)
+    return stem, extension[1:].lower()
+
+
+def _refusal(member: tarfile.TarInfo) -> str:
+    """Why a member isn't read, or ""."""
     name = short(member.name)
     if member.name.startswith("/") or ".." in member.name.split("/"):
         return f"the member '{name}' points outside the archive"
     if not member.isreg() or member.issparse():
         return f"the member '{name}' is a link or special file"
-    if member.offset_data + member.size > size:
-        return f"the archive is cut short in '{name}'"
     if member.size > MAX_BYTES:
         return f"the member '{name}' is larger than {MAX_BYTES >> 30} GiB"
-    return SliceReference(str(path), member.offset_data, member.size, member.name)
+    return ""
 
 
-def _values(members: dict[str, SliceReference], known: Mapping[str, str]) -> dict[str, Any]:
+def _reference(path: Path, member: tarfile.TarInfo, size: int) -> SliceReference | str:
+    if (refused := _refusal(member)) and "larger" not in refused:
+        return refused
+    if member.offset_data + member.size > size:
+        return f"the archive is cut short in '{short(member.name)}'"
+    return refused or SliceReference(str(path), member.offset_data, member.size, member.name)
+
+
+def _values(members: dict[str, Any], encoding: str | None) -> dict[str, Any]:
     values: dict[str, Any] = dict(members)
-    for extension, reference in members.items():
-        kind = known.get("." + extension.rpartition(".")[2])
-        if kind:
+    modalities = modality_of_suffix()
+    for extension, reference in sorted(members.items(), key=lambda one: "." in one[0]):
+        last = extension.rpartition(".")[2]
+        if last == "txt":
+            if encoding:
+                values[extension] = _text(reference, encoding)
+            values.setdefault("text", values[extension])
+        elif kind := modalities.get("." + last):
             values.setdefault(kind, reference)
     if "txt" in members:
-        values.setdefault("text", members["txt"])
+        values["text"] = values["txt"]
     if "json" in members:
         for name, value in _fields(members["json"]).items():
             values.setdefault(name, value)
     return values
 
 
-def _fields(reference: SliceReference) -> dict[str, Any]:
+def _text(reference: Reference, encoding: str) -> str | Fault:
+    """A member's text, in another encoding than UTF-8."""
+    try:
+        if isinstance(reference, SliceReference) and reference.size > MAX_TEXT:
+            return Fault(f"{reference} is larger than {MAX_TEXT >> 20} MiB")
+        return reference.read().decode(encoding)
+    except (OSError, UnicodeDecodeError, LookupError) as error:
+        return Fault(f"{reference} is not {encoding}: {error}")
+
+
+def _fields(reference: SliceReference | HeldReference) -> dict[str, Any]:
     """The fields of a `.json` member; a broken one is a fault of the sample's text."""
-    if reference.size > _MAX_JSON:
+    size = reference.size if isinstance(reference, SliceReference) else len(reference.data)
+    if size > _MAX_JSON:
         return {"text": Fault(f"{reference} is larger than {_MAX_JSON >> 20} MiB")}
     try:
         fields = parse_object(reference.read())

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.foreign import head_of, what_is
+from fusemix_core.data.layouts import MANIFESTS
 from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, is_missing
 from fusemix_core.errors import ContractError, DataError, FusemixError, short
 from fusemix_core.registry import CORE, registry
 from fusemix_core.specs import ComponentSpec
 
-MANIFESTS = re.compile(r"(manifest|metadata|pairs)\.(csv|tsv|jsonl|parquet)", re.IGNORECASE)
 _MOST_FILES = 100_000
 _PEEK = 1000
 
@@ -46,6 +47,8 @@ def _expand(source: str) -> list[Path]:
         name = os.path.expanduser(name)
         if os.path.exists(name):
             paths.append(_manifest_in(Path(name)))
+        elif "://" in name:
+            raise _not_here(name)
         elif glob.has_magic(name):
             if len(name) > MAX_PATH:
                 raise DataError("the pattern is too long for a path", path=short(name, 300))
@@ -92,10 +95,37 @@ def _manifest_in(path: Path) -> Path:
 
 def _near(path: Path) -> str:
     folder = path.parent
+    hint = ""
     if not folder.is_dir():
-        return f"The folder {folder} does not exist either."
+        hint = f"The folder {folder} does not exist either."
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+            hint += f"\nIf this is a dataset of the Hugging Face hub: {_fetch(str(path))}"
+        return hint
     near = difflib.get_close_matches(path.name, os.listdir(folder), n=1)
     return f"Did you mean {folder / near[0]}?" if near else ""
+
+
+def _fetch(name: str) -> str:
+    """How to get a dataset of the hub."""
+    return f"hf download --repo-type dataset {name} --local-dir {name.rpartition('/')[2]}"
+
+
+def _not_here(name: str) -> DataError:
+    """The error for an address of another machine, with how to get what is there."""
+    kind, _, rest = name.partition("://")
+    how = {
+        "s3": f"aws s3 sync {short(name, 200)} data",
+        "gs": f"gcloud storage rsync -r {short(name, 200)} data",
+        "hf": _fetch(short("/".join(rest.removeprefix("datasets/").split("/")[:2]), 200)),
+        "http": f"curl -LO {short(name, 200)}",
+        "https": f"curl -LO {short(name, 200)}",
+    }.get(kind.lower(), "")
+    hint = "Fetch the data first, then give the path of the file or folder."
+    return DataError(
+        "this is an address, but fusemix reads files on this machine",
+        f"{hint}\nExample: {how}" if how else hint,
+        path=short(name, 300),
+    )
 
 
 def reader_of(path: Path, config: DataConfig) -> tuple[Reader, list[str]]:
@@ -123,12 +153,14 @@ def reader_of(path: Path, config: DataConfig) -> tuple[Reader, list[str]]:
         if reader.matches(path):
             return _made(spec, config, path, warnings)
     formats = "; ".join(spec.summary or spec.name for spec in _in_order())
+    what, remedy = what_is(head_of(path)) or ("", "")
+    hints = [remedy, f"fusemix reads {formats}. Another: --reader NAME, or ./file.py:Class"]
     raise DataError(
-        f"no reader knows this kind of file ('{path.suffix}')",
-        "\n".join([f"fusemix reads {formats}. Another: --reader NAME, or ./file.py:Class",
-                   *warnings]),
+        f"no reader knows this kind of file ('{path.suffix}')"
+        + (f": it is {what}" if what else ""),
+        "\n".join([hint for hint in hints if hint] + warnings),
         path=path,
-    )  # fmt: skip
+    )
 
 
 def _in_order() -> list[ComponentSpec]:
@@ -149,6 +181,8 @@ def _made(
         if name not in spec.options
     ]
     options = {name: value for name, value in given.items() if name in spec.options}
+    if "allow_outside" in spec.options:
+        options["allow_outside"] = config.allow_outside
     if config.reader is not None:
         options |= config.reader.options
     return registry.target_of(spec)(**options), [*warnings, *unused]

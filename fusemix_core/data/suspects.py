@@ -23,7 +23,7 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[str]
     """
     warnings = []
     for column, (modality, one) in zip(links.T, items.items(), strict=True):
-        if one.takes != "text" or not len(one):
+        if not one.medium.inline or not len(one):
             continue
         rows = np.bincount(column[column >= 0], minlength=len(one))
         texts = one.references

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fusemix_core.config import DataConfig
-from fusemix_core.data import delimited, read_pairs
+from fusemix_core.data import delimited, read_pairs, shards
 from fusemix_core.data.sources import braces, expand
 from fusemix_core.discovery import CORE, installed
 from fusemix_core.errors import ContractError, DataError
@@ -495,14 +495,30 @@ def test_hostile_and_broken_members_are_rejected(tmp_path):
     assert "cut short" in " ".join(r.reason for r in short.rejected)
 
 
-def test_compressed_or_foreign_archives(tmp_path):
+def test_compressed_archives_are_read_up_to_a_limit(tmp_path, monkeypatch):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
-        add(archive, "a.txt", b"a")
+        for i in range(3):
+            add(archive, f"{i}.png", png(i))
+            add(archive, f"{i}.txt", b"text %d" % i)
+        add(archive, "link.png", kind=tarfile.SYMTYPE, target="/etc/passwd")
+    data = read(tmp_path / "a.tar.gz")
+    assert [t for _, t in pairs(data)] == ["text 0", "text 1", "text 2"]
+    assert data.items["image"].read_bytes(1) == png(1)
+    assert "link or special" in reasons(data)[4]
+    whole = (tmp_path / "a.tar.gz").read_bytes()
+    (tmp_path / "b.tgz").write_bytes(whole[:-40])
+    assert "damaged or cut short" in " ".join(reasons(read(tmp_path / "b.tgz")).values())
+    monkeypatch.setattr(shards, "MAX_UNPACKED", 200)
     with pytest.raises(DataError) as error:
         read(tmp_path / "a.tar.gz")
     assert "gunzip" in error.value.hint
+
+
+def test_foreign_archives(tmp_path):
     with pytest.raises(DataError, match="tar"):
         read(write(tmp_path, "b.tar", b"x" * 5000))
+    with pytest.raises(DataError, match="HTML page"):
+        read(write(tmp_path, "c.tar", b"<!DOCTYPE html>" * 100))
 
 
 def test_an_encoder_that_opens_files_refuses_members(tmp_path):

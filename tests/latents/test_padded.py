@@ -6,7 +6,9 @@ import torch
 from fusemix_core.adapters.rows import embed_rows, for_adapters, width_of
 from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.regression import regress
-from fusemix_core.config import Part, Recipe
+from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.engine.feed import feed
+from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.tables import _moved
 from fusemix_core.interfaces import (
     Adapter,
@@ -93,6 +95,18 @@ def test_a_batch_holds_tokens_of_whom_asks_and_rows_of_the_others(pairs):
     none = pairs.with_tokens(["text", "image"]).batch(torch.tensor([1, 4])).latents
     assert none["text"].values.shape == (2, 1, 2) and not none["text"].mask.any()
     assert none["image"].values.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_unpaired_items_come_in_the_form_of_the_batch(pairs, blocks):
+    pairs.unpaired = {"text": torch.tensor([0, 2]), "image": torch.tensor([3])}
+    plan = plan_steps(len(pairs), 1, Training(epochs=1, batch_size=2, unpaired=2))
+    asked, device = pairs.with_tokens(["text"]), torch.device("cpu")
+    batches = list(feed(asked, plan, 0, device, blocks=blocks))
+    assert len(batches) == 2
+    for batch in batches:
+        assert batch.unpaired["image"].shape == (1, 6)
+        assert sorted(batch.unpaired["text"].mask.sum(dim=1).tolist()) == [2, 3]
 
 
 def test_who_asks_is_remembered_by_parts_of_the_pairs(pairs):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import FitContext
+from fusemix_core.interfaces import FitContext, TokenAdapter, as_tokens
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.step import Step
 from fusemix_core.testing import check_objective
@@ -109,6 +109,36 @@ def fitted(pairs, **options):
     objective = KLOTObjective(teacher_options={"landmarks": 0}, **options)
     objective.start({}, pairs.train, pairs.validation, FitContext())
     return objective
+
+
+class OfFirstToken(TokenAdapter):
+    def __init__(self, map_):
+        super().__init__()
+        self.map = map_
+
+    def tokens(self, latents):
+        return latents
+
+    def pool(self, tokens, latents):
+        return self.map(tokens.filled()[:, 0])
+
+
+@pytest.mark.parametrize("teacher", ["rows", "tokens"])
+def test_latents_of_tokens_are_taught_as_the_teacher_takes_them(batch, teacher):
+    pairs, embeddings, links, latents, alone = batch
+    objective = fitted(pairs, weight=3.0)
+    wanted = objective(Step.of(embeddings, links, latents=latents, unpaired=alone))
+    x, behind = alone["text"]
+    if teacher == "tokens":  # one token an item, and padding where items are paired
+        objective.teacher["text"] = OfFirstToken(objective.teacher["text"])
+        paired, unpaired = as_tokens(latents["text"]).padded_to(3), as_tokens(behind)
+    else:  # two tokens an item, of half the width
+        paired, unpaired = (
+            as_tokens(part.unflatten(1, (2, -1))) for part in (latents["text"], behind)
+        )
+    given = {**latents, "text": paired}, {**alone, "text": (x, unpaired)}
+    found = objective(Step.of(embeddings, links, latents=given[0], unpaired=given[1]))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_it_is_the_other_objective_and_the_divergence_of_all_items(batch):

@@ -60,7 +60,7 @@ def test_the_plan_tells_how_many_stand_alone(data):
     given = ["--a", f"{toys.__file__}:ToyImage", "--b", f"{toys.__file__}:ToyText"]
     given += ["--data", str(data), "--recipe", "sotalign", "--dry-run"]
     shown = CliRunner().invoke(app, ["align", *given])
-    assert "alone:   12 image, 12 text" in shown.output
+    assert "unpaired: 12 image, 12 text" in shown.output
     plan = json.loads(CliRunner().invoke(app, ["align", *given, "--json"]).stdout)
     assert plan["unpaired"] == {"image": 12, "text": 12} and plan["rejected"] == 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -13,7 +13,17 @@ from torch.nn.functional import normalize
 
 from fusemix_core.config import Part, Recipe
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step, as_rows
+from fusemix_core.interfaces import (
+    Adapter,
+    FitContext,
+    Objective,
+    Padded,
+    PairedLatents,
+    Step,
+    as_rows,
+    as_tokens,
+    takes_tokens,
+)
 from fusemix_core.registry import registry
 from fusemix_sotalign.klot import klot
 
@@ -101,10 +111,9 @@ class KLOTObjective(Objective):
             if modality in step.unpaired:
                 parts.insert(0, step.unpaired[modality])
             x = torch.cat([own for own, _ in parts])[: self.rows]
-            behind = torch.cat([as_rows(own, self.dims[modality]) for _, own in parts])[: self.rows]
             if len(x):
                 students[modality] = normalize(x, dim=1)
-                teachers[modality] = self._taught(modality, behind)
+                teachers[modality] = self._taught(modality, [own for _, own in parts])
         found = [
             klot(students[a] @ students[b].T, teachers[a] @ teachers[b].T, **self.how)
             for a, b in combinations(students, 2)
@@ -116,9 +125,14 @@ class KLOTObjective(Objective):
         return loss + self.weight * value
 
     @torch.no_grad()
-    def _taught(self, modality: str, latents: Tensor) -> Tensor:
-        """The teacher's unit-norm embeddings."""
-        return normalize(self.teacher[modality].eval()(latents), dim=1)
+    def _taught(self, modality: str, parts: Sequence[Tensor | Padded]) -> Tensor:
+        """The teacher's unit-norm embeddings of the first `rows` latents of all parts."""
+        teacher = self.teacher[modality].eval()
+        if takes_tokens(teacher):  # one that is fixed: closed forms give others
+            latents = Padded.cat([as_tokens(part) for part in parts])
+        else:
+            latents = torch.cat([as_rows(part, self.dims[modality]) for part in parts])
+        return normalize(teacher(latents[: self.rows]), dim=1)
 
     def log(self) -> dict[str, float]:
         return {**self.objective.log(), **self._logged}
