@@ -28,9 +28,11 @@ from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
+from fusemix_core.testing.readers import READER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
 
@@ -211,6 +213,8 @@ def checks_page() -> str:
         ALIGNER,
         SCORER,
         SELECTOR,
+        READER,
+        MEDIUM,
         EVALUATOR,
     ):
         parts += [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
 
 from fusemix_core.cli.console import out, print_json, print_table
 from fusemix_core.registry import registry
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, FamilySpec
 
 app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Installed encoders.")
 
@@ -36,19 +37,37 @@ def _default(ctx: typer.Context) -> None:
         list_encoders()
 
 
+def matches(pattern: str, spec: EncoderSpec | FamilySpec) -> bool:
+    """Whether a name or alias of an encoder, or the prefix of a family, fits a pattern with `*` and
+    `?`, or has a text without these in it. Case is ignored."""
+    is_encoder = isinstance(spec, EncoderSpec)
+    names = (spec.name, *spec.aliases) if is_encoder else (f"{spec.prefix}:NAME",)
+    pattern = pattern.lower()
+    if not set("*?[") & set(pattern):
+        return any(pattern in name.lower() for name in names)
+    return any(fnmatchcase(name.lower(), pattern) for name in names)
+
+
 @app.command("list")
 def list_encoders(
+    pattern: Annotated[
+        str, typer.Argument(help="Only names with this in them, or that match it: '*dino*'.")
+    ] = "",
     modality: Annotated[str | None, typer.Option(help="Only this modality.")] = None,
     json: Json = False,
 ) -> None:
     """All encoders and families of the installed plugins.
 
-    Example:
+    Examples:
 
         fusemix encoders list --modality text --json
+
+        fusemix encoders list '*dino*'
     """
     rows = []
     for dist, spec in registry.all_encoders():
+        if not matches(pattern, spec):
+            continue
         if not isinstance(spec, EncoderSpec):
             if modality is None:
                 rows.append(

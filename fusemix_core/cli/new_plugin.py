@@ -8,34 +8,55 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli.console import out as console
+from fusemix_core.errors import ConfigError
 
 
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="Of the pip package; its encoder is called so too.")],
-    modality: Annotated[
-        str, typer.Option(help="image, text, audio, or any other word of small letters.")
+    name: Annotated[
+        str, typer.Argument(help="Of the pip package; its encoder or component is called so too.")
     ],
+    modality: Annotated[
+        str | None, typer.Option(help="image, text, audio, or any other word of small letters.")
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="encoder, adapter, mixup, objective, optimiser, aligner, scorer, selector, "
+            "evaluator, reader, medium or recipe."
+        ),
+    ] = "encoder",
     out: Annotated[Path, typer.Option(help="The folder in which to make it.")] = Path(),
     takes: Annotated[
         str | None,
         typer.Option(help="How items of another modality come: text or file. [text; video: file]"),
     ] = None,
 ) -> None:
-    """Write a complete plugin with one encoder, which works and passes its tests.
+    """Write a complete plugin with one encoder or component, which works and passes its tests.
 
     Examples:
 
         fusemix new-plugin fusemix-birds --modality audio
 
         fusemix new-plugin fusemix-proteins --modality protein --out ~/code
-    """
-    from fusemix_core.scaffold import write_plugin
 
-    made = write_plugin(name, modality, out.expanduser(), takes=takes)
+        fusemix new-plugin fusemix-vicreg --kind objective
+    """
+    from fusemix_core.scaffold import write_component, write_plugin
+
+    if kind == "encoder":
+        if modality is None:
+            raise ConfigError("Which modality does the encoder read?", "Example: --modality image")
+        made = write_plugin(name, modality, out.expanduser(), takes=takes)
+        last = f"fusemix encoders check {made.component}"
+    else:
+        if modality or takes:
+            raise ConfigError(f"A {kind} has no --modality and no --takes.", "Leave them out.")
+        made = write_component(name, kind, out.expanduser())
+        last = f"fusemix recipes components --kind {kind}"
     console.print(f"Wrote {made.folder}. Next:", highlight=False, markup=False, soft_wrap=True)
     for command in (
         f"cd {made.folder} && pip install -e '.[test]'",
         "pytest",
-        f"fusemix encoders check {made.encoder}",
+        last,
     ):
         console.print(f"    {command}", highlight=False, markup=False, soft_wrap=True)

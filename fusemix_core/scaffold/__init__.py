@@ -1,4 +1,5 @@
-"""Writes a new plugin: a pip package with one encoder that works, for its author to replace."""
+"""Writes a new plugin: a pip package with one encoder or component that works, for its author to
+replace."""
 
 from __future__ import annotations
 
@@ -6,14 +7,16 @@ import importlib.util
 import keyword
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.registry import Registry, registry
+from fusemix_core.scaffold.components import TEMPLATES, facts_of, files_of
 from fusemix_core.specs import EncoderSpec
 
 _FACTS = {
@@ -27,11 +30,13 @@ _FACTS = {
 
 @dataclass(frozen=True)
 class NewPlugin:
-    """What was written: the folder, the name of the distribution, and that of its encoder."""
+    """What was written: the folder, the name of the distribution, that of its encoder or component,
+    and which kind this is (`encoder`, or one of `KINDS`)."""
 
     folder: Path
     name: str
-    encoder: str
+    component: str
+    kind: str = "encoder"
 
 
 def write_plugin(
@@ -49,24 +54,23 @@ def write_plugin(
     Raises ConfigError for a name that can't be used, and for a folder that exists.
     """
     package, encoder = name.replace("-", "_"), name.removeprefix("fusemix-")
-    _check_names(name, package, modality)
+    _check_names(name, package)
+    _check_modality(modality)
     _check_encoder(name, encoder, registry)
-    kind = takes or EncoderSpec(name=encoder, modality=modality, target="").takes
+    kind = takes or registry.settled(EncoderSpec(name=encoder, modality=modality, target="")).takes
     known = modality in ("image", "audio", "text")
     if kind not in (_FACTS if not takes else ("text", "file")) or (known and takes):
         raise ConfigError(
             f"An encoder of {modality} can't take '{takes}'.",
             "--takes is text or file, and only for a modality that fusemix does not know.",
         )
-    folder = out / name
-    if folder.exists():
-        raise ConfigError(f"{folder} exists already.", "Give another NAME, or another --out.")
+    folder = _new_folder(out, name)
     dim, summary, facts = _FACTS[kind]
     values = {
         "name": name,
         "package": package,
         "encoder": encoder,
-        "Class": "".join(part.capitalize() for part in encoder.split("-")) + "Encoder",
+        "Class": _class_name(encoder, "encoder"),
         "modality": modality,
         "dim": dim,
         "summary": summary,
@@ -77,24 +81,74 @@ def write_plugin(
         ),
         "sample_items": "" if known or kind == "file" else _template("sample_items.py"),
     }
-    for path, template in {
+    written = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
         ".gitignore": "gitignore",
         f"src/{package}/__init__.py": "init.py",
         f"src/{package}/encoder.py": f"encoder_{kind}.py",
         f"tests/test_{package}.py": "test.py",
-    }.items():
+    }
+    _write(folder, written, values)
+    return NewPlugin(folder, name, encoder)
+
+
+def write_component(
+    name: str, kind: str, out: Path = Path(), *, registry: Registry = registry
+) -> NewPlugin:
+    """Write the package `name` with a component of a kind into the new folder `out / name`.
+
+    The component is called as the package, without a leading `fusemix-`.
+    Raises ConfigError for a name that can't be used, and for a folder that exists.
+    """
+    package, component = name.replace("-", "_"), name.removeprefix("fusemix-")
+    if kind not in TEMPLATES:
+        raise UnknownNameError.of("kind of plugin", kind, ["encoder", *TEMPLATES])
+    _check_names(name, package)
+    for dist, spec in registry.all_components(kind):
+        if component in (spec.name, *spec.aliases):
+            raise ConfigError(
+                f"{dist} has a component named '{kind} {component}' already.",
+                f"Give {name} another name: its {kind} is called as it, without 'fusemix-'.",
+            )
+    values = {
+        "name": name,
+        "package": package,
+        "component": component,
+        "kind": kind,
+        "Class": _class_name(component, kind),
+        "function": component.replace("-", "_"),
+        "summary": TEMPLATES[kind].summary,
+        "facts": facts_of(kind),
+    }
+    folder = _new_folder(out, name)
+    _write(folder, files_of(kind, package), values)
+    return NewPlugin(folder, name, component, kind)
+
+
+def _class_name(name: str, kind: str) -> str:
+    return "".join(part.capitalize() for part in name.split("-")) + kind.capitalize()
+
+
+def _new_folder(out: Path, name: str) -> Path:
+    folder = out / name
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already.", "Give another NAME, or another --out.")
+    return folder
+
+
+def _write(folder: Path, files: Mapping[str, str], values: Mapping[str, object]) -> None:
+    """Write each file of a package from its template."""
+    for path, template in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(Template(_template(template)).substitute(values), "utf-8")
-    return NewPlugin(folder, name, encoder)
 
 
 def _template(name: str) -> str:
     return files(__package__).joinpath("files", f"{name}.tmpl").read_text("utf-8")
 
 
-def _check_names(name: str, package: str, modality: str) -> None:
+def _check_names(name: str, package: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ConfigError(
             f"'{name}' can't be the name of a package.",
@@ -106,10 +160,13 @@ def _check_names(name: str, package: str, modality: str) -> None:
         raise ConfigError(
             f"Python knows '{package}' already.", f"Call it, for example, fusemix-{name}-encoder."
         )
+
+
+def _check_modality(modality: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", modality):
         raise ConfigError(
             f"'{modality}' can't be the name of a modality.",
-            "Small letters, digits and underscores: image, text, audio, video, molecule, …",
+            "Small letters, digits and underscores: image, text, audio, video, protein, …",
         )
 
 

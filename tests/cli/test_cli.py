@@ -283,6 +283,21 @@ def test_recipes_and_encoders_are_shown(run):
     assert any(p["name"] == "core" for p in json.loads(run("plugins", "--json").stdout))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found", "not_found"),
+    [
+        ("*dino*", {"dinov2-base", "convnext-tiny-dinov3"}, {"minilm"}),
+        ("DINOV2-base", {"dinov2-base", "dinov2-base-registers"}, {"dinov2-giant"}),
+        ("dinov2-bas?", {"dinov2-base"}, {"dinov2-base-registers"}),
+        ("video:", {"video:NAME"}, {"minilm"}),
+        ("no such encoder", set(), {"minilm"}),
+    ],
+)
+def test_encoders_are_listed_by_a_part_of_their_names(run, pattern, found, not_found):
+    names = {row["name"] for row in json.loads(run("encoders", "list", pattern, "--json").stdout)}
+    assert found <= names and not not_found & names
+
+
 def test_encoders_check_passes_a_good_one_and_fails_a_bad_one(run, tmp_path):
     assert "0 failed" in run("encoders", "check", B, "--device", "cpu").stdout
     bad = tmp_path / "bad.py"

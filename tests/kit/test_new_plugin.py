@@ -1,5 +1,6 @@
 """`fusemix new-plugin`: what it writes is complete, tidy, and passes its own tests at once."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 from fusemix_core.cli.app import app
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import Registry
-from fusemix_core.scaffold import write_plugin
+from fusemix_core.scaffold import write_component, write_plugin
+from fusemix_core.scaffold.components import TEMPLATES
+from fusemix_core.specs import KINDS as SPEC_KINDS
 
 ROOT = Path(__file__).parents[2]
 NONE = Registry(entry_points=lambda: [])
@@ -33,6 +36,46 @@ def written(tmp_path_factory):
         add_metadata(path[0], name, name.replace("-", "_"))
         path.append(made.folder / "src")
     return folder, path
+
+
+@pytest.fixture(scope="module")
+def components(tmp_path_factory):
+    """The same of a plugin with each kind of component."""
+    folder = tmp_path_factory.mktemp("components")
+    path = [folder / "installed"]
+    for kind in TEMPLATES:
+        made = write_component(f"fusemix-my-{kind}", kind, folder, registry=NONE)
+        add_metadata(path[0], made.name, made.name.replace("-", "_"))
+        path.append(made.folder / "src")
+    return folder, path
+
+
+def test_every_kind_of_component_has_a_template():
+    assert set(TEMPLATES) == set(SPEC_KINDS) - {"artefact"}
+
+
+def test_new_components_pass_their_kits_at_once(components, tmp_path):
+    folder, path = components
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+                  *sorted(folder.glob("*/tests")), path=[*path, *sys.path], cwd=tmp_path,
+                  OMP_NUM_THREADS="1", FUSEMIX_HOME=str(tmp_path))  # fmt: skip
+    last = done.stdout.strip().splitlines()[-1]
+    assert int(last.split()[0]) >= len(TEMPLATES) * 12 and "failed" not in last
+
+
+def test_new_components_are_listed_and_declare_their_options(components):
+    _, path = components
+    path = [*path, *sys.path]
+    rows = json.loads(fusemix("recipes", "components", "--json", path=path).stdout)
+    found = {(r["kind"], r["name"]): r for r in rows if r["plugin"].startswith("fusemix-my-")}
+    assert set(found) == {(kind, f"my-{kind}") for kind in TEMPLATES}
+    assert found["adapter", "my-adapter"]["options"] == {"rank": 16}
+    states = json.loads(fusemix("plugins", "--json", path=path).stdout)
+    assert not [row for row in states if row["error"] and row["dist"].startswith("fusemix-my-")]
+
+
+def test_new_components_are_ruff_clean(components):
+    test_they_are_ruff_clean(components)
 
 
 def test_their_own_tests_pass_at_once(written, tmp_path):
@@ -94,6 +137,28 @@ def test_the_command_ends_with_the_next_three(tmp_path):
         "    pytest",
         "    fusemix encoders check two",
     ]
+
+
+def test_the_command_writes_a_component(tmp_path):
+    result = run("fusemix-two", "--kind", "objective", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "    fusemix recipes components --kind objective"
+    assert (tmp_path / "fusemix-two/src/fusemix_two/objective.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["fusemix-two"], "Which modality"),
+        (["fusemix-two", "--kind", "objectiv"], "objective"),
+        (["fusemix-two", "--kind", "reader", "--modality", "text"], "has no --modality"),
+        (["fusemix-linear", "--kind", "adapter"], "named 'adapter linear' already"),
+    ],
+)
+def test_a_kind_that_cannot_be_written_is_refused(tmp_path, args, says):
+    result = run(*args, "--out", tmp_path)
+    assert result.exit_code == 2 and says in result.stderr.replace("\n", " ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):
