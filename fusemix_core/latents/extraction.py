@@ -169,10 +169,10 @@ def _fill(
     with ItemEncoder(
         items, target.view, encoders, held.devices[0], batch, spec=held.spec, workers=how.workers
     ) as encoder:
-        said = _accelerate(encoder, target, missing, held, how)
+        warnings = _accelerate(encoder, target, missing, held, how)
         filling = _Filling(encoder, target, items, progress)
         filling.run(missing)
-        return encoder.bad, [*said, *filling.warnings()]
+        return encoder.bad, [*warnings, *filling.warnings()]
 
 
 def _accelerate(
@@ -183,8 +183,8 @@ def _accelerate(
         return []
     home = target.store.folder.parent
     work = Work(target.view, target.fingerprint, home, len(missing))
-    said = encoder.accelerate(missing[:PROBE_ITEMS].tolist(), work, how.backend)
-    return [said] if said else []
+    warning = encoder.accelerate(missing[:PROBE_ITEMS].tolist(), work, how.backend)
+    return [warning] if warning else []
 
 
 class _Held:
@@ -299,7 +299,7 @@ class _Filling:
 
     def warnings(self) -> list[str]:
         """What the user should know of the run, a sentence each."""
-        said = [
+        warnings = [
             f"{self.shards[fault]} of {self.shards['all']} shards of {self.spec.name} {why}: "
             "stored as float32."
             for fault, why in _WIDENED.items()
@@ -309,8 +309,8 @@ class _Filling:
             limit = (
                 f"{self.spec.max_tokens} tokens" if self.spec.max_tokens else "the encoder takes"
             )
-            said.append(
+            warnings.append(
                 f"{self.encoder.cut} of {self.done} {self.spec.modality} items are longer than "
                 f"{limit} and were cut by {self.spec.name}."
             )
-        return [*said, *self.encoder.warnings()]
+        return [*warnings, *self.encoder.warnings()]
