@@ -8,14 +8,18 @@ PLUGINS = $(wildcard plugins/*)
 EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
            -e './plugins/fusemix-starter[speech]'
 
-.PHONY: demo test lint docs
+.PHONY: demo test smoke lint docs
 
 demo: $(VENV)/demo.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix align --a efficientnet-lite0 --b minilm --split-column split \
 	    --data "$$($(VENV)/bin/python -c 'import fusemix_starter; print(fusemix_starter.sample_path())')"
 
 test: $(VENV)/test.stamp lint
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --durations=25
+
+# A minute for whoever is changing something: the contracts, one run, the command line.
+smoke: $(VENV)/test.stamp
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q -m 'smoke and not long' tests
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

@@ -2,8 +2,16 @@
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent
+SMOKE = (
+    *("core", "evaluation", "cli/test_groups.py", "cli/test_console.py", "data/test_splits.py"),
+    *("fused/test_encode.py", "methods/test_tiles.py", "jobs/test_align.py"),
+)
+"""What `make smoke` runs, below tests/."""
 
 # Before torch is imported. With one thread a test worker leaves the other cores to other workers.
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -12,6 +20,13 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+def pytest_collection_modifyitems(items):
+    chosen = tuple(str(ROOT / "tests" / name) for name in SMOKE)
+    for item in items:
+        if str(item.path).startswith(chosen):
+            item.add_marker("smoke")
 
 
 def pytest_collection_finish():

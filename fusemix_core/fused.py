@@ -39,11 +39,9 @@ class FusedModel(SavedModel):
         recipe, objective, data, metrics: facts to record, shown in the model card.
 
     Example:
-        ```python
         model = FusedModel.from_pretrained("runs/first/model")
         images = model.encode("image", ["a.jpg", "b.jpg"])
         scores = model.similarity(model.encode("text", ["a map"]), images, "text", "image")
-        ```
     """
 
     kind = "fused"
@@ -211,9 +209,7 @@ class FusedModel(SavedModel):
             ContractError: the encoder or the adapter misbehaves.
 
         Example:
-            ```python
             rows = model.encode("text", ["a red bicycle", "a map"])
-            ```
         """
         items = self._as_items(modality, items)
         out = torch.zeros(len(items), self.dim)

@@ -79,14 +79,17 @@ class Encoder(ABC):
     and `encode`. Weights live in attributes that are `nn.Module`s: pickling an encoder for a worker
     process leaves these out, so that `collate` there needs none of them.
 
+    It need not be safe in threads: `encode` is called by one thread at a time, and so is `collate`
+    of texts.
+
     An encoder that gives its `network`, and lets `encode` reach it by `compute`, is run by a faster
     runtime than torch where there is one.
     """
 
     spec: EncoderSpec
     runtime: Callable[[str, dict[str, Tensor]], Tensor] | None = None
-    """What `compute` calls with the view and the inputs in place of the network; extraction sets it
-    for as long as it encodes."""
+    """What `compute` calls with the view and the inputs in place of the network; set while a batch
+    is encoded."""
 
     @classmethod
     @abstractmethod

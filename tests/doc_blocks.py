@@ -65,7 +65,7 @@ def run_shell(code: str) -> None:
             trim(Path("sample/pairs.csv"))
 
 
-def trim(manifest: Path, most: tuple[int, int, int] = (100, 30, 30)) -> list[dict[str, str]]:
+def trim(manifest: Path, most: tuple[int, int, int] = (60, 20, 20)) -> list[dict[str, str]]:
     """Keep so many train, validation and test rows of the sample: the tests' time is short."""
     left = dict(zip(("train", "validation", "test"), most, strict=True))
     with open(manifest, newline="") as file:

@@ -225,14 +225,14 @@ def _ranked(
             parts = {n: paired(dataset, tables, n) for n in splits}
             found = _fitted(parts, CLOSED_FORM, seed, device)
             reached = None if probe is None else _fitted(parts, probe, seed, device)
-            told = {n: _told(n, (i, j), values, chances) for n in used}
-            told_of = x.label, y.label, told, found["recall_at_1"], found["score"]
-            pairings.append(Pairing(*told_of, reached))
+            found_by = {n: _above_chance(n, (i, j), values, chances) for n in used}
+            reached_by = x.label, y.label, found_by, found["recall_at_1"], found["score"]
+            pairings.append(Pairing(*reached_by, reached))
     pairings.sort(key=lambda p: -p.reached)
-    told_by = {n: [p.measures[n]["excess"] for p in pairings] for n in used}
+    excesses = {n: [p.measures[n]["excess"] for p in pairings] for n in used}
     if probe is not None:
-        told_by["closed_form"] = [p.score for p in pairings]
-    correlations = {n: _spearman(v, [p.reached for p in pairings]) for n, v in told_by.items()}
+        excesses["closed_form"] = [p.score for p in pairings]
+    correlations = {n: _spearman(v, [p.reached for p in pairings]) for n, v in excesses.items()}
     name = None if probe is None else probe.name
     return Ranking((first, second), pairings, correlations, len(splits["train"]), len(chosen), name)
 
@@ -252,7 +252,7 @@ def _prepared(measure: Measure, candidate: Candidate, index: Tensor) -> Tensor:
     return measure.prepare(normalize(rows_of(candidate.table, index).cpu().double(), dim=1))
 
 
-def _told(
+def _above_chance(
     name: str,
     place: tuple[int, int],
     values: Mapping[tuple, float],

@@ -27,7 +27,7 @@ from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
 from fusemix_core.jobs.usage import usage
 from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
-from fusemix_core.reports.of_run import report_run
+from fusemix_core.reports.run import report_run
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.facts import facts_table

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Chosen:
-    """`rows` of the dataset's links, int64, in the order taken; the manifest `path`, where one was
+    """`rows` of the dataset's links, int64, in the order chosen; the manifest `path`, where one was
     asked for, and whether paths in it leave its folder (`outside`)."""
 
     dataset: PairedDataset
@@ -176,10 +176,10 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     )
     context = FitContext(device=how.device, seed=config.seed, callbacks=[reporter])
     k = min(config.recipe.pairs, len(rows))
-    taken = rows[choose(config.recipe.selector, pairs, k, context, reporter).numpy()]
+    chosen = rows[choose(config.recipe.selector, pairs, k, context, reporter).numpy()]
     if plan.out is None:
-        return Chosen(dataset, taken)
+        return Chosen(dataset, chosen)
     others = [dataset.splits[name] for name in dataset.splits if name != "train"]
-    written = np.concatenate([taken, *others])
+    written = np.concatenate([chosen, *others])
     outside = write_manifest(plan.out, dataset, written, config.data)
-    return Chosen(dataset, taken, plan.out, outside)
+    return Chosen(dataset, chosen, plan.out, outside)

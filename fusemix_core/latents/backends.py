@@ -53,8 +53,8 @@ def accelerate(
     if backend == "eager" or (not forced and work.count <= PROBE_ITEMS):
         return ""
     if encoder.network(work.view) is None:
-        said = f"{name} is run by torch: it offers no network for the view '{work.view}'."
-        return said if forced else ""
+        warning = f"{name} is run by torch: it offers no network for the view '{work.view}'."
+        return warning if forced else ""
     if package := exported.missing():
         if forced:
             raise MissingDependencyError.of("--backend openvino", package, exported.EXTRA)
@@ -155,8 +155,8 @@ class Runtime:
 def failure(spec: EncoderSpec, runtime: Any) -> list[str]:
     """What the user should know of a runtime that failed on the way."""
     why = getattr(runtime, "failure", "")
-    said = f"{spec.name} was run by torch after OpenVINO failed ({why})."
-    return [said] if why else []
+    warning = f"{spec.name} was run by torch after OpenVINO failed ({why})."
+    return [warning] if why else []
 
 
 def vectors(latents: Tensor | Padded) -> Tensor:

@@ -143,8 +143,8 @@ class ItemEncoder:
         """Take a faster runtime where that pays and agrees; what the user should know, or ""."""
         encoder = self.encoders[0]
         if forked():  # OpenVINO's threads did not come along
-            said = f"{self.spec.name} is run by torch: this process was forked."
-            return said if backend == "openvino" else ""
+            warning = f"{self.spec.name} is run by torch: this process was forked."
+            return warning if backend == "openvino" else ""
         with locks_of(encoder).encode:
             try:
                 first = wanted[:PROBE_ITEMS]
@@ -167,10 +167,12 @@ class ItemEncoder:
 
     def warnings(self) -> list[str]:
         """What the user should know of the run, a sentence each."""
-        said = []
+        warnings = []
         if self.limit < math.inf:
-            said.append(f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory.")
-        return [*said, *failure(self.spec, self.runtime), *self.encoders[0].notes()]
+            warnings.append(
+                f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory."
+            )
+        return [*warnings, *failure(self.spec, self.runtime), *self.encoders[0].notes()]
 
     # -- inside ----------------------------------------------------------------------------------
 

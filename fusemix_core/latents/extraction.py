@@ -21,6 +21,7 @@ from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
 from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate, empty_cache
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.returned import Latents
+from fusemix_core.latents.sharing import settle
 from fusemix_core.latents.store import LatentStore, StoreDtype
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.registry import registry
@@ -72,9 +73,8 @@ def extract(
 ) -> Extraction:
     """The latents of `items`: those that the store lacks are encoded, the others read.
 
-    The encoder is loaded only if something is missing (or only it can tell its fingerprint) and
-    freed at the end. An interrupted extraction keeps its finished shards, and a later one leaves
-    the same files as if it had not been interrupted.
+    The encoder is loaded only if it is needed, and freed at the end. An interrupted extraction
+    keeps its finished shards, and a later one leaves the same files as without the interruption.
 
     Args:
         spec: the encoder.
@@ -85,7 +85,7 @@ def extract(
         ragged: whether items may differ in length.
         shard: how many items make a shard, if `items` are a part of more.
         progress: called with how many of the missing items are done, and how many there are.
-        encoder: used in place of what the spec would load, and kept.
+        encoder: used in place of what the spec would load.
 
     Raises:
         DataError: no item can be read.
@@ -93,13 +93,12 @@ def extract(
         ArtefactError: the store can't be written.
         ConfigError: items differ in length and are not `ragged`, at the first batch.
     """
+    settle()
     if how.devices[0].type == "cpu":
         keep_freed_memory()
     held = _Held(spec, how.devices, how.dtype, encoder)
     try:
-        known = fingerprint(spec, how.dtype)
-        if known is None:
-            known = fingerprint(spec, how.dtype, held.get()[0].weights_digest)
+        known = fingerprint(spec, how.dtype) or held.fingerprint()
         warnings = store.repair(known, view, items.keys, how.store_dtype)
         missing = np.flatnonzero(store.missing(known, view, items.keys, how.store_dtype))
         bad: dict[int, str] = {}
@@ -170,10 +169,10 @@ def _fill(
     with ItemEncoder(
         items, target.view, encoders, held.devices[0], batch, spec=held.spec, workers=how.workers
     ) as encoder:
-        said = _accelerate(encoder, target, missing, held, how)
+        warnings = _accelerate(encoder, target, missing, held, how)
         filling = _Filling(encoder, target, items, progress)
         filling.run(missing)
-        return encoder.bad, [*said, *filling.warnings()]
+        return encoder.bad, [*warnings, *filling.warnings()]
 
 
 def _accelerate(
@@ -184,8 +183,8 @@ def _accelerate(
         return []
     home = target.store.folder.parent
     work = Work(target.view, target.fingerprint, home, len(missing))
-    said = encoder.accelerate(missing[:PROBE_ITEMS].tolist(), work, how.backend)
-    return [said] if said else []
+    warning = encoder.accelerate(missing[:PROBE_ITEMS].tolist(), work, how.backend)
+    return [warning] if warning else []
 
 
 class _Held:
@@ -210,6 +209,10 @@ class _Held:
             target = registry.target_of(self.spec)
             self.loaded.append(target.load(self.spec, device, getattr(torch, self.dtype)))
         return self.loaded
+
+    def fingerprint(self) -> str | None:
+        """By the weights of the loaded encoder."""
+        return fingerprint(self.spec, self.dtype, self.get()[0].weights_digest)
 
     def free(self) -> None:
         """Let go of the encoders and of the device memory that they took."""
@@ -296,7 +299,7 @@ class _Filling:
 
     def warnings(self) -> list[str]:
         """What the user should know of the run, a sentence each."""
-        said = [
+        warnings = [
             f"{self.shards[fault]} of {self.shards['all']} shards of {self.spec.name} {why}: "
             "stored as float32."
             for fault, why in _WIDENED.items()
@@ -306,8 +309,8 @@ class _Filling:
             limit = (
                 f"{self.spec.max_tokens} tokens" if self.spec.max_tokens else "the encoder takes"
             )
-            said.append(
+            warnings.append(
                 f"{self.encoder.cut} of {self.done} {self.spec.modality} items are longer than "
                 f"{limit} and were cut by {self.spec.name}."
             )
-        return [*said, *self.encoder.warnings()]
+        return [*warnings, *self.encoder.warnings()]

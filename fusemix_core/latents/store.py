@@ -185,18 +185,18 @@ class LatentStore:
         self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype
     ) -> tuple[Places, list[str]]:
         """Where the keys are, in verified shards only, and a sentence for each bad one."""
-        said = []
+        warnings = []
         while True:
             places, bad = self._find(fingerprint, view, keys, store_dtype)
             bad = bad or upkeep.bad_shards(s for s in places.used() if not s.verified)
             if not bad:
-                return places, said
+                return places, warnings
             for shard in bad:
                 with contextlib.suppress(FileNotFoundError):
                     # In a folder that can't be written it stays, so it must be known as bad.
                     self._known[shard.path] = (_state(shard.path), None)
                     set_aside(shard.path)
-                said.append(f"{shard.reason} Its items must be encoded again.")
+                warnings.append(f"{shard.reason} Its items must be encoded again.")
 
     def _find(
         self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype

@@ -66,7 +66,7 @@ def read_labelled(
     links = dataset.links[rows]
     if not len(links):
         raise DataError(f"The data has no {split} split.", "Use --split all.")
-    alone = replace(
+    labelled = replace(
         dataset,
         items={modality: dataset.items[modality]},
         links=links[:, :1],
@@ -75,4 +75,4 @@ def read_labelled(
         least=1,
         facts={},
     )
-    return Labelled(alone, dataset.items[text], links)
+    return Labelled(labelled, dataset.items[text], links)

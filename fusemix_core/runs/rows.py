@@ -33,8 +33,8 @@ def training_rows(
     if recipe.pairs is None:
         return rows
     pairs, k = train.select(rows), min(recipe.pairs, len(rows))
-    taken = from_first(lambda: choose(recipe.selector, pairs, k, context, reporter).tolist())
-    return rows[torch.tensor(taken, dtype=torch.int64)]
+    chosen = from_first(lambda: choose(recipe.selector, pairs, k, context, reporter).tolist())
+    return rows[torch.tensor(chosen, dtype=torch.int64)]
 
 
 def trusted_rows(recipe: Recipe, facts: Mapping[str, Fact], count: int) -> np.ndarray:

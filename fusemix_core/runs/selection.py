@@ -35,7 +35,7 @@ def choose(
     wanted = f"up to {k} different rows of {len(pairs)}, int64"
     right = isinstance(rows, Tensor) and rows.dtype == torch.int64 and rows.ndim == 1
     if not right or len(rows) > k or len(rows.unique()) < len(rows):
-        raise ContractError(f"The selector '{part.name}'", wanted, _told(rows))
+        raise ContractError(f"The selector '{part.name}'", wanted, _describe(rows))
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(pairs):
         raise ContractError(f"The selector '{part.name}'", wanted, "rows beyond these")
     if len(rows) < k:
@@ -45,7 +45,7 @@ def choose(
     return rows.cpu()
 
 
-def _told(rows: Any) -> str:
+def _describe(rows: Any) -> str:
     if not isinstance(rows, Tensor):
         return type(rows).__name__
     return f"{len(rows.unique())} different ones in {list(rows.shape)}, {rows.dtype}"

@@ -21,7 +21,7 @@ from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
 from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.given import GivenItems
-from fusemix_core.latents.sharing import forked
+from fusemix_core.latents.sharing import forked, settle
 from fusemix_core.registry import Registry
 from fusemix_core.saved.components import brought_by
 from fusemix_core.saved.schema import EncoderInfo
@@ -165,6 +165,7 @@ class LazyEncoder:
             yield
 
     def _load(self) -> Encoder:
+        settle()
         spec, dtype = self.spec, self.info.dtype
         known = fingerprint(spec, dtype)
         if known is not None:

@@ -21,6 +21,7 @@ from fusemix_core.errors import ArtefactError, ConfigError, PluginError, Unknown
 from fusemix_core.interfaces import Padded
 from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.given import as_list
+from fusemix_core.latents.sharing import settle
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved import folder as files
 from fusemix_core.saved.card import model_card
@@ -67,16 +68,14 @@ class SavedModel:
         name: what the model is called in messages.
 
     Example:
-        ```python
         class Lengths(SavedModel):
             kind = "lengths"
 
             def encode(self, texts):
-                return self.parts["adapter.text"].component(self.latents("text", texts))
-
+                adapter = self.parts["adapter.text"].component
+                return adapter(input_of(adapter, self.latents("text", texts)))
 
         registry.add_component("artefact", "lengths", Lengths)
-        ```
     """
 
     kind: ClassVar[str]
@@ -211,6 +210,7 @@ class SavedModel:
         """
         import safetensors.torch
 
+        settle()
         config, tensors = self._saved_form()
         name = os.fspath(folder) if name is None else name
 
@@ -311,6 +311,7 @@ class SavedModel:
                 kind.
             UnknownNameError: no installed plugin brings a component, or the kind.
         """
+        settle()
         device = resolve_device(device)
         folder = files.locate(source, revision)
         config = files.read_config(folder)
@@ -369,9 +370,7 @@ def load(
     Arguments and errors are those of `SavedModel.from_pretrained`.
 
     Example:
-        ```python
         model = fusemix_core.load("runs/first/model")
-        ```
     """
     return SavedModel.from_pretrained(
         source, device=device, encoders=encoders, revision=revision, registry=registry

@@ -137,6 +137,28 @@ def test_karpathys_images_have_facts(tmp_path):
     assert data.facts["box"].values.tolist() == [[0, 0, 2, 2.5]] * 2 + [[1, 0, 2, 2]]
 
 
+def test_names_of_classes_are_facts(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(2):
+            picture = Image.new("RGB", (2, 2), (i, len(name), ord(name[0])))
+            picture.save(tmp_path / "set" / name / f"{i}.png")
+    takes = {"image": "image", "text": "text"}
+    data = read(tmp_path / "set", {"y": "label:class"}, takes)
+    assert data.facts["y"].names == ("cat", "dog") and data.facts["y"].values.tolist() == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    feature = {"_type": "ClassLabel", "names": ["ant", "bee"]}
+    features = json.dumps({"info": {"features": {"y": feature}}})
+    table = pa.table({"a": ["x", "z"], "text": ["v", "w"], "y": [1, 0]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": features}), tmp_path / "p.parquet")
+    data = read(tmp_path / "p.parquet", {"y": "y:class"})
+    assert data.facts["y"].names == ("ant", "bee") and data.facts["y"].values.tolist() == [1, 0]
+
+
 def test_members_and_bytes_are_read_as_texts(tmp_path):
     with tarfile.open(tmp_path / "p.tar", "w") as archive:
         for i in range(3):

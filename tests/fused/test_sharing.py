@@ -193,6 +193,8 @@ texts = [f"text {i} " + "word " * i for i in range(8)]
 rows = model.encode("text", texts)
 
 def work():
+    other = fusemix_core.load(sys.argv[1], encoders=sources, device="cpu")
+    other.save_pretrained(sys.argv[3])
     found = model.encode("text", texts)
     found = model.embed("text", torch.randn(9000, 12))[:8] * 0 + found
     model.similarity(found, found, "text", "image")
@@ -221,9 +223,10 @@ sys.exit(9 if hangs else child.exitcode)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
-def test_a_forked_child_encodes_while_its_parent_does():
+def test_a_forked_child_encodes_while_its_parent_does(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    command = [sys.executable, "-c", FORK, str(OLD), str(Path(__file__).parents[1])]
+    paths = [OLD, Path(__file__).parents[1], tmp_path / "saved"]
+    command = [sys.executable, "-c", FORK, *map(str, paths)]
     done = subprocess.run(command, env=environment, timeout=150, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -33,7 +33,7 @@ from fusemix_core.latents.exported import Exports
 from fusemix_core.latents.shards import BadShardError, read_shard, shard_id, write_shard
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.registry import registry
-from fusemix_core.reports.of_run import best_step, history
+from fusemix_core.reports.run import best_step, history
 from fusemix_core.runs.folder import MetricsLog, read_metrics
 from fusemix_core.runs.rates import Rates
 from fusemix_core.scorers.csls import CSLSScorer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -62,6 +63,7 @@ def read(source: Path | str, **options: object) -> PairedDataset:
                 assert error.path and error.row
     rows = np.concatenate(list(data.splits.values()))
     assert sorted(rows) == list(range(len(data)))
+    assert min(data.counts.values()) >= 0 and sum(data.counts.values()) == 2 * data.rows_read
     for one in data.rejected:
         assert one.path and one.row >= 1 and one.reason and len(one.reason) < 2000
     say_rejected(data.rejected).encode("utf-8", "backslashreplace")
@@ -78,6 +80,12 @@ def manifest(name: str) -> Callable[[bytes, Path], object]:
         return read(path)
 
     return run
+
+
+def utf_16(data: bytes, folder: Path) -> object:
+    path = furnish(folder) / "a.csv"
+    path.write_bytes(data)
+    return read(path, encoding="utf-16")
 
 
 # -- good files ----------------------------------------------------------------------------------
@@ -106,6 +114,16 @@ def karpathy() -> bytes:
         for i, t in enumerate(texts())
     ]
     return json.dumps({"images": images}, ensure_ascii=False).encode()
+
+
+def coco() -> bytes:
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(PICTURES)]
+    annotations = [{"image_id": i, "caption": t} for i, t in enumerate(texts())]
+    return json.dumps({"images": images, "annotations": annotations}).encode()
+
+
+def tokens() -> bytes:
+    return "".join(f"{i}.png#{k}\t{t}\n" for i, t in enumerate(texts()) for k in (0, 1)).encode()
 
 
 def parquet(image: str, **options: object) -> bytes:
@@ -232,11 +250,15 @@ TAR = (b"ustar\x0000", b"ustar  \0", b"\0" * 512, b"x", b"g", b"L", b"K", b"S", 
        b"30 GNU.sparse.map=a,b\n", b"path=../x\n")  # fmt: skip
 TARGETS = [
     Target("csv", lambda: [table(","), table(";"), table("\t")], manifest("a.csv"), TABLE),
+    Target("token", lambda: [tokens()], manifest("a.token"), (b"#0\t", b"0.png", b"\t", b"\n")),
+    Target("csv-gz", lambda: [gzip.compress(table(","), mtime=0)], manifest("a.csv.gz")),
+    Target("tar-gz", lambda: [gzip.compress(tar(), mtime=0)], manifest("a.tar.gz")),
+    Target("utf-16", lambda: [table(";").decode().encode("utf-16")], utf_16, (b"\0", b"\xff\xfe")),
     Target("tsv", lambda: [table("\t")], manifest("a.tsv"), TABLE),
     Target("jsonl", lambda: [json_lines()], manifest("a.jsonl"), JSON),
     Target(
         "json",
-        lambda: [karpathy(), json.dumps(objects()).encode()],
+        lambda: [karpathy(), coco(), json.dumps(objects()).encode(), json_lines()],
         manifest("a.json"),
         JSON,
     ),

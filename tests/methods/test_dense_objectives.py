@@ -9,25 +9,18 @@ from batches import batch_of
 from torch.nn.functional import normalize, softplus
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.objectives import infonce, siglip, tiles
+from fusemix_core.objectives import siglip, tiles
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.multi_positive import MultiPositive
 from fusemix_core.objectives.siglip import SigLIP
 from fusemix_core.step import Step
 
-KEPT, MADE_AGAIN = 1 << 30, 0
 SIZES = (1, 2, 3, 130)
 
 
 @pytest.fixture(autouse=True)
 def many_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "TILE_BYTES", 1 << 12)
-
-
-@pytest.fixture(params=[KEPT, MADE_AGAIN], ids=["kept", "made again"], autouse=True)
-def kept(request, monkeypatch):
-    for module, name in ((infonce, "two_way_logsumexp"), (siglip, "softplus_sum")):
-        monkeypatch.setattr(module, name, partial(getattr(tiles, name), kept_bytes=request.param))
 
 
 def share_an_item(ids):

@@ -45,8 +45,16 @@ def tables(world, **more):
     return {"sets": {"world": own}, **given}
 
 
-def test_every_method_is_given_the_same_and_measured(world, tmp_path):
-    lines = bench(tables(world), tmp_path)
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """The lines of a benchmark that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
+        return bench(tables(world), tmp_path_factory.mktemp("whole"))
+
+
+def test_every_method_is_given_the_same_and_measured(whole):
+    lines = whole
     assert len(lines) == 2 * 2 * 2
     for line in lines:
         assert line["pairs"]["train"] + line["pairs"]["validation"] == (line["size"] or 112)
@@ -59,7 +67,7 @@ def test_every_method_is_given_the_same_and_measured(world, tmp_path):
     assert len({line["latents"] for line in lines}) == 2
 
 
-def test_a_benchmark_goes_on_where_it_was_stopped(world, tmp_path, monkeypatch):
+def test_a_benchmark_goes_on_where_it_was_stopped(whole, world, tmp_path, monkeypatch):
     from fusemix_core.benchmark import run
 
     made, fit = [], run.fit
@@ -83,8 +91,7 @@ def test_a_benchmark_goes_on_where_it_was_stopped(world, tmp_path, monkeypatch):
     def without_times(line):
         return {k: v for k, v in line.items() if k not in ("seconds", "environment")}
 
-    undisturbed = bench(tables(world), tmp_path / "other")
-    assert list(map(without_times, lines)) == list(map(without_times, undisturbed))
+    assert list(map(without_times, lines)) == list(map(without_times, whole))
 
 
 def test_other_data_settings_or_budget_are_measured_anew(world, tmp_path):
@@ -123,14 +130,13 @@ def test_a_method_that_fails_is_told_and_tried_again(world, tmp_path):
     assert "`bad` failed: RuntimeError('no such luck')" in text
 
 
-def test_the_report_has_tables_intervals_and_a_plot(world, tmp_path):
-    lines = bench(tables(world), tmp_path)
-    text = write_report(lines, tmp_path).read_text()
+def test_the_report_has_tables_intervals_and_a_plot(whole, tmp_path):
+    text = write_report(whole, tmp_path).read_text()
     assert "| method | 40: cosine | 40: chosen | 40: s | 112: cosine |" in text and " ± " in text
     plot = tmp_path / text.partition("](")[2].partition(")")[0]
     assert "<svg" in plot.read_text()
     before = plot.read_bytes()
-    write_report(lines, tmp_path)
+    write_report(whole, tmp_path)
     assert plot.read_bytes() == before
 
 

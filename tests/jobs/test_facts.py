@@ -13,7 +13,7 @@ import torch
 from pairs import write_world
 from toys import ToyImage, ToyText
 
-from fusemix_core import select
+from fusemix_core import encode, select
 from fusemix_core.config import DataConfig, Part, Recipe, RunConfig
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.errors import DataError
@@ -103,9 +103,9 @@ def test_rows_of_a_single_item_reach_batches_with_their_facts(tmp_path):
     config = DataConfig((str(path),), facts={"n": "n"}, validation_fraction=0.3)
     dataset = read_pairs(config, TAKES, least=1)
     assert len(dataset) == 30 and not dataset.rejected
-    encoded = encode_dataset(
-        dataset, {m: e.spec for m, e in ENCODERS.items()}, Encoding(torch.device("cpu")), Reporter()
-    )
+    specs = {m: e.spec for m, e in ENCODERS.items()}
+    how = Encoding(torch.device("cpu"))
+    encoded = encode_dataset(dataset, specs, how, Reporter(), max_bad=0.0)
     for split in ("train", "validation"):
         pairs = encoded.paired(split)
         batch = pairs.batch(torch.arange(len(pairs)))
@@ -138,3 +138,15 @@ def test_facts_that_an_evaluator_uses_are_not_noted(data):
     measured = replace(config, evaluators=(Part("by-fact"),))
     assert unused_facts(measured, check_evaluators(measured, read(data))) == []
     assert unused_facts(replace(config, data=replace(config.data, facts={}))) == []
+
+
+def test_a_collection_has_no_trust_unless_it_is_named(tmp_path):
+    path = tmp_path / "trusts.csv"
+    path.write_text("text,trust\na red car,North\na blue house,0.5\n")
+    assert len(encode({"text": ToyText}, path, device="cpu").dataset) == 2
+    named = {"source": str(path), "trust_column": "trust", "max_bad": 1.0}
+    found = encode({"text": ToyText}, named, device="cpu").dataset
+    assert found.facts["trust"].values.tolist() == [0.5] and len(found.rejected) == 1
+    facts = {"source": str(path), "facts": {"hospital": "trust:text"}}
+    found = encode({"text": ToyText}, facts, device="cpu").dataset
+    assert found.facts["hospital"].names == ("North", "0.5")

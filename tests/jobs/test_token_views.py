@@ -126,7 +126,7 @@ def test_padded_latents_of_another_width_are_refused(data, tmp_path):
 class ZeroStart(TokenText):
     """A TokenText whose first token is all zero."""
 
-    spec = replace(TokenText.spec, name="toy-zero-start", target="flow.test_token_views:ZeroStart")
+    spec = replace(TokenText.spec, name="toy-zero-start", target="jobs.test_token_views:ZeroStart")
 
     def encode(self, batch, view="pooled"):
         found = super().encode(batch, view)
