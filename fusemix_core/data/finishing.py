@@ -48,13 +48,7 @@ def finish(
     if not len(linked):
         raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}".rstrip())
     told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
-    trust = np.array(gatherer.trust, np.float32)
-    selected = {name: fact.select(linked) for name, fact in facts.items()}
-    first = first_of_equal(links[linked], told[linked], selected)
-    once = np.flatnonzero(first == np.arange(len(first)))
-    keep = linked[once]
-    trust = most_trusted(first, trust[linked])[once]
-    groups = merged_groups(first, group[linked])[once] if gatherer.groups else None
+    first, keep, trust, groups = _links_once(gatherer, links, linked, facts)
     parts, notes = splits.assign(links[keep], items, told[keep], groups, fractions, seed, by_file)
     warnings += notes + [memory.warning] * bool(memory.warning)
     origin = gatherer.origin()
@@ -83,6 +77,29 @@ def finish(
     )
     warnings += _counts(dataset, gatherer)
     return dataset
+
+
+def _links_once(
+    gatherer: Gatherer, links: np.ndarray, linked: np.ndarray, facts: dict[str, Fact]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """The links without those that say the same as an earlier one.
+
+    Args:
+        links: int64 `[m, K]`, of all rows.
+        linked: int64 `[n]`, those of them that link enough.
+        facts: of all rows.
+
+    Returns:
+        (int64 `[n]` for each of `linked` the first in `linked` that says the same; int64 `[k]` the
+        links that stay, as indices of `links`; their trust; their groups, None without any).
+    """
+    told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
+    selected = {name: fact.select(linked) for name, fact in facts.items()}
+    first = first_of_equal(links[linked], told[linked], selected)
+    once = np.flatnonzero(first == np.arange(len(first)))
+    trust = most_trusted(first, np.array(gatherer.trust, np.float32)[linked])
+    groups = merged_groups(first, group[linked])[once] if gatherer.groups else None
+    return first, linked[once], trust[once], groups
 
 
 def _unpaired(

@@ -40,7 +40,8 @@ class FolderReader(Reader):
     """A folder of media, `photo.jpg` with `photo.txt` beside it, or of tables or tar shards.
 
     Files of one folder that differ only in their suffix are one row (`a.jpg`, `a.wav`, `a.txt`; of
-    `a.jpg` and `a.png` each is linked). Each line of the text that is not blank is a caption.
+    `a.jpg` and `a.png` each is linked). Each line of the text that is not blank is a caption. Texts
+    may lie in a folder of their own (`images/a.jpg`, `texts/a.txt`).
     Without any texts, the names of the folders are the column `label`. Without media that have
     texts, the tables (CSV, JSONL, Parquet) in the folder are read: `train/metadata.jsonl`,
     `data/train-00000-of-00002.parquet`. Tar shards are read wherever they lie.
@@ -74,6 +75,8 @@ class FolderReader(Reader):
         seen = list(walk(path, self.allow_outside))
         unread = [one for one in seen if one.problem]
         found = Inventory.of((one.name for one in seen if not one.problem), modality_of_suffix())
+        if found.pair_parallel():
+            yield Note(f"{path}: texts are read for the media of their name in another folder.")
         yield from rows_of_files(path, found.shards, self.options)
         tables = [] if found.shards or found.has_sidecars else chosen_tables(found, path)
         if tables:

@@ -24,6 +24,8 @@ _NAMED = re.compile(r"(manifest|metadata|pairs|captions)\b.*", re.IGNORECASE)
 _TOKENS = re.compile(r"[-_. ]+|(?<=[a-zA-Z])(?=\d)")
 _ABOUT = re.compile(r"(readme|licen[cs]e|copying|notice|changelog|citation|requirements)\b.*", re.I)
 _PEEK = 1 << 16
+_MOST_TEXTS = 0.5
+"""More of the texts than this share must have a medium of their name."""
 
 
 @dataclass
@@ -62,10 +64,35 @@ class Inventory:
                 found.others.append(name)
         return found
 
+    def pair_parallel(self) -> bool:
+        """Bring texts to the media of the same name in another folder (`images/7.jpg` and
+        `texts/7.txt`, `images/train/7.jpg` and `texts/train/7.txt`), if no name is there twice and
+        most texts find theirs so. Returns whether they do."""
+        if self.has_sidecars or not self.texts:
+            return False
+        for key in (_without_last_folder, _without_first_folder, os.path.basename):
+            media, texts = {key(s): s for s in self.media}, {key(s): s for s in self.texts}
+            both = media.keys() & texts.keys()
+            unique = len(media) == len(self.media) and len(texts) == len(self.texts)
+            if unique and len(both) > _MOST_TEXTS * len(texts):
+                for name in both:
+                    self.texts[media[name]] = self.texts.pop(texts[name])
+                return True
+        return False
+
     @property
     def has_sidecars(self) -> bool:
         """Whether any medium has a text beside it."""
         return not self.media.keys().isdisjoint(self.texts)
+
+
+def _without_last_folder(stem: str) -> str:
+    folder, name = os.path.split(stem)
+    return os.path.join(os.path.dirname(folder), name)
+
+
+def _without_first_folder(stem: str) -> str:
+    return stem.partition(os.sep)[2] or stem
 
 
 def chosen_tables(inventory: Inventory, root: Path) -> list[str]:

@@ -14,10 +14,10 @@ from fusemix_core.measured import PARTS, Measured
 from fusemix_core.registry import Registry, registry
 from fusemix_core.sections import Section, check_section
 
-OF_PAIRS = (Part("retrieval"), Part("geometry"))
+FOR_PAIRS = (Part("retrieval"), Part("geometry"))
 """What measures pairs, unless the user says otherwise."""
 
-OF_CLASSES = (Part("zero-shot"),)
+FOR_CLASSES = (Part("zero-shot"),)
 """What measures items with a class each."""
 
 
@@ -37,7 +37,7 @@ class Evaluation:
 
 
 def evaluators_of(
-    parts: Sequence[Part], default: Sequence[Part] = OF_PAIRS, registry: Registry = registry
+    parts: Sequence[Part], default: Sequence[Part] = FOR_PAIRS, registry: Registry = registry
 ) -> dict[str, Evaluator]:
     """The evaluators of a job by their registered names: the default ones, then further ones.
 

@@ -10,7 +10,7 @@ import torch
 from fusemix_core.config import DataConfig, Part
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation import running
-from fusemix_core.evaluation.running import OF_CLASSES, OF_PAIRS, Evaluation, check_available
+from fusemix_core.evaluation.running import FOR_CLASSES, FOR_PAIRS, Evaluation, check_available
 from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates
 from fusemix_core.fused import FusedModel
 from fusemix_core.measured import Classes, Measured
@@ -61,7 +61,7 @@ def measure_pairs(
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """`evaluate`, with sections to show; an evaluator that fails is in `failed`."""
-    chosen = running.evaluators_of(evaluators, OF_PAIRS)
+    chosen = running.evaluators_of(evaluators, FOR_PAIRS)
     takes = {m: info.takes for m, info in model.encoders.items()}
     dataset = read_usable(config, takes, seed, optional=takes)
     if split != "all" and not len(dataset.splits.get(split, ())):
@@ -131,7 +131,7 @@ def measure_classes(
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """`classify` with sections to show; an evaluator that fails is in `failed`."""
-    chosen = running.evaluators_of(evaluators, OF_CLASSES)
+    chosen = running.evaluators_of(evaluators, FOR_CLASSES)
     check_available(chosen, ["classes"])
     text = next((m for m, i in model.encoders.items() if i.takes == "text"), None)
     if text is None:

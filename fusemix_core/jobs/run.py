@@ -302,6 +302,7 @@ def results_of(
         "pairs": {name: len(rows) for name, rows in dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in dataset.unpaired.items()},
         "facts": facts_table(dataset.facts, config.data),
+        "rows": dataset.counts,
         "rejected": len(dataset.rejected),
         "fit_seconds": round(fitted.seconds, 2),
         **measured.results,

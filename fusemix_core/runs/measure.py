@@ -71,7 +71,9 @@ def measure_run(
         save: is called with the model before evaluators run that aren't core's own: one of them
             may take the whole process down.
 
-    An evaluator that fails does not stop the others: its error is in `failed`.
+    Returns:
+        The model, results and sections. An evaluator that fails does not stop the others: its error
+        is in `failed`.
     """
     config, unpaired = plan.config, never_paired(train, plan.added)
     splits = {

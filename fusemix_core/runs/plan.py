@@ -97,6 +97,7 @@ class Plan:
             "pairs": {name: len(rows) for name, rows in self.dataset.splits.items()},
             "unpaired": {m: len(ids) for m, ids in self.dataset.unpaired.items()},
             "facts": facts_table(self.dataset.facts, self.config.data),
+            "rows": self.dataset.counts,
             "rejected": len(self.dataset.rejected),
             "recipe": to_dict(self.config.recipe),
             "fixed": list(self.fixed),

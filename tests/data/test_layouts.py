@@ -69,6 +69,32 @@ def test_linked_folders_inside_are_read_once_for_each_split(tmp_path):
     assert [one.bad for one in data.rejected] == [False, False]  # the loop, from either side
 
 
+def test_a_link_that_leads_nowhere_is_told(tmp_path):
+    put(tmp_path, "a.jpg", text=True)
+    (tmp_path / "more").symlink_to("nowhere")
+    data = read(tmp_path, max_bad=1.0)
+    assert data.bad_rows == 1 and reasons(data) == ["more: the link leads nowhere"]
+
+
+@pytest.mark.parametrize(
+    "form", ["{kind}/{name}", "{split}/{kind}/{name}", "{kind}/{split}/{name}"]
+)
+def test_texts_in_a_folder_of_their_own(tmp_path, form):
+    for split in ("train", "test"):
+        for i in range(2):
+            image = form.format(kind="images", split=split, name=f"{split}{i}.jpg")
+            text = tmp_path / form.format(kind="texts", split=split, name=f"{split}{i}.txt")
+            put(tmp_path, image)
+            text.parent.mkdir(parents=True, exist_ok=True)
+            text.write_text(f"{split} {i}")
+    data = read(tmp_path)
+    assert sorted(pairs(data)) == [
+        (f"{split}{i}.jpg", f"{split} {i}") for split in ("test", "train") for i in range(2)
+    ]
+    assert sizes(data) == ((2, 0, 2) if "{split}" in form else (4, 0, 0))
+    assert "in another folder" in said(data) and not data.rejected
+
+
 # -- splits ----------------------------------------------------------------------------------------
 
 

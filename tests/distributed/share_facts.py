@@ -5,6 +5,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import normalize
 
+from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.config import Training
 from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.gathering import rank, total
@@ -49,7 +50,7 @@ def results(name):
             parameter.data.copy_(torch.randn(parameter.shape, generator=draw))
     objective = OBJECTIVES[name]().double()
     objective.start(adapters, None, None, FitContext())
-    state = TrainState.new(adapters, objective, Training(), seed=0)
+    state = TrainState.new(Alignment(adapters, objective), Training(), seed=0)
     losses = []
     for _ in range(3):
         latents = {
