@@ -43,8 +43,6 @@ def show_plan(plan: Plan, json: bool) -> None:
     if plan.fixed:
         out.print(f"fixed:   {', '.join(plan.fixed)}")
     out.print(f"device:  {plan.config.device}")
-    for warning in plan.warnings:
-        out.print(Text(f"note:    {warning}", style="yellow"), soft_wrap=True)
 
 
 def _in_short(fact: Mapping[str, Any]) -> str:
