@@ -20,6 +20,8 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 """What an encoder computes in."""
 StoreDtype = Literal["float16", "float32"]
 """What latents are stored in."""
+Missing = Literal["bad", "ok"]
+"""Whether a row without an entry of some modality counts as bad."""
 Backend = Literal["auto", "eager", "openvino"]
 """The runtime of an encoder on the CPU."""
 
@@ -116,7 +118,8 @@ class DataConfig:
     or `xywh`). `trust_column` says how far each row is to be trusted (None: the column `trust` if
     there is one; `none`: no column). `reader` names the reader of all sources
     (None: the first that matches). `encoding` and `delimiter` are those of text files (None:
-    UTF-8, and whatever fits). Cells with one of `missing_values` are empty. `prefix` and `suffix`
+    UTF-8, and whatever fits). Cells with one of `missing_values` are empty. With `missing` = `ok` a
+    row that lacks an entry isn't bad: it is left out and counted apart. `prefix` and `suffix`
     make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row
     with one item is no fault: the item is kept for training without pairs (a recipe with
     `training.unpaired` sets it).
@@ -134,6 +137,7 @@ class DataConfig:
     encoding: str | None = None
     delimiter: str | None = None
     missing_values: tuple[str, ...] | None = None
+    missing: Missing = "bad"
     prefix: Mapping[str, str] = field(default_factory=dict)
     suffix: Mapping[str, str] = field(default_factory=dict)
     validation_fraction: float = 0.1
@@ -141,6 +145,11 @@ class DataConfig:
     max_bad: float = 0.01
     allow_outside: bool = False
     unpaired: bool = False
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that is read: the sources, and the files of the splits."""
+        return (*self.source, *(one for one in (self.validation, self.test) if one))
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.context import Callback, FitContext
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.media import Medium
 from fusemix_core.data.rows import Note, Reader, Row
@@ -288,69 +288,6 @@ def takes_tokens(adapter: Any) -> bool:
 def input_of(adapter: Adapter, latents: Tensor | Padded) -> Tensor | Padded:
     """Latents of any view in the form that an adapter takes: `as_tokens`, or `as_rows`."""
     return as_tokens(latents) if takes_tokens(adapter) else as_rows(latents)
-
-
-EVENTS = ("on_start", "on_step", "on_evaluation", "on_pairs", "on_end")
-"""The methods of a `Callback`."""
-
-
-class Callback:
-    """Hears how a fit goes on. Override what you need."""
-
-    def on_start(self, total_steps: int) -> None: ...
-
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def on_pairs(self, done: int, total: int) -> None:
-        """A closed form has taken in `done` of the `total` pairs of a pass; 0 begins one."""
-
-    def on_end(self) -> None: ...
-
-    def through(
-        self, only: Collection[str] = EVENTS, added: Mapping[str, float] | None = None
-    ) -> Callback:
-        """A callback that passes on to this one what another fit reports.
-
-        Args:
-            only: the events that are passed on, such as `("on_pairs", "on_evaluation")`.
-            added: further metrics of each evaluation.
-        """
-        return _Through(self, only, added or {})
-
-
-class _Through(Callback):
-    def __init__(self, other: Callback, only: Collection[str], added: Mapping[str, float]) -> None:
-        for event in only:
-            setattr(self, event, getattr(other, event))
-        if "on_evaluation" in only and added:
-            self.on_evaluation = lambda step, metrics: other.on_evaluation(
-                step, {**metrics, **added}
-            )
-
-
-@dataclass
-class FitContext:
-    """What surrounds a fit: where it runs, where it saves, whom it tells.
-
-    `checkpoints` is the folder for `step-N/`; None saves nothing. With `resume` the fit goes on
-    from the newest complete checkpoint there, to the result it would have had. `latents` says which
-    ones the tables hold, such as a digest of items and encoders: a checkpoint of a fit on others is
-    refused.
-
-    `fixed` holds given adapters by modality, all of one width, in eval mode on the CPU: their
-    embeddings are the space that the other modalities' adapters are fitted to, and they stay as
-    they are.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    seed: int = 0
-    checkpoints: Path | None = None
-    resume: bool = False
-    callbacks: Sequence[Callback] = ()
-    fixed: Mapping[str, Adapter] = field(default_factory=dict)
-    latents: str = ""
 
 
 class Aligner(ABC):

@@ -54,6 +54,6 @@ def _check_fixed(recipe: Recipe, registry: Registry) -> None:
             raise ConfigError(
                 f"The aligner '{part.name}' of the recipe '{recipe.name}' moves every modality: it "
                 "can't fit to one that stays as it is.",
-                "Take the recipe cca (closed form), fusemix (by gradient), or another whose "
+                "Take the recipe auto (closed form), fusemix (by gradient), or another whose "
                 "aligner uses `fixed`.",
             )

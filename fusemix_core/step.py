@@ -135,7 +135,7 @@ class OwnRows(_BatchRows):
     ) -> tuple[Tensor, Padded | None]:
         """(embeddings, projected tokens where there are some), whatever the caller's grad mode."""
         with torch.set_grad_enabled(self.grad and modality not in self._fixed):
-            if "tokens" not in getattr(adapter, "uses", ()):  # it is no `TokenAdapter`
+            if "tokens" not in getattr(adapter, "uses", ()):  # not a `TokenAdapter`
                 return adapter(latents), None
             tokens = adapter.tokens(latents)
             return adapter.pool(tokens, latents), tokens

@@ -59,12 +59,12 @@ def regress(
         best = Best(at_most(validation.only(own), VALIDATION_ROWS, context.seed), context)
         for count in landmarks:
             pairs = at_most(met, kernel_pairs, context.seed) if count else met
-            onto = Onto.of(pairs, modality, fixed, count, context, linear)
-            goal = onto.cross @ onto.whitening() if whiten else onto.cross
+            solution = RidgeSolution.of(pairs, modality, fixed, count, context, linear)
+            goal = solution.cross @ solution.whitening() if whiten else solution.cross
             for ridge in ridges:
-                onto.give(onto.solve(goal, ridge / len(pairs)))
-                chosen = {"landmarks": len(onto.adapter.landmarks), "ridge": ridge}
-                best.offer({modality: onto.adapter, **fixed}, chosen)
+                solution.give(solution.solve(goal, ridge / len(pairs)))
+                chosen = {"landmarks": len(solution.adapter.landmarks), "ridge": ridge}
+                best.offer({modality: solution.adapter, **fixed}, chosen)
         fitted[modality] = best.adapters[modality]
     return {m: fitted[m] for m in train.modalities}
 
@@ -83,7 +83,7 @@ def met_fixed(pairs: PairedLatents, modality: str) -> PairedLatents:
 
 
 @dataclass
-class Onto:
+class RidgeSolution:
     """What a closed form needs of one modality's features f and its partners' fixed embeddings y.
 
     adapter: of the modality, whose map `give` sets. mean, covariance: of f, `[k]` and `[k, k]`;
@@ -108,7 +108,7 @@ class Onto:
         landmarks: int,
         context: FitContext,
         linear: float = LINEAR,
-    ) -> Onto:
+    ) -> RidgeSolution:
         """In one pass over `pairs`, of which the first modality is to be fitted."""
         device, pairs = context.device, for_adapters(pairs, fixed)
         first = embeddings(fixed, pairs.batch(torch.arange(1), device).latents)

@@ -62,7 +62,8 @@ def make_case(
 ) -> Case:
     """The set split by the seed and encoded; what the store holds is not encoded again."""
     how = Encoding(device, views=chosen.views)
-    dataset = read_usable(paired.data, {m: s.takes for m, s in chosen.specs.items()}, seed)
+    takes = {m: s.takes for m, s in chosen.specs.items()}
+    dataset = read_usable(paired.data, takes, seed, tell=reporter.note)
     encoded = encode_dataset(dataset, chosen.specs, how, reporter, max_bad=paired.data.max_bad)
     splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
     check_splits(splits["train"], splits["validation"])
@@ -123,7 +124,13 @@ def _classes(
         )
     takes = {modality: chosen.specs[modality].takes, text: "text"}
     found = read_labelled(
-        labelled.data, modality, text, takes, labelled.label_column, labelled.split
+        labelled.data,
+        modality,
+        text,
+        takes,
+        labelled.label_column,
+        labelled.split,
+        tell=reporter.note,
     )
     names = found.names()
     labels = found.labels(names)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.console import print_error
+from fusemix_core.cli.console import Notes, print_error
 from fusemix_core.cli.groups import (
     DataOptions,
     EncoderOptions,
@@ -144,7 +144,8 @@ def carry_out(
 
     from fusemix_core.runs.plan import make_plan
 
-    plan = make_plan(config, specs)
+    notes = Notes()
+    plan = make_plan(config, specs, tell=notes if launched().rank == 0 else None)
     if launched().rank == 0 and (output.dry_run or not output.json):
         show_plan(plan, output.json)
     if output.dry_run:
@@ -153,7 +154,7 @@ def carry_out(
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.run import default_out, run_plan
 
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(notes) as reporter:
         result = run_plan(plan, run.out or default_out(), resume=run.resume, reporter=reporter)
     if result is not None:
         show_result(result, output.json)

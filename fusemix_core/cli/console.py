@@ -60,6 +60,18 @@ def print_error(message: str, hint: str = "") -> None:
         err.print(Text(hint), soft_wrap=True)
 
 
+class Notes:
+    """Prints notes on stderr, each once."""
+
+    def __init__(self) -> None:
+        self._printed: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        if text not in self._printed:
+            self._printed.add(text)
+            err.print(Text(f"Note: {text}", style="yellow"), soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """`value` as JSON on stdout, alone; in ASCII if the stream can't take its characters."""
     stream, text = out.file, json.dumps(value, indent=1, ensure_ascii=False)

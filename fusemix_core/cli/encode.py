@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.console import Notes
 from fusemix_core.cli.groups import (
     DataOptions,
     EncoderOptions,
@@ -59,7 +60,9 @@ def encode(
     from fusemix_core.jobs.encode import plan_encoding, run_encoding
 
     how = given(device=device, dtype=dtype) | encoding.table()
-    carry_out(plan_encoding(names, table, views=views, **how), run_encoding, output)
+    notes = Notes()
+    plan = plan_encoding(names, table, views=views, tell=notes, **how)
+    carry_out(plan, run_encoding, output, notes)
 
 
 def checked_views(
@@ -90,9 +93,13 @@ def checked_views(
 
 
 def carry_out(
-    plan: EncodingPlan, run: Callable[[EncodingPlan, Reporter], Encoded], output: OutputOptions
+    plan: EncodingPlan,
+    run: Callable[[EncodingPlan, Reporter], Encoded],
+    output: OutputOptions,
+    notes: Notes,
 ) -> None:
-    """Show the plan and, unless `--dry-run` is given, `run` it and show what was encoded."""
+    """Show the plan and, unless `--dry-run` is given, `run` it and show what was encoded. `notes`
+    has printed those of the plan."""
     from fusemix_core.cli.console import print_json, print_table
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import show_encoders
@@ -103,7 +110,7 @@ def carry_out(
         show_encoders(plan.encoders.values())
     if output.dry_run:
         return
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(notes) as reporter:
         encoded = run(plan, reporter)
     rows = [
         {

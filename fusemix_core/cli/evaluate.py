@@ -103,7 +103,7 @@ def evaluate(
         else:
             found = job.measure_pairs(fused, what.config, what.split, further, what.seed, reporter)
     if json:
-        print_json(found.metrics)
+        print_json(found.metrics | found.data)
     else:
         for sections in found.sections.values():
             show_sections(sections)

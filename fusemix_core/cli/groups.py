@@ -96,8 +96,8 @@ class EncoderOptions:
 @dataclass(frozen=True)
 class DataOptions:
     """Where the items are, and how cells are written: `--data`, `--column`, `--reader`,
-    `--encoding`, `--delimiter`, `--missing-values`, `--prefix`, `--suffix`, `--max-bad`,
-    `--allow-outside`."""
+    `--encoding`, `--delimiter`, `--missing-values`, `--missing`, `--prefix`, `--suffix`,
+    `--max-bad`, `--allow-outside`."""
 
     data: o.Data = None
     column: o.Columns = None
@@ -105,6 +105,7 @@ class DataOptions:
     text_encoding: o.TextEncoding = None
     delimiter: o.Delimiter = None
     missing_values: o.MissingValues = None
+    missing: o.Missing = None
     prefix: o.Prefix = None
     suffix: o.Suffix = None
     max_bad: o.MaxBad = None
@@ -120,6 +121,7 @@ class DataOptions:
             encoding=self.text_encoding,
             delimiter=self.delimiter,
             missing_values=words,
+            missing=self.missing,
             prefix=o.affix_values(self.prefix, "--prefix") or None,
             suffix=o.affix_values(self.suffix, "--suffix") or None,
             max_bad=self.max_bad,

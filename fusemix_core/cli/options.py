@@ -99,6 +99,10 @@ MissingValues = Annotated[
     str | None,
     typer.Option(metavar="WORDS", help="Cells that count as empty: nan,NULL,None."),
 ]
+Missing = Annotated[
+    str | None,
+    typer.Option(metavar="bad|ok", help="Whether a row that lacks an entry counts as bad. [bad]"),
+]
 Prefix = Annotated[
     list[str] | None,
     typer.Option(

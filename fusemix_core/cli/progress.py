@@ -8,14 +8,16 @@ from typing import Any, Self
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
-from fusemix_core.cli.console import err, progress
+from fusemix_core.cli.console import Notes, err, progress
 from fusemix_core.runs.reporter import Reporter
 
 
 class ConsoleReporter(Reporter):
-    """Shows a run on stderr. A context manager, so that the bars end cleanly."""
+    """Shows a run on stderr. A context manager, so that the bars end cleanly. `notes` prints the
+    notes."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Notes | None = None) -> None:
+        self._notes = notes or Notes()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -43,7 +45,7 @@ class ConsoleReporter(Reporter):
         err.print(Text(text, style="bold"))
 
     def note(self, text: str) -> None:
-        err.print(Text(f"Note: {text}", style="yellow"), soft_wrap=True)
+        self._notes(text)
 
     def encoding(self, name: str, done: int, total: int) -> None:
         task = self._bar(name, total, "items")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.console import Notes
 from fusemix_core.cli.groups import (
     DataOptions,
     EncoderOptions,
@@ -101,11 +102,13 @@ def select(
     from fusemix_core.jobs.select import plan_selection, selection_config
 
     config, specs = selection_config(values, by.selector, by.pairs, by.overrides, by.out)
-    carry_out(plan_selection(config, specs, by.out), output)
+    notes = Notes()
+    carry_out(plan_selection(config, specs, by.out, tell=notes), output, notes)
 
 
-def carry_out(plan: SelectionPlan, output: OutputOptions) -> None:
-    """Show the plan and, unless `--dry-run` is given, run it and show what was chosen."""
+def carry_out(plan: SelectionPlan, output: OutputOptions, notes: Notes) -> None:
+    """Show the plan and, unless `--dry-run` is given, run it and show what was chosen. `notes` has
+    printed those of the plan."""
     from fusemix_core.cli.console import out as console
     from fusemix_core.cli.console import print_json
     from fusemix_core.cli.progress import ConsoleReporter
@@ -118,12 +121,12 @@ def carry_out(plan: SelectionPlan, output: OutputOptions) -> None:
         show_encoders(plan.encoders.values())
     if output.dry_run:
         return
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(notes) as reporter:
         chosen = run_selection(plan, reporter)
     count, offered = len(chosen.rows), len(chosen.dataset.splits["train"])
     if output.json:
         found = {"chosen": count, "of": offered, "out": str(plan.out), "outside": chosen.outside}
-        print_json(found)
+        print_json(found | chosen.notices.as_dict())
         return
     console.print(f"{count:,} of {offered:,} pairs: {plan.out}", soft_wrap=True)
     options = [f"--data {plan.out}", *_options_to_read(chosen, plan.config.data)]

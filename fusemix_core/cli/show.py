@@ -26,6 +26,8 @@ def show_plan(plan: Plan, json: bool) -> None:
     show_encoders(plan.encoders.values())
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
+    rows = plan.dataset.counts
+    out.print("rows:    " + ", ".join(f"{count:,} {what}" for what, count in rows.items()))
     if plan.dataset.unpaired:
         counts = [f"{len(ids):,} {modality}" for modality, ids in plan.dataset.unpaired.items()]
         out.print(f"unpaired: {', '.join(counts)}, for training without pairs")
@@ -41,8 +43,6 @@ def show_plan(plan: Plan, json: bool) -> None:
     if plan.fixed:
         out.print(f"fixed:   {', '.join(plan.fixed)}")
     out.print(f"device:  {plan.config.device}")
-    for warning in plan.warnings:
-        out.print(Text(f"note:    {warning}", style="yellow"), soft_wrap=True)
 
 
 def _in_short(fact: Mapping[str, Any]) -> str:

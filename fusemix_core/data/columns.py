@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fusemix_core.data.media import medium
 from fusemix_core.errors import DataError, short
 from fusemix_core.registry import registry
 
+_SPACES = re.compile(r"[\s-]+")
 _MOST_NAMES = 10_000
 """With more columns than these none is likelier meant than another."""
 _FILE = ("file", "filename", "file_name", "filepath", "file_path", "path")
@@ -26,7 +28,7 @@ def find_columns(
 
     Without a given column it is the one named as the modality, else the one of its usual names
     (`ModalitySpec.columns`) that is filled most often, else, for the only modality read from media,
-    a column of file names. A guess ignores case.
+    a column of file names. A guess ignores case, and takes spaces and hyphens for underscores.
 
     Args:
         takes: modality → the medium of its items.
@@ -40,14 +42,14 @@ def find_columns(
     Raises:
         DataError: a given column is missing.
     """
-    lower = {name.lower(): name for name in reversed(list(filled))}
+    lower = {_plain(name): name for name in reversed(list(filled))}
     found: dict[str, list[str]] = {}
     warnings = []
     for modality in takes:
         if modality in given:
             found[modality] = _given(modality, given[modality], list(filled), path)
             continue
-        usual = dict.fromkeys(name.lower() for name in _usual_names(modality, takes))
+        usual = dict.fromkeys(map(_plain, _usual_names(modality, takes)))
         names = [lower[name] for name in usual if name in lower]
         if not names:
             continue
@@ -57,6 +59,10 @@ def find_columns(
         if modality == "text" and names[0].lower() != "text" and len(names) > 1:
             warnings.append(_one_of_several(names, path))
     return found, warnings
+
+
+def _plain(name: str) -> str:
+    return _SPACES.sub("_", name.lower())
 
 
 def _usual_names(modality: str, takes: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,8 @@ from fusemix_core.data.items import Items, Origin
 from fusemix_core.errors import DataError, short
 
 SPLITS = ("train", "validation", "test")
+NO_ENTRY = "the row has no"
+"""How the reason begins if a row lacks an entry."""
 _MAX_REASON = 600
 """Characters. A reason quotes what is wrong, which may be as long as a file."""
 
@@ -26,6 +28,7 @@ class Rejected:
     Attributes:
         modality: empty if it is the row itself.
         bad: whether it counts against `max_bad`. A file that is nothing pairs are made of doesn't.
+        incomplete: whether it is a row that only lacks an entry, which may be.
     """
 
     path: str
@@ -33,6 +36,7 @@ class Rejected:
     modality: str
     reason: str
     bad: bool = True
+    incomplete: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", short(self.reason, _MAX_REASON))
@@ -45,6 +49,12 @@ def say_rejected(rejected: Sequence[Rejected], most: int = 5) -> str:
         for r in rejected[:most]
     ]
     return "\n".join(lines + ([f"  … and {len(rejected) - most} more"] * (len(rejected) > most)))
+
+
+def missing_hint(rejected: Sequence[Rejected]) -> str:
+    """How to allow rows without an entry; "" if there are none."""
+    lacking = any(not one.modality and NO_ENTRY in one.reason for one in rejected)
+    return "If entries may be missing: --missing ok\n" if lacking else ""
 
 
 def trust_hint(rejected: Sequence[Rejected]) -> str:
@@ -67,6 +77,8 @@ class PairedDataset:
     facts: further columns of the links by name. `trust` is among them unless all of it is 1; a link
     of trust 0 isn't a pair to be found, so it is in no split but `train`.
     unpaired: modality → sorted int64 items for training that no row links.
+    columns: modality → the columns that it was read from. merged: modality → how many of its files
+    or texts are the same as another, so that they count as one item.
     """
 
     items: dict[str, Items]
@@ -79,6 +91,8 @@ class PairedDataset:
     least: int = 2
     facts: dict[str, Fact] = field(default_factory=dict)
     unpaired: dict[str, np.ndarray] = field(default_factory=dict)
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    merged: dict[str, int] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -140,10 +154,11 @@ class PairedDataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What became of the rows: `seen` = `used` + `repeated` + `rejected`.
+        """What became of the rows: `seen` = `used` + `repeated` + `rejected` + `incomplete`.
 
-        A row is used if any of it is; repeated if all that it links is used from other rows; else
-        it is in `rejected`. A file of a folder that belongs to no row counts as a row.
+        A row is used if any of it is; repeated if all that it links is used from other rows;
+        incomplete if it only lacks an entry, which may be; else it is in `rejected`. A file of a
+        folder that belongs to no row counts as a row.
         """
         places = np.stack([self.origin.file, self.origin.row], axis=1)
         used = len(np.unique(places, axis=0))
@@ -156,13 +171,15 @@ class PairedDataset:
             for items in [self.items[modality]]
             for i in ids.tolist()
         }
-        used, rejected = used + len(alone), len(lost - alone)
-        repeated = self.rows_read - used - rejected
+        used, lost = used + len(alone), lost - alone
+        repeated = self.rows_read - used - len(lost)
+        incomplete = len(lost & {(one.path, one.row) for one in self.rejected if one.incomplete})
         return {
             "seen": self.rows_read,
             "used": used,
             "repeated": repeated,
-            "rejected": rejected,
+            "rejected": len(lost) - incomplete,
+            "incomplete": incomplete,
         }
 
     @property
@@ -179,17 +196,20 @@ class PairedDataset:
         enough = min(1.0, np.ceil(share * 100) / 100)
         raise DataError(
             f"{bad:,} of {self.rows_read:,} rows ({share:.1%}) can't be used; "
-            f"the limit is {max_bad:.1%}.\n{say_rejected(self.rejected)}",
-            f"{trust_hint(self.rejected)}Mend these rows, or allow as many: --max-bad {enough:g}",
+            f"the limit is {max_bad:.1%}.\n{say_rejected([r for r in self.rejected if r.bad])}",
+            f"{trust_hint(self.rejected)}{missing_hint(self.rejected)}"
+            f"Mend these rows, or allow as many: --max-bad {enough:g}",
         )
 
     def write_rejected(self, path: str | Path) -> None:
-        """Write `rejected`, one JSON object a line: path, row, modality, reason, and `bad` where it
-        is false."""
+        """Write `rejected`, one JSON object a line: path, row, modality, reason, `bad` where it is
+        false and `incomplete` where it is true."""
         with open(path, "w", encoding="utf-8") as file:
             for one in self.rejected:
                 fields = dataclasses.asdict(one)
                 if one.bad:
                     del fields["bad"]
+                if not one.incomplete:
+                    del fields["incomplete"]
                 line = json.dumps(fields, ensure_ascii=False)
                 file.write(line.encode("utf-8", "backslashreplace").decode() + "\n")

@@ -14,6 +14,7 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.dialect import (
     SAMPLE,
     check_delimiter,
+    escaped_cells,
     find_mark,
     is_media_name,
     plain_cells,
@@ -244,6 +245,10 @@ class _Records:
             if self.width and all(len(cells) == self.width for cells in pieces):
                 self._pieces.extend(pieces[1:])
                 return pieces[0]
+        if '\\"' in line:
+            cells = escaped_cells(line, self._mark)
+            if self.width and len(cells) == self.width:
+                return cells
         if self._mark == "\t":
             return line.rstrip("\r\n").split("\t")
         if isinstance(error, UnclosedQuote) or "unexpected end" in str(error):

@@ -75,6 +75,17 @@ def plain_cells(line: str, mark: str) -> list[str]:
         return line.rstrip("\r\n").split(mark)
 
 
+def escaped_cells(line: str, mark: str) -> list[str]:
+    """The cells of one line with quotes escaped by backslashes, as databases write them; [] if it
+    isn't written so."""
+    try:
+        lines = [line.rstrip("\r\n")]
+        reader = csv.reader(lines, delimiter=mark, escapechar="\\", doublequote=False, strict=True)
+        return next(reader, [])
+    except csv.Error:
+        return []
+
+
 def _filled(cells: list[str]) -> list[str]:
     while cells and not cells[-1].strip():
         cells.pop()

@@ -42,19 +42,13 @@ def finish(
     """
     memory = HashMemory(home() / "hashes.sqlite")
     rejected = dict.fromkeys(gatherer.rejected)
-    items, links = _unite_all(gatherer, memory, rejected, progress, warnings)
+    items, links, merged = _unite_all(gatherer, memory, rejected, progress, warnings)
     facts = _facts(gatherer, links, rejected, warnings)
     linked = np.flatnonzero((links >= 0).sum(axis=1) >= gatherer.least)
     if not len(linked):
         raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}".rstrip())
     told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
-    trust = np.array(gatherer.trust, np.float32)
-    selected = {name: fact.select(linked) for name, fact in facts.items()}
-    first = first_of_equal(links[linked], told[linked], selected)
-    once = np.flatnonzero(first == np.arange(len(first)))
-    keep = linked[once]
-    trust = most_trusted(first, trust[linked])[once]
-    groups = merged_groups(first, group[linked])[once] if gatherer.groups else None
+    first, keep, trust, groups = _links_once(gatherer, links, linked, facts)
     parts, notes = splits.assign(links[keep], items, told[keep], groups, fractions, seed, by_file)
     warnings += notes + [memory.warning] * bool(memory.warning)
     origin = gatherer.origin()
@@ -80,9 +74,33 @@ def finish(
         gatherer.least,
         facts if (trust == 1).all() else {TRUST: Fact("number", trust), **facts},
         unpaired,
+        merged=merged,
     )
     warnings += _counts(dataset, gatherer)
     return dataset
+
+
+def _links_once(
+    gatherer: Gatherer, links: np.ndarray, linked: np.ndarray, facts: dict[str, Fact]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """The links without those that say the same as an earlier one.
+
+    Args:
+        links: int64 `[m, K]`, of all rows.
+        linked: int64 `[n]`, those of them that link enough.
+        facts: of all rows.
+
+    Returns:
+        (int64 `[n]` for each of `linked` the first in `linked` that says the same; int64 `[k]` the
+        links that stay, as indices of `links`; their trust; their groups, None without any).
+    """
+    told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
+    selected = {name: fact.select(linked) for name, fact in facts.items()}
+    first = first_of_equal(links[linked], told[linked], selected)
+    once = np.flatnonzero(first == np.arange(len(first)))
+    trust = most_trusted(first, np.array(gatherer.trust, np.float32)[linked])
+    groups = merged_groups(first, group[linked])[once] if gatherer.groups else None
+    return first, linked[once], trust[once], groups
 
 
 def _unpaired(
@@ -111,7 +129,7 @@ def _counts(dataset: PairedDataset, gatherer: Gatherer) -> list[str]:
             f"{counts['repeated']:,} of {counts['seen']:,} rows repeat others: equal rows count "
             "once."
         )
-    passed = [one for one in dataset.rejected if not one.bad]
+    passed = [one for one in dataset.rejected if not one.bad and not one.incomplete]
     if passed:
         example = f"{passed[0].path}, row {passed[0].row}: {passed[0].reason}"
         count = "1 file or row is" if len(passed) == 1 else f"{len(passed):,} files or rows are"
@@ -130,19 +148,21 @@ def _unite_all(
     rejected: dict[Rejected, None],
     progress: Progress | None,
     warnings: list[str],
-) -> tuple[dict[str, Items], np.ndarray]:
-    """(items unique by content, int64 `[m, K]` the links between them). What can't be read is -1 in
-    the links, and in `rejected`."""
+) -> tuple[dict[str, Items], np.ndarray, dict[str, int]]:
+    """(items unique by content; int64 `[m, K]` the links between them; modality → how many are the
+    same as another). What can't be read is -1 in the links, and in `rejected`."""
     links, origin = gatherer.link_table(), gatherer.origin()
     items: dict[str, Items] = {}
+    merged: dict[str, int] = {}
     for k, modality in enumerate(gatherer.takes):
         items[modality], number, faults = _unite(gatherer, modality, memory, progress, warnings)
+        merged[modality] = len(number) - len(faults) - len(items[modality])
         entries = links[:, k].copy()
         links[:, k] = np.where(entries >= 0, number[entries] if len(number) else -1, -1)
         for i in np.flatnonzero((entries >= 0) & (links[:, k] < 0)) if faults else ():
             path, row = origin[i]
             rejected[Rejected(path, row, modality, faults[int(entries[i])])] = None
-    return items, links
+    return items, links, merged
 
 
 def _facts(

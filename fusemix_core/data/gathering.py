@@ -6,7 +6,7 @@ import math
 import os
 from array import array
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from fusemix_core.data.cells import FactCells, FactColumn
-from fusemix_core.data.dataset import SPLITS, Rejected
+from fusemix_core.data.dataset import NO_ENTRY, SPLITS, Rejected
 from fusemix_core.data.items import Origin
 from fusemix_core.data.media import Medium, medium
 from fusemix_core.data.near import end_in, within
@@ -115,7 +115,7 @@ class Gatherer:
         if wrong:
             faults += [_rejected(row, "", one.reason) for one in wrong]
         elif sum(map(bool, values.values())) < (1 if self.unpaired and split <= 0 else self.least):
-            faults = faults or [_rejected(row, "", self._too_few(values))]
+            faults = faults or [self._too_few(row, values)]
         elif math.prod(max(len(v), 1) for v in values.values()) > MOST_LINKS:
             reason = f"the row links more than {MOST_LINKS:,} combinations of its values"
             faults.append(_rejected(row, "", reason))
@@ -157,9 +157,10 @@ class Gatherer:
             self.file.append(file)
             self.row.append(row.number)
 
-    def _too_few(self, values: dict[str, list]) -> str:
+    def _too_few(self, row: Row, values: dict[str, list]) -> Rejected:
         empty = [m for m, v in values.items() if not v]
-        return f"the row has no {' and no '.join(empty)}"
+        one = _rejected(row, "", f"{NO_ENTRY} {' and no '.join(empty)}")
+        return replace(one, bad=False, incomplete=True) if self.rules.missing_ok else one
 
     def _split(self, row: Row, columns: Columns) -> int | Fault:
         if columns.split is not None:

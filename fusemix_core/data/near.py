@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from urllib.parse import unquote
 
 from fusemix_core.data.references import FileReference, Reference
 
@@ -40,8 +41,9 @@ def end_in(base: str, name: str) -> str | None:
 class NearFiles:
     """The files near to names under which there is none.
 
-    A name is near if only case, Unicode form (NFC and NFD) or backslashes differ, and if there is
-    no second file so near. Files outside the folders of the data, also by a link, are not near.
+    A name is near if only case, Unicode form (NFC and NFD), backslashes or escapes (`%20`) differ,
+    and if there is no second file so near. Files outside the folders of the data, also by a link,
+    are not near.
 
     Args:
         bases: the absolute folders to which names are relative.
@@ -63,6 +65,13 @@ class NearFiles:
         if base is None:
             return None
         relative = os.path.relpath(path, base).replace("\\", "/")
+        return self._walk(base, relative) or (
+            self._walk(base, unquote(relative)) if "%" in relative else None
+        )
+
+    def _walk(self, base: str, relative: str) -> str | None:
+        if "\0" in relative:
+            return None
         found = base
         for part in os.path.normpath(relative).split(os.sep):
             if part == os.pardir:

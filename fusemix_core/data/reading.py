@@ -85,6 +85,7 @@ def read_pairs(
     absent = reading.absent(optional)
     by_file = tuple(name for _, name in sources if name)
     dataset = finish(reading.gatherer, fractions, seed, reading.warnings, by_file, progress)
+    dataset.columns = {m: list(names) for m, names in reading.columns.items()}
     return dataset.leaving_out(absent) if absent else dataset
 
 
@@ -161,7 +162,7 @@ class _Reading:
             takes, least, config.allow_outside, config.unpaired, facts, Rules.of(config)
         )
         self.warnings: list[str] = []
-        self._found: set[str] = set()
+        self.columns: dict[str, dict[str, None]] = {}
         self._seen: dict[str, None] = {}
         self._last = Path()
         self._lacking: dict[tuple[str, str], list[Path]] = {}
@@ -176,7 +177,8 @@ class _Reading:
         self._seen |= dict.fromkeys(filled)
         head = list(islice(rows, _HEAD))
         columns, more = self._columns(path, filled, split, head)
-        self._found.update(columns.modalities)
+        for modality, names in columns.modalities.items():
+            self.columns.setdefault(modality, {}).update(dict.fromkeys(names))
         self._last = path
         for row in chain(head, rows):
             if isinstance(row, Rejected):
@@ -240,7 +242,7 @@ class _Reading:
     def absent(self, optional: Collection[str]) -> list[str]:
         """The optional modalities without a column. Raises `DataError` for any other column that
         no source has, and warns of one that only some have."""
-        absent = [m for m in self.gatherer.takes if m not in self._found]
+        absent = [m for m in self.gatherer.takes if m not in self.columns]
         for modality in absent:
             if modality not in optional:
                 raise missing_column(modality, self._seen, (), self._last)

@@ -33,18 +33,20 @@ class Rules:
 
     Attributes:
         missing: texts in lower case that stand for nothing.
+        missing_ok: whether a row that lacks an entry is no fault.
         prefix, suffix: modality (or `ALL`) → what is put before or after a cell that names a file.
     """
 
     missing: frozenset[str] = frozenset()
     prefix: Mapping[str, str] = field(default_factory=dict)
     suffix: Mapping[str, str] = field(default_factory=dict)
+    missing_ok: bool = False
 
     @classmethod
     def of(cls, config: DataConfig) -> Rules:
         """The rules that a config asks for."""
         missing = frozenset(word.strip().lower() for word in config.missing_values or ())
-        return cls(missing, config.prefix, config.suffix)
+        return cls(missing, config.prefix, config.suffix, config.missing == "ok")
 
     def is_missing(self, value: Any) -> bool:
         """Whether a cell is empty, or holds a word for nothing."""

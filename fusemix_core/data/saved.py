@@ -13,8 +13,8 @@ from typing import Any
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.labels import class_names, named
 from fusemix_core.data.parquet import arrow_rows, cell_bytes, media_value
-from fusemix_core.data.rows import SPLIT_NAMES, Reader, Row
-from fusemix_core.errors import DataError
+from fusemix_core.data.rows import SPLIT_NAMES, Note, Reader, Row
+from fusemix_core.errors import DataError, short
 
 _BATCH = 256
 _MAX_JSON = 16 << 20
@@ -32,7 +32,7 @@ class SavedReader(Reader):
             or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file())
         )
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected]:
+    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
         if not (path / "dataset_dict.json").is_file():
             yield from _rows(path, None)
             return
@@ -44,6 +44,10 @@ class SavedReader(Reader):
                 f"Give the folders one by one, such as --data {path / unknown[0]}",
                 path=path,
             )
+        listed = _json(path / "dataset_dict.json").get("splits")
+        lost = {n for n in listed if isinstance(n, str)} if isinstance(listed, list) else set()
+        for name in sorted(lost - {part.name for part in parts}):
+            yield Note(f"{path}: the split '{short(name)}' is listed, but not there.")
         for part in parts:
             yield from _rows(part, None if part.name in unknown else part.name)
 

@@ -46,7 +46,9 @@ def walk(root: Path, allow_outside: bool) -> Iterator[Seen]:
         folders = [entry for entry in entries if _is_folder(entry)]
         for entry in entries:
             if entry not in folders:
-                yield Seen(os.path.join(folder, entry.name))
+                name = os.path.join(folder, entry.name)
+                broken = "." not in entry.name and not os.path.exists(entry.path)
+                yield Seen(name, "the link leads nowhere" if broken else "")
         inner = []
         for entry in sorted(folders, key=lambda entry: entry.is_symlink()):
             name = os.path.join(folder, entry.name)

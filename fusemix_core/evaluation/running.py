@@ -29,11 +29,13 @@ class Evaluation:
         metrics: name → metrics, in the order in which the evaluators ran.
         sections: name → what to show, in that order.
         failed: name → error of an evaluator that gave nothing, or no sections.
+        data: what is told of the data that was measured, such as `rows` and `warnings`.
     """
 
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     sections: dict[str, list[Section]] = field(default_factory=dict)
     failed: dict[str, FusemixError] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def evaluators_of(

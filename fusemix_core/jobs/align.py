@@ -60,5 +60,5 @@ def align(
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
     config, specs = build_config(values, [*chosen_by(select, pairs), *overrides])
-    plan = make_plan(config, specs)
+    plan = make_plan(config, specs, tell=reporter and reporter.note)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)

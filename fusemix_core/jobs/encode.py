@@ -16,6 +16,7 @@ from fusemix_core.interfaces import Encoder
 from fusemix_core.runs.config import resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
+from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
@@ -69,6 +70,7 @@ def encode(
         store_dtype=store_dtype,
         encode_batch=encode_batch,
         backend=backend,
+        tell=reporter and reporter.note,
     )
     return run_encoding(plan, reporter)
 
@@ -94,8 +96,9 @@ def plan_encoding(
     store_dtype: str = "float16",
     encode_batch: int | None = None,
     backend: str = "auto",
+    tell: Tell | None = None,
 ) -> EncodingPlan:
-    """What `encode` of the same arguments will do."""
+    """What `encode` of the same arguments will do; `tell` is told of the data."""
     names, objects = encoder_names(encoders)
     specs = resolve_encoders(names)
     if not specs:
@@ -111,7 +114,7 @@ def plan_encoding(
     table = {"trust_column": NO_TRUST, **data_table(data)}
     table |= {"validation_fraction": 0.0, "test_fraction": 0.0}
     config = from_dict(DataConfig, table, "data.")
-    dataset = read_usable(config, {m: s.takes for m, s in specs.items()}, least=1)
+    dataset = read_usable(config, {m: s.takes for m, s in specs.items()}, tell=tell, least=1)
     planned = plan_encoders(dataset, specs, how, how.device.type)
     return EncodingPlan(dataset, how, planned, objects, config.max_bad)
 

@@ -19,6 +19,7 @@ from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.labelled import read_labelled
 from fusemix_core.runs.measure import measured_rows
 from fusemix_core.runs.models import embed_for, encode_for
+from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
 
@@ -44,12 +45,13 @@ def evaluate(
         reporter: is told of the progress.
 
     Returns:
-        evaluator → metrics.
+        evaluator → metrics; `rows`, `columns` and `warnings`: what is told of the data.
 
     Raises:
         FusemixError: the data, or an evaluator, can't be used; or an evaluator failed.
     """
-    return _metrics(measure_pairs(model, config, split, evaluators, seed, reporter))
+    evaluation = measure_pairs(model, config, split, evaluators, seed, reporter)
+    return _metrics(evaluation) | evaluation.data
 
 
 def measure_pairs(
@@ -63,16 +65,19 @@ def measure_pairs(
     """`evaluate`, with sections to show; an evaluator that fails is in `failed`."""
     chosen = running.evaluators_of(evaluators, FOR_PAIRS)
     takes = {m: info.takes for m, info in model.encoders.items()}
-    dataset = read_usable(config, takes, seed, optional=takes)
+    reporter = reporter or Reporter()
+    dataset = read_usable(config, takes, seed, tell=reporter.note, optional=takes)
     if split != "all" and not len(dataset.splits.get(split, ())):
         raise DataError(
             f"The data has no {split} split.",
             "Use --split all, or name the split's column or file.",
         )
     check_available(chosen, ["facts"] if dataset.facts else [])
-    encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
+    encoded = encode_for(model, dataset, reporter, config.max_bad)
     found = embed_for(model, measured_rows(encoded, None if split == "all" else split, seed))
-    return running.evaluate(chosen, _measured(model, encoded, found, split, seed))
+    evaluation = running.evaluate(chosen, _measured(model, encoded, found, split, seed))
+    evaluation.data = Notices.of(encoded.dataset, encoded.warnings).as_dict()
+    return evaluation
 
 
 def classify(
@@ -140,9 +145,12 @@ def measure_classes(
     if modality not in model.modalities or modality == text:
         raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
     takes = {modality: model.encoders[modality].takes, text: "text"}
-    found = read_labelled(config, modality, text, takes, label_column, split, seed)
+    reporter = reporter or Reporter()
+    found = read_labelled(
+        config, modality, text, takes, label_column, split, seed, tell=reporter.note
+    )
     labels = found.labels(classes)
-    encoded = encode_for(model, found.dataset, reporter or Reporter(), config.max_bad)
+    encoded = encode_for(model, found.dataset, reporter, config.max_bad)
     embedded = embed_for(model, encoded.paired())
     of_classes = Classes(
         list(classes),
@@ -156,7 +164,9 @@ def measure_classes(
         text,
     )
     data = _measured(model, encoded, embedded, split, seed, of_classes)
-    return running.evaluate(chosen, data)
+    evaluation = running.evaluate(chosen, data)
+    evaluation.data = Notices.of(found.whole, encoded.warnings).as_dict()
+    return evaluation
 
 
 def _classifiable(model: FusedModel, text: str) -> str:

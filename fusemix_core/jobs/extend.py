@@ -64,5 +64,5 @@ def extend(
     config, specs = build_config({**values, **settings}, list(overrides))
     if loaded is None and objects:
         loaded = extended_model(config, {**specs, **objects})
-    plan = make_plan(config, specs, loaded)
+    plan = make_plan(config, specs, loaded, reporter and reporter.note)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)

@@ -25,6 +25,7 @@ from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_view
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
+from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import training_rows
@@ -81,6 +82,7 @@ class Ranking:
     pairs: int
     sample: int
     recipe: str | None = None
+    notices: Notices | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -90,6 +92,7 @@ class Ranking:
             "recipe": self.recipe,
             "pairings": [p.as_dict() for p in self.pairings],
             "spearman": self.spearman,
+            **({} if self.notices is None else self.notices.as_dict()),
         }
 
 
@@ -144,8 +147,9 @@ def rank(
     config = from_dict(DataConfig, data_table(data), "data.")
     if probe is not None:
         check_facts(probe, config.facts)
-    dataset = read_usable(config, takes, seed)
     reporter = reporter or Reporter()
+    dataset = read_usable(config, takes, seed, tell=reporter.note)
+    warnings: list[str] = []
     candidates: dict[str, list[Candidate]] = {}
     for modality, specs, own in zip(modalities, sides, objects, strict=True):
         candidates[modality] = []
@@ -156,9 +160,12 @@ def rank(
                 dataset, one, encoding, reporter, loaded, max_bad=config.max_bad, ragged=()
             )
             dataset = encoded.dataset
+            warnings += encoded.warnings
             view, table = encoding.views[modality], encoded.tables[modality]
             candidates[modality] += _candidates(name, view, table)
-    return _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
+    found = _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
+    found.notices = Notices.of(dataset, warnings)
+    return found
 
 
 def _resolved(side: Sequence[EncoderInput]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusemix_core.config import RunConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
@@ -33,6 +32,7 @@ from fusemix_core.runs.environment import environment
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
 from fusemix_core.runs.measure import Measurement, draw_examples, measure_run
+from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.plan import Plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
 from fusemix_core.runs.reporter import Reporter
@@ -275,7 +275,7 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
         run.objects,
         save=lambda model: model.save_pretrained(folder.model),
     )
-    results = results_of(plan.config, encoded.dataset, fitted, measured)
+    results = results_of(plan, encoded, fitted, measured)
 
     run.reporter.stage("Saving")
     model = measured.model
@@ -292,17 +292,16 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     return RunResult(folder, model, results, encoded, found, load, measured.sections)
 
 
-def results_of(
-    config: RunConfig, dataset: PairedDataset, fitted: Fit, measured: Measurement
-) -> dict[str, Any]:
+def results_of(plan: Plan, encoded: Encoded, fitted: Fit, measured: Measurement) -> dict[str, Any]:
     """The content of results.json."""
-    model = measured.model
+    model, dataset = measured.model, encoded.dataset
     parts = {m: model.adapter_part(m) for m in model.modalities}
     return {
         "pairs": {name: len(rows) for name, rows in dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in dataset.unpaired.items()},
-        "facts": facts_table(dataset.facts, config.data),
+        "facts": facts_table(dataset.facts, plan.config.data),
         "rejected": len(dataset.rejected),
+        **Notices.of(dataset, [*plan.warnings, *encoded.warnings]).as_dict(),
         "fit_seconds": round(fitted.seconds, 2),
         **measured.results,
         "adapters": {m: {"name": p.name, "options": p.options} for m, p in parts.items()},

@@ -47,8 +47,9 @@ class Gallery:
             validation_fraction=0.0,
             test_fraction=0.0,
         )
-        dataset = read_usable(config, takes, least=1)
-        encoded = encode_for(model, dataset, reporter or Reporter(), config.max_bad)
+        reporter = reporter or Reporter()
+        dataset = read_usable(config, takes, tell=reporter.note, least=1)
+        encoded = encode_for(model, dataset, reporter, config.max_bad)
         found = embed_for(model, encoded.paired())
         self.model, self.target = model, target
         self.items: Items = encoded.dataset.items[target]

@@ -15,6 +15,7 @@ from fusemix_core.data.writing import check_manifest_path, write_manifest
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import build_config, chosen_by
+from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, check_choice, plan_encoders
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.specs import EncoderSpec
@@ -28,12 +29,18 @@ if TYPE_CHECKING:
 @dataclass
 class Chosen:
     """`rows` of the dataset's links, int64, in the order chosen; the manifest `path`, where one was
-    asked for, and whether paths in it leave its folder (`outside`)."""
+    asked for, and whether paths in it leave its folder (`outside`); `warnings` of the encoding."""
 
     dataset: PairedDataset
     rows: np.ndarray
     path: Path | None = None
     outside: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def notices(self) -> Notices:
+        """What a user should know of the data."""
+        return Notices.of(self.dataset, self.warnings)
 
 
 @dataclass
@@ -86,7 +93,8 @@ def select(
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), **settings}
     config, specs = selection_config(values, selector, pairs, overrides, out)
-    return run_selection(plan_selection(config, specs, out, objects), reporter)
+    plan = plan_selection(config, specs, out, objects, reporter and reporter.note)
+    return run_selection(plan, reporter)
 
 
 def selection_config(
@@ -113,9 +121,12 @@ def plan_selection(
     specs: Mapping[str, EncoderSpec],
     out: str | Path | None = None,
     objects: Mapping[str, Encoder] | None = None,
+    tell: Tell | None = None,
 ) -> SelectionPlan:
-    """Read the data and look into the latent store. Raises `DataError` for unusable data."""
-    dataset = read_usable(config.data, {m: s.takes for m, s in specs.items()}, config.seed)
+    """Read the data and look into the latent store; `tell` is told of the data. Raises `DataError`
+    for unusable data."""
+    takes = {m: s.takes for m, s in specs.items()}
+    dataset = read_usable(config.data, takes, config.seed, tell=tell)
     check_choice(config.recipe, dataset)
 
     from fusemix_core.runs.rows import trusted_rows
@@ -178,8 +189,8 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     k = min(config.recipe.pairs, len(rows))
     chosen = rows[choose(config.recipe.selector, pairs, k, context, reporter).numpy()]
     if plan.out is None:
-        return Chosen(dataset, chosen)
+        return Chosen(dataset, chosen, warnings=encoded.warnings)
     others = [dataset.splits[name] for name in dataset.splits if name != "train"]
     written = np.concatenate([chosen, *others])
     outside = write_manifest(plan.out, dataset, written, config.data)
-    return Chosen(dataset, chosen, plan.out, outside)
+    return Chosen(dataset, chosen, plan.out, outside, encoded.warnings)

@@ -50,7 +50,7 @@ def report_run(
         splits={k: len(v) for k, v in dataset.splits.items()},
         rows_read=dataset.rows_read,
         rejected=[dataclasses.asdict(r) for r in dataset.rejected],
-        notes=[*plan.warnings, *(w for e in encoded.extractions.values() for w in e.warnings)],
+        notes=results["warnings"],
         sections=sections,
         split=measured.shown.split,
         history=history(rows),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.dataset import PairedDataset, Rejected
 from fusemix_core.devices import devices_like
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
 from fusemix_core.latents.encoding import Encoding
@@ -25,19 +25,25 @@ from fusemix_core.specs import EncoderSpec, kind_of
 
 @dataclass(frozen=True)
 class Encoded:
-    """A dataset without its bad items, the latents of the rest, and how each was extracted."""
+    """A dataset without its bad items, the latents of the rest, how each was extracted, and what to
+    tell the user of it."""
 
     dataset: PairedDataset
     tables: dict[str, LatentTable]
     extractions: dict[str, Extraction]
+    warnings: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, dataset: PairedDataset, extractions: Mapping[str, Extraction]) -> Encoded:
         """`dataset` without what the extractions, by modality, found bad."""
+        before = len(dataset.rejected)
         for modality, done in extractions.items():
             dataset = dataset.without(modality, done.bad)
         tables = {m: in_memory_if_it_fits(e.table) for m, e in extractions.items()}
-        return cls(dataset, tables, dict(extractions))
+        warnings = [warning for done in extractions.values() for warning in done.warnings]
+        if lost := dataset.rejected[before:]:
+            warnings.append(_lost(lost))
+        return cls(dataset, tables, dict(extractions), list(dict.fromkeys(warnings)))
 
     @property
     def digest(self) -> str:
@@ -53,6 +59,16 @@ class Encoded:
     def paired(self, split: str | None = None) -> PairedLatents:
         """The latents and links of one split, or of all rows."""
         return paired(self.dataset, self.tables, split)
+
+
+def _lost(rejected: Sequence[Rejected]) -> str:
+    """What to tell of entries that turned out bad when they were encoded."""
+    first = rejected[0]
+    such_as = "" if len(rejected) == 1 else "such as "
+    return (
+        f"Entries that can't be encoded are left out ({len(rejected):,}): {such_as}{first.path}, "
+        f"row {first.row}: {first.modality}: {first.reason}"
+    )
 
 
 def paired(
@@ -121,6 +137,9 @@ def encode_dataset(
         key = encode_rate_key(done.fingerprint, devices[0].type)
         Rates().record(key, done.encoded, time.monotonic() - began)
     encoded = Encoded.of(dataset, extractions)
+    for warning in encoded.warnings:
+        if warning not in reported:
+            reporter.note(warning)
     if rejected is not None:
         rejected(encoded.dataset)
     encoded.dataset.check_bad(max_bad)

@@ -10,6 +10,7 @@ from fusemix_core.fused import EncoderInfo, FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, Scorer, dim_in
 from fusemix_core.runs.base import Fitted, Pair
 from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.plan import Plan
 
 
@@ -41,6 +42,9 @@ def fused_model(
         "pairs": {name: len(rows) for name, rows in splits.items()},
         "split": "test" if len(splits["test"]) else "validation",
     }
+    given = plan.config.data
+    notices = Notices.of(encoded.dataset, [*plan.warnings, *encoded.warnings])
+    data |= notices.without_folders(given.files)
     sources = {m: objects.get(m, spec) for m, spec in plan.specs.items()}
     fitted = Fitted(adapters, encoders, sources, scorer, data, unpaired)
     return plan.base.model(plan.config, fitted)

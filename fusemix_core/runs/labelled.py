@@ -11,16 +11,19 @@ from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
 from fusemix_core.errors import DataError
+from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.reading import read_usable
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """dataset: the items, a row each; texts: the labels; links: int64 `[m, 2]` between them."""
+    """dataset: the items, a row each; texts: the labels; links: int64 `[m, 2]` between them; whole:
+    what they were read from, with all of its rows."""
 
     dataset: PairedDataset
     texts: Items
     links: np.ndarray
+    whole: PairedDataset
 
     def names(self) -> list[str]:
         """The labels that occur, in alphabetical order."""
@@ -57,11 +60,14 @@ def read_labelled(
     label_column: str = "label",
     split: str = "all",
     seed: int = 0,
+    tell: Tell | None = None,
 ) -> Labelled:
     """The items of a split of the data (`all`: every row) and the labels in `label_column`, which
-    are read as the modality `text`. Raises `DataError` for an empty split."""
+    are read as the modality `text`; `tell` is told of the data. Raises `DataError` for an empty
+    split."""
     columns = {modality: config.columns[modality]} if modality in config.columns else {}
-    dataset = read_usable(replace(config, columns={**columns, text: label_column}), takes, seed)
+    config = replace(config, columns={**columns, text: label_column})
+    dataset = read_usable(config, takes, seed, tell=tell)
     rows = slice(None) if split == "all" else dataset.splits[split]
     links = dataset.links[rows]
     if not len(links):
@@ -75,4 +81,4 @@ def read_labelled(
         least=1,
         facts={},
     )
-    return Labelled(labelled, dataset.items[text], links)
+    return Labelled(labelled, dataset.items[text], links, dataset)

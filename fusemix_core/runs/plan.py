@@ -14,6 +14,7 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.needs import check_needs
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
+from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.specs import EncoderSpec, kind_of
@@ -103,7 +104,7 @@ class Plan:
             "extends": self.config.extends,
             "device": self.config.device,
             "fit_seconds": self.fit_seconds,
-            "warnings": self.warnings,
+            **Notices.of(self.dataset, self.warnings).as_dict(),
         }
 
 
@@ -114,7 +115,10 @@ def declared_shape(spec: EncoderSpec, view: str) -> tuple[int, ...] | None:
 
 
 def make_plan(
-    config: RunConfig, specs: Mapping[str, EncoderSpec], model: FusedModel | None = None
+    config: RunConfig,
+    specs: Mapping[str, EncoderSpec],
+    model: FusedModel | None = None,
+    tell: Tell | None = None,
 ) -> Plan:
     """Read the data and look into the latent store.
 
@@ -123,6 +127,7 @@ def make_plan(
         specs: modality → encoder, of those that are given.
         model: what `config.extends` names, if it is loaded already. Modalities of the data that it
             has are encoded by its own encoders, at its own views and dtype.
+        tell: is told what became of the rows, which columns were read, and each warning.
 
     Raises:
         DataError: If the data can't be used.
@@ -136,7 +141,7 @@ def make_plan(
         model = extended_model(config, specs)
     known = {} if model is None else {m: info.takes for m, info in model.encoders.items()}
     takes = known | {m: s.takes for m, s in specs.items() if m not in known}
-    dataset = read_usable(config.data, takes, config.seed, optional=known)
+    dataset = read_usable(config.data, takes, config.seed, tell=tell, optional=known)
     check_choice(config.recipe, dataset)
     measured: set[str] = set()
     if config.evaluators or config.recipe.evaluators:
@@ -148,8 +153,10 @@ def make_plan(
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    warnings = dataset.warnings + unused_facts(config, measured)
-    return Plan(config, dataset, encoders, base, fit, warnings)
+    more = unused_facts(config, measured)
+    for warning in more if tell else ():
+        tell(warning)
+    return Plan(config, dataset, encoders, base, fit, dataset.warnings + more)
 
 
 def _base(

@@ -220,7 +220,7 @@ def _listing(table: Mapping[str, Any]) -> str:
     return "\n".join(
         f"- {_text('.'.join(path))}: {_text(value)}"
         for path, value in _walk(table)
-        if not isinstance(value, Mapping)
+        if not isinstance(value, Mapping) and value != []
     )
 
 
@@ -229,7 +229,10 @@ def _walk(
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in table.items():
         path = (*at, str(key))
-        yield path, value
+        if key == "warnings" and isinstance(value, list):
+            yield from (((*at, "note"), one) for one in value)
+        else:
+            yield path, value
         if isinstance(value, Mapping):
             yield from _walk(value, path)
 

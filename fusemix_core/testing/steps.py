@@ -46,12 +46,12 @@ def tokens_of(embeddings: Embeddings) -> dict[str, Padded]:
 
 
 def latents_of(embeddings: Embeddings) -> Embeddings:
-    """Latents `[n, WIDTH]` that `Kept` adapters bring near the embeddings, as data."""
+    """Latents `[n, WIDTH]` that `FirstDimensions` adapters bring near the embeddings, as data."""
     near = {m: x.detach() + 0.1 * x.detach().roll(1, 1) for m, x in embeddings.items()}
     return {m: pad(x, (0, WIDTH - x.shape[1])) for m, x in near.items()}
 
 
-class Kept(Adapter):
+class FirstDimensions(Adapter):
     """The first dimensions of the latents."""
 
     def __init__(self, dim_in: int, dim_out: int) -> None:
@@ -63,7 +63,7 @@ class Kept(Adapter):
 
 
 def adapters_of(embeddings: Embeddings) -> dict[str, Adapter]:
-    return {m: Kept(WIDTH, x.shape[1]) for m, x in embeddings.items()}
+    return {m: FirstDimensions(WIDTH, x.shape[1]) for m, x in embeddings.items()}
 
 
 def step_of(embeddings: Embeddings, links: Tensor, **given: Any) -> Step:

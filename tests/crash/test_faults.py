@@ -103,10 +103,10 @@ def test_a_manifest_that_grows_encodes_what_is_new(world):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_latent_that_is_no_number_names_encoder_and_item(world, monkeypatch, value):
-    encode = ToyText.encode
+    real = ToyText.encode
 
     def broken(self, batch, view="pooled"):
-        latents = encode(self, batch, view)
+        latents = real(self, batch, view)
         latents[3] = value
         return latents
 

@@ -76,7 +76,7 @@ def test_a_quote_in_a_comma_file_costs_its_own_row_only(case):
     data = read(case(1) / "pairs.csv")
     assert texts(data) == ["a dog runs", "a cat", 'the pipe is 12"', "a tree"]
     assert [one.row for one in data.rejected] == [1] and "whole rows between" in reasons(data)[0]
-    assert data.counts == {"seen": 5, "used": 4, "repeated": 0, "rejected": 1}
+    assert data.counts == {"seen": 5, "used": 4, "repeated": 0, "rejected": 1, "incomplete": 0}
 
 
 def test_each_image_of_one_name_gets_the_text(case):
@@ -128,7 +128,7 @@ def test_links_that_lead_in_circles_end(linked):
 def test_repeated_rows_are_united_and_counted(case):
     data = read(case(15) / "pairs.csv")
     assert len(data) == 20
-    assert data.counts == {"seen": 60, "used": 20, "repeated": 40, "rejected": 0}
+    assert data.counts == {"seen": 60, "used": 20, "repeated": 40, "rejected": 0, "incomplete": 0}
     assert "40 of 60 rows repeat others" in said(data)
 
 
@@ -168,7 +168,7 @@ def test_split_folders_hold_beside_strays(case, stray):
             (folder / f"30{suffix}").rename(folder / "extra" / f"30{suffix}")
     data = read(folder, validation_fraction=0.1, test_fraction=0.1)
     assert sizes(data) == {"train": 13, "validation": 4, "test": 4}
-    assert "1 file lies outside of the splits (test and train and validation)" in said(data)
+    assert "1 file lies outside of the splits (train, validation, test) and is used" in said(data)
 
 
 def test_all_pairs_of_splits_are_compared(case):

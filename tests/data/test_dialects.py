@@ -73,6 +73,7 @@ def test_a_tab_file_may_mix_quotes_that_are_text_with_quoted_cells(photos):
         ("a.csv", "image\ttitle; short\ttext\n0.jpg\tx\ta; b\n1.jpg\ty\tc\n", ["a; b", "c"]),
         ("a.tsv", "image,text\n0.jpg,a\n1.jpg,b\n", ["a", "b"]),
         ("a.txt", 'image|text\n0.jpg|a "b\n1.jpg|c\n', ['a "b', "c"]),
+        ("a.csv", 'Image Path,Text\n0.jpg,"a \\"b\\", c"\n1.jpg,"d"\n', ['a "b", c', "d"]),
         ("a.psv", "image|text\n0.jpg|a, b\n", ["a, b"]),
         ("a.token", "0.jpg#0\tA dog .\n0.jpg#1\tx\n1.jpg#0\ty\n", ["A dog .", "x", "y"]),
     ],

@@ -69,6 +69,32 @@ def test_linked_folders_inside_are_read_once_for_each_split(tmp_path):
     assert [one.bad for one in data.rejected] == [False, False]  # the loop, from either side
 
 
+def test_a_link_that_leads_nowhere_is_told(tmp_path):
+    put(tmp_path, "a.jpg", text=True)
+    (tmp_path / "more").symlink_to("nowhere")
+    data = read(tmp_path, max_bad=1.0)
+    assert data.bad_rows == 1 and reasons(data) == ["more: the link leads nowhere"]
+
+
+@pytest.mark.parametrize(
+    "form", ["{kind}/{name}", "{split}/{kind}/{name}", "{kind}/{split}/{name}"]
+)
+def test_texts_in_a_folder_of_their_own(tmp_path, form):
+    for split in ("train", "test"):
+        for i in range(2):
+            image = form.format(kind="images", split=split, name=f"{split}{i}.jpg")
+            text = tmp_path / form.format(kind="texts", split=split, name=f"{split}{i}.txt")
+            put(tmp_path, image)
+            text.parent.mkdir(parents=True, exist_ok=True)
+            text.write_text(f"{split} {i}")
+    data = read(tmp_path)
+    assert sorted(pairs(data)) == [
+        (f"{split}{i}.jpg", f"{split} {i}") for split in ("test", "train") for i in range(2)
+    ]
+    assert sizes(data) == ((2, 0, 2) if "{split}" in form else (4, 0, 0))
+    assert "in another folder" in said(data) and not data.rejected
+
+
 # -- splits ----------------------------------------------------------------------------------------
 
 
@@ -120,9 +146,13 @@ def test_image_folders_of_the_hub(tmp_path):
             f"file_name,text\n{split}0.jpg,{split} a\n{split}1.jpg,{split} b\n"
         )
     (tmp_path / "README.md").write_text("a card")
+    put(tmp_path, "stray.jpg")
     data = read(tmp_path)
     assert sizes(data) == (2, 0, 2) and data.bad_rows == 0
-    assert reasons(data) == ["README.md: fusemix doesn't read .md files"]
+    assert reasons(data) == [
+        "README.md: fusemix doesn't read .md files",
+        "stray.jpg: no row of the tables names this file",
+    ]
 
 
 def test_parquet_of_the_hub_has_its_splits(tmp_path):
@@ -249,6 +279,16 @@ def test_a_sample_may_have_several_images_of_which_the_plain_one_counts(tmp_path
     assert [name for name, _ in pairs(read(path))] == ["a.tar#x.png", "a.tar#y.png"]
     seg = read(path, columns={"image": "seg.png"})
     assert [name for name, _ in pairs(seg)] == ["a.tar#x.seg.png", "a.tar#y.seg.png"]
+
+
+def test_no_member_of_a_sample_is_lost_in_silence(tmp_path):
+    path = archive(tmp_path / "a.tar", {"0.jpg": b"0", "0.jpeg": b"1", "0.txt": b"a"})
+    assert [name for name, _ in pairs(read(path))] == ["a.tar#0.jpg", "a.tar#0.jpeg"]
+    members = {f"{k}.{e}": f"{k}{e}".encode() for k in "xy" for e in ("l.jpg", "r.jpg", "txt")}
+    data = read(archive(tmp_path / "b.tar", {**members, "README.md": b"about"}))
+    assert [name for name, _ in pairs(data)] == ["b.tar#x.l.jpg", "b.tar#y.l.jpg"]
+    assert "several members for image (l.jpg, r.jpg): the first is read" in said(data)
+    assert [(one.reason, one.bad) for one in data.rejected] == [("README: not a sample", False)]
 
 
 def test_a_sample_without_a_known_image_names_its_members(tmp_path):

@@ -16,10 +16,11 @@ def manifest(folder, *rows, header="image,text"):
 
 
 def test_folders_may_be_nearly_named_too(tmp_path):
-    put(tmp_path, "Pics/00.jpg", "Pics/Ü/01.JPEG")
-    data = read(manifest(tmp_path, "pics\\00.jpg,a", "PICS/u\u0308/01.jpeg,b"))
-    assert pairs(data) == [("00.jpg", "a"), ("01.JPEG", "b")]
-    assert "2 files of image are found by a name that is nearly theirs" in said(data)
+    put(tmp_path, "Pics/00.jpg", "Pics/Ü/01.JPEG", "Pics/a b.jpg")
+    rows = ["pics\\00.jpg,a", "PICS/u\u0308/01.jpeg,b", "Pics/a%20b.jpg,c"]
+    data = read(manifest(tmp_path, *rows))
+    assert pairs(data) == [("00.jpg", "a"), ("01.JPEG", "b"), ("a b.jpg", "c")]
+    assert "3 files of image are found by a name that is nearly theirs" in said(data)
 
 
 def test_of_two_near_files_none_is_taken(tmp_path):

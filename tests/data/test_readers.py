@@ -201,7 +201,7 @@ def test_items_are_one_by_content_and_by_normal_form(photos):
     content = "image,text\n0.png,cafe\u0301 \ncopy.png,caf\u00e9\n1.png,other\n"
     data = read(write(photos, "a.csv", content))
     assert data.links.tolist() == [[0, 0], [1, 1]]
-    assert data.counts == {"seen": 3, "used": 2, "repeated": 1, "rejected": 0}
+    assert data.counts == {"seen": 3, "used": 2, "repeated": 1, "rejected": 0, "incomplete": 0}
 
 
 # -- columns -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kit.broken_readers import Signal
 from pairs import COLOURS, write_world
-from toys import ToyText
+from toys import ToyImage, ToyText
 from typer.testing import CliRunner
 
 from fusemix_core.cli.app import app, plugins_first
@@ -194,7 +194,7 @@ def test_a_run_says_which_files_it_needs_and_runs_none_by_itself(measured):
 
 def test_a_reader_of_a_file_with_options_reads_the_data(tmp_path):
     registry.add(ToyText)
-    toys = __file__.replace("flow/test_own_media.py", "toys.py")
+    registry.add(ToyImage)
     write_world(tmp_path / "w", count=80)
     with open(tmp_path / "w/pairs.csv") as file:
         rows = [(row["image"], row["text"]) for row in csv.DictReader(file)]
@@ -204,7 +204,7 @@ def test_a_reader_of_a_file_with_options_reads_the_data(tmp_path):
         base.executemany("INSERT INTO figures VALUES (?, ?)", rows)
     base.close()
     (tmp_path / "sql.py").write_text(SQLITE)
-    encoders = ["--a", f"{toys}:ToyImage", "--b", "toy-text", "--data", path, *SMALL]
+    encoders = ["--a", "toy-image", "--b", "toy-text", "--data", path, *SMALL]
     done = run("align", *encoders)
     assert done.exit_code == 2 and "Parquet" in done.stderr and "--reader" in done.stderr
     reader = ["--reader", f"{tmp_path / 'sql.py'}:SqliteReader table=figures"]

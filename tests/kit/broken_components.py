@@ -223,9 +223,9 @@ class ToFloat32(NoMixup):
 
 
 @breaks("mixup", "shapes")
-class LosesTheSourceAxis(NoMixup):
+class LinksInInt32(NoMixup):
     def __call__(self, batch, generator, progress):
-        return Batch(batch.latents, batch.links[:, 0])
+        return replace(batch, links=batch.links.int())
 
 
 @breaks("mixup", "finite")

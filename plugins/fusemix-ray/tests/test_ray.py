@@ -22,6 +22,7 @@ import fusemix_core
 import fusemix_core.cli.app
 from fusemix_core.errors import ArtefactError, ConfigError, DataError, FusemixError
 from fusemix_core.interfaces import Encoder
+from fusemix_core.latents.encoding import Encoding
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.specs import EncoderSpec
 
@@ -212,7 +213,8 @@ def test_a_class_travels_by_itself_and_one_of_a_module_that_workers_lack_is_refu
 
 def test_a_file_that_a_worker_does_not_see_is_refused(tmp_path):
     spec = EncoderSpec(name="./toy.py:Toy", modality="text", target="fusemix_user_toy:Toy")
-    job = Job(spec, "float32", "", str(tmp_path / "toy.py"), str(tmp_path), 1, {})
+    how, file = Encoding(), str(tmp_path / "toy.py")
+    job = Job(spec, how, "pooled", 100, "", file, str(tmp_path), 1, {})
     with pytest.raises(ConfigError, match=r"toy.py, which holds ./toy.py:Toy, does not exist"):
         load(job)
 

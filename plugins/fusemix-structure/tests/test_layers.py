@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from toys import ToyImage, ToyText
 
 from fusemix_core import FusedModel, align
-from fusemix_core.config import Part, Recipe
+from fusemix_core.adapters.identity import IdentityAdapter
+from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 from fusemix_core.runs.config import find_recipe
@@ -93,6 +94,34 @@ def test_it_fits_on_the_layers_that_are_alike():
         assert torch.equal(adapters[modality](rows), direct[modality](own))
 
 
+class HeardAll(Heard):
+    """Hears the passes of a closed form too."""
+
+    def __init__(self):
+        super().__init__()
+        self.pairs = []
+
+    def on_pairs(self, done, total):
+        self.pairs.append((done, total))
+
+
+def test_fixed_modalities_stay_and_a_layer_is_chosen_of_the_others():
+    pairs = layered()
+    fixed = {"c": IdentityAdapter(8, 8).eval()}
+    for aligner in ("cca", "gradient"):
+        heard = HeardAll()
+        context = FitContext(callbacks=[heard], fixed=fixed)
+        recipe = Recipe(
+            "r", Part("best-layers"), adapter=Part("linear"), objective=Part("infonce"),
+            training=Training(epochs=1),
+        )  # fmt: skip
+        found = BestLayersAligner(aligner=aligner).fit(pairs, pairs, recipe, context)
+        assert found["c"] is fixed["c"]
+        assert (found["a"].layer, found["b"].layer) == (2, 1)
+        assert heard.evaluations[-1]["layer/a"] == 2
+        assert bool(heard.pairs) == (aligner == "cca")
+
+
 def test_items_that_occur_twice_are_not_their_own_neighbours():
     pairs = layered()
     twice = PairedLatents(pairs.tables, pairs.links.repeat(3, 1))
@@ -115,6 +144,16 @@ def test_a_run_says_what_it_chose_and_its_model_does_not_choose_again(tmp_path):
     )
     texts = ["a red car", "a blue boat"]
     assert torch.equal(again.encode("text", texts), done.model.encode("text", texts))
+
+
+def test_a_run_of_the_recipe_keeps_a_fixed_side(tmp_path):
+    data = write_world(tmp_path / "w", count=64)
+    done = align(
+        {"image": ToyImage, "text": LayeredText}, data, views={"text": "layers"}, device="cpu",
+        recipe="structure", fixed="image", overrides=["training.epochs=2"], out=tmp_path / "r",
+    )  # fmt: skip
+    adapters = done.results["adapters"]
+    assert adapters["image"]["name"] == "identity" and adapters["text"]["name"] == "layer"
 
 
 def test_contracts():

@@ -14,7 +14,7 @@ from fusemix_core.aligners.canonical import solve, top_singular
 from fusemix_core.aligners.cca import moments_seen, prepared
 from fusemix_core.aligners.links import check_links
 from fusemix_core.aligners.moments import Moments
-from fusemix_core.aligners.regression import Onto, met_fixed, regress
+from fusemix_core.aligners.regression import RidgeSolution, met_fixed, regress
 from fusemix_core.config import Recipe
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
@@ -83,13 +83,13 @@ class ProcrustesAligner(Aligner):
         fitted: dict[str, Adapter] = dict(context.fixed)
         for modality in (m for m in train.modalities if m not in fixed):
             pairs = met_fixed(train.only([modality, *fixed]), modality)
-            onto = Onto.of(pairs, modality, fixed, 0, context)
-            dim = min(recipe.dim or self.dim, *onto.cross.shape)
-            left, values, right = top_singular(onto.cross, dim, context.seed)
-            scale = values.sum() / ((onto.covariance @ left) * left).sum().clamp(min=1e-12)
-            onto.give(scale * left @ right.T)
+            solution = RidgeSolution.of(pairs, modality, fixed, 0, context)
+            dim = min(recipe.dim or self.dim, *solution.cross.shape)
+            left, values, right = top_singular(solution.cross, dim, context.seed)
+            scale = values.sum() / ((solution.covariance @ left) * left).sum().clamp(min=1e-12)
+            solution.give(scale * left @ right.T)
             best = Best(validation, context)
-            best.offer({modality: onto.adapter, **fixed}, {})
+            best.offer({modality: solution.adapter, **fixed}, {})
             fitted[modality] = best.adapters[modality]
         return {m: fitted[m] for m in train.modalities}
 

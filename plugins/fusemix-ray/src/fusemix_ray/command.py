@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.console import Notes
 from fusemix_core.cli.encode import PreferredViews, carry_out, checked_views
 from fusemix_core.cli.groups import (
     DataOptions,
@@ -62,6 +63,8 @@ def ray_encode(
 
     from fusemix_ray.driver import plan_over_ray, run_over_ray
 
-    plan = plan_over_ray(names, table, views=views, **given(dtype=dtype), **encoding.table())
+    notes = Notes()
+    how = given(dtype=dtype) | encoding.table()
+    plan = plan_over_ray(names, table, views=views, tell=notes, **how)
     run = partial(run_over_ray, address=address, workers=workers, gpus_per_worker=gpus_per_worker)
-    carry_out(plan, run, output)
+    carry_out(plan, run, output, notes)

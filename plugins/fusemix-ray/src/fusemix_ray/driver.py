@@ -52,6 +52,7 @@ def encode(
         store_dtype=store_dtype,
         encode_batch=encode_batch,
         backend=backend,
+        tell=reporter and reporter.note,
     )
     given = {m: e for m, e in encoders.items() if isinstance(e, type)}
     return run_over_ray(
@@ -111,8 +112,8 @@ def run_over_ray(
                 progress=lambda n, total, name=part.spec.name: reporter.encoding(name, n, total),
             )
             extractions[modality] = done
-            for warning in done.warnings:
-                reporter.note(warning)
     encoded = Encoded.of(plan.dataset, extractions)
+    for warning in encoded.warnings:
+        reporter.note(warning)
     encoded.dataset.check_bad(plan.max_bad)
     return encoded

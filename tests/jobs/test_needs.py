@@ -1,0 +1,62 @@
+"""What a recipe's parts declare is enough to refuse it: before torch is imported."""
+
+import subprocess
+import sys
+
+import pytest
+from pairs import write_world
+
+from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.errors import ConfigError, PluginError
+from fusemix_core.needs import check_needs, trusts_all
+from fusemix_core.registry import registry
+from fusemix_core.specs import ComponentSpec
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--fixed", "text", "--recipe", "csa"], "moves every modality"),
+        (["--fixed", "text", "--set", "aligner=best-layers", "--set", "aligner.aligner=csa"],
+         "moves every modality"),
+        (["--recipe", "fusemix", "--set", "training.unpaired=5"], "uses no unpaired items"),
+        (["--recipe", "fusemix", "--set", "objective=structure", "--set", "training.unpaired=5"],
+         "uses no unpaired items"),
+        (["--recipe", "fusemix", "--set", "objective=token-infonce"],
+         "image adapter 'mlp' has none"),
+        (["--recipe", "fusemix", "--set", "objective=structure", "--set",
+          "objective.objective=hamer"], "no objective named 'hamer'"),
+    ],
+)  # fmt: skip
+def test_what_can_not_work_is_said_before_torch_is_imported(options, says, tmp_path):
+    data = write_world(tmp_path / "w", count=40)
+    args = ["align", "--a", "efficientnet-lite0", "--b", "minilm", "--data", str(data)]
+    code = (
+        "import sys; from fusemix_core.cli.app import app\n"
+        f"try: app({[*args, '--out', str(tmp_path / 'r'), *options]!r})\n"
+        "except SystemExit as end: assert end.code == 2, end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert says in " ".join((done.stdout + done.stderr).split())
+
+
+def test_what_a_wrapped_part_uses_the_outer_one_uses():
+    klot = Part("structure", {"objective": "klot", "options": {"objective": "hammer"}})
+    recipe = Recipe("r", Part("gradient"), adapter=Part("linear"), objective=klot,
+                    training=Training(unpaired=5))  # fmt: skip
+    check_needs(recipe, ["image", "text"])
+    assert trusts_all(recipe)
+    assert registry.uses("aligner", Part("best-layers")) == ("fixed",)
+    assert registry.uses("aligner", Part("best-layers", {"aligner": "csa"})) == ()
+    with pytest.raises(ConfigError, match="moves every modality"):
+        check_needs(Recipe("r", Part("gradient"), start=Part("csa")), ["image"], ["image"])
+
+
+def test_a_spec_declares_only_what_there_is():
+    with pytest.raises(PluginError, match="can't use 'trust'"):
+        ComponentSpec(kind="aligner", name="x", target="a:B", uses=("trust",))
+    with pytest.raises(PluginError, match="wraps 'objective'"):
+        ComponentSpec(kind="objective", name="x", target="a:B", options={"objective": "infonce"},
+                      wraps="objective")  # fmt: skip
