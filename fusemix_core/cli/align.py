@@ -141,6 +141,10 @@ def carry_out(
     from fusemix_core.runs.config import build_config
 
     config, specs = build_config(values, overrides)
+    if run.out is not None and launched().rank == 0:
+        from fusemix_core.runs.folder import RunFolder
+
+        RunFolder(run.out).check(run.resume)
 
     from fusemix_core.runs.plan import make_plan
 

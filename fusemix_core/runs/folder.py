@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import tomli_w
 
 from fusemix_core.config import RunConfig, read_toml, to_dict
 from fusemix_core.disk import TEMPORARY, Advice, explained, flush
-from fusemix_core.errors import ConfigError, RunExistsError
+from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
 from fusemix_core.recipes.renamed import renamed
 
@@ -46,20 +47,30 @@ class RunFolder:
         Raises `RunExistsError` for a folder in use, `ConfigError` where the run there had another
         config, `ArtefactError` where the folder can't be written.
         """
+        self.check(resume)
         if self.config.exists():
-            self._check_same(config, resume)
-        elif self.path.exists() and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
-            raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
+            self._check_same(config)
         with explained(f"The run {self.path}", ADVICE):
             self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, tomli_w.dumps(_without_none(to_dict(config))))
 
-    def _check_same(self, config: RunConfig, resume: bool) -> None:
-        if not resume:
-            raise RunExistsError(
-                f"{self.path} already holds a run.",
-                "Go on with it by --resume, or choose another --out.",
-            )
+    def check(self, resume: bool) -> None:
+        """Raise `RunExistsError` or `ArtefactError` if no run can be put here, or with `resume`
+        taken up; nothing is written."""
+        above = next((p for p in (self.path, *self.path.parents) if os.path.lexists(p)), Path())
+        with explained(f"The run {self.path}", ADVICE):
+            if not above.is_dir():
+                raise ArtefactError(f"{above} is not a folder.", "Choose another --out.")
+            if self.config.exists():
+                if not resume:
+                    raise RunExistsError(
+                        f"{self.path} already holds a run.",
+                        "Go on with it by --resume, or choose another --out.",
+                    )
+            elif above == self.path and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
+                raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
+
+    def _check_same(self, config: RunConfig) -> None:
         old, new = comparable(read_toml(self.config)), comparable(to_dict(config))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):

@@ -13,6 +13,7 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.needs import check_needs
+from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
@@ -130,7 +131,7 @@ def make_plan(
         tell: is told what became of the rows, which columns were read, and each warning.
 
     Raises:
-        DataError: If the data can't be used.
+        DataError: If the data can't be used, or leave nothing to fit or to choose on.
         ConfigError: If the recipe can't do what the run asks of it.
     """
     check_facts(config.recipe, config.data.facts)
@@ -143,6 +144,8 @@ def make_plan(
     takes = known | {m: s.takes for m, s in specs.items() if m not in known}
     dataset = read_usable(config.data, takes, config.seed, tell=tell, optional=known)
     check_choice(config.recipe, dataset)
+    own = [m for m in dataset.modalities if m in known]
+    check_data(dataset, config.recipe, own or config.fixed)
     measured: set[str] = set()
     if config.evaluators or config.recipe.evaluators:
         from fusemix_core.runs.evaluators import check_evaluators
