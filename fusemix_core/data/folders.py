@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +11,13 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.layouts import (
     Inventory,
     chosen_tables,
-    is_about,
     rows_of_files,
     settle,
     split_of_folders,
 )
 from fusemix_core.data.references import Sidecar
-from fusemix_core.data.rows import Note, Reader, Row, split_named
-from fusemix_core.data.suffixes import modality_of_suffix
+from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, split_named
+from fusemix_core.data.suffixes import is_about, modality_of_suffix
 from fusemix_core.data.walking import Seen, walk
 from fusemix_core.errors import DataError
 
@@ -80,8 +80,12 @@ class FolderReader(Reader):
         yield from rows_of_files(path, found.shards, self.options)
         tables = [] if found.shards or found.has_sidecars else chosen_tables(found, path)
         if tables:
-            yield from rows_of_files(path, tables, self.options)
-            found.media = {}
+            named: set[str] = set()
+            for row in rows_of_files(path, tables, self.options):
+                if isinstance(row, Row):
+                    named |= _names_in(row)
+                yield row
+            found.media = {s: kinds for s, kinds in found.media.items() if not _in(s, kinds, named)}
             yield from self._left_out(path, found, unread, tables, 0)
             return
         if not found.media and not found.shards:
@@ -143,12 +147,36 @@ class FolderReader(Reader):
                 about = is_about(name) or bool(tables)
                 why = "it is not one of the tables that are read" if tables else _NO_MEDIUM
                 reasons.append((name, why, not about))
+        if tables:
+            media = [n for kinds in found.media.values() for names in kinds.values() for n in names]
+            reasons += [(name, "no row of the tables names this file", False) for name in media]
         for name in found.tables:
             if name not in tables:
                 reasons.append((name, "the table is not read, as other files are", False))
         reasons += [(one.name, one.problem, one.bad) for one in unread]
         for number, (name, why, bad) in enumerate(reasons, start=count + 1):
             yield Rejected(str(path), number, "", f"{name}: {why}", bad)
+
+
+def _names_in(row: Row) -> set[str]:
+    """What may be names of files, or parts of these, in the cells of a row."""
+    names = set()
+    for cell in row.values.values():
+        for one in cell if isinstance(cell, list) else [cell]:
+            if isinstance(one, int) or (isinstance(one, str) and len(one) <= MAX_PATH):
+                names.add(_end(str(one)))
+    return names
+
+
+def _in(stem: str, kinds: dict[str, list[str]], named: set[str]) -> bool:
+    """Whether a file of this stem is named, if only without its suffix."""
+    files = [_end(name) for names in kinds.values() for name in names]
+    return _end(stem) in named or any(name in named for name in files)
+
+
+def _end(name: str) -> str:
+    """The last part of a path, as it is compared."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2]).casefold()
 
 
 def _stems(name: str) -> Iterator[str]:

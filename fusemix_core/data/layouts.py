@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.dataset import SPLITS, Rejected
 from fusemix_core.data.delimited import DelimitedReader, table_suffix
 from fusemix_core.data.dialect import find_mark, plain_cells
 from fusemix_core.data.jsonl import JsonLinesReader, JsonReader
@@ -16,13 +16,13 @@ from fusemix_core.data.opening import open_text
 from fusemix_core.data.parquet import ParquetReader
 from fusemix_core.data.rows import SPLIT_NAMES, Note, Row, split_named
 from fusemix_core.data.shards import ShardReader, is_shard
+from fusemix_core.data.suffixes import is_about
 from fusemix_core.errors import DataError, short
 
 TABLES = (".csv", ".tsv", ".tab", ".psv", ".jsonl", ".ndjson", ".parquet", ".pq")
 MANIFESTS = re.compile(r"(manifest|metadata|pairs)\.(csv|tsv|jsonl|parquet)", re.IGNORECASE)
 _NAMED = re.compile(r"(manifest|metadata|pairs|captions)\b.*", re.IGNORECASE)
 _TOKENS = re.compile(r"[-_. ]+|(?<=[a-zA-Z])(?=\d)")
-_ABOUT = re.compile(r"(readme|licen[cs]e|copying|notice|changelog|citation|requirements)\b.*", re.I)
 _PEEK = 1 << 16
 _MOST_TEXTS = 0.5
 """More of the texts than this share must have a medium of their name."""
@@ -139,11 +139,6 @@ def _is_table(path: Path) -> bool:
     return width > 1 and all(len(plain_cells(line, mark)) == width for line in lines[1:-1])
 
 
-def is_about(name: str) -> bool:
-    """Whether a file tells of the data, such as README.txt, and is none of them."""
-    return _ABOUT.fullmatch(os.path.basename(name)) is not None
-
-
 def split_of_folders(name: str) -> str | None:
     """The split that the first folder of a path so named tells."""
     folders = Path(name).parts[:-1]
@@ -165,7 +160,7 @@ def settle(splits: Sequence[str | None]) -> tuple[bool, list[Note]]:
     told = {split for split in splits if split}
     if not told:
         return False, []
-    names = " and ".join(sorted(told))
+    names = ", ".join(name for name in SPLITS if name in told)
     outside = sum(split is None for split in splits)
     if not outside and "train" not in told:
         text = (
@@ -173,8 +168,10 @@ def settle(splits: Sequence[str | None]) -> tuple[bool, list[Note]]:
         )
         return False, [Note(f"{text}nothing would be left to train on.")]
     if outside:
-        files = "1 file lies" if outside == 1 else f"{outside:,} files lie"
-        return True, [Note(f"{files} outside of the splits ({names}), and are used for training.")]
+        lies = "1 file lies outside of the splits ({}) and is"
+        lie = f"{outside:,} files lie outside of the splits ({{}}) and are"
+        text = (lies if outside == 1 else lie).format(names)
+        return True, [Note(f"{text} used for training.")]
     return True, []
 
 

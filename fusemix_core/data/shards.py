@@ -16,7 +16,7 @@ from fusemix_core.data.jsonl import parse_object
 from fusemix_core.data.media import MAX_BYTES, MAX_TEXT
 from fusemix_core.data.references import Fault, HeldReference, Reference, SliceReference
 from fusemix_core.data.rows import Note, Reader, Row
-from fusemix_core.data.suffixes import modality_of_suffix
+from fusemix_core.data.suffixes import is_about, modality_of_suffix
 from fusemix_core.errors import DataError, short
 
 _MAX_JSON = 16 << 20
@@ -41,10 +41,10 @@ class ShardReader(Reader):
 
     The key of a member is its path up to the first dot of its name, or up to the last dot if only
     this gives samples that are pairs. Columns are the extensions (`jpg`, `txt`, `seg.png`),
-    `image`, `audio`, `video` and `text` for the first member of such a type (one without a further
-    dot comes first), and the fields of a
-    `.json` if no member has that name. Members are read in place, by offset; nothing is extracted.
-    Hidden files are left out. What follows a damaged header is looked for.
+    `image`, `audio`, `video` and `text` for the members of such a type (those without a further
+    dot, else the first), and the fields of a `.json` if no member has that name. Members are read
+    in place, by offset; nothing is extracted. Hidden files are left out. What follows a damaged
+    header is looked for.
 
     Args:
         encoding: of the texts; None is UTF-8.
@@ -75,7 +75,7 @@ def _rows(
     members: list[Member],
     key_of: Callable[[str], tuple[str, str]],
     encoding: str | None,
-) -> Iterator[Row | Rejected]:
+) -> Iterator[Row | Rejected | Note]:
     samples: dict[str, dict[str, Any]] = {}
     refused: list[tuple[str, str]] = []
     for name, result in members:
@@ -91,10 +91,23 @@ def _rows(
     for key, reason in refused:
         yield Rejected(str(path), numbers[key], "", reason)
     faulty = {key for key, _ in refused}
+    modalities = {*modality_of_suffix().values(), "text"}
+    noted: set[tuple[str, str]] = set()
     for key, sample in samples.items():
         if sample:
-            values = _values(sample, encoding)
-            has_medium = any(kind in values for kind in set(modality_of_suffix().values()))
+            values, several = _values(sample, encoding)
+            for kind, names in several.items() - noted:
+                noted.add((kind, names))
+                yield Note(
+                    f"Samples have several members for {kind} ({names}): the first is read. For "
+                    f"another: --column {kind}={names.rpartition(', ')[2]}"
+                )
+            if is_about(key) and not values.keys() & modalities:
+                yield Rejected(
+                    str(path), numbers[key], "", f"{short(key)}: not a sample", bad=False
+                )
+                continue
+            has_medium = not values.keys().isdisjoint(modalities - {"text"})
             name = key if has_medium else f"{key} ({', '.join(sample)})"
             yield Row(str(path), numbers[key], values, name=name)
         elif key not in faulty:
@@ -262,23 +275,32 @@ def _reference(path: Path, member: tarfile.TarInfo, size: int) -> SliceReference
     return refused or SliceReference(str(path), member.offset_data, member.size, member.name)
 
 
-def _values(members: dict[str, Any], encoding: str | None) -> dict[str, Any]:
+def _values(members: dict[str, Any], encoding: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """(the columns of a sample; modality → the extensions of which only the first is read)."""
     values: dict[str, Any] = dict(members)
-    modalities = modality_of_suffix()
-    for extension, reference in sorted(members.items(), key=lambda one: "." in one[0]):
-        last = extension.rpartition(".")[2]
-        if last == "txt":
-            if encoding:
-                values[extension] = _text(reference, encoding)
-            values.setdefault("text", values[extension])
-        elif kind := modalities.get("." + last):
-            values.setdefault(kind, reference)
-    if "txt" in members:
-        values["text"] = values["txt"]
+    plain: dict[str, list[Any]] = {}
+    dotted: dict[str, list[str]] = {}
+    modalities = {**modality_of_suffix(), ".txt": "text"}
+    for extension, reference in members.items():
+        before, _, last = extension.rpartition(".")
+        if last == "txt" and encoding:
+            values[extension] = _text(reference, encoding)
+        if kind := modalities.get(f".{last}"):
+            if before:
+                dotted.setdefault(kind, []).append(extension)
+            else:
+                plain.setdefault(kind, []).append(values[extension])
+    for kind, extensions in dotted.items():
+        values.setdefault(kind, values[extensions[0]])
+    for kind, found in plain.items():
+        values[kind] = found[0] if len(found) == 1 else found
     if "json" in members:
         for name, value in _fields(members["json"]).items():
             values.setdefault(name, value)
-    return values
+    several = {
+        kind: names for kind, names in dotted.items() if len(names) > 1 and kind not in plain
+    }
+    return values, {kind: ", ".join(names) for kind, names in several.items()}
 
 
 def _text(reference: Reference, encoding: str) -> str | Fault:

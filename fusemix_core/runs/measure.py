@@ -76,13 +76,11 @@ def measure_run(
         is in `failed`.
     """
     config, unpaired = plan.config, never_paired(train, plan.added)
-    splits = {
-        name: embed_split(
-            adapters, with_indirect(measured_rows(encoded, name, config.seed), unpaired), device
-        )
-        for name in ("validation", "test")
-        if len(encoded.dataset.splits[name])
-    }
+    splits = {}
+    for name in ("validation", "test"):
+        if len(encoded.dataset.splits[name]):
+            rows = with_indirect(measured_rows(encoded, name, config.seed), unpaired)
+            splits[name] = embed_split(adapters, rows, device)
     bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
     part, scorer = plan.base.scorer(config, bank, splits["validation"])
     model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)

@@ -168,7 +168,7 @@ def test_split_folders_hold_beside_strays(case, stray):
             (folder / f"30{suffix}").rename(folder / "extra" / f"30{suffix}")
     data = read(folder, validation_fraction=0.1, test_fraction=0.1)
     assert sizes(data) == {"train": 13, "validation": 4, "test": 4}
-    assert "1 file lies outside of the splits (test and train and validation)" in said(data)
+    assert "1 file lies outside of the splits (train, validation, test) and is used" in said(data)
 
 
 def test_all_pairs_of_splits_are_compared(case):

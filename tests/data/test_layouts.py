@@ -146,9 +146,13 @@ def test_image_folders_of_the_hub(tmp_path):
             f"file_name,text\n{split}0.jpg,{split} a\n{split}1.jpg,{split} b\n"
         )
     (tmp_path / "README.md").write_text("a card")
+    put(tmp_path, "stray.jpg")
     data = read(tmp_path)
     assert sizes(data) == (2, 0, 2) and data.bad_rows == 0
-    assert reasons(data) == ["README.md: fusemix doesn't read .md files"]
+    assert reasons(data) == [
+        "README.md: fusemix doesn't read .md files",
+        "stray.jpg: no row of the tables names this file",
+    ]
 
 
 def test_parquet_of_the_hub_has_its_splits(tmp_path):
@@ -275,6 +279,16 @@ def test_a_sample_may_have_several_images_of_which_the_plain_one_counts(tmp_path
     assert [name for name, _ in pairs(read(path))] == ["a.tar#x.png", "a.tar#y.png"]
     seg = read(path, columns={"image": "seg.png"})
     assert [name for name, _ in pairs(seg)] == ["a.tar#x.seg.png", "a.tar#y.seg.png"]
+
+
+def test_no_member_of_a_sample_is_lost_in_silence(tmp_path):
+    path = archive(tmp_path / "a.tar", {"0.jpg": b"0", "0.jpeg": b"1", "0.txt": b"a"})
+    assert [name for name, _ in pairs(read(path))] == ["a.tar#0.jpg", "a.tar#0.jpeg"]
+    members = {f"{k}.{e}": f"{k}{e}".encode() for k in "xy" for e in ("l.jpg", "r.jpg", "txt")}
+    data = read(archive(tmp_path / "b.tar", {**members, "README.md": b"about"}))
+    assert [name for name, _ in pairs(data)] == ["b.tar#x.l.jpg", "b.tar#y.l.jpg"]
+    assert "several members for image (l.jpg, r.jpg): the first is read" in said(data)
+    assert [(one.reason, one.bad) for one in data.rejected] == [("README: not a sample", False)]
 
 
 def test_a_sample_without_a_known_image_names_its_members(tmp_path):
