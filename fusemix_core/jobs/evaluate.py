@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fusemix_core.config import DataConfig, Part
+from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation import running
 from fusemix_core.evaluation.running import FOR_CLASSES, FOR_PAIRS, Evaluation, check_available
@@ -22,6 +23,7 @@ from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.seen import TrainedOn
 
 
 def evaluate(
@@ -45,7 +47,8 @@ def evaluate(
         reporter: is told of the progress.
 
     Returns:
-        evaluator → metrics; `rows`, `columns` and `warnings`: what is told of the data.
+        evaluator → metrics; `rows`, `columns`, `trained_on` and `warnings`: what is told of
+        the data.
 
     Raises:
         FusemixError: the data, or an evaluator, can't be used; or an evaluator failed.
@@ -76,7 +79,9 @@ def measure_pairs(
     encoded = encode_for(model, dataset, reporter, config.max_bad)
     found = embed_for(model, measured_rows(encoded, None if split == "all" else split, seed))
     evaluation = running.evaluate(chosen, _measured(model, encoded, found, split, seed))
-    evaluation.data = Notices.of(encoded.dataset, encoded.warnings).as_dict()
+    rows = slice(None) if split == "all" else encoded.dataset.splits[split]
+    seen = TrainedOn.count(model, encoded.dataset, rows)
+    evaluation.data = _told(encoded.dataset, encoded, seen, reporter)
     return evaluation
 
 
@@ -165,8 +170,20 @@ def measure_classes(
     )
     data = _measured(model, encoded, embedded, split, seed, of_classes)
     evaluation = running.evaluate(chosen, data)
-    evaluation.data = Notices.of(found.whole, encoded.warnings).as_dict()
+    seen = TrainedOn.count(model, encoded.dataset, slice(None))
+    evaluation.data = _told(found.whole, encoded, seen, reporter)
     return evaluation
+
+
+def _told(
+    dataset: PairedDataset, encoded: Encoded, seen: TrainedOn | None, reporter: Reporter
+) -> dict[str, Any]:
+    """What is told of the data: their notices, and how much of them was trained on."""
+    leaks = [] if seen is None else seen.warnings()
+    for warning in leaks:
+        reporter.note(warning)
+    more = {} if seen is None else {"trained_on": seen.as_dict()}
+    return more | Notices.of(dataset, [*encoded.warnings, *leaks]).as_dict()
 
 
 def _classifiable(model: FusedModel, text: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from fusemix_core.config import RunConfig, read_toml, to_dict
+from fusemix_core.config import DataConfig, RunConfig, from_dict, read_toml, to_dict
 from fusemix_core.disk import TEMPORARY, Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
@@ -52,6 +53,8 @@ class RunFolder:
             self._check_same(config)
         with explained(f"The run {self.path}", ADVICE):
             self.path.mkdir(parents=True, exist_ok=True)
+        data = replace(config.data, base=config.data.base or os.getcwd())
+        config = replace(config, data=data)
         write_text(self.config, tomli_w.dumps(_without_none(to_dict(config))))
 
     def check(self, resume: bool) -> None:
@@ -91,12 +94,26 @@ def _without_none(value: Any) -> Any:
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config as one table, without what decides nothing: a recipe's summary and paper."""
+    """A run's config as one table, without what decides nothing: a recipe's summary and paper, and
+    from where the data's paths are named."""
     config = dict(_without_none(config))
+    if isinstance(config.get("data"), Mapping):
+        config["data"] = _resolved(config["data"])
     if isinstance(config.get("recipe"), Mapping):
         recipe = renamed(config["recipe"])
         config["recipe"] = {k: v for k, v in recipe.items() if k not in ("summary", "paper")}
     return {key: value for key, value in flatten(config).items() if value not in ([], "")}
+
+
+def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `DataConfig` with absolute paths."""
+    found = from_dict(DataConfig, data, "data.").located()
+    paths = {
+        "source": [os.path.realpath(one) for one in found.source],
+        "validation": found.validation and os.path.realpath(found.validation),
+        "test": found.test and os.path.realpath(found.test),
+    }
+    return _without_none({**to_dict(found), **paths})
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
