@@ -77,6 +77,8 @@ def bench(
         if of != (of := (trial.paired, trial.chosen.label, trial.seed)):
             case = make_case(trial.paired, trial.chosen, trial.seed, device, reporter)
         line = described(trial, case, config)
+        if note := _fewer(trial, case):
+            reporter.note(note)
         if line["key"] not in done:
             reporter.stage(f"{number:,} of {len(trials):,}  {trial.label}")
             line |= attempt(trial, case, config, device, reporter)
@@ -85,6 +87,17 @@ def bench(
             done[line["key"]] = line
         lines.append(done[line["key"]] | line)
     return lines
+
+
+def _fewer(trial: Trial, case: Case) -> str:
+    """What to tell if the set has fewer pairs than are asked for."""
+    there = len(case.splits["train"]) + len(case.splits["validation"])
+    if trial.size is None or trial.size <= there:
+        return ""
+    return (
+        f"{trial.paired.name}: {trial.size:,} pairs are asked for, and {there:,} are there to fit "
+        "and choose on: all are used."
+    )
 
 
 def check_sets(config: BenchConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,14 +81,14 @@ def measure_pairs(
     evaluation = running.evaluate(chosen, _measured(model, encoded, found, split, seed))
     rows = slice(None) if split == "all" else encoded.dataset.splits[split]
     seen = TrainedOn.count(model, encoded.dataset, rows)
-    evaluation.data = _told(encoded.dataset, encoded, seen, reporter)
+    evaluation.data = _told(encoded.dataset, encoded.warnings, seen, reporter)
     return evaluation
 
 
 def classify(
     model: FusedModel,
     config: DataConfig,
-    classes: Sequence[str],
+    classes: Sequence[str] | Mapping[str, int],
     templates: Sequence[str] | None = None,
     *,
     label_column: str = "label",
@@ -102,7 +102,7 @@ def classify(
     Args:
         model: the fused model.
         config: the data.
-        classes: names of the classes.
+        classes: names of the classes, or name → number; labels may be either.
         templates: prompts with `{}` for the class; by default those of the modality.
         label_column: the column that has each item's class.
         split: its name, or `all` for every row.
@@ -130,7 +130,7 @@ def classify(
 def measure_classes(
     model: FusedModel,
     config: DataConfig,
-    classes: Sequence[str],
+    classes: Sequence[str] | Mapping[str, int],
     templates: Sequence[str] | None = None,
     *,
     evaluators: Sequence[Part] = (),
@@ -151,10 +151,13 @@ def measure_classes(
         raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
     takes = {modality: model.encoders[modality].takes, text: "text"}
     reporter = reporter or Reporter()
+    told: list[str] = []
     found = read_labelled(
         config, modality, text, takes, label_column, split, seed, tell=reporter.note
     )
-    labels = found.labels(classes)
+    labels = found.labels(classes, told.append)
+    for note in told:
+        reporter.note(note)
     encoded = encode_for(model, found.dataset, reporter, config.max_bad)
     embedded = embed_for(model, encoded.paired())
     of_classes = Classes(
@@ -162,7 +165,7 @@ def measure_classes(
         torch.tensor([labels[int(i)] for i in embedded.ids[modality]], dtype=torch.long),
         class_embeddings(
             lambda texts: model.encode(text, texts),
-            classes,
+            list(classes),
             list(templates or default_templates(modality)),
         ),
         modality,
@@ -171,19 +174,22 @@ def measure_classes(
     data = _measured(model, encoded, embedded, split, seed, of_classes)
     evaluation = running.evaluate(chosen, data)
     seen = TrainedOn.count(model, encoded.dataset, slice(None))
-    evaluation.data = _told(found.whole, encoded, seen, reporter)
+    evaluation.data = _told(found.whole, [*told, *encoded.warnings], seen, reporter)
     return evaluation
 
 
 def _told(
-    dataset: PairedDataset, encoded: Encoded, seen: TrainedOn | None, reporter: Reporter
+    dataset: PairedDataset,
+    warnings: Sequence[str],
+    seen: TrainedOn | None,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """What is told of the data: their notices, and how much of them was trained on."""
     leaks = [] if seen is None else seen.warnings()
     for warning in leaks:
         reporter.note(warning)
     more = {} if seen is None else {"trained_on": seen.as_dict()}
-    return more | Notices.of(dataset, [*encoded.warnings, *leaks]).as_dict()
+    return more | Notices.of(dataset, [*warnings, *leaks]).as_dict()
 
 
 def _classifiable(model: FusedModel, text: str) -> str:
