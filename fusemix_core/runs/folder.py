@@ -45,8 +45,10 @@ class RunFolder:
     def start(self, config: RunConfig, resume: bool) -> None:
         """Make the folder, or with `resume` take up the run that is in it.
 
-        Raises `RunExistsError` for a folder in use, `ConfigError` where the run there had another
-        config, `ArtefactError` where the folder can't be written.
+        Raises:
+            RunExistsError: The folder is in use.
+            ConfigError: The run there had another config, or one that this version can't read.
+            ArtefactError: The folder can't be written.
         """
         self.check(resume)
         if self.config.exists():
@@ -63,7 +65,7 @@ class RunFolder:
         above = next((p for p in (self.path, *self.path.parents) if os.path.lexists(p)), Path())
         with explained(f"The run {self.path}", ADVICE):
             if not above.is_dir():
-                raise ArtefactError(f"{above} is not a folder.", "Choose another --out.")
+                raise ArtefactError(f"{above} is a file.", "Choose another --out: a folder.")
             if self.config.exists():
                 if not resume:
                     raise RunExistsError(
@@ -74,7 +76,7 @@ class RunFolder:
                 raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
 
     def _check_same(self, config: RunConfig) -> None:
-        old, new = comparable(read_toml(self.config)), comparable(to_dict(config))
+        old, new = comparable(self._begun_with()), comparable(to_dict(config))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ConfigError(
@@ -82,6 +84,20 @@ class RunFolder:
                     f"Resume it as it was (--config {self.config} --resume), or choose another "
                     "--out.",
                 )
+
+    def _begun_with(self) -> dict[str, Any]:
+        """The config of the run that is there. Settings that the version which began it did not
+        have yet have their defaults."""
+        table = read_toml(self.config)
+        if isinstance(table.get("recipe"), Mapping):
+            table["recipe"] = renamed(table["recipe"])
+        try:
+            return to_dict(from_dict(RunConfig, table))
+        except ConfigError as error:
+            raise ConfigError(
+                f"{self.config} can't be resumed by this version of fusemix: {error.message}",
+                "Resume it with the version that began it, or choose another --out.",
+            ) from error
 
     def write_json(self, path: Path, value: Any) -> None:
         write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
@@ -99,8 +115,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     config = dict(_without_none(config))
     if isinstance(config.get("data"), Mapping):
         config["data"] = _resolved(config["data"])
-    if isinstance(config.get("recipe"), Mapping):
-        recipe = renamed(config["recipe"])
+    if isinstance(recipe := config.get("recipe"), Mapping):
         config["recipe"] = {k: v for k, v in recipe.items() if k not in ("summary", "paper")}
     return {key: value for key, value in flatten(config).items() if value not in ([], "")}
 

@@ -113,7 +113,7 @@ def test_an_out_that_is_a_file_is_said_by_the_plan(world, tmp_path, nothing_enco
     for out in ("file", "file/below"):
         for more in ([], ["--dry-run"]):
             done = CliRunner().invoke(app, [*args, *more, "--out", str(tmp_path / out)])
-            assert done.exit_code == 2 and "file is not a folder" in done.stderr, done.output
+            assert done.exit_code == 2 and "file is a file" in done.stderr, done.output
 
 
 def recipes():
