@@ -43,7 +43,8 @@ def check_data(
     check_count("train", len(fitted))
     check_count("validation", int(able[dataset.splits["validation"]].sum()))
     for modality, column in zip(dataset.modalities, dataset.links[fitted].T, strict=True):
-        if len(np.unique(column[column >= 0])) == 1:
+        linked = column[column >= 0]
+        if len(linked) > 1 and len(np.unique(linked)) == 1:
             raise one_latent(modality, "the training pairs have only one")
 
 

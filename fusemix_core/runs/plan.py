@@ -147,14 +147,13 @@ def make_plan(
     takes = known | {m: s.takes for m, s in specs.items() if m not in known}
     dataset = read_usable(config.data, takes, config.seed, tell=tell, optional=known)
     check_choice(config.recipe, dataset)
-    own = [m for m in dataset.modalities if m in known]
-    check_data(dataset, config.recipe, own or config.fixed)
     measured: set[str] = set()
     if config.evaluators or config.recipe.evaluators:
         from fusemix_core.runs.evaluators import check_evaluators
 
         measured = check_evaluators(config, dataset)
     base, config, specs, views = _base(config, specs, model, dataset)
+    check_data(dataset, config.recipe, base.fixed)
     encoders = plan_encoders(dataset, specs, replace(config, views=views), config.device)
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
