@@ -20,6 +20,17 @@ except ImportError:  # Windows, where a file that is open can't be deleted anywa
 
 TEMPORARY = ".tmp"
 
+_DENIED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
+"""What another place for the file would mend."""
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -50,7 +61,7 @@ def _explanation(what: str, number: int | None, reason: str, advice: Advice) -> 
     hint = advice.other
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = advice.full
-    elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+    elif number in _DENIED:
         hint = advice.denied
     return ArtefactError(f"{what} can't be written: {reason}.", hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -36,8 +37,17 @@ def _shown(value: Any) -> Any:
     return _CONTROL.sub("\ufffd", value) if isinstance(value, str) else value
 
 
-out = _Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, emoji=False)
+_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+out = _Console(width=None if _TERMINAL else _WIDE, markup=False, emoji=False)
 err = _Console(stderr=True, markup=False, emoji=False)
+
+
+def escape_what_streams_lack() -> None:
+    """Have stdout and stderr write characters that their encoding lacks as escapes (`\\u4e2d`), as
+    on a Windows pipe in cp1252: no text is worth a failed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_error(message: str, hint: str = "") -> None:
@@ -63,9 +73,13 @@ class Notes:
 
 
 def print_json(value: Any) -> None:
-    """`value` as JSON on stdout, alone."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    out.file.write(text.encode("utf-8", "backslashreplace").decode())
+    """`value` as JSON on stdout, alone; in ASCII if the stream can't take its characters."""
+    stream, text = out.file, json.dumps(value, indent=1, ensure_ascii=False)
+    try:
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=1)
+    stream.write(text + "\n")
 
 
 def print_table(

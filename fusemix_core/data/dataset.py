@@ -196,7 +196,7 @@ class PairedDataset:
         enough = min(1.0, np.ceil(share * 100) / 100)
         raise DataError(
             f"{bad:,} of {self.rows_read:,} rows ({share:.1%}) can't be used; "
-            f"the limit is {max_bad:.1%}.\n{say_rejected(self.rejected)}",
+            f"the limit is {max_bad:.1%}.\n{say_rejected([r for r in self.rejected if r.bad])}",
             f"{trust_hint(self.rejected)}{missing_hint(self.rejected)}"
             f"Mend these rows, or allow as many: --max-bad {enough:g}",
         )

@@ -9,9 +9,9 @@ from typing import Any
 
 import tomli_w
 
-from fusemix_core.config import RunConfig, read_toml, to_dict
+from fusemix_core.config import RunConfig, from_dict, read_toml, to_dict
 from fusemix_core.disk import TEMPORARY, Advice, explained, flush
-from fusemix_core.errors import ConfigError, RunExistsError
+from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
 from fusemix_core.recipes.renamed import renamed
 
@@ -43,9 +43,14 @@ class RunFolder:
     def start(self, config: RunConfig, resume: bool) -> None:
         """Make the folder, or with `resume` take up the run that is in it.
 
-        Raises `RunExistsError` for a folder in use, `ConfigError` where the run there had another
-        config, `ArtefactError` where the folder can't be written.
+        Raises:
+            RunExistsError: The folder is in use.
+            ConfigError: The run there had another config, or one that this version can't read.
+            ArtefactError: The folder can't be written.
         """
+        with explained(f"The run {self.path}", ADVICE):
+            if self.path.exists() and not self.path.is_dir():
+                raise ArtefactError(f"{self.path} is a file.", "Choose another --out: a folder.")
         if self.config.exists():
             self._check_same(config, resume)
         elif self.path.exists() and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
@@ -60,7 +65,7 @@ class RunFolder:
                 f"{self.path} already holds a run.",
                 "Go on with it by --resume, or choose another --out.",
             )
-        old, new = comparable(read_toml(self.config)), comparable(to_dict(config))
+        old, new = comparable(self._begun_with()), comparable(to_dict(config))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ConfigError(
@@ -68,6 +73,20 @@ class RunFolder:
                     f"Resume it as it was (--config {self.config} --resume), or choose another "
                     "--out.",
                 )
+
+    def _begun_with(self) -> dict[str, Any]:
+        """The config of the run that is there. Settings that the version which began it did not
+        have yet have their defaults."""
+        table = read_toml(self.config)
+        if isinstance(table.get("recipe"), Mapping):
+            table["recipe"] = renamed(table["recipe"])
+        try:
+            return to_dict(from_dict(RunConfig, table))
+        except ConfigError as error:
+            raise ConfigError(
+                f"{self.config} can't be resumed by this version of fusemix: {error.message}",
+                "Resume it with the version that began it, or choose another --out.",
+            ) from error
 
     def write_json(self, path: Path, value: Any) -> None:
         write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
@@ -82,8 +101,7 @@ def _without_none(value: Any) -> Any:
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config as one table, without what decides nothing: a recipe's summary and paper."""
     config = dict(_without_none(config))
-    if isinstance(config.get("recipe"), Mapping):
-        recipe = renamed(config["recipe"])
+    if isinstance(recipe := config.get("recipe"), Mapping):
         config["recipe"] = {k: v for k, v in recipe.items() if k not in ("summary", "paper")}
     return {key: value for key, value in flatten(config).items() if value not in ([], "")}
 

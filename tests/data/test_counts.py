@@ -198,3 +198,35 @@ def test_folders_lose_no_file(files, allow_outside, link):
                 assert fine or repeated, (name, told, texts)
     finally:
         shutil.rmtree(place)
+
+
+@given(
+    st.sets(st.sampled_from([f"{s}/{i}.png" for s in ("train", "test", ".") for i in range(4)])),
+    st.lists(st.sampled_from(["0.png", "1.png", "1.PNG", "9.png", ""]), min_size=1, max_size=6),
+    st.sampled_from(["metadata.jsonl", "metadata.csv"]),
+)
+@few
+def test_folders_of_tables_lose_no_file(files, rows, name):
+    """Each row counts, and each image that no row names stands in a reason by its name."""
+    place = Path(tempfile.mkdtemp())
+    try:
+        for file in files:
+            (place / file).parent.mkdir(exist_ok=True)
+            (place / file).write_bytes(file.encode())
+        (place / "train").mkdir(exist_ok=True)
+        cells = [(row, f"text {i}") for i, row in enumerate(rows)]
+        lines = [json.dumps({"file_name": row, "text": text}) for row, text in cells]
+        if name.endswith("csv"):
+            lines = ["file_name,text", *(f"{row},{text}" for row, text in cells)]
+        (place / "train" / name).write_text("\n".join(lines))
+        data = check(place)
+        if data is None:
+            return
+        used = {os.path.relpath(one.path, place) for one in data.items["image"].references}
+        told = [one.reason.split(":")[0] for one in data.rejected if not one.bad]
+        unnamed = {os.path.normpath(f) for f in files} - used
+        named = {row.lower() for row in rows}
+        assert {f for f in unnamed if os.path.basename(f) not in named} <= set(told)
+        assert data.rows_read == len(rows) + len(told)
+    finally:
+        shutil.rmtree(place)
