@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from fusemix_core.data.items import Items
 from fusemix_core.data.media.text import CHARACTERS_PER_TOKEN
 from fusemix_core.data.references import FileReference, Reference, SliceReference
 from fusemix_core.specs import EncoderSpec
+
+_WIDE = "\u2e80"
+"""The first character of the scripts of East Asia."""
 
 
 def estimate_tokens(spec: EncoderSpec, items: Items, missing: np.ndarray) -> int | None:
@@ -21,6 +25,31 @@ def estimate_tokens(spec: EncoderSpec, items: Items, missing: np.ndarray) -> int
         return None
     length = sum(_length(items.references[i]) for i in missing)
     return round((length + len(missing) * len(spec.prompt)) / CHARACTERS_PER_TOKEN)
+
+
+def long_texts(specs: Mapping[str, EncoderSpec], items: Mapping[str, Items]) -> list[str]:
+    """A warning for each modality some of whose texts are probably longer than its encoder takes.
+
+    It is an estimate from their length: no tokenizer is loaded.
+    """
+    warnings = []
+    for modality, spec in specs.items():
+        most = spec.max_tokens
+        if spec.takes != "text" or most is None:
+            continue
+        texts = [t for t in items[modality].references if isinstance(t, str) and len(t) > most]
+        if count := sum(_tokens(text) > most for text in texts):
+            warnings.append(
+                f"About {count:,} of {len(items[modality]):,} {modality} items may be cut: "
+                f"{spec.name} takes {most:,} tokens. Estimated from their length."
+            )
+    return warnings
+
+
+def _tokens(text: str) -> float:
+    """About how many tokens a text has; a character of a script without spaces is one."""
+    wide = sum(character > _WIDE for character in text) if not text.isascii() else 0
+    return max(len(text.split()), (len(text) - wide) / CHARACTERS_PER_TOKEN + wide)
 
 
 def _length(text: str | Reference) -> int:
