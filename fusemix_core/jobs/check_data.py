@@ -21,14 +21,14 @@ from fusemix_core.data.references import SliceReference
 from fusemix_core.data.suspects import suspicious_texts
 from fusemix_core.errors import DataError, short
 from fusemix_core.registry import registry
+from fusemix_core.runs.checks import check_data as check_pairs
+from fusemix_core.runs.cost import cut_texts
 from fusemix_core.runs.notices import Notices
 from fusemix_core.specs import EncoderSpec
 
 SAMPLE = 1_000
 """Items of a modality that are decoded unless all are wanted."""
 _THREADS = 4
-_CHARACTERS_PER_TOKEN = 4
-_LEAST = {"train": 2, "validation": 1}
 _GUESSES = (("image", "text"), ("audio", "text"), ("image", "audio"), ("video", "text"))
 _NAMED = re.compile(r"^\S+\.\w+( with \S+)?: ")
 _VARIES = re.compile(r"(?<!\w)'[^']*'(?!\w)|\S*[/\\]\S*|\d[\d,.]*")
@@ -127,7 +127,7 @@ def check_data(
         for one in suspicious_texts(dataset.items, dataset.links)
     ]
     for modality, spec in encoders.items():
-        findings += over_long(dataset.items[modality], spec)
+        findings += _too_long(dataset.items[modality], spec)
     for modality, items in dataset.items.items():
         if not items.medium.costly:
             continue
@@ -243,14 +243,11 @@ def _repeats(dataset: PairedDataset) -> list[Finding]:
     ]
 
 
-def over_long(items: Items, spec: EncoderSpec) -> list[Finding]:
-    """Texts that an encoder will probably cut, by their characters."""
-    if not (items.medium.inline and spec.max_tokens):
-        return []
-    most = _CHARACTERS_PER_TOKEN * spec.max_tokens
-    long = [text for text in items.references if len(text) > most]
-    what = f"texts over {most:,} characters, which {spec.name} probably cuts"
-    return [Finding(what, items.modality, len(long), short(long[0], 60))] if long else []
+def _too_long(items: Items, spec: EncoderSpec) -> list[Finding]:
+    """Texts that an encoder will probably cut."""
+    texts = cut_texts(spec, items)
+    what = f"texts that {spec.name} probably cuts"
+    return [Finding(what, items.modality, len(texts), short(texts[0], 60))] if texts else []
 
 
 # -- decoding ------------------------------------------------------------------------------------
@@ -313,11 +310,8 @@ def _problems(
                 f"{share:.1%} of {decoded[modality]:,} {modality} items that were tried can't be "
                 f"decoded; the limit is {max_bad:.1%} of the rows (--max-bad)."
             )
-    for split, least in _LEAST.items():
-        count = len(dataset.splits[split])
-        if count < least:
-            found.append(
-                f"The {split} split has {count} pairs; at least {least} are needed. Give more "
-                "pairs, or another split (--split-column, --validation-fraction)."
-            )
+    try:
+        check_pairs(dataset)
+    except DataError as error:
+        found.append(f"{error.message}\n{error.hint}".strip())
     return found

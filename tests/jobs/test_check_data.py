@@ -105,7 +105,7 @@ def test_suspicious_and_long_texts_repeats_and_overlaps(tmp_path, rows):
         "items with the content of another": 1,
         "texts: missing": 1,
         "texts: brackets": 1,
-        f"texts over 160 characters, which {TOYS}:ToyText probably cuts": 1,
+        f"texts that {TOYS}:ToyText probably cuts": 1,
     }
     assert found["overlaps"] == {"train and test": {"image": 1}}
     assert found["rows"]["repeated"] == 1 and found["rows"]["merged"] == 1
@@ -133,7 +133,11 @@ def test_exit_2_only_if_a_run_would_fail(tmp_path, rows):
         row["split"] = "test"
     code, found = check(tmp_path, rows)
     assert code == 2
-    assert [p.split(" split")[0] for p in found["problems"]] == ["The train", "The validation"]
+    assert found["problems"][0].startswith("The train split has 0 pairs")
+    for i, row in enumerate(rows):
+        row |= {"split": ["train", "val"][i % 2], "text": "one text"}
+    code, found = check(tmp_path, rows)
+    assert code == 2 and "one latent" in found["problems"][0]
 
 
 def test_items_that_can_not_be_decoded_make_a_run_fail(tmp_path, rows):
