@@ -194,10 +194,9 @@ class Registry(Catalogue):
         spec.check_requirements()
         for option, value in part.options.items():
             if option not in spec.options:
-                error = UnknownNameError.of(f"option of {kind} '{spec.name}'", option, spec.options)
-                if at != kind:
-                    error.hint += f'\nIt stands in {at}: --set "{at}={{}}" clears that.'
-                raise error
+                note = f'It stands in {at}: --set "{at}={{}}" clears that.' if at != kind else ""
+                kinds = f"option of {kind} '{spec.name}'"
+                raise UnknownNameError.of(kinds, option, spec.options, note)
             default = spec.options[option]
             if not _same_type(default, value):
                 raise ConfigError(
