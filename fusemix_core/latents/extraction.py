@@ -48,7 +48,8 @@ class Extraction:
 
     table: memory-mapped; `RaggedLatents` of a view whose items differ in length; bad items have
     rows of zeros, or none. bad: index of an item → why it has no latent. encoded, cached: how many
-    items were encoded now and before. warnings: sentences for the user.
+    items were encoded now and before. warnings: sentences for the user. digest: that of the
+    weights, where only the loaded encoder could tell it.
     """
 
     table: StoredLatents | RaggedLatents
@@ -57,6 +58,7 @@ class Extraction:
     encoded: int
     cached: int
     warnings: list[str] = field(default_factory=list)
+    digest: str | None = None
 
 
 def extract(
@@ -98,7 +100,10 @@ def extract(
         keep_freed_memory()
     held = _Held(spec, how.devices, how.dtype, encoder)
     try:
-        known = fingerprint(spec, how.dtype) or held.fingerprint()
+        known, digest = fingerprint(spec, how.dtype), None
+        if known is None:
+            digest = held.get()[0].weights_digest
+            known = fingerprint(spec, how.dtype, digest)
         warnings = store.repair(known, view, items.keys, how.store_dtype)
         missing = np.flatnonzero(store.missing(known, view, items.keys, how.store_dtype))
         bad: dict[int, str] = {}
@@ -116,7 +121,7 @@ def extract(
     if not ragged and isinstance(table, RaggedLatents):
         raise unequal_lengths(spec, view)
     encoded = len(missing) - len(bad)
-    return Extraction(table, known, bad, encoded, len(items) - len(missing), warnings)
+    return Extraction(table, known, bad, encoded, len(items) - len(missing), warnings, digest)
 
 
 def none_read(spec: EncoderSpec, bad: Mapping[int, str]) -> DataError:
@@ -209,10 +214,6 @@ class _Held:
             target = registry.target_of(self.spec)
             self.loaded.append(target.load(self.spec, device, getattr(torch, self.dtype)))
         return self.loaded
-
-    def fingerprint(self) -> str | None:
-        """By the weights of the loaded encoder."""
-        return fingerprint(self.spec, self.dtype, self.get()[0].weights_digest)
 
     def free(self) -> None:
         """Let go of the encoders and of the device memory that they took."""

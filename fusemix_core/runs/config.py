@@ -11,12 +11,16 @@ from fusemix_core.recipes.renamed import renamed
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
 
+COMPLETE = "complete"
+"""In the table of a recipe: that it lacks nothing, so that what it does not name is not taken from
+the registered recipe of that name. So a run records `mixup=none`, or options that were cleared."""
+
 
 def find_recipe(
     given: str | Mapping | Recipe, overrides: list[str] = (), registry: Registry = registry
 ) -> Recipe:
     """The recipe of a name (registered, or `./file.py:function`), of a table `{name, …overrides}`,
-    or as given, checked.
+    of one that is `COMPLETE`, or as given, checked.
 
     Raises `UnknownNameError` or `ConfigError` for anything in it that can't be used.
     """
@@ -26,13 +30,10 @@ def find_recipe(
         if not isinstance(given.get("name"), str):
             raise ConfigError("The recipe has no name.", 'Example: recipe = "auto"')
         given = renamed(given)
-        base = registry.recipe(given["name"])()
-        if not isinstance(base, Recipe):
-            raise ConfigError(
-                f"The recipe '{given['name']}' is {base!r}.", "Its function returns a Recipe."
-            )
-        over = {**given, "name": base.name}
-        given = from_dict(Recipe, _merged(to_dict(base), over), "recipe.")
+        if COMPLETE in given:
+            given = from_dict(Recipe, recorded_recipe(given), "recipe.")
+        else:
+            given = _overridden(given, registry)
     if not isinstance(given, Recipe):
         raise ConfigError(f"recipe is {given!r}.", 'Example: recipe = "auto"')
     recipe = override_recipe(given, list(overrides))
@@ -45,6 +46,22 @@ def find_recipe(
     for part in recipe.evaluators or ():
         registry.check("evaluator", part)
     return recipe
+
+
+def recorded_recipe(table: Mapping) -> dict:
+    """The fields of a `Recipe` in the table of a run's config.toml."""
+    return {key: value for key, value in renamed(table).items() if key != COMPLETE}
+
+
+def _overridden(given: Mapping, registry: Registry) -> Recipe:
+    """The recipe of the table's name with the other values of the table in place of its own."""
+    base = registry.recipe(given["name"])()
+    if not isinstance(base, Recipe):
+        raise ConfigError(
+            f"The recipe '{given['name']}' is {base!r}.", "Its function returns a Recipe."
+        )
+    over = {**given, "name": base.name}
+    return from_dict(Recipe, _merged(to_dict(base), over), "recipe.")
 
 
 def _merged(base: dict, over: Mapping) -> dict:

@@ -95,7 +95,8 @@ class Extension(Base):
 
     def check(self, extractions: Mapping[str, Extraction]) -> None:
         for modality in self.fixed:
-            self.source.encoder(modality).check(extractions[modality].fingerprint)
+            done = extractions[modality]
+            self.source.encoder(modality).check(done.fingerprint, done.digest)
 
     def token_modalities(self) -> list[str]:
         return [m for m in self.fixed if takes_tokens(self.source.adapters[m])]

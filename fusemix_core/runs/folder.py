@@ -15,7 +15,7 @@ from fusemix_core.config import DataConfig, RunConfig, from_dict, read_toml, to_
 from fusemix_core.disk import TEMPORARY, Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
-from fusemix_core.recipes.renamed import renamed
+from fusemix_core.runs.config import COMPLETE, recorded_recipe
 
 _GO_ON = "then go on with the run by --resume: what was saved is kept."
 ADVICE = Advice(
@@ -57,7 +57,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         data = replace(config.data, base=config.data.base or os.getcwd())
         config = replace(config, data=data)
-        write_text(self.config, tomli_w.dumps(_without_none(to_dict(config))))
+        table = _without_none(to_dict(config))
+        table["recipe"][COMPLETE] = True
+        write_text(self.config, tomli_w.dumps(table))
 
     def check(self, resume: bool) -> None:
         """Raise `RunExistsError` or `ArtefactError` if no run can be put here, or with `resume`
@@ -90,7 +92,7 @@ class RunFolder:
         have yet have their defaults."""
         table = read_toml(self.config)
         if isinstance(table.get("recipe"), Mapping):
-            table["recipe"] = renamed(table["recipe"])
+            table["recipe"] = recorded_recipe(table["recipe"])
         try:
             return to_dict(from_dict(RunConfig, table))
         except ConfigError as error:

@@ -56,7 +56,7 @@ class Labelled:
                 near = difflib.get_close_matches(name, names, n=1)
                 raise DataError(
                     f"the label '{short(name)}' is none of the {len(names)} classes.",
-                    f"Did you mean '{short(near[0])}'?\n" * bool(near)
+                    "".join(f"Did you mean '{short(one)}'?\n" for one in near)
                     + "Add it to --classes, or mend the row.",
                     path=path,
                     row=row,

@@ -45,7 +45,7 @@ def encode_for(
         ragged=[m for m in lazy if takes_tokens(model.adapters[m])],
     )
     for modality, extraction in encoded.extractions.items():
-        lazy[modality].check(extraction.fingerprint)
+        lazy[modality].check(extraction.fingerprint, extraction.digest)
     return encoded
 
 

@@ -96,3 +96,16 @@ def test_runs_and_models_with_former_names_are_resumed_and_loaded(tmp_path, now,
     again = align(ENCODERS, data, resume=True, **how)
     assert again.results["test"] == first.results["test"]
     assert read_toml(out / "config.toml")["recipe"]["name"] == now
+
+
+def test_a_run_repeats_what_its_recipe_was_without(tmp_path):
+    """Parts set to none, and options that were cleared, are not those of the named recipe again."""
+    data, out = write_world(tmp_path / "w"), tmp_path / "r"
+    small = ["training.epochs=1", "adapter.blocks=1", "dim=8"]
+    cleared = ["mixup=none", "objective={name = 'infonce', options = {}}"]
+    how = {"out": out, "recipe": "fusemix", "device": "cpu"}
+    first = align(ENCODERS, data, overrides=[*small, *cleared], **how)
+    recorded = read_toml(out / "config.toml")["recipe"]
+    assert find_recipe(recorded) == find_recipe("fusemix", [*small, *cleared])
+    again = align(ENCODERS, data, **{**how, "recipe": recorded}, resume=True)
+    assert again.results["test"] == first.results["test"]
