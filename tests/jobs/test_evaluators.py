@@ -201,7 +201,8 @@ def test_evaluate_from_python_raises_what_an_evaluator_raises(mine, world, tmp_p
     done = align(TOYS, world, out=tmp_path / "r", **HOW)
     config = DataConfig(source=(str(world),))
     found = evaluate(done.model, config, "all", evaluators=[Part(f"{mine}:Spread")])
-    assert list(found) == ["retrieval", "geometry", "Spread"]
+    of_data = ["rows", "columns", "warnings"]
+    assert list(found) == ["retrieval", "geometry", "Spread", *of_data]
     with pytest.raises(ContractError, match="NotFinite"):
         evaluate(done.model, config, "all", evaluators=[Part(f"{mine}:NotFinite")])
     with pytest.raises(ConfigError, match="Plain.*training embeddings"):
