@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusemix_core.data.media.base import Medium, Shown, kind
+from fusemix_core.data.media.in_python import image_of, is_array
 from fusemix_core.data.media.limits import MAX_BYTES
 from fusemix_core.errors import DataError
 
@@ -81,6 +82,8 @@ def read_image(value: Any) -> Image:
     """The picture that a viewer would show, in RGB."""
     from PIL import Image
 
+    if is_array(value):
+        value = image_of(value)
     if not isinstance(value, Path | bytes | Image.Image):
         raise DataError(f"an image is wanted, not {kind(value)}")
     where = value if isinstance(value, Path) else None
