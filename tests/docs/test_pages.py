@@ -22,7 +22,7 @@ def to_run(page):
     return [b for b in blocks(page) if b.language not in SHOWN and not b.reason]
 
 
-@pytest.mark.parametrize("page", filter(to_run, PAGES), ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=name)
 def test_blocks_run(page, user_folder, tmp_path, monkeypatch):
     todo = to_run(page)
     if page.name != "tutorial.md":

@@ -77,7 +77,8 @@ def test_each_layer_is_a_candidate_and_the_best_of_many_is_held_against_chance(w
     assert sorted(p.b for p in found.pairings) == [f"toy-noise layer {i}" for i in range(3)]
     assert all(p.measures["mutual_knn"]["p"] > 0.05 for p in found.pairings)
     assert set(found.as_dict()) == {
-        "modalities", "pairs", "sample", "recipe", "pairings", "spearman"
+        "modalities", "pairs", "sample", "recipe", "pairings", "spearman",
+        "rows", "columns", "warnings",
     }  # fmt: skip
 
 
