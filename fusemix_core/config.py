@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import shlex
 import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -122,7 +123,8 @@ class DataConfig:
     row that lacks an entry isn't bad: it is left out and counted apart. `prefix` and `suffix`
     make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row
     with one item is no fault: the item is kept for training without pairs (a recipe with
-    `training.unpaired` sets it).
+    `training.unpaired` sets it). `base` is the folder that relative paths are below (None: the
+    working folder); a run's config.toml has it.
     """
 
     source: tuple[str, ...] = ()
@@ -145,11 +147,33 @@ class DataConfig:
     max_bad: float = 0.01
     allow_outside: bool = False
     unpaired: bool = False
+    base: str | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
         """All that is read: the sources, and the files of the splits."""
         return (*self.source, *(one for one in (self.validation, self.test) if one))
+
+    def located(self) -> DataConfig:
+        """The same without `base`: its relative paths begin with it, unless they are only found
+        below the working folder, or that is the base."""
+        base = self.base
+        if base is None:
+            return self
+        return replace(
+            self,
+            source=tuple(_located(base, one) for one in self.source),
+            validation=self.validation and _located(base, self.validation),
+            test=self.test and _located(base, self.test),
+            base=None,
+        )
+
+
+def _located(base: str, path: str) -> str:
+    below = os.path.join(base, path)
+    if os.path.realpath(base) == os.path.realpath(os.curdir):
+        return path
+    return path if os.path.exists(path) and not os.path.exists(below) else below
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class FusedModel(SavedModel):
         if both := sorted(set(adapters) & set(self.adapters)):
             raise ConfigError(f"The model has the modality '{both[0]}' already.")
         own = {m: self.parts[f"adapter.{m}"].part for m in self.adapters}
-        return type(self)(
+        model = type(self)(
             {**self.adapters, **adapters},
             {**self.encoders, **encoders},
             scorer,
@@ -178,6 +178,8 @@ class FusedModel(SavedModel):
             registry=self.registry,
             name=self.name,
         )
+        model.seen = dict(self.seen)
+        return model
 
     # -- embeddings ------------------------------------------------------------------------------
 

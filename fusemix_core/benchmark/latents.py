@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fusemix_core.benchmark.config import Combination, LabelledSet, PairedSet
+from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin
@@ -20,11 +21,13 @@ from fusemix_core.evaluation.zeroshot import default_templates, prompts
 from fusemix_core.interfaces import Padded, PairedLatents
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.encode import Encoding, encode_dataset
 from fusemix_core.runs.labelled import read_labelled
+from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import check_splits
+from fusemix_core.runs.rows import check_latents, check_splits
 
 Splits = Mapping[str, PairedLatents]
 
@@ -62,15 +65,12 @@ def make_case(
 ) -> Case:
     """The set split by the seed and encoded; what the store holds is not encoded again."""
     how = Encoding(device, views=chosen.views)
-    takes = {m: s.takes for m, s in chosen.specs.items()}
-    dataset = read_usable(paired.data, takes, seed, tell=reporter.note)
+    dataset = read_set(paired, chosen, seed, reporter.note)
     encoded = encode_dataset(dataset, chosen.specs, how, reporter, max_bad=paired.data.max_bad)
     splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
     check_splits(splits["train"], splits["validation"])
-    if not len(splits["test"]):
-        raise ConfigError(
-            f"The set '{paired.name}' has no test split.", "Leave it a test_fraction above 0."
-        )
+    _check_test(paired, splits["test"])
+    check_latents(encoded.dataset, encoded.tables)
     prints = [e.fingerprint for e in encoded.extractions.values()]
     zero_shot = {
         name: _classes(labelled, chosen, how, reporter)
@@ -88,6 +88,25 @@ def make_case(
         _digest([list(chosen.views.items()), prints, *([named] if named else [])], keys + parts),
         _digest([], [*keys, test]),
     )
+
+
+def read_set(
+    paired: PairedSet, chosen: Combination, seed: int, tell: Tell | None = None
+) -> PairedDataset:
+    """The data of a set split by the seed. Raises `DataError` or `ConfigError` if they can't be
+    benchmarked, whatever the latents are."""
+    takes = {m: s.takes for m, s in chosen.specs.items()}
+    dataset = read_usable(paired.data, takes, seed, tell=tell)
+    check_data(dataset)
+    _check_test(paired, dataset.splits["test"])
+    return dataset
+
+
+def _check_test(paired: PairedSet, test: Sized) -> None:
+    if not len(test):
+        raise ConfigError(
+            f"The set '{paired.name}' has no test split.", "Leave it a test_fraction above 0."
+        )
 
 
 def sized(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusemix_core.benchmark.config import BenchConfig, Combination, Method, PairedSet, bench_config
 from fusemix_core.benchmark.fitting import fit, within
-from fusemix_core.benchmark.latents import Case, make_case, sized
+from fusemix_core.benchmark.latents import Case, make_case, read_set, sized
 from fusemix_core.benchmark.lines import NAME, add_line, key_of, read_lines
 from fusemix_core.benchmark.summary import is_whole
 from fusemix_core.config import PARTS, to_dict
@@ -69,6 +69,7 @@ def bench(
         raise ArtefactError(f"{path.parent} can't be made: {error}") from error
     found = read_lines(path)
     done = {n["key"]: n for n in found if "error" not in n and is_whole(n)}
+    check_sets(config)
     device, facts = resolve_device(config.device), environment()
     trials, lines = list(trials_of(config)), []
     case, of = None, None
@@ -76,6 +77,8 @@ def bench(
         if of != (of := (trial.paired, trial.chosen.label, trial.seed)):
             case = make_case(trial.paired, trial.chosen, trial.seed, device, reporter)
         line = described(trial, case, config)
+        if note := _fewer(trial, case):
+            reporter.note(note)
         if line["key"] not in done:
             reporter.stage(f"{number:,} of {len(trials):,}  {trial.label}")
             line |= attempt(trial, case, config, device, reporter)
@@ -84,6 +87,25 @@ def bench(
             done[line["key"]] = line
         lines.append(done[line["key"]] | line)
     return lines
+
+
+def _fewer(trial: Trial, case: Case) -> str:
+    """What to tell if the set has fewer pairs than are asked for."""
+    there = len(case.splits["train"]) + len(case.splits["validation"])
+    if trial.size is None or trial.size <= there:
+        return ""
+    return (
+        f"{trial.paired.name}: {trial.size:,} pairs are asked for, and {there:,} are there to fit "
+        "and choose on: all are used."
+    )
+
+
+def check_sets(config: BenchConfig) -> None:
+    """Raise `DataError` or `ConfigError` for a set that can't be benchmarked, before anything is
+    encoded."""
+    for paired in config.sets:
+        for chosen in config.combinations(paired)[:1]:
+            read_set(paired, chosen, config.seeds[0])
 
 
 def trials_of(config: BenchConfig) -> Iterator[Trial]:

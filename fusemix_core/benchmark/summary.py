@@ -69,6 +69,11 @@ class Entry:
             )
         )
 
+    @property
+    def fitted(self) -> int:
+        """How many pairs were fitted on, the mean over seeds."""
+        return round(statistics.fmean(line["pairs"]["train"] for line in self.lines.values()))
+
 
 @dataclass(frozen=True)
 class Place:

@@ -23,7 +23,7 @@ from fusemix_core.cli.groups import (
     given,
     grouped,
 )
-from fusemix_core.config import read_toml
+from fusemix_core.config import DataConfig, from_dict, read_toml, to_dict
 from fusemix_core.errors import ConfigError
 from fusemix_core.launch import launched
 from fusemix_core.registry import registry
@@ -106,6 +106,8 @@ def run_values(
     for name in ("views", "data"):
         values[name] = dict(_table(values, name, config))
     check_files(values, {} if data.get("reader") is None else data, config)
+    if values["data"].get("base") and not {"source", "validation", "test"}.isdisjoint(data):
+        values["data"] = to_dict(from_dict(DataConfig, values["data"], "data.").located())
     values["data"] |= data
     return values | given(recipe=recipe.recipe, seed=run.seed) | encoding.table()
 
@@ -141,6 +143,10 @@ def carry_out(
     from fusemix_core.runs.config import build_config
 
     config, specs = build_config(values, overrides)
+    if run.out is not None and launched().rank == 0:
+        from fusemix_core.runs.folder import RunFolder
+
+        RunFolder(run.out).check(run.resume)
 
     from fusemix_core.runs.plan import make_plan
 

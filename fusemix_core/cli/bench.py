@@ -158,6 +158,7 @@ def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
             e.place.set,
             e.place.label,
             e.pairs,
+            e.fitted,
             e.method,
             mean_text(e.interval("cosine")),
             mean_text(e.interval(CHOSEN)),
@@ -166,7 +167,16 @@ def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
         for e in entries
         if e.lines
     ]
-    heads = ["set", "encoders", "pairs", "method", "R@1 by cosine", "by the scorer chosen", "s"]
+    heads = [
+        "set",
+        "encoders",
+        "pairs",
+        "fitted on",
+        "method",
+        "R@1 by cosine",
+        "by the scorer chosen",
+        "s",
+    ]
     print_table(heads, rows, title="Test recall in percent, mean and 95% interval over seeds")
     for line in overview(verdicts(entries)):
         out.print(line.replace("`", ""), soft_wrap=True, highlight=False)

@@ -101,7 +101,7 @@ MissingValues = Annotated[
 ]
 Missing = Annotated[
     str | None,
-    typer.Option(metavar="bad|ok", help="Whether a row that lacks an entry counts as bad. [bad]"),
+    typer.Option(metavar="ok", help="Allow rows that lack an entry, and count them apart."),
 ]
 Prefix = Annotated[
     list[str] | None,

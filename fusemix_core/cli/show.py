@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.run import RunResult
     from fusemix_core.runs.plan import EncoderPlan, Plan
 
+UNKNOWN = "time unknown on this machine yet"
+
 
 def show_plan(plan: Plan, json: bool) -> None:
     """What a run will do."""
@@ -37,7 +39,8 @@ def show_plan(plan: Plan, json: bool) -> None:
     if (recipe := plan.config.recipe).pairs is not None:
         by = recipe.selector.name if recipe.selector else "uniform"
         out.print(f"chosen:  {recipe.pairs:,} of the training pairs, by {by}")
-    out.print(f"recipe:  {recipe.name} ({duration(plan.fit_seconds)})")
+    time = UNKNOWN if plan.fit_seconds is None else duration(plan.fit_seconds)
+    out.print(f"recipe:  {recipe.name} ({time})")
     if plan.config.extends:
         out.print(f"extends: {plan.config.extends}", soft_wrap=True)
     if plan.fixed:
@@ -55,6 +58,8 @@ def _in_short(fact: Mapping[str, Any]) -> str:
 def show_encoders(encoders: Iterable[EncoderPlan]) -> None:
     """What is to be encoded, a row an encoder, and what that costs."""
     encoders = list(encoders)
+    if not encoders:
+        return
     rows = [
         [
             e.modality,
@@ -63,7 +68,7 @@ def show_encoders(encoders: Iterable[EncoderPlan]) -> None:
             e.cached,
             None if e.cached is None else e.items - e.cached,
             size(e.store_bytes),
-            duration(e.seconds),
+            "unknown yet" if e.seconds is None else duration(e.seconds),
         ]
         for e in encoders
     ]

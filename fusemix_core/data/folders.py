@@ -15,6 +15,7 @@ from fusemix_core.data.layouts import (
     settle,
     split_of_folders,
 )
+from fusemix_core.data.media.extras import extra_of
 from fusemix_core.data.references import Sidecar
 from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, split_named
 from fusemix_core.data.suffixes import is_about, modality_of_suffix
@@ -24,13 +25,8 @@ from fusemix_core.errors import DataError
 _CLASSES = 0.9
 """Share of the media that lie in folders of their own, from which on these are classes."""
 _REMEDIES = {
-    ".heic": "convert it to JPEG",
-    ".heif": "convert it to JPEG",
     ".svg": "convert it to PNG",
-    ".dcm": "convert it to PNG",
     ".nii": "convert its slices to PNG",
-    ".m4a": "convert it to FLAC or WAV",
-    ".aac": "convert it to FLAC or WAV",
     ".wma": "convert it to FLAC or WAV",
     ".pdf": "convert its pages to PNG",
 }
@@ -134,7 +130,7 @@ class FolderReader(Reader):
             if bad:
                 known.add(stem)
             suffix = os.path.splitext(name)[1]
-            remedy = _REMEDIES.get(suffix.lower(), "") if bad else ""
+            remedy = _remedy(suffix.lower()) if bad else ""
             what = f"fusemix doesn't read {suffix} files" if suffix else "no reader knows this file"
             shown = " with ".join([name, *(found.texts[stem] if bad else ())])
             reasons.append((shown, f"{what}; {remedy}" if remedy else what, bad))
@@ -156,6 +152,12 @@ class FolderReader(Reader):
         reasons += [(one.name, one.problem, one.bad) for one in unread]
         for number, (name, why, bad) in enumerate(reasons, start=count + 1):
             yield Rejected(str(path), number, "", f"{name}: {why}", bad)
+
+
+def _remedy(suffix: str) -> str:
+    """What to do about files of a suffix that no reader knows."""
+    extra = extra_of(suffix)
+    return extra.remedy if extra else _REMEDIES.get(suffix, "")
 
 
 def _names_in(row: Row) -> set[str]:

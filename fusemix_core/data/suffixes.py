@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from fusemix_core.data.media.extras import EXTRAS
 from fusemix_core.registry import registry
 
 _ABOUT = re.compile(
@@ -13,8 +14,10 @@ _ABOUT = re.compile(
 
 
 def modality_of_suffix() -> dict[str, str]:
-    """Suffix, small and with the dot → the modality that declares it."""
-    return {suffix: one.name for one in registry.all_modalities() for suffix in one.suffixes}
+    """Suffix, small and with the dot → the modality that declares it, or that an installed extra
+    reads from such files."""
+    found = {s: extra.modality for extra in EXTRAS if extra.installed for s in extra.suffixes}
+    return found | {s: one.name for one in registry.all_modalities() for s in one.suffixes}
 
 
 def is_about(name: str) -> bool:

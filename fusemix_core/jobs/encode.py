@@ -12,6 +12,7 @@ from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.runs.config import resolve_encoders, resolve_views
+from fusemix_core.runs.cost import long_texts
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.notices import Tell
@@ -114,6 +115,8 @@ def plan_encoding(
     table |= {"validation_fraction": 0.0, "test_fraction": 0.0}
     config = from_dict(DataConfig, table, "data.")
     dataset = read_usable(config, {m: s.takes for m, s in specs.items()}, tell=tell, least=1)
+    for warning in long_texts(specs, dataset.items) if tell else ():
+        tell(warning)
     planned = plan_encoders(dataset, specs, how, how.device.type)
     return EncodingPlan(dataset, how, planned, objects, config.max_bad)
 

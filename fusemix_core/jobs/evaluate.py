@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from fusemix_core.config import DataConfig, Part
+from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.held import data_config
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation import running
@@ -24,6 +25,7 @@ from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.seen import TrainedOn
 
 
 def evaluate(
@@ -48,7 +50,8 @@ def evaluate(
         reporter: is told of the progress.
 
     Returns:
-        evaluator → metrics; `rows`, `columns` and `warnings`: what is told of the data.
+        evaluator → metrics; `rows`, `columns`, `trained_on` and `warnings`: what is told of
+        the data.
 
     Raises:
         FusemixError: the data, or an evaluator, can't be used; or an evaluator failed.
@@ -79,14 +82,16 @@ def measure_pairs(
     encoded = encode_for(model, dataset, reporter, config.max_bad)
     found = embed_for(model, measured_rows(encoded, None if split == "all" else split, seed))
     evaluation = running.evaluate(chosen, _measured(model, encoded, found, split, seed))
-    evaluation.data = Notices.of(encoded.dataset, encoded.warnings).as_dict()
+    rows = slice(None) if split == "all" else encoded.dataset.splits[split]
+    seen = TrainedOn.count(model, encoded.dataset, rows)
+    evaluation.data = _told(encoded.dataset, encoded.warnings, seen, reporter)
     return evaluation
 
 
 def classify(
     model: FusedModel,
     config: DataConfig | DataInput,
-    classes: Sequence[str],
+    classes: Sequence[str] | Mapping[str, int],
     templates: Sequence[str] | None = None,
     *,
     label_column: str = "label",
@@ -100,7 +105,7 @@ def classify(
     Args:
         model: the fused model.
         config: the data, as a `DataConfig` or as `align` takes them.
-        classes: names of the classes.
+        classes: names of the classes, or name → number; labels may be either.
         templates: prompts with `{}` for the class; by default those of the modality.
         label_column: the column that has each item's class.
         split: its name, or `all` for every row.
@@ -128,7 +133,7 @@ def classify(
 def measure_classes(
     model: FusedModel,
     config: DataConfig | DataInput,
-    classes: Sequence[str],
+    classes: Sequence[str] | Mapping[str, int],
     templates: Sequence[str] | None = None,
     *,
     evaluators: Sequence[Part] = (),
@@ -149,10 +154,13 @@ def measure_classes(
         raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
     takes, config = {modality: model.encoders[modality].takes, text: "text"}, data_config(config)
     reporter = reporter or Reporter()
+    told: list[str] = []
     found = read_labelled(
         config, modality, text, takes, label_column, split, seed, tell=reporter.note
     )
-    labels = found.labels(classes)
+    labels = found.labels(classes, told.append)
+    for note in told:
+        reporter.note(note)
     encoded = encode_for(model, found.dataset, reporter, config.max_bad)
     embedded = embed_for(model, encoded.paired())
     of_classes = Classes(
@@ -160,7 +168,7 @@ def measure_classes(
         torch.tensor([labels[int(i)] for i in embedded.ids[modality]], dtype=torch.long),
         class_embeddings(
             lambda texts: model.encode(text, texts),
-            classes,
+            list(classes),
             list(templates or default_templates(modality)),
         ),
         modality,
@@ -168,8 +176,23 @@ def measure_classes(
     )
     data = _measured(model, encoded, embedded, split, seed, of_classes)
     evaluation = running.evaluate(chosen, data)
-    evaluation.data = Notices.of(found.whole, encoded.warnings).as_dict()
+    seen = TrainedOn.count(model, encoded.dataset, slice(None))
+    evaluation.data = _told(found.whole, [*told, *encoded.warnings], seen, reporter)
     return evaluation
+
+
+def _told(
+    dataset: PairedDataset,
+    warnings: Sequence[str],
+    seen: TrainedOn | None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """What is told of the data: their notices, and how much of them was trained on."""
+    leaks = [] if seen is None else seen.warnings()
+    for warning in leaks:
+        reporter.note(warning)
+    more = {} if seen is None else {"trained_on": seen.as_dict()}
+    return more | Notices.of(dataset, [*warnings, *leaks]).as_dict()
 
 
 def _classifiable(model: FusedModel, text: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.config import DataConfig, from_dict, read_toml
+from fusemix_core.config import DataConfig, from_dict, read_toml, to_dict
 from fusemix_core.data.dataset import SPLITS
 from fusemix_core.errors import ConfigError
 
@@ -37,18 +38,23 @@ def measured_data(
     kept = run.get("data", {})
     if not isinstance(kept, dict) or type(run.get("seed", 0)) is not int:
         raise ConfigError(f"The config.toml of the run of {model} holds no data and seed.")
+    kept = to_dict(from_dict(DataConfig, kept, "data.").located()) if kept else {}
     source = given.get("source") or kept.get("source", [])
     if not source:
         raise ConfigError("No data given.", "Add --data PATH.")
     if split not in (None, "all", *SPLITS):
         raise ConfigError(f"'{split}' is no split.", f"Splits: {', '.join(SPLITS)}, all.")
-    own = kept.get("source") == source
+    own = _resolved(kept.get("source", [])) == _resolved(source)
     table = {**(kept if own else {}), **given, "source": source}
     if split is None:
         split = "test" if own or any(name in given for name in _SPLITTING) else "all"
     if seed is None:
         seed = run.get("seed", 0) if own else 0
     return MeasuredData(from_dict(DataConfig, table, "data."), split, seed)
+
+
+def _resolved(source: Sequence[str]) -> list[str]:
+    return [os.path.realpath(one) for one in source]
 
 
 def run_of(model: str | Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
 from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents, rows_of
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
+from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
@@ -27,7 +28,7 @@ from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encode
 from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import training_rows
+from fusemix_core.runs.rows import check_latents, training_rows
 from fusemix_core.specs import kind_of
 
 SAMPLE = 1_000
@@ -148,6 +149,8 @@ def rank(
         check_facts(probe, config.facts)
     reporter = reporter or Reporter()
     dataset = read_usable(config, takes, seed, tell=reporter.note)
+    check_data(dataset, probe or CLOSED_FORM)
+    _drawn(_links(dataset, "train"), sample, seed)
     warnings: list[str] = []
     candidates: dict[str, list[Candidate]] = {}
     for modality, specs, own in zip(modalities, sides, objects, strict=True):
@@ -160,6 +163,7 @@ def rank(
             )
             dataset = encoded.dataset
             warnings += encoded.warnings
+            check_latents(dataset, encoded.tables)
             view, table = encoding.views[modality], encoded.tables[modality]
             candidates[modality] += _candidates(name, view, table)
     found = _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
@@ -206,9 +210,8 @@ def _ranked(
     device: torch.device,
 ) -> Ranking:
     first, second = candidates
-    links = torch.from_numpy(dataset.links)
-    splits = {n: links[dataset.splits[n]] for n in ("train", "validation")}
-    chosen = _drawn(splits["train"], sample, seed)
+    train = _links(dataset, "train")
+    chosen = _drawn(train, sample, seed)
     draw = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(chosen), generator=draw) for _ in range(shuffles)]
     used = measures(NEIGHBOURS, DIRECTIONS)
@@ -228,7 +231,7 @@ def _ranked(
     for i, x in enumerate(candidates[first]):
         for j, y in enumerate(candidates[second]):
             tables = {first: x.table, second: y.table}
-            parts = {n: paired(dataset, tables, n) for n in splits}
+            parts = {n: paired(dataset, tables, n) for n in ("train", "validation")}
             found = _fitted(parts, CLOSED_FORM, seed, device)
             reached = None if probe is None else _fitted(parts, probe, seed, device)
             found_by = {n: _above_chance(n, (i, j), values, chances) for n in used}
@@ -240,7 +243,11 @@ def _ranked(
         excesses["closed_form"] = [p.score for p in pairings]
     correlations = {n: _spearman(v, [p.reached for p in pairings]) for n, v in excesses.items()}
     name = None if probe is None else probe.name
-    return Ranking((first, second), pairings, correlations, len(splits["train"]), len(chosen), name)
+    return Ranking((first, second), pairings, correlations, len(train), len(chosen), name)
+
+
+def _links(dataset: PairedDataset, split: str) -> Tensor:
+    return torch.from_numpy(dataset.links[dataset.splits[split]])
 
 
 def _drawn(links: Tensor, most: int, seed: int) -> Tensor:

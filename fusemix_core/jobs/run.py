@@ -36,7 +36,7 @@ from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.plan import Plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import check_splits, rows_to_fit, training_rows
+from fusemix_core.runs.rows import check_latents, check_splits, rows_to_fit, training_rows
 from fusemix_core.runs.selection import UNIFORM, write_chosen
 from fusemix_core.sections import Section
 
@@ -170,6 +170,7 @@ def encode(run: Run) -> Encoded:
         )
     )
     plan.base.check(encoded.extractions)
+    check_latents(encoded.dataset, encoded.tables)
     return encoded
 
 

@@ -14,6 +14,7 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.writing import check_manifest_path, write_manifest
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import registry
+from fusemix_core.runs.checks import trusted_rows
 from fusemix_core.runs.config import build_config, chosen_by
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, check_choice, plan_encoders
@@ -130,8 +131,6 @@ def plan_selection(
     dataset = read_usable(config.data, takes, config.seed, tell=tell)
     check_choice(config.recipe, dataset)
 
-    from fusemix_core.runs.rows import trusted_rows
-
     rows = dataset.splits["train"]
     trusted = trusted_rows(config.recipe, dataset.facts, len(dataset))[rows]
     dataset = dataset.with_split("train", rows[trusted])
@@ -159,6 +158,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     from fusemix_core.interfaces import FitContext, PairedLatents
     from fusemix_core.runs.encode import Encoding, encode_dataset
     from fusemix_core.runs.reporter import Reporter
+    from fusemix_core.runs.rows import check_latents
     from fusemix_core.runs.selection import choose
 
     config, reporter = plan.config, reporter or Reporter()
@@ -177,6 +177,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
         plan.dataset, specs, how, reporter, objects, max_bad=config.data.max_bad, ragged=()
     )
     dataset = encoded.dataset
+    check_latents(dataset, encoded.tables)
 
     reporter.stage(f"Choosing pairs ({config.recipe.selector.name})")
     rows = dataset.splits["train"]

@@ -165,6 +165,11 @@ class ItemEncoder:
             self.cut += cut
             yield EncodedBatch(group, cut, partial(self._checked, parts))
 
+    @property
+    def notes(self) -> dict[str, int]:
+        """What media say of decoded items, and of how many."""
+        return dict(self._pipeline.notes)
+
     def warnings(self) -> list[str]:
         """What the user should know of the run, a sentence each."""
         warnings = []

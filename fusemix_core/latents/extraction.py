@@ -313,4 +313,8 @@ class _Filling:
                 f"{self.encoder.cut} of {self.done} {self.spec.modality} items are longer than "
                 f"{limit} and were cut by {self.spec.name}."
             )
+        warnings += [
+            f"{count:,} of {self.done:,} {self.spec.modality} items {note}."
+            for note, count in self.encoder.notes.items()
+        ]
         return [*warnings, *self.encoder.warnings()]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusemix_core.data.media import medium
 from fusemix_core.digests import file_sha256, path_sha256
 from fusemix_core.errors import PluginError
 from fusemix_core.registry import registry
@@ -25,21 +26,26 @@ _USER_MODULE = "fusemix_user_"
 """How `userfile.import_file` begins the names of modules that it makes of the user's files."""
 
 
-def fingerprint(spec: EncoderSpec, dtype: str, digest: str | None = None) -> str | None:
+def fingerprint(
+    spec: EncoderSpec, dtype: str, digest: str | None = None, *, decoding: int | None = None
+) -> str | None:
     """32 hex characters over target, weights, preprocessing, options, compute dtype and version.
 
     Names and descriptions have no part in it, so that an alias finds the same latents. Weights are
     known by `spec.sha256`, by the content of a local path, or by hub id and pinned revision; where
     none of these tells, by `digest` (the encoder's `weights_digest`). None without that either:
-    then the encoder must be loaded first.
+    then the encoder must be loaded first. `decoding` is that of the medium (`Medium.decoding`), or
+    an earlier one.
     """
     weights = _weights(spec) or (f"digest:{digest}" if digest else None)
     if weights is None:
         return None
+    takes = registry.settled(spec).takes
+    decoding = medium(takes).decoding if decoding is None else decoding
     facts = {
         "target": _target(spec),
         "weights": weights,
-        "takes": registry.settled(spec).takes,
+        "takes": takes,
         "image_size": spec.image_size,
         "sample_rate": spec.sample_rate,
         "max_tokens": spec.max_tokens,
@@ -49,6 +55,8 @@ def fingerprint(spec: EncoderSpec, dtype: str, digest: str | None = None) -> str
         "dtype": dtype,
         "version": spec.version,
     }
+    if decoding > 1:
+        facts["decoding"] = decoding
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

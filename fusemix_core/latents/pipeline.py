@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -63,12 +63,13 @@ class Collated:
 
 @dataclass
 class Decoded:
-    """An item in memory, or why it can't be (`reason`)."""
+    """An item in memory, or why it can't be (`reason`); `note` is told with those of others."""
 
     index: int
     value: Any = None
     bytes: int = 0
     reason: str = ""
+    note: str = ""
 
 
 class Source(Protocol):
@@ -89,7 +90,7 @@ class Pipeline:
     """Decodes and collates `items` for one encoder; use as a context manager.
 
     Items that can't be decoded or collated are left out and noted in `bad`, index → reason, unless
-    `reject` raises.
+    `reject` raises. `notes` counts what media say of the others (`Medium.note`).
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Pipeline:
         self.spec, self.items, self.encoder = spec, items, encoder
         self.medium = medium(registry.settled(spec).takes)
         self.bad: dict[int, str] = {}
+        self.notes: Counter[str] = Counter()
         self._reject = reject
         self.workers = workers or default_workers()
         self._decoding = ThreadPoolExecutor(self.workers, "fusemix-decode")
@@ -159,6 +161,8 @@ class Pipeline:
             if item.reason:
                 self.bad[item.index] = item.reason
             else:
+                if item.note:
+                    self.notes[item.note] += 1
                 yield item
 
     def _decoded_ahead(self, wanted: Iterator[int], ahead: int) -> Iterator[Decoded]:
@@ -194,7 +198,7 @@ class Pipeline:
             value = self.items.load(i, self.spec.sample_rate)
         except UNREADABLE as error:
             return Decoded(i, reason=self._rejected(i, error))
-        return Decoded(i, value, _size(value))
+        return Decoded(i, value, _size(value), note=self.medium.note(value))
 
     def _rejected(self, i: int, error: Exception) -> str:
         """Why an item is left out."""

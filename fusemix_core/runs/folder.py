@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from fusemix_core.config import RunConfig, from_dict, read_toml, to_dict
+from fusemix_core.config import DataConfig, RunConfig, from_dict, read_toml, to_dict
 from fusemix_core.disk import TEMPORARY, Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
@@ -48,23 +50,32 @@ class RunFolder:
             ConfigError: The run there had another config, or one that this version can't read.
             ArtefactError: The folder can't be written.
         """
-        with explained(f"The run {self.path}", ADVICE):
-            if self.path.exists() and not self.path.is_dir():
-                raise ArtefactError(f"{self.path} is a file.", "Choose another --out: a folder.")
+        self.check(resume)
         if self.config.exists():
-            self._check_same(config, resume)
-        elif self.path.exists() and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
-            raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
+            self._check_same(config)
         with explained(f"The run {self.path}", ADVICE):
             self.path.mkdir(parents=True, exist_ok=True)
+        data = replace(config.data, base=config.data.base or os.getcwd())
+        config = replace(config, data=data)
         write_text(self.config, tomli_w.dumps(_without_none(to_dict(config))))
 
-    def _check_same(self, config: RunConfig, resume: bool) -> None:
-        if not resume:
-            raise RunExistsError(
-                f"{self.path} already holds a run.",
-                "Go on with it by --resume, or choose another --out.",
-            )
+    def check(self, resume: bool) -> None:
+        """Raise `RunExistsError` or `ArtefactError` if no run can be put here, or with `resume`
+        taken up; nothing is written."""
+        above = next((p for p in (self.path, *self.path.parents) if os.path.lexists(p)), Path())
+        with explained(f"The run {self.path}", ADVICE):
+            if not above.is_dir():
+                raise ArtefactError(f"{above} is a file.", "Choose another --out: a folder.")
+            if self.config.exists():
+                if not resume:
+                    raise RunExistsError(
+                        f"{self.path} already holds a run.",
+                        "Go on with it by --resume, or choose another --out.",
+                    )
+            elif above == self.path and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
+                raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
+
+    def _check_same(self, config: RunConfig) -> None:
         old, new = comparable(self._begun_with()), comparable(to_dict(config))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
@@ -99,11 +110,25 @@ def _without_none(value: Any) -> Any:
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config as one table, without what decides nothing: a recipe's summary and paper."""
+    """A run's config as one table, without what decides nothing: a recipe's summary and paper, and
+    from where the data's paths are named."""
     config = dict(_without_none(config))
+    if isinstance(config.get("data"), Mapping):
+        config["data"] = _resolved(config["data"])
     if isinstance(recipe := config.get("recipe"), Mapping):
         config["recipe"] = {k: v for k, v in recipe.items() if k not in ("summary", "paper")}
     return {key: value for key, value in flatten(config).items() if value not in ([], "")}
+
+
+def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `DataConfig` with absolute paths."""
+    found = from_dict(DataConfig, data, "data.").located()
+    paths = {
+        "source": [os.path.realpath(one) for one in found.source],
+        "validation": found.validation and os.path.realpath(found.validation),
+        "test": found.test and os.path.realpath(found.test),
+    }
+    return _without_none({**to_dict(found), **paths})
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

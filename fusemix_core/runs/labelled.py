@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ import numpy as np
 from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
-from fusemix_core.errors import DataError
+from fusemix_core.errors import DataError, short
 from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.reading import read_usable
 
@@ -29,27 +30,92 @@ class Labelled:
         """The labels that occur, in alphabetical order."""
         return sorted(self.texts.describe(int(i)) for i in np.unique(self.links[:, 1]))
 
-    def labels(self, classes: Sequence[str]) -> dict[int, int]:
-        """item → index of its class. Raises `DataError` for a label that is none of the classes, or
-        an item with two."""
-        index = {name: i for i, name in enumerate(classes)}
-        labels: dict[int, int] = {}
+    def labels(
+        self, classes: Sequence[str] | Mapping[str, int], tell: Tell | None = None
+    ) -> dict[int, int]:
+        """item → index of its class.
+
+        A label is the name of a class, whatever its case where only one is meant, or its number.
+
+        Args:
+            classes: The names, numbered from 0, or name → number.
+            tell: Is told if labels are not names as they are written.
+
+        Raises:
+            DataError: A label is none of the classes, or an item has two.
+        """
+        names, labels = list(classes), {}
+        found = {i: self.texts.describe(i) for i in np.unique(self.links[:, 1]).tolist()}
+        index, note = match_labels(list(found.values()), classes)
+        if note and tell is not None:
+            tell(note)
         for item, label in self.links.tolist():
-            name = self.texts.describe(label)
+            name = found[label]
             if name not in index:
                 path, row = self.texts.origin[label]
+                near = difflib.get_close_matches(name, names, n=1)
                 raise DataError(
-                    f"the label '{name}' is none of the {len(classes)} classes.",
-                    "Add it to --classes, or mend the row.",
+                    f"the label '{short(name)}' is none of the {len(names)} classes.",
+                    f"Did you mean '{short(near[0])}'?\n" * bool(near)
+                    + "Add it to --classes, or mend the row.",
                     path=path,
                     row=row,
                 )
             if labels.setdefault(item, index[name]) != index[name]:
                 raise DataError(
-                    f"one item has two labels, '{classes[labels[item]]}' and '{name}'.",
+                    f"one item has two labels, '{names[labels[item]]}' and '{name}'.",
                     "Zero-shot classification needs one class an item.",
                 )
         return labels
+
+
+def match_labels(
+    labels: Sequence[str], classes: Sequence[str] | Mapping[str, int]
+) -> tuple[dict[str, int], str]:
+    """(label → index of its class, a note or ""). Labels that are none of the classes are left out.
+
+    Args:
+        labels: All labels that occur.
+        classes: The names, numbered from 0, or name → number.
+    """
+    names = list(classes)
+    index = {name: i for i, name in enumerate(names)}
+    if all(label in index for label in labels):
+        return index, ""
+    given = classes.values() if isinstance(classes, Mapping) else range(len(names))
+    numbers = {number: i for i, number in enumerate(given)}
+    read = {label: _number(label) for label in labels}
+    if all(number in numbers for number in read.values()):
+        first = labels[0]
+        index = {label: numbers[number] for label, number in read.items()}
+        name = short(names[index[first]])
+        return index, f"Labels are read as numbers of classes: {first} is '{name}'."
+    folded: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        folded.setdefault(_folded(name), []).append(i)
+    changed = {}
+    for label in labels:
+        alike = folded.get(_folded(label), ())
+        if label not in index and len(alike) == 1:
+            changed[label] = alike[0]
+    if not changed:
+        return index, ""
+    first = next(iter(changed))
+    note = (
+        f"{len(changed):,} labels are read as classes that are written otherwise: "
+        f"'{short(first)}' is '{short(names[changed[first]])}'."
+    )
+    return index | changed, note
+
+
+def _number(label: str) -> int | None:
+    """The whole number that a label is, as a table of numbers may write it: 3 or 3.0."""
+    whole = label.strip().removesuffix(".0")
+    return int(whole) if whole.isascii() and whole.isdigit() and len(whole) < 10 else None
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.replace("_", " ").split()).casefold()
 
 
 def read_labelled(

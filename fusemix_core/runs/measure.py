@@ -23,6 +23,7 @@ from fusemix_core.runs.evaluators import run_evaluators
 from fusemix_core.runs.fused import add_metrics, fused_model
 from fusemix_core.runs.plan import Plan
 from fusemix_core.runs.scorers import BANK_MOST
+from fusemix_core.runs.seen import add_seen
 from fusemix_core.sections import Section
 
 MEASURED_MOST = 20_000
@@ -84,6 +85,7 @@ def measure_run(
     bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
     part, scorer = plan.base.scorer(config, bank, splits["validation"])
     model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)
+    add_seen(model, encoded.dataset.items, train)
     results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
     failed: dict[str, FusemixError] = {}
     evaluators = run_evaluators(config)

@@ -13,6 +13,8 @@ from fusemix_core.config import Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.needs import check_needs
+from fusemix_core.runs.checks import check_data
+from fusemix_core.runs.cost import estimate_tokens, long_texts
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
@@ -64,7 +66,8 @@ class EncoderPlan:
 @dataclass
 class Plan:
     """A run, resolved and ready: no configuration error can follow. `base` is what it starts from:
-    nothing, or the model that it extends."""
+    nothing, or the model that it extends. `estimates` are warnings of what encoding will tell for
+    sure."""
 
     config: RunConfig
     dataset: PairedDataset
@@ -72,6 +75,7 @@ class Plan:
     base: Base
     fit_seconds: float | None = None
     warnings: list[str] = field(default_factory=list)
+    estimates: list[str] = field(default_factory=list)
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -104,7 +108,7 @@ class Plan:
             "extends": self.config.extends,
             "device": self.config.device,
             "fit_seconds": self.fit_seconds,
-            **Notices.of(self.dataset, self.warnings).as_dict(),
+            **Notices.of(self.dataset, [*self.warnings, *self.estimates]).as_dict(),
         }
 
 
@@ -130,7 +134,7 @@ def make_plan(
         tell: is told what became of the rows, which columns were read, and each warning.
 
     Raises:
-        DataError: If the data can't be used.
+        DataError: If the data can't be used, or leave nothing to fit or to choose on.
         ConfigError: If the recipe can't do what the run asks of it.
     """
     check_facts(config.recipe, config.data.facts)
@@ -149,14 +153,15 @@ def make_plan(
 
         measured = check_evaluators(config, dataset)
     base, config, specs, views = _base(config, specs, model, dataset)
+    check_data(dataset, config.recipe, base.fixed)
     encoders = plan_encoders(dataset, specs, replace(config, views=views), config.device)
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
-    more = unused_facts(config, measured)
-    for warning in more if tell else ():
+    more, estimates = unused_facts(config, measured), long_texts(specs, dataset.items)
+    for warning in [*more, *estimates] if tell else ():
         tell(warning)
-    return Plan(config, dataset, encoders, base, fit, dataset.warnings + more)
+    return Plan(config, dataset, encoders, base, fit, dataset.warnings + more, estimates)
 
 
 def _base(
@@ -198,7 +203,6 @@ def plan_encoders(
     # The store imports torch: only now, when names, options and data are known to be good.
     from fusemix_core.latents.fingerprint import fingerprint
     from fusemix_core.latents.store import LatentStore
-    from fusemix_core.runs.cost import estimate_tokens
 
     store = LatentStore()
     rates = Rates()

@@ -28,6 +28,7 @@ def read_usable(
     Raises:
         DataError: If the data can't be read, or more than `config.max_bad` of the rows are bad.
     """
+    config = config.located()
     dataset = read_pairs(config, takes, seed, **how)
     notices, tell = Notices.of(dataset), tell or silent
     tell(notices.summary(config.files))

@@ -16,6 +16,10 @@ from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 
 _MOST_ROWS = 40
 """Rows of a table of metrics."""
+_SEEN = (
+    "The model keeps 32 bits of a digest of each training item, so that `fusemix eval` can tell "
+    "which data are not new. Whoever has an item can see by it whether the item was trained on."
+)
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ def _limitations(config: SavedConfig, more: Sequence[str]) -> str:
         "The encoders' biases, and those of the pairs, are in the model. Look at what it gives for "
         "the people and subjects that matter to you before relying on it.",
         *more,
+        *([_SEEN] if config.seen else []),
         *([] if config.metrics else ["No evaluation was recorded."]),
     ]
     return "\n".join(f"- {line}" for line in lines)

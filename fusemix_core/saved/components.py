@@ -28,6 +28,8 @@ from fusemix_core.saved.folder import check_digest, check_tensors, read_tensors
 from fusemix_core.saved.schema import SavedConfig, SavedPart, describe, kind_of_part
 from fusemix_core.specs import ComponentSpec
 
+SEEN = "seen"
+"""What the names of the tensors with keys of training items begin with."""
 _SPARE = 1000
 """Parameters that modules may have beyond two for each saved tensor: shared or left out."""
 
@@ -151,6 +153,7 @@ def load_parts(folder: Path, config: SavedConfig, registry: Registry) -> dict[st
         for name, saved in config.parts.items():
             forms = _forms(kind_of_part(name), saved, registry)
             expected |= {f"{name}.{key}": form for key, form in forms.items()}
+    expected |= {f"{SEEN}.{m}": f"int32 [{count}]" for m, count in config.seen.items()}
     check_tensors(folder, tensors, expected)
     check_digest(folder, config)
     parts = {}
@@ -163,6 +166,13 @@ def load_parts(folder: Path, config: SavedConfig, registry: Registry) -> dict[st
         component = _loaded(kind_of_part(name), saved, own, registry)
         parts[name] = Built(component, saved.arguments, Part(saved.name, saved.options))
     return parts
+
+
+def load_seen(folder: Path, config: SavedConfig) -> dict[str, Tensor]:
+    """The keys of the items that a saved model was trained on, int32 by modality; its parts were
+    loaded before, and so checked."""
+    tensors = read_tensors(folder) if config.seen else {}
+    return {modality: tensors[f"{SEEN}.{modality}"] for modality in config.seen}
 
 
 def _forms(kind: str, saved: SavedPart, registry: Registry) -> Mapping[str, str]:

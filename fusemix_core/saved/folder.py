@@ -141,6 +141,9 @@ def _check(config: SavedConfig) -> None:
         except UnknownNameError as error:
             hint = "Install the plugin that brings it."
             raise ConfigError(f"encoders.{name}.takes: {error.message}", hint) from error
+    for name, count in config.seen.items():
+        if name not in config.encoders or type(count) is not int or count < 0:
+            raise ConfigError(f"seen.{name} is {count!r}: no number of items of a modality.")
     _check_printable(config.kind, [config.kind, config.dist])
     for named in (*config.encoders.values(), *config.parts.values()):
         _check_printable(named.name, vars(named).values())

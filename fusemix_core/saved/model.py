@@ -26,11 +26,13 @@ from fusemix_core.registry import Registry, registry
 from fusemix_core.saved import folder as files
 from fusemix_core.saved.card import model_card
 from fusemix_core.saved.components import (
+    SEEN,
     Built,
     brought_by,
     check_rebuilt,
     distribution_of,
     load_parts,
+    load_seen,
 )
 from fusemix_core.saved.encoders import LazyEncoder, Source
 from fusemix_core.saved.schema import (
@@ -66,6 +68,11 @@ class SavedModel:
         recipe, objective, data, metrics: facts to record, shown in the model card.
         device: where modules run; `auto` is the accelerator if there is one.
         name: what the model is called in messages.
+
+    Attributes:
+        seen: modality → sorted int32 keys of the items that it was trained on, 32 bits of the
+            content of each, by which `fusemix eval` sees what of its data is not new. Empty it
+            before saving if nobody may know.
 
     Example:
         class Lengths(SavedModel):
@@ -104,6 +111,7 @@ class SavedModel:
         self.device = resolve_device(device)
         self.registry = registry
         self.encoders = dict(encoders)
+        self.seen: dict[str, Tensor] = {}
         self.parts = dict(parts)
         for built in parts.values():
             if isinstance(built.component, nn.Module):
@@ -238,6 +246,7 @@ class SavedModel:
                 kind = kind_of_part(name)
                 check_rebuilt(kind, built.component, parts[name], self.registry)
             tensors |= {f"{name}.{key}": value for key, value in built.tensors.items()}
+        tensors |= {f"{SEEN}.{m}": keys.contiguous() for m, keys in self.seen.items()}
         config = SavedConfig(
             format=FORMAT,
             kind=self.kind,
@@ -246,6 +255,7 @@ class SavedModel:
             parts=parts,
             weights_sha256="",
             dist=self._dist(),
+            seen={m: len(keys) for m, keys in self.seen.items()},
             **{fact: getattr(self, fact) for fact in RECORD},
         )
         return config, tensors
@@ -316,7 +326,7 @@ class SavedModel:
         folder = files.locate(source, revision)
         config = files.read_config(folder)
         target = cls._class_of(config, os.fspath(source), registry)
-        return target.from_parts(
+        model = target.from_parts(
             config.encoders,
             load_parts(folder, config, registry),
             sources=encoders,
@@ -325,6 +335,8 @@ class SavedModel:
             name=os.fspath(source),
             **{fact: getattr(config, fact) for fact in RECORD},
         )
+        model.seen = load_seen(folder, config)
+        return model
 
     @classmethod
     def _class_of(cls, config: SavedConfig, source: str, registry: Registry) -> type[Self]:

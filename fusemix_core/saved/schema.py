@@ -111,7 +111,8 @@ class SavedConfig:
     `kind` is the registered name of the artefact's class, and `dist` the distribution that brought
     it. `parts` holds each component by its name in the model: the kind of component, and after a
     dot what it belongs to (`adapter.image`, `scorer`). `fusemix` is the version that wrote the
-    file. The fields from `recipe` on only inform.
+    file. `seen` is how many keys of training items there are, by modality: 32 bits of each item's
+    content key. The fields from `recipe` on only inform.
     """
 
     format: int
@@ -121,6 +122,7 @@ class SavedConfig:
     parts: Mapping[str, SavedPart]
     weights_sha256: str
     dist: str = ""
+    seen: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     recipe: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     objective: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     data: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)

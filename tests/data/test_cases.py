@@ -10,6 +10,7 @@ from PIL import Image
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data import read_pairs
+from fusemix_core.data.media import extras
 from fusemix_core.errors import DataError
 
 CASES = Path(__file__).parent / "cases"
@@ -92,12 +93,15 @@ def test_each_image_of_one_name_gets_the_text(case):
     assert len(set(texts(data))) == 4
 
 
-def test_files_that_no_reader_knows_and_lone_texts_are_rejected_by_name(case):
+def test_files_that_no_reader_knows_and_lone_texts_are_rejected_by_name(case, monkeypatch):
+    monkeypatch.setattr(extras, "_is_there", lambda module: False)
     data = read(case(3))
     told = " ".join(reasons(data))
     assert [name for name, _ in pairs(data)] == ["00.jpg", "01.jpg", "02.jpg"]
     assert data.bad_rows == 5
     assert all(name in told for name in ("h.heic", "m.m4a", "s.dcm", "v.svg", "alone.txt"))
+    for extra in ("heic", "dicom", "av"):
+        assert f'pip install "fusemix[{extra}]"' in told
 
 
 @pytest.fixture

@@ -32,6 +32,19 @@ def test_an_encoder_with_other_weights_is_refused(toys):
     assert "from_pretrained('path/to/model', encoders={'text': 'NAME@PATH'})" in message
 
 
+def test_a_model_of_before_images_were_decoded_otherwise_serves(toys, items):
+    spec = toys.specs["image"]
+    digest = toys.Toy(spec, torch.float32).weights_digest
+    before = fingerprint(spec, "float32", digest, decoding=1)
+    assert before != fingerprint(spec, "float32", digest)
+    model = toys.model()
+    expected = model.encode("image", items["image"])
+    infos = {**model.encoders, "image": toys.info("image", fingerprint=before)}
+    adapters = {m: model.adapters[m] for m in infos}
+    model = FusedModel(adapters, infos, model.scorer, registry=toys.registry, device="cpu")
+    torch.testing.assert_close(model.encode("image", items["image"]), expected)
+
+
 def test_a_fingerprint_that_metadata_tells_is_checked_before_loading(toys):
     known = dataclasses.replace(toys.specs["text"], sha256="a" * 64)
     toys.add(dataclasses.replace(known, sha256="b" * 64))

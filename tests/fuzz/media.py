@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,35 @@ def sounds() -> list[bytes]:
     return found
 
 
+def scans() -> list[bytes]:
+    """DICOM and HEIC images, as far as their extras are installed."""
+    found = []
+    if find_spec("pydicom"):
+        from data.scans import dicom
+
+        values = np.arange(108).reshape(9, 12) * 30
+        found += [dicom(values), dicom(values, PhotometricInterpretation="MONOCHROME1"),
+                  dicom(values, WindowCenter=800, WindowWidth=900, RescaleSlope=2,
+                        RescaleIntercept=-1024)]  # fmt: skip
+    if find_spec("pillow_heif"):
+        import pillow_heif
+
+        sink = io.BytesIO()
+        image = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
+        pillow_heif.from_pillow(image).save(sink, quality=80)
+        found.append(sink.getvalue())
+    return found or [b"\0" * 128 + b"DICM", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"]
+
+
+def streams() -> list[bytes]:
+    """Sounds in the containers that PyAV reads, if it is installed."""
+    if not find_spec("av"):
+        return [b"\0\0\0\x20ftypM4A ", b"\x1a\x45\xdf\xa3"]
+    from data.scans import clip
+
+    return [clip(form) for form in ("mp4", "adts", "webm")]
+
+
 def see(data: bytes, folder: Path) -> None:
     image = decode(data, "image")
     assert image.mode == "RGB" and image.width and image.height
@@ -95,6 +125,9 @@ TARGETS = [
     *(Target(f"image-{f.lower()}", partial(pictures, f), see, CHUNKS) for f in FORMS),
     Target("audio", sounds, hear, (b"RIFF", b"fmt ", b"data", b"\xff\xff\xff\x7f", b"fLaC", b"OggS",
                                    b"ID3", b"COMM", b"\x01\0\0\0", b"\0\0\0\0")),
+    Target("image-scans", scans, see, (*CHUNKS, b"DICM", b"\x28\0\x10\0US", b"ftypheic", b"iloc")),
+    Target("audio-streams", streams, hear, (b"ftypM4A ", b"moov", b"stsd", b"mp4a", b"\xff\xf1",
+                                            b"\x1a\x45\xdf\xa3", b"\xff\xff\xff\x7f")),
     Target("audio-as-it-is", sounds, partial(hear, rate=None)),
     Target("text", lambda: ["\ufeffcafé\u0301 \U0001f600\n".encode()], understand,
            ("\u0344".encode() * 40, "\u2028".encode(), "\u200d".encode())),

@@ -85,7 +85,9 @@ def test_nothing_of_the_model_moves(base, tmp_path, how):
     assert {p.name: p.read_bytes() for p in (base / "r/model").iterdir()} == before
     old = load_file(base / "r/model/model.safetensors")
     new = load_file(tmp_path / "x/model/model.safetensors")
-    assert all(torch.equal(value, new[name]) for name, value in old.items())
+    seen = [name for name in old if name.startswith("seen.")]
+    assert all(torch.equal(value, new[name]) for name, value in old.items() if name not in seen)
+    assert all(set(old[name].tolist()) <= set(new[name].tolist()) for name in seen)
     model = FusedModel.from_pretrained(
         tmp_path / "x/model", encoders={**OWN, "audio": ToySound.spec}
     )

@@ -1,12 +1,17 @@
 import contextlib
+import io
 import threading
 import time
 
 import numpy as np
 import pytest
 import torch
+import toys
+from PIL import Image
 
 from fusemix_core.data.media import Audio
+from fusemix_core.data.media.wide import STRETCHED
+from fusemix_core.data.reading import pairs_from
 from fusemix_core.errors import ArtefactError, ContractError, DataError, FusemixError
 from fusemix_core.latents import extraction
 from fusemix_core.latents.extraction import shard_size
@@ -213,6 +218,22 @@ def test_truncated_texts_are_counted_and_said(toy, store):
     done = run(toy, toy.ToyItems(values), store, encoder.spec, encoder=encoder, batch_size=8)
     (warning,) = done.warnings
     assert warning.startswith(f"{count} of 100 text items are longer than 30 tokens")
+
+
+def test_how_items_were_decoded_is_told_once_with_their_number(toy, store):
+    def wide(high: int) -> bytes:
+        sink = io.BytesIO()
+        Image.fromarray(np.linspace(0, high, 40).astype(np.uint16).reshape(5, 8)).save(sink, "PNG")
+        return sink.getvalue()
+
+    images = [wide(high) for high in (65535, 4095, 1023, 60000, 16383)]
+    pairs = {"image": images, "text": toy.texts(5)}
+    dataset = pairs_from(pairs, {"image": "image", "text": "text"}, split=["train"] * 5)
+    for most in (5, 0):  # encoded at first, cached then
+        done = toy.extracted(toys.ToyImage.spec, dataset.items["image"], store, batch_size=2)
+        assert done.encoded == most
+        told = [f"3 of 5 image items {STRETCHED}."]
+        assert done.warnings == (told if most else [])
 
 
 def test_decoding_and_collating_use_several_threads(toy, store):

@@ -18,7 +18,14 @@ SPEC = EncoderSpec(name="toy", modality="image", target="pkg.mod:Toy", sha256="a
 
 
 def test_it_is_stable_across_versions_and_machines():
-    assert fingerprint(SPEC, "float32") == "895bfc159f1b072fc0d770b3f358887f"
+    assert fingerprint(SPEC, "float32") == "21fec6f78f8d5eb82efd86fabe8d515d"
+
+
+def test_a_medium_that_decodes_otherwise_changes_it():
+    """Images of 12 bits were read as black before their decoding was 2."""
+    assert fingerprint(SPEC, "float32", decoding=1) == "895bfc159f1b072fc0d770b3f358887f"
+    sound = replace(SPEC, takes="audio")
+    assert fingerprint(sound, "float32") == fingerprint(sound, "float32", decoding=1)
 
 
 @pytest.mark.parametrize(

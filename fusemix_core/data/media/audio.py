@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusemix_core.data.foreign import HEAD, described, head_of
+from fusemix_core.data.media.av import needs_av, read_by_av
 from fusemix_core.data.media.base import Medium, kind
 from fusemix_core.data.media.in_python import as_array, is_array
 from fusemix_core.errors import DataError
@@ -21,6 +23,9 @@ MAX_SAMPLES = 3600 * 48_000
 """The longest clip that is decoded: an hour at 48 kHz, as it is stored and as it is resampled."""
 MAX_PEAK = 16.0
 """Float samples beyond this (24 dB over full scale) are not in [-1, 1] at all but integers."""
+MAX_CHANNELS = 32
+_SILENT = 1e-3
+"""60 dB below full scale."""
 _RATES = (100, 10_000_000)
 """Hertz. A sound with a rate beyond these has a damaged header."""
 _VALUES = 1 << 20
@@ -37,14 +42,17 @@ class Audio:
 
 
 class AudioMedium(Medium):
-    """A path, bytes, `Audio` or `(samples [n] or [n, channels], rate)` → `Audio`, mono, at the
-    sample rate (None: as it is)."""
+    """A path, bytes, `Audio` or `(samples [n], [n, channels] or [channels, n], rate)` → `Audio`,
+    mono, at the sample rate (None: as it is)."""
 
     name = "audio"
     sampled = True
 
     def decode(self, value: Any, sample_rate: int | None = None) -> Audio:
         return read_audio(self.existing(value), sample_rate)
+
+    def blank(self, item: Audio) -> str:
+        return "silent" if np.abs(item.samples).max() < _SILENT else ""
 
     def pack(self, value: Any) -> bytes:
         """As float WAV."""
@@ -142,6 +150,9 @@ def _read_audio(value: Path | bytes) -> tuple[np.ndarray, int]:
     import soundfile
 
     where = value if isinstance(value, Path) else None
+    head = value[:HEAD] if isinstance(value, bytes) else head_of(value)
+    if needs_av(head):
+        return read_by_av(value, head, lambda samples: _check_length(samples, where))
     try:
         with soundfile.SoundFile(io.BytesIO(value) if isinstance(value, bytes) else value) as file:
             if file.frames < _UNKNOWN:
@@ -157,8 +168,9 @@ def _read_audio(value: Path | bytes) -> tuple[np.ndarray, int]:
     except DataError:
         raise
     except (soundfile.SoundFileError, OSError, RuntimeError, ValueError) as error:
+        found = described(head)
         raise DataError(
-            f"the sound can't be read: {error}",
+            f"the sound can't be read: {f'it is {found}' if found else error}",
             "fusemix reads what libsndfile does (WAV, FLAC, Ogg, MP3, …); convert it with ffmpeg.",
             path=where,
         ) from error
@@ -173,10 +185,39 @@ def _check_length(samples: int, where: Path | None) -> None:
         )
 
 
-def _mono(samples: np.ndarray) -> np.ndarray:
-    """float32 `[n]` of samples `[n]` or `[n, channels]`; integers are scaled by their range."""
+def _mono(samples: Any) -> np.ndarray:
+    """float32 `[n]` of samples `[n]`, `[n, channels]` or `[channels, n]`.
+
+    The longer axis is time, the first one if both are alike. Integers are scaled by their range,
+    unsigned ones about its middle.
+    """
+    samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
         raise DataError(f"samples must be [n] or [n, channels], not of shape {samples.shape}")
-    if np.issubdtype(samples.dtype, np.integer):
-        samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min or -1)
+    if samples.dtype.kind not in "iuf":
+        raise DataError(f"samples must be numbers, not {samples.dtype}")
+    if samples.ndim == 2:
+        shape = samples.shape
+        if 0 < shape[0] < shape[1]:  # as torchaudio and torchcodec give it
+            samples = samples.T
+        if samples.shape[1] > MAX_CHANNELS:
+            raise DataError(
+                f"samples of shape {shape} would have {samples.shape[1]} channels",
+                "The order is [n, channels] (or [channels, n]): time is the longer axis, and there "
+                f"are {MAX_CHANNELS} channels at most.",
+            )
+    if samples.dtype.kind in "iu":
+        samples = _scaled(samples)
     return (samples.mean(axis=1) if samples.ndim == 2 else samples).astype(np.float32)
+
+
+def _scaled(samples: np.ndarray) -> np.ndarray:
+    """float64 in [-1, 1] of integer samples."""
+    if samples.dtype.itemsize > 4:
+        raise DataError(
+            f"samples of {samples.dtype} have no full scale",
+            "Give int16 or int32 as a decoder does, or floats in [-1, 1].",
+        )
+    half = float(1 << (8 * samples.dtype.itemsize - 1))
+    middle = half if samples.dtype.kind == "u" else 0.0
+    return (samples.astype(np.float64) - middle) / half

@@ -44,6 +44,8 @@ class Medium(ABC):
             archives or table cells.
         costly: Decoding is worth a thread.
         sampled: Items are signals in time: an encoder declares its `sample_rate`.
+        decoding: Raised when `decode` gives other values for a file than before, so that latents of
+            then are not used again.
         batch: Items that are encoded at once by default, on the CPU and on an accelerator.
 
     Example:
@@ -60,6 +62,7 @@ class Medium(ABC):
     opened: ClassVar[bool] = False
     costly: ClassVar[bool] = True
     sampled: ClassVar[bool] = False
+    decoding: ClassVar[int] = 1
     batch: ClassVar[tuple[int, int]] = (16, 64)
 
     @abstractmethod
@@ -102,6 +105,15 @@ class Medium(ABC):
             load: Gives the decoded item.
         """
         return Shown(text=described) if self.inline else Shown(note=described)
+
+    def note(self, item: Any) -> str:
+        """What a user should know of how an item was decoded, "" if nothing; it is told once, after
+        the number of items with the same note: "12 of 60 image items …"."""
+        return ""
+
+    def blank(self, item: Any) -> str:
+        """Why a decoded item shows nothing, such as "black" or "silent"; "" if it does."""
+        return ""
 
     def usual_length(self, spec: EncoderSpec) -> int | None:
         """The length (of `length`) by which `batch` is meant; None if all items count alike.

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusemix_core.data.foreign import HEAD, described, head_of, is_dicom, is_heic
 from fusemix_core.data.media.base import Medium, Shown, kind
+from fusemix_core.data.media.dicom import read_dicom
+from fusemix_core.data.media.heic import read_heic
 from fusemix_core.data.media.in_python import image_of, is_array
 from fusemix_core.data.media.limits import MAX_BYTES
+from fusemix_core.data.media.wide import (
+    STRETCHED,
+    bands,
+    eight_bits,
+    is_wide,
+    significant_bits,
+)
 from fusemix_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,8 +32,11 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded; Pillow's own limit, held here so that no setting lifts it."""
+_BLACK = 8
+"""Of 255. An image without anything brighter is black to a viewer."""
 _ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
-_BAND = 4 << 20
+_NOTE = "fusemix: note"
+"""Key of `info`: what is to be told of a decoded image."""
 
 
 class ImageMedium(Medium):
@@ -32,9 +45,19 @@ class ImageMedium(Medium):
 
     name = "image"
     batch = (32, 128)
+    decoding = 2
 
     def decode(self, value: Any, sample_rate: int | None = None) -> Image:
         return read_image(self.existing(value))
+
+    def note(self, item: Image) -> str:
+        return getattr(item, "info", {}).get(_NOTE, "")
+
+    def blank(self, item: Image) -> str:
+        ends = item.getextrema()
+        if all(high <= _BLACK for _, high in ends):
+            return "black"
+        return "of one colour" if all(low == high for low, high in ends) else ""
 
     def pack(self, value: Any) -> bytes:
         """As PNG."""
@@ -87,21 +110,33 @@ def read_image(value: Any) -> Image:
     if not isinstance(value, Path | bytes | Image.Image):
         raise DataError(f"an image is wanted, not {kind(value)}")
     where = value if isinstance(value, Path) else None
+    head = value[:HEAD] if isinstance(value, bytes) else head_of(where) if where else b""
     try:
         if isinstance(value, Image.Image):
             return _rgb(value)
         if where and where.stat().st_size > MAX_BYTES:
             raise DataError(f"the file is larger than {MAX_BYTES >> 30} GiB")
         source = io.BytesIO(value) if isinstance(value, bytes) else value
+        if is_dicom(head):
+            return _rgb(read_dicom(source, MAX_PIXELS))
+        if is_heic(head):
+            return _rgb(read_heic(source, MAX_PIXELS))
         with Image.open(source, formats=_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} x {height} pixels")
-            return _rgb(image)
+            bits = significant_bits(source) if is_wide(image) else None
+            return _rgb(image, bits)
     except Image.DecompressionBombError as error:
         raise DataError(f"the image is too large: {error}", path=where) from error
     except Image.UnidentifiedImageError as error:
-        raise DataError("the file is not an image that Pillow can read", path=where) from error
+        found = described(head)
+        raise DataError(
+            f"the file is not an image: it is {found}"
+            if found
+            else "the file is not an image that Pillow can read",
+            path=where,
+        ) from error
     except DataError as error:
         raise DataError(error.message, path=where) from error
     except Exception as error:  # decoders meet any bytes and raise anything
@@ -119,13 +154,15 @@ def _formats() -> tuple[str, ...]:
     return tuple(form for form in Image.ID if form != "EPS")
 
 
-def _rgb(image: Image) -> Image:
+def _rgb(image: Image, significant: int | None = None) -> Image:
     from PIL import Image
 
     image.load()
     image = _upright(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_eight_bits(image))
+    if is_wide(image):
+        values, stretched = eight_bits(image, significant)
+        image = Image.fromarray(values)
+        image.info[_NOTE] = STRETCHED if stretched else ""
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         return _on_white(image)
     return image.convert("RGB")
@@ -136,18 +173,11 @@ def _on_white(image: Image) -> Image:
     from PIL import Image
 
     out = Image.new("RGB", image.size)
-    for top, bottom in _bands(image):
+    for top, bottom in bands(image):
         over = image.crop((0, top, image.width, bottom)).convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
         out.paste(Image.alpha_composite(white, over).convert("RGB"), (0, top))
     return out
-
-
-def _bands(image: Image) -> Iterator[tuple[int, int]]:
-    """(first row, end) of parts of an image of `_BAND` pixels or so."""
-    step = max(_BAND // max(image.width, 1), 1)
-    for top in range(0, image.height, step):
-        yield top, min(top + step, image.height)
 
 
 def _upright(image: Image) -> Image:
@@ -160,26 +190,3 @@ def _upright(image: Image) -> Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data: viewers show such a picture as it is stored
         return image
-
-
-def _eight_bits(image: Image) -> np.ndarray:
-    """uint8 `[h, w]` of a grey image with wider values.
-
-    16 bits: 0…65535 → 0…255. Floats within [0, 1] → 0…255. 32-bit integers within 0…255 as they
-    are, within 0…65535 as 16 bits. Anything else: least → 0, greatest → 255.
-    """
-    values = np.asarray(image)
-    if not all(np.isfinite(values[a:b]).all() for a, b in _bands(image)):
-        raise DataError("the image holds values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        low, high = 0.0, 65535.0
-    elif image.mode == "I" and low >= 0 and high <= 65535:
-        low, high = 0.0, 255.0 if high <= 255 else 65535.0
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    scale = 255.0 / (high - low) if high > low else 0.0
-    out = np.empty(values.shape, np.uint8)
-    for a, b in _bands(image):
-        out[a:b] = np.rint((values[a:b].astype(np.float64) - low) * scale)
-    return out

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusemix_core.data.foreign import HEAD, described
 from fusemix_core.data.media.base import Medium, kind
 from fusemix_core.data.media.limits import MAX_TEXT
 from fusemix_core.errors import DataError
@@ -110,6 +111,8 @@ def read_text(value: Any) -> str:
             why = getattr(error, "strerror", None) or error
             raise DataError(f"can't be read: {why}", path=value) from error
     if isinstance(value, bytes):
+        if found := described(value[:HEAD]):
+            raise DataError(f"the text is {found}")
         try:
             value = value.decode("utf-8-sig")
         except UnicodeDecodeError as error:

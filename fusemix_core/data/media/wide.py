@@ -1,0 +1,108 @@
+"""Grey images of more than 8 bits, brought to 8."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusemix_core.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STRETCHED = "hold fewer bits than their 16-bit files: each was stretched to the range in use"
+"""What is told of such items, after how many they are."""
+_OFFSET = 32768
+_BAND = 4 << 20
+_HEAD = 64 << 10
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def is_wide(image: Image) -> bool:
+    """Whether an image is grey with more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def eight_bits(image: Image, significant: int | None = None) -> tuple[np.ndarray, bool]:
+    """(uint8 `[h, w]` of a wide grey image, whether its 16 bits were stretched).
+
+    16 bits: 0…2^b - 1 → 0…255, where b is as many bits as the greatest value takes, from 8 to 16,
+    or `significant`. Signed values that were stored with an offset of 32768 are freed of it. Floats
+    within [0, 1] → 0…255. 32-bit integers within 0…255 as they are, within 0…65535 as 16 bits.
+    Anything else: least → 0, greatest → 255.
+
+    Args:
+        significant: The bits of the values, if the file says so.
+    """
+    values = np.asarray(image)
+    if not all(np.isfinite(values[a:b]).all() for a, b in bands(image)):
+        raise DataError("the image holds values that are not finite")
+    low, high = float(values.min()), float(values.max())
+    stretched = False
+    if image.mode != "F" and low >= 0 and high <= 65535:
+        low, high = _range_in_use(values, int(low), int(high), significant)
+        stretched = (low, high) != (0, 65535)
+        if image.mode == "I" and image.format != "PNG" and high == 255:
+            stretched = False  # 32 bits, which nobody fills
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    scale = 255.0 / (high - low) if high > low else 0.0
+    out = np.empty(values.shape, np.uint8)
+    for a, b in bands(image):
+        out[a:b] = np.rint((values[a:b].astype(np.float64) - low) * scale)
+    return out, stretched
+
+
+def _range_in_use(
+    values: np.ndarray, low: int, high: int, significant: int | None
+) -> tuple[float, float]:
+    """(value that is black, value that is white) of values within 0…65535."""
+    if low >= _OFFSET:
+        return float(_OFFSET), float(_OFFSET + _full_scale(high - _OFFSET, None))
+    if significant and high < 1 << significant and _shifted(values, significant):
+        return 0.0, 65535.0
+    return 0.0, float(_full_scale(high, significant))
+
+
+def _full_scale(high: int, significant: int | None) -> int:
+    """The greatest value of as many bits as `high` takes, 8 at least, or of those significant."""
+    bits = max(high.bit_length(), 8)
+    if significant is not None and bits <= significant <= 16:
+        bits = significant
+    return (1 << bits) - 1
+
+
+def _shifted(values: np.ndarray, significant: int) -> bool:
+    """Whether values of that many bits were moved up to fill 16, as PNG has it."""
+    return significant < 16 and not (values & ((1 << (16 - significant)) - 1)).any()
+
+
+def significant_bits(source: Path | io.BytesIO) -> int | None:
+    """What the chunk sBIT of a grey PNG says (PNG 11.3.2.7), None without one."""
+    if isinstance(source, Path):
+        with open(source, "rb") as file:
+            head = file.read(_HEAD)
+    else:
+        head = source.getbuffer()[:_HEAD].tobytes()
+    if not head.startswith(_SIGNATURE):
+        return None
+    at = len(_SIGNATURE)
+    while at + 8 < len(head):
+        size, name = int.from_bytes(head[at : at + 4]), head[at + 4 : at + 8]
+        if name == b"sBIT" and size == 1:
+            return head[at + 8] if 1 <= head[at + 8] <= 16 else None
+        if name == b"IDAT":
+            return None
+        at += 12 + size
+    return None
+
+
+def bands(image: Image) -> Iterator[tuple[int, int]]:
+    """(first row, end) of parts of an image of `_BAND` pixels or so."""
+    step = max(_BAND // max(image.width, 1), 1)
+    for top in range(0, image.height, step):
+        yield top, min(top + step, image.height)
