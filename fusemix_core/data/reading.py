@@ -20,6 +20,7 @@ from fusemix_core.data.held import held
 from fusemix_core.data.rows import Row
 from fusemix_core.data.rules import Rules
 from fusemix_core.data.sources import expand, open_source
+from fusemix_core.data.templates import sources_of
 from fusemix_core.errors import DataError
 
 _HEAD = 200
@@ -212,7 +213,9 @@ class _Reading:
         for option, column in self._named_columns():
             if column not in filled:
                 self._lacking.setdefault((option, column), []).append(path)
-        trust = self._trust_column(filled, {config.group_by, split_column}.union(*found.values()))
+        trust = self._trust_column(
+            filled, {config.group_by, split_column, *sources_of(sum(found.values(), []))}
+        )
         return Columns(found, config.group_by, split_column, split, trust), warnings
 
     def _trust_column(self, filled: Mapping[str, int], taken: Collection[str | None]) -> str | None:
