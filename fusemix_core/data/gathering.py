@@ -18,6 +18,7 @@ from fusemix_core.data.cells import FactCells, FactColumn
 from fusemix_core.data.dataset import NO_ENTRY, SPLITS, Rejected
 from fusemix_core.data.items import Origin
 from fusemix_core.data.media import Medium, medium
+from fusemix_core.data.media.in_python import unwrapped
 from fusemix_core.data.near import end_in, within
 from fusemix_core.data.references import Fault, FileReference, Reference, Sidecar, hold
 from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row
@@ -278,6 +279,7 @@ class Gatherer:
         return captions if isinstance(captions, list) else [captions]
 
     def _medium(self, row: Row, value: Any, how: Medium) -> str | Reference | Fault:
+        value = unwrapped(value)
         if isinstance(value, Fault | Reference):
             if how.opened and not isinstance(value, FileReference | Fault):
                 return Fault(f"{value} lies in an archive, but its encoder opens files: extract it")

@@ -14,6 +14,7 @@ from fusemix_core.data.foreign import HEAD, described, head_of, is_dicom, is_hei
 from fusemix_core.data.media.base import Medium, Shown, kind
 from fusemix_core.data.media.dicom import read_dicom
 from fusemix_core.data.media.heic import read_heic
+from fusemix_core.data.media.in_python import image_of, is_array
 from fusemix_core.data.media.limits import MAX_BYTES
 from fusemix_core.data.media.wide import (
     STRETCHED,
@@ -105,6 +106,8 @@ def read_image(value: Any) -> Image:
     """The picture that a viewer would show, in RGB."""
     from PIL import Image
 
+    if is_array(value):
+        value = image_of(value)
     if not isinstance(value, Path | bytes | Image.Image):
         raise DataError(f"an image is wanted, not {kind(value)}")
     where = value if isinstance(value, Path) else None
