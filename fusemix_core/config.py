@@ -295,7 +295,8 @@ def parse_part(text: str) -> Part:
 
 def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
     """`recipe` with `key=value` overrides: `dim=256`, `adapter=linear`, `adapter.blocks=2`,
-    `adapters.text=linear` (that of one modality; its options on from those it has), …"""
+    `adapters.text=linear` (that of one modality; its options on from those it has),
+    `objective.options.queue=64` (an option of the objective that the recipe's wraps), …"""
     values = to_dict(recipe)
     for text in assignments:
         path, value = parse_assignment(text)
@@ -317,9 +318,14 @@ def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
         table = _inside(table, path[0], text)
         if is_part and path[1] != "name":
             table = _inside(table, "options", text)
-        if len(path) > 2:
-            raise ConfigError(f"'{text}' is nested too deep.", "Settings are KEY or PART.KEY.")
-        table[path[1]] = value
+        for key in path[1:-1]:  # options of a component that another one wraps
+            if not (is_part and key.endswith("options")):
+                raise ConfigError(
+                    f"'{text}' is nested too deep.",
+                    "Settings are KEY, PART.KEY, and PART.options.KEY of what the part wraps.",
+                )
+            table = _inside(table, key, text)
+        table[path[-1]] = value
     return from_dict(Recipe, {k: v for k, v in values.items() if v is not None})
 
 

@@ -186,19 +186,26 @@ class Registry(Catalogue):
         An option whose default is None takes any value; others must keep the type. A component that
         it wraps is checked likewise.
         """
+        return self._check(kind, part, kind)
+
+    def _check(self, kind: str, part: Part, at: str) -> ComponentSpec:
+        """`check` of a part whose options are set by `at`.KEY."""
         spec = self.component(kind, part.name)
         spec.check_requirements()
         for option, value in part.options.items():
             if option not in spec.options:
-                raise UnknownNameError.of(f"option of {kind} '{spec.name}'", option, spec.options)
+                error = UnknownNameError.of(f"option of {kind} '{spec.name}'", option, spec.options)
+                if at != kind:
+                    error.hint += f'\nIt stands in {at}: --set "{at}={{}}" clears that.'
+                raise error
             default = spec.options[option]
             if not _same_type(default, value):
                 raise ConfigError(
-                    f"{kind}.{option} is {short(repr(value))}; {spec.name} wants something "
+                    f"{at}.{option} is {short(repr(value))}; {spec.name} wants something "
                     f"like {default!r} ({type(default).__name__})."
                 )
         if spec.wraps:
-            self.check(kind, _wrapped(spec, part))
+            self._check(kind, _wrapped(spec, part), f"{at}.options")
         return spec
 
     def uses(self, kind: str, part: Part) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from fusemix_core.cli import (
     align,
     bench,
     cache,
+    data,
     encode,
     encoders,
     evaluate,
@@ -137,6 +138,7 @@ app.command("select")(select.select)
 app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
 app.add_typer(encoders.app, name="encoders")
+app.add_typer(data.app, name="data")
 app.command("plugins")(plugins.plugins)
 app.command("new-plugin")(new_plugin.new_plugin)
 app.add_typer(recipes.app, name="recipes")

@@ -61,7 +61,7 @@ def finish(
         unpaired = dict(zip(items, free, strict=True))
         rejected |= held_back
     warnings += _leave_unmeasured(parts, trust)
-    warnings += suspicious_texts(items, links[linked])
+    warnings += [one.warning for one in suspicious_texts(items, links[linked])]
     facts = {name: fact.select(keep) for name, fact in facts.items()}
     dataset = PairedDataset(
         items,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,40 +15,63 @@ _FEWEST = 0.9
 """Share of the texts that are whole numbers, from which on they are ids rather than texts."""
 
 
-def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[str]:
-    """A warning for each kind of text that a modality probably shouldn't have.
+@dataclass(frozen=True)
+class Suspects:
+    """Texts of a modality that are probably not meant as texts.
+
+    kind: `missing`, `number` or `brackets`. count: how many rows have one (of `number`: how many
+    different texts are one). example: the first. warning: a sentence or two.
+    """
+
+    kind: str
+    modality: str
+    count: int
+    example: str
+    warning: str
+
+
+def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Suspects]:
+    """Each kind of text that a modality probably shouldn't have.
 
     Args:
         items: by modality, in the order of the columns of `links`.
         links: int64 `[m, K]`.
     """
-    warnings = []
+    found = []
     for column, (modality, one) in zip(links.T, items.items(), strict=True):
         if not one.medium.inline or not len(one):
             continue
         rows = np.bincount(column[column >= 0], minlength=len(one))
         texts = one.references
+
+        def add(kind: str, at: list[int], warning: str, modality=modality, rows=rows, texts=texts):
+            count = len(at) if kind == "number" else int(rows[at].sum())
+            found.append(Suspects(kind, modality, count, short(texts[at[0]], 60), warning))
+
         nulls = [i for i, text in enumerate(texts) if text.lower() in NULL_WORDS and rows[i]]
         if nulls:
             words = ",".join(short(texts[i], 20) for i in nulls)
             count = _rows(rows[nulls].sum(), "has", "have")
-            warnings.append(
+            warning = (
                 f"{count} nothing but {_listed(texts, nulls)} for {modality}. If this means that "
                 f"it is missing: --missing-values {words}"
             )
+            add("missing", nulls, warning)
         digits = [i for i, text in enumerate(texts) if text.isdigit()]
         if modality == "text" and len(digits) >= _FEWEST * len(texts):
-            warnings.append(
+            warning = (
                 f"{len(digits):,} of {len(texts):,} different texts are whole numbers, such as "
                 f"'{short(texts[digits[0]], 20)}'. If they stand for classes, write the names."
             )
+            add("number", digits, warning)
         lists = [i for i, text in enumerate(texts) if text[:1] in "[{" and text[-1:] in "]}"]
         if modality == "text" and lists:
-            warnings.append(
+            warning = (
                 f"{_rows(rows[lists].sum(), 'has', 'have')} a text in brackets, such as "
                 f"{short(texts[lists[0]], 60)}: it is read as one text, not as a list."
             )
-    return warnings
+            add("brackets", lists, warning)
+    return found
 
 
 def _rows(count: int, one: str, many: str) -> str:

@@ -34,16 +34,21 @@ def long_texts(specs: Mapping[str, EncoderSpec], items: Mapping[str, Items]) -> 
     """
     warnings = []
     for modality, spec in specs.items():
-        most = spec.max_tokens
-        if spec.takes != "text" or most is None:
-            continue
-        texts = [t for t in items[modality].references if isinstance(t, str) and len(t) > most]
-        if count := sum(_tokens(text) > most for text in texts):
+        if texts := cut_texts(spec, items[modality]):
             warnings.append(
-                f"About {count:,} of {len(items[modality]):,} {modality} items may be cut: "
-                f"{spec.name} takes {most:,} tokens. Estimated from their length."
+                f"About {len(texts):,} of {len(items[modality]):,} {modality} items may be cut: "
+                f"{spec.name} takes {spec.max_tokens:,} tokens. Estimated from their length."
             )
     return warnings
+
+
+def cut_texts(spec: EncoderSpec, items: Items) -> list[str]:
+    """The texts that are probably longer than an encoder takes."""
+    most = spec.max_tokens
+    if spec.takes != "text" or most is None:
+        return []
+    texts = [t for t in items.references if isinstance(t, str) and len(t) > most]
+    return [text for text in texts if _tokens(text) > most]
 
 
 def _tokens(text: str) -> float:

@@ -62,7 +62,7 @@ def read_format1(values: Mapping[str, Any]) -> SavedConfig:
         raise ConfigError(f"dim is {config.dim}.")
     parts = {
         f"adapter.{name}": SavedPart(
-            m.adapter.name, (m.encoder.dim, config.dim), m.adapter.options, m.adapter.dist
+            m.adapter.name, (m.encoder.dim, config.dim), _options(m), m.adapter.dist
         )
         for name, m in modalities.items()
     }
@@ -78,3 +78,17 @@ def read_format1(values: Mapping[str, Any]) -> SavedConfig:
         dist="fusemix",
         **{name: getattr(config, name) for name in RECORD},
     )
+
+
+def _options(modality: _Modality) -> Mapping[str, Any]:
+    """The adapter's options, which must be said where what they meant has changed since.
+
+    `attention-pool` without options had no query, nor had it one for latents of any other width
+    than frames · dim.
+    """
+    adapter, options = modality.adapter, modality.adapter.options
+    frames, dim = options.get("frames", 1), options.get("dim", 0)
+    if adapter.name != "attention-pool" or not (type(frames) is type(dim) is int):
+        return options
+    plain = frames == 1 or frames * dim != modality.encoder.dim
+    return {"frames": 1} if plain else options

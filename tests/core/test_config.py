@@ -52,6 +52,15 @@ def test_assignments_are_read_as_toml(text, expected):
     assert parse_assignment(text) == expected
 
 
+def test_override_reaches_options_of_what_a_part_wraps():
+    settings = ["objective=structure", "objective.objective=klot", "objective.options.weight=2.0"]
+    deep = "objective.options.options.queue=64"
+    changed = override_recipe(RECIPE, [*settings, deep]).objective
+    assert changed.options == {
+        "objective": "klot", "options": {"weight": 2.0, "options": {"queue": 64}}
+    }  # fmt: skip
+
+
 def test_override_reaches_numbers_parts_and_options():
     changed = override_recipe(
         RECIPE, ["dim=64", "training.epochs=7", "adapter.blocks=1", "mixup=none"]

@@ -23,6 +23,8 @@ MAX_SAMPLES = 3600 * 48_000
 MAX_PEAK = 16.0
 """Float samples beyond this (24 dB over full scale) are not in [-1, 1] at all but integers."""
 MAX_CHANNELS = 32
+_SILENT = 1e-3
+"""60 dB below full scale."""
 _RATES = (100, 10_000_000)
 """Hertz. A sound with a rate beyond these has a damaged header."""
 _VALUES = 1 << 20
@@ -47,6 +49,9 @@ class AudioMedium(Medium):
 
     def decode(self, value: Any, sample_rate: int | None = None) -> Audio:
         return read_audio(self.existing(value), sample_rate)
+
+    def blank(self, item: Audio) -> str:
+        return "silent" if np.abs(item.samples).max() < _SILENT else ""
 
     def pack(self, value: Any) -> bytes:
         """As float WAV."""

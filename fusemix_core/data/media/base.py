@@ -110,6 +110,10 @@ class Medium(ABC):
         the number of items with the same note: "12 of 60 image items …"."""
         return ""
 
+    def blank(self, item: Any) -> str:
+        """Why a decoded item shows nothing, such as "black" or "silent"; "" if it does."""
+        return ""
+
     def usual_length(self, spec: EncoderSpec) -> int | None:
         """The length (of `length`) by which `batch` is meant; None if all items count alike.
 

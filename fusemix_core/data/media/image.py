@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded; Pillow's own limit, held here so that no setting lifts it."""
+_BLACK = 8
+"""Of 255. An image without anything brighter is black to a viewer."""
 _ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
 _NOTE = "fusemix: note"
 """Key of `info`: what is to be told of a decoded image."""
@@ -49,6 +51,12 @@ class ImageMedium(Medium):
 
     def note(self, item: Image) -> str:
         return getattr(item, "info", {}).get(_NOTE, "")
+
+    def blank(self, item: Image) -> str:
+        ends = item.getextrema()
+        if all(high <= _BLACK for _, high in ends):
+            return "black"
+        return "of one colour" if all(low == high for low, high in ends) else ""
 
     def pack(self, value: Any) -> bytes:
         """As PNG."""

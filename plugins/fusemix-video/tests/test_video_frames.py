@@ -24,6 +24,7 @@ from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.interfaces import Encoder, Padded, as_tokens
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import registry
+from fusemix_core.saved.format1 import read_format1
 from fusemix_core.specs import EncoderSpec
 from fusemix_core.testing import check_adapter, check_encoder
 
@@ -300,6 +301,31 @@ def test_attention_pool_of_models_whose_frames_came_as_one_row():
     x = torch.randn(2, 6)
     for given in (x, x.unflatten(1, (2, 3))):  # as layers
         torch.testing.assert_close(captions(as_tokens(given)), captions.out(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "dim"),
+    [
+        ({}, 6),  # no query: what was then the default
+        ({"frames": 1, "dim": 6}, 6),
+        ({"frames": 3, "dim": 6}, 6),  # captions as wide as one frame
+    ],
+)
+def test_attention_pool_of_format_1_without_frames_is_affine(options, dim):
+    encoder = {"name": "an-encoder", "modality": "text", "dim": dim, "fingerprint": "f"}
+    modality = {
+        "encoder": {**encoder, "view": "pooled"},
+        "adapter": {"name": "attention-pool", "options": options},
+    }
+    values = {
+        "format": 1, "fusemix": "0.1.0", "dim": 2, "modalities": {"text": modality},
+        "scorer": {"name": "cosine"}, "weights_sha256": "",
+    }  # fmt: skip
+    saved = read_format1(values).parts["adapter.text"]
+    adapter = AttentionPoolAdapter(*saved.arguments, **saved.options)
+    assert list(adapter.state_dict()) == ["out.weight", "out.bias"]
+    x = torch.randn(2, dim)
+    torch.testing.assert_close(adapter(as_tokens(x)), adapter.out(x))
 
 
 @pytest.mark.parametrize("options", [{"frames": 8}, {"frames": -1}, {"frames": 2, "dim": -1}])

@@ -17,8 +17,8 @@ class AttentionPoolAdapter(TokenAdapter):
     captions', in the same recipe) only passes the affine map.
 
     frames, dim: of models that earlier versions saved, whose frames came as one row,
-    `dim_in` = frames · dim; any other modality of theirs has the affine map alone. Raises
-    `ConfigError` for impossible options.
+    `dim_in` = frames · dim; any other modality of theirs has the affine map alone, and so has
+    frames=1. Raises `ConfigError` for impossible options.
     """
 
     def __init__(self, dim_in: int, dim_out: int, *, frames: int = 0, dim: int = 0) -> None:
@@ -29,7 +29,7 @@ class AttentionPoolAdapter(TokenAdapter):
                 "Leave both unset: frames come from the view, such as --view video=time",
             )
         self.width = dim if frames * dim == dim_in else dim_in
-        if dim in (0, self.width):
+        if frames != 1 and dim in (0, self.width):
             self.norm = nn.LayerNorm(self.width)
             self.query = nn.Parameter(torch.zeros(self.width))
         self.out = nn.Linear(self.width, dim_out)
