@@ -99,25 +99,15 @@ def rank(
             check(value)
     encoders, views = sides.encoders(), o.key_values(sides.view, "--view")
 
+    from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.rank import plan_ranking, run_ranking
 
     notes = Notes()
-    plan = plan_ranking(
-        *encoders,
-        table,
-        views=views,
-        recipe=recipe,
-        sample=measures.sample,
-        seed=seed or 0,
-        device=device or "auto",
-        tell=notes,
-    )
+    how = {"recipe": recipe, "seed": seed or 0, "device": device or "auto", "tell": notes}
+    plan = plan_ranking(*encoders, table, views=views, sample=measures.sample, **how)
     if dry_run:
         _show_plan(plan, json)
         return
-
-    from fusemix_core.cli.progress import ConsoleReporter
-
     with ConsoleReporter(notes) as reporter:
         found = run_ranking(plan, measures.shuffles, reporter)
     if picture is not None:
