@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
-from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
+from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reading import read_usable
@@ -119,7 +118,7 @@ class _Score(Callback):
 def rank(
     a: Sequence[EncoderInput],
     b: Sequence[EncoderInput],
-    data: str | Path | Mapping[str, Any],
+    data: DataInput,
     *,
     views: Mapping[str, str] | None = None,
     recipe: str | Mapping[str, Any] | None = None,
@@ -192,7 +191,7 @@ class RankingPlan:
 def plan_ranking(
     a: Sequence[EncoderInput],
     b: Sequence[EncoderInput],
-    data: str | Path | Mapping[str, Any],
+    data: DataInput,
     *,
     views: Mapping[str, str] | None = None,
     recipe: str | Mapping[str, Any] | None = None,
