@@ -22,6 +22,7 @@ from fusemix_core.data.media.wide import (
     eight_bits,
     is_wide,
     significant_bits,
+    stretch_colours,
 )
 from fusemix_core.errors import DataError
 
@@ -125,8 +126,12 @@ def read_image(value: Any) -> Image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} x {height} pixels")
-            bits = significant_bits(source) if is_wide(image) else None
-            return _rgb(image, bits)
+            if is_wide(image):
+                return _rgb(image, significant_bits(source))
+            stretched = stretch_colours(image, lambda: Image.open(source, formats=_formats()))
+            found = _rgb(image)
+            found.info[_NOTE] = STRETCHED if stretched else ""
+            return found
     except Image.DecompressionBombError as error:
         raise DataError(f"the image is too large: {error}", path=where) from error
     except Image.UnidentifiedImageError as error:
