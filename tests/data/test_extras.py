@@ -1,13 +1,16 @@
 """Formats that need an extra: HEIC, DICOM, and sounds by PyAV."""
 
 import io
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from data.scans import clip, dicom
 from PIL import Image
 
-from fusemix_core.data import decode
+from fusemix_core.config import DataConfig
+from fusemix_core.data import decode, read_pairs
 from fusemix_core.data.media import extras
 from fusemix_core.data.suffixes import modality_of_suffix
 from fusemix_core.errors import DataError
@@ -89,6 +92,32 @@ def test_a_file_without_suffix_and_one_without_an_image(pydicom, tmp_path):
         decode(sink.getvalue(), "image")
     with pytest.raises(DataError):
         decode(dicom(STORED)[:200], "image")
+
+
+def study(folder: Path) -> Path:
+    """Two scans as scanners name them, with their reports, and another file."""
+    for i, name in enumerate(("IM0001", "1.2.840.10008.17")):
+        head = b"\0" * 128 + b"DICM"
+        (folder / name).write_bytes(
+            dicom(STORED + i) if find_spec("pydicom") else head + name.encode()
+        )
+        (folder / f"{name}.txt").write_text(f"report {i}")
+    (folder / "DICOMDIR").write_bytes(b"an index")
+    Image.new("RGB", (4, 4), "red").save(folder / "a.png")
+    (folder / "a.txt").write_text("a red square")
+    return folder
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_scans_of_a_folder_have_no_suffix(tmp_path, monkeypatch, installed):
+    monkeypatch.setattr(extras, "_is_there", lambda module: installed)
+    config = DataConfig((str(study(tmp_path)),), validation_fraction=0.0, test_fraction=0.0)
+    found = read_pairs(config, {"image": "image", "text": "text"})
+    assert len(found) == (3 if installed else 1)
+    said = " ".join(one.reason for one in found.rejected if one.bad)
+    for name in ("IM0001", "1.2.840.10008.17"):
+        assert (f"{name} with {name}.txt: it is a DICOM file" in said) is not installed
+    assert ('pip install "fusemix[dicom]"' in said) is not installed
 
 
 # -- HEIC ----------------------------------------------------------------------------------------
