@@ -139,9 +139,7 @@ def rank(
     modalities = tuple(next(iter(specs.values())).modality for specs in sides)
     if modalities[0] == modalities[1]:
         modalities = ("a", "b")
-    for modality in views or {}:
-        if modality not in modalities:
-            raise UnknownNameError.of("modality of this ranking", modality, modalities)
+    _check_views(views, modalities)
     how = Encoding(resolve_device(device))
     takes = {m: next(iter(s.values())).takes for m, s in zip(modalities, sides, strict=True)}
     config = from_dict(DataConfig, data_table(data), "data.")
@@ -169,6 +167,12 @@ def rank(
     found = _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
     found.notices = Notices.of(dataset, warnings)
     return found
+
+
+def _check_views(views: Mapping[str, str] | None, modalities: Sequence[str]) -> None:
+    for modality in views or {}:
+        if modality not in modalities:
+            raise UnknownNameError.of("modality of this ranking", modality, modalities)
 
 
 def _resolved(side: Sequence[EncoderInput]) -> tuple[dict[str, Any], dict[str, Any]]:
