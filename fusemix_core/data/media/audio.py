@@ -152,7 +152,7 @@ def _read_audio(value: Path | bytes) -> tuple[np.ndarray, int]:
     where = value if isinstance(value, Path) else None
     head = value[:HEAD] if isinstance(value, bytes) else head_of(value)
     if needs_av(head):
-        return read_by_av(value, head, lambda samples: _check_length(samples, where))
+        return read_by_av(value, head, MAX_CHANNELS, lambda samples: _check_length(samples, where))
     try:
         with soundfile.SoundFile(io.BytesIO(value) if isinstance(value, bytes) else value) as file:
             if file.frames < _UNKNOWN:
