@@ -206,9 +206,7 @@ def plan_ranking(
     modalities = tuple(next(iter(specs.values())).modality for specs in sides)
     if modalities[0] == modalities[1]:
         modalities = ("a", "b")
-    for modality in views or {}:
-        if modality not in modalities:
-            raise UnknownNameError.of("modality of this ranking", modality, modalities)
+    _check_views(views, modalities)
     how = Encoding(resolve_device(device))
     takes = {m: next(iter(s.values())).takes for m, s in zip(modalities, sides, strict=True)}
     config = from_dict(DataConfig, data_table(data), "data.")
@@ -247,6 +245,12 @@ def run_ranking(plan: RankingPlan, shuffles: int, reporter: Reporter) -> Ranking
     )
     found.notices = Notices.of(dataset, warnings)
     return found
+
+
+def _check_views(views: Mapping[str, str] | None, modalities: Sequence[str]) -> None:
+    for modality in views or {}:
+        if modality not in modalities:
+            raise UnknownNameError.of("modality of this ranking", modality, modalities)
 
 
 def _resolved(side: Sequence[EncoderInput]) -> tuple[dict[str, Any], dict[str, Any]]:
