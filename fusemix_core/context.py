@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from fusemix_core.devices import exact_device
 
 EVENTS = ("on_start", "on_step", "on_evaluation", "on_pairs", "on_end")
 """The methods of a `Callback`."""
@@ -70,3 +72,7 @@ class FitContext:
     callbacks: Sequence[Callback] = ()
     fixed: Mapping[str, nn.Module] = field(default_factory=dict)
     latents: str = ""
+
+    def exact(self) -> FitContext:
+        """The same on a device that has float64, for a closed form."""
+        return replace(self, device=exact_device(self.device))

@@ -30,6 +30,17 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
+def exact_device(device: torch.device) -> torch.device:
+    """The device for what must be computed in float64, such as closed forms: Apple's `mps` has no
+    float64, so there it is the CPU."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that has no float64."""
+    return torch.float64 if exact_device(device) == device else torch.float32
+
+
 def devices_like(device: torch.device) -> list[torch.device]:
     """All devices that a resolved one stands for: `cuda` for each of the machine's, `cuda:1` for
     itself."""

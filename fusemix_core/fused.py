@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -298,33 +300,36 @@ class FusedModel(SavedModel):
 
     def similarity(
         self,
-        queries: Tensor,
-        gallery: Tensor,
+        queries: Tensor | ArrayLike,
+        gallery: Tensor | ArrayLike,
         query: str | None = None,
         target: str | None = None,
     ) -> Tensor:
         """Scores `[n, m]` of embeddings `[n, dim]` of modality `query` against `[m, dim]` of
         `target`; larger is closer.
 
-        A model of two modalities needs one of the names: the other then is the other modality. It
-        can't do without both, as a hubness-corrected score differs by direction.
+        Embeddings may also be numpy arrays or lists of rows. A model of two modalities needs one
+        of the names: the other then is the other modality. It can't do without both, as a
+        hubness-corrected score differs by direction.
         """
         return self.prepare(gallery, query, target)(queries)
 
     def prepare(
-        self, gallery: Tensor, query: str | None = None, target: str | None = None
-    ) -> Callable[[Tensor], Tensor]:
+        self,
+        gallery: Tensor | ArrayLike,
+        query: str | None = None,
+        target: str | None = None,
+    ) -> Callable[[Tensor | ArrayLike], Tensor]:
         """`similarity` against a fixed gallery, as a function of the queries: what depends on the
         gallery alone is computed once."""
         query, target = self._direction(query, target)
-        self._check_embeddings(gallery, target)
+        gallery = self._embeddings(gallery, target)
         settle()
         score = self.scorer.prepare(gallery, query, target)
 
-        def checked(queries: Tensor) -> Tensor:
+        def checked(queries: Tensor | ArrayLike) -> Tensor:
             settle()
-            self._check_embeddings(queries, query)
-            return score(queries)
+            return score(self._embeddings(queries, query))
 
         return checked
 
@@ -344,12 +349,29 @@ class FusedModel(SavedModel):
         other = {a: b, b: a}
         return (query, other[query]) if query is not None else (other[target], target)
 
-    def _check_embeddings(self, rows: Tensor, modality: str) -> None:
+    def _embeddings(self, rows: Tensor | ArrayLike, modality: str) -> Tensor:
+        """`[n, dim]`, as given if it is a tensor. Raises `ConfigError` for another shape."""
+        if not isinstance(rows, Tensor):
+            rows = _as_tensor(rows, modality)
         if rows.dim() != 2 or rows.shape[1] != self.dim:
             raise ConfigError(
                 f"Embeddings of {modality} must be [n, {self.dim}]; these are {list(rows.shape)}.",
                 f"model.encode('{modality}', [...]) gives such.",
             )
+        return rows
+
+
+def _as_tensor(rows: ArrayLike, modality: str) -> Tensor:
+    """float32, of an array or rows that are arrays, tensors or lists of numbers."""
+    try:
+        if isinstance(rows, list | tuple):
+            rows = [np.asarray(row.cpu() if isinstance(row, Tensor) else row) for row in rows]
+        return torch.from_numpy(np.asarray(rows).astype(np.float32))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Embeddings of {modality} can't be read from a {type(rows).__name__}: {error}.",
+            f"model.encode('{modality}', [...]) gives such.",
+        ) from error
 
 
 def _width(adapters: Mapping[str, Adapter], encoders: Mapping[str, EncoderInfo]) -> int:

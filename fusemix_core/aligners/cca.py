@@ -89,6 +89,7 @@ class CCAAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         check_links(train, context.fixed)
+        context = context.exact()
         validation = at_most(validation, VALIDATION_ROWS, context.seed)
         tried = (0, LANDMARKS) if self.landmarks is None else (self.landmarks,)
         if context.fixed:

@@ -204,15 +204,20 @@ def _labelled(table: Mapping[str, Any], root: Path, at: str) -> LabelledSet:
 
 def _data(table: Mapping[str, Any], root: Path, at: str) -> DataConfig:
     """A `DataConfig` of a table whose paths are below `root`."""
-    source = _list(table.get("source", []), f"{at}source")
-    if not source:
+    from fusemix_core.data.held import data_table, held  # imports numpy
+
+    if table.get("source") is None or not len(table["source"]):
         raise ConfigError(f"{at}source is missing.", "It is the path of the data.")
-    data = from_dict(DataConfig, {**table, "source": source}, at)
+    data = from_dict(DataConfig, data_table(table), at)
+
+    def below(source: str) -> str:
+        return str(root / source) if held(source) is None else source
+
     return replace(
         data,
-        source=tuple(str(root / s) for s in data.source),
-        validation=data.validation and str(root / data.validation),
-        test=data.test and str(root / data.test),
+        source=tuple(map(below, data.source)),
+        validation=data.validation and below(data.validation),
+        test=data.test and below(data.test),
     )
 
 

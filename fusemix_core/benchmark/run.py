@@ -21,6 +21,7 @@ from fusemix_core.errors import ArtefactError, FusemixError
 from fusemix_core.interfaces import FitContext
 from fusemix_core.registry import CORE, registry
 from fusemix_core.runs.environment import environment
+from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.selection import choose
 
@@ -100,12 +101,12 @@ def _fewer(trial: Trial, case: Case) -> str:
     )
 
 
-def check_sets(config: BenchConfig) -> None:
+def check_sets(config: BenchConfig, tell: Tell | None = None) -> None:
     """Raise `DataError` or `ConfigError` for a set that can't be benchmarked, before anything is
-    encoded."""
+    encoded; `tell` is told of the data."""
     for paired in config.sets:
         for chosen in config.combinations(paired)[:1]:
-            read_set(paired, chosen, config.seeds[0])
+            read_set(paired, chosen, config.seeds[0], tell)
 
 
 def trials_of(config: BenchConfig) -> Iterator[Trial]:

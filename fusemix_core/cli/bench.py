@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from fusemix_core.cli import options as o
 from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, given, grouped
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fusemix_core.benchmark.config import BenchConfig
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def bench(
     root: Root = None,
     out: Out = Path("bench"),
     device: o.Device = None,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
     """Compare methods on the same latents, splits, choice and budget.
@@ -123,6 +127,10 @@ def bench(
     for paired in checked.sets:  # names are checked before anything heavy is imported
         checked.combinations(paired)
 
+    if dry_run:
+        _show_plan(checked, json)
+        return
+
     from fusemix_core.benchmark.page import write_report
     from fusemix_core.benchmark.run import bench as run
     from fusemix_core.cli.progress import ConsoleReporter
@@ -131,6 +139,19 @@ def bench(
         lines = run(checked, out, reporter=reporter)
     report = write_report(lines, out)
     _show(lines, report, json)
+
+
+def _show_plan(config: BenchConfig, json: bool) -> None:
+    from fusemix_core.benchmark.run import check_sets, trials_of
+    from fusemix_core.cli.console import Notes, out, print_json
+
+    check_sets(config, Notes())
+    trials = [trial.label for trial in trials_of(config)]
+    if json:
+        print_json(trials)
+        return
+    for trial in trials:
+        out.print(trial, soft_wrap=True)
 
 
 def _names(text: str | None) -> list[str] | None:

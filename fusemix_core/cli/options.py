@@ -45,7 +45,8 @@ Columns = Annotated[
     typer.Option(
         "--column",
         metavar="MODALITY=COLUMN",
-        help="Which column(s) hold a modality: text=alt or text=alt,caption.",
+        help="Which column(s) hold a modality: text=alt or text=alt,caption. A template makes one "
+        "text of several: 'text={impression} {findings}'.",
     ),
 ]
 SplitColumn = Annotated[str | None, typer.Option(help="Column that says train/validation/test.")]
@@ -189,6 +190,10 @@ def column_values(pairs: list[str] | None) -> dict[str, str]:
     out: dict[str, str] = {}
     for pair in pairs or []:
         for modality, columns in key_values([pair], "--column").items():
+            if modality in out and "{" in f"{out[modality]}{columns}":
+                raise ConfigError(
+                    f"--column {modality}={columns}: a template is the only column of {modality}."
+                )
             out[modality] = f"{out[modality]},{columns}" if modality in out else columns
     return out
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.console import Notes
 from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, grouped
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fusemix_core.jobs.rank import Ranking
+    from fusemix_core.jobs.rank import Ranking, RankingPlan
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def rank(
     seed: o.Seed = None,
     device: o.Device = None,
     picture: HeatMap = None,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
 ) -> None:
     """Compare encoders, and layers, on pairs before training: how alike they see the same items.
@@ -98,22 +100,29 @@ def rank(
     encoders, views = sides.encoders(), o.key_values(sides.view, "--view")
 
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.jobs.rank import rank as ranked
+    from fusemix_core.jobs.rank import plan_ranking, run_ranking
 
-    with ConsoleReporter() as reporter:
-        found = ranked(
-            *encoders,
-            table,
-            views=views,
-            recipe=recipe,
-            **vars(measures),
-            seed=seed or 0,
-            device=device or "auto",
-            reporter=reporter,
-        )
+    notes = Notes()
+    how = {"recipe": recipe, "seed": seed or 0, "device": device or "auto", "tell": notes}
+    plan = plan_ranking(*encoders, table, views=views, sample=measures.sample, **how)
+    if dry_run:
+        _show_plan(plan, json)
+        return
+    with ConsoleReporter(notes) as reporter:
+        found = run_ranking(plan, measures.shuffles, reporter)
     if picture is not None:
         write_heat_map(picture, found)
     _show(found, json)
+
+
+def _show_plan(plan: RankingPlan, json: bool) -> None:
+    from fusemix_core.cli.console import print_json
+    from fusemix_core.cli.show import show_encoders
+
+    if json:
+        print_json([e.as_dict() for e in plan.encoders()])
+    else:
+        show_encoders(plan.encoders())
 
 
 def _show(found: Ranking, json: bool) -> None:

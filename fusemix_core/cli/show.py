@@ -28,8 +28,6 @@ def show_plan(plan: Plan, json: bool) -> None:
     show_encoders(plan.encoders.values())
     pairs = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
     out.print(f"pairs:   {pairs}; {len(plan.dataset.rejected):,} entries rejected")
-    rows = plan.dataset.counts
-    out.print("rows:    " + ", ".join(f"{count:,} {what}" for what, count in rows.items()))
     if plan.dataset.unpaired:
         counts = [f"{len(ids):,} {modality}" for modality, ids in plan.dataset.unpaired.items()]
         out.print(f"unpaired: {', '.join(counts)}, for training without pairs")

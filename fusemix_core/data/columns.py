@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fusemix_core.data.cells import KINDS
 from fusemix_core.data.media import medium
+from fusemix_core.data.templates import Template, sources_of
 from fusemix_core.errors import DataError, short
 from fusemix_core.registry import registry
 
@@ -33,7 +34,7 @@ def find_columns(
     Args:
         takes: modality → the medium of its items.
         filled: column → how many of the first rows have something there.
-        given: modality → its columns, comma-separated.
+        given: modality → its columns, comma-separated, or a template of columns in braces.
         path: the source, for messages.
 
     Returns:
@@ -89,13 +90,27 @@ def _one_of_several(names: Sequence[str], path: str | Path) -> str:
 
 def _given(modality: str, names: str, available: Sequence[str], path: str | Path) -> list[str]:
     columns = _names_in(names, available)
-    for name in columns:
+    if "{" in names and not set(columns) <= set(available):
+        columns = [_template(modality, names, path)]
+    for name in sources_of(columns):
         if name not in available:
             hint = _near(f"--column {modality}=", name, available) + say(available)
             raise DataError(f"there is no column '{name}' for {modality}", hint, path=path)
     if not columns:
         raise DataError(f"no column is named for {modality}", say(available), path=path)
     return columns
+
+
+def _template(modality: str, text: str, path: str | Path) -> Template:
+    """Several columns as one item. Raises `DataError`."""
+    template = Template(text)
+    if not template.columns:
+        raise DataError(
+            f"'{short(text)}' names no column for {modality}",
+            "A template has columns in braces: --column 'text={impression} {findings}'",
+            path=path,
+        )
+    return template
 
 
 def _names_in(names: str, available: Sequence[str]) -> list[str]:

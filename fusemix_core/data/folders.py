@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fusemix_core.data.dataset import Rejected
+from fusemix_core.data.foreign import head_of, is_dicom
 from fusemix_core.data.layouts import (
     Inventory,
     chosen_tables,
@@ -15,7 +16,7 @@ from fusemix_core.data.layouts import (
     settle,
     split_of_folders,
 )
-from fusemix_core.data.media.extras import extra_of
+from fusemix_core.data.media.extras import DICOM, extra_of
 from fusemix_core.data.references import Sidecar
 from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, split_named
 from fusemix_core.data.suffixes import is_about, modality_of_suffix
@@ -71,6 +72,7 @@ class FolderReader(Reader):
         seen = list(walk(path, self.allow_outside))
         unread = [one for one in seen if one.problem]
         found = Inventory.of((one.name for one in seen if not one.problem), modality_of_suffix())
+        _take_dicom(path, found)
         if found.pair_parallel():
             yield Note(f"{path}: texts are read for the media of their name in another folder.")
         yield from rows_of_files(path, found.shards, self.options)
@@ -125,13 +127,15 @@ class FolderReader(Reader):
         reasons: list[tuple[str, str, bool]] = []
         known: set[str] = set()
         for name in found.others:
-            stem = next((stem for stem in _stems(name) if stem in found.texts), "")
+            stem = next((stem for stem in (name, *_stems(name)) if stem in found.texts), "")
             bad = bool(stem) and not tables and not is_about(name)
             if bad:
                 known.add(stem)
             suffix = os.path.splitext(name)[1]
             remedy = _remedy(suffix.lower()) if bad else ""
             what = f"fusemix doesn't read {suffix} files" if suffix else "no reader knows this file"
+            if bad and _has_no_suffix(name) and is_dicom(head_of(path / name)):
+                what, remedy = "it is a DICOM file", DICOM.remedy
             shown = " with ".join([name, *(found.texts[stem] if bad else ())])
             reasons.append((shown, f"{what}; {remedy}" if remedy else what, bad))
         for stem, names in found.texts.items():
@@ -152,6 +156,23 @@ class FolderReader(Reader):
         reasons += [(one.name, one.problem, one.bad) for one in unread]
         for number, (name, why, bad) in enumerate(reasons, start=count + 1):
             yield Rejected(str(path), number, "", f"{name}: {why}", bad)
+
+
+def _take_dicom(path: Path, found: Inventory) -> None:
+    """Make images of the DICOM files without a suffix, as scanners name them, if they can be
+    read."""
+    if not DICOM.installed:
+        return
+    for name in [name for name in found.others if _has_no_suffix(name)]:
+        if is_dicom(head_of(path / name)):
+            found.others.remove(name)
+            found.media.setdefault(name, {}).setdefault(DICOM.modality, []).append(name)
+
+
+def _has_no_suffix(name: str) -> bool:
+    """Whether nothing, or a number as in `1.2.840.1`, follows the last dot of a name."""
+    suffix = os.path.splitext(name)[1]
+    return not suffix or suffix[1:].isdigit()
 
 
 def _remedy(suffix: str) -> str:

@@ -18,10 +18,12 @@ from fusemix_core.data.cells import FactCells, FactColumn
 from fusemix_core.data.dataset import NO_ENTRY, SPLITS, Rejected
 from fusemix_core.data.items import Origin
 from fusemix_core.data.media import Medium, medium
+from fusemix_core.data.media.in_python import unwrapped
 from fusemix_core.data.near import end_in, within
 from fusemix_core.data.references import Fault, FileReference, Reference, Sidecar, hold
 from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row
 from fusemix_core.data.rules import Rules, is_json, list_in
+from fusemix_core.data.templates import Template
 from fusemix_core.data.texts import inline_of
 from fusemix_core.errors import DataError, short
 
@@ -211,7 +213,10 @@ class Gatherer:
         """What the columns of one modality hold in a row."""
         if not how.joined:
             for column in columns:
-                yield from self._entries(row, row.values.get(column), modality, how)
+                if isinstance(column, Template):
+                    yield from self._rendered(row, column, modality, how)
+                else:
+                    yield from self._entries(row, row.values.get(column), modality, how)
             return
         cells = {column: row.values.get(column) for column in columns}
         cells = {c: None if self.rules.is_missing(v) else v for c, v in cells.items()}
@@ -219,6 +224,23 @@ class Gatherer:
             entry = inline_of(cells, how)
             if entry != "":
                 yield entry
+
+    def _rendered(
+        self, row: Row, template: Template, modality: str, how: Medium
+    ) -> list[str | Reference | Fault]:
+        """The one item that several cells make. A text leaves out what is missing; a path with a
+        part missing is missing."""
+        values = {}
+        for column in template.columns:
+            entries = self._entries(row, row.values.get(column), modality, medium("text"))
+            if faults := [one for one in entries if isinstance(one, Fault)]:
+                return faults
+            values[column] = " ".join(map(str, entries))
+        if how.inline:
+            entry = inline_of(template.render(values), how)
+            return [entry] if entry != "" else []
+        whole = template.render(values) if all(values.values()) else None
+        return self._entries(row, whole, modality, how)
 
     def _entries(
         self, row: Row, value: Any, modality: str, how: Medium
@@ -257,6 +279,7 @@ class Gatherer:
         return captions if isinstance(captions, list) else [captions]
 
     def _medium(self, row: Row, value: Any, how: Medium) -> str | Reference | Fault:
+        value = unwrapped(value)
         if isinstance(value, Fault | Reference):
             if how.opened and not isinstance(value, FileReference | Fault):
                 return Fault(f"{value} lies in an archive, but its encoder opens files: extract it")

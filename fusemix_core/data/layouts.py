@@ -67,12 +67,17 @@ class Inventory:
     def pair_parallel(self) -> bool:
         """Bring texts to the media of the same name in another folder (`images/7.jpg` and
         `texts/7.txt`, `images/train/7.jpg` and `texts/train/7.txt`), if no name is there twice and
-        most texts find theirs so. Returns whether they do."""
+        most texts find theirs so. A text of one split never goes to a medium of another. Returns
+        whether they do."""
         if self.has_sidecars or not self.texts:
             return False
         for key in (_without_last_folder, _without_first_folder, os.path.basename):
             media, texts = {key(s): s for s in self.media}, {key(s): s for s in self.texts}
-            both = media.keys() & texts.keys()
+            both = {
+                name
+                for name in media.keys() & texts.keys()
+                if not _other_split(media[name], texts[name])
+            }
             unique = len(media) == len(self.media) and len(texts) == len(self.texts)
             if unique and len(both) > _MOST_TEXTS * len(texts):
                 for name in both:
@@ -84,6 +89,12 @@ class Inventory:
     def has_sidecars(self) -> bool:
         """Whether any medium has a text beside it."""
         return not self.media.keys().isdisjoint(self.texts)
+
+
+def _other_split(one: str, other: str) -> bool:
+    """Whether the folders of two files name different splits."""
+    splits = {split_of_folders(one), split_of_folders(other)} - {None}
+    return len(splits) > 1
 
 
 def _without_last_folder(stem: str) -> str:

@@ -16,9 +16,11 @@ from fusemix_core.data.facts import TRUST
 from fusemix_core.data.file_columns import take_file_columns
 from fusemix_core.data.finishing import Progress, finish
 from fusemix_core.data.gathering import Columns, Gatherer
+from fusemix_core.data.held import held
 from fusemix_core.data.rows import Row
 from fusemix_core.data.rules import Rules
 from fusemix_core.data.sources import expand, open_source
+from fusemix_core.data.templates import sources_of
 from fusemix_core.errors import DataError
 
 _HEAD = 200
@@ -158,9 +160,9 @@ class _Reading:
         facts = {name: FactColumn.parse(text) for name, text in config.facts.items()}
         check_names(facts, takes)
         self.config, self.facts = config, facts
-        self.gatherer = Gatherer(
-            takes, least, config.allow_outside, config.unpaired, facts, Rules.of(config)
-        )
+        # Paths in a table that Python holds are the caller's own.
+        outside = config.allow_outside or all(held(source) for source in config.files)
+        self.gatherer = Gatherer(takes, least, outside, config.unpaired, facts, Rules.of(config))
         self.warnings: list[str] = []
         self.columns: dict[str, dict[str, None]] = {}
         self._seen: dict[str, None] = {}
@@ -211,7 +213,9 @@ class _Reading:
         for option, column in self._named_columns():
             if column not in filled:
                 self._lacking.setdefault((option, column), []).append(path)
-        trust = self._trust_column(filled, {config.group_by, split_column}.union(*found.values()))
+        trust = self._trust_column(
+            filled, {config.group_by, split_column, *sources_of(sum(found.values(), []))}
+        )
         return Columns(found, config.group_by, split_column, split, trust), warnings
 
     def _trust_column(self, filled: Mapping[str, int], taken: Collection[str | None]) -> str | None:

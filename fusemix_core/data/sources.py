@@ -15,6 +15,7 @@ from pathlib import Path
 from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.foreign import head_of, what_is
+from fusemix_core.data.held import HeldReader, held
 from fusemix_core.data.layouts import MANIFESTS
 from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, is_missing
 from fusemix_core.errors import ContractError, DataError, FusemixError, short
@@ -36,6 +37,8 @@ def expand(source: str) -> list[Path]:
 
 
 def _expand(source: str) -> list[Path]:
+    if held(source) is not None:
+        return [Path(source)]
     if os.path.exists(os.path.expanduser(source)):
         names = [source]
     else:
@@ -196,7 +199,8 @@ def open_source(
     Notes of the reader are among the warnings, those on later rows once these are read.
     """
     with _as_data_error(path):
-        reader, warnings = reader_of(path, config)
+        table = held(path)
+        reader, warnings = (HeldReader(table), []) if table else reader_of(path, config)
     rows = _checked(reader, path, warnings)
     head = list(islice(rows, _PEEK))
     filled: Counter[str] = Counter()

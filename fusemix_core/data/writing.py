@@ -21,6 +21,7 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.references import FileReference, Reference
 from fusemix_core.data.rows import Row, is_missing
 from fusemix_core.data.sources import expand, open_source
+from fusemix_core.data.templates import sources_of
 from fusemix_core.data.texts import text_of
 from fusemix_core.disk import write_atomically
 from fusemix_core.errors import ConfigError, DataError
@@ -102,7 +103,7 @@ def _other_cells(
             read, filled, _ = open_source(path, config)
             columns = find_columns(takes, filled, config.columns, path)[0]
             _check_overwritten(kept & filled.keys(), columns, path)
-            known = {name for names in columns.values() for name in names} - kept
+            known = {name for names in columns.values() for name in sources_of(names)} - kept
             for row in read:
                 if isinstance(row, Row) and (row.path, row.number) in wanted:
                     cells = {

@@ -9,6 +9,7 @@ docs/decisions/0007-several-processes.md.
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +63,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group(backend, timeout=WAIT)
     number = rank()
     try:
+        check_same(device.type, "device (name it: --device cpu, or --device cuda)")
         yield device
     except RuntimeError as error:
         if number == 0:
@@ -89,6 +91,32 @@ def from_first(compute: Callable[[], Any]) -> Any:
     content = torch.frombuffer(text, dtype=torch.uint8).clone().resize_(int(size))
     dist.broadcast(content, 0)
     return json.loads(bytes(content.tolist()))
+
+
+def any_of_them(here: bool) -> bool:
+    """Whether it holds in any process."""
+    if processes() == 1:
+        return here
+    found = torch.tensor(int(here))
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found)
+
+
+def check_same(value: Any, what: str) -> None:
+    """Raise `FusemixError` in all processes unless each has the same value, which JSON can hold:
+    they would train on different rows, or wait for each other for ever."""
+    if processes() == 1:
+        return
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+    own = torch.frombuffer(bytearray(digest), dtype=torch.uint8).clone()
+    first = own.clone()
+    dist.broadcast(first, 0)
+    if any_of_them(not torch.equal(own, first)):
+        raise FusemixError(
+            f"The processes of this fit do not have the same {what}.",
+            "Start them with the same arguments and versions, on data and a FUSEMIX_HOME that all "
+            "of them see alike.",
+        )
 
 
 def wait_for_all() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
 import torch
@@ -72,9 +72,10 @@ class Trainer:
             module.to(context.device).eval().requires_grad_(False)
         self.first = distributed.rank() == 0
         self.callbacks = context.callbacks if self.first else ()
+        distributed.check_same([digest, _shapes(trained)], "data, recipe and parameters")
         distributed.take_from_first(trained)
         self.state = TrainState.new(fit, self.training, context.seed, optimiser)
-        self.state.blocks = not resident(self.train)
+        self.state.blocks = distributed.any_of_them(not resident(self.train))
         self.whole = True  # False while the state is between two steps
         self.clock = SaveClock()
 
@@ -246,6 +247,10 @@ class SaveClock:
     def due(self) -> bool:
         took = self.ended - self.began
         return self.ended < 0 or (time.monotonic() - self.ended) * CHECKPOINT_SHARE >= took
+
+
+def _shapes(modules: Iterable[nn.Module]) -> list[list[int]]:
+    return [list(value.shape) for m in modules for value in m.state_dict().values()]
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

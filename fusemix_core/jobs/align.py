@@ -8,14 +8,14 @@ from typing import Any
 
 from fusemix_core.jobs.run import RunResult, default_out, run_plan
 from fusemix_core.runs.config import build_config, chosen_by
-from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
+from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.plan import make_plan
 from fusemix_core.runs.reporter import Reporter
 
 
 def align(
     encoders: Mapping[str, EncoderInput],
-    data: str | Path | Mapping[str, Any],
+    data: DataInput,
     *,
     recipe: str | Mapping[str, Any] = "auto",
     overrides: Sequence[str] = (),
@@ -30,7 +30,8 @@ def align(
 
     Args:
         encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
-        data: A path, or the fields of `DataConfig`.
+        data: A path, the fields of `DataConfig`, a DataFrame, column → list, or a
+            `datasets.Dataset`.
         recipe: A name, or a table of a name and changed fields.
         overrides: `key=value` settings of the recipe, such as `training.epochs=20`.
         select: The selector that chooses the training pairs; its options are overrides

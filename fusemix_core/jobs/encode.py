@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from fusemix_core.config import DataConfig, from_dict
 from fusemix_core.data.dataset import PairedDataset
@@ -16,7 +14,7 @@ from fusemix_core.interfaces import Encoder
 from fusemix_core.runs.config import resolve_encoders, resolve_views
 from fusemix_core.runs.cost import long_texts
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
-from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
+from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reading import read_usable
@@ -25,7 +23,7 @@ from fusemix_core.runs.reporter import Reporter
 
 def encode(
     encoders: Mapping[str, EncoderInput],
-    data: str | Path | Mapping[str, Any],
+    data: DataInput,
     *,
     views: Mapping[str, str] | None = None,
     device: str = "auto",
@@ -40,7 +38,8 @@ def encode(
     Args:
         encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder; one is
             enough.
-        data: A path, or the fields of `DataConfig`.
+        data: A path, the fields of `DataConfig`, a DataFrame, column → list, or a
+            `datasets.Dataset`.
         views: modality → view, by default the encoder's first.
         device, dtype, store_dtype, encode_batch, backend: How items are encoded, as in `align`.
         reporter: Is told of progress.
@@ -89,7 +88,7 @@ class EncodingPlan:
 
 def plan_encoding(
     encoders: Mapping[str, EncoderInput],
-    data: str | Path | Mapping[str, Any],
+    data: DataInput,
     *,
     views: Mapping[str, str] | None = None,
     device: str = "auto",

@@ -9,6 +9,7 @@ import torch
 
 from fusemix_core.config import DataConfig, Part
 from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.held import data_config
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation import running
 from fusemix_core.evaluation.running import FOR_CLASSES, FOR_PAIRS, Evaluation, check_available
@@ -17,6 +18,7 @@ from fusemix_core.fused import FusedModel
 from fusemix_core.measured import Classes, Measured
 from fusemix_core.runs.embeddings import SplitEmbeddings
 from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.inputs import DataInput
 from fusemix_core.runs.labelled import read_labelled
 from fusemix_core.runs.measure import measured_rows
 from fusemix_core.runs.models import embed_for, encode_for
@@ -28,7 +30,7 @@ from fusemix_core.runs.seen import TrainedOn
 
 def evaluate(
     model: FusedModel,
-    config: DataConfig,
+    config: DataConfig | DataInput,
     split: str = "test",
     *,
     evaluators: Sequence[Part] = (),
@@ -39,7 +41,8 @@ def evaluate(
 
     Args:
         model: the fused model.
-        config: the data. They need not have all of the model's modalities.
+        config: the data, as a `DataConfig` or as `align` takes them. They need not
+            have all of the model's modalities.
         split: its name, or `all` for every row. At most `MEASURED_MOST` rows, drawn by seed, are
             measured.
         evaluators: further ones, beside `retrieval` and `geometry`.
@@ -59,7 +62,7 @@ def evaluate(
 
 def measure_pairs(
     model: FusedModel,
-    config: DataConfig,
+    config: DataConfig | DataInput,
     split: str = "test",
     evaluators: Sequence[Part] = (),
     seed: int = 0,
@@ -67,7 +70,7 @@ def measure_pairs(
 ) -> Evaluation:
     """`evaluate`, with sections to show; an evaluator that fails is in `failed`."""
     chosen = running.evaluators_of(evaluators, FOR_PAIRS)
-    takes = {m: info.takes for m, info in model.encoders.items()}
+    takes, config = {m: info.takes for m, info in model.encoders.items()}, data_config(config)
     reporter = reporter or Reporter()
     dataset = read_usable(config, takes, seed, tell=reporter.note, optional=takes)
     if split != "all" and not len(dataset.splits.get(split, ())):
@@ -87,7 +90,7 @@ def measure_pairs(
 
 def classify(
     model: FusedModel,
-    config: DataConfig,
+    config: DataConfig | DataInput,
     classes: Sequence[str] | Mapping[str, int],
     templates: Sequence[str] | None = None,
     *,
@@ -101,7 +104,7 @@ def classify(
 
     Args:
         model: the fused model.
-        config: the data.
+        config: the data, as a `DataConfig` or as `align` takes them.
         classes: names of the classes, or name → number; labels may be either.
         templates: prompts with `{}` for the class; by default those of the modality.
         label_column: the column that has each item's class.
@@ -129,7 +132,7 @@ def classify(
 
 def measure_classes(
     model: FusedModel,
-    config: DataConfig,
+    config: DataConfig | DataInput,
     classes: Sequence[str] | Mapping[str, int],
     templates: Sequence[str] | None = None,
     *,
@@ -149,7 +152,7 @@ def measure_classes(
     modality = modality or next((m for m in model.modalities if m != text), None)
     if modality not in model.modalities or modality == text:
         raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
-    takes = {modality: model.encoders[modality].takes, text: "text"}
+    takes, config = {modality: model.encoders[modality].takes, text: "text"}, data_config(config)
     reporter = reporter or Reporter()
     told: list[str] = []
     found = read_labelled(

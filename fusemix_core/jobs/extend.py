@@ -12,7 +12,7 @@ from fusemix_core.fused import FusedModel
 from fusemix_core.jobs.run import RunResult, default_out, run_plan
 from fusemix_core.runs.config import build_config
 from fusemix_core.runs.extension import extended_model
-from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
+from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.plan import make_plan
 from fusemix_core.runs.reporter import Reporter
 
@@ -20,7 +20,7 @@ from fusemix_core.runs.reporter import Reporter
 def extend(
     model: str | Path | FusedModel,
     encoders: Mapping[str, EncoderInput],
-    data: str | Path | Mapping[str, Any],
+    data: DataInput,
     *,
     recipe: str | Mapping[str, Any] = "auto",
     overrides: Sequence[str] = (),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,27 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
-from fusemix_core.interfaces import Callback, FitContext, LatentTable, PairedLatents, rows_of
+from fusemix_core.interfaces import (
+    Callback,
+    Encoder,
+    FitContext,
+    LatentTable,
+    PairedLatents,
+    rows_of,
+)
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
 from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
-from fusemix_core.runs.inputs import EncoderInput, data_table, encoder_names
-from fusemix_core.runs.notices import Notices
+from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
+from fusemix_core.runs.notices import Notices, Tell
+from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import check_latents, training_rows
-from fusemix_core.specs import kind_of
+from fusemix_core.specs import EncoderSpec, kind_of
 
 SAMPLE = 1_000
 """Pairs that the measures look at."""
@@ -111,7 +118,7 @@ class _Score(Callback):
 def rank(
     a: Sequence[EncoderInput],
     b: Sequence[EncoderInput],
-    data: str | Path | Mapping[str, Any],
+    data: DataInput,
     *,
     views: Mapping[str, str] | None = None,
     recipe: str | Mapping[str, Any] | None = None,
@@ -135,41 +142,115 @@ def rank(
 
     Raises a `FusemixError` for anything that the caller can mend.
     """
+    reporter = reporter or Reporter()
+    plan = plan_ranking(
+        a,
+        b,
+        data,
+        views=views,
+        recipe=recipe,
+        sample=sample,
+        seed=seed,
+        device=device,
+        tell=reporter.note,
+    )
+    return run_ranking(plan, shuffles, reporter)
+
+
+@dataclass(frozen=True)
+class RankingPlan:
+    """What is to be compared: names resolved, data read and checked. `sides`: for each of the
+    modalities its encoders by name; `objects`: those of them that are loaded."""
+
+    modalities: tuple[str, str]
+    sides: tuple[dict[str, EncoderSpec], ...]
+    objects: tuple[dict[str, Encoder], ...]
+    views: Mapping[str, str]
+    config: DataConfig
+    dataset: PairedDataset
+    how: Encoding
+    probe: Recipe | None
+    sample: int
+    seed: int
+
+    def encodings(self) -> Iterator[tuple[str, str, EncoderSpec, Encoding]]:
+        """(modality, name, spec, how it encodes) of each encoder."""
+        for modality, specs in zip(self.modalities, self.sides, strict=True):
+            for name, spec in specs.items():
+                views = resolve_views({modality: spec}, _only(self.views, modality))
+                yield modality, name, spec, replace(self.how, views=views)
+
+    def encoders(self) -> list[EncoderPlan]:
+        """What is to be encoded, encoder by encoder."""
+        return [
+            plan_encoders(self.dataset, {m: spec}, how, how.device.type)[m]
+            for m, _, spec, how in self.encodings()
+        ]
+
+
+def plan_ranking(
+    a: Sequence[EncoderInput],
+    b: Sequence[EncoderInput],
+    data: DataInput,
+    *,
+    views: Mapping[str, str] | None = None,
+    recipe: str | Mapping[str, Any] | None = None,
+    sample: int = SAMPLE,
+    seed: int = 0,
+    device: str = "auto",
+    tell: Tell | None = None,
+) -> RankingPlan:
+    """What `rank` of the same arguments will do; `tell` is told of the data."""
     probe = None if recipe is None else find_recipe(recipe)
     sides, objects = zip(*(_resolved(side) for side in (a, b)), strict=True)
     modalities = tuple(next(iter(specs.values())).modality for specs in sides)
     if modalities[0] == modalities[1]:
         modalities = ("a", "b")
-    for modality in views or {}:
-        if modality not in modalities:
-            raise UnknownNameError.of("modality of this ranking", modality, modalities)
+    _check_views(views, modalities)
     how = Encoding(resolve_device(device))
     takes = {m: next(iter(s.values())).takes for m, s in zip(modalities, sides, strict=True)}
     config = from_dict(DataConfig, data_table(data), "data.")
     if probe is not None:
         check_facts(probe, config.facts)
-    reporter = reporter or Reporter()
-    dataset = read_usable(config, takes, seed, tell=reporter.note)
+    dataset = read_usable(config, takes, seed, tell=tell)
     check_data(dataset, probe or CLOSED_FORM)
     _drawn(_links(dataset, "train"), sample, seed)
+    return RankingPlan(
+        modalities, sides, objects, views or {}, config, dataset, how, probe, sample, seed
+    )
+
+
+def run_ranking(plan: RankingPlan, shuffles: int, reporter: Reporter) -> Ranking:
+    """Carry out the plan."""
+    dataset, objects = plan.dataset, dict(zip(plan.modalities, plan.objects, strict=True))
     warnings: list[str] = []
-    candidates: dict[str, list[Candidate]] = {}
-    for modality, specs, own in zip(modalities, sides, objects, strict=True):
-        candidates[modality] = []
-        for name, spec in specs.items():
-            one, loaded = {modality: spec}, {modality: own[name]} if name in own else None
-            encoding = replace(how, views=resolve_views(one, _only(views, modality)))
-            encoded = encode_dataset(
-                dataset, one, encoding, reporter, loaded, max_bad=config.max_bad, ragged=()
-            )
-            dataset = encoded.dataset
-            warnings += encoded.warnings
-            check_latents(dataset, encoded.tables)
-            view, table = encoding.views[modality], encoded.tables[modality]
-            candidates[modality] += _candidates(name, view, table)
-    found = _ranked(dataset, candidates, probe, sample, shuffles, seed, how.device)
+    candidates: dict[str, list[Candidate]] = {modality: [] for modality in plan.modalities}
+    for modality, name, spec, how in plan.encodings():
+        own = objects[modality]
+        encoded = encode_dataset(
+            dataset,
+            {modality: spec},
+            how,
+            reporter,
+            {modality: own[name]} if name in own else None,
+            max_bad=plan.config.max_bad,
+            ragged=(),
+        )
+        dataset = encoded.dataset
+        warnings += encoded.warnings
+        check_latents(dataset, encoded.tables)
+        candidates[modality] += _candidates(name, how.views[modality], encoded.tables[modality])
+    found = _ranked(
+        dataset, candidates, plan.probe, plan.sample, shuffles, plan.seed, plan.how.device
+    )
     found.notices = Notices.of(dataset, warnings)
     return found
+
+
+def _check_views(views: Mapping[str, str] | None, modalities: Sequence[str]) -> None:
+    for modality in views or {}:
+        if modality not in modalities:
+            raise UnknownNameError.of("modality of this ranking", modality, modalities)
 
 
 def _resolved(side: Sequence[EncoderInput]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,7 +23,7 @@ from fusemix_core.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from fusemix_core.interfaces import Encoder
-    from fusemix_core.runs.inputs import EncoderInput
+    from fusemix_core.runs.inputs import DataInput, EncoderInput
     from fusemix_core.runs.reporter import Reporter
 
 
@@ -58,7 +58,7 @@ class SelectionPlan:
 
 def select(
     encoders: Mapping[str, EncoderInput],
-    data: str | Path | Mapping[str, Any],
+    data: DataInput,
     pairs: int,
     selector: str = "dpp",
     *,
@@ -74,7 +74,8 @@ def select(
 
     Args:
         encoders: modality → encoder, as `align` takes them.
-        data: A path, or the fields of `DataConfig`.
+        data: A path, the fields of `DataConfig`, a DataFrame, column → list, or a
+            `datasets.Dataset`.
         pairs: How many to choose.
         selector: The name of a selector.
         overrides: `key=value` settings of the selector, such as `selector.by=text`.

@@ -15,6 +15,7 @@ import torch
 
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.hub import without_waiting
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import PROBE_ITEMS, Work
 from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
@@ -212,7 +213,8 @@ class _Held:
             return [self.given]
         for device in self.devices[len(self.loaded) : most]:
             target = registry.target_of(self.spec)
-            self.loaded.append(target.load(self.spec, device, getattr(torch, self.dtype)))
+            with without_waiting(self.spec):
+                self.loaded.append(target.load(self.spec, device, getattr(torch, self.dtype)))
         return self.loaded
 
     def free(self) -> None:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
+from fusemix_core.devices import widest_float
+
 KEPT_BYTES = 1 << 30
 """What may be kept for the backward."""
 
@@ -217,12 +219,13 @@ class _SoftplusSum(torch.autograd.Function):
     ) -> Tensor:
         a, b, bias = a.detach(), b.detach(), bias.detach()
         tiles = _Tiles(a, b, excluded, kept_bytes)
-        total = a.new_zeros((), dtype=torch.float64)
+        widest = widest_float(a.device)
+        total = a.new_zeros((), dtype=widest)
         for _, tile, out in tiles.made():
             tile.add_(bias)
             if out is not None:
                 tile.masked_fill_(out, -torch.inf)
-            total += softplus(tile).sum(dtype=torch.float64)
+            total += softplus(tile).sum(dtype=widest)
             tile.sigmoid_()
         ctx.tiles = tiles
         ctx.save_for_backward(bias)
@@ -233,7 +236,8 @@ class _SoftplusSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:
         tiles = ctx.tiles
         (bias,) = ctx.saved_tensors
-        total = bias.new_zeros((), dtype=torch.float64)
+        widest = widest_float(bias.device)
+        total = bias.new_zeros((), dtype=widest)
 
         def weights(part: slice, scratch: Tensor, spare: Tensor) -> Tensor:
             if tiles.kept is not None:
@@ -245,7 +249,7 @@ class _SoftplusSum(torch.autograd.Function):
                     scratch.masked_fill_(out, -torch.inf)
                 scratch.sigmoid_()
             nonlocal total
-            total = total + scratch.sum(dtype=torch.float64)
+            total = total + scratch.sum(dtype=widest)
             return scratch.mul_(grad)
 
         grad_a, grad_b = tiles.gradients(weights)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from fusemix_core.data.held import data_table
 from fusemix_core.interfaces import Encoder
 from fusemix_core.registry import registry
+
+__all__ = ["DataInput", "EncoderInput", "data_table", "encoder_names"]
+
+DataInput = Any
+"""Data: a path or several, the fields of `DataConfig`, or a table (see `data_table`)."""
 
 EncoderInput = str | Encoder | type[Encoder]
 """An encoder: a registered name, an Encoder class with a `spec`, or a loaded Encoder."""
@@ -23,11 +28,3 @@ def encoder_names(
             registry.add(encoder if isinstance(encoder, type) else encoder.spec)
     names = {m: e if isinstance(e, str) else e.spec.name for m, e in encoders.items()}
     return names, {m: e for m, e in encoders.items() if isinstance(e, Encoder)}
-
-
-def data_table(data: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `DataConfig` from these, or from a path."""
-    table = dict(data) if isinstance(data, Mapping) else {"source": [str(data)]}
-    if isinstance(table.get("source"), str | Path):
-        table["source"] = [str(table["source"])]
-    return table

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fusemix_core.errors import ArtefactError, ConfigError, PluginError, UnknownNameError
 from fusemix_core.home import home
+from fusemix_core.hub import without_waiting
 from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.latents.backends import Work
 from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
@@ -174,7 +175,8 @@ class LazyEncoder:
         if encoder is None:
             spec.check_requirements()
             target = self._registry.target_of(spec)
-            encoder = target.load(spec, self.device, getattr(torch, dtype))
+            with without_waiting(spec, self._registry):
+                encoder = target.load(spec, self.device, getattr(torch, dtype))
         digest = encoder.weights_digest
         self.check(known or fingerprint(spec, dtype, digest), digest)
         return encoder

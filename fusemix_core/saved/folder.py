@@ -47,7 +47,8 @@ ADVICE = Advice(
 
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder that `source` names: a folder here, or a hub id (fetched, at `revision`)."""
+    """The folder that `source` names: a model's or a run's folder here, or a hub id (fetched, at
+    `revision`)."""
     text = os.fspath(source)
     path = Path(os.path.expanduser(text))
     if path.is_dir():
@@ -56,7 +57,8 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
                 f"{path} is a folder, which has no revision '{revision}'.",
                 "Leave out revision, or give a hub id.",
             )
-        return path
+        inside = path / "model"  # of a run's folder
+        return inside if not (path / CONFIG).exists() and (inside / CONFIG).exists() else path
     if path.exists() or not _HUB_ID.fullmatch(text):
         raise ArtefactError(
             f"{text} is not a folder.",

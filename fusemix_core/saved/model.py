@@ -310,7 +310,7 @@ class SavedModel:
         ones.
 
         Args:
-            source: a folder that `save_pretrained` wrote, or a hub id.
+            source: a folder that `save_pretrained` wrote, a run's folder, or a hub id.
             device: where to run.
             encoders: modality → what to load in place of the saved name: a name (`timm:x`,
                 `NAME@PATH`, `./file.py:Class`, …), a spec or an `Encoder` object.

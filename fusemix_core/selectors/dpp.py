@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fusemix_core.devices import exact_device
 from fusemix_core.interfaces import (
     FitContext,
     LatentTable,
@@ -70,8 +71,7 @@ class CosineKernel:
 
     def __init__(self, table: LatentTable, items: Tensor, device: torch.device) -> None:
         self.table, self.items = table, items
-        # float64 is needed, and MPS has none
-        self.device = torch.device("cpu") if device.type == "mps" else device
+        self.device = exact_device(device)
 
     def diagonal(self) -> Tensor:
         parts = [rows_of(self.table, items).any(dim=1) for items in self.items.split(CHUNK)]

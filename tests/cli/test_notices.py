@@ -54,6 +54,8 @@ COMMANDS = {
     "encode": ["encode", *BOTH],
     "search": ["search", "{model}", *OWN, "a red car", "--from", "text", "--to", "text"],
     "rank": ["rank", *BOTH, "--shuffles", "2"],
+    "rank --dry-run": ["rank", *BOTH, "--dry-run"],
+    "bench --dry-run": ["bench", *BOTH, "--methods", "procrustes", "--dry-run"],
     "select": ["select", *BOTH, "--selector", "uniform", "--pairs", "9", "--out", "{few}"],
     "bench": ["bench", *BOTH, "--methods", "procrustes", "--seeds", "2", "--out", "{new}"],
 }  # fmt: skip

@@ -98,6 +98,15 @@ def test_texts_in_a_folder_of_their_own(tmp_path, form):
 # -- splits ----------------------------------------------------------------------------------------
 
 
+def test_a_text_of_one_split_never_goes_to_an_image_of_another(tmp_path):
+    put(tmp_path / "train", "x.png", "y.png")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "x.txt").write_text("the text of a test image that is missing")
+    (tmp_path / "test" / "y.txt").write_text("another one")
+    with pytest.raises(DataError, match="test/x.txt"):
+        read(tmp_path, max_bad=1.0)
+
+
 @pytest.mark.parametrize(
     ("name", "split"),
     [

@@ -256,3 +256,46 @@ def test_a_scorer_without_prepare_serves_too(toys):
 def test_a_scorer_that_cannot_score_each_direction_is_refused(toys):
     with pytest.raises(ArtefactError, match="audio"):
         toys.model(ALL, scorer=toys.csls(("image", "text")))
+
+
+def test_similarity_takes_arrays_and_lists_as_well_as_tensors(toys, items):
+    model = toys.model()
+    texts, images = model.encode("text", items["text"]), model.encode("image", items["image"])
+    want = model.similarity(texts, images, "text", "image")
+    forms = [torch.Tensor.numpy, torch.Tensor.tolist, list, lambda x: [r.numpy() for r in x]]
+    for form in (*forms, lambda x: x.double().numpy(), lambda x: tuple(x.tolist())):
+        got = model.similarity(form(texts), form(images), "text", "image")
+        torch.testing.assert_close(got, want)
+    score = model.prepare(images.numpy(), "text", "image")
+    torch.testing.assert_close(score(texts.tolist()), want)
+
+
+@pytest.mark.parametrize("rows", [[["a"]], [[1.0], [1.0, 2.0]], object(), None, [1.0, 2.0]])
+def test_similarity_of_something_else_names_what_it_takes(toys, items, rows):
+    model = toys.model()
+    with pytest.raises(ConfigError, match="Embeddings of text") as raised:
+        model.similarity(rows, model.encode("image", items["image"]), "text", "image")
+    assert "model.encode('text', [...])" in raised.value.hint
+
+
+def test_arrays_tensors_and_wrapped_items_are_encoded_as_their_files(toys, items, tmp_path):
+    model = toys.model(ALL)
+    image = items["image"][0].convert("RGB")
+    pixels = np.asarray(image)
+    path = tmp_path / "a.png"
+    image.save(path)
+    forms = [pixels, pixels / 255, torch.tensor(pixels).permute(2, 0, 1)]
+    forms += [{"bytes": path.read_bytes(), "path": None}, {"bytes": None, "path": str(path)}]
+    rows = model.encode("image", [path, *forms])
+    torch.testing.assert_close(rows, rows[:1].expand(len(rows), -1))
+    samples, rate = items["audio"][0]
+    wrapped = {"array": samples, "sampling_rate": rate}
+    rows = model.encode("audio", [(samples, rate), wrapped, (torch.tensor(samples), rate)])
+    torch.testing.assert_close(rows, rows[:1].expand(3, -1))
+
+
+def test_a_runs_folder_is_loaded_as_its_model(toys, tmp_path):
+    toys.model().save_pretrained(tmp_path / "run/model")
+    (tmp_path / "run/config.toml").touch()
+    model = FusedModel.from_pretrained(tmp_path / "run", registry=toys.registry)
+    assert model.modalities == toys.model().modalities

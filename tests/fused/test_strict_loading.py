@@ -140,7 +140,7 @@ def _informative(path) -> bool:
         return True
     return path[0] in ("recipe", "objective", "data", "metrics") or path[-1] in (
         "dtype", "takes", "dist", "licence", "weights", "revision", "options", "tensors",
-        "hidden", "power", "neighbours", "bank_size",
+        "hidden", "power", "neighbours", "bank_size", "seen",
     )  # fmt: skip
 
 
@@ -157,6 +157,14 @@ def test_every_key_of_substance_is_needed(saved, load):
         with pytest.raises(ArtefactError):
             load()
         (saved / "config.json").write_text(original)
+
+
+@pytest.mark.parametrize("seen", [{"image": 3}, {"image": -1}, {"image": True}, {"video": 0}])
+def test_keys_of_training_items_are_as_many_as_is_said(saved, load, seen):
+    with edited(saved) as config:
+        config["seen"] = seen
+    with pytest.raises(ArtefactError):
+        load()
 
 
 def test_every_value_has_its_type(saved, load):

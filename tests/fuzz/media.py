@@ -81,13 +81,11 @@ def scans() -> list[bytes]:
         image = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
         pillow_heif.from_pillow(image).save(sink, quality=80)
         found.append(sink.getvalue())
-    return found or [b"\0" * 128 + b"DICM", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"]
+    return found
 
 
 def streams() -> list[bytes]:
-    """Sounds in the containers that PyAV reads, if it is installed."""
-    if not find_spec("av"):
-        return [b"\0\0\0\x20ftypM4A ", b"\x1a\x45\xdf\xa3"]
+    """Sounds in the containers that PyAV reads."""
     from data.scans import clip
 
     return [clip(form) for form in ("mp4", "adts", "webm")]
@@ -125,10 +123,14 @@ TARGETS = [
     *(Target(f"image-{f.lower()}", partial(pictures, f), see, CHUNKS) for f in FORMS),
     Target("audio", sounds, hear, (b"RIFF", b"fmt ", b"data", b"\xff\xff\xff\x7f", b"fLaC", b"OggS",
                                    b"ID3", b"COMM", b"\x01\0\0\0", b"\0\0\0\0")),
-    Target("image-scans", scans, see, (*CHUNKS, b"DICM", b"\x28\0\x10\0US", b"ftypheic", b"iloc")),
-    Target("audio-streams", streams, hear, (b"ftypM4A ", b"moov", b"stsd", b"mp4a", b"\xff\xf1",
-                                            b"\x1a\x45\xdf\xa3", b"\xff\xff\xff\x7f")),
     Target("audio-as-it-is", sounds, partial(hear, rate=None)),
     Target("text", lambda: ["\ufeffcafé\u0301 \U0001f600\n".encode()], understand,
            ("\u0344".encode() * 40, "\u2028".encode(), "\u200d".encode())),
 ]  # fmt: skip
+if find_spec("pydicom") or find_spec("pillow_heif"):
+    TARGETS.append(
+        Target("image-scans", scans, see, (*CHUNKS, b"DICM", b"\x28\0\x10\0US", b"iloc"))
+    )
+if find_spec("av"):
+    TOKENS = (b"ftypM4A ", b"moov", b"stsd", b"mp4a", b"\xff\xf1", b"\x1a\x45\xdf\xa3")
+    TARGETS.append(Target("audio-streams", streams, hear, TOKENS))

@@ -160,3 +160,17 @@ def test_a_layer_of_equal_latents_does_not_stop_a_ranking(world):
 
     found = rank([ToyImage], [Layers], world, views={"text": "layers"}, shuffles=2)
     assert len(found.pairings) == 2 and json.dumps(found.as_dict())
+
+
+@pytest.mark.parametrize("command", ["rank", "bench"])
+def test_rank_and_bench_can_be_planned(command, world, tmp_path, monkeypatch, nothing_encoded):
+    monkeypatch.chdir(tmp_path)
+    for encoder in (ToyImage, ToyText):
+        registry.add(encoder)
+    args = [command, "--a", "toy-image", "--b", "toy-text", "--data", str(world), "--dry-run"]
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 0 and "64 rows seen" in done.stderr, done.output
+    one_caption(world)
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 2 and "all text items have one latent" in done.stderr
+    assert not (tmp_path / "bench").exists()

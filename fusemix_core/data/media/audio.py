@@ -13,6 +13,7 @@ import numpy as np
 from fusemix_core.data.foreign import HEAD, described, head_of
 from fusemix_core.data.media.av import needs_av, read_by_av
 from fusemix_core.data.media.base import Medium, kind
+from fusemix_core.data.media.in_python import as_array, is_array
 from fusemix_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -107,11 +108,13 @@ def read_audio(value: Any, sample_rate: int | None) -> Audio:
     elif isinstance(value, Audio):
         samples, rate = _mono(value.samples), value.rate
     elif isinstance(value, tuple) and len(value) == 2:
-        if not isinstance(value[1], int | float | np.integer):
-            raise DataError("a clip is (samples, rate), the rate in hertz last")
-        samples, rate = _mono(value[0]), int(value[1])
+        rate = _rate(*value)
+        samples = _mono(as_array(value[0]))
     else:
-        raise DataError(f"a clip is wanted, not {kind(value)}")
+        raise DataError(
+            f"a clip is wanted, not {kind(value)}",
+            "Give (samples, rate)." if is_array(value) else "",
+        )
     if not _RATES[0] <= rate <= _RATES[1]:
         raise DataError(f"the sample rate is {rate} Hz", path=where)
     if not len(samples):
@@ -132,6 +135,16 @@ def read_audio(value: Any, sample_rate: int | None) -> Audio:
     return Audio(np.clip(samples, -1.0, 1.0).astype(np.float32, copy=False), rate)
 
 
+def _rate(samples: Any, rate: Any) -> int:
+    """The rate of a (samples, rate) pair."""
+    if np.ndim(samples) == 0 and np.ndim(rate):
+        raise DataError("the clip is (rate, samples)", "Give (samples, rate), in this order.")
+    try:
+        return int(rate)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the sample rate is {kind(rate)}, not a number") from error
+
+
 def _read_audio(value: Path | bytes) -> tuple[np.ndarray, int]:
     """(mono float32 `[n]`, rate) of a sound file, read in pieces: never all its channels."""
     import soundfile
@@ -139,7 +152,7 @@ def _read_audio(value: Path | bytes) -> tuple[np.ndarray, int]:
     where = value if isinstance(value, Path) else None
     head = value[:HEAD] if isinstance(value, bytes) else head_of(value)
     if needs_av(head):
-        return read_by_av(value, head, lambda samples: _check_length(samples, where))
+        return read_by_av(value, head, MAX_CHANNELS, lambda samples: _check_length(samples, where))
     try:
         with soundfile.SoundFile(io.BytesIO(value) if isinstance(value, bytes) else value) as file:
             if file.frames < _UNKNOWN:

@@ -21,12 +21,13 @@ def needs_av(head: bytes) -> bool:
 
 
 def read_by_av(
-    value: Path | bytes, head: bytes, check_length: Callable[[int], None]
+    value: Path | bytes, head: bytes, most_channels: int, check_length: Callable[[int], None]
 ) -> tuple[np.ndarray, int]:
     """(mono float32 `[n]`, rate) of the first sound of a file.
 
     Args:
         head: The first bytes.
+        most_channels: More are refused.
         check_length: Is given the samples so far, and raises if they are too many.
 
     Raises:
@@ -43,11 +44,16 @@ def read_by_av(
                 raise DataError("the file has no sound", path=where)
             stream = container.streams.audio[0]
             pieces, rate, length = [], int(stream.rate or 0), 0
-            resampler = av.AudioResampler(format="fltp")  # the layout and rate of the first frame
+            # In one plane: of more than 8 planes PyAV reads beyond the last.
+            resampler = av.AudioResampler(format="flt")
             for frame in container.decode(stream):
+                channels = frame.layout.nb_channels
+                if not 1 <= channels <= most_channels:
+                    raise DataError(f"the sound has {channels} channels", path=where)
                 for piece in resampler.resample(frame):
-                    pieces.append(piece.to_ndarray().mean(axis=0, dtype=np.float32))
-                    length += len(pieces[-1])
+                    values = piece.to_ndarray().reshape(-1, channels)
+                    pieces.append(values.mean(axis=1, dtype=np.float32))
+                    length += len(values)
                     rate = piece.sample_rate
                 check_length(length)
     except DataError:

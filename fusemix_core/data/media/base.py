@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fusemix_core.data.media.in_python import check_no_address, unwrapped
 from fusemix_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -150,7 +151,11 @@ class Medium(ABC):
     # -- for subclasses --------------------------------------------------------------------------
 
     def existing(self, value: Any) -> Any:
-        """The value, a path as an existing `Path`. Raises `DataError`."""
+        """The value, a path as an existing `Path`; what `datasets` wraps, unwrapped. Raises
+        `DataError`."""
+        value = unwrapped(value)
+        if isinstance(value, str | Path):
+            check_no_address(value)
         if isinstance(value, str):
             value = Path(value)
         if isinstance(value, Path) and not os.path.isfile(value):

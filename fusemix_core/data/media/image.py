@@ -14,6 +14,7 @@ from fusemix_core.data.foreign import HEAD, described, head_of, is_dicom, is_hei
 from fusemix_core.data.media.base import Medium, Shown, kind
 from fusemix_core.data.media.dicom import read_dicom
 from fusemix_core.data.media.heic import read_heic
+from fusemix_core.data.media.in_python import image_of, is_array
 from fusemix_core.data.media.limits import MAX_BYTES
 from fusemix_core.data.media.wide import (
     STRETCHED,
@@ -21,6 +22,7 @@ from fusemix_core.data.media.wide import (
     eight_bits,
     is_wide,
     significant_bits,
+    stretch_colours,
 )
 from fusemix_core.errors import DataError
 
@@ -104,6 +106,8 @@ def read_image(value: Any) -> Image:
     """The picture that a viewer would show, in RGB."""
     from PIL import Image
 
+    if is_array(value):
+        value = image_of(value)
     if not isinstance(value, Path | bytes | Image.Image):
         raise DataError(f"an image is wanted, not {kind(value)}")
     where = value if isinstance(value, Path) else None
@@ -122,8 +126,12 @@ def read_image(value: Any) -> Image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} x {height} pixels")
-            bits = significant_bits(source) if is_wide(image) else None
-            return _rgb(image, bits)
+            if is_wide(image):
+                return _rgb(image, significant_bits(source))
+            stretched = stretch_colours(image, lambda: Image.open(source, formats=_formats()))
+            found = _rgb(image)
+            found.info[_NOTE] = STRETCHED if stretched else ""
+            return found
     except Image.DecompressionBombError as error:
         raise DataError(f"the image is too large: {error}", path=where) from error
     except Image.UnidentifiedImageError as error:

@@ -1,9 +1,10 @@
-"""Grey images of more than 8 bits, brought to 8."""
+"""Images of more than 8 bits, brought to 8."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,63 @@ def eight_bits(image: Image, significant: int | None = None) -> tuple[np.ndarray
     for a, b in bands(image):
         out[a:b] = np.rint((values[a:b].astype(np.float64) - low) * scale)
     return out, stretched
+
+
+def stretch_colours(image: Image, opened_again: Callable[[], Image]) -> bool:
+    """Stretch colours of 16 bits, of which Pillow gives the upper 8, if they use fewer.
+
+    Args:
+        image: A file that Pillow opened; its pixels are changed in place.
+        opened_again: Opens the same file.
+
+    Returns:
+        Whether they were stretched.
+    """
+    from PIL.Image import fromarray
+
+    if image.mode not in ("RGB", "RGBA") or not _other_half(image):
+        return False
+    image.load()
+    colours = [high for _, high in image.getextrema()[:3]]
+    if max(colours) >= 128:
+        return False
+    with opened_again() as again:
+        again.tile = _other_half(again)
+        again.load()
+        high = 1
+        for a, b in bands(image):
+            values = _joined(image, again, a, b)
+            opaque = values.shape[2] == 4 and values[..., 3].max() >= _OFFSET
+            high = max(high, int(values[..., : 3 if opaque else None].max()))
+        scale = 255.0 / _full_scale(high, None)
+        for a, b in bands(image):
+            values = np.rint(_joined(image, again, a, b) * scale).clip(0, 255)
+            image.paste(fromarray(values.astype(np.uint8)), (0, a))
+    return True
+
+
+def _joined(upper: Image, lower: Image, top: int, bottom: int) -> np.ndarray:
+    """uint16 `[h, w, c]` of some rows, from images of their upper and lower bytes."""
+    box = (0, top, upper.width, bottom)
+    halves = [np.asarray(one.crop(box)).astype(np.uint16) for one in (upper, lower)]
+    return (halves[0] << 8) | halves[1]
+
+
+def _other_half(image: Image) -> list[tuple]:
+    """The tiles of a file of 16 bits a colour, so that the lower bytes are read; else []."""
+    other = {
+        ";16B": ";16L",
+        ";16L": ";16B",
+        ";16N": ";16B" if sys.byteorder == "little" else ";16L",
+    }
+    tiles = []
+    for codec, extents, offset, args in image.tile:
+        mode, *more = args if isinstance(args, tuple) else (args,)
+        if not isinstance(mode, str) or mode[-4:] not in other:
+            return []
+        mode = mode[:-4] + other[mode[-4:]]
+        tiles.append((codec, extents, offset, (mode, *more) if isinstance(args, tuple) else mode))
+    return tiles
 
 
 def _range_in_use(

@@ -63,6 +63,7 @@ class ASIFAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         check_links(train)
+        context = context.exact()
         generator = torch.Generator().manual_seed(context.seed)
         most = recipe.dim or self.anchors
         rows = torch.randperm(len(train), generator=generator)[:most].sort().values

@@ -73,6 +73,7 @@ class CSAAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         check_links(train)
+        context = context.exact()
         moments = moments_of(train, context)
         dim = min(recipe.dim or self.dim, len(train) - 1, sorted(moments.dims)[-2])
         traces = [moments.covariance(k, k).trace().item() for k in range(len(moments.dims))]

@@ -62,6 +62,7 @@ class ProcrustesAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         check_links(train, context.fixed)
+        context = context.exact()
         if context.fixed:
             return self._onto_fixed(train, validation, recipe, context)
         dim = min(recipe.dim or self.dim, len(train) - 1, sorted(train.dims.values())[-2])
@@ -115,6 +116,7 @@ class RidgeAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         check_links(train, context.fixed)
+        context = context.exact()
         if context.fixed:
             if self.target:
                 raise ConfigError("ridge has a target, and modalities are fixed.", "Choose one.")

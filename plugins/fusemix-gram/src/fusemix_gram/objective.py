@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fusemix_core.devices import exact_device
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Objective, Step
 from fusemix_core.objectives.infonce import TEMPERATURE_RANGE
@@ -76,12 +77,13 @@ def volumes(anchor: Tensor, others: Sequence[Tensor]) -> Tensor:
     V² = det M_j - aᵀ adj(M_j) a: as many matrix products as there are others, and nothing larger
     than `[n, m]`. M and its adjugate are taken in float64.
     """
-    rows = torch.stack(list(others), dim=1).double()  # [m, K - 1, d]
+    rows = torch.stack(list(others), dim=1)  # [m, K - 1, d]
+    rows = rows.to(exact_device(rows.device), torch.float64)
     gram = rows @ rows.mT
     determinant = torch.linalg.det(gram)
-    adjugate = _adjugate(gram).to(anchor.dtype)
+    adjugate = _adjugate(gram).to(anchor)
     products = [anchor @ other.T for other in others]
-    squares = determinant.to(anchor.dtype).expand(len(anchor), -1)
+    squares = determinant.to(anchor).expand(len(anchor), -1)
     for i, first in enumerate(products):
         for j, second in enumerate(products[: i + 1]):
             weight = adjugate[:, i, j] * (1 if i == j else 2)

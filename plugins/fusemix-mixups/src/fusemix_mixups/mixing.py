@@ -33,8 +33,12 @@ class _Mixing(Mixup):
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
         first, second = self.pairs(batch.present(), generator)
-        weights = self.weights(len(first), generator).to(first.device)[:, None]
-        return batch.mixed(lambda x, y: self.mix(x, y, weights.to(x.dtype)), first, second)
+        weights = self.weights(len(first), generator)[:, None]
+
+        def mix(x: Tensor, y: Tensor) -> Tensor:
+            return self.mix(x, y, weights.to(x.dtype).to(x.device))  # mps has no float64
+
+        return batch.mixed(mix, first, second)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` of λ, float64. Torch has no public Beta that takes a generator: its draw seeds

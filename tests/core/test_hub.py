@@ -1,0 +1,68 @@
+"""Without a network the hub's encoders fail in seconds, and the error names others."""
+
+import os
+import socket
+import time
+
+import pytest
+
+from fusemix_core import hub
+from fusemix_core.errors import ArtefactError
+from fusemix_core.registry import registry
+from fusemix_core.specs import EncoderSpec
+
+SPEC = EncoderSpec(name="far", modality="image", target="x:X", weights="someone/model", dim=3)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """No name is found, which takes for ever; and no setting says so."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(hub, "WAIT", 0.2)
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(30))
+    hub.connected.cache_clear()
+    yield
+    hub.connected.cache_clear()
+
+
+def test_the_error_names_encoders_that_need_no_hub(no_network):
+    began = time.monotonic()
+    says = "no connection to huggingface.co"
+    with pytest.raises(ArtefactError, match=says) as raised, hub.without_waiting(SPEC):
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+        raise ArtefactError("The files can't be had.")
+    assert time.monotonic() - began < 5 and "HF_HUB_OFFLINE" not in os.environ
+    assert "efficientnet-lite0" in raised.value.hint and "minilm" in raised.value.hint
+
+
+def test_weights_in_the_cache_are_loaded_without_a_network(no_network):
+    with hub.without_waiting(SPEC):
+        loaded = True
+    assert loaded
+
+
+def test_only_weights_of_a_hub_are_asked_for(no_network):
+    specs = [s for _, s in registry.all_encoders() if isinstance(s, EncoderSpec)]
+    asked = {spec.name for spec in specs if hub.is_of_hub(spec)}
+    assert "dinov2-base" in asked and not asked & {*hub.packaged(), "text-embedding-3-large"}
+    assert {"efficientnet-lite0", "minilm", "chemnet"} <= set(hub.packaged())
+
+
+def test_a_proxy_is_asked_in_place_of_the_hub(no_network, monkeypatch):
+    asked = []
+
+    def connect(address, timeout):
+        asked.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(hub, "getproxies", lambda: {"https": "http://proxy:81"})
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert hub.connected() and asked == [("proxy", 81)]
+
+
+def test_who_said_offline_is_not_asked(no_network, monkeypatch):
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ArtefactError, match="as it was"), hub.without_waiting(SPEC):
+        raise ArtefactError("as it was")

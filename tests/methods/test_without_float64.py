@@ -1,0 +1,90 @@
+"""Apple's mps has no float64: what needs it goes to the CPU there."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fusemix_core.config import Part
+from fusemix_core.devices import exact_device, resolve_device, widest_float
+from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents, Step
+from fusemix_core.objectives import tiles
+from fusemix_core.registry import registry
+from fusemix_core.runs.config import find_recipe
+
+MPS = torch.device("mps")
+
+
+def pairs(rows):
+    draw = torch.Generator().manual_seed(0)
+    cause = torch.randn(80, 5, generator=draw)
+    tables = {
+        m: ResidentLatents(cause @ torch.randn(5, d, generator=draw))
+        for m, d in (("image", 8), ("text", 6))
+    }
+    return PairedLatents(tables, torch.arange(80)[rows, None].repeat(1, 2))
+
+
+def test_exact_work_goes_to_the_cpu_of_an_apple_machine_only():
+    assert exact_device(MPS) == torch.device("cpu") and widest_float(MPS) == torch.float32
+    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+        assert exact_device(device) == device and widest_float(device) == torch.float64
+
+
+def test_auto_is_the_accelerator_of_an_apple_machine(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: MPS)
+    assert resolve_device("auto") == MPS
+
+
+CLOSED = [
+    spec.name
+    for dist, spec in registry.all_components("recipe")
+    if find_recipe(f"{dist}/{spec.name}").training is None
+    and find_recipe(f"{dist}/{spec.name}").objective is None
+]
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_of_an_apple_machine_are_those_of_a_cpu(name):
+    """Here is no mps: whatever were put there would raise."""
+    recipe = find_recipe(name)
+    aligner = registry.build("aligner", recipe.aligner)
+    split = pairs(slice(0, 60)), pairs(slice(60, 80))
+    there = aligner.fit(*split, recipe, FitContext(device=MPS))
+    here = registry.build("aligner", recipe.aligner).fit(*split, recipe, FitContext())
+    for modality, adapter in here.items():
+        for key, value in adapter.state_dict().items():
+            assert torch.equal(value, there[modality].state_dict()[key])
+
+
+def test_the_closed_forms_are_there():
+    assert {"auto", "cca", "kcca", "ridge", "procrustes", "csa", "asif"} <= set(CLOSED)
+
+
+class NoFloat64(TorchDispatchMode):
+    """A device without float64."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                raise TypeError(f"{function} gave float64")
+        return out
+
+
+@pytest.mark.parametrize("name", ["infonce", "siglip"])
+def test_objectives_can_do_without_float64(name, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    rows = {m: torch.randn(30, 4, generator=draw).requires_grad_() for m in ("image", "text")}
+    links = torch.arange(30)[:, None].repeat(1, 2)
+    wanted = registry.build("objective", Part(name))(Step.of(rows, links))
+    monkeypatch.setattr(tiles, "widest_float", lambda device: torch.float32)
+    with NoFloat64():
+        loss = registry.build("objective", Part(name))(Step.of(rows, links))
+        loss.backward()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_a_context_keeps_all_but_its_device():
+    context = FitContext(device=MPS, seed=4)
+    assert context.exact() == FitContext(seed=4)
