@@ -101,10 +101,7 @@ def extract(
         keep_freed_memory()
     held = _Held(spec, how.devices, how.dtype, encoder)
     try:
-        known, digest = fingerprint(spec, how.dtype), None
-        if known is None:
-            digest = held.get()[0].weights_digest
-            known = fingerprint(spec, how.dtype, digest)
+        known, digest = held.fingerprint()
         warnings = store.repair(known, view, items.keys, how.store_dtype)
         missing = np.flatnonzero(store.missing(known, view, items.keys, how.store_dtype))
         bad: dict[int, str] = {}
@@ -121,8 +118,8 @@ def extract(
     table = store.open(known, view, items.keys, how.store_dtype, absent=bad)
     if not ragged and isinstance(table, RaggedLatents):
         raise unequal_lengths(spec, view)
-    encoded = len(missing) - len(bad)
-    return Extraction(table, known, bad, encoded, len(items) - len(missing), warnings, digest)
+    encoded, cached = len(missing) - len(bad), len(items) - len(missing)
+    return Extraction(table, known, bad, encoded, cached, warnings, digest)
 
 
 def none_read(spec: EncoderSpec, bad: Mapping[int, str]) -> DataError:
@@ -216,6 +213,13 @@ class _Held:
             with without_waiting(self.spec):
                 self.loaded.append(target.load(self.spec, device, getattr(torch, self.dtype)))
         return self.loaded
+
+    def fingerprint(self) -> tuple[str | None, str | None]:
+        """The encoder's, and the digest of its weights where only the loaded encoder tells that."""
+        if known := fingerprint(self.spec, self.dtype):
+            return known, None
+        digest = self.get()[0].weights_digest
+        return fingerprint(self.spec, self.dtype, digest), digest
 
     def free(self) -> None:
         """Let go of the encoders and of the device memory that they took."""

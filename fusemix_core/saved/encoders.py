@@ -225,7 +225,8 @@ class LazyEncoder:
     def _line(self, name: str) -> str:
         return (
             f"    FusedModel.from_pretrained({self.model!r}, "
-            f"encoders={{{self.info.modality!r}: {name!r}}})"
+            f"encoders={{{self.info.modality!r}: {name!r}}})\n"
+            f"On the command line: -e {self.info.modality}={name}"
         )
 
 
