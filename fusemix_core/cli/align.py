@@ -143,15 +143,15 @@ def carry_out(
     from fusemix_core.runs.config import build_config
 
     config, specs = build_config(values, overrides)
-    if run.out is not None and launched().rank == 0:
-        from fusemix_core.runs.folder import RunFolder
-
-        RunFolder(run.out).check(run.resume)
 
     from fusemix_core.runs.plan import make_plan
 
     notes = Notes()
     plan = make_plan(config, specs, tell=notes if launched().rank == 0 else None)
+    if run.out is not None and launched().rank == 0:
+        from fusemix_core.runs.folder import RunFolder
+
+        RunFolder(run.out).check(run.resume)
     if launched().rank == 0 and (output.dry_run or not output.json):
         show_plan(plan, output.json)
     if output.dry_run:

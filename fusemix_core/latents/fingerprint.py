@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusemix_core.data.media import medium
 from fusemix_core.digests import file_sha256, path_sha256
 from fusemix_core.errors import PluginError
 from fusemix_core.registry import registry
@@ -41,7 +40,10 @@ def fingerprint(
     if weights is None:
         return None
     takes = registry.settled(spec).takes
-    decoding = medium(takes).decoding if decoding is None else decoding
+    if decoding is None:
+        from fusemix_core.data.media import medium  # imports numpy, which a listing must not
+
+        decoding = medium(takes).decoding
     facts = {
         "target": _target(spec),
         "weights": weights,

@@ -61,7 +61,8 @@ def test_hostile_data(photos, name):
     for command in ("align", "encode"):
         result = run(command, *SIDES, "--data", photos / name, "--dry-run")
         assert result.exit_code == 2, result.output
-        assert result.stderr.startswith("Error: ") and name in result.stderr
+        lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        assert len(lines) == 1 and name in lines[0]
         assert "Traceback" not in result.output and "\x1b" not in result.output
 
 

@@ -201,7 +201,7 @@ def test_evaluate_from_python_raises_what_an_evaluator_raises(mine, world, tmp_p
     done = align(TOYS, world, out=tmp_path / "r", **HOW)
     config = DataConfig(source=(str(world),))
     found = evaluate(done.model, config, "all", evaluators=[Part(f"{mine}:Spread")])
-    of_data = ["rows", "columns", "warnings"]
+    of_data = ["trained_on", "rows", "columns", "warnings"]
     assert list(found) == ["retrieval", "geometry", "Spread", *of_data]
     with pytest.raises(ContractError, match="NotFinite"):
         evaluate(done.model, config, "all", evaluators=[Part(f"{mine}:NotFinite")])

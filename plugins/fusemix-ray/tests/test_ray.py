@@ -118,7 +118,7 @@ def test_the_store_is_the_same_byte_for_byte_and_a_second_run_encodes_nothing(
     workers = loads()[alone:]
     assert 1 <= len(workers) <= 2, "an encoder is loaded once a worker, not once a block"
     assert all(pid != str(os.getpid()) and key == "secret" for pid, key in workers)
-    (note,) = log.notes
+    (note,) = [note for note in log.notes if "rows seen" not in note]
     assert "of 100 text items are longer" in note or "of 30 text items are longer" in note
     assert "4 blocks" in note
 

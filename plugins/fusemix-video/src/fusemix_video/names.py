@@ -45,7 +45,7 @@ def resolve(name: str, modality: str | None = None, path: Path | None = None) ->
         options={
             **sampling.options(),
             "image": image,
-            "encoder": fingerprint(inner, "any", digest="of the weights, beside"),
+            "encoder": fingerprint(inner, "any", "of the weights, beside", decoding=1),
         },
     )
 
