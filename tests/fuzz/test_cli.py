@@ -62,7 +62,7 @@ def test_hostile_data(photos, name):
         result = run(command, *SIDES, "--data", photos / name, "--dry-run")
         assert result.exit_code == 2, result.output
         lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-        assert len(lines) == 1 and name in lines[0]
+        assert len(lines) == 1 and name in result.stderr
         assert "Traceback" not in result.output and "\x1b" not in result.output
 
 
