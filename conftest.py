@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,19 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """What a test registers is gone after it."""
+    from fusemix_core.registry import registry
+
+    registry.load()
+    for name in ("_encoders", "_components", "_modalities"):
+        kept = {key: dict(by) for key, by in getattr(registry, name).items()}
+        monkeypatch.setattr(registry, name, defaultdict(dict, kept))
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    monkeypatch.setattr(registry, "files", [])
 
 
 def pytest_collection_modifyitems(items):

@@ -10,7 +10,7 @@ def docs_home(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def own_home(docs_home, monkeypatch):
+def own_home(docs_home, own_registry, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(docs_home))
 
 

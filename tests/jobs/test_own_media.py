@@ -3,7 +3,6 @@
 import csv
 import json
 import sqlite3
-from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,15 +111,7 @@ class SqliteReader(Reader):
 SMALL = ["--recipe", "cca", "--device", "cpu", "--seed", "1"]
 
 
-@pytest.fixture(autouse=True)
-def own_files(monkeypatch):
-    """What a test registers is gone after it."""
-    registry.load()
-    for name in ("_encoders", "_components", "_modalities"):
-        kept = {key: dict(by) for key, by in getattr(registry, name).items()}
-        monkeypatch.setattr(registry, name, defaultdict(dict, kept))
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    monkeypatch.setattr(registry, "files", [])
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def run(*args):
