@@ -13,7 +13,10 @@ from fusemix_core.aligners.whitened import Whitened
 
 _DENSE = 1_500
 """Up to this order, of the smaller modality of two, eigenproblems are solved densely and in
-float64; above it in a Krylov space or a subspace, in float32."""
+float64; above it in a Krylov space, in float32."""
+
+_DEPTH = 3
+"""Blocks of the Krylov space of singular vectors."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,6 @@ def solve(
     dim: int,
     seed: int = 0,
     penalties: Sequence[Tensor | None] | None = None,
-    near: Sequence[Tensor] | None = None,
 ) -> Canonical:
     """Regularised multi-set CCA of the moments.
 
@@ -45,15 +47,12 @@ def solve(
         seed: of random starts.
         penalties: P_k of each modality, `[d_k, d_k]`, of the ridge r_k αᵀ P_k α that a direction α
             pays; None is the identity.
-        near: maps of a problem like this one, `[d_k, about dim]`, which the iterations of a wide
-            problem start from.
     """
     wide = sorted(moments.dims)[-2] > _DENSE
     penalties = penalties or [None] * len(ridges)
     whitened = Whitened.of(moments, ridges, penalties, wide)
-    start = None if near is None or not wide else whitened.directions(near)
     top = _two if len(ridges) == 2 else _many
-    values, vectors = top(whitened, dim, seed, start)
+    values, vectors = top(whitened, dim, seed)
     maps = whitened.maps(vectors)
     energies = [
         (own.double().square().sum(0) - ridge * _paid(map_, penalty)).clamp(min=0)
@@ -69,74 +68,54 @@ def _paid(map_: Tensor, penalty: Tensor | None) -> Tensor:
     return ((penalty @ map_.to(penalty.dtype)) * map_).sum(0)
 
 
-def _two(
-    whitened: Whitened, dim: int, seed: int, start: Sequence[Tensor] | None
-) -> tuple[Tensor, list[Tensor]]:
+def _two(whitened: Whitened, dim: int, seed: int) -> tuple[Tensor, list[Tensor]]:
     """Correlations and whitened directions of two modalities."""
-    if not whitened.wide:
+    width = _width(dim)
+    if not whitened.wide or min(whitened.dims) < _DEPTH * width:
         left, values, right = top_singular(whitened.cross(0, 1), dim, seed)
         return values, [left, right]
-    short = 0 if whitened.dims[0] < whitened.dims[1] else 1
-    found = top_singular_of(
-        lambda block: whitened.times(1 - short, short, block),
-        lambda block: whitened.times(short, 1 - short, block),
-        _block(whitened, short, dim, seed, start),
+    left, values, right = top_singular_of(
+        lambda block: whitened.times(0, 1, block),
+        lambda block: whitened.times(1, 0, block),
+        _drawn(whitened.factors[1], width, seed),
         dim,
-        3 if start is None else 1,
     )
-    long, values, own = found
-    return values, [own, long] if short == 0 else [long, own]
+    return values, [left, right]
 
 
-def _block(
-    whitened: Whitened, k: int, dim: int, seed: int, start: Sequence[Tensor] | None
-) -> Tensor:
-    """Directions of modality k to start from, more than `dim`: those given, and random ones."""
-    width = min(dim + dim // (4 if start is None else 8) + 8, whitened.dims[k])
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(whitened.dims[k], width, generator=generator).to(whitened.factors[k])
-    if start is None:
-        return drawn
-    given = start[k][:, :dim]
-    given = given / given.norm(dim=0).clamp(min=1e-12)
-    drawn = drawn[:, given.shape[1] :]
-    return torch.cat([given, drawn / drawn.norm(dim=0)], dim=1)
-
-
-def _many(
-    whitened: Whitened, dim: int, seed: int, start: Sequence[Tensor] | None
-) -> tuple[Tensor, list[Tensor]]:
+def _many(whitened: Whitened, dim: int, seed: int) -> tuple[Tensor, list[Tensor]]:
     """The same for K modalities: the top of the block matrix of all whitened cross-covariances."""
-    dims = whitened.dims
-    if not whitened.wide:
-        values, vectors = top_eigenpairs(whitened.blocks(), dim, seed)
-    else:
-        block = None
-        if start is not None:
-            drawn = [_block(whitened, k, dim, seed + k, start) for k in range(len(dims))]
-            width = min(part.shape[1] for part in drawn)
-            block = torch.cat([part[:, :width] for part in drawn])
-        values, vectors = top_eigenpairs(whitened, dim, seed, 4 if start is None else 3, block)
-    parts = [part * len(dims) ** 0.5 for part in vectors.split(list(dims))]
-    return values / (len(dims) - 1), parts
+    matrix = whitened if whitened.wide else whitened.blocks()
+    values, vectors = top_eigenpairs(matrix, dim, seed)
+    count = len(whitened.dims)
+    parts = [part * count**0.5 for part in vectors.split(whitened.dims)]
+    return values / (count - 1), parts
 
 
-def top_singular(matrix: Tensor, dim: int, seed: int, rounds: int = 3) -> tuple[Tensor, ...]:
+def _width(dim: int) -> int:
+    """Columns of a random block that `dim` singular vectors are found from."""
+    return dim + dim // 16 + 32
+
+
+def _drawn(like: Tensor, width: int, seed: int) -> Tensor:
+    """A random block with as many rows as `like`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(len(like), width, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def top_singular(matrix: Tensor, dim: int, seed: int) -> tuple[Tensor, ...]:
     """(left `[a, dim]`, values `[dim]` decreasing, right `[b, dim]`) of `[a, b]`.
 
-    From the Gram matrix of the shorter side where that is small, else by subspace iteration from a
-    random block.
+    From the Gram matrix of the shorter side where that is small, else in a Krylov space.
     """
     if matrix.shape[0] < matrix.shape[1]:
-        right, values, left = top_singular(matrix.T, dim, seed, rounds)
+        right, values, left = top_singular(matrix.T, dim, seed)
         return left, values, right
-    width = dim + dim // 4 + 8
-    if matrix.shape[1] <= max(_DENSE, width):
+    width = _width(dim)
+    if matrix.shape[1] <= max(_DENSE, _DEPTH * width):
         return _of_image(matrix, dim)
-    generator = torch.Generator().manual_seed(seed)
-    block = torch.randn(matrix.shape[1], width, generator=generator, dtype=matrix.dtype)
-    times, back = lambda x: matrix @ x, lambda x: matrix.T @ x
-    return top_singular_of(times, back, block.to(matrix.device), dim, rounds)
+    block = _drawn(matrix.T, width, seed)
+    return top_singular_of(lambda x: matrix @ x, lambda x: matrix.T @ x, block, dim)
 
 
 def top_singular_of(
@@ -144,15 +123,21 @@ def top_singular_of(
     back: Callable[[Tensor], Tensor],
     block: Tensor,
     dim: int,
-    rounds: int,
 ) -> tuple[Tensor, ...]:
-    """The same of a matrix that only multiplies, it and its transpose, by subspace iteration from a
-    block of more than `dim` columns (Halko, Martinsson and Tropp, 2011)."""
-    basis = orthonormal(block)
-    for _ in range(rounds):
-        basis = orthonormal(back(orthonormal(times(basis))))
-    left, values, right = _of_image(times(basis), dim)
-    return left, values, basis @ right
+    """The same of a matrix that only multiplies, it and its transpose, by Rayleigh-Ritz in the
+    Krylov space of a block of more than `dim` columns (Musco and Musco, 2015)."""
+    basis = torch.linalg.qr(block).Q
+    bases, images = [basis], [times(basis)]
+    for _ in range(_DEPTH - 1):
+        basis = back(images[-1])
+        for _ in range(2):  # the second time takes off what rounding has left
+            for known in bases:
+                basis = basis - known @ (known.T @ basis)
+            basis = torch.linalg.qr(basis).Q
+        bases.append(basis)
+        images.append(times(basis))
+    left, values, right = _of_image(torch.cat(images, dim=1), dim)
+    return left, values, torch.cat(bases, dim=1) @ right
 
 
 def _of_image(image: Tensor, dim: int) -> tuple[Tensor, ...]:
@@ -163,24 +148,12 @@ def _of_image(image: Tensor, dim: int) -> tuple[Tensor, ...]:
     return (image @ vectors) / values.to(image.dtype), values, vectors
 
 
-def orthonormal(columns: Tensor) -> Tensor:
-    """An orthonormal basis of the columns `[a, b]`, a ≥ b, by Cholesky factors of the Gram matrix,
-    twice: some times faster than Householder's, and as good where no column is a copy."""
-    for _ in range(2):
-        gram = (columns.T @ columns).double()
-        gram.diagonal().add_(1e-10 * gram.diagonal().mean())
-        factor = torch.linalg.cholesky(gram).to(columns.dtype)
-        columns = torch.linalg.solve_triangular(factor, columns.T, upper=False).T.contiguous()
-    return columns
-
-
 def top_eigenpairs(
-    matrix: Tensor | Whitened, dim: int, seed: int, depth: int = 4, block: Tensor | None = None
+    matrix: Tensor | Whitened, dim: int, seed: int, depth: int = 4
 ) -> tuple[Tensor, Tensor]:
     """The `dim` largest eigenvalues of a symmetric matrix, decreasing, and their eigenvectors.
 
-    Large ones by Rayleigh-Ritz in a block Krylov space (Musco and Musco, 2015), from a block that
-    is given or drawn.
+    Large ones by Rayleigh-Ritz in a randomised block Krylov space (Musco and Musco, 2015).
     """
     size = len(matrix)
     width = dim + dim // 8 + 8
@@ -188,10 +161,9 @@ def top_eigenpairs(
         dense = matrix.blocks() if isinstance(matrix, Whitened) else matrix
         values, vectors = torch.linalg.eigh(dense)
         return values.flip(0)[:dim], vectors.flip(1)[:, :dim]
-    if block is None:
-        like = matrix.factors[0] if isinstance(matrix, Whitened) else matrix
-        generator = torch.Generator().manual_seed(seed)
-        block = torch.randn(size, width, generator=generator, dtype=like.dtype).to(like.device)
+    like = matrix.factors[0] if isinstance(matrix, Whitened) else matrix
+    generator = torch.Generator().manual_seed(seed)
+    block = torch.randn(size, width, generator=generator, dtype=like.dtype).to(like.device)
     blocks = []
     for _ in range(depth):
         block = torch.linalg.qr(matrix @ block).Q

@@ -133,31 +133,29 @@ class CCAAligner(Aligner):
         """Offer the maps of these features: of every ridge and power, or if there are many
         landmarks of every power at the ridge that is best with the first `FEW` of them."""
         full = Problem.of(adapters, train, context)
-        ridges, near = self.ridges, None
+        ridges = self.ridges
         if (
             sorted(full.moments.dims)[-2] > 1.5 * FEW
             and full.norms[0] is not None
             and len(ridges) > 1
         ):
-            ridges, near = self._chosen(full.first(FEW), best)
+            ridges = [self._chosen(full.first(FEW), best)]
         for ridge in ridges:
-            solved = full.solved(ridge, near)
+            solved = full.solved(ridge)
             for power, found in full.recalls(solved, self.powers, best.validation):
                 full.give(solved, solved.correlations**power)
                 landmarks = max(len(a.landmarks) for a in adapters.values())
                 choices = {"landmarks": landmarks, "ridge": ridge, "power": power}
                 best.offer(adapters, choices, found)
 
-    def _chosen(self, problem: Problem, best: Best) -> tuple[list[float], list[Tensor]]:
-        """The ridge whose maps find most of the validation split, and these maps."""
-        scores, maps = [], []
+    def _chosen(self, problem: Problem, best: Best) -> float:
+        """The ridge whose maps find most of the validation split."""
+        scores = []
         for ridge in self.ridges:
             solved = problem.solved(ridge)
             found = problem.recalls(solved, self.powers, best.validation)
             scores.append(max(mean_recall(own) or 0.0 for _, own in found))
-            maps.append(solved.maps)
-        top = scores.index(max(scores))
-        return [self.ridges[top]], maps[top]
+        return self.ridges[scores.index(max(scores))]
 
 
 def prepared(
@@ -230,11 +228,11 @@ class Problem:
         norms = [norm[:count, :count] for norm in self.norms]
         return replace(self, adapters=adapters, moments=self.moments.first(count), norms=norms)
 
-    def solved(self, ridge: float, near: Sequence[Tensor] | None = None) -> Canonical:
+    def solved(self, ridge: float) -> Canonical:
         """The maps at a ridge in units of the variance over the number of pairs."""
         dim = min(len(next(iter(self.adapters.values())).bias), sorted(self.moments.dims)[-2])
         ridges = [max(ridge * v / self.pairs, LEAST_RIDGE) for v in self.variances]
-        return solve(self.moments, ridges, dim, self.context.seed, self.norms, near)
+        return solve(self.moments, ridges, dim, self.context.seed, self.norms)
 
     @torch.no_grad()
     def give(self, solved: Canonical, weights: Tensor) -> None:

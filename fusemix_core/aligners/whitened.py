@@ -88,13 +88,6 @@ class Whitened:
         """Whitened directions `[d_k, b]` as maps of features, float64."""
         return [self._out_of(k, own).double() for k, own in enumerate(vectors)]
 
-    def directions(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps of features `[≤ d_k, b]`, of the first ones, as whitened directions `[d_k, b]`."""
-        return [
-            factor[: len(own)].T @ own.to(factor.dtype)
-            for factor, own in zip(self.factors, maps, strict=True)
-        ]
-
     def _out_of(self, k: int, block: Tensor) -> Tensor:
         return solve_triangular(self.factors[k].T, block, upper=True)
 
