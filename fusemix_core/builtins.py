@@ -38,6 +38,20 @@ ADAPTERS = [
     ),
     ComponentSpec(
         kind="adapter",
+        name="chain",
+        target="fusemix_core.adapters.composed:ChainAdapter",
+        summary="adapters one after another",
+        options={"stages": None},
+    ),
+    ComponentSpec(
+        kind="adapter",
+        name="mixture",
+        target="fusemix_core.adapters.composed:MixtureAdapter",
+        summary="adapters side by side, each with its weight in the cosine",
+        options={"members": None},
+    ),
+    ComponentSpec(
+        kind="adapter",
         name="identity",
         target="fusemix_core.adapters.identity:IdentityAdapter",
         summary="the latent as it is, for a modality that stays fixed",
@@ -109,6 +123,14 @@ ALIGNERS = [
         name="gradient",
         target="fusemix_core.aligners.gradient:GradientAligner",
         summary="trains adapter, mixup and objective; may start from a closed form",
+        uses=("fixed",),
+    ),
+    ComponentSpec(
+        kind="aligner",
+        name="auto",
+        target="fusemix_core.aligners.auto:AutoAligner",
+        summary="closed forms, then a network mixed with them",
+        options={"budget": "", "closed": None},
         uses=("fixed",),
     ),
     ComponentSpec(

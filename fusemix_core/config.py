@@ -47,10 +47,12 @@ class Training:
     `batch_size` counts the pairs that the objective sees, so after mixing. `schedule`
     `epoch-cosine` is the paper's (warm-up by step, cosine by epoch; `-cut` ends the warm-up with
     the first epoch, as the original implementation does);
-    `cosine` warms up and decays by step; `constant` stays. `patience` counts evaluations
-    without a better validation score; 0 never stops early. `weight_decay` is on `decay`: parameters
-    of two dimensions or more, or all of them, the objective's temperature too. `together` names a
-    modality: the rows of one of its items, such as the captions of an image, are in one batch.
+    `cosine` warms up and decays by step; `constant` stays. Validation scores the weights each
+    `evaluate_every` epochs or, if it is set, each `evaluate_steps` steps. `patience` counts
+    evaluations without a better score, beyond its noise if the fit reports that; 0 never stops
+    early. `weight_decay` is on `decay`: parameters of two dimensions or more, or all of them, the
+    objective's temperature too. `together` names a modality: the rows of one of its items, such as
+    the captions of an image, are in one batch.
     `unpaired` items of each modality that no row links go with each batch, to an objective that
     takes them; it is these that rows with one item give (`DataConfig.unpaired`).
     """
@@ -70,6 +72,7 @@ class Training:
     clip_norm: float | None = None
     ema: float = 0.0
     evaluate_every: int = 1
+    evaluate_steps: int | None = None
     patience: int = 0
 
 

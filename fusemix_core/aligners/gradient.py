@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 
+import torch
+
 from fusemix_core.adapters.rows import for_adapters, width_of
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.links import check_links
@@ -88,17 +90,33 @@ class GradientAligner(Aligner):
                 at_most(validation, VALIDATION_ROWS, context.seed),
                 context.device,
             )
-            trained = Trainer(
-                Alignment(adapters, objective, held_out, fixed, context.device),
-                pairs,
-                mixup,
-                plan,
-                context,
-                digest,
-                score_start=recipe.start is not None,
-                optimiser=recipe.optimiser or ADAMW,
-            ).run()
+            trained = self._run(
+                Trainer(
+                    self._alignment(adapters, objective, held_out, fixed, context.device),
+                    pairs,
+                    mixup,
+                    plan,
+                    context,
+                    digest,
+                    score_start=recipe.start is not None,
+                    optimiser=recipe.optimiser or ADAMW,
+                )
+            )
             return {m: (trained | context.fixed)[m] for m in train.modalities}
+
+    def _alignment(
+        self,
+        adapters: Mapping[str, Adapter],
+        objective: Objective,
+        validation: PairedLatents,
+        fixed: Mapping[str, Adapter],
+        device: torch.device,
+    ) -> Alignment:
+        """What is trained, and how it is scored."""
+        return Alignment(adapters, objective, validation, fixed, device)
+
+    def _run(self, trainer: Trainer) -> dict[str, Adapter]:
+        return trainer.run()
 
     def _objective(self, recipe: Recipe) -> Objective:
         objective, declared = (

@@ -18,6 +18,9 @@ KS = (1, 5, 10)
 
 Recalls = dict[tuple[str, str], tuple[float, ...]]
 
+Hits = dict[tuple[str, str], Tensor]
+"""By direction bool `[queries, len(KS)]`: which queries have a partner among the nearest k."""
+
 
 def mean_recall(found: Recalls) -> float | None:
     """The mean over directions and `KS`, in [0, 1]; None where there is nothing to tell apart.
@@ -70,6 +73,21 @@ def recalls_of(
     fixed: Collection[str] = (),
 ) -> Recalls:
     """The same as `recalls` of embeddings as `embedded` makes them."""
+    return recalls_in(hits_of(unit, latents, chunk, fixed))
+
+
+def recalls_in(hits: Hits) -> Recalls:
+    """The shares of the queries."""
+    return {pair: tuple(own.double().mean(0).tolist()) for pair, own in hits.items()}
+
+
+def hits_of(
+    unit: Mapping[str, Tensor],
+    latents: PairedLatents,
+    chunk: int = 2048,
+    fixed: Collection[str] = (),
+) -> Hits:
+    """Of which queries `recalls` takes the share: by (query modality, target modality)."""
     found = {}
     linked = {m: latents.linked(m) for m in latents.modalities}
     for (i, a), (j, b) in combinations(enumerate(latents.modalities), 2):
@@ -82,8 +100,8 @@ def recalls_of(
         if min(len(ids_a), len(ids_b)) < 2:
             continue
         x, y = _rows(linked[a], unit[a], ids_a), _rows(linked[b], unit[b], ids_b)
-        found[a, b] = _shares_right(x, y, of_a, of_b, chunk)
-        found[b, a] = _shares_right(y, x, of_b, of_a, chunk)
+        found[a, b] = _hits(x, y, of_a, of_b, chunk)
+        found[b, a] = _hits(y, x, of_b, of_a, chunk)
     return found
 
 
@@ -92,13 +110,27 @@ def _rows(ids: Tensor, embeddings: Tensor, wanted: Tensor) -> Tensor:
     return embeddings[torch.searchsorted(ids, wanted).to(embeddings.device)]
 
 
-def _shares_right(
-    x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, chunk: int
-) -> tuple[float, ...]:
-    """For each k of `KS` the share of rows of x with a linked row of y among the k nearest:
+def _hits(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, chunk: int) -> Tensor:
+    """bool `[len(x), len(KS)]`: whether a row of x has a linked row of y among the k nearest;
     (of_x[i], of_y[i]) are the links."""
     most = min(max(KS), len(y))
     nearest = torch.cat([(part @ y.T).topk(most, dim=1).indices for part in x.split(chunk)]).cpu()
     found = torch.arange(len(x))[:, None] * len(y) + nearest
     right = torch.isin(found, of_x * len(y) + of_y)
-    return tuple(right[:, :k].any(1).double().mean().item() for k in KS)
+    return torch.stack([right[:, :k].any(1) for k in KS], dim=1)
+
+
+def gain(hits: Hits, over: Hits) -> tuple[float, float]:
+    """By how much the mean recall of `hits` is above that of `over`, and its standard error.
+
+    Queries are compared one by one. The directions share their items, so their errors are taken to
+    go together: the error of the mean is the mean of their errors.
+    """
+    differences = [
+        (own.double() - over[pair].double()).mean(1) for pair, own in hits.items() if pair in over
+    ]
+    if not differences:
+        return 0.0, 0.0
+    errors = [(d.std(correction=0) / len(d) ** 0.5).item() for d in differences]
+    means = [d.mean().item() for d in differences]
+    return sum(means) / len(means), sum(errors) / len(errors)

@@ -54,6 +54,7 @@ def align(
     fixed: Fixed = None,
     select: o.Select = None,
     pairs: o.Pairs = None,
+    budget: o.Budget = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
 ) -> None:
@@ -76,6 +77,8 @@ def align(
 
         fusemix align --a dinov2 --b bge-large --data pairs.csv --select dpp --pairs 5000
 
+        fusemix align --a dinov2 --b bge-large --data pairs.csv --budget 10m
+
         fusemix align --a dinov2 --b bge-large --data pairs.csv --evaluator ./mine.py:Hubs
 
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
@@ -85,7 +88,7 @@ def align(
     values |= given(fixed=fixed or None, device=device, dtype=dtype) | evaluators.table()
     from fusemix_core.runs.config import chosen_by
 
-    carry_out(values, [*chosen_by(select, pairs), *recipe.overrides], run, output)
+    carry_out(values, [*chosen_by(select, pairs, budget), *recipe.overrides], run, output)
 
 
 def run_values(

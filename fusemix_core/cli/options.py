@@ -148,6 +148,14 @@ Set = Annotated[
         help="Override a recipe's setting, e.g. training.epochs=20.",
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME|STEPS",
+        help="Stop fitting after this long, e.g. 90s, 10m or '2000 steps', with the best model so "
+        "far. [until more gains nothing]",
+    ),
+]
 Select = Annotated[
     str | None,
     typer.Option(help="Choose the pairs to fit on by this selector, as many as --pairs. [uniform]"),

@@ -24,7 +24,7 @@ from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
 from fusemix_core.interfaces import FitContext, PairedLatents
 
-FORMAT = 4
+FORMAT = 5
 KEEP = 2
 TENSORS, VALUES = "state.safetensors", "state.json"
 COUNTERS = (
@@ -32,8 +32,10 @@ COUNTERS = (
     "epoch",
     "index",
     "evaluated",
+    "enough",
     "best_score",
     "best_step",
+    "risen_to",
     "waited",
     "loss_sum",
     "loss_count",

@@ -11,6 +11,13 @@ from torch import Tensor, nn
 from fusemix_core.interfaces import Adapter, Batch, Step
 
 
+ENOUGH = "enough"
+"""The metric by which a fit's `validate` ends training early."""
+
+NOISE = "noise"
+"""The metric that says by how much a score must rise for `Training.patience` to start anew."""
+
+
 class Fit(ABC):
     """What a `Trainer` trains, and how it is scored. Checkpoints, resuming, averages of weights,
     interrupts and several processes are the trainer's.
@@ -83,7 +90,9 @@ class Fit(ABC):
         """Metrics of these modules on the validation split, without gradient.
 
         Called in the first process alone. `score` chooses the weights that are kept: more is
-        better. Without it, the last ones are kept. The modules stay in the mode they are in.
+        better. Without it, the last ones are kept. Two more are optional: `noise`, the least
+        rise of the score that counts for the recipe's patience, and `enough`, which ends training
+        if it is true. The modules stay in the mode they are in.
 
         Args:
             modules: those of the fit by name, or their averages.

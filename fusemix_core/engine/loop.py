@@ -13,7 +13,7 @@ from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.config import Part
 from fusemix_core.engine import checkpoint, distributed
 from fusemix_core.engine.feed import feed, resident
-from fusemix_core.engine.fit import Fit
+from fusemix_core.engine.fit import ENOUGH, NOISE, Fit
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan
 from fusemix_core.engine.schedule import learning_rate, progress
@@ -99,7 +99,7 @@ class Trainer:
         finally:
             for callback in self.callbacks:
                 callback.on_end()
-        return self._kept()
+        return self.kept()
 
     def _feed(self) -> Generator[Batch]:
         state, context = self.state, self.context
@@ -147,13 +147,16 @@ class Trainer:
             callback.on_step(state.step, metrics)
 
     def _evaluation_due(self) -> bool:
-        state = self.state
-        if state.index or state.evaluated == state.epoch:
+        state, training = self.state, self.training
+        if state.evaluated == state.step:
             return False
-        if state.epoch == 0:
+        if state.step == 0:
             return self.score_start
-        every = self.training.evaluate_every
-        return state.epoch % every == 0 or state.epoch == self.training.epochs
+        if state.index == 0 and state.epoch == training.epochs:
+            return True
+        if training.evaluate_steps is not None:
+            return state.step % training.evaluate_steps == 0
+        return state.index == 0 and state.epoch % training.evaluate_every == 0
 
     def _evaluate(self) -> None:
         """Score the weights on the validation split and keep them if they are the best so far."""
@@ -166,10 +169,11 @@ class Trainer:
             metrics["loss"] = state.loss_sum / state.loss_count
         metrics |= distributed.from_first(self._validated)
         if "score" in metrics:
-            self._keep_if_better(metrics["score"])
+            self._keep_if_better(metrics["score"], metrics.get(NOISE, 0.0))
             metrics["best"] = state.best_score
         state.loss_sum, state.loss_count = 0.0, 0
-        state.evaluated = state.epoch
+        state.evaluated = state.step
+        state.enough = bool(metrics.pop(ENOUGH, False))
         state.history.append({"step": state.step, **metrics})
         self.whole = True
         for callback in self.callbacks:
@@ -188,20 +192,26 @@ class Trainer:
             for name, module in kept.items():
                 module.train(training[name])
 
-    def _keep_if_better(self, score: float) -> None:
+    def _keep_if_better(self, score: float, noise: float) -> None:
         state = self.state
-        if state.best_score is not None and score <= state.best_score:
+        if state.risen_to is None or score > state.risen_to + noise:
+            state.risen_to, state.waited = score, 0
+        else:
             state.waited += 1
+        if state.best_score is not None and score <= state.best_score:
             return
-        state.best_score, state.best_step, state.waited = score, state.step, 0
+        state.best_score, state.best_step = score, state.step
         state.best = {name: _weights(module) for name, module in state.kept.items()}
 
     def _finished(self) -> bool:
-        patience = self.training.patience
-        return self.state.epoch >= self.training.epochs or 0 < patience <= self.state.waited
+        state, patience = self.state, self.training.patience
+        if state.epoch >= self.training.epochs or 0 < patience <= state.waited:
+            return True
+        return state.enough
 
-    def _kept(self) -> dict[str, nn.Module]:
-        """The best weights, or the last ones where there was no score."""
+    def kept(self) -> dict[str, nn.Module]:
+        """The fit's modules with the best weights so far, or the last ones if there was no score,
+        in eval mode on the CPU. Training can't go on afterwards."""
         kept = self.state.kept
         for name, module in kept.items():
             if self.state.best is not None:

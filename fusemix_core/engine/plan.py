@@ -67,8 +67,10 @@ def _check(training: Training) -> None:
             f"{training.evaluate_every}.",
             "Both are 1 or more.",
         )
-    if training.max_steps is not None and training.max_steps < 1:
-        raise ConfigError(f"training.max_steps is {training.max_steps}.", "It is 1 or more.")
+    for name in ("max_steps", "evaluate_steps"):
+        steps = getattr(training, name)
+        if steps is not None and steps < 1:
+            raise ConfigError(f"training.{name} is {steps}.", "It is 1 or more.")
     if training.batch_size is not None and training.batch_size < 2:
         raise ConfigError(
             f"training.batch_size is {training.batch_size}.",

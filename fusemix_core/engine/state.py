@@ -27,9 +27,11 @@ class TrainState:
     """Everything that decides the next step of a fit.
 
     `step` counts the steps done, `epoch` the epochs done, `index` the steps done in this epoch;
-    `evaluated` is the epoch of the last evaluation, -1 before any. `averaged` holds the moving
+    `evaluated` is the step of the last evaluation, -1 before any, and `enough` whether it ended
+    training. `averaged` holds the moving
     average of the fit's modules where the recipe asks for one. `best` are the weights kept so far,
-    by module, on the CPU. `loss_sum` is over the `loss_count` steps since the last evaluation.
+    by module, on the CPU. `waited` counts the evaluations since the score rose, beyond its noise,
+    to `risen_to`. `loss_sum` is over the `loss_count` steps since the last evaluation.
     `blocks` says how epochs are shuffled (see `feed.Blocks`).
     """
 
@@ -41,8 +43,10 @@ class TrainState:
     epoch: int = 0
     index: int = 0
     evaluated: int = -1
+    enough: bool = False
     best: dict[str, dict[str, Tensor]] | None = None
     best_score: float | None = None
+    risen_to: float | None = None
     best_step: int = 0
     waited: int = 0
     loss_sum: float = 0.0

@@ -21,6 +21,7 @@ def align(
     overrides: Sequence[str] = (),
     select: str | None = None,
     pairs: int | None = None,
+    budget: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
@@ -37,6 +38,8 @@ def align(
         select: The selector that chooses the training pairs; its options are overrides
             (`selector.by=text`).
         pairs: How many training pairs to fit on, by default all.
+        budget: When to stop fitting with the best model so far: a time such as `"10m"`, or
+            `"2000 steps"`.
         out: The run's folder, by default a new one under `runs/`.
         resume: Go on with the run in `out`.
         reporter: Is told of progress.
@@ -60,6 +63,6 @@ def align(
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, **settings}
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
-    config, specs = build_config(values, [*chosen_by(select, pairs), *overrides])
+    config, specs = build_config(values, [*chosen_by(select, pairs, budget), *overrides])
     plan = make_plan(config, specs, tell=reporter and reporter.note)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)

@@ -1,23 +1,37 @@
-"""The default recipe `auto`: a closed form, linear or of a kernel, whichever validates better."""
+"""The default recipe `auto`: closed forms, then a network beside them, as far as it pays."""
 
 from __future__ import annotations
 
-from fusemix_core.config import Part, Recipe
+from fusemix_core.config import Part, Recipe, Training
 
 VIEWS = {"text": "layers-middle-last"}
 """The views that the closed forms prefer."""
 
 
 def auto() -> Recipe:
-    """Regularised CCA in closed form: linear (`cca`), then of a kernel (`kcca`).
+    """Regularised CCA in closed form, linear (`cca`), then of a kernel (`kcca`); then a network
+    whose embeddings are mixed with theirs, if that finds more.
 
-    Linear or kernel, ridge, power and scorer are chosen on the validation split. For text encoders
-    the middle and last layers are concatenated if the encoder gives both. What was tried, and the
-    results: docs/decisions/0005-more-recall.md and 0011-a-better-default.md.
+    Everything is chosen on the validation split. `aligner.budget` (`--budget`) says when to stop.
+    For text encoders the middle and last layers are concatenated if the encoder has both. What was
+    tried, and the results: docs/decisions/0021-auto.md.
     """
     return Recipe(
         name="auto",
-        aligner=Part("cca"),
-        summary="regularised CCA in closed form, linear or of a kernel",
+        aligner=Part("auto"),
+        summary="closed forms, then a network mixed with them: whatever validates best",
+        adapter=Part("mlp", {"blocks": 1, "expansion": 5.0, "dropout": 0.3}),
+        objective=Part("infonce", {"temperature": 0.07, "mask_shared": True}),
+        training=Training(
+            epochs=1_000,
+            lr=1e-3,
+            warmup_steps=50,
+            schedule="constant",
+            weight_decay=0.1,
+            clip_norm=1.0,
+            ema=0.98,
+            evaluate_steps=100,
+            patience=5,
+        ),
         views=VIEWS,
     )

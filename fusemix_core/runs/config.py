@@ -162,9 +162,11 @@ def build_config(
     return replace(config, views=resolve_views(specs, config.views, preferred)), specs
 
 
-def chosen_by(select: str | None, pairs: int | None) -> list[str]:
-    """`--select` and `--pairs` as settings of a recipe."""
-    given = {"selector": select, "pairs": pairs}
+def chosen_by(
+    select: str | None = None, pairs: int | None = None, budget: str | None = None
+) -> list[str]:
+    """`--select`, `--pairs` and `--budget` as settings of a recipe."""
+    given = {"selector": select, "pairs": pairs, "aligner.budget": budget and f'"{budget}"'}
     return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 

@@ -1,0 +1,99 @@
+"""The `auto` aligner: closed forms first, then a network beside them, as far as it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fusemix_core.aligners.budget import Budget
+from fusemix_core.aligners.cca import LANDMARKS, CCAAligner
+from fusemix_core.aligners.complement import ComplementAligner, best_share, mixture
+from fusemix_core.aligners.judge import Judge, beats, score_of
+from fusemix_core.config import Recipe
+from fusemix_core.engine import distributed
+from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+
+SHARES = tuple(tenths / 10 for tenths in range(1, 11))
+"""The network's shares that the last choice is made from."""
+
+
+class AutoAligner(Aligner):
+    """Closed forms, then a network whose embeddings are mixed with theirs.
+
+    1. Linear CCA (`cca` without landmarks), in one pass over the pairs.
+    2. Kernel CCA, if it finds more of the validation split.
+    3. A network, if the recipe names an adapter: that adapter on the coordinates of linear CCA,
+       trained by the recipe's objective and mixup (`ComplementAligner`). It is scored as a member
+       of the `mixture` with the closed form, at whatever share suits it best. Training ends when
+       `training.patience` evaluations in a row bring less than their noise: one standard error of
+       the paired differences between queries. The mixture is kept if it is better than the closed
+       form by more than that.
+
+    Ctrl-C ends the fit with the best model so far.
+
+    Where modalities are fixed, nothing can be mixed into their embeddings: there the closed forms
+    are all.
+
+    Args:
+        budget: When to stop: a time (`"90s"`, `"10m"`, `"2h"`) or a number of training steps
+            (`"2000 steps"`). By default the fit goes on until more training gains nothing beyond
+            its noise. The same budget of steps gives the same model again; a time may not.
+        closed: Options of the aligner `cca` for the closed forms.
+
+    Raises:
+        ConfigError: For a budget that isn't one, or wrong options.
+        DataError: For a modality that no training pair has.
+    """
+
+    uses = ("fixed",)
+
+    def __init__(self, *, budget: str = "", closed: Mapping[str, Any] | None = None) -> None:
+        self.budget, self.closed = budget, dict(closed or {})
+        Budget.of(budget)
+        self._closed()
+
+    def fit(
+        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
+    ) -> dict[str, Adapter]:
+        budget = Budget.of(self.budget)
+        if context.fixed:
+            return self._closed().fit(train, validation, recipe, context)
+        best = linear = self._closed(landmarks=0).fit(train, validation, recipe, context)
+        judge = Judge(validation, context)
+        try:
+            if budget.allows() and self.closed.get("landmarks") != 0:
+                kernel = self._closed(landmarks=self.closed.get("landmarks", LANDMARKS))
+                found = kernel.fit(train, validation, recipe, context)
+                if self._score(judge, found) > self._score(judge, linear):
+                    best = found
+            if recipe.adapter is not None and budget.allows() and judge.tells:
+                network = ComplementAligner(linear, best, budget)
+                trained = network.fit(train, validation, recipe, context)
+                best = self._mixed(judge, best, trained, train)
+        except KeyboardInterrupt as stop:
+            if type(stop) is not KeyboardInterrupt:  # such as SIGTERM: the run is to be resumed
+                raise
+        return best
+
+    def _closed(self, **options: Any) -> CCAAligner:
+        return CCAAligner(**{**self.closed, **options})
+
+    def _score(self, judge: Judge, adapters: Mapping[str, Adapter]) -> float:
+        return score_of(judge.hits(judge.embed(adapters)))
+
+    def _mixed(
+        self,
+        judge: Judge,
+        closed: dict[str, Adapter],
+        trained: dict[str, Adapter],
+        train: PairedLatents,
+    ) -> dict[str, Adapter]:
+        """The mixture at its best share, or the closed form if it is as good."""
+
+        def chosen() -> float:
+            units = judge.embed(closed)
+            share, hits = best_share(judge, units, judge.embed(trained), SHARES)
+            return share if beats(hits, judge.hits(units)) else 0.0
+
+        share = distributed.from_first(chosen)
+        return mixture(closed, trained, share, train.dims) if share else closed

@@ -1,0 +1,50 @@
+"""How long a fit may go on: a time, or a number of training steps."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass, field
+
+from fusemix_core.engine import distributed
+from fusemix_core.errors import ConfigError
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The seconds or the training steps that a fit may take; by default any number.
+
+    It begins when it is made. In several processes the first one's clock decides.
+    """
+
+    seconds: float = math.inf
+    steps: float = math.inf
+    began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, text: str) -> Budget:
+        """From `90s`, `10m`, `1.5h`, `2d`, `2000 steps`, or nothing.
+
+        Raises:
+            ConfigError: for anything else.
+        """
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|steps?)\s*", text)
+        if not text.strip():
+            return cls()
+        if not found or not float(found[1]):
+            raise ConfigError(
+                f"'{text}' isn't a budget.", "Examples: 90s, 10m, 2h, or '2000 steps'."
+            )
+        if found[2].startswith("step"):
+            return cls(steps=math.ceil(float(found[1])))
+        return cls(seconds=float(found[1]) * UNITS[found[2]])
+
+    def allows(self, seconds: float = 0.0, steps: int = 0) -> bool:
+        """Whether so many more seconds fit, and whether so many steps in all do."""
+        if self.seconds == math.inf:
+            return steps <= self.steps
+        gone = time.monotonic() - self.began
+        return distributed.from_first(lambda: gone + seconds < self.seconds)

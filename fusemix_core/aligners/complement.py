@@ -1,0 +1,180 @@
+"""A network trained to complement a closed form: what it adds to it is its score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fusemix_core.adapters.composed import ChainAdapter, MixtureAdapter, as_stage
+from fusemix_core.adapters.rows import width_of
+from fusemix_core.aligners.alignment import Alignment
+from fusemix_core.aligners.budget import Budget
+from fusemix_core.aligners.gradient import DIM, GradientAligner
+from fusemix_core.aligners.judge import Judge, Units, first_of, mixed, score_of
+from fusemix_core.aligners.recalls import Hits, gain
+from fusemix_core.config import Recipe, Training
+from fusemix_core.engine.fit import ENOUGH, NOISE
+from fusemix_core.engine.loop import Trainer
+from fusemix_core.engine.plan import choose_batch_size
+from fusemix_core.interfaces import (
+    Adapter,
+    FitContext,
+    LatentTable,
+    Objective,
+    PairedLatents,
+    Step,
+)
+
+BATCH = 1_024
+"""Pairs of a step at most, unless the recipe says how many: larger steps learn less in the same
+time."""
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""The network's shares that are tried at each evaluation."""
+
+SCORED = 2_000
+"""Validation rows that score the network while it is trained."""
+
+
+class Complement(Alignment):
+    """The fit of a network, scored as a member of its mixture with a closed form.
+
+    Args:
+        adapters, objective, fixed: As of `Alignment`.
+        judge: Of the validation rows.
+        closed: What the closed form makes of these rows.
+        budget: Ends training.
+    """
+
+    def __init__(
+        self,
+        adapters: Mapping[str, Adapter],
+        objective: Objective,
+        judge: Judge,
+        closed: Units,
+        budget: Budget,
+    ) -> None:
+        super().__init__(adapters, objective, judge.validation, device=judge.device)
+        self.judge, self.closed, self.budget = judge, closed, budget
+        self.alone = judge.hits(closed)
+        self.steps = 0
+
+    def loss(self, step: Step) -> Tensor:
+        self.steps = step.number + 1
+        return super().loss(step)
+
+    def validate(self, modules: Mapping[str, Adapter]) -> dict[str, float]:
+        own = self.judge.embed(modules)
+        share, hits = best_share(self.judge, self.closed, own, SHARES)
+        _, noise = gain(hits, self.alone)
+        return {
+            "recall_at_1": first_of(hits),
+            "score": score_of(hits),
+            "share": share,
+            NOISE: noise,
+            ENOUGH: not self.budget.allows(steps=self.steps + 1),
+        }
+
+
+class ComplementAligner(GradientAligner):
+    """Trains the recipe's adapters on the coordinates of a linear map, as a complement.
+
+    Each adapter is a `chain`: the linear map, which stays as it is, and the recipe's adapter, whose
+    inputs have mean square 1. Ctrl-C ends training with the best weights so far.
+
+    Args:
+        linear: The linear map's adapters by modality.
+        closed: The adapters whose complement is trained.
+        budget: Ends training.
+    """
+
+    def __init__(
+        self, linear: Mapping[str, Adapter], closed: Mapping[str, Adapter], budget: Budget
+    ) -> None:
+        self.linear, self.closed, self.budget = linear, closed, budget
+
+    def fit(
+        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
+    ) -> dict[str, Adapter]:
+        training = recipe.training or Training()
+        if training.batch_size is None:
+            batch = min(choose_batch_size(len(train)), BATCH)
+            recipe = replace(recipe, training=replace(training, batch_size=batch))
+        self.judge = Judge(validation, context, SCORED)
+        return super().fit(train, validation, recipe, context)
+
+    def _adapters(
+        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
+    ) -> dict[str, Adapter]:
+        adapters = {}
+        for modality, table in train.tables.items():
+            adapters[modality] = self._chain(modality, table, recipe)
+        return adapters
+
+    def _chain(self, modality: str, table: LatentTable, recipe: Recipe) -> ChainAdapter:
+        linear, part = self.linear[modality], recipe.adapter_of(modality)
+        width, dim = width_of(linear, table.dim), recipe.dim or DIM
+        stages = [
+            as_stage(linear, "kernel", width),
+            {"name": part.name, "dim": dim, "options": dict(part.options)},
+        ]
+        chain = ChainAdapter(table.dim, dim, stages=stages)
+        first = chain.stages[0]
+        first.load_state_dict(linear.state_dict())
+        with torch.no_grad():
+            first.weight.mul_(width**0.5)
+            first.bias.mul_(width**0.5)
+        first.requires_grad_(False)
+        return chain
+
+    def _alignment(
+        self,
+        adapters: Mapping[str, Adapter],
+        objective: Objective,
+        validation: PairedLatents,
+        fixed: Mapping[str, Adapter],
+        device: torch.device,
+    ) -> Alignment:
+        units = self.judge.embed(self.closed)
+        return Complement(adapters, objective, self.judge, units, self.budget)
+
+    def _run(self, trainer: Trainer) -> dict[str, Adapter]:
+        try:
+            return trainer.run()
+        except KeyboardInterrupt as stop:
+            if type(stop) is not KeyboardInterrupt or trainer.state.best is None:
+                raise
+            return trainer.kept()
+
+
+def best_share(
+    judge: Judge, closed: Units, own: Units, shares: Sequence[float]
+) -> tuple[float, Hits]:
+    """The share at which the mixture finds most, and what it finds."""
+    tried = [(share, judge.hits(mixed(closed, own, share))) for share in shares]
+    return max(tried, key=lambda one: score_of(one[1]))
+
+
+def mixture(
+    closed: Mapping[str, Adapter], trained: Mapping[str, Adapter], share: float, dims: Mapping
+) -> dict[str, Adapter]:
+    """The two as one adapter per modality; `trained` itself if its share is 1."""
+    if share == 1:
+        return dict(trained)
+    adapters: dict[str, Adapter] = {}
+    for modality, dim_in in dims.items():
+        pair = (closed[modality], trained[modality])
+        widths = [width_of(adapter, dim_in) for adapter in pair]
+        members = [
+            as_stage(adapter, name, width)
+            for adapter, name, width in zip(pair, ("kernel", "chain"), widths, strict=True)
+        ]
+        made = MixtureAdapter(dim_in, sum(widths), members=members)
+        for member, adapter in zip(made.members, pair, strict=True):
+            member.load_state_dict(adapter.state_dict())
+        made.weights.copy_(torch.tensor([1 - share, share]))
+        adapters[modality] = made.eval()
+    return adapters
