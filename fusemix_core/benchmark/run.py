@@ -173,7 +173,7 @@ def limit_of(
         return config.limit.seconds
     method = next(m for m in config.methods if m.label == config.reference)
     line = done.get(described(replace(trial, method=method), case, config)["key"])
-    if line is None:
+    if line is None or "error" in line:
         raise ConfigError(f"'{method.label}', whose time limits the others, has no fit here.")
     # Lines of earlier versions have no time of the processor.
     found = line.get("cpu_seconds", line["seconds"]) if device.type == "cpu" else line["seconds"]
