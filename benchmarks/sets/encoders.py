@@ -23,20 +23,25 @@ from fusemix_core.interfaces import Encoder
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
-FOLDER = Path(os.environ.get("FUSEMIX_SETS", "sets"))
+FOLDER = "FUSEMIX_SETS"
+"""The variable that names the folder of the sets."""
 COPY = "#"
 """What stands before the number of a copy in a key: `17#2` has the latents of `17`."""
 LAYERS = "layers-middle-last"
 
 
+def folder() -> Path:
+    return Path(os.environ.get(FOLDER, "sets"))
+
+
 class Rows(Encoder):
-    """Rows of `FOLDER/file` by their number. An item is a str: `17`, or `17#2` of a copy."""
+    """Rows of a file of the folder by their number. An item is a str: `17`, or `17#2` of a copy."""
 
     file: ClassVar[str]
 
     def __init__(self, spec: EncoderSpec) -> None:
         self.spec = spec
-        self.matrix = latents_on_file(FOLDER / self.file)
+        self.matrix = latents_on_file(folder() / self.file)
 
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
@@ -59,7 +64,7 @@ class Rows(Encoder):
 
     @property
     def weights_digest(self) -> str:
-        return file_sha256(FOLDER / self.file)
+        return file_sha256(folder() / self.file)
 
 
 def _spec(name: str, modality: str, target: str, dim: int) -> EncoderSpec:
@@ -91,8 +96,8 @@ class Molecules(Rows):
 class Words(Encoder):
     """MiniLM of texts: those of the sets from files, any other one by the encoder `minilm`.
 
-    `FOLDER/SET/texts.json` has the texts and `texts.npy` float16 `[n, 768]`: the middle and the
-    last layer, each of unit norm. `pooled` is the last one.
+    `SET/texts.json` in the folder has the texts, and `texts.npy` float16 `[n, 768]`: the middle and
+    the last layer, each of unit norm. `pooled` is the last one.
     """
 
     spec = EncoderSpec(
@@ -146,7 +151,7 @@ class Words(Encoder):
 
 
 def _text_files() -> list[Path]:
-    return sorted(FOLDER.glob("*/texts.npy"))
+    return sorted(folder().glob("*/texts.npy"))
 
 
 @cache
@@ -160,6 +165,6 @@ def latents_on_file(path: Path) -> np.ndarray:
     if not path.exists():
         raise ArtefactError(
             f"{path} does not exist.",
-            "Write it by `python -m benchmarks prepare`, and name its folder: FUSEMIX_SETS=FOLDER",
+            f"Write it by `python -m benchmarks prepare --out FOLDER`, and set {FOLDER}=FOLDER.",
         )
     return np.load(path, mmap_mode="r", allow_pickle=False)
