@@ -291,6 +291,22 @@ def test_seeds_that_share_their_test_items_prove_nothing():
     assert "`other` has the higher mean, by 2.0" in overview([verdict])[-1]
 
 
+def test_seeds_that_share_their_test_items_are_compared_query_by_query():
+    generator = np.random.default_rng(0)
+    lines = []
+    for seed in (0, 1):
+        ours = generator.random(500) < 0.3
+        for method, bits in (("auto", ours), ("other", ours | (generator.random(500) < 0.1))):
+            one = line(method, seed, 100 * bits.mean())
+            one["queries"] = {"x->y": {"count": 500, "groups": packed_labels(np.arange(500))}}
+            lines.append(one | {"hits": {"csls": {"x->y": packed_bits(bits)}}})
+    [verdict] = verdicts(summarise(lines))
+    mean, half = verdict.against["other"]
+    assert verdict.ahead == ["other"] and 0 < half < mean
+    low, high = difference(*(e.lines for e in reversed(summarise(lines))))[1]
+    assert half == pytest.approx((high - low) / 2)
+
+
 def test_classes_have_verdicts_of_their_own():
     lines = [line(m, s, 10.0, test=str(s)) for m in ("auto", "other") for s in (0, 1)]
     for one, top1 in zip(lines, (50.0, 60.0, 55.0, 66.0), strict=True):
