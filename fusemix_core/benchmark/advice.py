@@ -146,9 +146,7 @@ class Advice:
         at = "the nearest size measured" if count == 1 else f"the {count} nearest sizes measured"
         if name == DEFAULT:
             others = len({m.method for place in self.nearest for m in place.methods}) - 1
-            return (
-                f"The best of {others} other recipes is not above `{name}` beyond the noise, at {at}."
-            )
+            return f"The best of {others} others is not above `{name}` beyond the noise, at {at}."
         behind = [p for p in self.nearest if (m := p.method(DEFAULT)) and m.surely_behind]
         text = f"`{name}` has the highest R@1 at {at}"
         where = " and ".join(f"{p.set} ({p.pairs:,} pairs)" for p in behind)
