@@ -4,6 +4,7 @@ configs of the benchmarks."""
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 BENCHMARKS = Path(__file__).parents[1]
 SETS = Path(__file__).with_name("sets.toml")
-CONFIG = BENCHMARKS / "scaling.toml"
+CONFIG, TUNED = BENCHMARKS / "scaling.toml", BENCHMARKS / "tuned.toml"
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,47 @@ def read_about(path: Path = SETS) -> About:
     return About(tomllib.loads(path.read_text()))
 
 
-def configured(path: Path = CONFIG) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Label → recipe and settings, of the methods that a config gives settings to."""
+@dataclass(frozen=True)
+class Method:
+    """A method as a config has it: `settings` as `--set` takes them."""
+
+    label: str
+    recipe: str
+    settings: tuple[str, ...] = ()
+
+
+def configured(path: Path = CONFIG) -> list[Method]:
+    """The methods of a benchmark's config, those of its `methods_file` included."""
     if not path.exists():
-        return {}
-    found = {}
-    for method in tomllib.loads(path.read_text()).get("methods", []):
-        if isinstance(method, Mapping) and method.get("set"):
-            recipe = method["recipe"]
-            found[method.get("label", recipe)] = recipe, tuple(method["set"])
+        return []
+    values = tomllib.loads(path.read_text())
+    found = [_method(one) for one in values.get("methods", [])]
+    if "methods_file" in values:
+        found += configured(path.parent / values["methods_file"])
     return found
+
+
+def _method(given: str | Mapping[str, Any]) -> Method:
+    if isinstance(given, str):
+        return Method(given, given)
+    settings = tuple(given.get("set", ()))
+    return Method(given.get("label", given["recipe"]), given["recipe"], settings)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How settings were tried: so many for each recipe, the sets, and the seconds of a fit."""
+
+    tried: Mapping[str, int]
+    sets: tuple[str, ...]
+    seconds: float | None
+    seeds: int
+
+
+def tuning(path: Path = TUNED) -> Tuning | None:
+    """What the config of the tuning says; None without one."""
+    if not path.exists():
+        return None
+    values = tomllib.loads(path.read_text())
+    tried = Counter(method.recipe for method in configured(path))
+    return Tuning(tried, tuple(values["sets"]), values.get("limit"), values.get("seeds", 1))

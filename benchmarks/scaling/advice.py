@@ -9,7 +9,7 @@ from textwrap import fill
 
 from benchmarks.results import RESULTS
 from benchmarks.scaling.about import BENCHMARKS, About, configured
-from benchmarks.scaling.cells import At, Setting, settings_of
+from benchmarks.scaling.cells import At, Setting, plain, settings_of
 from benchmarks.scaling.paired import difference
 from benchmarks.scaling.tables import NOT_MEASURED, markdown
 from fusemix_core.benchmark.advice import Advice, Measured, Place, advise, seconds_text
@@ -41,11 +41,8 @@ def lines_of(names: Sequence[str]) -> list[Line]:
 
 def settings_of_methods(names: Sequence[str]) -> Settings:
     """Label → what `--set` takes, of the methods in the configs of these results."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        own = configured(BENCHMARKS / f"{name}.toml")
-        found |= {label: settings for label, (_, settings) in own.items()}
-    return found
+    methods = [method for name in names for method in configured(BENCHMARKS / f"{name}.toml")]
+    return {method.label: method.settings for method in methods}
 
 
 def places(lines: Sequence[Line], about: About, overrides: Settings) -> list[Place]:
@@ -68,7 +65,7 @@ def _place(setting: Setting, at: At, about: About, overrides: Settings) -> Place
     return Place(
         setting.set,
         about.text(setting.set),
-        line["encoders"],
+        {m: plain(name) for m, name in line["encoders"].items()},
         at.pairs,
         len(best.lines),
         tuple(_measured(e, best, overrides.get(e.method, ())) for e in at.entries.values()),

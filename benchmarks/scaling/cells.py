@@ -3,6 +3,7 @@ methods at each, by family."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,8 +82,14 @@ def settings_of(lines: Sequence[Line]) -> list[Setting]:
             for place, entries in places.items()
         ]
         sizes.sort(key=lambda at: at.pairs)
-        settings.append(Setting(*key, tuple(sizes), tuple(failed.get(key, ()))))
+        name, label = key
+        settings.append(Setting(name, plain(label), tuple(sizes), tuple(failed.get(key, ()))))
     return settings
+
+
+def plain(label: str) -> str:
+    """Encoders without the files that they are from: `Drawings` of `./encoders.py:Drawings`."""
+    return re.sub(r"\S+\.py:", "", label)
 
 
 def pairs_of(entry: Entry) -> int:

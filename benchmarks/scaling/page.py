@@ -8,9 +8,9 @@ from pathlib import Path
 from textwrap import fill
 
 from benchmarks.scaling import figures
-from benchmarks.scaling.about import About, configured
+from benchmarks.scaling.about import About, Method, Tuning, configured, tuning
 from benchmarks.scaling.advice import which_table
-from benchmarks.scaling.cells import LINEAR, Setting, of_recipe, settings_of
+from benchmarks.scaling.cells import LINEAR, PUBLISHED, Setting, of_recipe, settings_of
 from benchmarks.scaling.hard import hard_section
 from benchmarks.scaling.speed import races
 from benchmarks.scaling.speed_section import time_section
@@ -67,7 +67,7 @@ def page(
         *zero_shot_section(settings),
         *hard_section(hard, about),
         *shaping_section(settings, about),
-        *tuning_section(),
+        *tuning_section(configured(), tuning()),
         *failures(settings),
     ]
     return "\n".join(parts).rstrip("\n") + "\n"
@@ -126,19 +126,22 @@ def counted(lines: Sequence[Line]) -> str:
 
 
 def limits(lines: Sequence[Line]) -> list[str]:
-    """How long a training by gradient could take."""
-    given = {tuple(sorted(line["limited"].items())) for line in lines if line.get("limited")}
+    """The batch of a training by gradient, and how long it could take."""
+    batches = sorted({line.get("batch") or 0 for line in lines})
     texts = []
+    if len(batches) == 1 and batches[0]:
+        texts.append(f"A training by gradient sees {batches[0]:,} pairs a step, after mixing.")
+    given = {tuple(sorted(line["limited"].items())) for line in lines if line.get("limited")}
     for limit in sorted(map(dict, given), key=str):
         if limit.get("times"):
-            most = f"{limit['times']:g} times the seconds of `{limit['of']}`"
+            most = f"{limit['times']:g} times the CPU time of `{limit['of']}` on the same pairs"
         else:
             most = f"{limit['seconds']:g} s"
         texts.append(
-            f"A training by gradient has its own schedule or, if that takes longer, one that ends "
-            f"after {most}."
+            "It has its recipe's own schedule or, if that takes longer, one that ends after "
+            f"{most}."
         )
-    return texts
+    return [" ".join(texts)] if texts else []
 
 
 def set_section(setting: Setting, cells: Sequence, about: About) -> list[str]:
@@ -218,21 +221,32 @@ def shaping_section(settings: Sequence[Setting], about: About) -> list[str]:
     return [*out, ""]
 
 
-def tuning_section() -> list[str]:
+def tuning_section(methods: Sequence[Method], how: Tuning | None) -> list[str]:
     """The settings that the other methods were tuned to."""
-    rows = [
-        [f"`{label}`", f"`{recipe}`", " ".join(f"`{s}`" for s in settings)]
-        for label, (recipe, settings) in configured().items()
-    ]
     out = ["## The settings of the others", ""]
-    if not rows:
-        return [*out, "Every recipe as it is registered.", ""]
-    out += [
-        "Settings on top of the registered recipe, as `--set` takes them, chosen on validation "
-        "before the runs.",
-        "",
+    tried = how.tried if how else {}
+    rows = [
+        [
+            f"`{m.label}`",
+            f"`{m.recipe}`",
+            " ".join(f"`{s}`" for s in m.settings) or "as registered",
+            str(tried.get(m.recipe, NOT_MEASURED)) if m.settings or m.label != PUBLISHED else "1",
+        ]
+        for m in methods
+        if m.settings or m.recipe in tried
     ]
-    return [*out, *markdown(["method", "recipe", "settings"], rows)]
+    if not rows or how is None:
+        return [*out, "Every recipe as it is registered.", ""]
+    budget = f"{how.seconds:g} s a fit" if how.seconds else "no limit"
+    sets = " and ".join(f"`{n}`" for n in how.sets)
+    text = (
+        "Chosen by mean recall on validation, the best of all settings that were tried; "
+        f"{budget}, {how.seeds} seed{'s' * (how.seeds != 1)}, on {sets}. Recipes that are not here "
+        "choose their own settings on validation in each fit, or have none. "
+        f"`{PUBLISHED}` is the recipe as published."
+    )
+    heads = ["method", "recipe", "settings", "tried"]
+    return [*out, fill(text, 100), "", *markdown(heads, rows)]
 
 
 def failures(settings: Sequence[Setting]) -> list[str]:

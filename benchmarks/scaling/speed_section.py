@@ -112,4 +112,9 @@ def _bars(found: Sequence[Race]) -> list[str]:
             else f"`{PUBLISHED}` has {r.published:.1f} on test"
         )
         out.append(f"    - {r.set}, {r.pairs:,} pairs: {r.recall:.2f}; {why}.")
+    if cut := [r for r in found if r.cut is not None]:
+        out.append(
+            f"- In {len(cut)} of {len(found)} a limit on time ended `{PUBLISHED}` before its own "
+            "schedule: left alone it ends later, and may end higher."
+        )
     return [*out, ""]

@@ -102,6 +102,7 @@ def verdict(cells: Sequence[Cell]) -> list[str]:
     ]
     if unknown := len(cells) - len(known):
         out[0] += f" {unknown:,} more have no interval."
+    out[0] += " By chance alone, some 2.5% of comparisons of equal methods would be."
     out.append("")
     for setting, at, method, scorer, found in below:
         out.append(

@@ -10,9 +10,9 @@ from benchmarks_lines import METHODS, line, lines_of
 
 from benchmarks.scaling import __main__ as command
 from benchmarks.scaling import advice, figures, tables
-from benchmarks.scaling.about import About, configured
+from benchmarks.scaling.about import About, configured, tuning
 from benchmarks.scaling.cells import CLOSED, GRADIENT, settings_of
-from benchmarks.scaling.page import draw, page
+from benchmarks.scaling.page import draw, page, tuning_section
 from benchmarks.scaling.paired import difference
 from benchmarks.scaling.speed import races
 from fusemix_core.benchmark.advice import TABLE, read_places
@@ -231,7 +231,8 @@ def test_the_bars_are_judged_on_the_geometric_mean_and_on_every_size():
 
 def test_a_published_fit_that_a_limit_cut_says_so():
     made = lines_of(sizes=(1000,), seeds=(0,), limit={"steps": 50, "own_steps": 200})
-    assert "60 s (25% of its own steps)" in page_of(made)
+    text = page_of(made)
+    assert "60 s (25% of its own steps)" in text and "- In 1 of 1 a limit" in text
     assert "of its own steps" not in page_of(lines_of(sizes=(1000,), seeds=(0,)))
 
 
@@ -279,11 +280,31 @@ def test_which_sets_shaped_the_default_is_said_of_each():
     assert "`icons`" in looked and "`places`" in confirm and "`elsewhere`" in unstated
 
 
-def test_settings_of_the_others_come_from_the_config(tmp_path):
+def test_settings_of_the_others_come_from_the_configs(tmp_path):
     path = tmp_path / "scaling.toml"
-    path.write_text('methods = ["auto", {label = "tuned", recipe = "sail", set = ["dim=256"]}]')
-    assert configured(path) == {"tuned": ("sail", ("dim=256",))}
-    assert configured(tmp_path / "none.toml") == {}
+    path.write_text('methods = ["auto", "fusemix"]\nmethods_file = "chosen.toml"')
+    chosen = 'methods = [{label = "fusemix, tuned", recipe = "fusemix", set = ["dim=256"]}]'
+    (tmp_path / "chosen.toml").write_text(chosen)
+    (tmp_path / "tuned.toml").write_text(
+        'limit = 120\nmethods = ["fusemix", {label = "b", recipe = "fusemix", set = ["dim=256"]}]\n'
+        "[sets.icons]\n[sets.openstax]"
+    )
+    methods, how = configured(path), tuning(tmp_path / "tuned.toml")
+    assert [m.label for m in methods] == ["auto", "fusemix", "fusemix, tuned"]
+    text = "\n".join(tuning_section(methods, how))
+    assert "120 s a fit, 1 seed, on `icons` and `openstax`" in " ".join(text.split())
+    assert "| `fusemix, tuned` | `fusemix` | `dim=256` | 2 |" in text
+    assert "| `fusemix` | `fusemix` | as registered | 1 |" in text and "`auto` |" not in text
+    assert configured(tmp_path / "none.toml") == [] and tuning(tmp_path / "none.toml") is None
+    assert "as it is registered" in "\n".join(tuning_section(methods, None))
+
+
+def test_encoders_of_a_file_are_named_without_it():
+    label = "./benchmarks/sets/encoders.py:Drawings + ./e.py:Words (layers)"
+    made = lines_of(label=label, encoders={"image": "./e.py:Drawings", "text": "minilm"})
+    (found,) = settings_of(made)
+    assert found.label == "Drawings + Words (layers)" and "py" not in found.slug
+    assert advice.places(made, ABOUT, {})[0].encoders == {"image": "Drawings", "text": "minilm"}
 
 
 def test_failures_are_listed():
@@ -293,9 +314,9 @@ def test_failures_are_listed():
 
 
 def test_the_limit_of_trainings_is_said():
-    limited = {"limited": {"times": 5, "of": "auto"}}
-    text = page_of(lines_of(**limited))
-    assert "5 times the seconds of `auto`" in " ".join(text.split())
+    limited = {"limited": {"times": 5, "of": "auto"}, "batch": 1024}
+    text = " ".join(page_of(lines_of(**limited)).split())
+    assert "1,024 pairs a step" in text and "5 times the CPU time of `auto`" in text
 
 
 # -- figures ---------------------------------------------------------------------------------------
