@@ -50,11 +50,11 @@ def line(name, size, seed, method, recall=None):
         "test_items": f"{name} {seed}",
         "versions": {"fusemix": "0.1.0"} | {d: "0.1.0" for k, d in PLUGINS.items() if k == recipe},
         "pairs": {"train": size * 9 // 10, "validation": size // 10, "test": QUERIES},
-        "seconds": seconds,
+        "seconds": 9 * seconds,  # the machine does other work
         "cpu_seconds": seconds,
         "steps": 100 * trained,
         "trajectory": [
-            [seconds * share, number, 100 * r1 * part, 100 * r1 * part]
+            [9 * seconds * share, seconds * share, number, 100 * r1 * part, 100 * r1 * part]
             for number, (share, part) in enumerate([(0.01, 0.6), (0.1, 0.9), (1.0, 1.0)])
         ],
         "scorer": "cosine",

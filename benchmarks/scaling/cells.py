@@ -67,7 +67,8 @@ def settings_of(lines: Sequence[Line]) -> list[Setting]:
     sentence each in `failed`."""
     found: dict[tuple[str, str], dict[Place, dict[str, Entry]]] = {}
     failed: dict[tuple[str, str], list[str]] = {}
-    for entry in summarise(lines):
+    own = clock_of(lines)
+    for entry in summarise(on_clock(line, own) for line in lines):
         key = entry.place.set, entry.place.label
         if entry.lines:
             found.setdefault(key, {}).setdefault(entry.place, {})[entry.method] = entry
@@ -85,6 +86,25 @@ def settings_of(lines: Sequence[Line]) -> list[Setting]:
         name, label = key
         settings.append(Setting(name, plain(label), tuple(sizes), tuple(failed.get(key, ()))))
     return settings
+
+
+def clock_of(lines: Sequence[Line]) -> str:
+    """Which seconds are shown: of the processor, if every fit has them and no machine has a GPU, so
+    that other work on it makes no difference; else those on the clock."""
+    fits = [line for line in lines if "error" not in line]
+    gpus = any(line.get("environment", {}).get("gpus") for line in fits)
+    known = all("cpu_seconds" in line for line in fits)
+    return "cpu_seconds" if fits and known and not gpus else "seconds"
+
+
+def on_clock(line: Line, clock: str) -> Line:
+    """The line with `seconds` by that clock; `trajectory`: `[seconds, R@1, score]` of each
+    evaluation that was the best so far, and of the last."""
+    if "error" in line:
+        return line
+    at = 1 if clock == "cpu_seconds" else 0
+    course = [[point[at], *point[-2:]] for point in line.get("trajectory") or ()]
+    return {**line, "seconds": line[clock], "trajectory": course}
 
 
 def plain(label: str) -> str:

@@ -10,7 +10,7 @@ from textwrap import fill
 from benchmarks.scaling import figures
 from benchmarks.scaling.about import About, Method, Tuning, configured, tuning
 from benchmarks.scaling.advice import which_table
-from benchmarks.scaling.cells import LINEAR, PUBLISHED, Setting, of_recipe, settings_of
+from benchmarks.scaling.cells import LINEAR, PUBLISHED, Setting, clock_of, of_recipe, settings_of
 from benchmarks.scaling.hard import hard_section
 from benchmarks.scaling.speed import races
 from benchmarks.scaling.speed_section import time_section
@@ -31,6 +31,10 @@ from fusemix_core.benchmark.page import mean_text
 from fusemix_core.evaluation.seeds import mean_interval
 
 NOTE = "<!-- Made by python -m benchmarks.scaling; change the results or the code, then run it. -->"
+CLOCKS = {
+    "cpu_seconds": "of all cores together (CPU time)",
+    "seconds": "on the clock of a machine that may have done other work too",
+}
 FIGURES = "scaling"
 """The folder of the figures, beside the page."""
 
@@ -94,8 +98,8 @@ def introduction(lines: Sequence[Line], settings: Sequence[Setting]) -> list[str
         "percent, on test, the mean of both directions and of "
         f"{seeds} seed{'s' * (seeds != 1)}. All methods have the same splits and the same rule of "
         "choice: weights and scorer by mean recall on validation, then test once. "
-        f"{counted(lines)} Seconds are the median of a fit on the clock, without "
-        "encoding, on cores that may have done other work too. "
+        f"{counted(lines)} Seconds are the median of a fit without encoding, "
+        f"{CLOCKS[clock_of(lines)]}. "
         f"{NOT_MEASURED} means not measured; nothing is extrapolated.",
         *limits(lines),
         "± is half of a 95% interval: Student's where each seed has a split of its own, else a "

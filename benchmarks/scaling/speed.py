@@ -117,7 +117,7 @@ def held(line: Line) -> list[tuple[float, float]]:
     if not has_course(line):
         return [(_moment(line["seconds"]), line["validation"]["cosine"]["r1"])]
     points, best = [], -math.inf
-    for seconds, _, r1, score in line["trajectory"]:
+    for seconds, r1, score in line["trajectory"]:
         if score > best:
             points.append((_moment(seconds), r1))
             best = score
@@ -127,7 +127,7 @@ def held(line: Line) -> list[tuple[float, float]]:
 def ends_at(line: Line) -> float:
     """The validation R@1 that a fit ends at: of its last evaluation, or of what it keeps if that is
     higher."""
-    last = line["trajectory"][-1][2] if has_course(line) else -math.inf
+    last = line["trajectory"][-1][1] if has_course(line) else -math.inf
     return max(last, held(line)[-1][1])
 
 
@@ -138,7 +138,7 @@ def reaches(line: Line, recall: float) -> float:
 
 def first_at(line: Line, recall: float) -> float:
     """Seconds until any evaluation of a fit, kept or not, has this validation R@1."""
-    return next((_moment(s) for s, _, r1, _ in line["trajectory"] if r1 >= recall), math.inf)
+    return next((_moment(s) for s, r1, _ in line["trajectory"] if r1 >= recall), math.inf)
 
 
 def recall_within(both: Sequence[tuple[Line, Line]]) -> tuple[float | None, str]:

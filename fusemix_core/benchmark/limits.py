@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,9 @@ from fusemix_core.registry import registry
 
 PROBE_STEPS = 4
 """Steps an epoch of a probe, at most."""
+EVALUATION_SHARE = 0.1
+"""How much of its time for steps a shortened training may take for evaluations, at most; there is
+one at its end in any case."""
 PROBE_SECONDS = 2.0
 """A probe goes on for so long, or for a tenth of the limit if that is less."""
 
@@ -69,10 +73,11 @@ def shortened(
     """A recipe that trains by gradient, and its training pairs, so that it ends within a limit.
 
     A short probe of the same recipe, batch and latents measures how long steps and evaluations
-    take. If the recipe's own schedule fits, nothing changes. Else it gets as many epochs as fit
-    or, if not even one does, one epoch of a random part of the pairs; its learning rate then goes
-    down by step, so that it completes however few epochs there are. What precedes the first step
-    (a closed form that the training starts from) isn't counted: it always runs to its end.
+    take. If the recipe's own schedule fits, nothing changes. Else it is evaluated less often, so
+    that little of its time is lost to that, and it gets as many epochs as fit or, if not even one
+    does, one epoch of a random part of the pairs. A learning rate that changes by epoch then
+    changes by step, so that it completes however few epochs there are. What precedes the first
+    step (a closed form that the training starts from) isn't counted: it always runs to its end.
 
     Args:
         seconds: The limit, by `clock`.
@@ -107,17 +112,24 @@ def _that_fits(
     plan: Plan, step: float, evaluation: float, seconds: float
 ) -> tuple[Training, int | None]:
     """The training that fits, and on how many rows (None: all)."""
-    training, own = plan.training, plan.total_steps
-    epoch = plan.steps_per_epoch * step + evaluation / training.evaluate_every
-    if own * step + training.epochs / training.evaluate_every * evaluation <= seconds:
+    training, epoch = plan.training, plan.steps_per_epoch * step
+
+    def cost(epochs: int, every: int) -> float:
+        return epochs * epoch + math.ceil(epochs / every) * evaluation
+
+    if cost(training.epochs, training.evaluate_every) <= seconds:
         return training, None
-    if training.schedule in BY_EPOCH:
+    every = max(training.evaluate_every, math.ceil(evaluation / (EVALUATION_SHARE * epoch)))
+    epochs = min(training.epochs, int(seconds / epoch))
+    while epochs > 1 and cost(epochs, every) > seconds:
+        epochs -= 1
+    if training.schedule in BY_EPOCH and epochs < training.epochs:
         training = replace(training, schedule="cosine")
-    if (epochs := int(seconds / epoch)) >= 1:
-        return replace(training, epochs=epochs), None
-    steps = max(int((seconds - evaluation) / step), 1)
-    steps = min(steps, plan.steps_per_epoch)
-    return replace(training, epochs=1), steps * plan.rows_per_step
+    training = replace(training, epochs=max(epochs, 1), evaluate_every=every)
+    if cost(1, 1) <= seconds:
+        return training, None
+    steps = min(max(int((seconds - evaluation) / step), 1), plan.steps_per_epoch)
+    return training, steps * plan.rows_per_step
 
 
 def _probed(

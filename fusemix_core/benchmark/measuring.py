@@ -27,15 +27,21 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
+Point = tuple[float, float, int, float, float]
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
 @dataclass
 class Course(Callback):
-    """How a fit went: its number of steps; seconds, step, validation R@1 and score in percent of
-    each evaluation that was the best so far, and of the last one."""
+    """How a fit went: its number of steps, and its course on validation."""
 
-    began: float = field(default_factory=time.perf_counter)
+    began: tuple[float, float] = field(default_factory=_now)
     steps: int = 0
-    points: list[tuple[float, int, float, float]] = field(default_factory=list)
-    last: tuple[float, int, float, float] | None = None
+    points: list[Point] = field(default_factory=list)
+    last: Point | None = None
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
         self.steps = step
@@ -43,17 +49,18 @@ class Course(Callback):
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         if "score" not in metrics or "recall_at_1" not in metrics:
             return
-        shares = 100 * metrics["recall_at_1"], 100 * metrics["score"]
-        self.last = (time.perf_counter() - self.began, step, *shares)
-        if not self.points or self.last[3] > max(p[3] for p in self.points):
+        wall, cpu = (now - began for now, began in zip(_now(), self.began, strict=True))
+        self.last = wall, cpu, step, 100 * metrics["recall_at_1"], 100 * metrics["score"]
+        if not self.points or self.last[-1] > self.points[-1][-1]:
             self.points.append(self.last)
 
     def trajectory(self) -> list[list[float]]:
-        """The points, rounded."""
+        """`[seconds, cpu_seconds, step, R@1, score]` of each evaluation that was the best so far,
+        and of the last one; seconds since the start, shares in percent."""
         points = list(self.points)
         if self.last is not None and self.last != points[-1]:
             points.append(self.last)
-        return [[round(s, 3), step, round(r1, 3), round(score, 3)] for s, step, r1, score in points]
+        return [[round(number, 3) for number in point] for point in points]
 
 
 @dataclass

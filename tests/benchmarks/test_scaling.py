@@ -14,7 +14,7 @@ from benchmarks.scaling.about import About, configured, tuning
 from benchmarks.scaling.cells import CLOSED, GRADIENT, settings_of
 from benchmarks.scaling.page import draw, page, tuning_section
 from benchmarks.scaling.paired import difference
-from benchmarks.scaling.speed import races
+from benchmarks.scaling.speed import held, races
 from fusemix_core.benchmark.advice import TABLE, read_places
 from fusemix_core.benchmark.summary import summarise
 
@@ -153,6 +153,17 @@ def test_methods_without_a_seed_in_common_are_not_compared():
     assert cells_of(made) == []
 
 
+def test_seconds_are_of_the_processor_unless_a_fit_lacks_them_or_had_a_gpu():
+    made = lines_of(sizes=(1000,), seeds=(0,))
+    lacks = [{k: v for k, v in n.items() if k != "cpu_seconds"} for n in made[:1]] + made[1:]
+    gpu = [n | {"environment": {"cpu": "a", "cpus": 2, "gpus": ["b"]}} for n in made]
+    for lines, own, seconds in ((made, "CPU time", 1), (lacks, "clock", 9), (gpu, "clock", 9)):
+        assert own in " ".join(page_of(lines).split("Which method")[0].split())
+        (at,) = settings_of(lines)[0].sizes
+        assert at.entries["auto"].seconds == seconds
+        assert held(at.entries["auto"].lines[0])[-1][0] == seconds
+
+
 # -- who overtakes whom ----------------------------------------------------------------------------
 
 
@@ -176,7 +187,8 @@ def test_overtaking_names_the_first_size_beyond_the_noise():
 
 
 def course(points, seconds, method, seed=0):
-    own = {"trajectory": points, "seconds": seconds}
+    points = [[9 * point[0], *point] for point in points]
+    own = {"trajectory": points, "cpu_seconds": seconds}
     return line("icons", 1000, seed, method) | own
 
 
@@ -219,7 +231,7 @@ def test_the_bars_are_judged_on_the_geometric_mean_and_on_every_size():
     made = lines_of(sizes=(1000, 100000), seeds=(0,))
     for one in made:
         if one["method"] == "auto":
-            one["trajectory"] = [[0.1, 1, 99.0, 99.0]]
+            one["trajectory"] = [[0.9, 0.1, 1, 99.0, 99.0]]
     found = races(settings_of(made))
     mean = math.exp(sum(math.log(r.ratio) for r in found) / 2)
     text = page_of(made)

@@ -85,11 +85,11 @@ def test_every_method_is_given_the_same_and_measured(whole):
 def test_a_line_says_how_the_fit_went_and_what_it_cost(whole):
     for line in whole:
         assert line["cpu_seconds"] > 0 and line["seconds"] > 0
-        scores = [point[3] for point in line["trajectory"]]
+        scores = [point[4] for point in line["trajectory"]]
         assert scores[:-1] == sorted(scores[:-1])  # each the best so far, and the last one
-        assert line["trajectory"][-1][0] <= line["seconds"] and 0 <= line["trajectory"][0][2] <= 100
+        assert line["trajectory"][-1][0] <= line["seconds"] and 0 <= line["trajectory"][0][3] <= 100
         if line["method"] == "small":
-            assert line["trajectory"][-1][1] == line["steps"] > 0
+            assert line["trajectory"][-1][2] == line["steps"] > 0
 
 
 def test_a_line_says_which_queries_were_right(whole):
@@ -151,7 +151,7 @@ def test_a_benchmark_goes_on_where_it_was_stopped(whole, world, tmp_path, monkey
 
     def without_times(line):
         costs = ("seconds", "cpu_seconds", "memory_mb", "environment")
-        course = [point[1:] for point in line["trajectory"]]
+        course = [point[2:] for point in line["trajectory"]]
         return {k: v for k, v in line.items() if k not in costs} | {"trajectory": course}
 
     assert list(map(without_times, lines)) == list(map(without_times, whole))

@@ -74,20 +74,23 @@ TRAINED = Recipe(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "epochs", "rows"),
+    ("seconds", "epochs", "every", "rows"),
     [
-        (100.0, 50, 80),  # an epoch of 5 steps and an evaluation takes one second: 50 fit
-        (7.5, 7, 80),
-        (0.75, 1, 16 * 3),  # three steps and an evaluation
-        (0.001, 1, 16),
+        (50.1, 50, 1, 80),  # an epoch of 5 steps and an evaluation takes one second: all fit
+        (40.8, 50, 4, 80),  # 50 · 0.75 s and 13 evaluations
+        (7.6, 9, 4, 80),  # 9 · 0.75 s and three evaluations
+        (1.1, 1, 4, 80),
+        (0.75, 1, 4, 16 * 3),  # three steps and an evaluation
+        (0.001, 1, 4, 16),
     ],
 )
-def test_a_limit_shortens_the_schedule(monkeypatch, seconds, epochs, rows):
-    monkeypatch.setattr(limits, "_probed", lambda *_: (0.15, 0.2 + 0.05, 0.0))
+def test_a_limit_shortens_the_schedule(monkeypatch, seconds, epochs, every, rows):
+    monkeypatch.setattr(limits, "_probed", lambda *_: (0.15, 0.25, 0.0))
     train = latents(80)
     recipe, given, facts = shortened(TRAINED, train, train, FitContext(seed=1), seconds)
-    assert (recipe.training.epochs, len(given)) == (epochs, rows)
+    assert (recipe.training.epochs, recipe.training.evaluate_every) == (epochs, every)
     assert recipe.training.schedule == ("epoch-cosine" if epochs == 50 else "cosine")
+    assert len(given) == rows
     assert facts["own_steps"] == 250 and facts["steps"] == epochs * rows // 16
     again = shortened(TRAINED, train, train, FitContext(seed=1), seconds)[1]
     assert torch.equal(given.links, again.links)
