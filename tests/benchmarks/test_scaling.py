@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks_lines import METHODS, line, lines_of
+from pairs import write_world
 
 from benchmarks.scaling import __main__ as command
 from benchmarks.scaling import advice, figures, tables
@@ -14,7 +15,8 @@ from benchmarks.scaling.about import About, configured, tuning
 from benchmarks.scaling.cells import CLOSED, GRADIENT, settings_of
 from benchmarks.scaling.page import draw, page, tuning_section
 from benchmarks.scaling.paired import difference
-from benchmarks.scaling.speed import held, races
+from benchmarks.scaling.speed import has_course, held, races
+from fusemix_core import bench
 from fusemix_core.benchmark.advice import TABLE, read_places
 from fusemix_core.benchmark.summary import summarise
 
@@ -26,6 +28,7 @@ ABOUT = About(
     }
 )
 ROOT = Path(__file__).parents[2]
+TOYS = ROOT / "tests/toys.py"
 
 
 def page_of(lines, hard=()):
@@ -84,6 +87,28 @@ def test_without_results_there_is_no_page(tmp_path, monkeypatch, capsys):
     command.main()
     assert "no lines yet" in capsys.readouterr().out
     assert not (tmp_path / "page.md").exists()
+
+
+def test_lines_of_a_real_benchmark_are_understood(tmp_path):
+    """Their form is that of the made-up lines of the other tests."""
+    toys = {
+        "source": str(write_world(tmp_path / "w", 120)),
+        "encoders": {"image": f"{TOYS}:ToyImage", "text": f"{TOYS}:ToyText"},
+    }
+    network = ["training.epochs=4", "adapter.blocks=1", "dim=8"]
+    auto = {"label": "auto", "recipe": "cca"}  # faster than the real one
+    trained = {"label": "fusemix", "recipe": "fusemix", "set": network}
+    given = {"seeds": 2, "train": [40], "methods": [auto, "procrustes", trained]}
+    made = bench({**given, "limit": {"times": 1}, "sets": {"toys": toys}}, tmp_path / "out")
+    spoilt = {**given, "methods": [auto], "seeds": 1, "sets": {"toys": {**toys, "wrong": 0.4}}}
+    hard = bench(spoilt, tmp_path / "hard")
+    text = page_of(made, hard)
+    assert "## toys: ToyImage + ToyText" in text and "| 40 |" in text
+    assert all("[" in c for c in row_of(text.split("minus, by the")[1], "`procrustes`")[1:])
+    (found,) = races(settings_of(made))
+    assert not found.bound and 0 < found.end <= 100
+    assert all(has_course(line) for line in made) and "1 times the CPU time" in text
+    assert len(draw(made, tmp_path / "figures")) == 2
 
 
 # -- recall and differences ------------------------------------------------------------------------
