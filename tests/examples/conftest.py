@@ -1,0 +1,36 @@
+"""Runs examples as a user does."""
+
+import multiprocessing
+
+import pytest
+from example_runs import EXAMPLES
+from scripts import run_script
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """One for all, so that they share latents and spoken clips."""
+    return tmp_path_factory.mktemp("examples-home")
+
+
+@pytest.fixture(scope="session")
+def children():
+    """Starts processes in which what imports for long is imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sentence_transformers", "timm", "fusemix_core.cli.app"])
+    return context
+
+
+@pytest.fixture
+def run(home, children, tmp_path):
+    def call(name, *args):
+        out = tmp_path / "printed.txt"
+        out.unlink(missing_ok=True)
+        child = children.Process(target=run_script, args=(EXAMPLES / name, args, home, out))
+        child.start()
+        child.join(900)
+        printed = out.read_text()
+        assert child.exitcode == 0, printed
+        return printed
+
+    return call
