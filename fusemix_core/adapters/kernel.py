@@ -49,17 +49,29 @@ class KernelAdapter(Adapter):
         nn.init.normal_(self.weight, std=wide**-0.5)
 
     @torch.no_grad()
-    def prepare(self, latents: Tensor) -> None:
-        """Set power, centre and scale from training latents `[n, dim_in]`; where the adapter has
-        landmarks, the first of these become them."""
+    def prepare(self, latents: Tensor, like: KernelAdapter | None = None) -> None:
+        """Set power, centre and scale, and the landmarks.
+
+        Args:
+            latents: of training items, `[n, dim_in]`; the first of them become the landmarks.
+            like: where power, centre and scale come from, instead of the latents.
+        """
         if len(latents) < len(self.landmarks):
             raise ValueError(f"{len(latents)} latents for {len(self.landmarks)} landmarks")
+        if like is not None:
+            self._standardise_like(like)
+            self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))
+            return
         self.power.fill_(ROOT if skewed(latents) else PLAIN)
         unit = self.unit(latents)
         self.centre.copy_(unit.mean(0))
         spread = (unit - self.centre).square().sum(1).mean().sqrt()
         self.scale.copy_(spread.clamp(min=1e-12))
-        self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))
+        self.landmarks.copy_((unit[: len(self.landmarks)] - self.centre) / self.scale)
+
+    def _standardise_like(self, other: KernelAdapter) -> None:
+        for name in ("power", "centre", "scale"):
+            getattr(self, name).copy_(getattr(other, name))
 
     def unit(self, latents: Tensor) -> Tensor:
         """p(x), `[n, dim_in]`, of unit norm."""
@@ -78,6 +90,18 @@ class KernelAdapter(Adapter):
 
     def forward(self, latents: Tensor) -> Tensor:
         return torch.addmm(self.bias, self.features(latents), self.weight)
+
+    def first(self, count: int) -> KernelAdapter:
+        """The same kernel with its first `count` landmarks, without a map yet."""
+        landmarks, dim = self.landmarks[:count], self.weight.shape[1]
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
+            some = KernelAdapter(
+                landmarks.shape[1], dim, landmarks=len(landmarks), linear=self.linear
+            )
+        some.to(landmarks.device).train(self.training)
+        some._standardise_like(self)
+        some.landmarks.copy_(landmarks)
+        return some
 
     def start_from(self, closed_form: Adapter) -> None:
         """Become a copy of another kernel adapter, its landmarks included.
@@ -113,6 +137,8 @@ def kernel(a: Tensor, b: Tensor, linear: float) -> Tensor:
 
 def skewed(latents: Tensor) -> bool:
     """Whether most features of `[n, d]` have a long right tail, as pooled rectified ones do."""
-    spread = latents.std(0, correction=0).clamp(min=1e-12)
-    skewness = ((latents - latents.mean(0)) / spread).pow(3).mean(0)
+    centred = latents - latents.mean(0)
+    squares = centred.square()
+    spread = squares.mean(0).sqrt().clamp(min=1e-12)
+    skewness = squares.mul_(centred).mean(0) / spread.pow(3)
     return bool(skewness.median() > 1)

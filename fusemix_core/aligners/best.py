@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
-from fusemix_core.aligners.recalls import mean_recall, recalls
+from fusemix_core.aligners.recalls import Recalls, mean_recall, recalls
 from fusemix_core.interfaces import Adapter, FitContext, PairedLatents
 
 
@@ -17,9 +17,22 @@ class Best:
         self.score: float | None = None
         self.adapters: dict[str, Adapter] = {}
 
-    def offer(self, adapters: Mapping[str, Adapter], choices: Mapping[str, float]) -> None:
-        """Take a copy of the adapters if nothing was as good; `choices` is what led to them."""
-        found = recalls(adapters, self.validation, self.context.device, fixed=self.context.fixed)
+    def offer(
+        self,
+        adapters: Mapping[str, Adapter],
+        choices: Mapping[str, float],
+        found: Recalls | None = None,
+    ) -> None:
+        """Take a copy of the adapters if nothing was as good.
+
+        Args:
+            adapters: modality → adapter.
+            choices: what led to them.
+            found: their recalls on the validation split, if they are known already.
+        """
+        if found is None:
+            fixed, device = self.context.fixed, self.context.device
+            found = recalls(adapters, self.validation, device, fixed=fixed)
         score = mean_recall(found)
         if self.adapters and (score or 0.0) <= (self.score or 0.0):
             return

@@ -2,124 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fusemix_core.aligners.moments import Moments
+from fusemix_core.aligners.whitened import Whitened
 
 _DENSE = 1_500
 """Up to this order, of the smaller modality of two, eigenproblems are solved densely and in
-float64; above it in a Krylov space or a subspace, in float32."""
+float64; above it in a Krylov space, in float32."""
+
+_DEPTH = 3
+"""Blocks of the Krylov space of singular vectors."""
 
 
 @dataclass(frozen=True)
 class Canonical:
     """maps[k]: float64 `[d_k, dim]`; correlations: `[dim]`, means over the pairs of modalities, in
-    [0, 1], decreasing."""
+    [0, 1], decreasing; energies[k]: `[dim]`, the variance of each column of maps[k]."""
 
     maps: list[Tensor]
     correlations: Tensor
+    energies: list[Tensor]
 
 
-def solve(moments: Moments, ridges: Sequence[float], dim: int, seed: int = 0) -> Canonical:
-    """Regularised multi-set CCA of the moments; `ridges` are absolute, one a modality.
+def solve(
+    moments: Moments,
+    ridges: Sequence[float],
+    dim: int,
+    seed: int = 0,
+    penalties: Sequence[Tensor | None] | None = None,
+) -> Canonical:
+    """Regularised multi-set CCA of the moments.
 
-    Factors are taken in float64. What follows them is float32 where modalities are wide: ridges
-    near the mean eigenvalue or above it keep the whitening's condition far below what that can
-    resolve.
+    Factors are of float64 unless modalities are wide: see `Whitened`.
+
+    Args:
+        moments: of K modalities.
+        ridges: absolute, one for each modality.
+        dim: how many directions.
+        seed: of random starts.
+        penalties: P_k of each modality, `[d_k, d_k]`, of the ridge r_k αᵀ P_k α that a direction α
+            pays; None is the identity.
     """
-    factors = []
-    for k in range(len(moments.dims)):
-        covariance = moments.covariance(k, k)
-        covariance = (covariance + covariance.T) / 2
-        covariance.diagonal().add_(ridges[k])
-        factors.append(torch.linalg.cholesky(covariance))
-    if sorted(moments.dims)[-2] > _DENSE:
-        factors = [factor.float() for factor in factors]
-    top = _two if len(factors) == 2 else _many
-    values, vectors = top(moments, factors, dim, seed)
-    maps = [
-        torch.linalg.solve_triangular(factor.T, own, upper=True).double()
-        for factor, own in zip(factors, vectors, strict=True)
+    wide = sorted(moments.dims)[-2] > _DENSE
+    penalties = penalties or [None] * len(ridges)
+    whitened = Whitened.of(moments, ridges, penalties, wide)
+    top = _two if len(ridges) == 2 else _many
+    values, vectors = top(whitened, dim, seed)
+    maps = whitened.maps(vectors)
+    energies = [
+        (own.double().square().sum(0) - ridge * _paid(map_, penalty)).clamp(min=0)
+        for own, map_, ridge, penalty in zip(vectors, maps, ridges, penalties, strict=True)
     ]
-    return Canonical(maps, values.double().clamp(0, 1))
+    return Canonical(maps, values.double().clamp(0, 1), energies)
 
 
-def _whitened_cross(moments: Moments, factors: Sequence[Tensor], k: int, m: int) -> Tensor:
-    """L_m⁻¹ C_mk L_k⁻ᵀ, `[d_m, d_k]`."""
-    cross = moments.covariance(k, m).to(factors[k].dtype)
-    cross = torch.linalg.solve_triangular(factors[k], cross, upper=False)
-    return torch.linalg.solve_triangular(factors[m], cross.T, upper=False)
+def _paid(map_: Tensor, penalty: Tensor | None) -> Tensor:
+    """αᵀ P α of each column α."""
+    if penalty is None:
+        return map_.square().sum(0)
+    return ((penalty @ map_.to(penalty.dtype)) * map_).sum(0)
 
 
-def _two(
-    moments: Moments, factors: Sequence[Tensor], dim: int, seed: int
-) -> tuple[Tensor, list[Tensor]]:
+def _two(whitened: Whitened, dim: int, seed: int) -> tuple[Tensor, list[Tensor]]:
     """Correlations and whitened directions of two modalities."""
-    left, values, right = top_singular(_whitened_cross(moments, factors, 1, 0), dim, seed)
+    width = _width(dim)
+    if not whitened.wide or min(whitened.dims) < _DEPTH * width:
+        left, values, right = top_singular(whitened.cross(0, 1), dim, seed)
+        return values, [left, right]
+    left, values, right = top_singular_of(
+        lambda block: whitened.times(0, 1, block),
+        lambda block: whitened.times(1, 0, block),
+        _drawn(whitened.factors[1], width, seed),
+        dim,
+    )
     return values, [left, right]
 
 
-def _many(
-    moments: Moments, factors: Sequence[Tensor], dim: int, seed: int
-) -> tuple[Tensor, list[Tensor]]:
+def _many(whitened: Whitened, dim: int, seed: int) -> tuple[Tensor, list[Tensor]]:
     """The same for K modalities: the top of the block matrix of all whitened cross-covariances."""
-    dims = moments.dims
-    starts = [sum(dims[:k]) for k in range(len(dims) + 1)]
-    blocks = torch.zeros(starts[-1], starts[-1], dtype=factors[0].dtype, device=factors[0].device)
-    for k in range(len(dims)):
-        for m in range(k + 1, len(dims)):
-            if moments.met(k, m):
-                cross = _whitened_cross(moments, factors, k, m)
-                blocks[starts[m] : starts[m + 1], starts[k] : starts[k + 1]] = cross
-                blocks[starts[k] : starts[k + 1], starts[m] : starts[m + 1]] = cross.T
-    values, vectors = top_eigenpairs(blocks, dim, seed)
-    parts = [vectors[starts[k] : starts[k + 1]] * len(dims) ** 0.5 for k in range(len(dims))]
-    return values / (len(dims) - 1), parts
+    matrix = whitened if whitened.wide else whitened.blocks()
+    values, vectors = top_eigenpairs(matrix, dim, seed)
+    count = len(whitened.dims)
+    parts = [part * count**0.5 for part in vectors.split(whitened.dims)]
+    return values / (count - 1), parts
 
 
-def top_singular(matrix: Tensor, dim: int, seed: int, rounds: int = 3) -> tuple[Tensor, ...]:
+def _width(dim: int) -> int:
+    """Columns of a random block that `dim` singular vectors are found from."""
+    return dim + dim // 16 + 32
+
+
+def _drawn(like: Tensor, width: int, seed: int) -> Tensor:
+    """A random block with as many rows as `like`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(len(like), width, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def top_singular(matrix: Tensor, dim: int, seed: int) -> tuple[Tensor, ...]:
     """(left `[a, dim]`, values `[dim]` decreasing, right `[b, dim]`) of `[a, b]`.
 
-    From the Gram matrix of the shorter side where that is small, else by subspace iteration from a
-    random block (Halko, Martinsson and Tropp, 2011).
+    From the Gram matrix of the shorter side where that is small, else in a Krylov space.
     """
     if matrix.shape[0] < matrix.shape[1]:
-        right, values, left = top_singular(matrix.T, dim, seed, rounds)
+        right, values, left = top_singular(matrix.T, dim, seed)
         return left, values, right
-    width = dim + dim // 4 + 8
-    if matrix.shape[1] <= max(_DENSE, width):
-        basis = None
-        image = matrix
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        basis = torch.randn(matrix.shape[1], width, generator=generator, dtype=matrix.dtype)
-        basis = orthonormal(basis.to(matrix.device))
-        for _ in range(rounds):
-            basis = orthonormal(matrix.T @ orthonormal(matrix @ basis))
-        image = matrix @ basis
+    width = _width(dim)
+    if matrix.shape[1] <= max(_DENSE, _DEPTH * width):
+        return _of_image(matrix, dim)
+    block = _drawn(matrix.T, width, seed)
+    return top_singular_of(lambda x: matrix @ x, lambda x: matrix.T @ x, block, dim)
+
+
+def top_singular_of(
+    times: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
+    block: Tensor,
+    dim: int,
+) -> tuple[Tensor, ...]:
+    """The same of a matrix that only multiplies, it and its transpose, by Rayleigh-Ritz in the
+    Krylov space of a block of more than `dim` columns (Musco and Musco, 2015)."""
+    basis = torch.linalg.qr(block).Q
+    bases, images = [basis], [times(basis)]
+    for _ in range(_DEPTH - 1):
+        basis = back(images[-1])
+        for _ in range(2):  # the second time takes off what rounding has left
+            for known in bases:
+                basis = basis - known @ (known.T @ basis)
+            basis = torch.linalg.qr(basis).Q
+        bases.append(basis)
+        images.append(times(basis))
+    left, values, right = _of_image(torch.cat(images, dim=1), dim)
+    return left, values, torch.cat(bases, dim=1) @ right
+
+
+def _of_image(image: Tensor, dim: int) -> tuple[Tensor, ...]:
+    """The top singular values and vectors of a matrix with few columns, from its Gram matrix."""
     squares, vectors = torch.linalg.eigh((image.T @ image).double())
     values = squares.flip(0)[:dim].clamp(min=1e-20).sqrt()
-    vectors = vectors.flip(1)[:, :dim].to(matrix.dtype)
-    left = (image @ vectors) / values.to(matrix.dtype)
-    return left, values, vectors if basis is None else basis @ vectors
+    vectors = vectors.flip(1)[:, :dim].to(image.dtype)
+    return (image @ vectors) / values.to(image.dtype), values, vectors
 
 
-def orthonormal(columns: Tensor) -> Tensor:
-    """An orthonormal basis of the columns `[a, b]`, a ≥ b, by Cholesky factors of the Gram matrix,
-    twice: some times faster than Householder's, and as good where no column is a copy."""
-    for _ in range(2):
-        gram = (columns.T @ columns).double()
-        gram.diagonal().add_(1e-10 * gram.diagonal().mean())
-        factor = torch.linalg.cholesky(gram).to(columns.dtype)
-        columns = torch.linalg.solve_triangular(factor, columns.T, upper=False).T.contiguous()
-    return columns
-
-
-def top_eigenpairs(matrix: Tensor, dim: int, seed: int, depth: int = 4) -> tuple[Tensor, Tensor]:
+def top_eigenpairs(
+    matrix: Tensor | Whitened, dim: int, seed: int, depth: int = 4
+) -> tuple[Tensor, Tensor]:
     """The `dim` largest eigenvalues of a symmetric matrix, decreasing, and their eigenvectors.
 
     Large ones by Rayleigh-Ritz in a randomised block Krylov space (Musco and Musco, 2015).
@@ -127,10 +158,12 @@ def top_eigenpairs(matrix: Tensor, dim: int, seed: int, depth: int = 4) -> tuple
     size = len(matrix)
     width = dim + dim // 8 + 8
     if size <= _DENSE or (depth + 1) * width >= size:
-        values, vectors = torch.linalg.eigh(matrix)
+        dense = matrix.blocks() if isinstance(matrix, Whitened) else matrix
+        values, vectors = torch.linalg.eigh(dense)
         return values.flip(0)[:dim], vectors.flip(1)[:, :dim]
+    like = matrix.factors[0] if isinstance(matrix, Whitened) else matrix
     generator = torch.Generator().manual_seed(seed)
-    block = torch.randn(size, width, generator=generator, dtype=matrix.dtype).to(matrix.device)
+    block = torch.randn(size, width, generator=generator, dtype=like.dtype).to(like.device)
     blocks = []
     for _ in range(depth):
         block = torch.linalg.qr(matrix @ block).Q

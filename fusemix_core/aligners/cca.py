@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fusemix_core.adapters.kernel import LINEAR, KernelAdapter
 from fusemix_core.aligners.best import Best
-from fusemix_core.aligners.canonical import solve
+from fusemix_core.aligners.canonical import Canonical, solve
 from fusemix_core.aligners.features import (
     LEAST_RIDGE,
-    kernel_factor,
-    orthogonal,
+    kernel_norm,
     prepared_adapter,
+    variance_of,
 )
 from fusemix_core.aligners.links import check_links
 from fusemix_core.aligners.moments import Moments, moments_of
-from fusemix_core.aligners.recalls import VALIDATION_ROWS
+from fusemix_core.aligners.recalls import (
+    VALIDATION_ROWS,
+    Recalls,
+    embedded,
+    mean_recall,
+    recalls_of,
+)
 from fusemix_core.aligners.regression import regress
 from fusemix_core.config import Recipe
 from fusemix_core.engine.randomness import at_most
@@ -29,34 +37,51 @@ from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 LANDMARKS = 4_096
 """Landmarks of a modality at most: a fit takes the square of them in time for each pair."""
 
+FEW = 768
+"""Landmarks that the ridge is chosen with, if the second widest modality has more than `MANY`."""
+
+MANY = 1_500
+
 
 class CCAAligner(Aligner):
     """Regularised CCA of each modality's features, for K ≥ 2 modalities.
 
-    Features are the standardised latents (`KernelAdapter` without landmarks: linear CCA) or those
-    of its kernel (with landmarks: kernel CCA, exact where all training items are landmarks, else
-    Nyström's). Of the kernel they are f(x) = R⁻¹ k(x), R Rᵀ = k(landmarks, landmarks), so that
-    products of features are kernel values and the ridge is that of the kernel's own norm.
+    Features are the standardised latents (`KernelAdapter` without landmarks: linear CCA) or the
+    similarities to its landmarks (kernel CCA, exact if all training items are landmarks, else
+    Nyström's). A direction α of features pays the ridge r_k αᵀ P_k α: P_k is the identity, or
+    k(landmarks, landmarks), which makes it the kernel's own norm.
 
-    With whitened features w_k = L_k⁻¹ (f_k - mean), L_k L_kᵀ = C_kk + r_k I, the maps are the top
+    With whitened features w_k = L_k⁻¹ (f_k - mean), L_k L_kᵀ = C_kk + r_k P_k, the maps are the top
     eigenvectors of the block matrix R with R_km = L_k⁻¹ C_km L_m⁻ᵀ off the diagonal and zero on it
     (MAXVAR, Kettenring 1971); for K = 2 that is regularised CCA exactly. Column i is weighted by
-    its correlation to the `power`. The ridge is r_k = ridge · tr(C_kk) / n.
-
-    landmarks: how many a modality has at most, 0 for linear CCA; by default both, linear CCA first,
-    and validation chooses. linear: the linear part of the kernel. ridges, powers: what validation
-    chooses from, in the order they are tried; a map that is better than all before it is reported
-    as an evaluation at step 0. dim: width of the space, at most what the data determine: one less
-    than the pairs, and the second widest modality. Rows that lack a modality count for those they
-    have.
+    its correlation to the `power`. The ridge is r_k = ridge · v_k / n, with the variance v_k of the
+    features in the norm of P_k.
 
     Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only how
     latents are standardised comes from a sample of a few thousand items. The kernel takes at most
-    `kernel_pairs`, drawn by the seed: each costs it some three times `landmarks`² multiplications.
-    It gains by more of them (see docs/decisions/0010-all-pairs-in-one-pass.md).
+    `kernel_pairs`, drawn by the seed: each costs it some two times `landmarks`² multiplications for
+    two modalities. It gains by more of them (see docs/decisions/0010-all-pairs-in-one-pass.md).
+    With many landmarks, the first few of them choose the ridge, and the maps of all are solved for
+    this one only (docs/decisions/0020-faster-kernel.md).
 
     Where modalities are fixed there is one side to fit, and that is regression of the same features
     (`regress`) with the same `landmarks`, `ridges` and `kernel_pairs`.
+
+    Rows that lack a modality count for those they have. A map that is better on validation than all
+    before it is reported as an evaluation at step 0.
+
+    Args:
+        landmarks: how many a modality has at most, 0 for linear CCA. By default both are fitted,
+            linear CCA first, and validation chooses.
+        linear: the linear part of the kernel.
+        dim: width of the space, at most what the data determine: one less than the pairs, and the
+            second widest modality.
+        ridges: what validation chooses from, in the order they are tried.
+        powers: the same, of the weights of columns.
+        kernel_pairs: how many pairs a kernel takes at most.
+
+    Example:
+        adapters = CCAAligner(landmarks=0, dim=128).fit(train, validation, recipe, FitContext())
     """
 
     uses = ("fixed",)
@@ -102,11 +127,12 @@ class CCAAligner(Aligner):
                 self.kernel_pairs,
                 linear=self.linear,
             )
-        best = Best(validation, context)
+        best, adapters = Best(validation, context), {}
         for landmarks in tried:
             some = at_most(train, self.kernel_pairs, context.seed) if landmarks else train
             dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
-            self._try(prepared(some, dim, landmarks, context, self.linear), some, best, context)
+            adapters = prepared(some, dim, landmarks, context, self.linear, adapters)
+            self._try(adapters, some, best, context)
         return best.adapters
 
     def _try(
@@ -116,24 +142,32 @@ class CCAAligner(Aligner):
         best: Best,
         context: FitContext,
     ) -> None:
-        """Offer the maps of every ridge and power on these features."""
-        dim = len(next(iter(adapters.values())).bias)
-        kernels = [kernel_factor(a) for a in adapters.values()]
-        moments = moments_seen(adapters, kernels, train, context)
-        spread = [moments.covariance(k, k) for k in range(len(adapters))]
-        for ridge in self.ridges:
-            ridges = [max(ridge * c.trace().item() / len(train), LEAST_RIDGE) for c in spread]
-            solved = solve(moments, ridges, dim, context.seed)
-            maps = [
-                Affine.of(solved.maps[k], moments.mean(k), spread[k], kernels[k])
-                for k in range(len(adapters))
-            ]
-            for power in self.powers:
-                weights = solved.correlations**power
-                for adapter, map_ in zip(adapters.values(), maps, strict=True):
-                    map_.give(adapter, weights)
+        """Offer the maps of these features: of every ridge and power, or if there are many
+        landmarks of every power at the ridge that is best with the first `FEW` of them."""
+        full = Problem.of(adapters, train, context)
+        ridges = self.ridges
+        if (
+            sorted(full.moments.dims)[-2] > 1.5 * FEW
+            and full.norms[0] is not None
+            and len(ridges) > 1
+        ):
+            ridges = [self._chosen(full.first(FEW), best)]
+        for ridge in ridges:
+            solved = full.solved(ridge)
+            for power, found in full.recalls(solved, self.powers, best.validation):
+                full.give(solved, solved.correlations**power)
                 landmarks = max(len(a.landmarks) for a in adapters.values())
-                best.offer(adapters, {"landmarks": landmarks, "ridge": ridge, "power": power})
+                choices = {"landmarks": landmarks, "ridge": ridge, "power": power}
+                best.offer(adapters, choices, found)
+
+    def _chosen(self, problem: Problem, best: Best) -> float:
+        """The ridge whose maps find most of the validation split."""
+        scores = []
+        for ridge in self.ridges:
+            solved = problem.solved(ridge)
+            found = problem.recalls(solved, self.powers, best.validation)
+            scores.append(max(mean_recall(own) or 0.0 for _, own in found))
+        return self.ridges[scores.index(max(scores))]
 
 
 def prepared(
@@ -142,8 +176,10 @@ def prepared(
     landmarks: int,
     context: FitContext,
     linear: float = LINEAR,
+    like: Mapping[str, KernelAdapter] = MappingProxyType({}),
 ) -> dict[str, KernelAdapter]:
-    """Adapters without a map yet, each with `landmarks` of its training items or all of them."""
+    """Adapters without a map yet, each with `landmarks` of its training items or all of them;
+    those in `like` have their latents standardised already."""
     if landmarks:  # few items, such as labels, span no wider space
         counts = [min(landmarks, len(train.linked(m))) for m in train.modalities]
         dim = min(dim, sorted(counts)[-2])
@@ -151,50 +187,82 @@ def prepared(
     for number, modality in enumerate(train.modalities):
         seed = context.seed * 1000 + number
         adapters[modality] = prepared_adapter(
-            train, modality, dim, landmarks, seed, context.device, linear
+            train, modality, dim, landmarks, seed, context.device, linear, like.get(modality)
         )
     return adapters
 
 
 def moments_seen(
-    adapters: dict[str, KernelAdapter],
-    kernels: Sequence[Tensor | None],
-    train: PairedLatents,
-    context: FitContext,
+    adapters: dict[str, KernelAdapter], train: PairedLatents, context: FitContext
 ) -> Moments:
-    """The moments of the adapters' features over all pairs, those of kernels times R⁻¹."""
-    parts = list(zip(adapters.values(), kernels, strict=True))
-    dims = [adapter.weight.shape[0] for adapter, _ in parts]
-    if all(kernel is None for kernel in kernels):
+    """The moments of the adapters' features over all pairs."""
+    parts = list(adapters.values())
+    if all(not len(adapter.landmarks) for adapter in parts):
         # The standard latents are affine in the unit ones: one step for the moments, not a row.
-        moments = moments_of(train, context, [lambda x, a=a: a.unit(x.float()) for a, _ in parts])
-        moments.standardise([a.centre for a, _ in parts], [a.scale for a, _ in parts])
+        moments = moments_of(train, context, [lambda x, a=a: a.unit(x.float()) for a in parts])
+        moments.standardise([a.centre for a in parts], [a.scale for a in parts])
         return moments
-    features = [lambda x, a=a, r=r: orthogonal(a.features(x.float()), r) for a, r in parts]
-    return moments_of(train, context, features, dims)
+    features = [lambda x, a=a: a.features(x.float()) for a in parts]
+    return moments_of(train, context, features, [a.weight.shape[0] for a in parts])
 
 
 @dataclass(frozen=True)
-class Affine:
-    """The map (f - mean) @ map_ of features as an adapter has them: weight `[features, dim]` and
-    bias `[dim]`; energy `[dim]` is the mean square of each column of embeddings."""
+class Problem:
+    """What every ridge is solved from.
 
-    weight: Tensor
-    bias: Tensor
-    energy: Tensor
+    adapters: modality → adapter, whose map `give` sets. norms: of each modality what its ridge
+    counts weights by, see `kernel_norm`. variances: of each modality, in that norm. pairs: how many
+    there are. seed: of random starts.
+    """
+
+    adapters: dict[str, KernelAdapter]
+    moments: Moments
+    norms: list[Tensor | None]
+    variances: list[float]
+    pairs: int
+    context: FitContext
 
     @classmethod
-    def of(cls, map_: Tensor, mean: Tensor, covariance: Tensor, kernel: Tensor | None) -> Affine:
-        energy = ((covariance @ map_) * map_).sum(0)
-        bias = -(mean @ map_)
-        if kernel is not None:
-            map_ = torch.linalg.solve_triangular(kernel.T, map_.to(kernel.dtype), upper=True)
-        return cls(map_, bias, energy)
+    def of(
+        cls, adapters: dict[str, KernelAdapter], train: PairedLatents, context: FitContext
+    ) -> Problem:
+        moments = moments_seen(adapters, train, context)
+        norms = [kernel_norm(adapter) for adapter in adapters.values()]
+        variances = [
+            moments.variance(k) if norm is None else variance_of(norm)
+            for k, norm in enumerate(norms)
+        ]
+        return cls(adapters, moments, norms, variances, len(train), context)
+
+    def first(self, count: int) -> Problem:
+        """The same of each modality's first `count` landmarks."""
+        adapters = {m: adapter.first(count) for m, adapter in self.adapters.items()}
+        norms = [norm[:count, :count] for norm in self.norms]
+        return replace(self, adapters=adapters, moments=self.moments.first(count), norms=norms)
+
+    def solved(self, ridge: float) -> Canonical:
+        """The maps at a ridge in units of the variance over the number of pairs."""
+        dim = min(len(next(iter(self.adapters.values())).bias), sorted(self.moments.dims)[-2])
+        ridges = [max(ridge * v / self.pairs, LEAST_RIDGE) for v in self.variances]
+        return solve(self.moments, ridges, dim, self.context.seed, self.norms)
 
     @torch.no_grad()
-    def give(self, adapter: KernelAdapter, weights: Tensor) -> None:
-        """Set an adapter's map, its columns weighted, and scaled so that the mean square norm of
-        embeddings is 1: the step of an optimiser then means the same whatever the data."""
-        weights = weights / (self.energy * weights.square()).sum().clamp(min=1e-24).sqrt()
-        adapter.weight.copy_(self.weight * weights)
-        adapter.bias.copy_(self.bias * weights)
+    def give(self, solved: Canonical, weights: Tensor) -> None:
+        """Set the adapters' maps, their columns weighted, and scaled so that the mean square norm
+        of embeddings is 1: the step of an optimiser then means the same whatever the data."""
+        for k, adapter in enumerate(self.adapters.values()):
+            norm = (solved.energies[k] * weights.square()).sum().clamp(min=1e-24).sqrt()
+            map_ = solved.maps[k] * (weights / norm)
+            adapter.weight.copy_(map_)
+            adapter.bias.copy_(-(self.moments.mean(k) @ map_))
+
+    def recalls(
+        self, solved: Canonical, powers: Sequence[float], validation: PairedLatents
+    ) -> Iterator[tuple[float, Recalls]]:
+        """(power, recalls on the validation split) of each; it is embedded once for all."""
+        self.give(solved, torch.ones_like(solved.correlations))
+        unit = embedded(self.adapters, validation, self.context.device)
+        for power in powers:
+            weights = (solved.correlations**power).float()
+            weighted = {m: normalize(rows * weights, dim=1) for m, rows in unit.items()}
+            yield power, recalls_of(weighted, validation)

@@ -27,30 +27,34 @@ def prepared_adapter(
     seed: int,
     device: torch.device,
     linear: float = LINEAR,
+    like: KernelAdapter | None = None,
 ) -> KernelAdapter:
-    """An adapter to `dim` without a map yet, with `landmarks` of its training items or all."""
+    """An adapter to `dim` without a map yet, with `landmarks` of its training items or all.
+
+    Power, centre and scale are those of `like`, if given, instead of a sample's.
+    """
     table, ids = train.tables[modality], train.linked(modality)
     generator = torch.Generator().manual_seed(seed)
     some = ids[torch.randperm(len(ids), generator=generator)[: max(_SAMPLE, landmarks)]]
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
         adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, len(ids)), linear=linear)
-    adapter.prepare(rows_of(table, some).cpu().float())
+    if like is not None:
+        some = some[:landmarks]
+    adapter.prepare(rows_of(table, some).cpu().float(), like)
     return adapter.to(device).eval()
 
 
-def kernel_factor(adapter: KernelAdapter) -> Tensor | None:
-    """R `[m, m]`, lower triangular with R Rᵀ = k(landmarks, landmarks); None without landmarks."""
+def kernel_norm(adapter: KernelAdapter) -> Tensor | None:
+    """k(landmarks, landmarks) `[m, m]`, by which αᵀ K α is the squared norm of the function with
+    the weights α; None without landmarks, where it is αᵀ α."""
     landmarks = adapter.landmarks
     if not len(landmarks):
         return None
-    values = kernel(landmarks, landmarks, adapter.linear).double()
-    squares = landmarks.double().square().sum(1)
-    values.diagonal().copy_(1 + _JITTER + adapter.linear * squares)
-    return torch.linalg.cholesky(values).to(landmarks.dtype)
+    values = kernel(landmarks, landmarks, adapter.linear)
+    values.diagonal().copy_(1 + _JITTER + adapter.linear * landmarks.square().sum(1))
+    return values
 
 
-def orthogonal(similarities: Tensor, factor: Tensor | None) -> Tensor:
-    """R⁻¹ k(x) for each row k(x), `[n, m]`."""
-    if factor is None:
-        return similarities
-    return torch.linalg.solve_triangular(factor, similarities.T, upper=False).T
+def variance_of(norm: Tensor) -> float:
+    """The mean squared distance of the landmarks from their mean, in the kernel's own norm."""
+    return (norm.diagonal().double().mean() - norm.double().mean()).item()

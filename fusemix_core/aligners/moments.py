@@ -12,8 +12,9 @@ from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.engine.feed import sweep
 from fusemix_core.interfaces import FitContext, PairedLatents
 
-_CHUNK_BYTES, _LEAST_ROWS, _MOST_ROWS = 1 << 26, 1_024, 8_192
-"""What the rows of an update take in float32, and how few or many these are."""
+_CHUNK_BYTES, _LEAST_ROWS, _MOST_ROWS = 1 << 28, 1_024, 8_192
+"""What the rows of an update take in float32, and how few or many these are. Each update adds its
+products to float64 totals, which costs a kernel's wide features as much as 300 rows."""
 
 _PANEL = 512
 """Columns of a product with itself that are taken at a time, its upper triangle alone."""
@@ -70,6 +71,17 @@ class Moments:
         for (k, m), second in self._second.items():
             second.div_(scales[k] * scales[m])
 
+    def first(self, count: int) -> Moments:
+        """The moments of the first `count` features of each modality, or of all it has; they share
+        memory with these."""
+        some = Moments.__new__(Moments)
+        some.dims = tuple(min(dim, count) for dim in self.dims)
+        some._count = self._count
+        some._origin = [origin[:count] for origin in self._origin]
+        some._first = {pair: first[:count] for pair, first in self._first.items()}
+        some._second = {pair: second[:count, :count] for pair, second in self._second.items()}
+        return some
+
     def met(self, k: int, m: int) -> int:
         """How many rows have both."""
         return int(self._count[k, m])
@@ -77,6 +89,12 @@ class Moments:
     def mean(self, k: int) -> Tensor:
         """`[d_k]`, over all rows that have modality k."""
         return self._origin[k].double() + self._first[k, k] / self._count[k, k].clamp(min=1)
+
+    def variance(self, k: int) -> float:
+        """The trace of the covariance of modality k with itself."""
+        n = self._count[k, k].clamp(min=1)
+        squares = (self._first[k, k] / n).square()
+        return (self._second[k, k].diagonal() / n - squares).sum().item()
 
     def covariance(self, k: int, m: int) -> Tensor:
         """`[d_k, d_m]`; zero where no row has both."""

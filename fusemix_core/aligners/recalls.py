@@ -47,11 +47,31 @@ def recalls(
     training = {m: a.training for m, a in adapters.items()}
     for adapter in adapters.values():
         adapter.eval()
-    unit, found = {}, {}
-    for modality in latents.modalities:
-        ids = latents.linked(modality)
-        table = latents.tables[modality]
-        unit[modality] = ids, embed_rows(adapters[modality], table, ids, device)
+    unit = embedded(adapters, latents, device)
+    for modality, adapter in adapters.items():
+        adapter.train(training[modality])
+    return recalls_of(unit, latents, chunk, fixed)
+
+
+def embedded(
+    adapters: Mapping[str, nn.Module], latents: PairedLatents, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Modality → unit-norm embeddings of its linked items, in the order of their ids."""
+    return {
+        m: embed_rows(adapters[m], latents.tables[m], latents.linked(m), device)
+        for m in latents.modalities
+    }
+
+
+def recalls_of(
+    unit: Mapping[str, Tensor],
+    latents: PairedLatents,
+    chunk: int = 2048,
+    fixed: Collection[str] = (),
+) -> Recalls:
+    """The same as `recalls` of embeddings as `embedded` makes them."""
+    found = {}
+    linked = {m: latents.linked(m) for m in latents.modalities}
     for (i, a), (j, b) in combinations(enumerate(latents.modalities), 2):
         if a in fixed and b in fixed:
             continue
@@ -61,11 +81,9 @@ def recalls(
         ids_b, of_b = links[:, 1].unique(return_inverse=True)
         if min(len(ids_a), len(ids_b)) < 2:
             continue
-        x, y = _rows(*unit[a], ids_a), _rows(*unit[b], ids_b)
+        x, y = _rows(linked[a], unit[a], ids_a), _rows(linked[b], unit[b], ids_b)
         found[a, b] = _shares_right(x, y, of_a, of_b, chunk)
         found[b, a] = _shares_right(y, x, of_b, of_a, chunk)
-    for modality, adapter in adapters.items():
-        adapter.train(training[modality])
     return found
 
 

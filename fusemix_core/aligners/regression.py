@@ -15,9 +15,9 @@ from fusemix_core.adapters.rows import for_adapters
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.features import (
     LEAST_RIDGE,
-    kernel_factor,
-    orthogonal,
+    kernel_norm,
     prepared_adapter,
+    variance_of,
 )
 from fusemix_core.aligners.moments import moments_of
 from fusemix_core.aligners.recalls import VALIDATION_ROWS
@@ -38,8 +38,8 @@ def regress(
 ) -> dict[str, Adapter]:
     """Each modality that is not fixed regressed on the embeddings of those that are.
 
-    W = (C_ff + r I)⁻¹ C_fy, of features f as `cca` has them and unit-norm fixed embeddings y, with
-    r = ridge · tr(C_ff) / n; the embedding is (f - mean) W A + mean(y). `whiten` makes
+    W = (C_ff + r P)⁻¹ C_fy, of features f as `cca` has them and unit-norm fixed embeddings y, with
+    its P and r; the embedding is (f - mean) W A + mean(y). `whiten` makes
     A = (C_yy + t I)^(-½), t the mean eigenvalue of C_yy: directions in which the fixed embeddings
     vary little then count for more, as in CCA, and cosines find more of the partners. Without it A
     is I. A row with several fixed modalities is a pair with each, each about its own mean.
@@ -86,12 +86,13 @@ def met_fixed(pairs: PairedLatents, modality: str) -> PairedLatents:
 class RidgeSolution:
     """What a closed form needs of one modality's features f and its partners' fixed embeddings y.
 
-    adapter: of the modality, whose map `give` sets. mean, covariance: of f, `[k]` and `[k, k]`;
-    cross: `[k, d]` of f with y; target, spread: mean `[d]` and covariance `[d, d]` of y.
+    adapter: of the modality, whose map `give` sets. norm: what a ridge counts a kernel's weights
+    by, `[k, k]`. mean, covariance: of f, `[k]` and `[k, k]`; cross: `[k, d]` of f with y; target,
+    spread: mean `[d]` and covariance `[d, d]` of y.
     """
 
     adapter: KernelAdapter
-    factor: Tensor | None
+    norm: Tensor | None
     mean: Tensor
     covariance: Tensor
     cross: Tensor
@@ -115,8 +116,7 @@ class RidgeSolution:
         dim = next(iter(first.values())).shape[1]
         seed = context.seed * 1000
         adapter = prepared_adapter(pairs, modality, dim, landmarks, seed, device, linear)
-        factor = kernel_factor(adapter)
-        seen = [lambda x: orthogonal(adapter.features(x.float()), factor)]
+        seen = [lambda x: adapter.features(x.float())]
         seen += [lambda x, a=a: normalize(a(x.to(torch.float32)), dim=1) for a in fixed.values()]
         dims = [len(adapter.weight), *(y.shape[1] for y in first.values())]
         moments = moments_of(pairs, context, seen, dims)
@@ -128,7 +128,7 @@ class RidgeSolution:
 
         return cls(
             adapter,
-            factor,
+            kernel_norm(adapter),
             moments.mean(0),
             moments.covariance(0, 0),
             mean_over([moments.covariance(0, k) for k in ks]),
@@ -137,10 +137,13 @@ class RidgeSolution:
         )
 
     def solve(self, goal: Tensor, ridge: float) -> Tensor:
-        """(C_ff + r I)⁻¹ goal, r = ridge · tr(C_ff): `[k, d]`."""
+        """(C_ff + r P)⁻¹ goal, `[k, d]`: P is a kernel's norm, else I, and r = ridge times the
+        variance in that norm."""
         covariance = (self.covariance + self.covariance.T) / 2
-        r = max(ridge * covariance.trace().item(), LEAST_RIDGE)
-        covariance.diagonal().add_(r)
+        if self.norm is None:
+            covariance.diagonal().add_(max(ridge * covariance.trace().item(), LEAST_RIDGE))
+        else:
+            covariance.add_(self.norm, alpha=max(ridge * variance_of(self.norm), LEAST_RIDGE))
         return torch.cholesky_solve(goal, torch.linalg.cholesky(covariance))
 
     def whitening(self) -> Tensor:
@@ -153,9 +156,6 @@ class RidgeSolution:
     def give(self, map_: Tensor) -> None:
         """Make the adapter (f - mean) @ map_ + target."""
         self.adapter.bias.copy_(self.target - self.mean @ map_)
-        if self.factor is not None:
-            map_ = map_.to(self.factor.dtype)
-            map_ = torch.linalg.solve_triangular(self.factor.T, map_, upper=True)
         self.adapter.weight.copy_(map_)
 
 

@@ -28,7 +28,7 @@ def standardised(
 ) -> tuple[dict[str, KernelAdapter], Moments]:
     """Adapters to `dim` without a map yet, and the moments of what they see, in one pass."""
     adapters = prepared(train, dim, 0, context)
-    return adapters, moments_seen(adapters, [None] * len(adapters), train, context)
+    return adapters, moments_seen(adapters, train, context)
 
 
 @torch.no_grad()
