@@ -1,6 +1,6 @@
 """The encoders of the sets: rows of a file by number, and texts whose latents are on file.
 
-Named by file: `./benchmarks/sets/encoders.py:Drawings`. Latents lie in the folder that the variable
+Named by file: `./benchmarks/sets/encoders.py:Lite0`. Latents lie in the folder that the variable
 FUSEMIX_SETS names, as `python -m benchmarks prepare` writes them.
 """
 
@@ -72,28 +72,28 @@ def _spec(name: str, modality: str, target: str, dim: int) -> EncoderSpec:
     return EncoderSpec(name=name, modality=modality, takes="text", target=target, dim=dim)
 
 
-class Drawings(Rows):
+class Lite0(Rows):
     """EfficientNet-lite0 of icons."""
 
-    spec = _spec("icons-lite0", "image", "Drawings", 1280)
+    spec = _spec("icons-lite0", "image", "Lite0", 1280)
     file = "icons/images.npy"
 
 
-class Places(Rows):
+class GeoCLIP(Rows):
     """GeoCLIP's location encoder of coordinates."""
 
-    spec = _spec("places-geoclip", "place", "Places", 512)
+    spec = _spec("places-geoclip", "place", "GeoCLIP", 512)
     file = "places/places.npy"
 
 
-class Molecules(Rows):
+class Morgan(Rows):
     """Morgan counts."""
 
-    spec = _spec("molecules-morgan", "molecule", "Molecules", 1024)
+    spec = _spec("molecules-morgan", "molecule", "Morgan", 1024)
     file = "molecules/molecules.npy"
 
 
-class Words(Encoder):
+class MiniLM(Encoder):
     """MiniLM of texts: those of the sets from files, any other one by the encoder `minilm`.
 
     `SET/texts.json` in the folder has the texts, and `texts.npy` float16 `[n, 768]`: the middle and
@@ -103,7 +103,7 @@ class Words(Encoder):
     spec = EncoderSpec(
         name="words-minilm",
         modality="text",
-        target="benchmarks.sets.encoders:Words",
+        target="benchmarks.sets.encoders:MiniLM",
         dim=384,
         views=("pooled", LAYERS),
         normalised=True,

@@ -10,7 +10,7 @@ id, split (train, validation or test, so that all rows of a concept are on one s
     molecules  smiles, name
 
 and the latents that were computed from them, `SET-x.npy`, row by row; of icons `images-…` in parts
-(`merged_parts`); and `SET-texts.json` and `-texts.npy` (`encoders.Words`), without which texts are
+(`merged_parts`); and `SET-texts.json` and `-texts.npy` (`encoders.MiniLM`), without which texts are
 encoded as they are needed.
 
 `--out` gets `SET/pairs.jsonl` and what `encoders.py` reads. Held out are at most 2,000 pairs to
@@ -137,6 +137,8 @@ def merged_parts(parts: Sequence[Path], order: Path, to: Path) -> None:
         own = rows[number :: len(matrices)]
         if len(own) != len(matrix):
             raise ValueError(f"{parts[number]} has {len(matrix)} rows, not {len(own)}")
+        if not matrix[-1].any():
+            raise ValueError(f"{parts[number]} is not finished: its last row is empty")
         out[own] = matrix
     out.flush()
 

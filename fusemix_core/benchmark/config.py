@@ -81,9 +81,10 @@ class Combination:
 
     @property
     def label(self) -> str:
-        """`dinov2 + minilm (layers)`."""
+        """`dinov2 + minilm (layers)`; an encoder that is named by file goes by its class."""
+        names = {m: s.name.rpartition(".py:")[2] for m, s in self.specs.items()}
         return " + ".join(
-            s.name if self.views[m] == s.views[0] else f"{s.name} ({self.views[m]})"
+            names[m] if self.views[m] == s.views[0] else f"{names[m]} ({self.views[m]})"
             for m, s in self.specs.items()
         )
 

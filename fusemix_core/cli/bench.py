@@ -122,7 +122,7 @@ def bench(
 
         fusemix bench --config bench.toml --only set=icons --only size=500,all --out bench/1
     """
-    values = _config_table(config) if config else {}
+    values = config_table(config) if config else {}
     table = data.table() | splits.table() | facts.table()
     if table and config:
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
@@ -153,7 +153,7 @@ def bench(
     _show(lines, report, json)
 
 
-def _config_table(path: Path) -> dict[str, Any]:
+def config_table(path: Path) -> dict[str, Any]:
     """The file's tables; the methods of its `methods_file`, which is beside it, come last."""
     values = read_toml(path)
     more = values.pop("methods_file", None)

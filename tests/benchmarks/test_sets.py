@@ -1,6 +1,7 @@
 """The sets of the study: what is held out, what a hard case holds, latents by key."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from benchmarks.sets.counts import morgan_counts
 from benchmarks.sets.prepare import merged_parts, pairs_of, prepare, write_lines
 from benchmarks.tuning import as_toml, choose
 from fusemix_core import bench
+from fusemix_core.benchmark.config import all_recipes, bench_config
+from fusemix_core.cli.bench import config_table
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ArtefactError, DataError
+
+ROOT = Path(__file__).parents[2]
 
 
 def icons(count=400):
@@ -105,12 +110,12 @@ def made(tmp_path, monkeypatch):
 
 def test_latents_come_by_number_and_by_text(made):
     _, latents, words, layers = made
-    drawings = encoders.Drawings(encoders.Drawings.spec)
+    drawings = encoders.Lite0(encoders.Lite0.spec)
     found = drawings.encode(drawings.collate(["3", "0", "3#2"]))
     assert torch.equal(found, torch.from_numpy(latents[[3, 0, 3]].astype(np.float32)))
     with pytest.raises(DataError, match="no row '400'"):
         drawings.collate(["400"])
-    texts = encoders.Words(encoders.Words.spec)
+    texts = encoders.MiniLM(encoders.MiniLM.spec)
     batch = texts.collate([words[5], words[1]])
     both = texts.encode(batch, encoders.LAYERS)
     assert both.numpy() == pytest.approx(layers[[5, 1]], abs=1e-3)
@@ -118,7 +123,7 @@ def test_latents_come_by_number_and_by_text(made):
 
 
 def test_a_text_that_is_not_on_file_is_encoded(made):
-    texts = encoders.Words(encoders.Words.spec)
+    texts = encoders.MiniLM(encoders.MiniLM.spec)
     found = texts.encode(texts.collate(["a photo of a home"]), encoders.LAYERS)
     assert found.shape == (1, 2, 384)
     assert found.norm(dim=2) == pytest.approx(torch.ones(1, 2), abs=1e-4)
@@ -127,19 +132,22 @@ def test_a_text_that_is_not_on_file_is_encoded(made):
 def test_a_folder_without_latents_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("FUSEMIX_SETS", str(tmp_path))
     with pytest.raises(ArtefactError, match=r"images\.npy does not exist") as error:
-        encoders.Drawings(encoders.Drawings.spec)
+        encoders.Lite0(encoders.Lite0.spec)
     assert "prepare" in error.value.hint
 
 
 def test_parts_that_were_computed_side_by_side_become_one_matrix(tmp_path):
     order = np.random.default_rng(0).permutation(7)
     np.save(tmp_path / "order.npy", order)
-    whole = np.arange(14, dtype=np.float16).reshape(7, 2)
+    whole = 1 + np.arange(14, dtype=np.float16).reshape(7, 2)
     parts = [tmp_path / f"images-x-{p}of2.npy" for p in range(2)]
     for part, path in enumerate(parts):
         np.save(path, whole[order[part::2]])
     merged_parts(parts, tmp_path / "order.npy", tmp_path / "out.npy")
     assert (np.load(tmp_path / "out.npy") == whole).all()
+    np.save(parts[1], np.zeros((3, 2), np.float16))
+    with pytest.raises(ValueError, match="1of2.npy is not finished"):
+        merged_parts(parts, tmp_path / "order.npy", tmp_path / "out.npy")
     np.save(parts[0], whole[:1])
     with pytest.raises(ValueError, match="has 1 rows, not 4"):
         merged_parts(parts, tmp_path / "order.npy", tmp_path / "out.npy")
@@ -152,7 +160,7 @@ def test_prepared_sets_are_benchmarked(made, tmp_path):
         "source": str(out / "icons/pairs.jsonl"),
         "columns": {"image": "image", "text": "text"},
         "split_column": "split",
-        "encoders": {"image": f"{file}:Drawings", "text": f"{file}:Words"},
+        "encoders": {"image": f"{file}:Lite0", "text": f"{file}:MiniLM"},
         "views": {"text": "layers-middle-last"},
         "train": 50,
     }
@@ -160,6 +168,7 @@ def test_prepared_sets_are_benchmarked(made, tmp_path):
     sets = {"icons": own, "icons-copies": copies}
     first, second = bench({"methods": ["cca"], "seeds": 1, "sets": sets}, tmp_path / "o")
     assert "error" not in first and "error" not in second
+    assert first["label"] == "Lite0 + MiniLM (layers-middle-last)"
     assert first["pairs"]["train"] == 50 and second["pairs"]["train"] % 3 == 0
     assert first["pairs"]["test"] == second["pairs"]["test"]
     assert first["queries"]["image->text"]["count"] == first["pairs"]["test"]
@@ -197,6 +206,20 @@ def test_counts_of_molecules():
     ethanol, again, long, nonsense = morgan_counts(["CCO", "OCC", "CCCCCCCC", "not a molecule"])
     assert (ethanol == again).all() and not nonsense.any()
     assert long.max() > ethanol.max() > 0
+
+
+@pytest.mark.parametrize("name", ["scaling", "hard", "tuned"])
+def test_the_configs_of_the_study_are_whole(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = bench_config(config_table(ROOT / "benchmarks" / f"{name}.toml"))
+    assert all(paired.whole_validation for paired in config.sets)
+    recipes = {m.recipe.name for m in config.methods}
+    trained = {m.label for m in config.methods if m.recipe.training is not None}
+    assert trained and all(config.limits(m) == (m.label in trained) for m in config.methods)
+    if name != "tuned":  # all but the one that needs tokens
+        assert recipes >= set(all_recipes()) - {"freeze-align"}
+    for paired in config.sets:
+        assert config.combinations(paired)
 
 
 def tuned(method, of, recall):
