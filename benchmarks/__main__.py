@@ -3,6 +3,7 @@
     python -m benchmarks --data DATA            # all; DATA holds the real datasets
     python -m benchmarks loss step --quick      # some, in a minute each; nothing is kept
     python -m benchmarks --page                 # only the page and its plots, from what is kept
+    python -m benchmarks prepare --data DATA --out FOLDER   # the sets of benchmarks/scaling.toml
 
 Each benchmark is a module here with TITLE, ABOUT and `measure(options) -> Iterator[Row]`, and,
 where a plot says more, `plot(rows, figure)`. It runs in a process of its own. Without --data those
@@ -35,7 +36,15 @@ BENCHMARKS = (
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    parser = _parser()
+    args = parser.parse_args()
+    if args.names == ["prepare"]:
+        if args.data is None or args.out is None:
+            parser.error("prepare needs --data and --out")
+        from benchmarks.sets.prepare import prepare
+
+        print(f"prepared: {', '.join(prepare(args.data, args.out)) or 'nothing'}")
+        return
     if args.run:
         _run_here(args)
         return
@@ -67,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="small, and nothing is kept")
     parser.add_argument("--page", action="store_true", help="only write the page")
+    parser.add_argument("--out", type=Path, help="where `prepare` writes the sets")
     parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
     return parser
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Options, Row
+from benchmarks.harness import Bar, Options, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,13 +27,19 @@ The default recipe on generated latents in memory (float16), each fit in a proce
 time of the whole fit, and in the plot its peak memory beyond the latents. The latents have a
 spectrum that falls as a power of the rank, as encoders' do, and share 64 hidden causes between
 modalities. The ratio is to the fit before: how much more time ten times the pairs, or one modality
-more, take.
+more, take. Bars in seconds hold for two cores that nothing else uses.
 """
 
 PAIRS = (1_000, 10_000, 100_000, 1_000_000)
 MODALITIES = (2, 3, 4, 5)
 OF_MODALITIES = 10_000
 """Pairs of the fits with more modalities."""
+
+SECONDS = {(10_000, 2): 8, (10_000, 5): 60}
+"""What fits of so many pairs and modalities may take."""
+
+TIMES, PEAK_GB = 12.0, 4.0
+"""How many times the time ten times the pairs may take; the memory beyond the latents."""
 
 WIDTHS = (1280, 384, 512, 768, 1024)
 CAUSES = 64
@@ -57,6 +63,7 @@ def grown(axis: str, cases: Sequence[tuple[int, int]], threads: int) -> Iterator
             "s",
             "" if before is None else "the fit before",
             None if before is None else seconds / before,
+            Bar(TIMES) if axis == "pairs" and before is not None else None,
             details={
                 "axis": axis,
                 "pairs": pairs,
@@ -65,7 +72,20 @@ def grown(axis: str, cases: Sequence[tuple[int, int]], threads: int) -> Iterator
                 "score": score,
             },
         )
+        yield from limits(axis, pairs, count, seconds, peak)
         before = seconds
+
+
+def limits(axis: str, pairs: int, count: int, seconds: float, peak: float) -> Iterator[Row]:
+    """The bars of one fit by itself: its seconds, if it has such a bar, and its memory."""
+    name = f"{pairs:,} pairs, {count} modalities"
+    most = SECONDS.get((pairs, count))
+    if most is not None and (axis == "modalities") == (count > 2):
+        yield Row(f"{name}, time", seconds, "s", f"{most} s", seconds / most, Bar(1.0))
+    gigabytes = peak / 1024
+    yield Row(
+        f"{name}, peak memory", gigabytes, "GB", f"{PEAK_GB:g} GB", gigabytes / PEAK_GB, Bar(1.0)
+    )
 
 
 def fitted(pairs: int, modalities: int, threads: int) -> tuple[float, float, float]:
@@ -80,7 +100,7 @@ def fitted(pairs: int, modalities: int, threads: int) -> tuple[float, float, flo
 def plot(rows: Sequence[Row], figure: Figure) -> None:
     axes = figure.subplots(1, 2)
     for axis, of in zip(("pairs", "modalities"), axes, strict=True):
-        own = [r for r in rows if r.details["axis"] == axis]
+        own = [r for r in rows if r.details.get("axis") == axis]
         at = [r.details[axis] for r in own]
         of.plot(at, [r.value for r in own], marker="o", color="tab:blue")
         of.set_ylabel("seconds", color="tab:blue")

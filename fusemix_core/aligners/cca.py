@@ -46,30 +46,42 @@ MANY = 1_500
 class CCAAligner(Aligner):
     """Regularised CCA of each modality's features, for K ≥ 2 modalities.
 
-    Features are the standardised latents (`KernelAdapter` without landmarks: linear CCA) or those
-    of its kernel (with landmarks: kernel CCA, exact where all training items are landmarks, else
-    Nyström's). Of the kernel they are f(x) = R⁻¹ k(x), R Rᵀ = k(landmarks, landmarks), so that
-    products of features are kernel values and the ridge is that of the kernel's own norm.
+    Features are the standardised latents (`KernelAdapter` without landmarks: linear CCA) or the
+    similarities to its landmarks (kernel CCA, exact if all training items are landmarks, else
+    Nyström's). A direction α of features pays the ridge r_k αᵀ P_k α: P_k is the identity, or
+    k(landmarks, landmarks), which makes it the kernel's own norm.
 
-    With whitened features w_k = L_k⁻¹ (f_k - mean), L_k L_kᵀ = C_kk + r_k I, the maps are the top
+    With whitened features w_k = L_k⁻¹ (f_k - mean), L_k L_kᵀ = C_kk + r_k P_k, the maps are the top
     eigenvectors of the block matrix R with R_km = L_k⁻¹ C_km L_m⁻ᵀ off the diagonal and zero on it
     (MAXVAR, Kettenring 1971); for K = 2 that is regularised CCA exactly. Column i is weighted by
-    its correlation to the `power`. The ridge is r_k = ridge · tr(C_kk) / n.
-
-    landmarks: how many a modality has at most, 0 for linear CCA; by default both, linear CCA first,
-    and validation chooses. linear: the linear part of the kernel. ridges, powers: what validation
-    chooses from, in the order they are tried; a map that is better than all before it is reported
-    as an evaluation at step 0. dim: width of the space, at most what the data determine: one less
-    than the pairs, and the second widest modality. Rows that lack a modality count for those they
-    have.
+    its correlation to the `power`. The ridge is r_k = ridge · v_k / n, with the variance v_k of the
+    features in the norm of P_k.
 
     Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only how
     latents are standardised comes from a sample of a few thousand items. The kernel takes at most
-    `kernel_pairs`, drawn by the seed: each costs it some three times `landmarks`² multiplications.
-    It gains by more of them (see docs/decisions/0010-all-pairs-in-one-pass.md).
+    `kernel_pairs`, drawn by the seed: each costs it some two times `landmarks`² multiplications for
+    two modalities. It gains by more of them (see docs/decisions/0010-all-pairs-in-one-pass.md).
+    With many landmarks, the first few of them choose the ridge, and the maps of all are solved for
+    this one only (docs/decisions/0020-faster-kernel.md).
 
     Where modalities are fixed there is one side to fit, and that is regression of the same features
     (`regress`) with the same `landmarks`, `ridges` and `kernel_pairs`.
+
+    Rows that lack a modality count for those they have. A map that is better on validation than all
+    before it is reported as an evaluation at step 0.
+
+    Args:
+        landmarks: how many a modality has at most, 0 for linear CCA. By default both are fitted,
+            linear CCA first, and validation chooses.
+        linear: the linear part of the kernel.
+        dim: width of the space, at most what the data determine: one less than the pairs, and the
+            second widest modality.
+        ridges: what validation chooses from, in the order they are tried.
+        powers: the same, of the weights of columns.
+        kernel_pairs: how many pairs a kernel takes at most.
+
+    Example:
+        adapters = CCAAligner(landmarks=0, dim=128).fit(train, validation, recipe, FitContext())
     """
 
     uses = ("fixed",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -40,10 +41,25 @@ class LabelledSet:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How long a training by gradient may take: `seconds`, or `times` the fit of the method `of`
+    on the same pairs. Counted as `measuring.clock` does."""
+
+    seconds: float | None = None
+    times: float | None = None
+    of: str = DEFAULT
+
+
+@dataclass(frozen=True)
 class PairedSet:
-    """Pairs, the encoders (modality → names) and views (modality → names, by default the
-    encoder's first) whose every combination is tried, and how many of the pairs to fit and choose
-    on are used: `None` all of them. `methods`: the labels of those that are tried (all)."""
+    """Pairs, and what is tried on them.
+
+    encoders, views: modality → names, by default the encoder's first view; every combination is
+    tried. pairs: how many of the pairs to fit and choose on are used, `None` all of them; with
+    `whole_validation` they count the pairs to fit on, and the validation split stays whole.
+    methods: the labels of those that are tried (all). wrong: the share of the training pairs whose
+    partners are exchanged.
+    """
 
     name: str
     data: DataConfig
@@ -52,6 +68,8 @@ class PairedSet:
     views: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     zero_shot: Mapping[str, LabelledSet] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
+    whole_validation: bool = False
+    wrong: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,9 +81,10 @@ class Combination:
 
     @property
     def label(self) -> str:
-        """`dinov2 + minilm (layers)`."""
+        """`dinov2 + minilm (layers)`; an encoder that is named by file goes by its class."""
+        names = {m: s.name.rpartition(".py:")[2] for m, s in self.specs.items()}
         return " + ".join(
-            s.name if self.views[m] == s.views[0] else f"{s.name} ({self.views[m]})"
+            names[m] if self.views[m] == s.views[0] else f"{names[m]} ({self.views[m]})"
             for m, s in self.specs.items()
         )
 
@@ -75,7 +94,8 @@ class BenchConfig:
     """A whole benchmark.
 
     budget: how many pairs a method that is trained by gradient may see in all, so the objective's
-    rows; batch: of these at a step (None: the recipe's own). Methods in closed form have neither.
+    rows; batch: of these at a step (None: the recipe's own); limit: how long it may take. Methods
+    in closed form have none of these.
     """
 
     methods: tuple[Method, ...]
@@ -84,6 +104,7 @@ class BenchConfig:
     batch: int | None = None
     budget: int | None = None
     device: str = "auto"
+    limit: Limit | None = None
 
     def combinations(self, paired: PairedSet) -> list[Combination]:
         """Raises for an unknown encoder or view, or a package that is not installed."""
@@ -97,11 +118,23 @@ class BenchConfig:
         return found
 
     def methods_of(self, paired: PairedSet) -> list[Method]:
-        return [m for m in self.methods if not paired.methods or m.label in paired.methods]
+        """Those that are tried on the set; the one whose time limits the others comes first."""
+        own = [m for m in self.methods if not paired.methods or m.label in paired.methods]
+        return sorted(own, key=lambda m: m.label != self.reference)
+
+    @property
+    def reference(self) -> str | None:
+        """The label of the method whose time limits the others."""
+        return self.limit.of if self.limit is not None and self.limit.times is not None else None
+
+    def limits(self, method: Method) -> bool:
+        """Whether the method is one that a limit is for."""
+        trained = method.recipe.training is not None
+        return self.limit is not None and trained and method.label != self.reference
 
 
-TOP = {"methods", "seeds", "pairs", "batch", "budget", "device", "sets"}
-OF_A_SET = {"encoders", "views", "pairs", "zero_shot", "methods"}
+TOP = {"methods", "seeds", "pairs", "train", "batch", "budget", "limit", "device", "sets"}
+OF_A_SET = {"encoders", "views", "pairs", "train", "wrong", "zero_shot", "methods"}
 
 
 def bench_config(values: Mapping[str, Any], root: Path = Path()) -> BenchConfig:
@@ -130,17 +163,18 @@ def bench_config(values: Mapping[str, Any], root: Path = Path()) -> BenchConfig:
     labels = [m.label for m in methods]
     if repeated := {n for n in labels if labels.count(n) > 1}:
         raise ConfigError(f"Two methods are called {repeated.pop()!r}.", "Give them a label each.")
-    every = {"pairs": values.get("pairs", ALL)}
+    every = {k: values[k] for k in ("pairs", "train") if k in values}
     device = values.get("device", "auto")
     if not isinstance(device, str):
         raise ConfigError(f"device is {device!r}.", 'Example: device = "cpu"')
     return BenchConfig(
         methods,
-        tuple(_set(n, {**every, **_table(t, f"sets.{n}")}, labels, root) for n, t in sets.items()),
+        tuple(_set(n, _table(t, f"sets.{n}"), every, labels, root) for n, t in sets.items()),
         tuple(seeds),
         numbers["batch"],
         numbers["budget"],
         device,
+        _limit(values.get("limit"), labels),
     )
 
 
@@ -169,8 +203,44 @@ def _method(given: Any) -> Method:
     return Method("".join(_texts(label, "methods.label")), recipe)
 
 
-def _set(name: str, table: Mapping[str, Any], methods: Sequence[str], root: Path) -> PairedSet:
+def _limit(given: Any, methods: Sequence[str]) -> Limit | None:
+    """From seconds, or `{times, of}`."""
+    table = given if isinstance(given, Mapping) else {"seconds": given}
+    _known(table, {"seconds", "times", "of"}, "limit.")
+    numbers = [table[k] for k in ("seconds", "times") if table.get(k) is not None]
+    if given is None:
+        return None
+    if len(numbers) != 1 or type(numbers[0]) not in (int, float) or not 0 < numbers[0] < math.inf:
+        raise ConfigError(
+            f"limit is {short(repr(given))}.",
+            'Write seconds, limit = 600, or {times = 5, of = "auto"}: five times that one\'s time.',
+        )
+    limit = Limit(**table)
+    if limit.times is not None and limit.of not in methods:
+        raise ConfigError(f"limit.of: no method is called {limit.of!r}.", "Add it to `methods`.")
+    return limit
+
+
+def _set(
+    name: str,
+    table: Mapping[str, Any],
+    every: Mapping[str, Any],
+    methods: Sequence[str],
+    root: Path,
+) -> PairedSet:
+    """A set of its own table; `every` has the sizes of those that name none."""
     at = f"sets.{name}."
+    if not {"pairs", "train"} & set(table):
+        table = {**table, **every}
+    if {"pairs", "train"} <= set(table):
+        raise ConfigError(
+            f"{at}pairs and {at}train are both given.",
+            "`pairs` counts those to fit and choose on, `train` those to fit on; give one.",
+        )
+    counted = "train" if "train" in table else "pairs"
+    wrong = table.get("wrong", 0.0)
+    if type(wrong) not in (int, float) or not 0 <= wrong <= 1:
+        raise ConfigError(f"{at}wrong is {short(repr(wrong))}.", "It is a share, 0 to 1.")
     encoders = _several(table, "encoders", at)
     if len(encoders) < 2:
         raise ConfigError(f"{at}encoders names fewer than two modalities.", "Two are needed.")
@@ -182,13 +252,15 @@ def _set(name: str, table: Mapping[str, Any], methods: Sequence[str], root: Path
         name,
         _data({k: v for k, v in table.items() if k not in OF_A_SET}, root, at),
         encoders,
-        tuple(_size(p, at) for p in _list(table["pairs"], at)),
+        tuple(_size(p, f"{at}{counted}") for p in _list(table.get(counted, ALL), at)),
         _several(table, "views", at),
         {
             n: _labelled(_table(t, f"{at}zero_shot.{n}"), root, f"{at}zero_shot.{n}.")
             for n, t in _table(table.get("zero_shot") or {}, f"{at}zero_shot").items()
         },
         own,
+        counted == "train",
+        float(wrong),
     )
 
 
@@ -225,7 +297,7 @@ def _size(value: Any, at: str) -> int | None:
     if value == ALL or value is None:
         return None
     if type(value) is not int or value < 4:
-        raise ConfigError(f"{at}pairs holds {value!r}.", f'Numbers from 4 on, or "{ALL}".')
+        raise ConfigError(f"{at} holds {value!r}.", f'Numbers from 4 on, or "{ALL}".')
     return value
 
 

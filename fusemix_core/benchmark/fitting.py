@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fusemix_core.benchmark.hits import hits_of, queries_of
 from fusemix_core.benchmark.latents import Classes, Splits
+from fusemix_core.benchmark.limits import shortened
+from fusemix_core.benchmark.measuring import Cost, Course
 from fusemix_core.config import Part, Recipe
-from fusemix_core.evaluation.retrieval import KS, retrieval
+from fusemix_core.evaluation.retrieval import KS, Direction, ranked, summed_up
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
 from fusemix_core.interfaces import Adapter, Callback, FitContext, Padded, Scorer, input_of
 from fusemix_core.registry import registry
-from fusemix_core.runs.embeddings import embed_split
+from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import training_rows
@@ -43,14 +46,17 @@ def within(recipe: Recipe, batch: int | None, budget: int | None, rows: int) -> 
     return replace(recipe, training=replace(training, batch_size=size))
 
 
-@dataclass
-class _Steps(Callback):
-    """How many steps were taken."""
+WARM_ROWS = 64
 
-    count: int = 0
 
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.count = step
+def warm_up(recipe: Recipe, splits: Splits, device: torch.device) -> None:
+    """A fit of few pairs that nobody times: a process's first imports and products are slow."""
+    few = {n: splits[n].select(torch.arange(len(splits[n]))[:WARM_ROWS]) for n in splits}
+    if recipe.training is not None:
+        recipe = replace(recipe, training=replace(recipe.training, epochs=1, batch_size=None))
+    with contextlib.suppress(Exception):  # the fit itself will tell
+        aligner = registry.build("aligner", recipe.aligner)
+        aligner.fit(few["train"], few["validation"], recipe, FitContext(device=device))
 
 
 def fit(
@@ -60,19 +66,45 @@ def fit(
     device: torch.device,
     zero_shot: Mapping[str, Classes],
     callbacks: Sequence[Callback] = (),
+    limit: float | None = None,
 ) -> dict[str, Any]:
-    """Plain data: `seconds` and `steps` of the fit, `validation` and `test` recalls by scorer and
-    direction, the `scorer` chosen on validation (whatever the recipe says, so that methods differ
-    in their maps alone), `zero_shot` top-1 by set and scorer; shares in percent."""
+    """One fit, measured.
+
+    Args:
+        limit: The seconds, by `clock`, that a training by gradient may take; see `shortened`.
+
+    Returns:
+        Plain data, shares in percent: what the fit cost (`Cost.facts`), its `steps` and
+        `trajectory` (`Course`), `validation` and `test` recalls by scorer and direction, the
+        `scorer` chosen on validation (whatever the recipe says, so that methods differ in their
+        maps only), which test `queries` were `hits` by scorer, and `zero_shot` top-1 by set and
+        scorer.
+    """
     check_facts(recipe, splits["train"].facts)
-    aligner = registry.build("aligner", recipe.aligner)
-    steps = _Steps()
-    context = FitContext(device=device, seed=seed, callbacks=[steps, *callbacks])
-    began = time.perf_counter()
-    given = splits["train"]
+    context = FitContext(device=device, seed=seed)
+    given, validation = splits["train"], splits["validation"]
     given = given.select(training_rows(recipe, given, context, Reporter()).sort().values)
-    adapters = aligner.fit(given, splits["validation"], recipe, context)
-    seconds = time.perf_counter() - began
+    facts: dict[str, Any] = {}
+    if limit is not None and recipe.training is not None:
+        recipe, given, facts["limit"] = shortened(recipe, given, validation, context, limit)
+    aligner = registry.build("aligner", recipe.aligner)
+    with Cost() as cost:
+        course = Course()
+        adapters = aligner.fit(
+            given, validation, recipe, replace(context, callbacks=[course, *callbacks])
+        )
+    facts |= {**cost.facts(), "steps": course.steps, "trajectory": course.trajectory()}
+    return facts | _measured(recipe, adapters, splits, device, zero_shot)
+
+
+def _measured(
+    recipe: Recipe,
+    adapters: Mapping[str, Adapter],
+    splits: Splits,
+    device: torch.device,
+    zero_shot: Mapping[str, Classes],
+) -> dict[str, Any]:
+    """What `fit` returns of the adapters."""
     train = embed_split(adapters, splits["train"], device, most=BANK_MOST)
     validation = embed_split(adapters, splits["validation"], device)
     test = embed_split(adapters, splits["test"], device)
@@ -81,16 +113,15 @@ def fit(
         scorers[spec.name] = registry.build("scorer", Part(spec.name))
         scorers[spec.name].fit(train.embeddings)
     chosen, _ = choose_scorer(replace(recipe, scorer=None), train, validation)
-    measured = {
-        split: {n: recalls(found.embeddings, found.links, s) for n, s in scorers.items()}
-        for split, found in (("validation", validation), ("test", test))
-    }
+    on_validation = {n: ranked_by(validation, s) for n, s in scorers.items()}
+    on_test = {n: ranked_by(test, s) for n, s in scorers.items()}
     return {
-        "seconds": round(seconds, 3),
-        "steps": steps.count,
         "dim": next(iter(test.embeddings.values())).shape[1],
         "scorer": chosen.name,
-        **measured,
+        "validation": {n: recalls(validation, d) for n, d in on_validation.items()},
+        "test": {n: recalls(test, d) for n, d in on_test.items()},
+        "queries": queries_of(next(iter(on_test.values())), test.links.numpy(), _sizes(test)),
+        "hits": {n: hits_of(d) for n, d in on_test.items()},
         "zero_shot": {
             name: {n: named(adapters, classes, s, device) for n, s in scorers.items()}
             for name, classes in zero_shot.items()
@@ -98,10 +129,18 @@ def fit(
     }
 
 
-def recalls(embeddings: Mapping[str, Tensor], links: Tensor, scorer: Scorer) -> dict[str, Any]:
+def ranked_by(split: SplitEmbeddings, scorer: Scorer) -> list[Direction]:
+    return ranked(split.embeddings, split.links, scorer.score)
+
+
+def _sizes(split: SplitEmbeddings) -> dict[str, int]:
+    return {m: len(rows) for m, rows in split.embeddings.items()}
+
+
+def recalls(split: SplitEmbeddings, directions: Sequence[Direction]) -> dict[str, Any]:
     """Recalls in percent: means over directions, of R@1 with its bootstrap interval over linked
     groups of items, and of each direction."""
-    whole = retrieval(embeddings, links, scorer.score)
+    whole = summed_up(list(directions), split.links.numpy(), _sizes(split))
     found, interval = whole["directions"], whole["mean_r1_interval"]
     each = {name: {f"r{k}": _short(d[f"r{k}"]) for k in KS} for name, d in found.items()}
     means = {f"r{k}": _short(sum(d[f"r{k}"] for d in found.values()) / len(found)) for k in KS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin
+from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
 from fusemix_core.interfaces import Padded, PairedLatents
@@ -110,17 +111,27 @@ def _check_test(paired: PairedSet, test: Sized) -> None:
 
 
 def sized(
-    splits: Splits, size: int | None, seed: int, chosen: Callable[[int], Tensor] | None = None
+    splits: Splits,
+    size: int | None,
+    seed: int,
+    chosen: Callable[[int], Tensor] | None = None,
+    *,
+    whole_validation: bool = False,
 ) -> Splits:
-    """`size` of the training and validation rows, in the split's own proportion; the test rows are
-    those of the whole set whatever the size, so that recall from few pairs is measured as finely as
-    recall from all. Of training rows those that `chosen` gives for their number, else random ones.
+    """`size` of the training and validation rows, in the split's own proportion; with
+    `whole_validation` as many training rows, and all validation rows.
+
+    The test rows are those of the whole set whatever the size, so that recall from few pairs is
+    measured as finely as recall from all. Of training rows those that `chosen` gives for their
+    number, else random ones.
     """
     train, validation = len(splits["train"]), len(splits["validation"])
-    if size is None or size >= train + validation:
+    if size is None or size >= train + (0 if whole_validation else validation):
         return splits
-    held = min(max(round(size * validation / (train + validation)), 2), size - 2)
-    counts = {"train": size - held, "validation": held}
+    counts = {"train": size}
+    if not whole_validation:
+        held = min(max(round(size * validation / (train + validation)), 2), size - 2)
+        counts = {"train": size - held, "validation": held}
     generator = torch.Generator().manual_seed(seed)
     parts = dict(splits)
     for name, count in counts.items():
@@ -129,6 +140,19 @@ def sized(
             rows = chosen(count)
         parts[name] = splits[name].select(rows)
     return parts
+
+
+def with_wrong(splits: Splits, share: float, seed: int) -> Splits:
+    """The splits with a random share of the training rows whose last modality's items are
+    exchanged, so that each has another row's."""
+    train = splits["train"]
+    rows = torch.randperm(len(train), generator=stream(seed, "wrong pairs"))
+    rows = rows[: round(share * len(train))]
+    if len(rows) < 2:
+        return splits
+    links = train.links.clone()
+    links[rows, -1] = train.links[rows.roll(1), -1]
+    return {**splits, "train": replace(train, links=links)}
 
 
 def _classes(

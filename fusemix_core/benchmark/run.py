@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor
 
 from fusemix_core.benchmark.config import BenchConfig, Combination, Method, PairedSet, bench_config
-from fusemix_core.benchmark.fitting import fit, within
-from fusemix_core.benchmark.latents import Case, make_case, read_set, sized
+from fusemix_core.benchmark.fitting import fit, warm_up, within
+from fusemix_core.benchmark.latents import Case, make_case, read_set, sized, with_wrong
 from fusemix_core.benchmark.lines import NAME, add_line, key_of, read_lines
 from fusemix_core.benchmark.summary import is_whole
 from fusemix_core.config import PARTS, to_dict
 from fusemix_core.devices import resolve_device
-from fusemix_core.errors import ArtefactError, FusemixError
+from fusemix_core.errors import ArtefactError, ConfigError, FusemixError
 from fusemix_core.interfaces import FitContext
 from fusemix_core.registry import CORE, registry
 from fusemix_core.runs.environment import environment
@@ -73,7 +74,7 @@ def bench(
     check_sets(config)
     device, facts = resolve_device(config.device), environment()
     trials, lines = list(trials_of(config)), []
-    case, of = None, None
+    case, of, warm = None, None, set()
     for number, trial in enumerate(trials, 1):
         if of != (of := (trial.paired, trial.chosen.label, trial.seed)):
             case = make_case(trial.paired, trial.chosen, trial.seed, device, reporter)
@@ -82,7 +83,11 @@ def bench(
             reporter.note(note)
         if line["key"] not in done:
             reporter.stage(f"{number:,} of {len(trials):,}  {trial.label}")
-            line |= attempt(trial, case, config, device, reporter)
+            if trial.method.label not in warm:
+                warm.add(trial.method.label)
+                warm_up(trial.method.recipe, case.splits, device)
+            limit = partial(limit_of, trial, case, config, device, done)
+            line |= attempt(trial, case, config, device, reporter, limit)
             line["environment"] = facts
             add_line(path, line)
             done[line["key"]] = line
@@ -92,12 +97,14 @@ def bench(
 
 def _fewer(trial: Trial, case: Case) -> str:
     """What to tell if the set has fewer pairs than are asked for."""
-    there = len(case.splits["train"]) + len(case.splits["validation"])
+    there, what = len(case.splits["train"]), "to fit on"
+    if not trial.paired.whole_validation:
+        there, what = there + len(case.splits["validation"]), "to fit and choose on"
     if trial.size is None or trial.size <= there:
         return ""
     return (
-        f"{trial.paired.name}: {trial.size:,} pairs are asked for, and {there:,} are there to fit "
-        "and choose on: all are used."
+        f"{trial.paired.name}: {trial.size:,} pairs are asked for, and {there:,} are there {what}: "
+        "all are used."
     )
 
 
@@ -110,7 +117,8 @@ def check_sets(config: BenchConfig, tell: Tell | None = None) -> None:
 
 
 def trials_of(config: BenchConfig) -> Iterator[Trial]:
-    """All fits, seed by seed, so that a benchmark cut short has compared every method."""
+    """All fits, seed by seed, so that a benchmark cut short has compared every method. At each
+    place the method whose time limits the others comes first."""
     combinations = {s.name: config.combinations(s) for s in config.sets}
     for seed in config.seeds:
         for paired in config.sets:
@@ -138,20 +146,64 @@ def described(trial: Trial, case: Case, config: BenchConfig) -> dict[str, Any]:
         "test_items": case.test_digest,
         "versions": versions(trial.method),
     }
+    paired = trial.paired
+    if paired.whole_validation:
+        facts["whole_validation"] = True
+    if paired.wrong:
+        facts["wrong"] = paired.wrong
+    if config.limits(trial.method):
+        facts["limited"] = to_dict(config.limit)
     return {"key": key_of(facts), **facts}
 
 
+def limit_of(
+    trial: Trial,
+    case: Case,
+    config: BenchConfig,
+    device: torch.device,
+    done: Mapping[str, Mapping[str, Any]],
+) -> float | None:
+    """The seconds that the trial's training may take, None for any number.
+
+    Raises `ConfigError` if the method whose time limits it has none here, as its fit failed.
+    """
+    if not config.limits(trial.method):
+        return None
+    if config.limit.times is None:
+        return config.limit.seconds
+    method = next(m for m in config.methods if m.label == config.reference)
+    line = done.get(described(replace(trial, method=method), case, config)["key"])
+    if line is None or "error" in line:
+        raise ConfigError(f"'{method.label}', whose time limits the others, has no fit here.")
+    # Lines of earlier versions have no time of the processor.
+    found = line.get("cpu_seconds", line["seconds"]) if device.type == "cpu" else line["seconds"]
+    return config.limit.times * found
+
+
 def attempt(
-    trial: Trial, case: Case, config: BenchConfig, device: torch.device, reporter: Reporter
+    trial: Trial,
+    case: Case,
+    config: BenchConfig,
+    device: torch.device,
+    reporter: Reporter,
+    limit: Callable[[], float | None],
 ) -> dict[str, Any]:
     """What the fit gave, or its error."""
     pairs: dict[str, int] = {}
+    paired = trial.paired
     try:
-        splits = sized(case.splits, trial.size, trial.seed, chooser(trial, case, device, reporter))
+        splits = sized(
+            case.splits,
+            trial.size,
+            trial.seed,
+            chooser(trial, case, device, reporter),
+            whole_validation=paired.whole_validation,
+        )
+        splits = with_wrong(splits, paired.wrong, trial.seed)
         pairs = {name: len(part) for name, part in splits.items()}
         recipe = within(trial.method.recipe, config.batch, config.budget, pairs["train"])
         return {"pairs": pairs} | fit(
-            recipe, splits, trial.seed, device, case.zero_shot, [reporter]
+            recipe, splits, trial.seed, device, case.zero_shot, [reporter], limit()
         )
     except Exception as error:  # whatever a plugin raises, the others are still to be compared
         message = error.message if isinstance(error, FusemixError) else f"{error!r}"

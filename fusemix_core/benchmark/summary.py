@@ -87,8 +87,9 @@ class Place:
 @dataclass(frozen=True)
 class Verdict:
     """Who wins at a place. `against`: method → how far it is ahead of the default, a mean of
-    differences seed by seed, and the half-width of its 95% interval, None where the seeds share
-    their test items."""
+    differences seed by seed, and the half-width of its 95% interval: over the seeds or, where these
+    share their test items, by query (`hits.difference`); None where the lines don't say which
+    queries were right."""
 
     place: Place
     pairs: int
@@ -142,6 +143,17 @@ def places(entries: Iterable[Entry]) -> list[Place]:
     return list(dict.fromkeys(e.place for e in entries if e.lines))
 
 
+def _half_by_query(first: Entry, second: Entry) -> float | None:
+    """The half-width of the interval of the difference of two methods, query by query."""
+    from fusemix_core.benchmark.hits import difference  # imports numpy
+
+    found = difference(first.lines, second.lines)
+    if found is None or found[1] is None:
+        return None
+    low, high = found[1]
+    return (high - low) / 2
+
+
 def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Verdict]:
     """One for each place, by R@1, or by top-1 of a set of classes, which all seeds share: its
     intervals are over the fits alone."""
@@ -161,7 +173,9 @@ def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Ver
             both = [theirs[s] - own[s] for s in theirs if s in own]
             if name != DEFAULT and both:
                 mean, half = mean_interval(both)
-                against[name] = mean, half if zero_shot or here[name].own_tests else None
+                if not zero_shot and not here[name].own_tests:
+                    half = _half_by_query(here[name], here[DEFAULT])
+                against[name] = mean, half
         pairs = here[best].pairs
         out.append(Verdict(place, pairs, best, means[best], means.get(DEFAULT), against))
     return out

@@ -76,6 +76,14 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", metavar="TOML", help="A benchmark of several sets; see the docs."),
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="KEY=VALUE",
+        help="A part of the benchmark: set=NAME, size=N, seed=N, method=LABEL; repeat for more.",
+    ),
+]
 Root = Annotated[
     Path | None,
     typer.Option(help="Folder that the paths in --config are below. [that of the file]"),
@@ -92,6 +100,7 @@ def bench(
     compared: Compared,
     config: ConfigFile = None,
     root: Root = None,
+    only: Only = None,
     out: Out = Path("bench"),
     device: o.Device = None,
     dry_run: o.DryRun = False,
@@ -110,8 +119,10 @@ def bench(
         fusemix bench --a dinov2,rad-dino --b minilm --data pairs.csv --methods fusemix,csa
 
         fusemix bench --config bench.toml --out bench/1
+
+        fusemix bench --config bench.toml --only set=icons --only size=500,all --out bench/1
     """
-    values = read_toml(config) if config else {}
+    values = config_table(config) if config else {}
     table = data.table() | splits.table() | facts.table()
     if table and config:
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
@@ -121,9 +132,10 @@ def bench(
         values["sets"] = {_set_name(table): own}
 
     from fusemix_core.benchmark.config import bench_config
+    from fusemix_core.benchmark.narrowing import narrowed
 
     below = root or (config.parent if config else Path())
-    checked = bench_config(values, below)
+    checked = narrowed(bench_config(values, below), _parts(only))
     for paired in checked.sets:  # names are checked before anything heavy is imported
         checked.combinations(paired)
 
@@ -139,6 +151,33 @@ def bench(
         lines = run(checked, out, reporter=reporter)
     report = write_report(lines, out)
     _show(lines, report, json)
+
+
+def config_table(path: Path) -> dict[str, Any]:
+    """The file's tables; the methods of its `methods_file`, which is beside it, come last."""
+    values = read_toml(path)
+    more = values.pop("methods_file", None)
+    if more is None:
+        return values
+    if not isinstance(more, str):
+        raise ConfigError(f"methods_file is {more!r}.", 'Example: methods_file = "tuned.toml"')
+    added = read_toml(path.parent / more).get("methods")
+    own = values.get("methods", [])
+    if not isinstance(added, list) or not isinstance(own, list):
+        raise ConfigError(
+            f"{path} and its methods_file, {more}, need a list `methods` each.",
+            'Example: methods = ["auto", "csa"]',
+        )
+    return values | {"methods": [*own, *added]}
+
+
+def _parts(only: list[str] | None) -> dict[str, list[str]]:
+    """key → values. Commas part values, but for a method's: a label may have them."""
+    parts: dict[str, list[str]] = {}
+    for text in only or []:
+        for key, value in o.key_values([text], "--only", "KEY=VALUE", "size=500").items():
+            parts.setdefault(key, []).extend([value] if key == "method" else value.split(","))
+    return parts
 
 
 def _show_plan(config: BenchConfig, json: bool) -> None:

@@ -77,6 +77,44 @@ def interval(values: np.ndarray) -> list[float] | None:
     return [float(v) for v in np.percentile(values, [tail, 100 - tail])]
 
 
+def paired_interval(
+    sums: Sequence[np.ndarray],
+    *,
+    shared: bool,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[float] | None:
+    """The interval of the mean difference of two methods over seeds, in percent points.
+
+    Both methods were measured on the same queries, so what is drawn is their difference. Drawn are
+    seeds, and clusters of queries. One seed fewer is drawn than there are, which makes the variance
+    over seeds unbiased for as few as two (McCarthy & Snowden, 1985).
+
+    Args:
+        sums: for each seed `[C, D, 2]`: the queries of each cluster and direction, and the sum over
+            them of the first method's hits less the second's.
+        shared: whether all seeds have the same clusters in the same order. They are then drawn once
+            for all seeds, else for each seed on its own.
+
+    Returns:
+        Low and high; None where everything hangs together in one cluster.
+    """
+    flat = [s.reshape(len(s), -1) for s in sums]
+    if shared:
+        whole = resample(np.concatenate(flat, axis=1), resamples, seed)
+        drawn = None if whole is None else np.split(whole, len(sums), axis=1)
+    else:
+        drawn = [resample(s, resamples, seed + number) for number, s in enumerate(flat)]
+    if drawn is None or any(d is None for d in drawn):
+        return None
+    parts = [d.reshape(resamples, -1, 2) for d in drawn]
+    of_seeds = np.stack([share(p[..., 1], p[..., 0]).mean(axis=1) for p in parts], axis=1)
+    take = max(len(sums) - 1, 1)
+    even = np.full(len(sums), 1 / len(sums))
+    counts = np.random.default_rng([seed, len(sums)]).multinomial(take, even, size=resamples)
+    return interval((of_seeds * counts).sum(axis=1) / take)
+
+
 def share(hits: np.ndarray, of: np.ndarray) -> np.ndarray:
     """`hits / of` in percent, NaN where `of` is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -70,29 +70,15 @@ def retrieval(
     queries. The two directions of a pair share the draws. An interval is None where everything
     hangs together in one component, or `resamples` is 0.
     """
-    if links.shape[1] != len(embeddings):
-        raise ValueError(f"{links.shape[1]} columns of links for {len(embeddings)} modalities")
-    directions = []
-    for query, target in permutations(embeddings, 2):
-        if of and query not in of and target not in of:
-            continue
-        positives, ranks = rank_direction(
-            embeddings, links, query, target, score, device, max_scores
-        )
-        if ranks is not None:
-            directions.append(_Direction(query, target, positives, ranks))
-    if not directions:
-        raise DataError(
-            "No row of this split links two modalities, so there is nothing to retrieve.",
-            "Evaluate another split, or give it a larger fraction of the data.",
-        )
-    links_of = links.cpu().numpy()
+    found = ranked(embeddings, links, score, device=device, max_scores=max_scores, of=of)
     sizes = {m: len(rows) for m, rows in embeddings.items()}
-    return _assemble(directions, links_of, sizes, resamples, seed)
+    return summed_up(found, links.cpu().numpy(), sizes, resamples, seed)
 
 
 @dataclass(frozen=True)
-class _Direction:
+class Direction:
+    """The ranks of all queries of one modality in the items of another."""
+
     query: str
     target: str
     positives: Positives
@@ -122,14 +108,43 @@ class _Direction:
         }
 
 
-def _assemble(
-    directions: list[_Direction],
+def ranked(
+    embeddings: Mapping[str, Tensor],
+    links: Tensor,
+    score: Score = cosine,
+    *,
+    device: torch.device | str | None = None,
+    max_scores: int = MAX_SCORES,
+    of: Collection[str] = (),
+) -> list[Direction]:
+    """Every direction that the links allow, at least one; arguments as in `retrieval`."""
+    if links.shape[1] != len(embeddings):
+        raise ValueError(f"{links.shape[1]} columns of links for {len(embeddings)} modalities")
+    directions = []
+    for query, target in permutations(embeddings, 2):
+        if of and query not in of and target not in of:
+            continue
+        positives, ranks = rank_direction(
+            embeddings, links, query, target, score, device, max_scores
+        )
+        if ranks is not None:
+            directions.append(Direction(query, target, positives, ranks))
+    if not directions:
+        raise DataError(
+            "No row of this split links two modalities, so there is nothing to retrieve.",
+            "Evaluate another split, or give it a larger fraction of the data.",
+        )
+    return directions
+
+
+def summed_up(
+    directions: list[Direction],
     links: np.ndarray,
     sizes: Mapping[str, int],
-    resamples: int,
-    seed: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """The result of `retrieval` from its directions."""
+    """The result of `retrieval` from its directions; sizes: modality → how many items."""
     modalities = list(sizes)
     metrics = {d.name: d.metrics() for d in directions}
     pairs = {}
@@ -158,7 +173,7 @@ def _assemble(
     }
 
 
-def _sums(directions: list[_Direction], links: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+def _sums(directions: list[Direction], links: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
     """Queries and hits by connected component of `links`, `[C, directions · (1 + ks)]`."""
     labels = dict(zip(sizes, components(links, list(sizes.values())), strict=True))
     queries = [labels[d.query][d.positives.queries.numpy()] for d in directions]
@@ -166,7 +181,7 @@ def _sums(directions: list[_Direction], links: np.ndarray, sizes: Mapping[str, i
 
 
 def _resampled(
-    directions: list[_Direction], sums: np.ndarray, resamples: int, seed: int
+    directions: list[Direction], sums: np.ndarray, resamples: int, seed: int
 ) -> dict[str, np.ndarray] | None:
     """Direction → recalls `[resamples, len(ks)]`."""
     drawn = resample(sums, resamples, seed)
@@ -181,7 +196,7 @@ def _interval(recalls: dict[str, np.ndarray] | None, name: str, k: int) -> list[
 
 
 def _means(
-    directions: list[_Direction],
+    directions: list[Direction],
     metrics: Mapping[str, Mapping[str, Any]],
     recalls: dict[str, np.ndarray] | None,
 ) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from fusemix_core.evaluation.bootstrap import (
     components,
     draw_kinds,
     interval,
+    paired_interval,
     resample,
 )
 from fusemix_core.evaluation.retrieval import retrieval
@@ -108,3 +109,52 @@ def test_one_component_gives_no_interval_and_seeds_repeat():
     split = outcome(hits, 2)
     assert retrieval(*split, seed=3) == retrieval(*split, seed=3)
     assert retrieval(*split, seed=3) != retrieval(*split, seed=4)
+
+
+def naive_paired(sums, shared, resamples):
+    """Differences drawn one seed and one cluster at a time."""
+    generator = np.random.default_rng(5)
+    values = []
+    for _ in range(resamples):
+        common = generator.integers(0, len(sums[0]), len(sums[0]))
+        of_seeds = []
+        for own in sums:
+            rows = common if shared else generator.integers(0, len(own), len(own))
+            queries, ahead = own[rows].sum(axis=0).T
+            of_seeds.append(np.mean(100 * ahead / queries))
+        take = max(len(sums) - 1, 1)
+        values.append(np.mean([of_seeds[generator.integers(len(sums))] for _ in range(take)]))
+    return np.percentile(values, [2.5, 97.5])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_paired_interval_equals_the_naive_form(shared, seeds):
+    generator = np.random.default_rng(2)
+    queries = generator.integers(1, 4, (80, 2))  # clusters of several queries, two directions
+    sums = []
+    for number in range(seeds):
+        ahead = generator.integers(-queries, queries + 1) + (generator.random((80, 2)) < number / 9)
+        sums.append(np.stack([queries, ahead], axis=2).astype(float))
+    found = paired_interval(sums, shared=shared, resamples=6000)
+    wanted = naive_paired(sums, shared, 6000)
+    assert found == pytest.approx(wanted, abs=0.08 * (wanted[1] - wanted[0]))
+
+
+def test_the_paired_interval_of_equal_methods_is_nothing_and_of_one_cluster_unknown():
+    same = np.stack([np.ones((30, 2)), np.zeros((30, 2))], axis=2)
+    assert paired_interval([same, same], shared=True) == [0.0, 0.0]
+    assert paired_interval([same[:1]], shared=True) is None
+
+
+def test_pairing_narrows_the_interval_where_methods_err_alike():
+    generator = np.random.default_rng(3)
+    ours = generator.random(400) < 0.4
+    theirs = np.where(generator.random(400) < 0.9, ours, generator.random(400) < 0.3)
+
+    def sums(values):
+        return np.stack([np.ones(400), values.astype(float)], axis=1)[:, None]
+
+    low, high = paired_interval([sums(ours * 1.0 - theirs)], shared=True)
+    alone = paired_interval([sums(ours)], shared=True)
+    assert high - low < 0.7 * (alone[1] - alone[0])

@@ -3,20 +3,35 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pairs import write_world
 from scipy import stats
-from toys import ToyImage, ToyText
+from toys import ToyText
 from typer.testing import CliRunner
 
 from fusemix_core import bench
 from fusemix_core.benchmark.config import bench_config
 from fusemix_core.benchmark.fitting import within
+from fusemix_core.benchmark.hits import (
+    difference,
+    packed_bits,
+    packed_labels,
+    unpacked_bits,
+    unpacked_labels,
+)
 from fusemix_core.benchmark.latents import sized
 from fusemix_core.benchmark.lines import add_line, read_lines
 from fusemix_core.benchmark.page import overview, sentence, write_report
-from fusemix_core.benchmark.summary import Place, Verdict, is_whole, summarise, verdicts
+from fusemix_core.benchmark.summary import (
+    Place,
+    Verdict,
+    is_whole,
+    of_scorer,
+    summarise,
+    verdicts,
+)
 from fusemix_core.cli.app import app
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.errors import ArtefactError, ConfigError, UnknownNameError
@@ -67,6 +82,52 @@ def test_every_method_is_given_the_same_and_measured(whole):
     assert len({line["latents"] for line in lines}) == 2
 
 
+def test_a_line_says_how_the_fit_went_and_what_it_cost(whole):
+    for line in whole:
+        assert line["cpu_seconds"] > 0 and line["seconds"] > 0
+        scores = [point[4] for point in line["trajectory"]]
+        assert scores[:-1] == sorted(scores[:-1])  # each the best so far, and the last one
+        assert line["trajectory"][-1][0] <= line["seconds"] and 0 <= line["trajectory"][0][3] <= 100
+        if line["method"] == "small":
+            assert line["trajectory"][-1][2] == line["steps"] > 0
+
+
+def test_a_line_says_which_queries_were_right(whole):
+    for line in whole:
+        for scorer, found in line["hits"].items():
+            for name, text in found.items():
+                bits = unpacked_bits(text, line["queries"][name]["count"])
+                r1 = line["test"][scorer]["directions"][name]["r1"]
+                assert 100 * bits.mean() == pytest.approx(r1, abs=1e-3)
+        labels = [unpacked_labels(q["groups"]) for q in line["queries"].values()]
+        assert [len(n) for n in labels] == [48, 48] and set(labels[0]) == set(labels[1])
+
+
+def test_methods_are_compared_query_by_query(whole):
+    by_method = {e.method: e.lines for e in summarise(whole) if e.place.size is None}
+    mean, (low, high) = difference(by_method["auto"], by_method["small"])
+    r1 = {m: [of_scorer(n, n["test"], "chosen")["r1"] for n in lines.values()]
+          for m, lines in by_method.items()}  # fmt: skip
+    assert mean == pytest.approx(np.mean(r1["auto"]) - np.mean(r1["small"]), abs=1e-3)
+    assert low < mean < high
+    back = difference(by_method["small"], by_method["auto"])
+    assert back[0] == pytest.approx(-mean)
+    assert difference(by_method["auto"], by_method["auto"]) == (0.0, [0.0, 0.0])
+    assert difference(by_method["auto"], {}) is None
+    old = {s: {k: v for k, v in n.items() if k != "hits"} for s, n in by_method["auto"].items()}
+    assert difference(old, by_method["small"]) is None and is_whole(old[0])
+
+
+def test_bits_and_labels_come_back():
+    generator = np.random.default_rng(0)
+    for count in (1, 7, 8, 2000):
+        bits = generator.random(count) < 0.3
+        assert (unpacked_bits(packed_bits(bits), count) == bits).all()
+        labels = generator.integers(0, count, count)
+        assert (unpacked_labels(packed_labels(labels)) == labels).all()
+    assert len(packed_labels(np.arange(2000))) < 100
+
+
 def test_a_benchmark_goes_on_where_it_was_stopped(whole, world, tmp_path, monkeypatch):
     from fusemix_core.benchmark import run
 
@@ -89,7 +150,9 @@ def test_a_benchmark_goes_on_where_it_was_stopped(whole, world, tmp_path, monkey
     assert [n["key"] for n in read_lines(tmp_path / "results.jsonl")] == [n["key"] for n in lines]
 
     def without_times(line):
-        return {k: v for k, v in line.items() if k not in ("seconds", "environment")}
+        costs = ("seconds", "cpu_seconds", "memory_mb", "environment")
+        course = [point[2:] for point in line["trajectory"]]
+        return {k: v for k, v in line.items() if k not in costs} | {"trajectory": course}
 
     assert list(map(without_times, lines)) == list(map(without_times, whole))
 
@@ -159,8 +222,8 @@ def test_encoders_and_views_are_combined(world):
     registry.add(ToyText)
     config = bench_config(given)
     assert [c.label for c in config.combinations(config.sets[0])] == [
-        f"{ToyImage.spec.name} + toy-text".replace(ToyImage.spec.name, ENCODERS["image"]),
-        f"{grid} + toy-text",
+        "ToyImage + toy-text",
+        "GridImage + toy-text",
     ]
 
 
@@ -226,6 +289,22 @@ def test_seeds_that_share_their_test_items_prove_nothing():
     assert verdict.against["other"] == (2.0, None) and not verdict.ahead
     assert entries[0].interval("csls") == (10.0, 2.0)  # of the items, as the bootstrap has it
     assert "`other` has the higher mean, by 2.0" in overview([verdict])[-1]
+
+
+def test_seeds_that_share_their_test_items_are_compared_query_by_query():
+    generator = np.random.default_rng(0)
+    lines = []
+    for seed in (0, 1):
+        ours = generator.random(500) < 0.3
+        for method, bits in (("auto", ours), ("other", ours | (generator.random(500) < 0.1))):
+            one = line(method, seed, 100 * bits.mean())
+            one["queries"] = {"x->y": {"count": 500, "groups": packed_labels(np.arange(500))}}
+            lines.append(one | {"hits": {"csls": {"x->y": packed_bits(bits)}}})
+    [verdict] = verdicts(summarise(lines))
+    mean, half = verdict.against["other"]
+    assert verdict.ahead == ["other"] and 0 < half < mean
+    low, high = difference(*(e.lines for e in reversed(summarise(lines))))[1]
+    assert half == pytest.approx((high - low) / 2)
 
 
 def test_classes_have_verdicts_of_their_own():

@@ -1,0 +1,120 @@
+"""The section on time to the recall of the published recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import fill
+
+from benchmarks.scaling.cells import PUBLISHED
+from benchmarks.scaling.speed import HIGHER, SOONER, Race, geometric
+from benchmarks.scaling.tables import NOT_MEASURED, markdown
+from fusemix_core.benchmark.advice import seconds_text
+from fusemix_core.benchmark.config import DEFAULT
+
+
+def time_section(found: Sequence[Race]) -> list[str]:
+    """Time to the recall at which the published recipe ends, and R@1 within its time."""
+    out = [f"## Time to the recall of `{PUBLISHED}`", ""]
+    if not found:
+        return [*out, f"Not measured: `{DEFAULT}` and `{PUBLISHED}` have no set in common.", ""]
+    out += [
+        fill(
+            f"Seconds until what `{DEFAULT}` would keep has the validation R@1 (by cosine) at "
+            f"which `{PUBLISHED}` ends, and how often they fit into the whole time of "
+            f"`{PUBLISHED}`; in brackets, into the time until `{PUBLISHED}` itself first had that "
+            "recall. Seconds are medians over seeds, ratios geometric means. R@1 × is the ratio of "
+            f"R@1 by the chosen scorer within the time of `{PUBLISHED}`.",
+            100,
+        ),
+        "",
+    ]
+    heads = ["set", "pairs", f"`{PUBLISHED}` ends at", "after", f"`{DEFAULT}` there after"]
+    rows = [
+        [
+            f"{r.set}: {r.label}",
+            f"{r.pairs:,}",
+            f"{r.end:.1f} %",
+            _whole(r),
+            _until(r),
+            _ratio(r),
+            _recall(r),
+        ]
+        for r in found
+    ]
+    out += markdown([*heads, "times sooner", "R@1 ×"], rows)
+    return [*out, *_bars(found)]
+
+
+def _whole(r: Race) -> str:
+    text = seconds_text(r.whole)
+    return text if r.cut is None else f"{text} ({100 * r.cut:.0f}% of its own steps)"
+
+
+def _until(r: Race) -> str:
+    parts = []
+    if r.until is not None:
+        parts.append(f"{'at most ' * r.bound}{seconds_text(r.until)}")
+    if r.missed:
+        parts.append(f"never in {r.missed} of {r.seeds} seeds")
+    return "; ".join(parts)
+
+
+def _ratio(r: Race) -> str:
+    if r.ratio is None:
+        return "not reached"
+    own = f" [{times(r.own)}]" if r.own else ""
+    return f"{'at least ' * r.bound}{times(r.ratio)}{own}"
+
+
+def times(value: float) -> str:
+    """`6,013`, `60`, `1.5`."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _recall(r: Race) -> str:
+    if r.recall is None:
+        return NOT_MEASURED
+    ceiling = r.published * HIGHER.limit > 100
+    return f"{r.recall:.2f} ({r.recall_on}{', ceiling' * ceiling})"
+
+
+def _bars(found: Sequence[Race]) -> list[str]:
+    """Met or missed, for both bars, in one sentence each."""
+    there = [r for r in found if r.ratio is not None]
+    out = []
+    if there:
+        mean = geometric([r.ratio for r in there])
+        met = SOONER.met(mean) and len(there) == len(found)
+        lost = (
+            ""
+            if len(there) == len(found)
+            else (f"; without the {len(found) - len(there)} where some seed never gets there")
+        )
+        bound = " at least" if any(r.bound for r in there) else ""
+        out.append(
+            f"- Geometric mean over {len(there)} of {len(found)} sets and sizes:{bound} "
+            f"{times(mean)} times sooner{lost}. Bar {SOONER}: {'met' if met else '**MISSED**'}."
+        )
+    else:
+        out.append(f"- `{DEFAULT}` never gets there. Bar {SOONER}: **MISSED**.")
+    known = [r for r in found if r.recall is not None]
+    short = [r for r in known if not HIGHER.met(r.recall)]
+    met = len(known) == len(found) and not short
+    out.append(
+        f"- R@1 within its time at least {HIGHER.limit:g} times as high: in "
+        f"{len(known) - len(short)} of {len(found)} sets and sizes. Bar {HIGHER} everywhere: "
+        f"{'met' if met else '**MISSED**'}."
+    )
+    for r in short:
+        why = (
+            f"{HIGHER.limit:g} times would be more than 100%: a ceiling"
+            if r.published * HIGHER.limit > 100
+            else f"`{PUBLISHED}` has {r.published:.1f} on test"
+        )
+        out.append(f"    - {r.set}, {r.pairs:,} pairs: {r.recall:.2f}; {why}.")
+    if cut := [r for r in found if r.cut is not None]:
+        out.append(
+            f"- In {len(cut)} of {len(found)} a limit on time ended `{PUBLISHED}` before its own "
+            "schedule: left alone it ends later, and may end higher."
+        )
+    return [*out, ""]
