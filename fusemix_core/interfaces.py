@@ -180,6 +180,9 @@ class Adapter(nn.Module, ABC):
     @abstractmethod
     def forward(self, latents: Tensor) -> Tensor: ...
 
+    def prepare(self, latents: Tensor) -> None:  # noqa: B027  most need nothing
+        """Take what is needed from latents of training items, `[n, dim_in]`, before training."""
+
     def start_from(self, closed_form: Adapter) -> None:
         """Take over a map fitted in closed form, so that both give the same embeddings."""
         raise NotImplementedError(f"{type(self).__name__} can't start from a closed-form map")

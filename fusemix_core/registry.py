@@ -180,6 +180,23 @@ class Registry(Catalogue):
         key = spec.name if isinstance(spec, EncoderSpec) else f"{spec.kind} {spec.name}"
         return self._classes.get(key.lower()) or load_target(spec.target)
 
+    def spec_of(self, kind: str, target: type) -> ComponentSpec:
+        """The spec of a component class; found by its path if possible, which imports no plugin.
+
+        Raises `ConfigError` for a class that nobody registered.
+        """
+        path = f"{target.__module__}:{target.__qualname__}"
+        specs = [spec for _, spec in self.all_components(kind)]
+        by_path = (spec for spec in specs if spec.target == path)
+        by_class = (spec for spec in specs if self.target_of(spec) is target)
+        spec = next(by_path, None) or next(by_class, None)
+        if spec is None:
+            raise ConfigError(
+                f"{target.__name__} is not registered as {kind}, so a saved model can't name it.",
+                f"registry.add_component('{kind}', 'a-name', {target.__name__})",
+            )
+        return spec
+
     def check(self, kind: str, part: Part) -> ComponentSpec:
         """The spec behind a part; raises for an unknown name, option or missing package.
 

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
+from fusemix_core.adapters.standardised import StandardisedAdapter
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter
 
 LINEAR = 0.2
 """The linear part of the kernel, beside a rational quadratic of 1 on the diagonal."""
 
-ROOT, PLAIN = 0.5, 1.0
-"""Exponents of the signed power: square root for rectified features, or none."""
 
-
-class KernelAdapter(Adapter):
-    """z = f(x) W + b, with u = (p(x) - centre) / scale and
+class KernelAdapter(StandardisedAdapter):
+    """z = f(x) W + b, with u the standardised latent (`StandardisedAdapter`) and
 
         f(x) = u                                                without landmarks
         f(x)_j = 1 / (1 + |u - l_j|²) + linear · u·l_j          with m landmarks l_j, j = 1 … m
 
-    p(x) is the signed power of the latent, brought to unit norm: a square root (the Hellinger map)
-    makes rectified, skewed features tractable. Landmarks are the u of training items, so that the
+    Landmarks are the u of training items, so that the
     map is one of a kernel method: exact where every training item is one, Nyström's approximation
     where some are (Williams and Seeger, 2001). The kernel is the rational quadratic, a mixture of
     Gaussians of all widths, of which none has to be chosen, and a linear part, which goes on where
@@ -33,15 +29,12 @@ class KernelAdapter(Adapter):
     def __init__(
         self, dim_in: int, dim_out: int, *, landmarks: int = 0, linear: float = LINEAR
     ) -> None:
-        super().__init__()
+        super().__init__(dim_in)
         if landmarks < 0 or linear < 0:
             raise ConfigError(
                 f"kernel: landmarks is {landmarks} and linear {linear}; both must be 0 or more."
             )
         self.linear = linear
-        self.register_buffer("power", torch.tensor(PLAIN))
-        self.register_buffer("centre", torch.zeros(dim_in))
-        self.register_buffer("scale", torch.ones(()))
         self.register_buffer("landmarks", torch.zeros(landmarks, dim_in))
         wide = landmarks or dim_in
         self.weight = nn.Parameter(torch.empty(wide, dim_out))
@@ -49,7 +42,7 @@ class KernelAdapter(Adapter):
         nn.init.normal_(self.weight, std=wide**-0.5)
 
     @torch.no_grad()
-    def prepare(self, latents: Tensor, like: KernelAdapter | None = None) -> None:
+    def prepare(self, latents: Tensor, like: StandardisedAdapter | None = None) -> None:
         """Set power, centre and scale, and the landmarks.
 
         Args:
@@ -58,30 +51,8 @@ class KernelAdapter(Adapter):
         """
         if len(latents) < len(self.landmarks):
             raise ValueError(f"{len(latents)} latents for {len(self.landmarks)} landmarks")
-        if like is not None:
-            self._standardise_like(like)
-            self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))
-            return
-        self.power.fill_(ROOT if skewed(latents) else PLAIN)
-        unit = self.unit(latents)
-        self.centre.copy_(unit.mean(0))
-        spread = (unit - self.centre).square().sum(1).mean().sqrt()
-        self.scale.copy_(spread.clamp(min=1e-12))
-        self.landmarks.copy_((unit[: len(self.landmarks)] - self.centre) / self.scale)
-
-    def _standardise_like(self, other: KernelAdapter) -> None:
-        for name in ("power", "centre", "scale"):
-            getattr(self, name).copy_(getattr(other, name))
-
-    def unit(self, latents: Tensor) -> Tensor:
-        """p(x), `[n, dim_in]`, of unit norm."""
-        if self.power != PLAIN:
-            latents = torch.copysign(latents.abs().pow(self.power), latents)
-        return normalize(latents, dim=1, eps=1e-12)
-
-    def standard(self, latents: Tensor) -> Tensor:
-        """u, `[n, dim_in]`, of mean square norm about 1."""
-        return (self.unit(latents) - self.centre) / self.scale
+        super().prepare(latents, like)
+        self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))
 
     def features(self, latents: Tensor) -> Tensor:
         """f(x), `[n, landmarks or dim_in]`."""
@@ -99,7 +70,7 @@ class KernelAdapter(Adapter):
                 landmarks.shape[1], dim, landmarks=len(landmarks), linear=self.linear
             )
         some.to(landmarks.device).train(self.training)
-        some._standardise_like(self)
+        some.standardise_like(self)
         some.landmarks.copy_(landmarks)
         return some
 
@@ -133,12 +104,3 @@ def kernel(a: Tensor, b: Tensor, linear: float) -> Tensor:
     squares = a.square().sum(1)[:, None] + b.square().sum(1)
     near = squares.sub_(products, alpha=2).clamp_(min=0).add_(1).reciprocal_()
     return near.add_(products, alpha=linear)
-
-
-def skewed(latents: Tensor) -> bool:
-    """Whether most features of `[n, d]` have a long right tail, as pooled rectified ones do."""
-    centred = latents - latents.mean(0)
-    squares = centred.square()
-    spread = squares.mean(0).sqrt().clamp(min=1e-12)
-    skewness = squares.mul_(centred).mean(0) / spread.pow(3)
-    return bool(skewness.median() > 1)

@@ -22,9 +22,9 @@ class AutoAligner(Aligner):
 
     1. Linear CCA (`cca` without landmarks), in one pass over the pairs.
     2. Kernel CCA, if it finds more of the validation split.
-    3. A network, if the recipe names an adapter: that adapter on the coordinates of linear CCA,
-       trained by the recipe's objective and mixup (`ComplementAligner`). It is scored as a member
-       of the `mixture` with the closed form, at whatever share suits it best. Training ends when
+    3. A network, if the recipe names an adapter: trained by the recipe's objective and mixup
+       (`ComplementAligner`). It is scored as a member of the `mixture` with the closed form, at
+       whatever share suits it best. Training ends when
        `training.patience` evaluations in a row bring less than their noise: one standard error of
        the paired differences between queries. The mixture is kept if it is better than the closed
        form by more than that.
@@ -67,7 +67,7 @@ class AutoAligner(Aligner):
                 if self._score(judge, found) > self._score(judge, linear):
                     best = found
             if recipe.adapter is not None and budget.allows() and judge.tells:
-                network = ComplementAligner(linear, best, budget)
+                network = ComplementAligner(best, budget)
                 trained = network.fit(train, validation, recipe, context)
                 best = self._mixed(judge, best, trained, train)
         except KeyboardInterrupt as stop:
@@ -96,4 +96,4 @@ class AutoAligner(Aligner):
             return share if beats(hits, judge.hits(units)) else 0.0
 
         share = distributed.from_first(chosen)
-        return mixture(closed, trained, share, train.dims) if share else closed
+        return mixture(closed, trained, share, train) if share else closed

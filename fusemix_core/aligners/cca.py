@@ -261,8 +261,8 @@ class Problem:
     ) -> Iterator[tuple[float, Recalls]]:
         """(power, recalls on the validation split) of each; it is embedded once for all."""
         self.give(solved, torch.ones_like(solved.correlations))
-        unit = embedded(self.adapters, validation, self.context.device)
+        unit = embedded(self.adapters, validation, self.context.device) if len(validation) else {}
         for power in powers:
             weights = (solved.correlations**power).float()
             weighted = {m: normalize(rows * weights, dim=1) for m, rows in unit.items()}
-            yield power, recalls_of(weighted, validation)
+            yield power, recalls_of(weighted, validation) if unit else {}

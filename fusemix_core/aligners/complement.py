@@ -8,11 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fusemix_core.adapters.composed import ChainAdapter, MixtureAdapter, as_stage
-from fusemix_core.adapters.rows import width_of
+from fusemix_core.adapters.mixture import MixtureAdapter, as_member
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.budget import Budget
-from fusemix_core.aligners.gradient import DIM, GradientAligner
+from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.aligners.judge import Judge, Units, first_of, mixed, score_of
 from fusemix_core.aligners.recalls import Hits, gain
 from fusemix_core.config import Recipe, Training
@@ -22,7 +21,6 @@ from fusemix_core.engine.plan import choose_batch_size
 from fusemix_core.interfaces import (
     Adapter,
     FitContext,
-    LatentTable,
     Objective,
     PairedLatents,
     Step,
@@ -80,21 +78,16 @@ class Complement(Alignment):
 
 
 class ComplementAligner(GradientAligner):
-    """Trains the recipe's adapters on the coordinates of a linear map, as a complement.
-
-    Each adapter is a `chain`: the linear map, which stays as it is, and the recipe's adapter, whose
-    inputs have mean square 1. Ctrl-C ends training with the best weights so far.
+    """Trains the recipe's adapters as a complement. Ctrl-C ends training with the best weights so
+    far.
 
     Args:
-        linear: The linear map's adapters by modality.
         closed: The adapters whose complement is trained.
         budget: Ends training.
     """
 
-    def __init__(
-        self, linear: Mapping[str, Adapter], closed: Mapping[str, Adapter], budget: Budget
-    ) -> None:
-        self.linear, self.closed, self.budget = linear, closed, budget
+    def __init__(self, closed: Mapping[str, Adapter], budget: Budget) -> None:
+        self.closed, self.budget = closed, budget
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
@@ -105,30 +98,6 @@ class ComplementAligner(GradientAligner):
             recipe = replace(recipe, training=replace(training, batch_size=batch))
         self.judge = Judge(validation, context, SCORED)
         return super().fit(train, validation, recipe, context)
-
-    def _adapters(
-        self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
-    ) -> dict[str, Adapter]:
-        adapters = {}
-        for modality, table in train.tables.items():
-            adapters[modality] = self._chain(modality, table, recipe)
-        return adapters
-
-    def _chain(self, modality: str, table: LatentTable, recipe: Recipe) -> ChainAdapter:
-        linear, part = self.linear[modality], recipe.adapter_of(modality)
-        width, dim = width_of(linear, table.dim), recipe.dim or DIM
-        stages = [
-            as_stage(linear, "kernel", width),
-            {"name": part.name, "dim": dim, "options": dict(part.options)},
-        ]
-        chain = ChainAdapter(table.dim, dim, stages=stages)
-        first = chain.stages[0]
-        first.load_state_dict(linear.state_dict())
-        with torch.no_grad():
-            first.weight.mul_(width**0.5)
-            first.bias.mul_(width**0.5)
-        first.requires_grad_(False)
-        return chain
 
     def _alignment(
         self,
@@ -159,20 +128,20 @@ def best_share(
 
 
 def mixture(
-    closed: Mapping[str, Adapter], trained: Mapping[str, Adapter], share: float, dims: Mapping
+    closed: Mapping[str, Adapter],
+    trained: Mapping[str, Adapter],
+    share: float,
+    train: PairedLatents,
 ) -> dict[str, Adapter]:
     """The two as one adapter per modality; `trained` itself if its share is 1."""
     if share == 1:
         return dict(trained)
     adapters: dict[str, Adapter] = {}
-    for modality, dim_in in dims.items():
-        pair = (closed[modality], trained[modality])
-        widths = [width_of(adapter, dim_in) for adapter in pair]
-        members = [
-            as_stage(adapter, name, width)
-            for adapter, name, width in zip(pair, ("kernel", "chain"), widths, strict=True)
-        ]
-        made = MixtureAdapter(dim_in, sum(widths), members=members)
+    for modality, dim_in in train.dims.items():
+        pair = [closed[modality], trained[modality]]
+        members = [as_member(adapter, dim_in) for adapter in pair]
+        width = sum(member["dim"] for member in members)
+        made = MixtureAdapter(dim_in, width, members=members)
         for member, adapter in zip(made.members, pair, strict=True):
             member.load_state_dict(adapter.state_dict())
         made.weights.copy_(torch.tensor([1 - share, share]))

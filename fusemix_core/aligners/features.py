@@ -33,15 +33,20 @@ def prepared_adapter(
 
     Power, centre and scale are those of `like`, if given, instead of a sample's.
     """
-    table, ids = train.tables[modality], train.linked(modality)
-    generator = torch.Generator().manual_seed(seed)
-    some = ids[torch.randperm(len(ids), generator=generator)[: max(_SAMPLE, landmarks)]]
+    table, count = train.tables[modality], len(train.linked(modality))
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
-        adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, len(ids)), linear=linear)
-    if like is not None:
-        some = some[:landmarks]
-    adapter.prepare(rows_of(table, some).cpu().float(), like)
+        adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, count), linear=linear)
+    least = landmarks if like is not None else max(_SAMPLE, landmarks)
+    adapter.prepare(sample(train, modality, seed, least), like)
     return adapter.to(device).eval()
+
+
+def sample(train: PairedLatents, modality: str, seed: int, most: int = _SAMPLE) -> Tensor:
+    """Latents of training items, drawn by the seed: float32 on the CPU, `[at most most, d]`."""
+    ids = train.linked(modality)
+    generator = torch.Generator().manual_seed(seed)
+    some = ids[torch.randperm(len(ids), generator=generator)[:most]]
+    return rows_of(train.tables[modality], some).cpu().float()
 
 
 def kernel_norm(adapter: KernelAdapter) -> Tensor | None:

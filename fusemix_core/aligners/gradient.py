@@ -10,6 +10,7 @@ import torch
 
 from fusemix_core.adapters.rows import for_adapters, width_of
 from fusemix_core.aligners.alignment import Alignment
+from fusemix_core.aligners.features import sample
 from fusemix_core.aligners.links import check_links
 from fusemix_core.aligners.recalls import VALIDATION_ROWS
 from fusemix_core.config import Part, Recipe, Training, to_dict
@@ -140,7 +141,11 @@ class GradientAligner(Aligner):
         if recipe.start is None:
             widths = [width_of(a, dim_in(a, train.tables[m])) for m, a in context.fixed.items()]
             dim = widths[0] if widths else recipe.dim or DIM
-            return {m: _build(recipe.adapter_of(m), t, dim) for m, t in tables.items()}
+            adapters = {m: _build(recipe.adapter_of(m), t, dim) for m, t in tables.items()}
+            for modality, adapter in adapters.items():
+                if not takes_tokens(adapter):
+                    adapter.prepare(sample(train, modality, context.seed))
+            return adapters
         start = replace(context, checkpoints=None, resume=False, callbacks=_listeners(context))
         maps = registry.build("aligner", recipe.start).fit(train, validation, recipe, start)
         adapters = {}

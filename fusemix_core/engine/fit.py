@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fusemix_core.interfaces import Adapter, Batch, Step
 
-
 ENOUGH = "enough"
 """The metric by which a fit's `validate` ends training early."""
 

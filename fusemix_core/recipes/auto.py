@@ -20,11 +20,11 @@ def auto() -> Recipe:
         name="auto",
         aligner=Part("auto"),
         summary="closed forms, then a network mixed with them: whatever validates best",
-        adapter=Part("mlp", {"blocks": 1, "expansion": 5.0, "dropout": 0.3}),
+        adapter=Part("wide", {"hidden": 2_048, "dropout": 0.3}),
         objective=Part("infonce", {"temperature": 0.07, "mask_shared": True}),
         training=Training(
             epochs=1_000,
-            lr=1e-3,
+            lr=2e-3,
             warmup_steps=50,
             schedule="constant",
             weight_decay=0.1,

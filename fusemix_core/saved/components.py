@@ -16,7 +16,6 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from fusemix_core.config import Part
 from fusemix_core.errors import (
     ArtefactError,
-    ConfigError,
     ContractError,
     MissingDependencyError,
     PluginError,
@@ -79,7 +78,7 @@ def part_of(kind: str, component: Any, given: Part | None, registry: Registry) -
         spec = registry.check(kind, given)
         options = given.options
     else:
-        spec = _registered(kind, type(component), registry)
+        spec = registry.spec_of(kind, type(component))
         options = getattr(component, "options", {})
     return SavedPart(spec.name, options=dict(options), dist=distribution_of(spec, registry))
 
@@ -88,22 +87,6 @@ def distribution_of(spec: ComponentSpec, registry: Registry) -> str:
     """The distribution that registered a component; empty for user code."""
     dists = [dist for dist, known in registry.all_components(spec.kind) if known is spec]
     return dists[0] if dists and dists[0] != USER else ""
-
-
-def _registered(kind: str, target: type, registry: Registry) -> Any:
-    """The spec of a component class; by its path where possible, which imports no plugin."""
-    path = f"{target.__module__}:{target.__qualname__}"
-    specs = [spec for _, spec in registry.all_components(kind)]
-    for spec in specs:
-        if spec.target == path:
-            return spec
-    for spec in specs:
-        if registry.target_of(spec) is target:
-            return spec
-    raise ConfigError(
-        f"{target.__name__} is not registered as {kind}, so a saved model can't name it.",
-        f"registry.add_component('{kind}', 'a-name', {target.__name__})",
-    )
 
 
 def check_rebuilt(kind: str, module: nn.Module, saved: SavedPart, registry: Registry) -> None:
