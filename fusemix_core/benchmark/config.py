@@ -23,11 +23,22 @@ MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How long a training by gradient may take: `seconds`, or `times` the fit of the method `of`
+    on the same pairs. Counted as `measuring.clock` does."""
+
+    seconds: float | None = None
+    times: float | None = None
+    of: str = DEFAULT
+
+
+@dataclass(frozen=True)
 class Method:
-    """A recipe under the name that tables give it."""
+    """A recipe under the name that tables give it, and a limit of its own."""
 
     label: str
     recipe: Recipe
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True)
@@ -38,16 +49,6 @@ class LabelledSet:
     modality: str
     label_column: str = "label"
     split: str = "all"
-
-
-@dataclass(frozen=True)
-class Limit:
-    """How long a training by gradient may take: `seconds`, or `times` the fit of the method `of`
-    on the same pairs. Counted as `measuring.clock` does."""
-
-    seconds: float | None = None
-    times: float | None = None
-    of: str = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -118,19 +119,22 @@ class BenchConfig:
         return found
 
     def methods_of(self, paired: PairedSet) -> list[Method]:
-        """Those that are tried on the set; the one whose time limits the others comes first."""
+        """Those that are tried on the set; one whose time limits another comes first."""
         own = [m for m in self.methods if not paired.methods or m.label in paired.methods]
-        return sorted(own, key=lambda m: m.label != self.reference)
+        return sorted(own, key=lambda m: m.label not in self.references(own))
 
-    @property
-    def reference(self) -> str | None:
-        """The label of the method whose time limits the others."""
-        return self.limit.of if self.limit is not None and self.limit.times is not None else None
+    def references(self, methods: Sequence[Method]) -> set[str]:
+        """The labels of those whose time limits one of the methods."""
+        limits = [self.limit_of(m) for m in methods]
+        return {limit.of for limit in limits if limit is not None and limit.times is not None}
 
-    def limits(self, method: Method) -> bool:
-        """Whether the method is one that a limit is for."""
-        trained = method.recipe.training is not None
-        return self.limit is not None and trained and method.label != self.reference
+    def limit_of(self, method: Method) -> Limit | None:
+        """The method's own limit, or that of all; none for a closed form, or for the method whose
+        own time that is."""
+        limit = method.limit or self.limit
+        if limit is None or method.recipe.training is None:
+            return None
+        return None if limit.times is not None and limit.of == method.label else limit
 
 
 TOP = {"methods", "seeds", "pairs", "train", "batch", "budget", "limit", "device", "sets"}
@@ -167,15 +171,23 @@ def bench_config(values: Mapping[str, Any], root: Path = Path()) -> BenchConfig:
     device = values.get("device", "auto")
     if not isinstance(device, str):
         raise ConfigError(f"device is {device!r}.", 'Example: device = "cpu"')
-    return BenchConfig(
+    config = BenchConfig(
         methods,
         tuple(_set(n, _table(t, f"sets.{n}"), every, labels, root) for n, t in sets.items()),
         tuple(seeds),
         numbers["batch"],
         numbers["budget"],
         device,
-        _limit(values.get("limit"), labels),
+        _limit(values.get("limit"), "limit"),
     )
+    for paired in config.sets:
+        own = config.methods_of(paired)
+        if missing := config.references(own) - {m.label for m in own}:
+            raise ConfigError(
+                f"limit.of: no method of sets.{paired.name} is called {missing.pop()!r}.",
+                "Add it to `methods`.",
+            )
+    return config
 
 
 def all_recipes() -> list[str]:
@@ -185,13 +197,13 @@ def all_recipes() -> list[str]:
 
 
 def _method(given: Any) -> Method:
-    """From `"name"` or `{recipe, label, set}`."""
+    """From `"name"` or `{recipe, label, set, limit}`."""
     table = {"recipe": given} if isinstance(given, str) else given
     if not isinstance(table, Mapping) or "recipe" not in table:
         raise ConfigError(
             f"{given!r} is no method.", 'Write "NAME" or {recipe = "NAME", set = ["dim=256"]}.'
         )
-    _known(table, {"recipe", "label", "set"}, "methods.")
+    _known(table, {"recipe", "label", "set", "limit"}, "methods.")
     changes = _texts(table.get("set", []), "methods.set")
     recipe = find_recipe(table["recipe"], changes)
     if recipe.pairs is not None:
@@ -200,25 +212,23 @@ def _method(given: Any) -> Method:
             "Leave that to the benchmark's own `pairs`; a method may have a `selector`.",
         )
     label = table.get("label") or " ".join([recipe.name, *changes])
-    return Method("".join(_texts(label, "methods.label")), recipe)
+    limit = _limit(table.get("limit"), "methods.limit")
+    return Method("".join(_texts(label, "methods.label")), recipe, limit)
 
 
-def _limit(given: Any, methods: Sequence[str]) -> Limit | None:
+def _limit(given: Any, at: str) -> Limit | None:
     """From seconds, or `{times, of}`."""
     table = given if isinstance(given, Mapping) else {"seconds": given}
-    _known(table, {"seconds", "times", "of"}, "limit.")
+    _known(table, {"seconds", "times", "of"}, f"{at}.")
     numbers = [table[k] for k in ("seconds", "times") if table.get(k) is not None]
     if given is None:
         return None
     if len(numbers) != 1 or type(numbers[0]) not in (int, float) or not 0 < numbers[0] < math.inf:
         raise ConfigError(
-            f"limit is {short(repr(given))}.",
+            f"{at} is {short(repr(given))}.",
             'Write seconds, limit = 600, or {times = 5, of = "auto"}: five times that one\'s time.',
         )
-    limit = Limit(**table)
-    if limit.times is not None and limit.of not in methods:
-        raise ConfigError(f"limit.of: no method is called {limit.of!r}.", "Add it to `methods`.")
-    return limit
+    return Limit(**table)
 
 
 def _set(

@@ -30,8 +30,8 @@ def narrowed(config: BenchConfig, only: Mapping[str, Sequence[str]]) -> BenchCon
     seeds = _taken(only, "seed", [str(s) for s in config.seeds])
     labels = _taken(only, "method", [m.label for m in config.methods])
     methods = [m for m in config.methods if m.label in labels]
-    if any(config.limits(m) for m in methods):
-        methods = [m for m in config.methods if m in methods or m.label == config.reference]
+    needed = labels | config.references(methods)
+    methods = [m for m in config.methods if m.label in needed]
     sets = [
         replace(s, pairs=tuple(p for p in s.pairs if _text(p) in sizes))
         for s in config.sets

@@ -151,8 +151,8 @@ def described(trial: Trial, case: Case, config: BenchConfig) -> dict[str, Any]:
         facts["whole_validation"] = True
     if paired.wrong:
         facts["wrong"] = paired.wrong
-    if config.limits(trial.method):
-        facts["limited"] = to_dict(config.limit)
+    if (limit := config.limit_of(trial.method)) is not None:
+        facts["limited"] = to_dict(limit)
     return {"key": key_of(facts), **facts}
 
 
@@ -167,17 +167,16 @@ def limit_of(
 
     Raises `ConfigError` if the method whose time limits it has none here, as its fit failed.
     """
-    if not config.limits(trial.method):
-        return None
-    if config.limit.times is None:
-        return config.limit.seconds
-    method = next(m for m in config.methods if m.label == config.reference)
+    limit = config.limit_of(trial.method)
+    if limit is None or limit.times is None:
+        return limit and limit.seconds
+    method = next(m for m in config.methods if m.label == limit.of)
     line = done.get(described(replace(trial, method=method), case, config)["key"])
     if line is None or "error" in line:
         raise ConfigError(f"'{method.label}', whose time limits the others, has no fit here.")
     # Lines of earlier versions have no time of the processor.
     found = line.get("cpu_seconds", line["seconds"]) if device.type == "cpu" else line["seconds"]
-    return config.limit.times * found
+    return limit.times * found
 
 
 def attempt(

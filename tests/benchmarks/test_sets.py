@@ -215,7 +215,7 @@ def test_the_configs_of_the_study_are_whole(name, monkeypatch):
     assert all(paired.whole_validation for paired in config.sets)
     recipes = {m.recipe.name for m in config.methods}
     trained = {m.label for m in config.methods if m.recipe.training is not None}
-    assert trained and all(config.limits(m) == (m.label in trained) for m in config.methods)
+    assert trained and all(bool(config.limit_of(m)) == (m.label in trained) for m in config.methods)
     if name != "tuned":  # all but the one that needs tokens
         assert recipes >= set(all_recipes()) - {"freeze-align"}
     for paired in config.sets:

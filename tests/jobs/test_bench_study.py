@@ -116,6 +116,19 @@ def test_a_training_is_limited_by_the_time_of_another_method(world, tmp_path):
     assert other[0]["limit"]["seconds"] == 0.2
 
 
+def test_a_method_may_have_a_limit_of_its_own(world):
+    own = {**SMALL, "label": "own", "limit": 7200}
+    given = tables(world, methods=[SMALL, own, "cca"], limit={"times": 5, "of": "cca"})
+    config = bench_config(given)
+    limits = {m.label: config.limit_of(m) for m in config.methods}
+    assert limits["small"].times == 5 and limits["own"].seconds == 7200 and limits["cca"] is None
+    alone = narrowed(config, {"method": ["own"]})
+    assert [m.label for m in alone.methods] == ["own"]  # it needs nobody's time
+    given["sets"]["world"]["methods"] = ["small"]
+    with pytest.raises(ConfigError, match="no method of sets.world is called 'cca'"):
+        bench_config(given)
+
+
 class Broken(Adapter):
     def __init__(self, dim_in, dim_out):
         raise RuntimeError("no such luck")
@@ -213,7 +226,8 @@ def test_what_the_benchmark_lacks_is_told(world, only, says):
         ({"limit": 0}, "limit is 0"),
         ({"limit": "long"}, "limit is 'long'"),
         ({"limit": {"times": 5, "seconds": 3}}, "limit is"),
-        ({"limit": {"times": 5}}, "no method is called 'auto'"),
+        ({"limit": {"times": 5}}, "no method of sets.world is called 'auto'"),
+        ({"methods": [{**SMALL, "limit": "long"}]}, "methods.limit is 'long'"),
         ({"limit": {"time": 5}}, "limit.time"),
         ({"pairs": 20}, "are both given"),
         ({"train": [2]}, "train holds 2"),
