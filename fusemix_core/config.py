@@ -48,7 +48,8 @@ class Training:
     `epoch-cosine` is the paper's (warm-up by step, cosine by epoch; `-cut` ends the warm-up with
     the first epoch, as the original implementation does);
     `cosine` warms up and decays by step; `constant` stays. Validation scores the weights each
-    `evaluate_every` epochs or, if it is set, each `evaluate_steps` steps. `patience` counts
+    `evaluate_every` epochs or, if it is set, each `evaluate_steps` steps, and from eight times as
+    many on more rarely (4 to 8 times in each doubling). `patience` counts
     evaluations without a better score, beyond its noise if the fit reports that; 0 never stops
     early. `weight_decay` is on `decay`: parameters of two dimensions or more, or all of them, the
     objective's temperature too. `together` names a modality: the rows of one of its items, such as

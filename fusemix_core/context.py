@@ -11,14 +11,18 @@ from torch import nn
 
 from fusemix_core.devices import exact_device
 
-EVENTS = ("on_start", "on_step", "on_evaluation", "on_pairs", "on_end")
+EVENTS = ("on_stage", "on_start", "on_step", "on_evaluation", "on_pairs", "on_end")
 """The methods of a `Callback`."""
 
 
 class Callback:
     """Hears how a fit goes on. Override what you need."""
 
-    def on_start(self, total_steps: int) -> None: ...
+    def on_stage(self, text: str) -> None:
+        """A part of the fit begins: what it is, and what the parts before have reached."""
+
+    def on_start(self, total_steps: int | None) -> None:
+        """Training begins, of so many steps; None if that isn't known."""
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fusemix_core.aligners.budget import Budget
@@ -56,17 +57,22 @@ class AutoAligner(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         budget = Budget.of(self.budget)
+        tell = partial(_tell, context)
         if context.fixed:
             return self._closed().fit(train, validation, recipe, context)
+        tell("Linear CCA")
         best = linear = self._closed(landmarks=0).fit(train, validation, recipe, context)
         judge = Judge(validation, context)
+        score = self._score(judge, linear)
         try:
             if budget.allows() and self.closed.get("landmarks") != 0:
+                tell(f"Kernel CCA; the linear map has a mean recall of {100 * score:.1f}")
                 kernel = self._closed(landmarks=self.closed.get("landmarks", LANDMARKS))
                 found = kernel.fit(train, validation, recipe, context)
-                if self._score(judge, found) > self._score(judge, linear):
-                    best = found
+                if (more := self._score(judge, found)) > score:
+                    best, score = found, more
             if recipe.adapter is not None and budget.allows() and judge.tells:
+                tell(f"A network beside it; the closed form has {100 * score:.1f}")
                 network = ComplementAligner(best, budget)
                 trained = network.fit(train, validation, recipe, context)
                 best = self._mixed(judge, best, trained, train)
@@ -97,3 +103,8 @@ class AutoAligner(Aligner):
 
         share = distributed.from_first(chosen)
         return mixture(closed, trained, share, train) if share else closed
+
+
+def _tell(context: FitContext, text: str) -> None:
+    for callback in context.callbacks:
+        callback.on_stage(text)

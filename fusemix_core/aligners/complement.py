@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -29,6 +30,9 @@ from fusemix_core.interfaces import (
 BATCH = 1_024
 """Pairs of a step at most, unless the recipe says how many: larger steps learn less in the same
 time."""
+
+RARELY = 50, 500
+"""Steps between the first evaluations, at least and at most: else they are half an epoch."""
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """The network's shares that are tried at each evaluation."""
@@ -58,7 +62,11 @@ class Complement(Alignment):
         super().__init__(adapters, objective, judge.validation, device=judge.device)
         self.judge, self.closed, self.budget = judge, closed, budget
         self.alone = judge.hits(closed)
+        self.least = score_of(self.alone)
         self.steps = 0
+
+    def expected_steps(self, most: int) -> int | None:
+        return min(most, int(self.budget.steps)) if self.budget.steps < math.inf else None
 
     def loss(self, step: Step) -> Tensor:
         self.steps = step.number + 1
@@ -93,9 +101,11 @@ class ComplementAligner(GradientAligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         training = recipe.training or Training()
-        if training.batch_size is None:
-            batch = min(choose_batch_size(len(train)), BATCH)
-            recipe = replace(recipe, training=replace(training, batch_size=batch))
+        batch = training.batch_size or min(choose_batch_size(len(train)), BATCH)
+        half = len(train) // batch // 2  # an epoch
+        often = training.evaluate_steps or min(max(half, RARELY[0]), RARELY[1])
+        training = replace(training, batch_size=batch, evaluate_steps=often)
+        recipe = replace(recipe, training=training)
         self.judge = Judge(validation, context, SCORED)
         return super().fit(train, validation, recipe, context)
 

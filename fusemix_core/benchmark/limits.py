@@ -44,7 +44,7 @@ class _Probe(Callback):
     steps: list[float] = field(default_factory=list)
     evaluations: list[float] = field(default_factory=list)
 
-    def on_start(self, total_steps: int) -> None:
+    def on_start(self, total_steps: int | None) -> None:
         self.began = self.last = clock(self.device)
         self.steps, self.evaluations = [], []
 

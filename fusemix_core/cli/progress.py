@@ -32,7 +32,7 @@ class ConsoleReporter(Reporter):
             self._bars.stop()
         self._bars, self._tasks = None, {}
 
-    def _bar(self, name: str, total: int, unit: str) -> TaskID:
+    def _bar(self, name: str, total: int | None, unit: str) -> TaskID:
         if self._bars is None:
             self._bars = progress(unit)
             self._bars.start()
@@ -51,7 +51,11 @@ class ConsoleReporter(Reporter):
         task = self._bar(name, total, "items")
         self._bars.update(task, completed=done, total=total)
 
-    def on_start(self, total_steps: int) -> None:
+    def on_stage(self, text: str) -> None:
+        self._close()
+        err.print(Text(f"  {text}"))
+
+    def on_start(self, total_steps: int | None) -> None:
         self._bar("steps", total_steps, "steps")
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -53,6 +53,9 @@ class Fit(ABC):
     reader: ClassVar[str] = "The fit"
     """Who reads, for the error about what is not declared."""
 
+    least: float | None = None
+    """The score that weights must exceed, by its noise, before they count for patience."""
+
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
@@ -96,6 +99,10 @@ class Fit(ABC):
         Args:
             modules: those of the fit by name, or their averages.
         """
+
+    def expected_steps(self, most: int) -> int | None:
+        """How many steps training takes, `most` of them; None if nobody can know."""
+        return most
 
     def log(self) -> dict[str, float]:
         """Numbers to record beside the loss."""

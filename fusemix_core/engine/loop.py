@@ -15,7 +15,7 @@ from fusemix_core.engine import checkpoint, distributed
 from fusemix_core.engine.feed import feed, resident
 from fusemix_core.engine.fit import ENOUGH, NOISE, Fit
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
-from fusemix_core.engine.plan import Plan
+from fusemix_core.engine.plan import Plan, spacing
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import ADAMW, TrainState, diverged, finite, train_step
 from fusemix_core.errors import RunExistsError
@@ -86,8 +86,9 @@ class Trainer:
         `KeyboardInterrupt` (also from a callback) saves a checkpoint and goes on up.
         """
         self._resume()
+        expected = self.fit.expected_steps(self.plan.total_steps)
         for callback in self.callbacks:
-            callback.on_start(self.plan.total_steps)
+            callback.on_start(expected)
         try:
             interruptible = deferred_interrupt() if self.first else no_interrupt()
             with interruptible as check_interrupt, closing(self._feed()) as batches:
@@ -155,7 +156,7 @@ class Trainer:
         if state.index == 0 and state.epoch == training.epochs:
             return True
         if training.evaluate_steps is not None:
-            return state.step % training.evaluate_steps == 0
+            return state.step % spacing(state.step, training.evaluate_steps) == 0
         return state.index == 0 and state.epoch % training.evaluate_every == 0
 
     def _evaluate(self) -> None:

@@ -82,6 +82,13 @@ def _check(training: Training) -> None:
         raise ConfigError(f"training.ema is {training.ema}.", "It is from 0 (off) to below 1.")
 
 
+def spacing(step: int, first: int) -> int:
+    """How many steps lie between evaluations about `step`, where there are `first` at first: twice
+    as many with each doubling from 8 · `first` on. So a doubling has 4 to 8 evaluations."""
+    doublings = (step // first).bit_length() - 1
+    return first << max(doublings - 2, 0)
+
+
 def epoch_order(rows: int, seed: int, epoch: int, items: Tensor | None = None) -> Tensor:
     """The rows of an epoch in the order they are used: a permutation, int64 `[rows]`.
 

@@ -62,6 +62,7 @@ class TrainState:
             make_optimiser([*fit.modules.values(), fit.objective], training, optimiser),
             stream(seed, "mixup"),
             Followers(fit.modules, training.ema) if training.ema else None,
+            risen_to=fit.least,
         )
 
     @property

@@ -30,8 +30,7 @@ def auto() -> Recipe:
             weight_decay=0.1,
             clip_norm=1.0,
             ema=0.98,
-            evaluate_steps=100,
-            patience=5,
+            patience=3,
         ),
         views=VIEWS,
     )

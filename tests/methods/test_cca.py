@@ -5,7 +5,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from fusemix_core.adapters.kernel import KernelAdapter, skewed
+from fusemix_core.adapters.kernel import KernelAdapter
+from fusemix_core.adapters.standardised import skewed
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.aligners.canonical import solve, top_eigenpairs, top_singular
 from fusemix_core.aligners.cca import CCAAligner
