@@ -130,7 +130,15 @@ ALIGNERS = [
         name="auto",
         target="fusemix_core.aligners.auto:AutoAligner",
         summary="closed forms, then a network mixed with them",
-        options={"budget": "", "closed": None},
+        options={
+            "budget": "",
+            "landmarks": 4_096,
+            "linear": 0.2,
+            "dim": 384,
+            "ridges": (3.0, 1.0, 10.0),
+            "powers": (1.0, 0.75, 1.5),
+            "kernel_pairs": 100_000,
+        },
         uses=("fixed",),
     ),
     ComponentSpec(

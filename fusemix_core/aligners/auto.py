@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
+from fusemix_core.adapters.kernel import LINEAR
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.cca import LANDMARKS, CCAAligner
 from fusemix_core.aligners.complement import ComplementAligner, best_share, mixture
@@ -39,7 +39,8 @@ class AutoAligner(Aligner):
         budget: When to stop: a time (`"90s"`, `"10m"`, `"2h"`) or a number of training steps
             (`"2000 steps"`). By default the fit goes on until more training gains nothing beyond
             its noise. The same budget of steps gives the same model again; a time may not.
-        closed: Options of the aligner `cca` for the closed forms.
+        landmarks: How many the kernel has at most; 0 leaves it out.
+        linear, dim, ridges, powers, kernel_pairs: As of the aligner `cca`.
 
     Raises:
         ConfigError: For a budget that isn't one, or wrong options.
@@ -48,41 +49,47 @@ class AutoAligner(Aligner):
 
     uses = ("fixed",)
 
-    def __init__(self, *, budget: str = "", closed: Mapping[str, Any] | None = None) -> None:
-        self.budget, self.closed = budget, dict(closed or {})
+    def __init__(
+        self,
+        *,
+        budget: str = "",
+        landmarks: int = LANDMARKS,
+        linear: float = LINEAR,
+        dim: int = 384,
+        ridges: Sequence[float] = (3.0, 1.0, 10.0),
+        powers: Sequence[float] = (1.0, 0.75, 1.5),
+        kernel_pairs: int = 100_000,
+    ) -> None:
         Budget.of(budget)
-        self._closed()
+        self.budget = budget
+        rest = {"ridges": ridges, "powers": powers, "kernel_pairs": kernel_pairs}
+        self.linear = CCAAligner(landmarks=0, linear=linear, dim=dim, **rest)
+        self.kernel = CCAAligner(landmarks=landmarks, linear=linear, dim=dim, **rest)
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         budget = Budget.of(self.budget)
+        data = train, validation, recipe, context
         tell = partial(_tell, context)
-        if context.fixed:
-            return self._closed().fit(train, validation, recipe, context)
         tell("Linear CCA")
-        best = linear = self._closed(landmarks=0).fit(train, validation, recipe, context)
+        best = linear = self.linear.fit(*data)
         judge = Judge(validation, context)
         score = self._score(judge, linear)
         try:
-            if budget.allows() and self.closed.get("landmarks") != 0:
+            if budget.allows() and self.kernel.landmarks:
                 tell(f"Kernel CCA; the linear map has a mean recall of {100 * score:.1f}")
-                kernel = self._closed(landmarks=self.closed.get("landmarks", LANDMARKS))
-                found = kernel.fit(train, validation, recipe, context)
-                if (more := self._score(judge, found)) > score:
-                    best, score = found, more
-            if recipe.adapter is not None and budget.allows() and judge.tells:
+                kernel = self.kernel.fit(*data)
+                if (more := self._score(judge, kernel)) > score:
+                    best, score = kernel, more
+            if budget.allows() and recipe.adapter and not context.fixed and judge.tells:
                 tell(f"A network beside it; the closed form has {100 * score:.1f}")
-                network = ComplementAligner(best, budget)
-                trained = network.fit(train, validation, recipe, context)
+                trained = ComplementAligner(best, budget).fit(*data)
                 best = self._mixed(judge, best, trained, train)
         except KeyboardInterrupt as stop:
             if type(stop) is not KeyboardInterrupt:  # such as SIGTERM: the run is to be resumed
                 raise
         return best
-
-    def _closed(self, **options: Any) -> CCAAligner:
-        return CCAAligner(**{**self.closed, **options})
 
     def _score(self, judge: Judge, adapters: Mapping[str, Adapter]) -> float:
         return score_of(judge.hits(judge.embed(adapters)))

@@ -66,9 +66,9 @@ def straight():
 
 
 def test_a_network_is_mixed_in_where_it_finds_more(folded):
-    few = {"landmarks": 40}
-    closed = fit(folded, "adapter=none", closed=few)
-    mixed = fit(folded, budget="200 steps", closed=few)
+    few = 40
+    closed = fit(folded, "adapter=none", landmarks=few)
+    mixed = fit(folded, budget="200 steps", landmarks=few)
     assert all(isinstance(a, KernelAdapter) for a in closed.values())
     assert not any(isinstance(a, KernelAdapter) for a in mixed.values())
     test = split(300, 2, True)
@@ -81,7 +81,7 @@ def test_a_network_that_adds_nothing_is_left_out(straight):
 
 
 def test_without_an_adapter_it_is_the_better_closed_form(folded):
-    adapters = fit(folded, "adapter=none", closed={"landmarks": 100})
+    adapters = fit(folded, "adapter=none", landmarks=100)
     tried = [CCAAligner(landmarks=n).fit(*folded, auto(), FitContext()) for n in (0, 100)]
     best = max(tried, key=lambda one: found(one, folded[1]))
     for modality, adapter in adapters.items():
@@ -89,7 +89,7 @@ def test_without_an_adapter_it_is_the_better_closed_form(folded):
 
 
 def test_the_same_budget_of_steps_gives_the_same_model(folded):
-    first, second = (fit(folded, budget="40 steps", closed={"landmarks": 0}) for _ in range(2))
+    first, second = (fit(folded, budget="40 steps", landmarks=0) for _ in range(2))
     for modality in first:
         for name, value in first[modality].state_dict().items():
             assert torch.equal(value, second[modality].state_dict()[name])
@@ -98,13 +98,13 @@ def test_the_same_budget_of_steps_gives_the_same_model(folded):
 def test_training_ends_with_its_budget_of_steps(folded):
     heard = Heard()
     context = FitContext(callbacks=[heard])
-    fit(folded, context=context, budget="40 steps", closed={"landmarks": 0})
+    fit(folded, context=context, budget="40 steps", landmarks=0)
     assert max(step for step, _ in heard.evaluations) == 40
 
 
 def test_training_ends_when_more_gains_nothing(straight):
     heard = Heard()
-    fit(straight, context=FitContext(callbacks=[heard]), closed={"landmarks": 0})
+    fit(straight, context=FitContext(callbacks=[heard]), landmarks=0)
     closed = max(m["score"] for step, m in heard.evaluations if not step)
     trained = [(step, m) for step, m in heard.evaluations if step]
     assert [step for step, _ in trained] == [20, 40, 60]
@@ -141,10 +141,10 @@ class Terminated(KeyboardInterrupt):
 
 
 def test_ctrl_c_while_training_leaves_the_best_so_far(folded):
-    few = {"landmarks": 40}
+    few = 40
     stopped = FitContext(callbacks=[Interrupting(KeyboardInterrupt, steps=101)])
-    adapters = fit(folded, context=stopped, closed=few)
-    assert found(adapters, folded[1]) > found(fit(folded, "adapter=none", closed=few), folded[1])
+    adapters = fit(folded, context=stopped, landmarks=few)
+    assert found(adapters, folded[1]) > found(fit(folded, "adapter=none", landmarks=few), folded[1])
 
 
 def test_ctrl_c_in_the_kernels_pass_leaves_the_linear_map(folded):
@@ -157,7 +157,7 @@ def test_ctrl_c_in_the_kernels_pass_leaves_the_linear_map(folded):
 def test_what_is_more_than_ctrl_c_goes_up(folded, where):
     stopped = FitContext(callbacks=[Interrupting(Terminated, **where)])
     with pytest.raises(Terminated):
-        fit(folded, context=stopped, closed={"landmarks": 40})
+        fit(folded, context=stopped, landmarks=40)
 
 
 def test_ctrl_c_before_there_is_any_model_goes_up(folded):
@@ -167,13 +167,13 @@ def test_ctrl_c_before_there_is_any_model_goes_up(folded):
 
 
 def test_a_killed_fit_resumes_to_the_same_model(folded, tmp_path):
-    few = {"landmarks": 40}
-    whole = fit(folded, budget="60 steps", closed=few)
+    few = 40
+    whole = fit(folded, budget="60 steps", landmarks=few)
     stopped = FitContext(checkpoints=tmp_path, callbacks=[Interrupting(Terminated, steps=45)])
     with pytest.raises(Terminated):
-        fit(folded, context=stopped, budget="60 steps", closed=few)
+        fit(folded, context=stopped, budget="60 steps", landmarks=few)
     resumed = FitContext(checkpoints=tmp_path, resume=True)
-    again = fit(folded, context=resumed, budget="60 steps", closed=few)
+    again = fit(folded, context=resumed, budget="60 steps", landmarks=few)
     for modality in whole:
         for name, value in whole[modality].state_dict().items():
             assert torch.equal(value, again[modality].state_dict()[name])
@@ -182,7 +182,7 @@ def test_a_killed_fit_resumes_to_the_same_model(folded, tmp_path):
 def test_three_modalities_are_mixed(monkeypatch):
     data = split(600, 0, True, 3), split(150, 1, True, 3)
     monkeypatch.setattr(complement, "SCORED", 100)
-    adapters = fit(data, budget="60 steps", closed={"landmarks": 20})
+    adapters = fit(data, budget="60 steps", landmarks=20)
     assert set(adapters) == {"m0", "m1", "m2"}
     widths = {a(torch.zeros(1, 20 + k)).shape[1] for k, a in enumerate(adapters.values())}
     assert len(widths) == 1

@@ -6,8 +6,8 @@ import scipy.linalg
 import torch
 
 from fusemix_core.adapters.kernel import KernelAdapter
-from fusemix_core.adapters.standardised import skewed
 from fusemix_core.adapters.linear import LinearAdapter
+from fusemix_core.adapters.standardised import skewed
 from fusemix_core.aligners.canonical import solve, top_eigenpairs, top_singular
 from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.moments import Moments
