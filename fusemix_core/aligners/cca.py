@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from fusemix_core.adapters.kernel import LINEAR, KernelAdapter
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.canonical import Canonical, solve
+from fusemix_core.aligners.crosses import rows_pay
 from fusemix_core.aligners.features import (
     LEAST_RIDGE,
     kernel_norm,
@@ -37,7 +38,7 @@ from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 LANDMARKS = 4_096
 """Landmarks of a modality at most: a fit takes the square of them in time for each pair."""
 
-FEW = 768
+FEW = 512
 """Landmarks that the ridge is chosen with, if the second widest modality has more than `MANY`."""
 
 MANY = 1_500
@@ -142,32 +143,61 @@ class CCAAligner(Aligner):
         best: Best,
         context: FitContext,
     ) -> None:
-        """Offer the maps of these features: of every ridge and power, or if there are many
-        landmarks of every power at the ridge that is best with the first `FEW` of them."""
+        """Offer the maps of these features, with every power, at the ridge that is best, or if
+        there are many landmarks that is best with the first `FEW` of them."""
         full = Problem.of(adapters, train, context)
-        ridges = self.ridges
-        if (
-            sorted(full.moments.dims)[-2] > 1.5 * FEW
-            and full.norms[0] is not None
-            and len(ridges) > 1
-        ):
-            ridges = [self._chosen(full.first(FEW), best)]
-        for ridge in ridges:
-            solved = full.solved(ridge)
-            for power, found in full.recalls(solved, self.powers, best.validation):
-                full.give(solved, solved.correlations**power)
-                landmarks = max(len(a.landmarks) for a in adapters.values())
-                choices = {"landmarks": landmarks, "ridge": ridge, "power": power}
-                best.offer(adapters, choices, found)
+        if sorted(full.moments.dims)[-2] > MANY and full.norms[0] is not None:
+            few = self._chosen(full.first(FEW), best.validation)
+            top = self._tried(full, few.ridge, best.validation, few.solved.maps)
+        else:
+            top = self._chosen(full, best.validation)
+        for power, found in top.found:
+            full.give(top.solved, top.solved.correlations**power)
+            landmarks = max(len(a.landmarks) for a in adapters.values())
+            choices = {"landmarks": landmarks, "ridge": top.ridge, "power": power}
+            best.offer(adapters, choices, found)
 
-    def _chosen(self, problem: Problem, best: Best) -> float:
-        """The ridge whose maps find most of the validation split."""
-        scores = []
-        for ridge in self.ridges:
-            solved = problem.solved(ridge)
-            found = problem.recalls(solved, self.powers, best.validation)
-            scores.append(max(mean_recall(own) or 0.0 for _, own in found))
-        return self.ridges[scores.index(max(scores))]
+    def _tried(
+        self,
+        problem: Problem,
+        ridge: float,
+        validation: PairedLatents,
+        start: Sequence[Tensor] = (),
+    ) -> Tried:
+        solved = problem.solved(ridge, start)
+        return Tried(ridge, solved, list(problem.recalls(solved, self.powers, validation)))
+
+    def _chosen(self, problem: Problem, validation: PairedLatents) -> Tried:
+        """The ridge whose maps find most of the validation split.
+
+        From the first ridge on, lower ones are tried as long as they find more, or else higher
+        ones: the scores are taken to have one peak.
+        """
+        first = self.ridges[0]
+        top = self._tried(problem, first, validation)
+        lower = sorted((r for r in self.ridges if r < first), reverse=True)
+        for way in (lower, sorted(r for r in self.ridges if r > first)):
+            for ridge in way:
+                more = self._tried(problem, ridge, validation)
+                if more.score <= top.score:
+                    break
+                top = more
+            if top.ridge != first:
+                break
+        return top
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The maps at a ridge, and of each power what they find of the validation split."""
+
+    ridge: float
+    solved: Canonical
+    found: list[tuple[float, Recalls]]
+
+    @property
+    def score(self) -> float:
+        return max(mean_recall(found) or 0.0 for _, found in self.found)
 
 
 def prepared(
@@ -202,8 +232,10 @@ def moments_seen(
         moments = moments_of(train, context, [lambda x, a=a: a.unit(x.float()) for a in parts])
         moments.standardise([a.centre for a in parts], [a.scale for a in parts])
         return moments
+    dims = [adapter.weight.shape[0] for adapter in parts]
+    keep = rows_pay(len(train), dims, parts[0].weight.shape[1])
     features = [lambda x, a=a: a.features(x.float()) for a in parts]
-    return moments_of(train, context, features, [a.weight.shape[0] for a in parts])
+    return moments_of(train, context, features, dims, keep)
 
 
 @dataclass(frozen=True)
@@ -240,11 +272,12 @@ class Problem:
         norms = [norm[:count, :count] for norm in self.norms]
         return replace(self, adapters=adapters, moments=self.moments.first(count), norms=norms)
 
-    def solved(self, ridge: float) -> Canonical:
-        """The maps at a ridge in units of the variance over the number of pairs."""
+    def solved(self, ridge: float, start: Sequence[Tensor] = ()) -> Canonical:
+        """The maps at a ridge in units of the variance over the number of pairs; an iteration
+        begins with those of the first features, if they are given."""
         dim = min(len(next(iter(self.adapters.values())).bias), sorted(self.moments.dims)[-2])
         ridges = [max(ridge * v / self.pairs, LEAST_RIDGE) for v in self.variances]
-        return solve(self.moments, ridges, dim, self.context.seed, self.norms)
+        return solve(self.moments, ridges, dim, self.context.seed, self.norms, start)
 
     @torch.no_grad()
     def give(self, solved: Canonical, weights: Tensor) -> None:

@@ -11,6 +11,9 @@ from fusemix_core.interfaces import PairedLatents, rows_of
 _SAMPLE = 8_192
 """Training items that power, centre and scale are taken from."""
 
+_PANEL = 512
+"""Columns of the landmarks' similarities that are taken at a time, and their transpose copied."""
+
 LEAST_RIDGE = 1e-6
 """Of features whose mean square norm is about 1: keeps a modality that never varies solvable."""
 
@@ -55,7 +58,11 @@ def kernel_norm(adapter: KernelAdapter) -> Tensor | None:
     landmarks = adapter.landmarks
     if not len(landmarks):
         return None
-    values = kernel(landmarks, landmarks, adapter.linear)
+    values = landmarks.new_empty(len(landmarks), len(landmarks))
+    for start in range(0, len(landmarks), _PANEL):
+        own = slice(start, start + _PANEL)
+        part = kernel(landmarks[own], landmarks[start:], adapter.linear)
+        values[own, start:], values[start:, own] = part, part.T
     values.diagonal().copy_(1 + _JITTER + adapter.linear * landmarks.square().sum(1))
     return values
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from fusemix_core.aligners.crosses import Matrices, Rows
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.engine.feed import sweep
 from fusemix_core.interfaces import FitContext, PairedLatents
@@ -29,37 +31,54 @@ class Moments:
 
     The covariance of two modalities is taken over the rows that have both, about the means of
     those rows; that of one with itself over all rows that have it.
+
+    Args:
+        dims: the widths.
+        device: of the rows.
+        keep: how many rows there will be, to hold these in float32 instead of the products
+            between modalities; 0 for the products.
     """
 
-    def __init__(self, dims: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, dims: Sequence[int], device: torch.device | str = "cpu", keep: int = 0
+    ) -> None:
         self.dims = tuple(dims)
+        self._kept = [torch.zeros(keep, dim, device=device) for dim in dims] if keep else []
+        self._seen = 0
         self._count = torch.zeros(len(dims), len(dims), dtype=torch.int64)
         pairs = [(k, m) for k in range(len(dims)) for m in range(len(dims))]
         self._origin: list[Tensor] = []
         zeros = {"dtype": torch.float64, "device": device}
         self._first = {(k, m): torch.zeros(dims[k], **zeros) for k, m in pairs}
-        self._second = {(k, m): torch.zeros(dims[k], dims[m], **zeros) for k, m in pairs if k <= m}
+        taken = [(k, m) for k, m in pairs if k == m or (k < m and not keep)]
+        self._second = {(k, m): torch.zeros(dims[k], dims[m], **zeros) for k, m in taken}
 
     def update(self, rows: Sequence[Tensor], present: Tensor) -> None:
         """Add n rows: `[n, d_k]` of each modality, present bool `[n, K]` says which count."""
         complete = bool(present.all())
         if not self._origin:
             self._origin = [_mean(row[present[:, k]]) for k, row in enumerate(rows)]
-        rows = [row - origin for row, origin in zip(rows, self._origin, strict=True)]
+        rows = [self._about(k, row, present[:, k]) for k, row in enumerate(rows)]
+        self._seen += len(present)
         sums = [row.sum(0) for row in rows] if complete else []
-        for (k, m), total in self._second.items():
-            x, y = rows[k], rows[m]
-            if not complete:
-                both = present[:, k] & present[:, m]
-                x, y = x[both], y[both]
+        for k, m in self._first:
+            both = slice(None) if complete else present[:, k] & present[:, m]
+            x = rows[k][both]
             self._count[k, m] += len(x)
             self._first[k, m] += sums[k] if complete else x.sum(0)
             if m == k:
-                _add_square(total, x)
-                continue
-            self._count[m, k] += len(x)
-            self._first[m, k] += sums[m] if complete else y.sum(0)
-            total.add_(x.T @ y)
+                _add_square(self._second[k, k], x)
+            elif (k, m) in self._second:
+                self._second[k, m].add_(x.T @ rows[m][both])
+
+    def _about(self, k: int, rows: Tensor, present: Tensor) -> Tensor:
+        """The rows about the origin; if rows are kept, among these, and zero where they lack."""
+        if not self._kept:
+            return rows - self._origin[k]
+        kept = self._kept[k][self._seen : self._seen + len(rows)]
+        torch.sub(rows, self._origin[k], out=kept)
+        kept[~present] = 0
+        return kept
 
     def standardise(self, centres: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
         """Make the moments those of (row - centre) / scale, `[d_k]` and a number of each
@@ -72,14 +91,18 @@ class Moments:
             second.div_(scales[k] * scales[m])
 
     def first(self, count: int) -> Moments:
-        """The moments of the first `count` features of each modality, or of all it has; they share
-        memory with these."""
+        """The moments of the first `count` features of each modality, or of all it has; what is
+        held of them already shares memory with these."""
         some = Moments.__new__(Moments)
         some.dims = tuple(min(dim, count) for dim in self.dims)
         some._count = self._count
         some._origin = [origin[:count] for origin in self._origin]
         some._first = {pair: first[:count] for pair, first in self._first.items()}
         some._second = {pair: second[:count, :count] for pair, second in self._second.items()}
+        parts = [kept[:, :count] for kept in self._kept]
+        for k, m in combinations(range(len(parts)), 2):
+            some._second[k, m] = (parts[k].T @ parts[m]).double()
+        some._kept = []
         return some
 
     def met(self, k: int, m: int) -> int:
@@ -101,11 +124,24 @@ class Moments:
         if k > m:
             return self.covariance(m, k).T
         n = self._count[k, m].clamp(min=1)
-        means = torch.outer(self._first[k, m] / n, self._first[m, k] / n)
-        second = self._second[k, m]
         if k == m:
-            second = second.triu() + second.triu(1).T
-        return second / n - means
+            second = self._second[k, k].triu(1)
+            second += self._second[k, k].triu().T
+        elif self._kept:
+            second = (self._kept[k].T @ self._kept[m]).double()
+        else:
+            second = self._second[k, m].clone()
+        return second.div_(n).addr_(self._first[k, m] / n, self._first[m, k] / n, alpha=-1)
+
+    def crosses(self, dtype: torch.dtype) -> Matrices | Rows:
+        """The covariances between modalities that meet, or the float32 rows instead of them."""
+        if self._kept:
+            n = self._count.clamp(min=1).tolist()
+            means = {(k, m): (own / n[k][m]).to(dtype) for (k, m), own in self._first.items()}
+            return Rows(self._kept, self._count, means)
+        pairs = combinations(range(len(self.dims)), 2)
+        met = [(k, m) for k, m in pairs if self._count[k, m]]
+        return Matrices({(k, m): self.covariance(k, m).to(dtype) for k, m in met})
 
 
 @torch.no_grad()
@@ -114,19 +150,21 @@ def moments_of(
     context: FitContext,
     features: Sequence[Callable[[Tensor], Tensor]] | None = None,
     dims: Sequence[int] | None = None,
+    keep: bool = False,
 ) -> Moments:
     """The moments of every row, in one pass over the pairs in about the order they have on disk.
 
     features: of each modality what makes `[n, dims[k]]` of latents `[n, d_k]`; by default latents
     are taken as they are. In memory are two or three chunks of a few thousand rows, however many
-    pairs there are. `context.callbacks` are told. `KeyboardInterrupt` goes up at once.
+    pairs there are, or with `keep` all features (see `Moments`). `context.callbacks` are told.
+    `KeyboardInterrupt` goes up at once.
     """
     if context.device.type == "cpu":
         keep_freed_memory()
     dims = list(dims or pairs.dims.values())
     widest = max(sum(dims), sum(pairs.dims.values()))
     size = min(max(_CHUNK_BYTES // (4 * widest), _LEAST_ROWS), _MOST_ROWS)
-    moments, done = Moments(dims, context.device), 0
+    moments, done = Moments(dims, context.device, len(pairs) if keep else 0), 0
     _tell(context, 0, len(pairs))
     with closing(sweep(pairs, size, context.device)) as batches:
         for batch in batches:

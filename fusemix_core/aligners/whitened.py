@@ -9,23 +9,27 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
+from fusemix_core.aligners.crosses import Matrices, Rows
 from fusemix_core.aligners.moments import Moments
 
 _PROBES, _TOLERANCE = 32, 1e-2
 """Directions that a float32 factor is checked with, and how far from 1 their variance may be."""
+
+_SHORT = 1_500
+"""Up to this order float64 costs little."""
 
 
 @dataclass(frozen=True)
 class Whitened:
     """L_m⁻¹ C_mk L_k⁻ᵀ for k ≠ m, with L_k L_kᵀ = C_kk + r_k P_k.
 
-    factors: L_k, lower triangular `[d_k, d_k]`. crosses: (k, m) → C_km `[d_k, d_m]`, k < m, of the
-    modalities that meet. wide: both are float32 and nothing of their size is made of them, as an
+    factors: L_k, lower triangular `[d_k, d_k]`. crosses: C_km of the modalities that meet. wide:
+    both are float32 and nothing of their size is made of them, as an
     iteration on thin blocks needs less than the whitened matrix.
     """
 
     factors: list[Tensor]
-    crosses: dict[tuple[int, int], Tensor]
+    crosses: Matrices | Rows
     wide: bool
 
     @classmethod
@@ -40,13 +44,7 @@ class Whitened:
         factors = [
             factor(moments.covariance(k, k), ridges[k], penalties[k], wide) for k in range(count)
         ]
-        crosses = {
-            (k, m): moments.covariance(k, m).to(factors[0].dtype)
-            for k in range(count)
-            for m in range(k + 1, count)
-            if moments.met(k, m)
-        }
-        return cls(factors, crosses, wide)
+        return cls(factors, moments.crosses(factors[0].dtype), wide)
 
     @property
     def dims(self) -> list[int]:
@@ -57,19 +55,19 @@ class Whitened:
 
     def cross(self, k: int, m: int) -> Tensor:
         """L_k⁻¹ C_km L_m⁻ᵀ, `[d_k, d_m]`, k < m."""
-        half = solve_triangular(self.factors[k], self.crosses[k, m], upper=False)
+        half = solve_triangular(self.factors[k], self.crosses.matrix(k, m), upper=False)
         return solve_triangular(self.factors[m], half.T, upper=False).T
 
     def times(self, m: int, k: int, block: Tensor) -> Tensor:
         """L_m⁻¹ C_mk L_k⁻ᵀ times a block `[d_k, b]` of directions of modality k."""
-        return self._into(m, self._between(m, k, self._out_of(k, block)))
+        return self._into(m, self.crosses.times(m, k, self._out_of(k, block)))
 
     def blocks(self) -> Tensor:
         """The matrix of all: symmetric `[Σ d_k, Σ d_k]`, zero on the diagonal's blocks."""
         like, dims = self.factors[0], self.dims
         matrix = like.new_zeros(len(self), len(self))
         parts = [row.split(dims, dim=1) for row in matrix.split(dims)]
-        for k, m in self.crosses:
+        for k, m in self.crosses.held:
             cross = self.cross(k, m)
             parts[k][m].copy_(cross)
             parts[m][k].copy_(cross.T)
@@ -78,11 +76,19 @@ class Whitened:
     def __matmul__(self, block: Tensor) -> Tensor:
         """The matrix of all times a block `[Σ d_k, b]`."""
         halves = [self._out_of(k, part) for k, part in enumerate(block.split(self.dims))]
-        sums = [torch.zeros_like(half) for half in halves]
-        for k, m in self.crosses:
-            sums[k] += self._between(k, m, halves[m])
-            sums[m] += self._between(m, k, halves[k])
+        sums = self.crosses.sums(halves)
         return torch.cat([self._into(k, total) for k, total in enumerate(sums)])
+
+    def seen_by(self, m: int, k: int, maps: Tensor) -> Tensor:
+        """The directions `[d_m, b]` that covary most with maps of the first features of modality k,
+        `[at most d_k, b]`."""
+        return self._into(m, self.crosses.times(m, k, maps.to(self.factors[m].dtype)))
+
+    def directions(self, k: int, maps: Tensor) -> Tensor:
+        """Maps of the first features of modality k, `[at most d_k, b]`, as whitened directions
+        `[d_k, b]`."""
+        rows = self.factors[k][: len(maps)]
+        return rows.T @ maps.to(rows.dtype)
 
     def maps(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Whitened directions `[d_k, b]` as maps of features, float64."""
@@ -93,13 +99,6 @@ class Whitened:
 
     def _into(self, k: int, block: Tensor) -> Tensor:
         return solve_triangular(self.factors[k], block, upper=False)
-
-    def _between(self, k: int, m: int, block: Tensor) -> Tensor:
-        if (k, m) in self.crosses:
-            return self.crosses[k, m] @ block
-        if (m, k) in self.crosses:
-            return self.crosses[m, k].T @ block
-        return block.new_zeros(self.dims[k], block.shape[1])
 
 
 def factor(covariance: Tensor, ridge: float, penalty: Tensor | None, wide: bool) -> Tensor:
@@ -114,6 +113,8 @@ def factor(covariance: Tensor, ridge: float, penalty: Tensor | None, wide: bool)
         covariance.add_(penalty, alpha=ridge)
     if not wide:
         return torch.linalg.cholesky(covariance)
+    if len(covariance) <= _SHORT:
+        return torch.linalg.cholesky(covariance).float()
     lower, failed = torch.linalg.cholesky_ex(covariance.float())
     if not failed and _whitens(lower, covariance):
         return lower

@@ -111,8 +111,8 @@ def test_modalities_that_never_meet_share_a_space_through_a_third():
 
 def test_krylov_space_finds_the_dense_answer():
     g = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(1500, 1500, generator=g, dtype=torch.float64)).Q
-    values = 0.98 ** torch.arange(1499, -1, -1, dtype=torch.float64)
+    basis = torch.linalg.qr(torch.randn(1_600, 1_600, generator=g, dtype=torch.float64)).Q
+    values = 0.98 ** torch.arange(1_599, -1, -1, dtype=torch.float64)
     matrix = basis * values @ basis.T
     got, vectors = top_eigenpairs(matrix, 10, seed=0)
     assert torch.allclose(got, values.flip(0)[:10], atol=5e-3)

@@ -1,5 +1,7 @@
 """Kernel CCA at sizes and on data that its shortcuts could get wrong."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from fusemix_core.adapters.kernel import KernelAdapter
 from fusemix_core.aligners import cca, whitened
 from fusemix_core.aligners.canonical import solve
 from fusemix_core.aligners.cca import CCAAligner
+from fusemix_core.aligners.crosses import Rows, rows_pay
 from fusemix_core.aligners.moments import Moments
 from fusemix_core.aligners.recalls import embedded, mean_recall, recalls
 from fusemix_core.aligners.whitened import Whitened, factor
@@ -43,12 +46,14 @@ def found(adapters, data):
     return mean_recall(recalls(adapters, data))
 
 
-def moments(count=3, n=300):
+def moments(count=3, n=300, keep=0):
     data = pairs(n, count)
-    some = Moments(list(data.dims.values()))
+    some = Moments(list(data.dims.values()), keep=keep)
     there = torch.ones(n, count, dtype=torch.bool)
     there[: n // 4, 0] = False
-    some.update([t.latents.double() for t in data.tables.values()], there)
+    rows = [t.latents if keep else t.latents.double() for t in data.tables.values()]
+    for part in torch.arange(n).split(n // 2):
+        some.update([own[part] for own in rows], there[part])
     return some
 
 
@@ -71,6 +76,74 @@ def test_thin_blocks_are_multiplied_as_by_the_whole_matrix():
     torch.testing.assert_close(
         wide.times(1, 0, part), wide.cross(0, 1).T @ part, rtol=1e-4, atol=1e-4
     )
+
+
+def test_rows_that_are_kept_multiply_as_the_cross_covariances_they_make():
+    want, got = (moments(keep=keep).crosses(torch.float32) for keep in (0, 300))
+    assert isinstance(got, Rows) and list(got.held) == list(want.held)
+    g = torch.Generator().manual_seed(0)
+    blocks = [torch.randn(d, 7, generator=g) for d in DIMS[:3]]
+    close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
+    for k, m in want.held:
+        close(got.matrix(k, m), want.matrix(k, m))
+        for one, other in ((k, m), (m, k)):
+            close(got.times(one, other, blocks[other]), want.times(one, other, blocks[other]))
+            few = blocks[other][:5]
+            close(got.times(one, other, few), want.times(one, other, few))
+    for own, other in zip(got.sums(blocks), want.sums(blocks), strict=True):
+        close(own, other)
+
+
+def test_kept_rows_have_the_moments_of_first_features():
+    want, got = moments().first(14), moments(keep=300).first(14)
+    for k in range(3):
+        for m in range(3):
+            close = {"rtol": 1e-4, "atol": 1e-4}
+            torch.testing.assert_close(got.covariance(k, m), want.covariance(k, m), **close)
+
+
+def test_rows_are_kept_for_many_landmarks_and_modalities_that_fit_into_memory():
+    assert rows_pay(10_000, [4_096] * 2, 384) and rows_pay(10_000, [4_096] * 5, 384)
+    assert not rows_pay(10_000, [2_000] * 2, 384)
+    assert not rows_pay(100_000, [4_096] * 2, 384)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_iterations_that_begin_with_maps_of_few_landmarks_find_the_dense_answer(count, monkeypatch):
+    monkeypatch.setattr(cca, "FEW", 60)
+    monkeypatch.setattr(cca, "MANY", 300)
+    monkeypatch.setattr(cca, "rows_pay", lambda *_: True)
+    monkeypatch.setattr(whitened, "_SHORT", 10)
+    train, validation = pairs(700, count), pairs(100, count, seed=1)
+    options = {"landmarks": 600, "dim": 5, "ridges": [3.0], "powers": [1.0]}
+    dense = fit(train, validation, **options)
+    monkeypatch.setattr("fusemix_core.aligners.canonical._DENSE", 300)
+    iterated = fit(train, validation, **options)
+    cosines = []
+    for adapters in (iterated, dense):
+        x, y = list(embedded(adapters, validation).values())[:2]
+        cosines.append((x @ y.T).flatten())
+    assert torch.corrcoef(torch.stack(cosines))[0, 1] > 0.9995
+
+
+@pytest.mark.parametrize(
+    ("scores", "top", "order"),
+    [
+        ({3: 0.2, 1: 0.3, 0.3: 0.4, 10: 0.9}, 0.3, [3, 1, 0.3]),
+        ({3: 0.2, 1: 0.3, 0.3: 0.1, 10: 0.9}, 1, [3, 1, 0.3]),
+        ({3: 0.2, 1: 0.1, 0.3: 0.9, 10: 0.3}, 10, [3, 1, 10]),
+    ],
+)
+def test_ridges_are_tried_as_long_as_they_find_more(scores, top, order):
+    tried = []
+
+    class Scored(CCAAligner):
+        def _tried(self, problem, ridge, validation, start=()):
+            tried.append(ridge)
+            return cca.Tried(ridge, None, [(1.0, {("a", "b"): (scores[ridge],)})])
+
+    assert Scored(ridges=list(scores))._chosen(None, None).ridge == top
+    assert tried == order
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -110,6 +183,7 @@ def test_a_float32_factor_is_used_only_where_it_whitens(monkeypatch):
     rows = torch.randn(400, 60, generator=g, dtype=torch.float64)
     good, bad = (x.T @ x / len(x) for x in (rows, rows[:, :1] + 1e-5 * rows))
     used = []
+    monkeypatch.setattr(whitened, "_SHORT", 10)
     monkeypatch.setattr(
         whitened, "_whitens", lambda *a, real=whitened._whitens: used.append(real(*a)) or used[-1]
     )
