@@ -8,7 +8,12 @@ from functools import partial
 from fusemix_core.adapters.kernel import LINEAR
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.cca import LANDMARKS, CCAAligner
-from fusemix_core.aligners.complement import ComplementAligner, best_share, mixture
+from fusemix_core.aligners.complement import (
+    ComplementAligner,
+    best_share,
+    mixture,
+    only_ctrl_c,
+)
 from fusemix_core.aligners.judge import Judge, beats, score_of
 from fusemix_core.config import Recipe
 from fusemix_core.engine import distributed
@@ -72,23 +77,28 @@ class AutoAligner(Aligner):
         budget = Budget.of(self.budget)
         data = train, validation, recipe, context
         tell = partial(_tell, context)
+
+        def left() -> bool:
+            return distributed.from_first(budget.allows)
+
         tell("Linear CCA")
         best = linear = self.linear.fit(*data)
         judge = Judge(validation, context)
         score = self._score(judge, linear)
         try:
-            if budget.allows() and self.kernel.landmarks:
+            if left() and self.kernel.landmarks:
                 tell(f"Kernel CCA; the linear map has a mean recall of {100 * score:.1f}")
                 kernel = self.kernel.fit(*data)
                 if (more := self._score(judge, kernel)) > score:
                     best, score = kernel, more
-            if budget.allows() and recipe.adapter and not context.fixed and judge.tells:
+            if left() and recipe.adapter and not context.fixed and judge.tells:
                 tell(f"A network beside it; the closed form has {100 * score:.1f}")
                 trained = ComplementAligner(best, budget).fit(*data)
                 best = self._mixed(judge, best, trained, train)
         except KeyboardInterrupt as stop:
-            if type(stop) is not KeyboardInterrupt:  # such as SIGTERM: the run is to be resumed
+            if not only_ctrl_c(stop):
                 raise
+            tell("Interrupted: going on with the best model so far")
         return best
 
     def _score(self, judge: Judge, adapters: Mapping[str, Adapter]) -> float:

@@ -19,6 +19,7 @@ from fusemix_core.config import Recipe, Training
 from fusemix_core.engine.fit import ENOUGH, NOISE
 from fusemix_core.engine.loop import Trainer
 from fusemix_core.engine.plan import choose_batch_size
+from fusemix_core.gathering import processes
 from fusemix_core.interfaces import (
     Adapter,
     FitContext,
@@ -124,9 +125,15 @@ class ComplementAligner(GradientAligner):
         try:
             return trainer.run()
         except KeyboardInterrupt as stop:
-            if type(stop) is not KeyboardInterrupt or trainer.state.best is None:
+            if trainer.state.best is None or not only_ctrl_c(stop):
                 raise
             return trainer.kept()
+
+
+def only_ctrl_c(stop: KeyboardInterrupt) -> bool:
+    """Whether the fit may end with the best so far. What is more than Ctrl-C, such as SIGTERM,
+    wants the run to be resumed; and of several processes no other would know."""
+    return type(stop) is KeyboardInterrupt and processes() == 1
 
 
 def best_share(
