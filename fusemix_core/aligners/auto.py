@@ -23,14 +23,18 @@ SHARES = tuple(tenths / 10 for tenths in range(1, 11))
 """The network's shares that the last choice is made from."""
 
 
+LEAST = 512
+"""Training pairs that a network needs to be tried: with fewer it never gained on any set."""
+
+
 class AutoAligner(Aligner):
     """Closed forms, then a network whose embeddings are mixed with theirs.
 
     1. Linear CCA (`cca` without landmarks), in one pass over the pairs.
     2. Kernel CCA, if it finds more of the validation split.
-    3. A network, if the recipe names an adapter: trained by the recipe's objective and mixup
-       (`ComplementAligner`). It is scored as a member of the `mixture` with the closed form, at
-       whatever share suits it best. Training ends when
+    3. A network, if the recipe names an adapter and there are 512 pairs or more: trained by the
+       recipe's objective and mixup (`ComplementAligner`). It is scored as a member of the `mixture`
+       with the closed form, at whatever share suits it best. Training ends when
        `training.patience` evaluations in a row bring less than their noise: one standard error of
        the paired differences between queries. The mixture is kept if it is better than the closed
        form by more than that.
@@ -91,7 +95,7 @@ class AutoAligner(Aligner):
                 kernel = self.kernel.fit(*data)
                 if (more := self._score(judge, kernel)) > score:
                     best, score = kernel, more
-            if left() and recipe.adapter and not context.fixed and judge.tells:
+            if left() and self._trains(train, recipe, context) and judge.tells:
                 tell(f"A network beside it; the closed form has {100 * score:.1f}")
                 trained = ComplementAligner(best, budget).fit(*data)
                 best = self._mixed(judge, best, trained, train)
@@ -100,6 +104,10 @@ class AutoAligner(Aligner):
                 raise
             tell("Interrupted: going on with the best model so far")
         return best
+
+    def _trains(self, train: PairedLatents, recipe: Recipe, context: FitContext) -> bool:
+        """Whether a network is tried."""
+        return recipe.adapter is not None and not context.fixed and len(train) >= LEAST
 
     def _score(self, judge: Judge, adapters: Mapping[str, Adapter]) -> float:
         return score_of(judge.hits(judge.embed(adapters)))

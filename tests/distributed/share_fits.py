@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from safetensors.torch import save_file
 
+from fusemix_core.aligners import auto
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.data.facts import Fact
 from fusemix_core.gathering import rank
@@ -112,7 +113,8 @@ RECIPES = {
     ),
     "auto": replace(
         BASE,
-        aligner=Part("auto", {"budget": "8 steps", "landmarks": 0}),
+        dim=None,
+        aligner=Part("auto", {"budget": "8 steps", "landmarks": 0, "dim": 2}),
         adapter=Part("wide", {"hidden": 16, "dropout": 0.0}),
         training=replace(BASE.training, batch_size=10, lr=0.05, evaluate_steps=2, patience=9),
     ),
@@ -152,6 +154,9 @@ RECIPES = {
     ),
 }
 
+
+FEW = 10
+"""Pairs that `auto` trains a network with."""
 
 IN_FLOAT32 = (
     "auto",
@@ -237,5 +242,6 @@ def resumed_fit(folder):
 def share_fits(folder):
     """A fit of each recipe."""
     register(registry)
+    auto.LEAST = FEW
     found = {f"{r}/{n}": t for r in RECIPES for n, t in fitted(r).items()}
     save_file(found, folder / f"{rank()}.safetensors")

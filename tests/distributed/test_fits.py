@@ -4,6 +4,7 @@ import pytest
 import torch
 from distributed.processes import run_in_processes
 from distributed.share_fits import (
+    FEW,
     IN_FLOAT32,
     RECIPES,
     fitted,
@@ -14,7 +15,7 @@ from distributed.share_fits import (
 )
 from safetensors.torch import load_file
 
-from fusemix_core.aligners import gradient
+from fusemix_core.aligners import auto, gradient
 from fusemix_core.registry import Registry
 
 
@@ -23,6 +24,7 @@ def components(monkeypatch):
     own = Registry()
     register(own)
     monkeypatch.setattr(gradient, "registry", own)
+    monkeypatch.setattr(auto, "LEAST", FEW)
 
 
 @pytest.fixture(scope="module", params=[2, 3])

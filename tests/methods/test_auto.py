@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fusemix_core.adapters.kernel import KernelAdapter
+from fusemix_core.aligners import auto as auto_aligner
 from fusemix_core.aligners import complement
 from fusemix_core.aligners.auto import AutoAligner
 from fusemix_core.aligners.budget import Budget
@@ -55,6 +56,11 @@ class Heard(Callback):
         self.evaluations.append((step, dict(metrics)))
 
 
+@pytest.fixture(autouse=True)
+def networks_for_few_pairs(monkeypatch):
+    monkeypatch.setattr(auto_aligner, "LEAST", 100)
+
+
 @pytest.fixture(scope="module")
 def folded():
     return split(1_500, 0, True), split(300, 1, True)
@@ -78,6 +84,13 @@ def test_a_network_is_mixed_in_where_it_finds_more(folded):
 def test_a_network_that_adds_nothing_is_left_out(straight):
     adapters = fit(straight, budget="60 steps")
     assert all(isinstance(a, KernelAdapter) for a in adapters.values())
+
+
+def test_few_pairs_train_no_network(straight, monkeypatch):
+    monkeypatch.setattr(auto_aligner, "LEAST", 301)
+    heard = Heard()
+    fit(straight, context=FitContext(callbacks=[heard]), landmarks=0)
+    assert all(not step for step, _ in heard.evaluations)
 
 
 def test_without_an_adapter_it_is_the_better_closed_form(folded):
