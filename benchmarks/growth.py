@@ -1,4 +1,4 @@
-"""How the time and memory of the default recipe's closed forms grow with the pairs and with the modalities.
+"""How time and memory of the closed forms grow with the pairs and with the modalities.
 
 python -m benchmarks.growth PAIRS MODALITIES     # one fit, for `measure`
 """
@@ -25,7 +25,8 @@ TITLE = "Growth"
 ABOUT = """
 The closed forms of the default recipe (`--set adapter=none`) on generated latents in memory
 (float16), each fit in a process of its own. The network that follows them ends when it gains no
-more, so its time says more of the data than of their number. Shown are the time of the whole fit, and in the plot its peak memory beyond the latents. The latents have a
+more, so that its time says more of the data than of their number. Shown are the time of the whole
+fit and, in the plot, its peak memory beyond the latents. The latents have a
 spectrum that falls as a power of the rank, as encoders' do, and share 64 hidden causes between
 modalities. The ratio is to the fit before: how much more time ten times the pairs, or one modality
 more, take. Bars in seconds hold for two cores that nothing else uses.
