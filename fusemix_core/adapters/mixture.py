@@ -80,7 +80,7 @@ def as_member(adapter: Adapter, dim_in: int) -> dict[str, Any]:
 
 def _built(member: Member, dim_in: int) -> Adapter:
     wrong = not isinstance(member, Mapping) or not {"name", "dim"} <= set(member)
-    if wrong or type(member["dim"]) is not int or set(member) > {"name", "dim", "options"}:
+    if wrong or type(member["dim"]) is not int or set(member) - {"name", "dim", "options"}:
         raise ConfigError(
             f"A member of a mixture is {short(repr(member))}.",
             'Each is a table: {"name": "mlp", "dim": 512, "options": {"blocks": 1}}.',
