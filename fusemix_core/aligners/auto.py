@@ -9,6 +9,7 @@ from fusemix_core.adapters.kernel import LINEAR
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.cca import LANDMARKS, CCAAligner
 from fusemix_core.aligners.complement import (
+    INTERRUPTED,
     ComplementAligner,
     best_share,
     mixture,
@@ -17,11 +18,11 @@ from fusemix_core.aligners.complement import (
 from fusemix_core.aligners.judge import Judge, beats, score_of
 from fusemix_core.config import Recipe
 from fusemix_core.engine import distributed
+from fusemix_core.errors import DivergedError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 
 SHARES = tuple(tenths / 10 for tenths in range(1, 11))
 """The network's shares that the last choice is made from."""
-
 
 LEAST = 512
 """Training pairs that a network needs to be tried: with fewer it never gained on any set."""
@@ -39,7 +40,7 @@ class AutoAligner(Aligner):
        the paired differences between queries. The mixture is kept if it is better than the closed
        form by more than that.
 
-    Ctrl-C ends the fit with the best model so far.
+    Ctrl-C ends the fit with the best model so far. If training diverges, the closed form is kept.
 
     Where modalities are fixed, nothing can be mixed into their embeddings: there the closed forms
     are all.
@@ -102,7 +103,9 @@ class AutoAligner(Aligner):
         except KeyboardInterrupt as stop:
             if not only_ctrl_c(stop):
                 raise
-            tell("Interrupted: going on with the best model so far")
+            tell(INTERRUPTED)
+        except DivergedError as error:
+            tell(f"{error.message} The closed form is kept.")
         return best
 
     def _trains(self, train: PairedLatents, recipe: Recipe, context: FitContext) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fusemix_core.adapters.mixture import MixtureAdapter, as_member
+from fusemix_core.adapters.mixture import MixtureAdapter, as_member, check_member
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.gradient import GradientAligner
@@ -38,6 +38,8 @@ RARELY = 50, 500
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """The network's shares that are tried at each evaluation."""
 
+INTERRUPTED = "Interrupted: going on with the best model so far"
+
 SCORED = 2_000
 """Validation rows that score the network while it is trained."""
 
@@ -46,7 +48,7 @@ class Complement(Alignment):
     """The fit of a network, scored as a member of its mixture with a closed form.
 
     Args:
-        adapters, objective, fixed: As of `Alignment`.
+        adapters, objective: As of `Alignment`.
         judge: Of the validation rows.
         closed: What the closed form makes of these rows.
         budget: Ends training.
@@ -93,6 +95,9 @@ class ComplementAligner(GradientAligner):
     Args:
         closed: The adapters whose complement is trained.
         budget: Ends training.
+
+    Raises:
+        ConfigError: As `GradientAligner`, and for an adapter of tokens, which can't be mixed.
     """
 
     def __init__(self, closed: Mapping[str, Adapter], budget: Budget) -> None:
@@ -101,6 +106,8 @@ class ComplementAligner(GradientAligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
+        for modality in train.modalities:
+            check_member(recipe.adapter_of(modality))
         training = recipe.training or Training()
         batch = training.batch_size or min(choose_batch_size(len(train)), BATCH)
         half = len(train) // batch // 2  # an epoch
@@ -127,6 +134,8 @@ class ComplementAligner(GradientAligner):
         except KeyboardInterrupt as stop:
             if trainer.state.best is None or not only_ctrl_c(stop):
                 raise
+            for callback in trainer.callbacks:
+                callback.on_stage(INTERRUPTED)
             return trainer.kept()
 
 

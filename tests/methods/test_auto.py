@@ -192,6 +192,19 @@ def test_a_killed_fit_resumes_to_the_same_model(folded, tmp_path):
             assert torch.equal(value, again[modality].state_dict()[name])
 
 
+def test_a_network_that_diverges_leaves_the_closed_form(straight):
+    broken = ["training.lr=1e30", "training.warmup_steps=0", "training.clip_norm=none"]
+    adapters = fit(straight, *broken, landmarks=0)
+    assert all(isinstance(a, KernelAdapter) for a in adapters.values())
+
+
+def test_an_adapter_of_tokens_is_refused_before_training(straight):
+    heard = Heard()
+    with pytest.raises(ConfigError, match="tokens"):
+        recipe = ["adapter=attention-pool", "adapter.options={}"]
+        fit(straight, *recipe, context=FitContext(callbacks=[heard]), landmarks=0)
+
+
 def test_three_modalities_are_mixed(monkeypatch):
     data = split(600, 0, True, 3), split(150, 1, True, 3)
     monkeypatch.setattr(complement, "SCORED", 100)
