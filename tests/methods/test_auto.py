@@ -201,8 +201,7 @@ def test_a_network_that_diverges_leaves_the_closed_form(straight):
 def test_an_adapter_of_tokens_is_refused_before_training(straight):
     heard = Heard()
     with pytest.raises(ConfigError, match="tokens"):
-        recipe = ["adapter=attention-pool", "adapter.options={}"]
-        fit(straight, *recipe, context=FitContext(callbacks=[heard]), landmarks=0)
+        fit(straight, "adapter=attention-pool", context=FitContext(callbacks=[heard]), landmarks=0)
 
 
 def test_three_modalities_are_mixed(monkeypatch):
