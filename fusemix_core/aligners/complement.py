@@ -15,7 +15,7 @@ from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.aligners.judge import Judge, Units, first_of, mixed, score_of
 from fusemix_core.aligners.recalls import Hits, gain
-from fusemix_core.config import Recipe, Training
+from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine.fit import ENOUGH, NOISE
 from fusemix_core.engine.loop import Trainer
 from fusemix_core.engine.plan import choose_batch_size
@@ -37,6 +37,10 @@ RARELY = 50, 500
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """The network's shares that are tried at each evaluation."""
+
+UNITS, PAIRS_A_UNIT = (128, 2_048), 12
+"""Hidden units of a `wide` adapter, at least and at most, and training pairs for each: the power of
+two at or below."""
 
 INTERRUPTED = "Interrupted: going on with the best model so far"
 
@@ -108,6 +112,7 @@ class ComplementAligner(GradientAligner):
     ) -> dict[str, Adapter]:
         for modality in train.modalities:
             check_member(recipe.adapter_of(modality))
+        recipe = sized(recipe, len(train))
         training = recipe.training or Training()
         batch = training.batch_size or min(choose_batch_size(len(train)), BATCH)
         half = len(train) // batch // 2  # an epoch
@@ -137,6 +142,20 @@ class ComplementAligner(GradientAligner):
             for callback in trainer.callbacks:
                 callback.on_stage(INTERRUPTED)
             return trainer.kept()
+
+
+def sized(recipe: Recipe, pairs: int) -> Recipe:
+    """The recipe whose `wide` adapters have as many hidden units as suit so many pairs, unless it
+    says how many: more learn no better from few pairs, and take longer."""
+    units = min(max(1 << (max(pairs // PAIRS_A_UNIT, 1).bit_length() - 1), UNITS[0]), UNITS[1])
+
+    def fitting(part: Part | None) -> Part | None:
+        if part is None or part.name != "wide" or "hidden" in part.options:
+            return part
+        return replace(part, options={**part.options, "hidden": units})
+
+    adapters = {m: fitting(part) for m, part in (recipe.adapters or {}).items()}
+    return replace(recipe, adapter=fitting(recipe.adapter), adapters=adapters or None)
 
 
 def only_ctrl_c(stop: KeyboardInterrupt) -> bool:

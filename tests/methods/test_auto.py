@@ -86,6 +86,17 @@ def test_a_network_that_adds_nothing_is_left_out(straight):
     assert all(isinstance(a, KernelAdapter) for a in adapters.values())
 
 
+@pytest.mark.parametrize(
+    ("pairs", "units"), [(2, 128), (1_103, 128), (10_000, 512), (26_000, 2_048), (5_000_000, 2_048)]
+)
+def test_a_wide_network_has_units_for_the_pairs(pairs, units):
+    sized = complement.sized(auto(), pairs)
+    assert sized.adapter.options == {"dropout": 0.3, "hidden": units}
+    own = override_recipe(auto(), ["adapter.hidden=7", "adapters.text=mlp"])
+    assert complement.sized(own, pairs).adapter.options["hidden"] == 7
+    assert complement.sized(own, pairs).adapters == own.adapters
+
+
 def test_few_pairs_train_no_network(straight, monkeypatch):
     monkeypatch.setattr(auto_aligner, "LEAST", 301)
     heard = Heard()
