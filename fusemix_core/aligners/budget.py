@@ -38,7 +38,12 @@ class Budget:
             return cls(steps=math.ceil(float(found[1])))
         return cls(seconds=float(found[1]) * UNITS[found[2]])
 
+    @property
+    def left(self) -> float:
+        """Seconds that are left, by this process's clock; infinite without a time."""
+        return self.seconds - (time.monotonic() - self.began)
+
     def allows(self, steps: int = 0) -> bool:
         """Whether there is time left, and so many steps in all are within it: by this process's
         clock."""
-        return time.monotonic() - self.began < self.seconds and steps <= self.steps
+        return self.left > 0 and steps <= self.steps

@@ -143,6 +143,26 @@ def test_a_time_that_is_over_leaves_the_linear_map(folded, monkeypatch):
     assert all(not step for step, _ in heard.evaluations)
 
 
+@pytest.mark.parametrize(
+    ("budget", "rate", "landmarks"),
+    [
+        ("", 1, 4_096),
+        ("9 steps", 1, 4_096),
+        ("100s", 1e12, 4_096),
+        ("100s", 4e9, 2_048),
+        ("100s", 2e8, 512),
+        ("100s", 1e7, 0),
+    ],
+)
+def test_the_kernel_has_the_landmarks_that_there_is_time_for(budget, rate, landmarks, monkeypatch):
+    monkeypatch.setattr(auto_aligner, "products_per_second", lambda: rate)
+    train = PairedLatents(
+        {m: ResidentLatents(torch.zeros(1, 400)) for m in "ab"},
+        torch.zeros(10_000, 2, dtype=torch.long),
+    )
+    assert AutoAligner()._landmarks(train, Budget.of(budget)) == landmarks
+
+
 class Interrupting(Callback):
     """Ctrl-C after so many steps, or after so many passes of a closed form."""
 
