@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from fusemix_core.adapters.rows import width_of
 from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError, short
-from fusemix_core.interfaces import Adapter, takes_tokens
+from fusemix_core.interfaces import Adapter
 from fusemix_core.registry import registry
 
 Member = Mapping[str, Any]
@@ -80,16 +80,20 @@ def as_member(adapter: Adapter, dim_in: int) -> dict[str, Any]:
 
 def _built(member: Member, dim_in: int) -> Adapter:
     wrong = not isinstance(member, Mapping) or not {"name", "dim"} <= set(member)
-    if wrong or type(member["dim"]) is not int or set(member) > {"name", "dim", "options"}:
+    if wrong or type(member["dim"]) is not int or set(member) - {"name", "dim", "options"}:
         raise ConfigError(
             f"A member of a mixture is {short(repr(member))}.",
             'Each is a table: {"name": "mlp", "dim": 512, "options": {"blocks": 1}}.',
         )
     part = Part(member["name"], member.get("options") or {})
-    adapter = registry.build("adapter", part, dim_in, member["dim"])
-    if takes_tokens(adapter):
+    check_member(part)
+    return registry.build("adapter", part, dim_in, member["dim"])
+
+
+def check_member(part: Part) -> None:
+    """Raise `ConfigError` for an adapter that can't be a member of a mixture."""
+    if "tokens" in registry.uses("adapter", part):
         raise ConfigError(
             f"The adapter '{part.name}' takes tokens, so it can't be a member of a mixture.",
-            "Choose an adapter that takes one latent per item, such as 'mlp'.",
+            "Choose an adapter that takes one latent per item, such as 'wide' or 'mlp'.",
         )
-    return adapter

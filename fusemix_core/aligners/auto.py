@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+
+import torch
 
 from fusemix_core.adapters.kernel import LINEAR
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.cca import LANDMARKS, CCAAligner
-from fusemix_core.aligners.complement import ComplementAligner, best_share, mixture
+from fusemix_core.aligners.complement import (
+    INTERRUPTED,
+    ComplementAligner,
+    best_share,
+    mixture,
+    only_ctrl_c,
+)
 from fusemix_core.aligners.judge import Judge, beats, score_of
 from fusemix_core.config import Recipe
 from fusemix_core.engine import distributed
+from fusemix_core.errors import DivergedError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
 
 SHARES = tuple(tenths / 10 for tenths in range(1, 11))
 """The network's shares that the last choice is made from."""
+
+FEWEST = 512
+"""Landmarks that a kernel has at least, if a budget leaves it less time than all of them take."""
+
+LEAST = 512
+"""Training pairs that a network needs to be tried: with fewer it never gained on any set."""
 
 
 class AutoAligner(Aligner):
@@ -23,14 +40,14 @@ class AutoAligner(Aligner):
 
     1. Linear CCA (`cca` without landmarks), in one pass over the pairs.
     2. Kernel CCA, if it finds more of the validation split.
-    3. A network, if the recipe names an adapter: trained by the recipe's objective and mixup
-       (`ComplementAligner`). It is scored as a member of the `mixture` with the closed form, at
-       whatever share suits it best. Training ends when
+    3. A network, if the recipe names an adapter and there are 512 pairs or more: trained by the
+       recipe's objective and mixup (`ComplementAligner`). It is scored as a member of the `mixture`
+       with the closed form, at whatever share suits it best. Training ends when
        `training.patience` evaluations in a row bring less than their noise: one standard error of
        the paired differences between queries. The mixture is kept if it is better than the closed
        form by more than that.
 
-    Ctrl-C ends the fit with the best model so far.
+    Ctrl-C ends the fit with the best model so far. If training diverges, the closed form is kept.
 
     Where modalities are fixed, nothing can be mixed into their embeddings: there the closed forms
     are all.
@@ -38,7 +55,8 @@ class AutoAligner(Aligner):
     Args:
         budget: When to stop: a time (`"90s"`, `"10m"`, `"2h"`) or a number of training steps
             (`"2000 steps"`). By default the fit goes on until more training gains nothing beyond
-            its noise. The same budget of steps gives the same model again; a time may not.
+            its noise. The same budget of steps gives the same model again; a time may not: within
+            it the kernel has as many landmarks as there is time for.
         landmarks: How many the kernel has at most; 0 leaves it out.
         linear, dim, ridges, powers, kernel_pairs: As of the aligner `cca`.
 
@@ -62,9 +80,15 @@ class AutoAligner(Aligner):
     ) -> None:
         Budget.of(budget)
         self.budget = budget
-        rest = {"ridges": ridges, "powers": powers, "kernel_pairs": kernel_pairs}
-        self.linear = CCAAligner(landmarks=0, linear=linear, dim=dim, **rest)
-        self.kernel = CCAAligner(landmarks=landmarks, linear=linear, dim=dim, **rest)
+        self.landmarks, self.kernel_pairs = landmarks, kernel_pairs
+        self.options = {
+            "linear": linear,
+            "dim": dim,
+            "ridges": ridges,
+            "powers": powers,
+            "kernel_pairs": kernel_pairs,
+        }
+        self._closed(landmarks)
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
@@ -72,24 +96,48 @@ class AutoAligner(Aligner):
         budget = Budget.of(self.budget)
         data = train, validation, recipe, context
         tell = partial(_tell, context)
+
+        def left() -> bool:
+            return distributed.from_first(budget.allows)
+
         tell("Linear CCA")
-        best = linear = self.linear.fit(*data)
+        best = linear = self._closed(0).fit(*data)
         judge = Judge(validation, context)
         score = self._score(judge, linear)
         try:
-            if budget.allows() and self.kernel.landmarks:
+            if landmarks := distributed.from_first(lambda: self._landmarks(train, budget)):
                 tell(f"Kernel CCA; the linear map has a mean recall of {100 * score:.1f}")
-                kernel = self.kernel.fit(*data)
+                kernel = self._closed(landmarks).fit(*data)
                 if (more := self._score(judge, kernel)) > score:
                     best, score = kernel, more
-            if budget.allows() and recipe.adapter and not context.fixed and judge.tells:
+            if left() and self._trains(train, recipe, context) and judge.tells:
                 tell(f"A network beside it; the closed form has {100 * score:.1f}")
                 trained = ComplementAligner(best, budget).fit(*data)
                 best = self._mixed(judge, best, trained, train)
         except KeyboardInterrupt as stop:
-            if type(stop) is not KeyboardInterrupt:  # such as SIGTERM: the run is to be resumed
+            if not only_ctrl_c(stop):
                 raise
+            tell(INTERRUPTED)
+        except DivergedError as error:
+            tell(f"{error.message} The closed form is kept.")
         return best
+
+    def _closed(self, landmarks: int) -> CCAAligner:
+        return CCAAligner(landmarks=landmarks, **self.options)
+
+    def _landmarks(self, train: PairedLatents, budget: Budget) -> int:
+        """How many landmarks the budget has time for: all, halved as often as is needed, or 0."""
+        if not budget.allows() or budget.seconds == math.inf:
+            return self.landmarks if budget.allows() else 0
+        pairs, rate, most = min(len(train), self.kernel_pairs), products_per_second(), budget.left
+        landmarks = self.landmarks
+        while landmarks and kernel_products(pairs, landmarks, train.dims.values()) > most * rate:
+            landmarks = landmarks // 2 if landmarks >= 2 * FEWEST else 0
+        return landmarks
+
+    def _trains(self, train: PairedLatents, recipe: Recipe, context: FitContext) -> bool:
+        """Whether a network is tried."""
+        return recipe.adapter is not None and not context.fixed and len(train) >= LEAST
 
     def _score(self, judge: Judge, adapters: Mapping[str, Adapter]) -> float:
         return score_of(judge.hits(judge.embed(adapters)))
@@ -110,6 +158,22 @@ class AutoAligner(Aligner):
 
         share = distributed.from_first(chosen)
         return mixture(closed, trained, share, train) if share else closed
+
+
+def kernel_products(pairs: int, landmarks: int, dims: Collection[int]) -> float:
+    """Multiplications that kernel CCA takes, about: similarities, moments, solutions."""
+    count = len(dims)
+    moments = pairs * landmarks**2 * count**2 / 2
+    return pairs * landmarks * sum(dims) + moments + 5 * count * landmarks**3
+
+
+def products_per_second() -> float:
+    """Multiplications a second in float32 products on the CPU, as this machine has them now."""
+    x = torch.ones(1_024, 1_024)
+    began = time.perf_counter()
+    for _ in range(4):
+        x = (x @ x).clamp_(max=1)
+    return 4 * 1_024**3 / (time.perf_counter() - began)
 
 
 def _tell(context: FitContext, text: str) -> None:

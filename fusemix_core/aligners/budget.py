@@ -7,7 +7,6 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from fusemix_core.engine import distributed
 from fusemix_core.errors import ConfigError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -15,10 +14,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True)
 class Budget:
-    """The seconds or the training steps that a fit may take; by default any number.
-
-    It begins when it is made. In several processes the first one's clock decides.
-    """
+    """The seconds or the training steps that a fit may take, from now on; by default any number."""
 
     seconds: float = math.inf
     steps: float = math.inf
@@ -42,9 +38,12 @@ class Budget:
             return cls(steps=math.ceil(float(found[1])))
         return cls(seconds=float(found[1]) * UNITS[found[2]])
 
-    def allows(self, seconds: float = 0.0, steps: int = 0) -> bool:
-        """Whether so many more seconds fit, and whether so many steps in all do."""
-        if self.seconds == math.inf:
-            return steps <= self.steps
-        gone = time.monotonic() - self.began
-        return distributed.from_first(lambda: gone + seconds < self.seconds)
+    @property
+    def left(self) -> float:
+        """Seconds that are left, by this process's clock; infinite without a time."""
+        return self.seconds - (time.monotonic() - self.began)
+
+    def allows(self, steps: int = 0) -> bool:
+        """Whether there is time left, and so many steps in all are within it: by this process's
+        clock."""
+        return self.left > 0 and steps <= self.steps

@@ -9,16 +9,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fusemix_core.adapters.mixture import MixtureAdapter, as_member
+from fusemix_core.adapters.mixture import MixtureAdapter, as_member, check_member
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.aligners.judge import Judge, Units, first_of, mixed, score_of
 from fusemix_core.aligners.recalls import Hits, gain
-from fusemix_core.config import Recipe, Training
+from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine.fit import ENOUGH, NOISE
 from fusemix_core.engine.loop import Trainer
 from fusemix_core.engine.plan import choose_batch_size
+from fusemix_core.gathering import processes
 from fusemix_core.interfaces import (
     Adapter,
     FitContext,
@@ -37,6 +38,12 @@ RARELY = 50, 500
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """The network's shares that are tried at each evaluation."""
 
+UNITS, PAIRS_A_UNIT = (128, 2_048), 12
+"""Hidden units of a `wide` adapter, at least and at most, and training pairs for each: the power of
+two at or below."""
+
+INTERRUPTED = "Interrupted: going on with the best model so far"
+
 SCORED = 2_000
 """Validation rows that score the network while it is trained."""
 
@@ -45,7 +52,7 @@ class Complement(Alignment):
     """The fit of a network, scored as a member of its mixture with a closed form.
 
     Args:
-        adapters, objective, fixed: As of `Alignment`.
+        adapters, objective: As of `Alignment`.
         judge: Of the validation rows.
         closed: What the closed form makes of these rows.
         budget: Ends training.
@@ -92,6 +99,9 @@ class ComplementAligner(GradientAligner):
     Args:
         closed: The adapters whose complement is trained.
         budget: Ends training.
+
+    Raises:
+        ConfigError: As `GradientAligner`, and for an adapter of tokens, which can't be mixed.
     """
 
     def __init__(self, closed: Mapping[str, Adapter], budget: Budget) -> None:
@@ -100,6 +110,9 @@ class ComplementAligner(GradientAligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
+        for modality in train.modalities:
+            check_member(recipe.adapter_of(modality))
+        recipe = sized(recipe, len(train))
         training = recipe.training or Training()
         batch = training.batch_size or min(choose_batch_size(len(train)), BATCH)
         half = len(train) // batch // 2  # an epoch
@@ -124,9 +137,31 @@ class ComplementAligner(GradientAligner):
         try:
             return trainer.run()
         except KeyboardInterrupt as stop:
-            if type(stop) is not KeyboardInterrupt or trainer.state.best is None:
+            if trainer.state.best is None or not only_ctrl_c(stop):
                 raise
+            for callback in trainer.callbacks:
+                callback.on_stage(INTERRUPTED)
             return trainer.kept()
+
+
+def sized(recipe: Recipe, pairs: int) -> Recipe:
+    """The recipe whose `wide` adapters have as many hidden units as suit so many pairs, unless it
+    says how many: more learn no better from few pairs, and take longer."""
+    units = min(max(1 << (max(pairs // PAIRS_A_UNIT, 1).bit_length() - 1), UNITS[0]), UNITS[1])
+
+    def fitting(part: Part | None) -> Part | None:
+        if part is None or part.name != "wide" or "hidden" in part.options:
+            return part
+        return replace(part, options={**part.options, "hidden": units})
+
+    adapters = {m: fitting(part) for m, part in (recipe.adapters or {}).items()}
+    return replace(recipe, adapter=fitting(recipe.adapter), adapters=adapters or None)
+
+
+def only_ctrl_c(stop: KeyboardInterrupt) -> bool:
+    """Whether the fit may end with the best so far. What is more than Ctrl-C, such as SIGTERM,
+    wants the run to be resumed; and of several processes no other would know."""
+    return type(stop) is KeyboardInterrupt and processes() == 1
 
 
 def best_share(

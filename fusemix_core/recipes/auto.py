@@ -20,7 +20,7 @@ def auto() -> Recipe:
         name="auto",
         aligner=Part("auto"),
         summary="closed forms, then a network mixed with them: whatever validates best",
-        adapter=Part("wide", {"hidden": 2_048, "dropout": 0.3}),
+        adapter=Part("wide", {"dropout": 0.3}),
         objective=Part("infonce", {"temperature": 0.07, "mask_shared": True}),
         training=Training(
             epochs=1_000,

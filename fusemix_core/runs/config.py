@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from fusemix_core.aligners.budget import Budget
 from fusemix_core.config import PARTS, Recipe, RunConfig, from_dict, override_recipe, to_dict
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.recipes.renamed import renamed
@@ -37,6 +38,7 @@ def find_recipe(
     if not isinstance(given, Recipe):
         raise ConfigError(f"recipe is {given!r}.", 'Example: recipe = "auto"')
     recipe = override_recipe(given, list(overrides))
+    check_budget(recipe, registry)
     for name in PARTS:
         part = getattr(recipe, name)
         if part is not None:
@@ -168,6 +170,22 @@ def chosen_by(
     """`--select`, `--pairs` and `--budget` as settings of a recipe."""
     given = {"selector": select, "pairs": pairs, "aligner.budget": budget and f'"{budget}"'}
     return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+def check_budget(recipe: Recipe, registry: Registry = registry) -> None:
+    """Raise `ConfigError` if the recipe's aligner is given a budget that it can't keep to, or that
+    isn't one."""
+    part = recipe.aligner
+    if "budget" not in part.options:
+        return
+    if "budget" not in registry.component("aligner", part.name).options:
+        raise ConfigError(
+            f"The recipe '{recipe.name}' takes no budget.",
+            "The recipe auto does; of one that trains by gradient, --set training.max_steps=N "
+            "bounds the steps.",
+        )
+    if isinstance(part.options["budget"], str):
+        Budget.of(part.options["budget"])
 
 
 def check_selection(recipe: Recipe) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from safetensors.torch import save_file
 
-from fusemix_core.aligners.gradient import GradientAligner
+from fusemix_core.aligners import auto
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.data.facts import Fact
 from fusemix_core.gathering import rank
@@ -111,6 +111,13 @@ RECIPES = {
         objective=Part("klot", {"teacher_options": {"landmarks": 0}, "tolerance": 0.0}),
         training=replace(BASE.training, unpaired=5),
     ),
+    "auto": replace(
+        BASE,
+        dim=None,
+        aligner=Part("auto", {"budget": "8 steps", "landmarks": 0, "dim": 2}),
+        adapter=Part("wide", {"hidden": 16, "dropout": 0.0}),
+        training=replace(BASE.training, batch_size=10, lr=0.05, evaluate_steps=2, patience=9),
+    ),
     "three modalities with gaps": BASE,
     "trust, averaged adapters, a queue": replace(
         BASE, objective=Part("hammer", {"queue": 20, "warmup": 2})
@@ -148,7 +155,11 @@ RECIPES = {
 }
 
 
+FEW = 10
+"""Pairs that `auto` trains a network with."""
+
 IN_FLOAT32 = (
+    "auto",
     "from a closed form",
     "unpaired items and a teacher",
     "three levels with a teacher",
@@ -196,7 +207,8 @@ def fitted(recipe, **context):
         for table in data[0].tables.values():
             table.latents = table.latents.float()
     recipe = DROPOUT if recipe == "dropout" else RECIPES[recipe]
-    found = GradientAligner().fit(*data, recipe, FitContext(**context))
+    aligner = registry.build("aligner", recipe.aligner)
+    found = aligner.fit(*data, recipe, FitContext(**context))
     return {f"{m}/{n}": t for m, a in found.items() for n, t in a.state_dict().items()}
 
 
@@ -230,5 +242,6 @@ def resumed_fit(folder):
 def share_fits(folder):
     """A fit of each recipe."""
     register(registry)
+    auto.LEAST = FEW
     found = {f"{r}/{n}": t for r in RECIPES for n, t in fitted(r).items()}
     save_file(found, folder / f"{rank()}.safetensors")

@@ -54,5 +54,5 @@ def test_each_better_map_is_logged(tmp_path):
     done = align(ENCODERS, data, out=tmp_path / "r", device="cpu")
     rows = [json.loads(r) for r in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     assert rows and {(r["kind"], r["step"]) for r in rows} == {("validation", 0)}
-    assert done.model.recipe["aligner"]["name"] == "cca"
+    assert done.model.recipe["aligner"]["name"] == "auto"
     assert "R@10" in (tmp_path / "r/report.html").read_text()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fusemix_core.adapters.kernel import KernelAdapter
+from fusemix_core.aligners import auto as auto_aligner
 from fusemix_core.aligners import complement
 from fusemix_core.aligners.auto import AutoAligner
 from fusemix_core.aligners.budget import Budget
@@ -55,6 +56,11 @@ class Heard(Callback):
         self.evaluations.append((step, dict(metrics)))
 
 
+@pytest.fixture(autouse=True)
+def networks_for_few_pairs(monkeypatch):
+    monkeypatch.setattr(auto_aligner, "LEAST", 100)
+
+
 @pytest.fixture(scope="module")
 def folded():
     return split(1_500, 0, True), split(300, 1, True)
@@ -78,6 +84,24 @@ def test_a_network_is_mixed_in_where_it_finds_more(folded):
 def test_a_network_that_adds_nothing_is_left_out(straight):
     adapters = fit(straight, budget="60 steps")
     assert all(isinstance(a, KernelAdapter) for a in adapters.values())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "units"), [(2, 128), (1_103, 128), (10_000, 512), (26_000, 2_048), (5_000_000, 2_048)]
+)
+def test_a_wide_network_has_units_for_the_pairs(pairs, units):
+    sized = complement.sized(auto(), pairs)
+    assert sized.adapter.options == {"dropout": 0.3, "hidden": units}
+    own = override_recipe(auto(), ["adapter.hidden=7", "adapters.text=mlp"])
+    assert complement.sized(own, pairs).adapter.options["hidden"] == 7
+    assert complement.sized(own, pairs).adapters == own.adapters
+
+
+def test_few_pairs_train_no_network(straight, monkeypatch):
+    monkeypatch.setattr(auto_aligner, "LEAST", 301)
+    heard = Heard()
+    fit(straight, context=FitContext(callbacks=[heard]), landmarks=0)
+    assert all(not step for step, _ in heard.evaluations)
 
 
 def test_without_an_adapter_it_is_the_better_closed_form(folded):
@@ -117,6 +141,26 @@ def test_a_time_that_is_over_leaves_the_linear_map(folded, monkeypatch):
     adapters = fit(folded, context=FitContext(callbacks=[heard]), budget="90s")
     assert all(not len(a.landmarks) for a in adapters.values())
     assert all(not step for step, _ in heard.evaluations)
+
+
+@pytest.mark.parametrize(
+    ("budget", "rate", "landmarks"),
+    [
+        ("", 1, 4_096),
+        ("9 steps", 1, 4_096),
+        ("100s", 1e12, 4_096),
+        ("100s", 4e9, 2_048),
+        ("100s", 2e8, 512),
+        ("100s", 1e7, 0),
+    ],
+)
+def test_the_kernel_has_the_landmarks_that_there_is_time_for(budget, rate, landmarks, monkeypatch):
+    monkeypatch.setattr(auto_aligner, "products_per_second", lambda: rate)
+    train = PairedLatents(
+        {m: ResidentLatents(torch.zeros(1, 400)) for m in "ab"},
+        torch.zeros(10_000, 2, dtype=torch.long),
+    )
+    assert AutoAligner()._landmarks(train, Budget.of(budget)) == landmarks
 
 
 class Interrupting(Callback):
@@ -177,6 +221,18 @@ def test_a_killed_fit_resumes_to_the_same_model(folded, tmp_path):
     for modality in whole:
         for name, value in whole[modality].state_dict().items():
             assert torch.equal(value, again[modality].state_dict()[name])
+
+
+def test_a_network_that_diverges_leaves_the_closed_form(straight):
+    broken = ["training.lr=1e30", "training.warmup_steps=0", "training.clip_norm=none"]
+    adapters = fit(straight, *broken, landmarks=0)
+    assert all(isinstance(a, KernelAdapter) for a in adapters.values())
+
+
+def test_an_adapter_of_tokens_is_refused_before_training(straight):
+    heard = Heard()
+    with pytest.raises(ConfigError, match="tokens"):
+        fit(straight, "adapter=attention-pool", context=FitContext(callbacks=[heard]), landmarks=0)
 
 
 def test_three_modalities_are_mixed(monkeypatch):
