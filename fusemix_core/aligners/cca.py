@@ -77,8 +77,9 @@ class CCAAligner(Aligner):
         linear: the linear part of the kernel.
         dim: width of the space, at most what the data determine: one less than the pairs, and the
             second widest modality.
-        ridges: what validation chooses from, in the order they are tried.
-        powers: the same, of the weights of columns.
+        ridges: what validation chooses from: the first one, then lower ones as long as they find
+            more, or else higher ones.
+        powers: what it chooses from at each ridge, of the weights of columns.
         kernel_pairs: how many pairs a kernel takes at most.
 
     Example:
