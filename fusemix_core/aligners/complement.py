@@ -13,7 +13,7 @@ from fusemix_core.adapters.mixture import MixtureAdapter, as_member, check_membe
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.gradient import GradientAligner
-from fusemix_core.aligners.judge import Judge, Units, first_of, mixed, score_of
+from fusemix_core.aligners.judge import Judge, Units, first_of, score_of
 from fusemix_core.aligners.recalls import Hits, gain
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.engine.fit import ENOUGH, NOISE
@@ -168,7 +168,7 @@ def best_share(
     judge: Judge, closed: Units, own: Units, shares: Sequence[float]
 ) -> tuple[float, Hits]:
     """The share at which the mixture finds most, and what it finds."""
-    tried = [(share, judge.hits(mixed(closed, own, share))) for share in shares]
+    tried = zip(shares, judge.hits_mixed(closed, own, shares), strict=True)
     return max(tried, key=lambda one: score_of(one[1]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from fusemix_core.aligners.recalls import (
     VALIDATION_ROWS,
     Hits,
+    directions,
     embedded,
     gain,
     hits_of,
@@ -21,6 +22,10 @@ from fusemix_core.interfaces import Adapter, FitContext, PairedLatents
 
 Units = Mapping[str, Tensor]
 """Modality → unit-norm embeddings of the split's items."""
+
+
+CHUNK = 2_048
+"""Queries that are compared with all targets at a time."""
 
 
 class Judge:
@@ -56,12 +61,19 @@ class Judge:
         """What these embeddings find; empty if there is nothing to tell apart."""
         return hits_of(units, self.validation)
 
-
-def mixed(first: Units, second: Units, share: float) -> Units:
-    """The embeddings of the `mixture` of two models, the second with this share."""
-    return {
-        m: torch.cat([(1 - share) ** 0.5 * first[m], share**0.5 * second[m]], dim=1) for m in first
-    }
+    def hits_mixed(self, first: Units, second: Units, shares: Sequence[float]) -> list[Hits]:
+        """What the mixtures of two models find, the second with each of these shares."""
+        found: list[Hits] = [{} for _ in shares]
+        for of in directions(self.validation):
+            (x, y), (v, w) = of.rows(first), of.rows(second)
+            near: list[list[Tensor]] = [[] for _ in shares]
+            for part, other in zip(x.split(CHUNK), v.split(CHUNK), strict=True):
+                one, two = part @ y.T, other @ w.T
+                for share, own in zip(shares, near, strict=True):
+                    own.append(torch.lerp(one, two, share).topk(of.most, dim=1).indices)
+            for hits, own in zip(found, near, strict=True):
+                hits[of.query, of.target] = of.hits(torch.cat(own))
+        return found
 
 
 def score_of(hits: Hits) -> float:

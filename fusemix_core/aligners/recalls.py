@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -89,6 +90,49 @@ def hits_of(
 ) -> Hits:
     """Of which queries `recalls` takes the share: by (query modality, target modality)."""
     found = {}
+    for of in directions(latents, fixed):
+        x, y = of.rows(unit)
+        near = torch.cat([(part @ y.T).topk(of.most, dim=1).indices for part in x.split(chunk)])
+        found[of.query, of.target] = of.hits(near)
+    return found
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Queries of one modality among targets of another.
+
+    queries, targets: their places among the linked items of their modalities, int64 `[n]` and
+    `[t]`; of_queries, of_targets: the links, int64 `[m]` into these.
+    """
+
+    query: str
+    target: str
+    queries: Tensor
+    targets: Tensor
+    of_queries: Tensor
+    of_targets: Tensor
+
+    @property
+    def most(self) -> int:
+        """How many nearest targets matter."""
+        return min(max(KS), len(self.targets))
+
+    def rows(self, unit: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The embeddings of queries and targets."""
+        x, y = unit[self.query], unit[self.target]
+        return x[self.queries.to(x.device)], y[self.targets.to(y.device)]
+
+    def hits(self, nearest: Tensor) -> Tensor:
+        """bool `[n, len(KS)]`: whether a query has a linked target among the k nearest, int64
+        `[n, most]`."""
+        count = len(self.targets)
+        found = torch.arange(len(nearest))[:, None] * count + nearest.cpu()
+        right = torch.isin(found, self.of_queries * count + self.of_targets)
+        return torch.stack([right[:, :k].any(1) for k in KS], dim=1)
+
+
+def directions(latents: PairedLatents, fixed: Collection[str] = ()) -> Iterator[Direction]:
+    """Those that `recalls` measures."""
     linked = {m: latents.linked(m) for m in latents.modalities}
     for (i, a), (j, b) in combinations(enumerate(latents.modalities), 2):
         if a in fixed and b in fixed:
@@ -99,25 +143,9 @@ def hits_of(
         ids_b, of_b = links[:, 1].unique(return_inverse=True)
         if min(len(ids_a), len(ids_b)) < 2:
             continue
-        x, y = _rows(linked[a], unit[a], ids_a), _rows(linked[b], unit[b], ids_b)
-        found[a, b] = _hits(x, y, of_a, of_b, chunk)
-        found[b, a] = _hits(y, x, of_b, of_a, chunk)
-    return found
-
-
-def _rows(ids: Tensor, embeddings: Tensor, wanted: Tensor) -> Tensor:
-    """The embeddings of `wanted`, which are among the sorted `ids`."""
-    return embeddings[torch.searchsorted(ids, wanted).to(embeddings.device)]
-
-
-def _hits(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, chunk: int) -> Tensor:
-    """bool `[len(x), len(KS)]`: whether a row of x has a linked row of y among the k nearest;
-    (of_x[i], of_y[i]) are the links."""
-    most = min(max(KS), len(y))
-    nearest = torch.cat([(part @ y.T).topk(most, dim=1).indices for part in x.split(chunk)]).cpu()
-    found = torch.arange(len(x))[:, None] * len(y) + nearest
-    right = torch.isin(found, of_x * len(y) + of_y)
-    return torch.stack([right[:, :k].any(1) for k in KS], dim=1)
+        rows_a, rows_b = torch.searchsorted(linked[a], ids_a), torch.searchsorted(linked[b], ids_b)
+        yield Direction(a, b, rows_a, rows_b, of_a, of_b)
+        yield Direction(b, a, rows_b, rows_a, of_b, of_a)
 
 
 def gain(hits: Hits, over: Hits) -> tuple[float, float]:

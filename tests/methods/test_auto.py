@@ -9,6 +9,7 @@ from fusemix_core.aligners import complement
 from fusemix_core.aligners.auto import AutoAligner
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.cca import CCAAligner
+from fusemix_core.aligners.judge import Judge
 from fusemix_core.aligners.recalls import gain, hits_of, mean_recall, recalls
 from fusemix_core.config import override_recipe
 from fusemix_core.context import Callback
@@ -304,3 +305,22 @@ def test_gain_and_its_error_are_those_of_paired_differences():
     assert more == pytest.approx(sum(means) / 2)
     assert error == pytest.approx(sum(errors) / 2)
     assert more == pytest.approx(found(two[0], validation) - found(two[1], validation))
+
+
+def test_a_mixture_finds_what_its_embeddings_side_by_side_find():
+    validation = split(60, 1, False)
+    validation = PairedLatents(validation.tables, validation.links[torch.arange(60) // 2 * 2 + 0])
+    g = torch.Generator().manual_seed(3)
+    units = [
+        {m: torch.nn.functional.normalize(torch.randn(30, d, generator=g)) for m in ("m0", "m1")}
+        for d in (4, 6)
+    ]
+    judge = Judge(validation, FitContext())
+    for share, hits in zip((0.2, 0.9), judge.hits_mixed(*units, (0.2, 0.9)), strict=True):
+        beside = {
+            m: torch.cat([(1 - share) ** 0.5 * units[0][m], share**0.5 * units[1][m]], 1)
+            for m in units[0]
+        }
+        wanted = judge.hits(beside)
+        assert hits.keys() == wanted.keys()
+        assert all(torch.equal(hits[pair], wanted[pair]) for pair in hits)
