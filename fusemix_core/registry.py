@@ -214,7 +214,10 @@ class Registry(Catalogue):
                 note = f'It stands in {at}: --set "{at}={{}}" clears that.' if at != kind else ""
                 kinds = f"option of {kind} '{spec.name}'"
                 if not spec.options:
-                    raise ConfigError(f"The {kind} '{spec.name}' has no options.", note)
+                    raise ConfigError(
+                        f"The {kind} '{spec.name}' has no options, so '{option}' can't be set.",
+                        note,
+                    )
                 raise UnknownNameError.of(kinds, option, spec.options, note)
             default = spec.options[option]
             if not _same_type(default, value):

@@ -13,9 +13,9 @@ from benchmarks.scaling.cells import At, Setting, plain, settings_of
 from benchmarks.scaling.paired import difference
 from benchmarks.scaling.tables import NOT_MEASURED, markdown
 from fusemix_core.benchmark.advice import Advice, Measured, Place, advise, seconds_text
-from fusemix_core.benchmark.lines import NAME, Line, read_lines
+from fusemix_core.benchmark.lines import CHOSEN, NAME, Line, read_lines
 from fusemix_core.benchmark.page import mean_text
-from fusemix_core.benchmark.summary import CHOSEN, Entry
+from fusemix_core.benchmark.summary import Entry
 from fusemix_core.registry import CORE
 
 LADDER = (500, 1_500, 5_000, 15_000, 50_000, 150_000, 500_000)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fusemix_core.benchmark.config import DEFAULT
-from fusemix_core.benchmark.lines import Line
+from fusemix_core.benchmark.lines import CHOSEN, Line
 from fusemix_core.benchmark.page import slug
-from fusemix_core.benchmark.summary import CHOSEN, Entry, Place, summarise
+from fusemix_core.benchmark.summary import Entry, Place, summarise
 
 PUBLISHED = "fusemix"
 """The method that times are held against, by the name it has in the results."""

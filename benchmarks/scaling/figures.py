@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.scaling.cells import CLOSED, GRADIENT, Setting, family_of
 from benchmarks.scaling.speed import has_course, held
 from fusemix_core.benchmark.config import DEFAULT
-from fusemix_core.benchmark.summary import CHOSEN, Entry
+from fusemix_core.benchmark.lines import CHOSEN
+from fusemix_core.benchmark.summary import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

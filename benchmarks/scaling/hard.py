@@ -10,9 +10,9 @@ from benchmarks.scaling.cells import Setting, settings_of
 from benchmarks.scaling.paired import difference
 from benchmarks.scaling.tables import NOT_MEASURED, markdown
 from fusemix_core.benchmark.config import DEFAULT
-from fusemix_core.benchmark.lines import Line
+from fusemix_core.benchmark.lines import CHOSEN, Line
 from fusemix_core.benchmark.page import mean_text
-from fusemix_core.benchmark.summary import CHOSEN, Entry
+from fusemix_core.benchmark.summary import Entry
 
 TITLE = "## Hard cases"
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from benchmarks.harness import Bar
 from benchmarks.scaling.cells import PUBLISHED, Setting
 from fusemix_core.benchmark.config import DEFAULT
-from fusemix_core.benchmark.lines import Line
-from fusemix_core.benchmark.summary import CHOSEN
+from fusemix_core.benchmark.lines import CHOSEN, Line
 
 SOONER = Bar(300, at_least=True)
 HIGHER = Bar(1.5, at_least=True)

@@ -8,8 +8,8 @@ from benchmarks.scaling.cells import CLOSED, GRADIENT, At, Setting
 from benchmarks.scaling.paired import Difference, difference
 from fusemix_core.benchmark.advice import seconds_text
 from fusemix_core.benchmark.config import DEFAULT
+from fusemix_core.benchmark.lines import CHOSEN
 from fusemix_core.benchmark.page import PLAIN, mean_text
-from fusemix_core.benchmark.summary import CHOSEN
 
 SCORERS = {PLAIN: "cosine", CHOSEN: "the chosen scorer"}
 NOT_MEASURED = "–"

@@ -102,7 +102,7 @@ class AutoAligner(Aligner):
 
         tell("Linear CCA")
         best = linear = self._closed(0).fit(*data)
-        judge = Judge(validation, context)
+        judge = Judge(validation, context.exact())
         score = self._score(judge, linear)
         try:
             if landmarks := distributed.from_first(lambda: self._landmarks(train, budget)):
@@ -163,7 +163,7 @@ class AutoAligner(Aligner):
 def kernel_products(pairs: int, landmarks: int, dims: Collection[int]) -> float:
     """Multiplications that kernel CCA takes, about: similarities, moments, solutions."""
     count = len(dims)
-    moments = pairs * landmarks**2 * count**2 / 2
+    moments = pairs * landmarks**2 * count / 2
     return pairs * landmarks * sum(dims) + moments + 5 * count * landmarks**3
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fusemix_core.benchmark.lines import Line
-from fusemix_core.benchmark.summary import CHOSEN, of_scorer
+from fusemix_core.benchmark.lines import CHOSEN, Line, of_scorer
 from fusemix_core.evaluation.bootstrap import cluster_sums, components, paired_interval
 from fusemix_core.evaluation.retrieval import Direction
 

@@ -15,6 +15,14 @@ NAME = "results.jsonl"
 
 Line = Mapping[str, Any]
 
+CHOSEN = "chosen"
+"""In place of a scorer's name: the one that validation chose."""
+
+
+def of_scorer(line: Line, found: Mapping[str, Any], scorer: str) -> Any:
+    """What `found` has for a scorer, or for the one that validation chose for the line."""
+    return found[line["scorer"] if scorer == CHOSEN else scorer]
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a results file, of which there may be none yet.

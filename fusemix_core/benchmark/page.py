@@ -9,8 +9,8 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from fusemix_core.benchmark.config import DEFAULT
-from fusemix_core.benchmark.lines import Line
-from fusemix_core.benchmark.summary import CHOSEN, Entry, Place, Verdict, summarise, verdicts
+from fusemix_core.benchmark.lines import CHOSEN, Line
+from fusemix_core.benchmark.summary import Entry, Place, Verdict, summarise, verdicts
 from fusemix_core.evaluation.seeds import mean_interval
 
 if TYPE_CHECKING:

@@ -6,14 +6,10 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fusemix_core.benchmark.config import DEFAULT
-from fusemix_core.benchmark.lines import Line
+from fusemix_core.benchmark.lines import CHOSEN, Line, of_scorer
 from fusemix_core.evaluation.seeds import mean_interval
-
-CHOSEN = "chosen"
-"""In place of a scorer's name: the one that validation chose."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +99,6 @@ class Verdict:
         """The methods that are surely better than the default, the best first."""
         found = [m for m, (mean, half) in self.against.items() if half is not None and mean > half]
         return sorted(found, key=lambda m: -self.against[m][0])
-
-
-def of_scorer(line: Line, found: Mapping[str, Any], scorer: str) -> Mapping[str, Any]:
-    return found[line["scorer"] if scorer == CHOSEN else scorer]
 
 
 def is_whole(line: Line) -> bool:

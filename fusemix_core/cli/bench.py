@@ -205,8 +205,9 @@ def _set_name(table: dict[str, Any]) -> str:
 
 
 def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
+    from fusemix_core.benchmark.lines import CHOSEN
     from fusemix_core.benchmark.page import mean_text, overview
-    from fusemix_core.benchmark.summary import CHOSEN, summarise, verdicts
+    from fusemix_core.benchmark.summary import summarise, verdicts
     from fusemix_core.cli.console import out, print_json, print_table
 
     if json:

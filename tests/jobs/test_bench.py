@@ -22,13 +22,12 @@ from fusemix_core.benchmark.hits import (
     unpacked_labels,
 )
 from fusemix_core.benchmark.latents import sized
-from fusemix_core.benchmark.lines import add_line, read_lines
+from fusemix_core.benchmark.lines import add_line, of_scorer, read_lines
 from fusemix_core.benchmark.page import overview, sentence, write_report
 from fusemix_core.benchmark.summary import (
     Place,
     Verdict,
     is_whole,
-    of_scorer,
     summarise,
     verdicts,
 )

@@ -57,8 +57,19 @@ def test_closed_forms_of_an_apple_machine_are_those_of_a_cpu(name):
             assert torch.equal(value, there[modality].state_dict()[key])
 
 
+def test_the_default_is_on_an_apple_machine_what_it_is_on_a_cpu():
+    recipe = find_recipe("auto", ["adapter=none"])
+    split = pairs(slice(0, 60)), pairs(slice(60, 80))
+    there, here = (
+        registry.build("aligner", recipe.aligner).fit(*split, recipe, FitContext(device=device))
+        for device in (MPS, torch.device("cpu"))
+    )
+    for modality, adapter in here.items():
+        assert torch.equal(adapter.weight, there[modality].weight)
+
+
 def test_the_closed_forms_are_there():
-    assert {"auto", "cca", "kcca", "ridge", "procrustes", "csa", "asif"} <= set(CLOSED)
+    assert {"cca", "kcca", "ridge", "procrustes", "csa", "asif"} <= set(CLOSED)
 
 
 class NoFloat64(TorchDispatchMode):
