@@ -101,6 +101,6 @@ class KernelAdapter(StandardisedAdapter):
 def kernel(a: Tensor, b: Tensor, linear: float) -> Tensor:
     """1 / (1 + |a_i - b_j|²) + linear · a_i·b_j, `[n, m]`, of `[n, d]` and `[m, d]`."""
     products = a @ b.T
-    squares = 1 + a.square().sum(1)[:, None] + b.square().sum(1)
-    near = squares.sub_(products, alpha=2).clamp_(min=1).reciprocal_()
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)
+    near = squares.sub_(products, alpha=2).clamp_(min=0).add_(1).reciprocal_()
     return near.add_(products, alpha=linear)

@@ -1,4 +1,4 @@
-"""Recipes under the names that runs recorded before the default was called `auto`."""
+"""Recipes as runs recorded them before the default was called `auto`, and had a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ def renamed(table: Mapping[str, Any]) -> dict[str, Any]:
     """The table of a recipe under its present name.
 
     Runs recorded the default as `fusemix` and the method as published as `fusemix-paper`. Of the
-    recipes called `fusemix` only the former default has the aligner `cca`.
+    recipes called `fusemix` only the former default has the aligner `cca`. With that aligner the
+    default has no network.
     """
     table = dict(table)
     aligner = table.get("aligner")
@@ -19,4 +20,6 @@ def renamed(table: Mapping[str, Any]) -> dict[str, Any]:
         table["name"] = "fusemix"
     elif table.get("name") == "fusemix" and aligner == "cca":
         table["name"] = "auto"
+    if table.get("name") == "auto" and aligner == "cca":
+        table = {**dict.fromkeys(("adapter", "objective", "training")), **table}
     return table

@@ -17,10 +17,12 @@ TOYS = Path(__file__).parents[1] / "toys.py"
 BEGUN = Path(__file__).parent / "begun"
 ENCODERS = {"image": "tests/toys.py:ToyImage", "text": "tests/toys.py:ToyText"}
 SMALL = ["training.epochs=3", "adapter.blocks=1", "adapter.dropout=0.0", "dim=8"]
-RECIPES = {"default": ("auto", []), "paper": ("fusemix", SMALL)}
+CLOSED = read_toml(BEGUN / "default.toml")["recipe"]
+"""The default of then, as the run recorded it: what `--resume` reads."""
+RECIPES = {"default": (CLOSED, []), "paper": ("fusemix", SMALL)}
 
 
-def config(recipe="auto", overrides=(), **more):
+def config(recipe=CLOSED, overrides=(), **more):
     data = {"source": ["world/pairs.csv"], "test_fraction": 0.2, **more.pop("data", {})}
     values = {"encoders": ENCODERS, "data": data, "recipe": recipe, "device": "cpu", "seed": 3}
     return build_config({**values, **more}, list(overrides))[0]
@@ -53,6 +55,12 @@ def test_a_run_begun_with_other_settings_is_not(tmp_path, change, says):
         begun(tmp_path / "r", "default").start(config(**change), resume=True)
 
 
+def test_a_run_of_the_former_default_is_not_one_of_todays(tmp_path):
+    with pytest.raises(ConfigError, match="not 'wide'") as raised:
+        begun(tmp_path / "r", "default").start(config("auto"), resume=True)
+    assert "Resume it as it was" in raised.value.hint
+
+
 def test_a_run_with_settings_that_are_unknown_here_names_one_of_them(tmp_path):
     folder = begun(tmp_path / "r", "default")
     folder.config.write_text("cleverness = 11\n" + folder.config.read_text())
@@ -68,7 +76,7 @@ def test_an_old_run_is_finished(tmp_path, monkeypatch):
     folder.config.write_text(folder.config.read_text().replace("tests/toys.py", str(TOYS)))
     table = read_toml(folder.config)
     how = {"seed": 3, "device": "cpu", "out": "r", "resume": True}
-    done = align(table["encoders"], table["data"], **how)
+    done = align(table["encoders"], table["data"], recipe=table["recipe"], **how)
     assert json.loads(done.folder.results.read_text())["test"]
 
 
