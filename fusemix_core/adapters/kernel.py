@@ -19,9 +19,8 @@ class KernelAdapter(StandardisedAdapter):
         f(x) = u                                                without landmarks
         f(x)_j = 1 / (1 + |u - l_j|²) + linear · u·l_j          with m landmarks l_j, j = 1 … m
 
-    Landmarks are the u of training items, so that the
-    map is one of a kernel method: exact where every training item is one, Nyström's approximation
-    where some are (Williams and Seeger, 2001). The kernel is the rational quadratic, a mixture of
+    Landmarks are the u of training items, so the map is one of a kernel method: exact if every
+    training item is a landmark, Nyström's approximation if only some are (Williams and Seeger, 2001). The kernel is the rational quadratic, a mixture of
     Gaussians of all widths, of which none has to be chosen, and a linear part, which goes on where
     an item is far from all landmarks.
     """

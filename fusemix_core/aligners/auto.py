@@ -32,7 +32,7 @@ FEWEST = 512
 """Landmarks that a kernel has at least, if a budget leaves it less time than all of them take."""
 
 LEAST = 512
-"""Training pairs that a network needs to be tried: with fewer it never gained on any set."""
+"""Training pairs that a network needs to be tried. With 1,100 to 1,500 it gained nothing yet."""
 
 
 class AutoAligner(Aligner):
