@@ -20,9 +20,9 @@ class KernelAdapter(StandardisedAdapter):
         f(x)_j = 1 / (1 + |u - l_j|²) + linear · u·l_j          with m landmarks l_j, j = 1 … m
 
     Landmarks are the u of training items, so the map is one of a kernel method: exact if every
-    training item is a landmark, Nyström's approximation if only some are (Williams and Seeger, 2001). The kernel is the rational quadratic, a mixture of
-    Gaussians of all widths, of which none has to be chosen, and a linear part, which goes on where
-    an item is far from all landmarks.
+    training item is a landmark, Nyström's approximation if only some are (Williams and Seeger,
+    2001). The kernel is the rational quadratic, a mixture of Gaussians of all widths, so no width
+    has to be chosen, and a linear part, which goes on where an item is far from all landmarks.
     """
 
     def __init__(
