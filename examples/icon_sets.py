@@ -81,7 +81,7 @@ class Icon:
 
     @property
     def split(self) -> str:
-        """By the concept alone: no set draws a test concept for training. Test and validation get
+        """By concept only: no set draws a test concept for training. Test and validation get
         a tenth of the concepts each."""
         drawn = int(hashlib.sha256(self.concept.encode()).hexdigest(), 16) % 10
         return {0: "test", 1: "validation"}.get(drawn, "train")
