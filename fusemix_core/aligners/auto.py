@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import torch
 
 from fusemix_core.adapters.kernel import LINEAR
+from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.cca import LANDMARKS, CCAAligner
 from fusemix_core.aligners.complement import (
@@ -19,7 +20,7 @@ from fusemix_core.aligners.complement import (
     mixture,
     only_ctrl_c,
 )
-from fusemix_core.aligners.judge import Judge, beats, score_of
+from fusemix_core.aligners.judge import Judge, beats
 from fusemix_core.config import Recipe
 from fusemix_core.engine import distributed
 from fusemix_core.errors import DivergedError
@@ -81,49 +82,48 @@ class AutoAligner(Aligner):
         Budget.of(budget)
         self.budget = budget
         self.landmarks, self.kernel_pairs = landmarks, kernel_pairs
-        self.options = {
-            "linear": linear,
-            "dim": dim,
-            "ridges": ridges,
-            "powers": powers,
-            "kernel_pairs": kernel_pairs,
-        }
-        self._closed(landmarks)
+        self.closed = CCAAligner(
+            landmarks=landmarks,
+            linear=linear,
+            dim=dim,
+            ridges=ridges,
+            powers=powers,
+            kernel_pairs=kernel_pairs,
+        )
 
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         budget = Budget.of(self.budget)
-        data = train, validation, recipe, context
         tell = partial(_tell, context)
 
-        def left() -> bool:
-            return distributed.from_first(budget.allows)
+        def landmarks() -> int:
+            return distributed.from_first(lambda: self._landmarks(train, budget))
 
+        if context.fixed:
+            tell("Regression on what is fixed")
+            return self.closed.regressed((0, landmarks()), train, validation, context)
+        best = self.closed.none_yet(train, validation, context)
         tell("Linear CCA")
-        best = linear = self._closed(0).fit(*data)
-        judge = Judge(validation, context.exact())
-        score = self._score(judge, linear)
+        self.closed.offer(best, 0, train, recipe)
         try:
-            if landmarks := distributed.from_first(lambda: self._landmarks(train, budget)):
-                tell(f"Kernel CCA; the linear map has a mean recall of {100 * score:.1f}")
-                kernel = self._closed(landmarks).fit(*data)
-                if (more := self._score(judge, kernel)) > score:
-                    best, score = kernel, more
-            if left() and self._trains(train, recipe, context) and judge.tells:
-                tell(f"A network beside it; the closed form has {100 * score:.1f}")
-                trained = ComplementAligner(best, budget).fit(*data)
-                best = self._mixed(judge, best, trained, train)
+            if count := landmarks():
+                tell(f"Kernel CCA; the linear map has {_recall(best)}")
+                self.closed.offer(best, count, train, recipe)
+            judge = Judge(validation, best.context)
+            more = recipe.adapter is not None and len(train) >= LEAST and judge.tells
+            if more and distributed.from_first(budget.allows):
+                tell(f"A network beside it; the closed form has {_recall(best)}")
+                closed = best.adapters
+                trained = ComplementAligner(closed, budget).fit(train, validation, recipe, context)
+                return self._mixed(judge, closed, trained, train)
         except KeyboardInterrupt as stop:
             if not only_ctrl_c(stop):
                 raise
             tell(INTERRUPTED)
         except DivergedError as error:
             tell(f"{error.message} The closed form is kept.")
-        return best
-
-    def _closed(self, landmarks: int) -> CCAAligner:
-        return CCAAligner(landmarks=landmarks, **self.options)
+        return best.adapters
 
     def _landmarks(self, train: PairedLatents, budget: Budget) -> int:
         """How many landmarks the budget has time for: all, halved as often as is needed, or 0."""
@@ -134,13 +134,6 @@ class AutoAligner(Aligner):
         while landmarks and kernel_products(pairs, landmarks, train.dims.values()) > most * rate:
             landmarks = landmarks // 2 if landmarks >= 2 * FEWEST else 0
         return landmarks
-
-    def _trains(self, train: PairedLatents, recipe: Recipe, context: FitContext) -> bool:
-        """Whether a network is tried."""
-        return recipe.adapter is not None and not context.fixed and len(train) >= LEAST
-
-    def _score(self, judge: Judge, adapters: Mapping[str, Adapter]) -> float:
-        return score_of(judge.hits(judge.embed(adapters)))
 
     def _mixed(
         self,
@@ -174,6 +167,10 @@ def products_per_second() -> float:
     for _ in range(4):
         x = (x @ x).clamp_(max=1)
     return 4 * 1_024**3 / (time.perf_counter() - began)
+
+
+def _recall(best: Best) -> str:
+    return f"a mean recall of {100 * (best.score or 0):.1f}"
 
 
 def _tell(context: FitContext, text: str) -> None:

@@ -115,38 +115,42 @@ class CCAAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        check_links(train, context.fixed)
-        context = context.exact()
-        validation = at_most(validation, VALIDATION_ROWS, context.seed)
         tried = (0, LANDMARKS) if self.landmarks is None else (self.landmarks,)
         if context.fixed:
-            return regress(
-                train,
-                validation,
-                context,
-                tried,
-                self.ridges,
-                self.kernel_pairs,
-                linear=self.linear,
-            )
-        best, adapters = Best(validation, context), {}
+            return self.regressed(tried, train, validation, context)
+        best = self.none_yet(train, validation, context)
         for landmarks in tried:
-            some = at_most(train, self.kernel_pairs, context.seed) if landmarks else train
-            dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
-            adapters = prepared(some, dim, landmarks, context, self.linear, adapters)
-            self._try(adapters, some, best, context)
+            self.offer(best, landmarks, train, recipe)
         return best.adapters
 
-    def _try(
+    def regressed(
         self,
-        adapters: dict[str, KernelAdapter],
+        tried: Sequence[int],
         train: PairedLatents,
-        best: Best,
+        validation: PairedLatents,
         context: FitContext,
-    ) -> None:
-        """Offer the maps of these features, with every power, at the ridge that is best, or if
-        there are many landmarks that is best with the first `FEW` of them."""
-        full = Problem.of(adapters, train, context)
+    ) -> dict[str, Adapter]:
+        """What `fit` gives where modalities are fixed, the best of these numbers of landmarks."""
+        check_links(train, context.fixed)
+        options = self.ridges, self.kernel_pairs
+        return regress(train, validation, context.exact(), tried, *options, linear=self.linear)
+
+    def none_yet(
+        self, train: PairedLatents, validation: PairedLatents, context: FitContext
+    ) -> Best:
+        """What `offer` is to better: no maps."""
+        check_links(train)
+        context = context.exact()
+        return Best(at_most(validation, VALIDATION_ROWS, context.seed), context)
+
+    def offer(self, best: Best, landmarks: int, train: PairedLatents, recipe: Recipe) -> None:
+        """Offer the maps of features with so many landmarks, with every power, at the ridge that
+        is best, or if there are many landmarks that is best with the first `FEW` of them."""
+        context = best.context
+        some = at_most(train, self.kernel_pairs, context.seed) if landmarks else train
+        dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
+        adapters = prepared(some, dim, landmarks, context, self.linear, best.adapters)
+        full = Problem.of(adapters, some, context)
         if sorted(full.moments.dims)[-2] > MANY and full.norms[0] is not None:
             few = self._chosen(full.first(FEW), best.validation)
             top = self._tried(full, few.ridge, best.validation, few.solved.maps)
@@ -154,9 +158,8 @@ class CCAAligner(Aligner):
             top = self._chosen(full, best.validation)
         for power, found in top.found:
             full.give(top.solved, top.solved.correlations**power)
-            landmarks = max(len(a.landmarks) for a in adapters.values())
-            choices = {"landmarks": landmarks, "ridge": top.ridge, "power": power}
-            best.offer(adapters, choices, found)
+            used = max(len(a.landmarks) for a in adapters.values())
+            best.offer(adapters, {"landmarks": used, "ridge": top.ridge, "power": power}, found)
 
     def _tried(
         self,

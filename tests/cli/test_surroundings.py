@@ -135,4 +135,6 @@ def test_ctrl_c_at_any_moment_of_a_start_is_130_without_a_traceback():
         time.sleep(wait)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-        assert process.returncode in (0, 130) and b"Traceback" not in err, err
+        # At its very end Python has put the default handler back: the signal kills, and a shell
+        # says 130 of that too.
+        assert process.returncode in (0, 130, -signal.SIGINT) and b"Traceback" not in err, err
