@@ -6,9 +6,7 @@ python -m benchmarks.store --keys 50000000 --rows 20000000      # other sizes; n
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -61,8 +59,8 @@ def of_keys(home: Path, keys: int) -> Iterator[Row]:
     made = child("index", home, keys)
     yield Row(f"{size}, the index is made", made.seconds, "s")
     yield Row(f"{size}, the index is made, memory", made.bytes / 1e6, "MB")
-    yield Row(f"{size}, the index on disk", made.result / keys, "B/key", "24 B", made.result / keys / 24,
-              Bar(1.1))  # fmt: skip
+    each = made.result / keys
+    yield Row(f"{size}, the index on disk", each, "B/key", "24 B", each / 24, Bar(1.1))
     first = child("first", home, 1000)
     yield Row(f"1,000 of {size}, verified and opened for the first time", first.seconds, "s")
     found = child("find", home, asked)
