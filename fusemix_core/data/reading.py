@@ -9,6 +9,8 @@ from typing import Any
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data import splits
+from fusemix_core.data.blocks import Block
+from fusemix_core.data.bulk import add_block
 from fusemix_core.data.cells import FactColumn, check_names
 from fusemix_core.data.columns import find_columns, missing_column, no_column, say
 from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected, trust_hint
@@ -185,6 +187,8 @@ class _Reading:
         for row in chain(head, rows):
             if isinstance(row, Rejected):
                 self.gatherer.reject(row)
+            elif isinstance(row, Block):
+                add_block(self.gatherer, row, columns)
             else:
                 self.gatherer.add(row, columns)
         self.warnings += [w for w in notes + more if w not in self.warnings]

@@ -8,9 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fusemix_core.data.dataset import Rejected
+
+if TYPE_CHECKING:
+    from fusemix_core.data.blocks import Block
 
 MAX_PATH = 4096
 """Characters. No system opens a longer path."""
@@ -100,6 +103,11 @@ class Reader(ABC):
         Raises:
             DataError: The whole source is unusable.
         """
+
+    def blocks(self, path: Path) -> Iterator[Row | Rejected | Note | Block]:
+        """What `rows` yields, where rows that nothing is wrong with may come in blocks. By default
+        none do."""
+        return self.rows(path)
 
     @classmethod
     def sample(cls, folder: Path) -> Path | None:

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from fusemix_core.config import DataConfig
+from fusemix_core.data.blocks import Block
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.foreign import head_of, what_is
 from fusemix_core.data.held import HeldReader, held
@@ -193,8 +194,9 @@ def _made(
 
 def open_source(
     path: Path, config: DataConfig
-) -> tuple[Iterator[Row | Rejected], Counter[str], list[str]]:
-    """(rows; in how many of the first thousand each column is filled; warnings) of a source.
+) -> tuple[Iterator[Row | Rejected | Block], Counter[str], list[str]]:
+    """(rows and blocks of them; in how many of the first thousand each column is filled; warnings)
+    of a source. Those first ones come as rows.
 
     Notes of the reader are among the warnings, those on later rows once these are read.
     """
@@ -202,7 +204,15 @@ def open_source(
         table = held(path)
         reader, warnings = (HeldReader(table), []) if table else reader_of(path, config)
     rows = _checked(reader, path, warnings)
-    head = list(islice(rows, _PEEK))
+    head: list[Row | Rejected] = []
+    while len(head) < _PEEK and (one := next(rows, None)) is not None:
+        if isinstance(one, Block):
+            if len(one) > _PEEK - len(head):
+                one, rest = one.split(_PEEK - len(head))
+                rows = chain([rest], rows)
+            head.extend(one.rows())
+        else:
+            head.append(one)
     filled: Counter[str] = Counter()
     for row in head:
         if isinstance(row, Row):
@@ -210,13 +220,13 @@ def open_source(
     return chain(head, rows), filled, warnings
 
 
-def _checked(reader: Reader, path: Path, warnings: list[str]) -> Iterator[Row | Rejected]:
+def _checked(reader: Reader, path: Path, warnings: list[str]) -> Iterator[Row | Rejected | Block]:
     """What a reader yields, its faults as errors that name the file, its notes as warnings."""
     with _as_data_error(path):
-        for row in reader.rows(path):
+        for row in reader.blocks(path):
             if isinstance(row, Note):
                 warnings.append(row.text)
-            elif isinstance(row, Row | Rejected):
+            elif isinstance(row, Row | Rejected | Block):
                 yield row
             else:
                 wanted = "Row, Rejected or Note"
