@@ -29,6 +29,7 @@ BENCHMARKS = (
     "selection",
     "extraction",
     "encode",
+    "store",
     "recall",
     "router",
 )

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusemix_core.data.arrow_texts import plain_texts
-from fusemix_core.data.blocks import Block
 from fusemix_core.data.dataset import SPLITS
 from fusemix_core.data.gathering import Columns, Gatherer
 from fusemix_core.data.media import Medium
 from fusemix_core.data.references import Fault, FileReference
-from fusemix_core.data.rows import SPLIT_NAMES, Row
+from fusemix_core.data.rows import SPLIT_NAMES, Block, Row
 from fusemix_core.data.templates import Template
 
 if TYPE_CHECKING:
@@ -198,10 +197,8 @@ def _numbers(
         np.minimum.at(first, which, np.arange(len(which)))
     if not isinstance(cells.values, list):
         whole = len(kept) == len(cells.values) and (kept == np.arange(len(kept))).all()
-        return (
-            gathered.add_all(cells.values if whole else cells.values.take(kept), file, rows[first])
-            + which
-        )
+        texts = cells.values if whole else cells.values.take(kept)
+        return gathered.add_all(texts, file, rows[first]) + which
     numbers = [
         gathered.add(cells.values[i], file, row)
         for i, row in zip(kept.tolist(), rows[first].tolist(), strict=True)

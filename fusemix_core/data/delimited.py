@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fusemix_core.data.blocks import Block
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.dialect import (
     SAMPLE,
@@ -25,7 +24,7 @@ from fusemix_core.data.dialect import (
 )
 from fusemix_core.data.opening import open_text
 from fusemix_core.data.references import Fault
-from fusemix_core.data.rows import MAX_PATH, Reader, Row
+from fusemix_core.data.rows import MAX_PATH, Block, Reader, Row
 from fusemix_core.data.runs import Runs, table
 from fusemix_core.errors import DataError, short
 

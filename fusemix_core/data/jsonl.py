@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.data.blocks import Block
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.delimited import TOO_LONG, is_too_long, read_line, table_suffix
 from fusemix_core.data.documents import document_rows
 from fusemix_core.data.opening import open_text
-from fusemix_core.data.rows import Note, Reader, Row
+from fusemix_core.data.rows import Block, Note, Reader, Row
 from fusemix_core.data.runs import Runs
 from fusemix_core.errors import DataError
 

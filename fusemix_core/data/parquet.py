@@ -7,12 +7,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from fusemix_core.data.blocks import Block
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.foreign import head_of, what_is
 from fusemix_core.data.labels import named, names_in_schema
 from fusemix_core.data.references import CellReference, Fault
-from fusemix_core.data.rows import Reader, Row
+from fusemix_core.data.rows import Block, Reader, Row
 from fusemix_core.errors import DataError
 
 _BATCH = 256

@@ -7,18 +7,17 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 
 from fusemix_core.config import DataConfig
-from fusemix_core.data.blocks import Block
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.foreign import head_of, what_is
 from fusemix_core.data.held import HeldReader, held
 from fusemix_core.data.layouts import MANIFESTS
-from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, is_missing
+from fusemix_core.data.rows import MAX_PATH, Block, Note, Reader, Row, is_missing
 from fusemix_core.errors import ContractError, DataError, FusemixError, short
 from fusemix_core.registry import CORE, registry
 from fusemix_core.specs import ComponentSpec
@@ -220,10 +219,20 @@ def open_source(
     return chain(head, rows), filled, warnings
 
 
+def _reading(reader: Reader) -> Callable[[Path], Iterator[Row | Rejected | Note | Block]]:
+    """The `blocks` of a reader, or its `rows` if a class changed only these."""
+    for cls in type(reader).__mro__:
+        if "blocks" in vars(cls):
+            return reader.blocks
+        if "rows" in vars(cls):
+            break
+    return reader.rows
+
+
 def _checked(reader: Reader, path: Path, warnings: list[str]) -> Iterator[Row | Rejected | Block]:
     """What a reader yields, its faults as errors that name the file, its notes as warnings."""
     with _as_data_error(path):
-        for row in reader.blocks(path):
+        for row in _reading(reader)(path):
             if isinstance(row, Note):
                 warnings.append(row.text)
             elif isinstance(row, Row | Rejected | Block):

@@ -11,9 +11,11 @@ import pytest
 from fusemix_core.config import DataConfig
 from fusemix_core.data import arrow_texts, bulk, gathered, parquet, reading, runs, sources
 from fusemix_core.data.arrow_texts import Texts, plain_texts
+from fusemix_core.data.delimited import DelimitedReader
 from fusemix_core.data.items import first_occurrences
 from fusemix_core.data.numbers import all_differ, compact, members
 from fusemix_core.data.reading import read_pairs
+from fusemix_core.data.rows import Row
 from fusemix_core.data.runs import regular_lines
 from fusemix_core.digests import content_key
 from fusemix_core.errors import DataError
@@ -321,6 +323,20 @@ def test_small_tables_come_row_by_row(tmp_path, monkeypatch):
     rows = "\n".join(f"question {i},answer {i}" for i in range(2000))
     (tmp_path / "a.csv").write_text(f"query,text\n{rows}")
     assert len(read_pairs(DataConfig((str(tmp_path / "a.csv"),)), TAKES)) == 2000
+
+
+def test_a_reader_that_only_changes_rows_gives_its_rows(tmp_path, monkeypatch):
+    class Louder(DelimitedReader):
+        def rows(self, path):
+            for row in super().rows(path):
+                yield Row(row.path, row.number, {n: v.upper() for n, v in row.values.items()})
+
+    monkeypatch.setattr(runs, "FROM", 0)
+    monkeypatch.setattr(sources, "reader_of", lambda path, config: (Louder(), []))
+    rows = "\n".join(f"question {i},answer {i}" for i in range(200))
+    (tmp_path / "a.csv").write_text(f"query,text\n{rows}")
+    data = read_pairs(DataConfig((str(tmp_path / "a.csv"),)), TAKES)
+    assert {text[0] for text in data.items["text"].references} == {"A"} and len(data) == 200
 
 
 def test_where_nothing_can_be_written_texts_stay_in_memory(tmp_path, both_ways, monkeypatch):
