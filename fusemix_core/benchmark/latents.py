@@ -16,6 +16,7 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin
+from fusemix_core.data.media import medium
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
@@ -159,7 +160,8 @@ def _classes(
     labelled: LabelledSet, chosen: Combination, how: Encoding, reporter: Reporter
 ) -> Classes:
     modality = labelled.modality
-    text = next((m for m, s in chosen.specs.items() if s.takes == "text" and m != modality), None)
+    others = {m: medium(spec.takes) for m, spec in chosen.specs.items() if m != modality}
+    text = next((m for m, how in others.items() if how.language), None)
     if text is None or modality not in chosen.specs:
         raise ConfigError(
             f"{chosen.label} can't classify the modality '{modality}' by text.",

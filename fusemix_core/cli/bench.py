@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,7 +129,10 @@ def bench(
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     values |= compared.table() | given(device=device)
     if not config:
-        own = {**table, "encoders": sides.encoders(), "views": sides.views()}
+        encoders = sides.encoders()
+        if "source" not in table:
+            table |= _own_items(encoders)
+        own = {**table, "encoders": encoders, "views": sides.views()}
         values["sets"] = {_set_name(table): own}
 
     from fusemix_core.benchmark.config import bench_config
@@ -197,9 +201,15 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
 
 
+def _own_items(encoders: Mapping[str, list[str]]) -> dict[str, Any]:
+    from fusemix_core.registry import registry
+    from fusemix_core.runs.config import own_items
+
+    found = own_items({m: registry.encoder(names[0], m) for m, names in encoders.items()})
+    return {**found, "source": list(found["source"])}
+
+
 def _set_name(table: dict[str, Any]) -> str:
-    if "source" not in table:
-        raise ConfigError("No data given.", "Add --data PATH.")
     path = Path(table["source"][0])
     return path.parent.name if path.stem in ("manifest", "metadata") else path.stem or "data"
 
