@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from fusemix_core.data.media import medium
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
-from fusemix_core.interfaces import Padded, PairedLatents
+from fusemix_core.interfaces import Encoder, Padded, PairedLatents
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.runs.checks import check_data
@@ -63,12 +64,20 @@ class Case:
 
 
 def make_case(
-    paired: PairedSet, chosen: Combination, seed: int, device: torch.device, reporter: Reporter
+    paired: PairedSet,
+    chosen: Combination,
+    seed: int,
+    device: torch.device,
+    reporter: Reporter,
+    objects: Mapping[str, Encoder] = MappingProxyType({}),
 ) -> Case:
-    """The set split by the seed and encoded; what the store holds is not encoded again."""
+    """The set split by the seed and encoded; what the store holds is not encoded again. objects:
+    encoders that are loaded already, by name."""
     how = Encoding(device, views=chosen.views)
     dataset = read_set(paired, chosen, seed, reporter.note)
-    encoded = encode_dataset(dataset, chosen.specs, how, reporter, max_bad=paired.data.max_bad)
+    loaded = {m: objects[s.name] for m, s in chosen.specs.items() if s.name in objects}
+    most = paired.data.max_bad
+    encoded = encode_dataset(dataset, chosen.specs, how, reporter, loaded, max_bad=most)
     splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
     check_splits(splits["train"], splits["validation"])
     _check_test(paired, splits["test"])

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import fusemix_core
 from fusemix_core import testing
+from fusemix_core.benchmark.run import bench
 from fusemix_core.cli.app import app
 from fusemix_core.data.matrices import read_ids, read_matrix
 from fusemix_core.encoders.matrix import MatrixEncoder
@@ -182,6 +183,12 @@ def test_arrays_are_aligned_in_python(latents):
     assert done.results["test"]["retrieval"]["mean_r1"] == 100
     with pytest.raises(DataError, match="differ in length"):
         fusemix_core.align({"image": images, "text": texts[:9]}, recipe="cca", out="other")
+
+
+def test_arrays_are_benchmarked_in_python(latents):
+    tables = {"mine": {"encoders": dict(zip(("image", "text"), latents, strict=True))}}
+    (line,) = bench({"sets": tables, "methods": ["cca"], "seeds": 1}, "bench")
+    assert line["test"]["cosine"]["r1"] == 100
 
 
 def test_equal_arrays_are_one_encoder(latents):
