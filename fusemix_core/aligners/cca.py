@@ -34,6 +34,7 @@ from fusemix_core.config import Recipe
 from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+from fusemix_core.numerics import exact
 
 LANDMARKS = 4_096
 """Landmarks of a modality at most: a fit takes the square of them in time for each pair."""
@@ -112,6 +113,7 @@ class CCAAligner(Aligner):
         self.dim, self.kernel_pairs = dim, kernel_pairs
         self.ridges, self.powers = tuple(ridges), tuple(powers)
 
+    @exact()
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
@@ -123,6 +125,7 @@ class CCAAligner(Aligner):
             self.offer(best, landmarks, train, recipe)
         return best.adapters
 
+    @exact()
     def regressed(
         self,
         tried: Sequence[int],
@@ -143,6 +146,7 @@ class CCAAligner(Aligner):
         context = context.exact()
         return Best(at_most(validation, VALIDATION_ROWS, context.seed), context)
 
+    @exact()
     def offer(self, best: Best, landmarks: int, train: PairedLatents, recipe: Recipe) -> None:
         """Offer the maps of features with so many landmarks, with every power, at the ridge that
         is best, or if there are many landmarks that is best with the first `FEW` of them."""
