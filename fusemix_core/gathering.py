@@ -5,8 +5,8 @@ the whole batch's in each process has the gradients of one process on the whole 
 DistributedDataParallel, the sum of the losses of the P processes is differentiated, and the
 parameters' gradients are then averaged over the processes.
 
-`Rows.of`, `Rows.gather`, `sum_up`, `total` and `total_logsumexp` are collective: every process calls them, in
-the same order. In one process they change nothing and cost nothing.
+`Rows.of`, `Rows.gather`, `sum_up`, `total` and `total_logsumexp` are collective: every process
+calls them, in the same order. In one process they change nothing and cost nothing.
 """
 
 from __future__ import annotations
