@@ -362,7 +362,10 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, queries: Tensor, gallery: Tensor, query: str, target: str) -> Tensor:
         """Scores `[n, m]` of unit-norm queries `[n, d]` of modality `query` and gallery `[m, d]`
-        of modality `target`; larger is closer."""
+        of modality `target`; larger is closer.
+
+        Rows may be on any device: tensors that the scorer holds go to theirs.
+        """
 
     def prepare(self, gallery: Tensor, query: str, target: str) -> Callable[[Tensor], Tensor]:
         """`score` against a fixed gallery, as a function of the queries. Override it where part of

@@ -36,6 +36,7 @@ from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+from fusemix_core.numerics import exact
 
 FEW = 512
 """Landmarks that the ridge is chosen with, if the second widest modality has more than `MANY`."""
@@ -114,6 +115,7 @@ class CCAAligner(Aligner):
         self.dim, self.kernel_pairs = dim, kernel_pairs
         self.ridges, self.powers = tuple(ridges), tuple(powers)
 
+    @exact()
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
@@ -133,6 +135,7 @@ class CCAAligner(Aligner):
         usual = Scale(*distributed.from_first(lambda: astuple(scale_for(device, count))))
         return Scale(self.landmarks or usual.landmarks, self.kernel_pairs or usual.pairs)
 
+    @exact()
     def regressed(
         self,
         tried: Sequence[int],
@@ -153,6 +156,7 @@ class CCAAligner(Aligner):
         context = context.exact()
         return Best(at_most(validation, VALIDATION_ROWS, context.seed), context)
 
+    @exact()
     def offer(self, best: Best, landmarks: int, train: PairedLatents, recipe: Recipe) -> None:
         """Offer the maps of features with so many landmarks, with every power, at the ridge that
         is best, or if there are many landmarks that is best with the first `FEW` of them."""

@@ -14,6 +14,7 @@ from typing import Any, Self, get_args
 import torch
 
 from fusemix_core.config import Backend, Dtype, StoreDtype
+from fusemix_core.devices import as_current, out_of_memory
 from fusemix_core.errors import ConfigError, ContractError, FusemixError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import PROBE_ITEMS, Work, accelerate, failure
@@ -98,7 +99,7 @@ class ItemEncoder:
         items: what is encoded.
         view: the view.
         encoders: one for each device.
-        device: the first of the devices.
+        devices: where each of the encoders is.
         batch: how many items make a batch.
         workers: threads that decode.
         reject: called with the index of an item that can't be encoded, and why. None: the item is
@@ -110,7 +111,7 @@ class ItemEncoder:
         items: Source,
         view: str,
         encoders: Sequence[Encoder],
-        device: torch.device,
+        devices: Sequence[torch.device],
         batch: BatchSize,
         *,
         spec: EncoderSpec | None = None,
@@ -120,7 +121,8 @@ class ItemEncoder:
         settle()
         self.items, self.view, self.encoders = items, view, list(encoders)
         self.spec = spec or encoders[0].spec
-        self.device, self.batch = device, batch
+        self.device, self.batch = devices[0], batch
+        self._places = {id(e): place for e, place in zip(self.encoders, devices, strict=False)}
         self.runtime: Runtime | None = None
         self.cut, self.limit = 0, math.inf
         self._form: tuple[bool, tuple[int, ...]] | None = None
@@ -230,7 +232,7 @@ class ItemEncoder:
         with locks_of(encoder).encode:
             encoder.runtime = self.runtime
             try:
-                with torch.no_grad():
+                with torch.no_grad(), as_current(self._places[id(encoder)]):
                     returned = encoder.encode(batch.batch, self.view)
                 return latents_of(
                     self.spec,
@@ -239,7 +241,9 @@ class ItemEncoder:
                     len(batch.index),
                     lambda i: self.items.describe(batch.index[i]),
                 )
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 return None
             finally:
                 encoder.runtime = None

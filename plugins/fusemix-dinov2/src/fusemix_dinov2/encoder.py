@@ -124,7 +124,7 @@ class DinoEncoder(Encoder):
             **kind.tiny,
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = kind.model(config)
         spec = replace(
             spec, dim=32, image_size=side, weights="", revision="", local=False, parameters=None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from fusemix_core.devices import out_of_memory
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder, Network, Padded
 from fusemix_core.specs import EncoderSpec, kind_of
@@ -103,9 +104,9 @@ class HfEncoder(Encoder):
         hint = "Its architecture needs a plugin of its own: fusemix new-plugin"
         try:
             shape = list(self.encode([]).shape[1:])
-        except torch.OutOfMemoryError:
-            raise
         except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            if out_of_memory(error):
+                raise
             kind = type(self.model).__name__
             raise ArtefactError(
                 f"{self.spec.name} can't be used as it is: {kind}.{self.method} fails with "

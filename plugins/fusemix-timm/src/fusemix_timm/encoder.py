@@ -86,7 +86,7 @@ class TimmEncoder(Encoder):
         test, shape = next(tiny for kind, tiny in TINY.items() if kind in name)
         overlay = {"input_size": (3, *2 * (shape["img_size"],))} if "img_size" in shape else None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = timm.create_model(
                 test, pretrained=False, num_classes=0, pretrained_cfg_overlay=overlay, **shape
             )
