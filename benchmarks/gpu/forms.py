@@ -8,29 +8,28 @@ from dataclasses import dataclass
 
 import torch
 
+from fusemix_core.engine.fit import Fit
+from fusemix_core.numerics import Numbers, Precision
+
 
 @dataclass(frozen=True)
 class Form:
-    """How a step computes: its name, TF32 products, autocast to a half type, compiled adapters."""
+    """How a step computes: its name, its `training.precision`, and whether adapters are
+    compiled."""
 
     name: str
-    tf32: bool = False
-    half: bool = False
+    numbers: Numbers
     compiled: bool = False
 
     @contextmanager
-    def scope(self, device: torch.device) -> Iterator[None]:
-        """All that is computed inside is computed so."""
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = self.tf32
-        try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+    def scope(self, fit: Fit, device: torch.device) -> Iterator[None]:
+        """The steps of the fit are taken in this form inside, as a `Trainer` takes them."""
+        fit.precision = Precision(self.numbers, device.type)
+        with fit.precision.step():
+            yield
 
 
-FLOAT32 = Form("float32")
-TF32 = Form("TF32", tf32=True)
-HALF = Form("half", tf32=True, half=True)
-COMPILED = Form("half, compiled", tf32=True, half=True, compiled=True)
+FLOAT32 = Form("float32", "float32")
+TF32 = Form("TF32", "tf32")
+HALF = Form("half", "half")
+COMPILED = Form("half, compiled", "half", compiled=True)

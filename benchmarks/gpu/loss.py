@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -11,8 +11,10 @@ from torch.nn.functional import normalize
 from benchmarks.gpu.case import Case, Jobs, against
 from benchmarks.gpu.forms import FLOAT32, HALF, TF32, Form
 from benchmarks.harness import Row
+from fusemix_core.adapters.identity import IdentityAdapter
+from fusemix_core.aligners.alignment import Alignment
+from fusemix_core.interfaces import Batch
 from fusemix_core.objectives.infonce import InfoNCE
-from fusemix_core.step import Step
 
 WIDTH = 512
 FORMS = {
@@ -34,8 +36,8 @@ def jobs(case: Case) -> Jobs:
 
 def measured(case: Case, batch: int, form: Form) -> Iterable[Row]:
     """The objective on embeddings of `WIDTH`, with the gradients of these and the temperature."""
-    run = loss_of(case.device, batch)
-    with form.scope(case.device):
+    fit, run = loss_of(case.device, batch)
+    with form.scope(fit, case.device):
         found = case.timed(run, 5 if batch < 100_000 else 1, int(batch < 500_000))
     ms, gb = GOALS.get(batch, (None, None)) if form is HALF else (None, None)
     rate = 8 * batch**2 * WIDTH / found.seconds / 1e12
@@ -45,18 +47,19 @@ def measured(case: Case, batch: int, form: Form) -> Iterable[Row]:
     yield against(f"{name}, peak memory", found.peak_gb, "GB", gb, details)
 
 
-def loss_of(device: torch.device, batch: int):
-    """What takes one loss and its gradients."""
+def loss_of(device: torch.device, batch: int) -> tuple[Alignment, Callable[[], None]]:
+    """A fit of nothing but the objective, and what takes one loss and its gradients."""
     torch.manual_seed(0)
     x = normalize(torch.randn(batch, WIDTH, device=device), dim=1)
     y = normalize(x + 0.06 * torch.randn(batch, WIDTH, device=device), dim=1)
-    embeddings = {"image": x.requires_grad_(), "text": y.requires_grad_()}
-    links = torch.arange(batch, device=device)[:, None].expand(batch, 2)
-    objective = InfoNCE().to(device)
+    links = torch.arange(batch, device=device)[:, None, None].expand(batch, 1, 2)
+    given = Batch({"image": x.requires_grad_(), "text": y.requires_grad_()}, links)
+    adapters = {m: IdentityAdapter(WIDTH, WIDTH) for m in given.latents}
+    fit = Alignment(adapters, InfoNCE().to(device))
 
     def run() -> None:
-        for leaf in (x, y, objective.temperature):
+        for leaf in (x, y, fit.objective.temperature):
             leaf.grad = None
-        objective(Step.of(embeddings, links)).backward()
+        fit.loss(fit.step(given)).backward()
 
-    return run
+    return fit, run

@@ -37,8 +37,9 @@ def jobs(case: Case) -> Jobs:
 
 def measured(case: Case, form: Form) -> Iterable[Row]:
     recipe = fusemix().training
-    with form.scope(case.device):
-        found = case.timed(stepper(case, compiled=form.compiled), 6, 3)
+    fit, run = stepper(case, compiled=form.compiled)
+    with form.scope(fit, case.device):
+        found = case.timed(run, 6, 3)
     steps = EPOCHS * (PAIRS // (2 * recipe.batch_size))
     details = {"peak_gb": found.peak_gb, "hours_of_5_million_pairs": steps * found.seconds / 3600}
     goal = GOAL if form is COMPILED else None
@@ -48,8 +49,8 @@ def measured(case: Case, form: Form) -> Iterable[Row]:
 
 def stepper(
     case: Case, adapter: Part | None = None, batch: int | None = None, compiled: bool = False
-) -> Callable[[], object]:
-    """What takes the next step of a fit by the recipe `fusemix`, its latents on the device."""
+) -> tuple[Alignment, Callable[[], object]]:
+    """A fit by the recipe `fusemix`, its latents on the device, and what takes its next step."""
     recipe = fusemix()
     adapter, dim = adapter or recipe.adapter, case.size(recipe.dim, 32)
     batch = batch or case.size(recipe.training.batch_size, 64)
@@ -67,12 +68,12 @@ def stepper(
     state = TrainState.new(fit, training, seed=0)
     plan = plan_steps(len(pairs), mixup.rows_per_pair, training)
     batches = feed(pairs, plan, 0, case.device, blocks=False)
-    return lambda: train_step(state, next(batches), mixup, training.lr)
+    return fit, lambda: train_step(state, next(batches), mixup, training.lr)
 
 
 def synchronisations(case: Case) -> Iterable[Row]:
     """How often a step waits for the device, and where."""
-    run = stepper(case)
+    _, run = stepper(case)
     run()
     places: list[str] = []
     if case.cuda:
@@ -95,7 +96,7 @@ def kernels(case: Case) -> Iterable[Row]:
     """How many kernels a step starts, and which take longest."""
     from torch.profiler import ProfilerActivity, profile
 
-    run = stepper(case)
+    _, run = stepper(case)
     run()
     activity = ProfilerActivity.CUDA if case.cuda else ProfilerActivity.CPU
     with profile(activities=[activity]) as seen:
