@@ -5,8 +5,8 @@ the whole batch's in each process has the gradients of one process on the whole 
 DistributedDataParallel, the sum of the losses of the P processes is differentiated, and the
 parameters' gradients are then averaged over the processes.
 
-`Rows.of`, `Rows.gather`, `sum_up`, `total` and `total_logsumexp` are collective: every process
-calls them, in the same order. In one process they change nothing and cost nothing.
+`Rows.of`, `Rows.gather`, `sum_up`, `total`, `total_logsumexp` and `everyones` are collective: every
+process calls them, in the same order. In one process they change nothing and cost nothing.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ def total(x: Tensor) -> Tensor:
 def total_logsumexp(x: Tensor) -> Tensor:
     """log Σ exp x over the processes, elementwise and with gradients; -inf counts as nothing."""
     return x if processes() == 1 else _TotalLogSumExp.apply(x)
+
+
+def everyones(x: Tensor, how: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
+    """The sum, or another reduction, of every process's x, without gradients."""
+    return x if processes() == 1 else _sum(x, how)
 
 
 class _Gather(torch.autograd.Function):
