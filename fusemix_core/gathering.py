@@ -5,13 +5,13 @@ the whole batch's in each process has the gradients of one process on the whole 
 DistributedDataParallel, the sum of the losses of the P processes is differentiated, and the
 parameters' gradients are then averaged over the processes.
 
-`Rows.of`, `Rows.gather`, `total`, `total_logsumexp` and `everyones` are collective: every process
-calls them, in the same order. In one process they change nothing and cost nothing.
+`Rows.of`, `Rows.gather`, `sum_up`, `total`, `total_logsumexp` and `everyones` are collective: every
+process calls them, in the same order. In one process they change nothing and cost nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -74,6 +74,13 @@ class Rows:
         if isinstance(x, Padded):  # T is that of the whole batch: see `Batch`, `TokenAdapter`
             return Padded(self.gather(x.values), self.gather(x.mask.to(torch.uint8)).bool())
         return _Gather.apply(x, self)
+
+
+def sum_up(values: Iterable[Tensor]) -> None:
+    """Replace each tensor by its sum over the processes, in place; collective, no gradients."""
+    if processes() > 1:
+        for value in values:
+            dist.all_reduce(value)
 
 
 def total(x: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ class DinoEncoder(Encoder):
     token beside the mean of the patch tokens. Register tokens are in no view.
     """
 
+    on_device = True
+
     def __init__(
         self,
         spec: EncoderSpec,

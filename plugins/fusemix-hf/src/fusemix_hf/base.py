@@ -30,6 +30,8 @@ class HfEncoder(Encoder):
     that its towers share. Of an encoder with a decoder the encoder is used.
     """
 
+    on_device = True
+
     def __init__(
         self,
         spec: EncoderSpec,

@@ -45,6 +45,8 @@ class TimmEncoder(Encoder):
     `spec.views` of a loaded encoder are those of the views asked for that its model has.
     """
 
+    on_device = True
+
     def __init__(
         self, spec: EncoderSpec, model: nn.Module, device: torch.device, dtype: torch.dtype
     ) -> None:
