@@ -23,7 +23,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from fusemix_core.gathering import everyones
-from fusemix_core.objectives.half_passes import PLAIN, Entries, finite, passes_on
+from fusemix_core.objectives.half_choice import passes_on
+from fusemix_core.objectives.half_passes import PLAIN, Entries, finite
 from fusemix_core.objectives.tiles import Excluded, none_excluded
 
 COARSE = 0.035

@@ -5,7 +5,8 @@ import torch
 from methods.dense import KEPT, MADE_AGAIN, dense, error, gradients, in_half, pairs
 
 from fusemix_core.objectives import half
-from fusemix_core.objectives.half_passes import PLAIN, check, finite
+from fusemix_core.objectives.half_choice import check
+from fusemix_core.objectives.half_passes import PLAIN, finite
 from fusemix_core.objectives.half_triton import FUSED
 
 

@@ -14,9 +14,10 @@ from torch.nn.functional import softplus
 
 from fusemix_core.config import Part
 from fusemix_core.numerics import Precision
-from fusemix_core.objectives import half, half_passes, infonce, siglip, tiles
+from fusemix_core.objectives import half, half_choice, infonce, siglip, tiles
 from fusemix_core.objectives.half import Sharpness, contrast, signed_softplus
-from fusemix_core.objectives.half_passes import PLAIN, Entries, check
+from fusemix_core.objectives.half_choice import check
+from fusemix_core.objectives.half_passes import PLAIN, Entries
 from fusemix_core.objectives.tiles import kept_bytes_on
 from fusemix_core.registry import registry
 from fusemix_core.step import Step
@@ -143,12 +144,12 @@ def test_passes_that_fail_or_differ_are_warned_of_and_not_taken(monkeypatch):
     )
     with pytest.raises(ArithmeticError, match="other numbers"):
         check(wrong, CPU)
-    monkeypatch.setattr(half_passes, "check", lambda *_: 1 / 0)
-    half_passes._fused.cache_clear()
+    monkeypatch.setattr(half_choice, "check", lambda *_: 1 / 0)
+    half_choice._fused.cache_clear()
     with pytest.warns(UserWarning, match="slower without"):
-        assert half_passes.passes_on(torch.device("cuda", 5)) is PLAIN
-    assert half_passes.passes_on(CPU) is PLAIN
-    half_passes._fused.cache_clear()
+        assert half_choice.passes_on(torch.device("cuda", 5)) is PLAIN
+    assert half_choice.passes_on(CPU) is PLAIN
+    half_choice._fused.cache_clear()
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only")
