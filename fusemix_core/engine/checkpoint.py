@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fusemix_core.data.facts import Fact
 from fusemix_core.digests import digest_modules, file_sha256
 from fusemix_core.disk import Advice, explained, flush, give_usual_mode
+from fusemix_core.engine.precision import precision_of
 from fusemix_core.engine.randomness import global_states, set_global_states
 from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
@@ -72,8 +73,11 @@ def run_digest(
     context: FitContext,
 ) -> str:
     """What a checkpoint must fit: the settings of the fit, such as a recipe's values, the seed, the
-    data's sizes, links, facts and unpaired items, which latents they are, and what is fixed."""
+    data's sizes, links, facts and unpaired items, which latents they are, and what is fixed. Of the
+    precision it is what that comes to on the device of the context."""
     values = {name: v for name, v in settings.items() if name not in ("summary", "paper")}
+    if values.get("training"):
+        values["training"] = _as_trained(values["training"], context.device)
     links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
     facts = {name: _fact_digest(fact) for name, fact in train.facts.items()}
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
@@ -82,6 +86,14 @@ def run_digest(
     parts = [values, context.seed, sizes, links, facts, context.latents, given]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_trained(training: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The settings of training with the precision that is meant, or without where that is float32:
+    so they were written before there was a choice."""
+    values = {name: v for name, v in training.items() if name != "precision"}
+    precision = precision_of(training.get("precision", "float32"), device).name
+    return values if precision == "float32" else {**values, "precision": precision}
 
 
 def _fact_digest(fact: Fact) -> str:
@@ -175,8 +187,8 @@ def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.d
     """
     if checkpoint.values.get("digest") != digest:
         raise ArtefactError(
-            f"{checkpoint.folder} was saved by a run with another recipe, seed, dataset or "
-            "encoder: one of these has changed since.",
+            f"{checkpoint.folder} was saved by a run with another recipe, seed, dataset, "
+            "encoder or precision: one of these has changed since.",
             "Resume with what that run had, or start a new one in another folder.",
         )
     try:

@@ -15,11 +15,13 @@ from fusemix_core.engine.feed import feed, resident
 from fusemix_core.engine.fit import ENOUGH, NOISE, Fit
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan, spacing
+from fusemix_core.engine.precision import precision_of
 from fusemix_core.engine.saver import Saver
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import ADAMW, TrainState, diverged, finite, train_step
 from fusemix_core.errors import RunExistsError
 from fusemix_core.interfaces import Batch, FitContext, Mixup, PairedLatents
+from fusemix_core.numerics import exact
 
 
 class Trainer:
@@ -60,6 +62,7 @@ class Trainer:
         self.plan, self.training = plan, plan.training
         self.context, self.digest = context, digest
         self.score_start = score_start
+        fit.precision = precision_of(plan.training.precision, context.device)
         if context.device.type == "cpu":
             keep_freed_memory()
         trained = (*fit.modules.values(), fit.objective)
@@ -133,15 +136,16 @@ class Trainer:
         place = (state.epoch, state.index, plan.steps_per_epoch)
         self.whole = False
         distributed.seed_step(self.context.seed, state.step)
-        metrics = train_step(
-            state,
-            batch,
-            self.mixup,
-            learning_rate(self.training, *place),
-            progress(self.training, *place),
-            self.training.clip_norm,
-            self.training.ema,
-        )
+        with self.fit.precision.step():
+            metrics = train_step(
+                state,
+                batch,
+                self.mixup,
+                learning_rate(self.training, *place),
+                progress(self.training, *place),
+                self.training.clip_norm,
+                self.training.ema,
+            )
         metrics["epoch"] = state.epoch
         state.index += 1
         if state.index == plan.steps_per_epoch:
@@ -183,6 +187,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_evaluation(state.step, metrics)
 
+    @exact()
     @torch.no_grad()
     def _validated(self) -> dict[str, float]:
         """The fit's metrics, its modules in eval mode meanwhile."""
