@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fusemix_core.data.facts import TRUST, Fact
+from fusemix_core.devices import widest_float
 from fusemix_core.padded import Padded, as_rows, as_tokens
 
 
@@ -312,9 +313,12 @@ def without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
 
 
 def _to(latents: Tensor | Padded, device: torch.device) -> Tensor | Padded:
-    """Latents on the device; to a GPU by way of pinned memory, without waiting for the copy."""
+    """Latents on the device; to a GPU by way of pinned memory, without waiting for the copy.
+    A device that has no float64 gets float32."""
     if isinstance(latents, Padded):
         return Padded(_to(latents.values, device), _to(latents.mask, device))
+    if latents.dtype == torch.float64:
+        latents = latents.to(widest_float(device))
     if device.type == "cuda" and latents.device.type == "cpu":
         latents = latents.pin_memory()
     return latents.to(device, non_blocking=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.gathering import total
-from fusemix_core.objectives.tiles import Excluded, none_excluded
+from fusemix_core.objectives.tiles import KEPT_BYTES, Excluded, kept_bytes_on, none_excluded
 from fusemix_core.step import Step
 
 _MASK_BYTES = 1 << 25
@@ -23,7 +23,9 @@ class Pair:
 
     x, y: rows of this process `[t, d]`, of the first and the second modality. all_y: the second
     modality's rows of all processes `[n, d]`, among which the own ones start at `start`. ids: the
-    sources `[n, S, 2]` of all rows. In one process t = n and y is all_y.
+    sources `[n, S, 2]` of all rows. In one process t = n and y is all_y. rounds: whether products
+    of the rows may be taken in half precision; kept_bytes: what a loss of them may keep; step: how
+    many were done before.
     """
 
     x: Tensor
@@ -31,6 +33,9 @@ class Pair:
     all_y: Tensor
     ids: Tensor
     start: int
+    rounds: bool = False
+    kept_bytes: int = KEPT_BYTES
+    step: int = 0
 
     @property
     def own(self) -> slice:
@@ -44,8 +49,11 @@ def pairs_of(step: Step) -> list[Pair]:
     complete = bool(present.all())
     unit = [unit_rows(x) for x in step.own.embeddings.values()]
     gathered = [None, *(rows.gather(x) for x in unit[1:])]
+    both_of = list(combinations(range(len(unit)), 2))
+    rounds = step.precision.rounds and all(x.dtype == torch.float32 for x in unit)
+    kept = kept_bytes_on(links.device, len(both_of))
     pairs = []
-    for a, b in combinations(range(len(unit)), 2):
+    for a, b in both_of:
         x, y, all_y, ids, start = unit[a], unit[b], gathered[b], links[:, :, [a, b]], rows.start
         if not complete:
             both = present[:, a] & present[:, b]
@@ -53,7 +61,7 @@ def pairs_of(step: Step) -> list[Pair]:
             start = int(both[:start].sum())
             x, ids = x[own], ids[both]
             y, all_y = (y[own],) * 2 if all_y is y else (y[own], all_y[both])
-        pairs.append(Pair(x, y, all_y, ids, start))
+        pairs.append(Pair(x, y, all_y, ids, start, rounds, kept, step.number))
     return pairs
 
 
