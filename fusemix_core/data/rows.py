@@ -77,6 +77,9 @@ class Block:
 
     path: the file. first: the number of the first row. values: column → an Arrow array of strings,
     numbers or bools, null where there is nothing; or the rows as dicts.
+
+    Example:
+        `Block("a.lines", 1, {"image": pa.array(["0.png"]), "text": pa.array(["a dog"])})`
     """
 
     path: str
