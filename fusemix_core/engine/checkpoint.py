@@ -148,7 +148,15 @@ def snapshot(state: TrainState, device: torch.device) -> Snapshot:
         torch.cuda.synchronize(device)
     values = {c: getattr(state, c) for c in COUNTERS}
     values["history"] = list(values["history"])
+    values["precision"] = state.fit.precision.name
     return Snapshot(values, {n: x.contiguous() for n, x in tensors.items()})
+
+
+def resumed_precision(name: str, checkpoints: Path | None) -> str:
+    """The precision to resume in where it is `auto`: that of the newest checkpoint, if there is
+    one. Those from before there was a choice are in float32."""
+    found = latest(checkpoints) if name == "auto" and checkpoints is not None else None
+    return name if found is None else found.values.get("precision", "float32")
 
 
 def save(taken: Snapshot, checkpoints: Path, digest: str) -> Path:
