@@ -90,8 +90,8 @@ def run_digest(
 
 def _as_trained(training: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """The settings of training with the precision that is meant, or without where that is float32:
-    so they were written before there was a choice."""
-    values = {name: v for name, v in training.items() if name != "precision"}
+    so they were written before there was a choice. Whether adapters are compiled does not count."""
+    values = {name: v for name, v in training.items() if name not in ("precision", "compile")}
     precision = precision_of(training.get("precision", "float32"), device).name
     return values if precision == "float32" else {**values, "precision": precision}
 
