@@ -14,7 +14,6 @@ given one by one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +23,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from fusemix_core.gathering import everyones
+from fusemix_core.objectives.half_choice import passes_on
+from fusemix_core.objectives.half_passes import PLAIN, Entries, finite
 from fusemix_core.objectives.tiles import Excluded, none_excluded
 
 COARSE = 0.035
@@ -42,34 +43,6 @@ their digits."""
 
 _MIXED = "dtype_out" in torch.ops.aten.mm.overloads()
 """Whether torch gives float32 products of float16 factors on CUDA."""
-
-
-@dataclass(frozen=True)
-class Entries:
-    """Some of the similarities, with a weight each.
-
-    i, j: int64 `[p]`, their row and column, by rows. weights: float `[p]`.
-    """
-
-    i: Tensor
-    j: Tensor
-    weights: Tensor
-
-    @classmethod
-    def of(cls, i: Tensor, j: Tensor, weights: Tensor) -> Entries:
-        """Of any order."""
-        order = i.argsort(stable=True)
-        return cls(i[order], j[order], weights[order])
-
-    def by_tiles(self, rows: list[slice]) -> list[Entries]:
-        """Those of each tile of rows, counted from its first row."""
-        ends = torch.tensor([part.stop for part in rows], device=self.i.device)
-        last = torch.searchsorted(self.i, ends).tolist()
-        parts = zip(rows, [0, *last], last, strict=False)
-        return [
-            Entries(self.i[a:b] - part.start, self.j[a:b], self.weights[a:b])
-            for part, a, b in parts
-        ]
 
 
 def contrast(
@@ -159,27 +132,26 @@ class _Tiles:
             out = scratch[: rows.stop - rows.start] if self.kept is None else self.kept[rows]
             yield rows, self._tile(rows, out)
 
-    def again(self) -> Iterator[tuple[slice, Tensor, bool]]:
-        """The same for the backward, and whether they are as they were left."""
-        scratch = self._scratch()
-        for rows in self.rows:
-            out = scratch[: rows.stop - rows.start]
-            if self.kept is None:
-                yield rows, self._tile(rows, out), False
-            else:
-                yield rows, out.copy_(self.kept[rows]), True
+    def again(self) -> Iterator[tuple[slice, Tensor]]:
+        """The same for the backward: as they were left if they are kept, and not to be written
+        into."""
+        if self.kept is None:
+            yield from self.made()
+        else:
+            for rows in self.rows:
+                yield rows, self.kept[rows]
 
-    def gradients(self, weights: Iterator[tuple[slice, Tensor]]) -> tuple[Tensor, Tensor]:
-        """(W b, Wᵀ a) of the weights W, a tile of rows at a time."""
+    def gradients(
+        self, weights: Iterator[tuple[slice, Tensor]], scale: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """(W b, Wᵀ a) of weights that come a tile of rows at a time, in float16 and times `scale`,
+        which leaves them their digits."""
         grad_a = self.like.new_zeros(self.a.shape)
         grad_b = self.like.new_zeros(self.b.shape)
-        for rows, tile in weights:
-            least, most = torch.aminmax(tile)
-            scale = _PEAK / torch.maximum(most, -least).clamp(min=1e-30)
-            half = tile.mul_(scale).half()
-            torch.div(_product(half, self.b), scale, out=grad_a[rows])
-            grad_b += _product(half.T, self.a[rows]).div_(scale)
-        return grad_a, grad_b
+        for rows, half in weights:
+            grad_a[rows] = _product(half, self.b)
+            grad_b += _product(half.T, self.a[rows])
+        return grad_a.div_(scale), grad_b.div_(scale)
 
     def _tile(self, rows: slice, out: Tensor) -> Tensor:
         _product(self.left[rows], self.right.T, out)
@@ -225,72 +197,71 @@ class _Contrast(torch.autograd.Function):
         fine: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         tiles = _Tiles(a.detach(), b.detach(), excluded, kept_bytes, fine)
-        own_columns = slice(start, start + len(a))
-        own, loss = a.new_empty(len(a)), a.new_empty(len(a))
+        passes = passes_on(a.device) if more is None else PLAIN
+        mine = slice(start, start + len(a))
+        own, row = a.new_empty(len(a)), a.new_empty(len(a))
         most, sums = a.new_full((len(b),), -torch.inf), a.new_zeros(len(b))
         total = a.new_zeros(())
         parts = None if more is None else more.by_tiles(tiles.rows)
         for number, (rows, tile) in enumerate(tiles.made()):
-            partners = tile.diagonal(start + rows.start).clone()
-            own[rows] = partners
+            found = passes.statistics(tile, start + rows.start)
+            own[rows] = found.own
+            row[rows] = _cross_entropy(found.row_most, found.row_sums, found.own)
+            most, sums = _merged((most, sums), (found.column_most, found.column_sums))
             if parts is not None:
                 part = parts[number]
                 total += (tile[part.i, part.j] * part.weights).sum()
-            top = tile.amax(dim=1)
-            higher = torch.maximum(most, tile.amax(dim=0))
-            level = _finite(higher)
-            first = start + rows.start
-            loss[rows] = _cross_entropy(top, _others(tile, top[:, None], first, 1), partners)
-            sums = sums * (most - level).exp() + _others(tile, level, first, 0)
-            most = higher
-        everywhere = everyones(most, dist.ReduceOp.MAX)
-        sums = everyones(sums * (most - everywhere).exp())
-        column = _cross_entropy(everywhere[own_columns], sums[own_columns], own)
-        whole = a.new_zeros(len(b))
-        whole[own_columns] = own + column
-        whole = everyones(whole)  # each column's sum is known where its partner is
-        ctx.tiles, ctx.start, ctx.parts = tiles, start, parts
-        ctx.save_for_backward(loss, column, own + loss, whole)
-        return loss, column, total
+        top = everyones(most, dist.ReduceOp.MAX)
+        sums = everyones(sums * (most - top).exp())
+        column = _cross_entropy(top[mine], sums[mine], own)
+        # What a column adds up to is known where its partner is.
+        known = a.new_zeros(2, len(b))
+        known[0, mine], known[1, mine] = own + column, column
+        ctx.tiles, ctx.start, ctx.parts, ctx.passes = tiles, start, parts, passes
+        ctx.save_for_backward(row, column, own + row, everyones(known))
+        return row, column, total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_rows: Tensor, grad_columns: Tensor, grad_total: Tensor) -> tuple:
-        tiles, start = ctx.tiles, ctx.start
-        loss, column, row_sums, column_sums = ctx.saved_tensors
+        tiles, start, passes = ctx.tiles, ctx.start, ctx.passes
+        row, column, row_sums, (column_sums, columns) = ctx.saved_tensors
         by_column = torch.zeros_like(column_sums)
         by_column[start : start + len(column)] = grad_columns
         by_column = everyones(by_column)
-        partners = grad_rows * torch.expm1(-loss) + grad_columns * torch.expm1(-column)
+        # exp(s - log Σ exp) - 1 of a partner, exactly; all others of a row or column add up to it.
+        of_rows, of_columns = grad_rows * torch.expm1(-row), by_column * torch.expm1(-columns)
+        partners = of_rows + of_columns[start : start + len(row)]
+        bound = _largest(of_rows) + _largest(of_columns)
+        if ctx.parts is not None:
+            bound = bound + 2 * grad_total.abs()
+        scale = _PEAK / bound.clamp(min=1e-30)
 
         def weights() -> Iterator[tuple[slice, Tensor]]:
-            spare = tiles._scratch()
-            for number, (rows, tile, _) in enumerate(tiles.again()):
-                other = torch.sub(tile, column_sums, out=spare[: len(tile)]).exp_().mul_(by_column)
-                tile.sub_(row_sums[rows, None]).exp_().mul_(grad_rows[rows, None]).add_(other)
-                tile.diagonal(start + rows.start).copy_(partners[rows])
+            for number, (rows, tile) in enumerate(tiles.again()):
+                given = row_sums[rows], column_sums, grad_rows[rows], by_column, partners[rows]
+                more = None
                 if ctx.parts is not None:
                     part = ctx.parts[number]
-                    tile.index_put_((part.i, part.j), grad_total * part.weights, accumulate=True)
-                yield rows, tile
+                    more = Entries(part.i, part.j, part.weights * grad_total)
+                yield rows, passes.weights(tile, start + rows.start, *given, scale, more)
 
-        return *tiles.gradients(weights()), None, None, None, None, None
-
-
-def _others(tile: Tensor, level: Tensor, first: int, dim: int) -> Tensor:
-    """Σ exp(s - level) of a tile over a dimension, without the partners from column `first` on."""
-    powers = (tile - level).exp_()
-    powers.diagonal(first).zero_()
-    return powers.sum(dim)
+        return *tiles.gradients(weights(), scale), None, None, None, None, None
 
 
-def _cross_entropy(top: Tensor, others: Tensor, own: Tensor) -> Tensor:
-    return (top - own) + torch.log1p(others + torch.expm1(own - top))
+def _largest(x: Tensor) -> Tensor:
+    return x.abs().amax() if len(x) else x.new_zeros(())
 
 
-def _finite(most: Tensor) -> Tensor:
-    """A maximum over nothing as 0."""
-    return most.masked_fill(most.isinf(), 0)
+def _merged(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """(most, Σ exp(s - most)) of two sets together."""
+    most = torch.maximum(one[0], two[0])
+    level = finite(most)
+    return most, one[1] * (one[0] - level).exp() + two[1] * (two[0] - level).exp()
+
+
+def _cross_entropy(most: Tensor, others: Tensor, own: Tensor) -> Tensor:
+    return (most - own) + torch.log1p(others + torch.expm1(own - most))
 
 
 class _SignedSoftplus(torch.autograd.Function):
@@ -325,14 +296,15 @@ class _SignedSoftplus(torch.autograd.Function):
         total = torch.zeros_like(bias)
 
         def weights() -> Iterator[tuple[slice, Tensor]]:
-            for number, (rows, tile, left) in enumerate(ctx.tiles.again()):
-                if not left:
+            for number, (rows, tile) in enumerate(ctx.tiles.again()):
+                if ctx.tiles.kept is None:
                     ctx.negate(number, rows, tile.add_(bias))
                     ctx.negate(number, rows, tile.sigmoid_())
-                total.add_(tile.mul_(grad).sum())
-                yield rows, tile
+                total.add_(tile.sum())
+                yield rows, (tile * _PEAK).half()
 
-        return *ctx.tiles.gradients(weights()), total, None, None, None, None
+        grad_a, grad_b = ctx.tiles.gradients(weights(), _PEAK)
+        return grad_a.mul_(grad), grad_b.mul_(grad), total * grad, None, None, None, None
 
 
 def _negation(tiles: _Tiles, positives: Entries | int) -> Any:

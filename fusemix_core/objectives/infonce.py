@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from fusemix_core.errors import ConfigError
 from fusemix_core.gathering import total, total_logsumexp
 from fusemix_core.interfaces import Objective, Step
-from fusemix_core.objectives.half import Entries, Sharpness, contrast
+from fusemix_core.objectives.half import Sharpness, contrast
+from fusemix_core.objectives.half_passes import Entries
 from fusemix_core.objectives.pairs import Pair, no_loss, pairs_of, sharing
 from fusemix_core.objectives.tiles import none_excluded, two_way_logsumexp
 

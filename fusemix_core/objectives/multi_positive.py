@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fusemix_core.objectives.half import Entries
+from fusemix_core.objectives.half_passes import Entries
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.pairs import Pair, positives, positives_of_each, weighted_sum
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fusemix_core.errors import ConfigError
 from fusemix_core.gathering import total
 from fusemix_core.interfaces import Objective, Step
-from fusemix_core.objectives.half import Entries, Sharpness, signed_softplus
+from fusemix_core.objectives.half import Sharpness, signed_softplus
+from fusemix_core.objectives.half_passes import Entries
 from fusemix_core.objectives.pairs import (
     Pair,
     no_loss,

@@ -1,62 +1,33 @@
 """Losses in half precision against dense ones in float64: values and every gradient."""
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
-from torch.nn.functional import normalize, softplus
+from methods.dense import KEPT, MADE_AGAIN, dense, error, gradients, in_half, pairs
+from torch.nn.functional import softplus
 
 from fusemix_core.config import Part
 from fusemix_core.numerics import Precision
-from fusemix_core.objectives import half, infonce, siglip, tiles
-from fusemix_core.objectives.half import Entries, Sharpness, contrast, signed_softplus
+from fusemix_core.objectives import half, half_choice, infonce, siglip, tiles
+from fusemix_core.objectives.half import Sharpness, contrast, signed_softplus
+from fusemix_core.objectives.half_choice import check
+from fusemix_core.objectives.half_passes import PLAIN, Entries
 from fusemix_core.objectives.tiles import kept_bytes_on
 from fusemix_core.registry import registry
 from fusemix_core.step import Step
 
-HALF = Precision("half", "cuda")
-KEPT, MADE_AGAIN = 1 << 30, 0
+CPU, HALF = torch.device("cpu"), Precision("half", "cuda")
 
 
 @pytest.fixture(autouse=True)
 def many_tiles(monkeypatch):
     monkeypatch.setattr(half, "TILE_BYTES", 1 << 16)
-
-
-def pairs(n, d, noise, seed=0):
-    """Unit rows `[n, d]` and those of their partners, float64 of float32 values."""
-    g = torch.Generator().manual_seed(seed)
-    cause = torch.randn(n, d, generator=g)
-    rows = (cause + noise * torch.randn(n, d, generator=g) for _ in range(2))
-    return [normalize(x, dim=1).double() for x in rows]
-
-
-def dense(x, y, temperature):
-    """InfoNCE as a sum of log1p: exact where it is small, too."""
-    far = (x @ y.T) / temperature
-    own = far.diagonal()
-    others = torch.eye(len(x), dtype=torch.bool)
-    losses = [
-        torch.log1p((s - own[:, None]).masked_fill(others, -torch.inf).exp().sum(1))
-        for s in (far, far.T)
-    ]
-    return (losses[0] + losses[1]).mean() / 2
-
-
-def in_half(x, y, temperature, kept=KEPT):
-    fine = Sharpness(0.0).fine(temperature, x.shape[1], 0)
-    rows, columns, _ = contrast(x / temperature, y, kept_bytes=kept, fine=fine)
-    return (rows + columns).mean() / 2
-
-
-def gradients(loss, x, y, temperature, dtype):
-    """(loss, gradients of x, y and the temperature)."""
-    given = [t.to(dtype, copy=True).requires_grad_() for t in (x, y, torch.tensor(temperature))]
-    value = loss(*given)
-    value.backward()
-    return value.item(), [t.grad.double() for t in given]
-
-
-def error(found, wanted):
-    return ((found - wanted).norm() / wanted.norm()).item()
 
 
 @pytest.mark.parametrize("width", [512, 384, 64, 8])
@@ -164,6 +135,31 @@ def test_objectives_are_what_they_are_in_float64(name, noise):
         assert error(a, b) < 1e-3
     for a, b in zip(own, of_own, strict=True):
         assert (a - b).abs() < 5e-3 * b.abs() + 1e-4
+
+
+def test_passes_that_fail_or_differ_are_warned_of_and_not_taken(monkeypatch):
+    check(PLAIN, CPU)
+    wrong = SimpleNamespace(
+        statistics=PLAIN.statistics, weights=lambda *given: 1.01 * PLAIN.weights(*given)
+    )
+    with pytest.raises(ArithmeticError, match="other numbers"):
+        check(wrong, CPU)
+    monkeypatch.setattr(half_choice, "check", lambda *_: 1 / 0)
+    half_choice._fused.cache_clear()
+    with pytest.warns(UserWarning, match="slower without"):
+        assert half_choice.passes_on(torch.device("cuda", 5)) is PLAIN
+    assert half_choice.passes_on(CPU) is PLAIN
+    half_choice._fused.cache_clear()
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only")
+def test_tritons_passes_on_its_interpreter():
+    """In a process of its own: Triton looks at the setting when it is imported."""
+    command = [sys.executable, "-m", "pytest", "-q", str(Path(__file__).parent / "interpreted.py")]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed" in done.stdout
 
 
 def test_half_is_for_float32_on_a_device_that_gains_by_it(monkeypatch):
