@@ -58,14 +58,14 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
             )
             add("missing", nulls, warning)
         digits = [i for i, text in enumerate(texts) if text.isdigit()]
-        if modality == "text" and len(digits) >= _FEWEST * len(texts):
+        if modality == "text" and one.medium.language and len(digits) >= _FEWEST * len(texts):
             warning = (
                 f"{len(digits):,} of {len(texts):,} different texts are whole numbers, such as "
                 f"'{short(texts[digits[0]], 20)}'. If they stand for classes, write the names."
             )
             add("number", digits, warning)
         lists = [i for i, text in enumerate(texts) if text[:1] in "[{" and text[-1:] in "]}"]
-        if modality == "text" and lists:
+        if modality == "text" and one.medium.language and lists:
             warning = (
                 f"{_rows(rows[lists].sum(), 'has', 'have')} a text in brackets, such as "
                 f"{short(texts[lists[0]], 60)}: it is read as one text, not as a list."
