@@ -61,7 +61,8 @@ class Training:
     takes them; it is these that rows with one item give (`DataConfig.unpaired`).
     `precision` is what a step computes in: `float32`; `tf32`, products that round what they
     multiply to ten bits; `half`, adapters in bfloat16 with float32 weights too. `auto` is
-    `half` on a GPU of compute capability 8 or more and `float32` anywhere else.
+    `half` on a GPU of compute capability 8 or more and `float32` anywhere else. `compile` says
+    whether torch compiles adapters for the steps; `auto` is `on` on a GPU if there are many steps.
     """
 
     epochs: int = 100
@@ -82,6 +83,7 @@ class Training:
     evaluate_steps: int | None = None
     patience: int = 0
     precision: Literal["auto", "float32", "tf32", "half"] = "auto"
+    compile: Literal["auto", "off", "on"] = "auto"
 
 
 @dataclass(frozen=True)
