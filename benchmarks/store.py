@@ -254,7 +254,7 @@ def measured(job: Callable[[], Any]) -> Took:
 
     def watch() -> None:
         nonlocal peak
-        while not ended.wait(0.005):
+        while not ended.wait(0.02):
             peak = max(peak, own_memory())
 
     watcher = threading.Thread(target=watch)

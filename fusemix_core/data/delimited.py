@@ -24,7 +24,7 @@ from fusemix_core.data.dialect import (
 )
 from fusemix_core.data.opening import open_text
 from fusemix_core.data.references import Fault
-from fusemix_core.data.rows import MAX_PATH, Block, Reader, Row
+from fusemix_core.data.rows import MAX_PATH, Block, Reader, Row, one_by_one
 from fusemix_core.data.runs import Runs, table
 from fusemix_core.errors import DataError, short
 
@@ -71,11 +71,7 @@ class DelimitedReader(Reader):
         return path.is_file() and table_suffix(path) in SUFFIXES
 
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
-        for one in self.blocks(path):
-            if isinstance(one, Block):
-                yield from one.rows()
-            else:
-                yield one
+        return one_by_one(self.blocks(path))
 
     def blocks(self, path: Path) -> Iterator[Row | Rejected | Block]:
         with open_text(path, self.encoding) as file:

@@ -11,7 +11,7 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.delimited import TOO_LONG, is_too_long, read_line, table_suffix
 from fusemix_core.data.documents import document_rows
 from fusemix_core.data.opening import open_text
-from fusemix_core.data.rows import Block, Note, Reader, Row
+from fusemix_core.data.rows import Block, Note, Reader, Row, one_by_one
 from fusemix_core.data.runs import Runs
 from fusemix_core.errors import DataError
 
@@ -42,11 +42,7 @@ class JsonLinesReader(Reader):
         return path.is_file() and table_suffix(path) in self.suffixes
 
     def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
-        for one in self.blocks(path):
-            if isinstance(one, Block):
-                yield from one.rows()
-            else:
-                yield one
+        return one_by_one(self.blocks(path))
 
     def blocks(self, path: Path) -> Iterator[Row | Rejected | Note | Block]:
         if self._is_document(path):

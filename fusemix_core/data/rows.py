@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -146,6 +146,18 @@ class Block:
         lists = [column.to_pylist() for column in self.values.values()]
         for i, cells in enumerate(zip(*lists, strict=True)):
             yield Row(self.path, self.first + i, dict(zip(self.values, cells, strict=True)))
+
+
+def one_by_one(
+    found: Iterable[Row | Rejected | Note | Block],
+) -> Iterator[Row | Rejected | Note]:
+    """What `Reader.blocks` yields with the rows of blocks by themselves: `Reader.rows` for a reader
+    that has these."""
+    for one in found:
+        if isinstance(one, Block):
+            yield from one.rows()
+        else:
+            yield one
 
 
 class Reader(ABC):
