@@ -17,8 +17,11 @@ from typing import Any, Literal, TypeVar
 from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 T = TypeVar("T")
-Dtype = Literal["float32", "float16", "bfloat16"]
+ComputeDtype = Literal["float32", "float16", "bfloat16"]
 """What an encoder computes in."""
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+"""The same as asked for. `auto`: float32, or on a CUDA device a half type whose latents agree with
+float32's."""
 StoreDtype = Literal["float16", "float32"]
 """What latents are stored in."""
 Missing = Literal["bad", "ok"]
@@ -205,7 +208,7 @@ class RunConfig:
     plugins: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
-    dtype: Dtype = "float32"
+    dtype: Dtype = "auto"
     store_dtype: StoreDtype = "float16"
     encode_batch: int | None = None
     backend: Backend = "auto"

@@ -168,6 +168,7 @@ def encode(run: Run) -> Encoded:
         config.encode_batch,
         plan.views,
         config.backend,
+        dtypes=plan.base.dtypes(),
     )
 
     def list_rejected(dataset: PairedDataset) -> None:
