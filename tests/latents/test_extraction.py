@@ -130,6 +130,33 @@ def test_clips_are_sorted_too_and_put_back(toy, store, small_shards):
 def test_shards_grow_with_the_data():
     assert [shard_size(n) for n in (1, 10**5, 10**6, 5 * 10**6)] == [1024, 1024, 4096, 16384]
     assert all(n / shard_size(n) <= 310 for n in range(1000, 5 * 10**6, 9999))
+    assert [shard_size(n) for n in (10**7, 10**8, 10**9)] == [32_768, 262_144, 262_144]
+    assert all(n / shard_size(n) <= 512 for n in range(10**7, 10**8, 999_999))
+
+
+def test_a_large_shard_of_pooled_latents_has_several_groups(toy, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "shard_size", lambda items: 64)
+    monkeypatch.setattr("fusemix_core.latents.batches.GROUP", 32)
+    values = toy.texts(150)
+    values[40] = toy.damaged(40)
+    items, whole = toy.ToyItems(values), LatentStore(tmp_path / "whole")
+    run(toy, items, whole)
+    assert sorted(len(read_shard(p)) for p in shard_paths(whole)) == [21, 64, 64]
+
+    def interrupt(done, total):
+        if done >= 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, items, store, progress=interrupt)
+    run(toy, items, store)
+    assert {p.name: p.read_bytes() for p in shard_paths(store)} == {
+        p.name: p.read_bytes() for p in shard_paths(whole)
+    }
+    monkeypatch.setattr(extraction, "SHARD_BYTES", 1)  # a shard ends after a group
+    small = LatentStore(tmp_path / "small")
+    run(toy, items, small)
+    assert sorted(len(read_shard(p)) for p in shard_paths(small)) == [21, 32, 32, 32, 32]
 
 
 # -- the encoder ---------------------------------------------------------------------------------
