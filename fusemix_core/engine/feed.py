@@ -207,8 +207,7 @@ def _batches(parts: Generator[_Part], size: int, device: torch.device) -> Genera
     with closing(parts):
         for part in parts:
             for rows, links in zip(part.rows.split(size), part.links.split(size), strict=True):
-                batch = part.latents.batch(rows, device)
-                yield replace(batch, links=links[:, None, :].to(device))
+                yield part.latents.batch(rows, device, links)
 
 
 def _with_unpaired(
@@ -224,9 +223,11 @@ def _with_unpaired(
 
 
 def _all_on(train: PairedLatents, device: torch.device) -> bool:
+    """Whether a gather needs nothing from the CPU. `cuda` is whichever GPU is the current one."""
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     return all(
-        isinstance(t, ResidentLatents) and t.latents.device.type == device.type
-        for t in train.tables.values()
+        isinstance(t, ResidentLatents) and t.latents.device == device for t in train.tables.values()
     )
 
 

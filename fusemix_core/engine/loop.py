@@ -18,7 +18,7 @@ from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan, spacing
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import ADAMW, TrainState, diverged, finite, train_step
-from fusemix_core.errors import RunExistsError
+from fusemix_core.errors import DivergedError, RunExistsError
 from fusemix_core.interfaces import Batch, FitContext, Mixup, PairedLatents
 
 CHECKPOINT_SHARE = 0.1
@@ -94,13 +94,21 @@ class Trainer:
             with interruptible as check_interrupt, closing(self._feed()) as batches:
                 self._loop(batches, check_interrupt)
         except KeyboardInterrupt:
-            if self.whole and finite(self.fit.modules):
+            if self.whole and self._sound():
                 self._save()
             raise
         finally:
             for callback in self.callbacks:
                 callback.on_end()
         return self.kept()
+
+    def _sound(self) -> bool:
+        """Whether the state is worth saving: every loss and weight is finite."""
+        try:
+            self.state.settle()
+        except DivergedError:
+            return False
+        return finite(self.fit.modules)
 
     def _feed(self) -> Generator[Batch]:
         state, context = self.state, self.context
@@ -139,7 +147,6 @@ class Trainer:
             self.training.clip_norm,
             self.training.ema,
         )
-        metrics["epoch"] = state.epoch
         state.index += 1
         if state.index == plan.steps_per_epoch:
             state.epoch, state.index = state.epoch + 1, 0
@@ -162,9 +169,10 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the weights on the validation split and keep them if they are the best so far."""
         state, self.whole = self.state, False
+        state.settle()
         if not finite(self.fit.modules):
             lr = state.optimiser.param_groups[0]["lr"]
-            raise diverged(state, "Weights became NaN or infinite before the evaluation", lr)
+            raise diverged(state.place, "Weights became NaN or infinite before the evaluation", lr)
         metrics: dict[str, float] = {"epoch": state.epoch}
         if state.loss_count:
             metrics["loss"] = state.loss_sum / state.loss_count

@@ -65,5 +65,5 @@ class InfoNCE(Objective):
         """The sum of the logits that should be high, over own rows: each row's with its partner."""
         return (x * pair.y).sum()
 
-    def log(self) -> dict[str, float]:
-        return {"temperature": self.temperature.item()}
+    def log(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature.detach()}

@@ -78,5 +78,5 @@ class SigLIP(Objective):
         i, j = found
         return weighted_sum(x, pair.all_y, i, j, x.new_ones(len(i))) + len(i) * self.bias
 
-    def log(self) -> dict[str, float]:
-        return {"scale": self.log_scale.exp().item(), "bias": self.bias.item()}
+    def log(self) -> dict[str, Tensor]:
+        return {"scale": self.log_scale.detach().exp(), "bias": self.bias.detach()}
