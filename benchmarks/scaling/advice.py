@@ -94,7 +94,7 @@ def _measured(entry: Entry, best: Entry, overrides: tuple[str, ...]) -> Measured
 
 
 def which_table(found: Sequence[Place]) -> list[str]:
-    """A row for each number of pairs that something was measured near."""
+    """One row per number of pairs that has a measurement near it."""
     out = ["## Which method should I take?", ""]
     rows = []
     for pairs in LADDER:
@@ -106,8 +106,8 @@ def which_table(found: Sequence[Place]) -> list[str]:
         return [*out, "Not measured.", ""]
     heads = ["about", "take", "measured", "its R@1", "best other", "fastest within noise"]
     text = (
-        "By the sets measured at the nearest sizes; *within noise*: not below the best beyond its "
-        "paired 95% interval. `fusemix recipes advise --pairs N` says it for your number."
+        "From the sets measured at the nearest sizes. *Within noise*: not below the best beyond "
+        "the paired 95% interval. `fusemix recipes advise --pairs N` answers for your number."
     )
     return [*out, fill(text, 100), "", *markdown(heads, rows)]
 

@@ -1,4 +1,4 @@
-"""Hard cases: the same pairs, spoilt by degrees. How fast does each method fall?"""
+"""Hard cases: the same pairs, made worse step by step, and what each method loses."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ TITLE = "## Hard cases"
 
 
 def hard_section(lines: Sequence[Line], about: About) -> list[str]:
-    """A table for each case of each set; the cases are those that `sets.toml` names."""
+    """One table per case of a set; `sets.toml` names the cases."""
     out = [TITLE, ""]
     settings = settings_of(lines)
     if not settings:
         return [*out, "Not measured.", ""]
     out += [
         fill(
-            "R@1 by the chosen scorer on a clean test split; training and validation pairs are "
-            "spoilt. In brackets, what is left of the R@1 of the first column. The highest mean of "
-            f"a column is in bold. ▼: `{DEFAULT}` is below that method beyond the paired 95% "
+            "R@1 by the chosen scorer. Only training pairs are swapped: validation and test pairs "
+            "are right. Brackets: the share of the first column's R@1 that is left. Bold: the "
+            f"highest mean of a column. ▼: `{DEFAULT}` is below that method beyond the paired 95% "
             "interval.",
             100,
         ),
@@ -50,7 +50,7 @@ def hard_section(lines: Sequence[Line], about: About) -> list[str]:
 
 
 def case_table(levels: Sequence[Setting], about: About) -> list[str]:
-    """A row for each method, a column for each level, at the largest size of each."""
+    """One row per method, one column per level, at the largest size of each."""
     columns = [dict(level.sizes[-1].entries) for level in levels]
     tops = [max(e.interval(CHOSEN)[0] for e in column.values()) for column in columns]
     methods = list(dict.fromkeys(m for level in levels for m in level.methods))

@@ -60,9 +60,9 @@ def page(
         "## Where training by gradient overtakes closed forms",
         "",
         fill(
-            "The first size at which a method that is trained by gradient is above the best closed "
-            "form by the chosen scorer, beyond the paired 95% interval; else how far it was from "
-            f"it at the largest size measured. `{DEFAULT}` counts as neither.",
+            "The first size at which a method trained by gradient is above the best closed form "
+            "by the chosen scorer, beyond the paired 95% interval. If there is none: the "
+            f"difference at the largest size. `{DEFAULT}` is neither.",
             100,
         ),
         "",
@@ -95,17 +95,17 @@ def introduction(lines: Sequence[Line], settings: Sequence[Setting]) -> list[str
     sets = f"{len(settings)} set{'s' * (len(settings) != 1)}"
     texts = [
         f"Every method on the same cached latents of {sets}, with up to {most:,} pairs. R@1 is in "
-        "percent, on test, the mean of both directions and of "
-        f"{seeds} seed{'s' * (seeds != 1)}. All methods have the same splits and the same rule of "
-        "choice: weights and scorer by mean recall on validation, then test once. "
+        "percent on test: the mean of both directions and of up to "
+        f"{seeds} seed{'s' * (seeds != 1)}. All methods have the same splits and the same rule: "
+        "weights and scorer are chosen by mean recall on validation, then test is measured once. "
         f"{counted(lines)} Seconds are the median of a fit without encoding, "
         f"{CLOCKS[clock_of(lines)]}. "
         f"{NOT_MEASURED} means not measured; nothing is extrapolated.",
         *limits(lines),
-        "± is half of a 95% interval: Student's where each seed has a split of its own, else a "
-        "bootstrap over the test items. Intervals of differences, in brackets, are paired: a "
-        "bootstrap over seeds and linked groups of test items, or Student's over the seeds where "
-        "the results don't have which queries were answered right.",
+        "± is half of a 95% interval: Student's if each seed has its own split, otherwise a "
+        "bootstrap over the test items. Differences have paired intervals, in brackets: a "
+        "bootstrap over seeds and linked groups of test items, or Student's over the seeds if "
+        "the results don't record which queries were answered right.",
     ]
     versions: dict[str, str] = {}
     for line in lines:
@@ -141,10 +141,7 @@ def limits(lines: Sequence[Line]) -> list[str]:
             most = f"{limit['times']:g} times the CPU time of `{limit['of']}` on the same pairs"
         else:
             most = f"{limit['seconds']:g} s"
-        texts.append(
-            "It has its recipe's own schedule or, if that takes longer, one that ends after "
-            f"{most}."
-        )
+        texts.append(f"It has its recipe's own schedule, or a shorter one that ends after {most}.")
     return [" ".join(texts)] if texts else []
 
 
@@ -181,8 +178,8 @@ def zero_shot_section(settings: Sequence[Setting]) -> list[str]:
     behind = sum(row[-1].endswith("▼") for row in rows)
     out += [
         fill(
-            "Top-1 in percent by the chosen scorer, of models that were fitted on the pairs of the "
-            "set. Seeds share the items, so the intervals are Student's over the fits.",
+            "Top-1 in percent by the chosen scorer. The models were fitted on the pairs of the "
+            "set. Seeds share the classified items: intervals are Student's over the fits.",
             100,
         ),
         "",
@@ -210,11 +207,11 @@ def _zero_shot(pairs: Sequence[tuple[float, float]]) -> list[str]:
 
 
 def shaping_section(settings: Sequence[Setting], about: About) -> list[str]:
-    """Which sets the default was shaped on, and which only confirm it."""
+    """Which sets shaped the default, and which only confirm it."""
     names = list(dict.fromkeys(s.set for s in settings))
     groups = (
-        ("Validation splits of these were looked at while the default took shape", True),
-        ("These were not looked at: they confirm it", False),
+        ("We looked at validation splits of these while we shaped the default", True),
+        ("We did not look at these: they confirm it", False),
         ("Not stated", None),
     )
     out = [f"## What shaped `{DEFAULT}`", ""]
@@ -226,7 +223,7 @@ def shaping_section(settings: Sequence[Setting], about: About) -> list[str]:
 
 
 def tuning_section(methods: Sequence[Method], how: Tuning | None) -> list[str]:
-    """The settings that the other methods were tuned to."""
+    """The settings of the tuned methods."""
     out = ["## The settings of the others", ""]
     tried = how.tried if how else {}
     rows = [
@@ -244,9 +241,9 @@ def tuning_section(methods: Sequence[Method], how: Tuning | None) -> list[str]:
     budget = f"{how.seconds:g} s a fit" if how.seconds else "no limit"
     sets = " and ".join(f"`{n}`" for n in how.sets)
     text = (
-        "Chosen by mean recall on validation, the best of all settings that were tried; "
-        f"{budget}, {how.seeds} seed{'s' * (how.seeds != 1)}, on {sets}. Recipes that are not here "
-        "choose their own settings on validation in each fit, or have none. "
+        "The best of the settings we tried, by mean recall on validation: "
+        f"{budget}, {how.seeds} seed{'s' * (how.seeds != 1)}, on {sets}. Recipes that are not "
+        "listed choose their settings on validation in each fit, or have none. "
         f"`{PUBLISHED}` is the recipe as published."
     )
     heads = ["method", "recipe", "settings", "tried"]

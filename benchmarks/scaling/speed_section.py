@@ -19,11 +19,11 @@ def time_section(found: Sequence[Race]) -> list[str]:
         return [*out, f"Not measured: `{DEFAULT}` and `{PUBLISHED}` have no set in common.", ""]
     out += [
         fill(
-            f"Seconds until what `{DEFAULT}` would keep has the validation R@1 (by cosine) at "
-            f"which `{PUBLISHED}` ends, and how often they fit into the whole time of "
-            f"`{PUBLISHED}`; in brackets, into the time until `{PUBLISHED}` itself first had that "
-            "recall. Seconds are medians over seeds, ratios geometric means. R@1 × is the ratio of "
-            f"R@1 by the chosen scorer within the time of `{PUBLISHED}`.",
+            f"How long `{DEFAULT}` takes to reach the validation R@1 (by cosine) at which "
+            f"`{PUBLISHED}` ends, and how many times longer `{PUBLISHED}` takes: its whole "
+            "training, and in brackets until it first had that recall. Seconds are medians over "
+            "seeds, ratios geometric means. R@1 × is the ratio of R@1 by the chosen scorer within "
+            f"the time of `{PUBLISHED}`.",
             100,
         ),
         "",
@@ -115,6 +115,6 @@ def _bars(found: Sequence[Race]) -> list[str]:
     if cut := [r for r in found if r.cut is not None]:
         out.append(
             f"- In {len(cut)} of {len(found)} a limit on time ended `{PUBLISHED}` before its own "
-            "schedule: left alone it ends later, and may end higher."
+            "schedule. Without the limit it takes longer and may end higher."
         )
     return [*out, ""]

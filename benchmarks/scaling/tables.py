@@ -29,8 +29,8 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def recall_table(setting: Setting, scorer: str) -> list[str]:
-    """A row for each method, a column for each size; the highest mean in bold. Seconds beside the
-    recall by the chosen scorer."""
+    """One row per method, one column per size, the highest mean in bold. The recall by the chosen
+    scorer has its seconds beside it."""
     tops = [max(e.interval(scorer)[0] for e in at.entries.values()) for at in setting.sizes]
     rows = []
     for method in setting.methods:
@@ -89,8 +89,8 @@ def _difference(found: Difference | None) -> str:
 
 
 def verdict(cells: Sequence[Cell]) -> list[str]:
-    """In how many cells the default is below another method beyond the interval, and each of
-    them."""
+    """In how many comparisons the default is below another method beyond the interval, and
+    which."""
     if not cells:
         return [f"`{DEFAULT}` was not measured beside another method.", ""]
     known = [c for c in cells if c[4].interval is not None]
@@ -102,7 +102,7 @@ def verdict(cells: Sequence[Cell]) -> list[str]:
     ]
     if unknown := len(cells) - len(known):
         out[0] += f" {unknown:,} more have no interval."
-    out[0] += " By chance alone, some 2.5% of comparisons of equal methods would be."
+    out[0] += " If all methods were equal, chance would put about 2.5% of them below."
     out.append("")
     for setting, at, method, scorer, found in below:
         out.append(

@@ -9,6 +9,11 @@ from fusemix_core.latents.pipeline import SORT_BATCHES, BatchSize
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec, kind_of
 
+GROUP = 1 << 14
+"""Pooled items that are encoded before a shard may end."""
+MOST_ITEMS = 1 << 18
+"""Items of the largest shards: about 1 GB in float16."""
+
 
 def batch_size_for(spec: EncoderSpec, given: int | None, device: torch.device) -> BatchSize:
     """The batch for what the encoder takes: as given, as its spec says, or its medium's default.
@@ -25,18 +30,19 @@ def batch_size_for(spec: EncoderSpec, given: int | None, device: torch.device) -
 def group_size(spec: EncoderSpec, view: str, batch_size: int, shard: int) -> int:
     """Items that are encoded before a shard may be found complete by its bytes.
 
-    A whole shard of pooled latents; of others, which can be hundreds of times larger, a few
-    batches, sorted by length where that saves padding.
+    A whole shard of pooled latents, up to `GROUP` items; of others, which can be hundreds of times
+    larger, a few batches, sorted by length where that saves padding.
     """
     if kind_of(view) == "pooled":
-        return shard
+        return min(shard, GROUP)
     how = medium(registry.settled(spec).takes)
     return batch_size * (SORT_BATCHES // 2 if how.usual_length(spec) else 1)
 
 
 def shard_size(items: int) -> int:
-    """Items a shard: about 256 shards for the whole, each of 1,024 to 16,384 items.
+    """Items a shard: 256 to 512 shards for the whole, each of 1,024 to 262,144 items.
 
     A kill costs one shard; a gather of random rows visits all of them.
     """
-    return min(max(1 << (items // 256).bit_length(), 1024), 16384)
+    most = 1 << (items // 256).bit_length()
+    return min(max(most, 1024), max(GROUP, min(most // 2, MOST_ITEMS)))

@@ -18,7 +18,7 @@ from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.hub import without_waiting
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import PROBE_ITEMS, Work
-from fusemix_core.latents.batches import batch_size_for, group_size, shard_size
+from fusemix_core.latents.batches import GROUP, batch_size_for, group_size, shard_size
 from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate, empty_cache
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.returned import Latents
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 SHARD_BYTES = 256 << 20
-"""float32 bytes at which a shard is complete, however few its items: what the largest pooled shards
-take. A grid of one picture can take as much as 500 pooled latents."""
+"""float32 bytes at which a shard is complete, however few its items: what 16,384 pooled items take.
+Where shards may have more items (`shard_size`), up to 8 times as much. A grid of one picture can
+take as much as 500 pooled latents."""
 
 _WIDENED = {
     "range": "hold values that float16 can't",
@@ -245,13 +246,14 @@ class _Filling:
     def run(self, missing: np.ndarray) -> None:
         """Encode the items `missing` (sorted indices) and store them.
 
-        A shard is as many whole groups as reach the target's `most` items or `SHARD_BYTES`. No
+        A shard is as many whole groups as reach the target's `most` items or its bytes. No
         batch crosses a group, and a group depends on nothing before it: so what follows a shard is
         the same whether or not the run was stopped in between.
         """
         self.total = len(missing)
         self.progress(0, self.total)
         most = self.target.most
+        full = SHARD_BYTES * min(max(most // GROUP, 1), 8)
         size = group_size(self.spec, self.target.view, self.encoder.batch.items, most)
         current, groups, held, rows = 0, 1, 0, []
         # One thread writes a shard while the next is encoded; leaving waits for it.
@@ -259,7 +261,7 @@ class _Filling:
             written = writer.submit(self._store, [])
             for batch in self.encoder.encoded(missing.tolist(), size):
                 if batch.group != current:
-                    if groups * size >= most or held >= SHARD_BYTES:
+                    if groups * size >= most or held >= full:
                         written.result()
                         written = writer.submit(self._store, rows)
                         groups, held, rows = 0, 0, []

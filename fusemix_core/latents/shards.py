@@ -17,8 +17,8 @@ import math
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -46,31 +46,84 @@ class BadShardError(ArtefactError):
     """A shard is damaged: its latents must be made again."""
 
 
-@dataclass
 class Shard:
-    """A complete shard file. `offset` is where its latents begin, `shape` theirs without n.
+    """A complete shard file: what it holds, and where.
 
-    `lengths` int64 [n] is how many latents of that shape each item has, None where each has one.
-    `verified` is set once its checksum has been found right.
+    Attributes:
+        shape: of one latent.
+        dtype: float16 or float32.
+        offset: where the latents begin in the file, which has `size` bytes.
+        ragged: items differ in length (`lengths`).
+        verified: its checksum has been found right.
+        state: that of the file when it was listed (`stamps.state_of`); None if it was not.
     """
 
-    path: Path
-    keys: np.ndarray
-    shape: tuple[int, ...]
-    dtype: str
-    offset: int
-    size: int
-    metadata: Mapping[str, str]
-    lengths: np.ndarray | None = None
-    verified: bool = False
+    def __init__(
+        self,
+        path: Path,
+        keys: np.ndarray | None,
+        shape: tuple[int, ...],
+        dtype: str,
+        offset: int,
+        size: int,
+        metadata: Mapping[str, str],
+        lengths: np.ndarray | None = None,
+        verified: bool = False,
+        *,
+        count: int = 0,
+        ragged: bool = False,
+    ) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self.offset, self.size, self.metadata, self.verified = offset, size, metadata, verified
+        self.count = count if keys is None else len(keys)
+        self.ragged = ragged or lengths is not None
+        self.state: tuple[int, ...] | None = None
+        self._keys, self._lengths = keys, lengths
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.count
 
     @property
     def head(self) -> int:
         """Bytes before the first tensor."""
-        return self.offset - _before_latents(len(self), self.lengths is not None)
+        return self.offset - _before_latents(len(self), self.ragged)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """uint64 `[n, 2]`; read from the file if they are not held."""
+        if self._keys is not None:
+            return self._keys
+        return self._read(self.head, "<u8", 2 * len(self)).reshape(-1, 2)
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """int64 `[n]`, how many latents of `shape` each item has; None if each has one."""
+        if not self.ragged or self._lengths is not None:
+            return self._lengths
+        lengths = self._read(self.head + 16 * len(self), "<i8", len(self))
+        width = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        if not 1 <= lengths.min() <= lengths.max() <= lengths.sum() == self.latents_bytes // width:
+            raise BadShardError(f"{self.path} has lengths that don't fit its latents.")
+        return lengths
+
+    @property
+    def latents_bytes(self) -> int:
+        """Bytes that the latents take in the file."""
+        return self.size - self.offset
+
+    def hold(self) -> None:
+        """Read keys and lengths, and keep them in memory."""
+        self._lengths, self._keys = self.lengths, self.keys
+
+    def let_go(self) -> None:
+        """Hold keys and lengths no more."""
+        self._lengths = self._keys = None
+
+    def _read(self, offset: int, dtype: str, count: int) -> np.ndarray:
+        found = np.fromfile(self.path, dtype, count, offset=offset)
+        if len(found) != count:
+            raise BadShardError(f"{self.path} is truncated.")
+        return found
 
 
 def shard_id(keys: np.ndarray, dtype: str) -> str:
@@ -127,13 +180,20 @@ def make_writable(folder: Path) -> None:
 
 
 def _header(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """Length and JSON header, padded so that the tensors are aligned to 8 bytes."""
+    layout = {name: (_CODES[t.dtype.name], t.shape, t.nbytes) for name, t in tensors.items()}
+    return safetensors_header(layout, metadata)
+
+
+def safetensors_header(
+    layout: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]
+) -> bytes:
+    """Length and JSON header of tensors (dtype's code, shape, bytes), padded so that they are
+    aligned to 8 bytes."""
     facts: dict = {"__metadata__": dict(sorted(metadata.items()))}
     start = 0
-    for name, tensor in tensors.items():
-        end = start + tensor.nbytes
-        code = _CODES[tensor.dtype.name]
-        facts[name] = {"dtype": code, "shape": tensor.shape, "data_offsets": [start, end]}
+    for name, (code, shape, size) in layout.items():
+        end = start + size
+        facts[name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
         start = end
     text = json.dumps(facts, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -146,13 +206,21 @@ def _before_latents(n: int, ragged: bool) -> int:
 
 
 def read_shard(path: Path) -> Shard:
-    """The shard at `path`, its size, header, keys and lengths checked but not its checksum.
+    """The shard at `path` with its keys; its size, header, keys and lengths are checked but not its
+    checksum.
 
     Raises `BadShardError` if it is truncated or malformed, OSError if it can't be read.
     """
+    shard = read_header(path)
+    shard.hold()
+    return shard
+
+
+def read_header(path: Path) -> Shard:
+    """As `read_shard`, but keys and lengths are left in the file."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        head, tensors = _read_header(path, file, size)
+        head, tensors = parse_header(path, file, size)
         try:
             metadata, keys, latents = (tensors[k] for k in ("__metadata__", "keys", "latents"))
             n, shape = keys["shape"][0], tuple(latents["shape"])
@@ -175,14 +243,11 @@ def read_shard(path: Path) -> Shard:
             raise BadShardError(f"{path} has a malformed header ({error!r}).") from error
         if not fits:
             raise BadShardError(f"{path} is truncated or its header is damaged ({size} bytes).")
-        found = np.fromfile(file, "<u8", 2 * n).reshape(n, 2)
-        lengths = np.fromfile(file, "<i8", n) if ragged else None
-    if ragged and not (1 <= lengths.min() <= lengths.max() <= lengths.sum() == shape[0]):
-        raise BadShardError(f"{path} has lengths that don't fit its latents.")
-    return Shard(path, found, shape[1:], dtype, head + start, size, metadata, lengths)
+    offset = head + start
+    return Shard(path, None, shape[1:], dtype, offset, size, metadata, count=n, ragged=ragged)
 
 
-def _read_header(path: Path, file, size: int) -> tuple[int, dict]:
+def parse_header(path: Path, file: BinaryIO, size: int) -> tuple[int, dict]:
     """Where the tensors begin, and the parsed header."""
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -196,6 +261,7 @@ def _read_header(path: Path, file, size: int) -> tuple[int, dict]:
 
 def verify_shard(shard: Shard) -> None:
     """Read the whole file and compare its checksum; raises `BadShardError` on any difference."""
+    check_layout(shard)
     stated = shard.metadata.get("checksum", "")
     digest = hashlib.blake2b(digest_size=32)
     with open(shard.path, "rb") as file:
@@ -206,6 +272,28 @@ def verify_shard(shard: Shard) -> None:
     if digest.hexdigest() != stated:
         raise BadShardError(f"{shard.path} does not match its checksum.")
     shard.verified = True
+
+
+def check_layout(shard: Shard) -> None:
+    """Raise `BadShardError` if the file's header is not what is known of it (from an index), and
+    take the metadata from it."""
+    found = read_header(shard.path)
+    if facts_of(found) != facts_of(shard):
+        raise BadShardError(f"{shard.path} is not what its index says.")
+    shard.metadata = found.metadata
+
+
+def check_same(shard: Shard) -> None:
+    """Raise `BadShardError` if the file now has another checksum in its header than before."""
+    before = shard.metadata.get("checksum")
+    check_layout(shard)
+    if before not in (None, shard.metadata.get("checksum")):
+        raise BadShardError(f"{shard.path} has changed since it was verified.")
+
+
+def facts_of(shard: Shard) -> tuple:
+    """What must be known of a shard to read its latents."""
+    return len(shard), tuple(shard.shape), shard.dtype, shard.offset, shard.size, shard.ragged
 
 
 def set_aside(path: Path) -> None:

@@ -1,8 +1,8 @@
 """The latent store: `<home>/latents/<fingerprint>/<view>/<shard id>.safetensors`.
 
 Keyed by content: any dataset finds the items that any other has had encoded. Shards are immutable
-and appear by rename, so presence means complete and two writers never conflict. Only `open` imports
-torch: planning and upkeep do without.
+and appear by rename, so presence means complete and two writers never conflict. Large views have an
+index beside their shards (see `index`). Only `open` imports torch: planning and upkeep do without.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fusemix_core.errors import ArtefactError
 from fusemix_core.home import home as default_home
 from fusemix_core.latents import upkeep
 from fusemix_core.latents.fingerprint import plain
+from fusemix_core.latents.index import Index
 from fusemix_core.latents.lookup import Places, find
 from fusemix_core.latents.precision import to_float16
 from fusemix_core.latents.shards import (
@@ -29,18 +30,16 @@ from fusemix_core.latents.shards import (
     BadShardError,
     Shard,
     make_writable,
-    read_shard,
+    read_header,
     set_aside,
     write_shard,
 )
+from fusemix_core.latents.stamps import State, state_of
 from fusemix_core.specs import EncoderSpec
 from fusemix_core.versions import version
 
 if TYPE_CHECKING:
     from fusemix_core.latents.tables import RaggedLatents, StoredLatents
-
-_State = tuple[int, int, int]
-"""What changes when a file is replaced: inode, size, modification time in ns."""
 
 
 class LatentStore:
@@ -49,11 +48,15 @@ class LatentStore:
     `home` is the folder that holds `latents/`; by default `$FUSEMIX_HOME`, else ~/.cache/fusemix.
     Keys are uint64 [n, 2]. A float16 request is served from float16 shards first, then from
     float32 ones; a float32 request from float32 shards only.
+
+    Shards are verified before they are used: read whole, once, and again when they have changed
+    (see `stamps`). Of several processes on a machine that torchrun started the first does it.
     """
 
     def __init__(self, home: Path | None = None) -> None:
         self.folder = Path(home or default_home()) / "latents"
-        self._known: dict[Path, tuple[_State, Shard | None]] = {}
+        self._known: dict[Path, tuple[State, Shard | None]] = {}
+        self._indexes: dict[Path, Index] = {}
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -69,12 +72,14 @@ class LatentStore:
         """Verify every shard that these items need, once a process, and set bad ones aside.
 
         Their items count as missing from then on. Also clears what killed writers left. Returns
-        a sentence for each bad shard.
+        a sentence for each bad shard, and for what is wrong with the index.
         """
-        for path in upkeep.strays(self._view(fingerprint, view)):
+        folder = self._view(fingerprint, view)
+        for path in upkeep.strays(folder):
             with contextlib.suppress(OSError):
                 path.unlink()
-        return self._sound(fingerprint, view, keys, store_dtype)[1]
+        warnings = self._sound(fingerprint, view, keys, store_dtype)[1]
+        return warnings + self._index(folder).take_notes()
 
     def open(
         self,
@@ -91,7 +96,7 @@ class LatentStore:
         from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 
         places, faults = self._sound(fingerprint, view, keys, store_dtype)
-        lacking = places.missing.copy()
+        lacking = places.missing
         lacking[list(absent)] = False
         if lacking.any():
             raise ArtefactError(
@@ -99,19 +104,19 @@ class LatentStore:
                 f"{self.folder}. {' '.join(faults)}".rstrip(),
                 "Run the same command again: missing items are encoded again.",
             )
-        shapes = {_shape(s) for s in places.used()}
+        used = places.used()
+        shapes = {_shape(s) for s in used}
         if len(shapes) != 1:
             raise ArtefactError(
                 f"Latents of encoder {fingerprint} have the shapes {', '.join(sorted(shapes))}.",
                 f"Remove them: fusemix cache prune --fingerprint {fingerprint}",
             )
-        ragged = places.used()[0].lengths is not None
-        return RaggedLatents(places) if ragged else StoredLatents(places)
+        return RaggedLatents(places) if used[0].ragged else StoredLatents(places)
 
     def item_shape(self, fingerprint: str, view: str) -> tuple[int, ...] | None:
         """The shape of each item's latent, or None where none is stored or the lengths differ."""
         shards, _ = self._shards(self._view(fingerprint, view))
-        return shards[0].shape if shards and shards[0].lengths is None else None
+        return shards[0].shape if shards and not shards[0].ragged else None
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -157,9 +162,9 @@ class LatentStore:
         return upkeep.cached_views(self.folder)
 
     def verify(self) -> list[upkeep.BadShard]:
-        """Read every shard whole; those that are damaged. Changes nothing."""
-        paths = [p for v in upkeep.views(self.folder) for p in sorted(v.glob(f"*{SUFFIX}"))]
-        return upkeep.bad_shards(paths)
+        """Read every shard and segment whole, whatever was verified before; those that are damaged.
+        Changes nothing."""
+        return upkeep.bad_files(self.folder)
 
     def prune(
         self, *, fingerprint: str | None = None, older_than: float | None = None, all: bool = False
@@ -171,6 +176,7 @@ class LatentStore:
         `older_than` (days since written): the shards that fit both.
         """
         self._known.clear()
+        self._indexes.clear()
         return upkeep.prune(self.folder, fingerprint, older_than, all)
 
     # -- inside ----------------------------------------------------------------------------------
@@ -181,52 +187,93 @@ class LatentStore:
                 raise ValueError(f"{part!r} can't name a folder of the latent store")
         return self.folder / fingerprint / view
 
+    def _index(self, folder: Path) -> Index:
+        return self._indexes.setdefault(folder, Index(folder))
+
     def _sound(
         self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype
     ) -> tuple[Places, list[str]]:
         """Where the keys are, in verified shards only, and a sentence for each bad one."""
         warnings = []
+        stamps = self._index(self._view(fingerprint, view)).stamps
         while True:
             places, bad = self._find(fingerprint, view, keys, store_dtype)
-            bad = bad or upkeep.bad_shards(s for s in places.used() if not s.verified)
+            bad = bad or upkeep.verified(places.used(), stamps)
             if not bad:
                 return places, warnings
             for shard in bad:
                 with contextlib.suppress(FileNotFoundError):
                     # In a folder that can't be written it stays, so it must be known as bad.
-                    self._known[shard.path] = (_state(shard.path), None)
+                    self._known[shard.path] = (state_of(shard.path), None)
                     set_aside(shard.path)
                 warnings.append(f"{shard.reason} Its items must be encoded again.")
 
     def _find(
         self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype
     ) -> tuple[Places, list[upkeep.BadShard]]:
-        shards, bad = self._shards(self._view(fingerprint, view))
+        folder = self._view(fingerprint, view)
+        shards, bad = self._shards(folder)
         dtypes = ("float16", "float32") if store_dtype == "float16" else ("float32",)
         usable = [s for dtype in dtypes for s in shards if s.dtype == dtype]
-        return find(usable, np.asarray(keys, np.uint64).reshape(-1, 2)), bad
+        keys = np.asarray(keys, np.uint64).reshape(-1, 2)
+        return find(usable, keys, self._index(folder).numbers(usable)), bad
 
     def _shards(self, folder: Path) -> tuple[list[Shard], list[upkeep.BadShard]]:
         """The readable shards of a folder by name, and the damaged. A file is read once."""
+        index = self._index(folder)
+        index.load()
+        listed, bad = self._listed(folder, index)
+        present = {p.name: s.size for p, s in listed.items()}
+        covered = index.covered(present)
+        loose = [s for s in listed.values() if s.path.name not in covered]
+        if index.due(loose, present):
+            index.update(loose, present)
+            covered = index.covered(present)
+        for shard in loose:
+            try:
+                if shard.path.name in covered:
+                    shard.let_go()
+                else:
+                    shard.hold()
+            except FileNotFoundError:  # pruned by another process
+                del listed[shard.path]
+            except BadShardError as error:
+                del listed[shard.path]
+                bad.append(upkeep.BadShard(shard.path, error.message))
+            except OSError as error:
+                del listed[shard.path]
+                bad.append(upkeep.unreadable(shard.path, error))
+        return list(listed.values()), bad
+
+    def _listed(
+        self, folder: Path, index: Index
+    ) -> tuple[dict[Path, Shard], list[upkeep.BadShard]]:
+        """The shards of a folder by their paths, as the index or their headers tell, and the
+        damaged."""
         try:
             with os.scandir(folder) as entries:
                 paths = sorted(Path(e.path) for e in entries if e.name.endswith(SUFFIX))
         except (FileNotFoundError, NotADirectoryError):
-            return [], []
+            return {}, []
         except OSError as error:
             raise ArtefactError(
                 f"The latent store {folder} can't be read: {error.strerror or error}.",
                 "Set FUSEMIX_HOME to a folder of your own.",
             ) from error
-        shards, bad = [], []
+        told = {s.path: s for one in index.segments for s in one.shards}
+        shards, bad = {}, []
         for path in paths:
             try:
-                state = _state(path)
+                state = state_of(path)
                 known = self._known.get(path)
                 if known is None or known[0] != state:
-                    known = self._known[path] = (state, read_shard(path))
+                    shard = told.get(path)
+                    if shard is None or shard.size != state[1]:
+                        shard = read_header(path)
+                    shard.state, shard.verified = state, False
+                    known = self._known[path] = (state, shard)
                 if known[1] is not None:
-                    shards.append(known[1])
+                    shards[path] = known[1]
             except FileNotFoundError:  # pruned by another process
                 continue
             except BadShardError as error:
@@ -238,9 +285,4 @@ class LatentStore:
 
 def _shape(shard: Shard) -> str:
     """`[n, …]` of a shard's latents; what differs from item to item by a letter."""
-    return f"[{', '.join(map(str, ('n', *(['T'] * (shard.lengths is not None)), *shard.shape)))}]"
-
-
-def _state(path: Path) -> _State:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return f"[{', '.join(map(str, ('n', *(['T'] * shard.ragged), *shard.shape)))}]"

@@ -3,18 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fusemix_core.errors import ArtefactError
 from fusemix_core.interfaces import LatentTable, Padded, ResidentLatents
-from fusemix_core.latents.lookup import Places
+from fusemix_core.latents.lookup import Places, used_numbers
 from fusemix_core.latents.pages import drop, no_read_around, read_ahead
-from fusemix_core.latents.shards import Shard
+from fusemix_core.latents.shards import BadShardError, Shard, check_same
+from fusemix_core.latents.stamps import state_of
 from fusemix_core.paired import ResidentTokens, longest, spread
+
+MOST_MAPS = 1024
+"""Shards that a table has mapped at once; a process may have 65,530 maps in all."""
+_AT_ONCE = 256
+"""Shards that are read ahead together; no more than `MOST_MAPS`."""
+
+
+class _Maps:
+    """The latents of shards, memory-mapped: all of them where they are few, else those that were
+    read last."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.shards = shards
+        self._open: OrderedDict[int, Tensor] = OrderedDict()
+        self._lock = Lock()
+        for s in range(len(shards) if len(shards) <= MOST_MAPS else 0):
+            self[s]
+
+    def __getitem__(self, s: int) -> Tensor:
+        with self._lock:
+            values = self._open.get(s)
+            if values is None:
+                values = self._open[s] = _mapped(self.shards[s])
+                while len(self._open) > MOST_MAPS:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(s)
+            return values
+
+
+def _mapped(shard: Shard) -> Tensor:
+    """The latents of a shard, which must be as it was when it was looked up.
+
+    Raises `ArtefactError` if it isn't.
+    """
+    try:
+        if shard.state is not None and state_of(shard.path) != shard.state:
+            check_same(shard)  # another process may have written the same items again
+        values = memory_map(shard)
+    except (OSError, RuntimeError, BadShardError) as error:
+        raise ArtefactError(
+            f"The shard {shard.path} can't be read any more: "
+            f"{getattr(error, 'strerror', None) or error}.",
+            "Run the same command again: missing items are encoded again.",
+        ) from error
+    no_read_around(values)  # what is read asks for what it needs
+    return values
 
 
 class _Stored:
@@ -24,26 +75,24 @@ class _Stored:
     """
 
     def __init__(self, places: Places) -> None:
-        used, compact = np.unique(places.shard, return_inverse=True)
-        if used[:1] == -1:
-            used, compact = used[1:], compact - 1
+        used = used_numbers(places.shard, len(places.shards))
+        number = np.full(len(places.shards) + 1, -1, np.int32)  # the last is for -1
+        number[used] = np.arange(len(used))
         self.shards = [places.shards[s] for s in used]
         self.shape = self.shards[0].shape
         self.dtype = (
             torch.float32 if any(s.dtype == "float32" for s in self.shards) else torch.float16
         )
-        self._maps = [memory_map(s) for s in self.shards]
-        for values in self._maps:
-            no_read_around(values)  # what is read asks for what it needs
-        self._shard = torch.from_numpy(compact.reshape(-1).astype(np.int64))
+        self._maps = _Maps(self.shards)
+        self._shard = torch.from_numpy(number[places.shard])
         self._row = torch.from_numpy(places.row)
 
     def __len__(self) -> int:
         return len(self._row)
 
     def _by_shard(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(shard, places in `index`, rows of the shard) of the items that have a latent, in the
-        order they have on disk."""
+        """(shard, places in `index`, int64 rows of the shard) of the items that have a latent, in
+        the order they have on disk."""
         row, order = self._row[index].sort(stable=True)
         shard, by_shard = self._shard[index[order]].sort(stable=True)
         order, row = order[by_shard], row[by_shard]
@@ -52,8 +101,14 @@ class _Stored:
         for s, count in zip(present.tolist(), counts.tolist(), strict=True):
             part = slice(start, start + count)
             if s >= 0:
-                yield s, order[part], row[part]
+                yield s, order[part], row[part].long()
             start += count
+
+    def _at_once(self, index: Tensor) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+        """`_by_shard`, as many shards at a time as may be mapped."""
+        parts = self._by_shard(index)
+        while some := list(islice(parts, min(_AT_ONCE, MOST_MAPS))):
+            yield some
 
 
 class StoredLatents(_Stored):
@@ -81,16 +136,15 @@ class StoredLatents(_Stored):
         They are read in the order they have on disk, and the memory map holds no memory after.
         """
         index = torch.arange(len(self)) if index is None else index
-        parts = [
-            (self._maps[s], places.numpy(), row.numpy()) for s, places, row in self._by_shard(index)
-        ]
         out = torch.zeros(len(index), *self.shape, dtype=self.dtype)
-        for values, _, row in parts:
-            read_ahead(values, row)
-        for values, places, row in parts:
-            # numpy's: torch's would wake all its threads for a few rows at a time.
-            out.numpy()[places] = values.numpy()[row]
-            drop(values)
+        for some in self._at_once(index):
+            parts = [(self._maps[s], places.numpy(), row.numpy()) for s, places, row in some]
+            for values, _, row in parts:
+                read_ahead(values, row)
+            for values, places, row in parts:
+                # numpy's: torch's would wake all its threads for a few rows at a time.
+                out.numpy()[places] = values.numpy()[row]
+                drop(values)
         return ResidentLatents(out)
 
 
@@ -133,15 +187,16 @@ class RaggedLatents(_Stored):
         lengths = self.lengths[index]
         starts = lengths.cumsum(0) - lengths
         out = torch.zeros(int(lengths.sum()), self.shape[-1], dtype=self.dtype)
-        parts = []
-        for s, places, row in self._by_shard(index):
-            count = self._lengths[s][row]
-            source = spread(self._starts[s][row], count)
-            parts.append((self._maps[s], spread(starts[places], count), source))
-            read_ahead(self._maps[s], source.numpy())
-        for values, target, source in parts:
-            out.index_copy_(0, target, values.index_select(0, source).to(out.dtype))
-            drop(values)
+        for some in self._at_once(index):
+            parts = []
+            for s, places, row in some:
+                count = self._lengths[s][row]
+                source = spread(self._starts[s][row], count)
+                parts.append((self._maps[s], spread(starts[places], count), source))
+                read_ahead(parts[-1][0], source.numpy())
+            for values, target, source in parts:
+                out.index_copy_(0, target, values.index_select(0, source).to(out.dtype))
+                drop(values)
         return ResidentTokens(out, lengths)
 
 

@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fusemix_core.disk import TEMPORARY, is_stray
+from fusemix_core.latents.index import FOLDER, segment_paths
+from fusemix_core.latents.segments import Segment
 from fusemix_core.latents.shards import (
     SET_ASIDE,
     SUFFIX,
     BadShardError,
     Shard,
+    check_layout,
+    read_header,
     read_shard,
     verify_shard,
 )
+from fusemix_core.latents.stamps import NAME, STAMPED, Stamps
+from fusemix_core.launch import launched
 
 _READERS = min(8, os.cpu_count() or 1)
 
@@ -67,7 +73,7 @@ def cached_views(folder: Path) -> list[CachedView]:
         shards = []
         for path in sorted(view.glob(f"*{SUFFIX}")):
             with contextlib.suppress(BadShardError, OSError):
-                shards.append((read_shard(path), path.stat().st_mtime))
+                shards.append((read_header(path), path.stat().st_mtime))
         if not shards:
             continue
         dtypes = {s.dtype for s, _ in shards}
@@ -84,6 +90,55 @@ def cached_views(folder: Path) -> list[CachedView]:
             )
         )
     return rows
+
+
+def verified(shards: Iterable[Shard], stamps: Stamps) -> list[BadShard]:
+    """Verify shards and give the bad ones. Those that were verified before, here or in any process,
+    and have not changed since are not read again; nor are any if an earlier process of those that
+    torchrun started on this machine does that."""
+    new = [s for s in shards if not s.verified]
+    if launched().local_rank:
+        for shard in new:
+            shard.verified = True
+        return []
+    unknown = [s for s in new if not _stamped(s, stamps)]
+    bad = bad_shards(unknown)
+    sound = [s for s in unknown if s.verified and s.state]
+    if sum(s.size for s in sound) >= STAMPED:
+        stamps.add({s.path.name: (s.state, s.metadata["checksum"]) for s in sound})
+    return bad
+
+
+def _stamped(shard: Shard, stamps: Stamps) -> bool:
+    """Whether a stamp says that the shard is sound; its header must still agree."""
+    checksum = stamps.checksum(shard.path.name, shard.state) if shard.state else None
+    if checksum is None:
+        return False
+    with contextlib.suppress(BadShardError, OSError):
+        check_layout(shard)
+        shard.verified = shard.metadata.get("checksum") == checksum
+    return shard.verified
+
+
+def bad_files(folder: Path) -> list[BadShard]:
+    """The damaged shards and segments of a store, all of which are read whole."""
+    found = list(views(folder))
+    segments = [path for view in found for path in segment_paths(view / FOLDER)]
+    return bad_shards(p for view in found for p in sorted(view.glob(f"*{SUFFIX}"))) + [
+        bad for bad in map(_bad_segment, segments) if bad
+    ]
+
+
+def _bad_segment(path: Path) -> BadShard | None:
+    try:
+        Segment(path).verify()
+    except FileNotFoundError:  # merged with others meanwhile
+        return None
+    except OSError as error:
+        return unreadable(path, error)
+    except BadShardError as error:
+        return BadShard(path, error.message)
+    return None
 
 
 def bad_shards(shards: Iterable[Path | Shard]) -> list[BadShard]:
@@ -112,7 +167,8 @@ def unreadable(path: Path, error: OSError) -> BadShard:
 
 def strays(view: Path) -> list[Path]:
     """Temporary files in a view's folder that a killed writer left."""
-    return [p for p in sorted(view.glob(f".*{TEMPORARY}")) if is_stray(p)]
+    found = [*view.glob(f".*{TEMPORARY}"), *(view / FOLDER).glob(f".*{TEMPORARY}")]
+    return [p for p in sorted(found) if is_stray(p)]
 
 
 def prune(folder: Path, fingerprint: str | None, older_than: float | None, all: bool) -> Pruned:
@@ -127,12 +183,15 @@ def prune(folder: Path, fingerprint: str | None, older_than: float | None, all: 
             doomed += [p for p in shards if all or _modified(p) <= newest_kept]
         elif not selective:
             doomed += [bad.path for bad in bad_shards(shards)]
-        for path in doomed:
+            doomed += [p for p in segment_paths(view / FOLDER) if _bad_segment(p)]
+        if set(shards) <= set(doomed):  # nothing is left to index
+            doomed += [*segment_paths(view / FOLDER), view / FOLDER / NAME]
+        for path in dict.fromkeys(doomed):
             with contextlib.suppress(FileNotFoundError):
                 size = path.stat().st_size
                 path.unlink()
                 files, freed = files + 1, freed + size
-        for empty in (view, view.parent):
+        for empty in (view / FOLDER, view, view.parent):
             with contextlib.suppress(OSError):
                 empty.rmdir()
     return Pruned(files, freed)
