@@ -175,9 +175,17 @@ class ResidentLatents:
         rows = self.latents.index_select(0, sent(index, self.latents.device))
         return rows if rows.dtype == torch.float64 else rows.float()
 
+    def load(self, index: Tensor) -> ResidentLatents:
+        """The items of the int64 CPU tensor `index` as a table, in the type they are held in."""
+        return ResidentLatents(self.latents.index_select(0, sent(index, self.latents.device)))
+
+    def holding(self, latents: Tensor) -> ResidentLatents:
+        """The table of the same latents in another place or type."""
+        return ResidentLatents(latents)
+
     def to(self, device: torch.device) -> ResidentLatents:
         """The same table on a device."""
-        return ResidentLatents(self.latents.to(device))
+        return self.holding(self.latents.to(device))
 
 
 class ResidentTokens(ResidentLatents):
@@ -210,8 +218,13 @@ class ResidentTokens(ResidentLatents):
         values = own.new_zeros(mask.numel(), own.shape[1]).index_copy_(0, target, own)
         return Padded(values.view(*mask.shape, own.shape[1]), sent(mask, device))
 
-    def to(self, device: torch.device) -> ResidentTokens:
-        return ResidentTokens(self.latents.to(device), self.lengths)
+    def load(self, index: Tensor) -> ResidentTokens:
+        count = self.lengths[index]
+        source = sent(spread(self._starts[index], count), self.latents.device)
+        return ResidentTokens(self.latents.index_select(0, source), count)
+
+    def holding(self, latents: Tensor) -> ResidentTokens:
+        return ResidentTokens(latents, self.lengths)
 
 
 def spread(starts: Tensor, counts: Tensor) -> Tensor:
@@ -230,6 +243,12 @@ def in_memory(rows: Tensor | Padded) -> ResidentLatents:
     if isinstance(rows, Padded):
         return ResidentTokens(rows.values[rows.mask], rows.mask.sum(dim=1).cpu())
     return ResidentLatents(rows)
+
+
+def load(table: LatentTable, ids: Tensor) -> ResidentLatents:
+    """A table in memory of some items, in the type they are stored in if the table can give it."""
+    own = getattr(table, "load", None)
+    return own(ids) if own else in_memory(table.rows(ids))
 
 
 def joined(tables: Sequence[ResidentLatents]) -> ResidentLatents:

@@ -24,19 +24,20 @@ def step_unless(optimiser: torch.optim.Optimizer, bad: Tensor | None) -> None:
         optimiser.grad_scale, optimiser.found_inf = None, bad
         optimiser.step()
     else:
-        before = {id(x): x.clone() for x in _tensors(optimiser, bad.device)}
+        before = {key: x.detach().clone() for key, x in _tensors(optimiser, bad.device)}
         optimiser.step()
         with torch.no_grad():
-            for x in _tensors(optimiser, bad.device):
-                x.copy_(torch.where(bad > 0, before.get(id(x), 0), x))
+            for key, x in _tensors(optimiser, bad.device):
+                x.copy_(torch.where(bad > 0, before.get(key, 0), x))
 
 
-@torch.no_grad()
-def _tensors(optimiser: torch.optim.Optimizer, device: torch.device) -> Iterator[Tensor]:
-    """Weights, and what the optimiser keeps of each on the device."""
+def _tensors(
+    optimiser: torch.optim.Optimizer, device: torch.device
+) -> Iterator[tuple[tuple[int, str], Tensor]]:
+    """Weights, and what the optimiser keeps of each on the device: (weight, name), tensor."""
     for group in optimiser.param_groups:
         for parameter in group["params"]:
-            kept = optimiser.state.get(parameter, {}).values()
-            for x in (parameter, *kept):
+            kept = optimiser.state.get(parameter, {})
+            for name, x in {"": parameter, **kept}.items():
                 if isinstance(x, Tensor) and x.device == device:
-                    yield x
+                    yield (id(parameter), name), x

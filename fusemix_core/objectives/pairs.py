@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
 from fusemix_core.gathering import total
 from fusemix_core.objectives.tiles import Excluded, none_excluded
 from fusemix_core.paired import sent, spread
 from fusemix_core.step import Step
+
+_PART = 1 << 16
+"""Pairs of rows that are gathered at once on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,38 @@ def positives_of_each(pair: Pair, j: Tensor) -> Tensor:
 
 def weighted_sum(x: Tensor, y: Tensor, i: Tensor, j: Tensor, weights: Tensor) -> Tensor:
     """Σ w x_i · y_j over the index pairs (i, j), with gradients to x `[t, d]` and y `[n, d]`."""
+    if x.device.type != "cpu":  # sparse products of a GPU are sorted first, which the CPU awaits
+        return _WeightedSum.apply(x, y, i, j, weights)
     size = (len(x), len(y))
     chosen = torch.sparse_coo_tensor(torch.stack([i, j]), weights, size, check_invariants=False)
     return (x * torch.sparse.mm(chosen, y)).sum()
+
+
+class _WeightedSum(torch.autograd.Function):
+    """The sum in parts of `_PART` pairs, whose rows are gathered."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, i: Tensor, j: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y, i, j, weights)
+        found = x.new_zeros(())
+        for rows, columns, own in _parts(i, j, weights):
+            found += ((x[rows] * y[columns]).sum(dim=1) * own).sum()
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        x, y, i, j, weights = ctx.saved_tensors
+        grad_x, grad_y = torch.zeros_like(x), torch.zeros_like(y)
+        for rows, columns, own in _parts(i, j, weights):
+            share = (grad * own)[:, None]
+            grad_x.index_add_(0, rows, share * y[columns])
+            grad_y.index_add_(0, columns, share * x[rows])
+        return grad_x, grad_y, None, None, None
+
+
+def _parts(*values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(x.split(_PART) for x in values), strict=True)
 
 
 def no_loss(embeddings: Mapping[str, Tensor]) -> Tensor:

@@ -14,12 +14,14 @@ How it works: what Python code asks of a device (`device=`, `.to`, `.cpu`, `pin_
 too. C++ takes an `Emulated` tensor for one on the CPU, so the devices that it names are ignored
 there: what is computed from emulated tensors is emulated.
 
-What it can't show: races, streams, the memory of a device, and waits inside one operation of torch.
+What it can't show: races other than a missing event between streams, the memory of a device, and
+waits inside one operation of torch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from accelerator import streams
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -37,6 +40,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 CUDA = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
+_INNER = re.compile(r"(\.<locals>)?\.<\w+>")
 _OURS = (str(ROOT / "fusemix_core"), str(ROOT / "plugins"))
 
 _WAITS = {
@@ -81,12 +85,16 @@ _device = Device()
 
 
 def place() -> str:
-    """`file::function` of the innermost code of this repository, tests apart."""
+    """`file::function` of the innermost code of this repository, tests apart.
+
+    Comprehensions and lambdas count as the function around them.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith(_OURS) and "/tests/" not in code.co_filename:
-            return f"{Path(code.co_filename).relative_to(ROOT)}::{code.co_qualname}"
+            name = _INNER.sub("", code.co_qualname)
+            return f"{Path(code.co_filename).relative_to(ROOT)}::{name}"
         frame = frame.f_back
     return "elsewhere"
 
@@ -113,6 +121,7 @@ class Emulated(Tensor):
             device=CPU,
         )
         tensor.held = held
+        streams.mark(tensor)
         return tensor
 
     device = property(lambda self: CUDA)
@@ -145,6 +154,9 @@ class Emulated(Tensor):
     def tolist(self) -> Any:
         _waited("tolist")
         return self.held.tolist()
+
+    def record_stream(self, stream: Any) -> None:
+        """Memory is not emulated."""
 
     def data_ptr(self) -> int:
         return self.held.data_ptr()
@@ -180,9 +192,9 @@ def _emulated(x: Tensor, given: dict[int, Emulated] | None = None) -> Tensor:
 
 def _check_devices(name: str, args: tuple, tensors: list[Tensor]) -> None:
     """Raise as CUDA does where tensors on the CPU, numbers apart, meet emulated ones."""
+    for tensor in tensors:
+        streams.check(tensor)
     here = [t for t in tensors if not isinstance(t, Emulated) and t.dim()]
-    if name == "_sparse_addmm":  # of zeros that C++ made where it thinks the others are
-        here = [t for t in here if t is not args[0]]
     if not here or name == "copy_":
         return
     if name in ("index", "index_put", "index_put_") and isinstance(args[0], Emulated):
@@ -375,6 +387,9 @@ def _patches() -> Iterator[Any]:
     yield patch(cuda, "manual_seed", lambda seed: None)
     yield patch(cuda, "device", lambda device: contextlib.nullcontext())
     yield patch(cuda, "synchronize", lambda device=None: _waited("synchronize"))
+    yield patch(cuda, "Stream", streams.Stream)
+    yield patch(cuda, "stream", streams.on)
+    yield patch(cuda, "current_stream", streams.current)
     forked = torch.random.fork_rng
     yield patch(torch.random, "fork_rng", lambda devices=(), **how: forked(devices=[], **how))
     yield patch(torch, "Generator", _AnyGenerator)
