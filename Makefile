@@ -8,7 +8,7 @@ PLUGINS = $(wildcard plugins/*)
 EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
            -e './plugins/fusemix-starter[speech]'
 
-.PHONY: demo test smoke lint docs
+.PHONY: demo test smoke gpu lint docs
 
 demo: $(VENV)/demo.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix align --a efficientnet-lite0 --b minilm --split-column split \
@@ -20,6 +20,10 @@ test: $(VENV)/test.stamp lint
 # A minute for whoever is changing something: the contracts, one run, the command line.
 smoke: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q -m 'smoke and not long' tests
+
+# Six minutes on one GPU; QUICK=--quick runs every line on a CPU.
+gpu: $(VENV)/test.stamp
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks gpu $(QUICK)
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

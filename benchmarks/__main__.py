@@ -4,6 +4,7 @@
     python -m benchmarks loss step --quick      # some, in a minute each; nothing is kept
     python -m benchmarks --page                 # only the page and its plots, from what is kept
     python -m benchmarks prepare --data DATA --out FOLDER   # the sets of benchmarks/scaling.toml
+    python -m benchmarks gpu     # one GPU in six minutes; options of its own: benchmarks/gpu
 
 Each benchmark is a module here with TITLE, ABOUT and `measure(options) -> Iterator[Row]`, and,
 where a plot says more, `plot(rows, figure)`. It runs in a process of its own. Without --data those
@@ -36,6 +37,11 @@ BENCHMARKS = (
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["gpu"]:
+        from benchmarks.gpu.__main__ import main as measure_gpu
+
+        measure_gpu(sys.argv[2:])
+        return
     parser = _parser()
     args = parser.parse_args()
     if args.names == ["prepare"]:

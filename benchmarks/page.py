@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.gpu.page import gpu_section
 from benchmarks.harness import Row
 from benchmarks.results import load, read, verdict
 
@@ -40,6 +41,7 @@ def page(names: Sequence[str]) -> str:
             f"{machine['memory_gb']} GB; torch {machine['torch']}; {machine['date']}.",
             "",
         ]
+    lines += gpu_section()
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

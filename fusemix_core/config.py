@@ -56,6 +56,9 @@ class Training:
     the captions of an image, are in one batch.
     `unpaired` items of each modality that no row links go with each batch, to an objective that
     takes them; it is these that rows with one item give (`DataConfig.unpaired`).
+    `precision` is what a step computes in: `float32`; `tf32`, products that round what they
+    multiply to ten bits; `half`, adapters in bfloat16 with float32 weights too. `auto` is
+    `half` on a GPU of compute capability 8 or more and `float32` anywhere else.
     """
 
     epochs: int = 100
@@ -75,6 +78,7 @@ class Training:
     evaluate_every: int = 1
     evaluate_steps: int | None = None
     patience: int = 0
+    precision: Literal["auto", "float32", "tf32", "half"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from fusemix_core.errors import ConfigError
+
+_NO_ROOM = ("out of memory", "_status_alloc_failed", "can't allocate memory")
+"""In errors of cuBLAS, cuDNN, CTranslate2 and the CPU's allocator."""
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -39,6 +44,26 @@ def exact_device(device: torch.device) -> torch.device:
 def widest_float(device: torch.device) -> torch.dtype:
     """float64, or float32 on a device that has no float64."""
     return torch.float64 if exact_device(device) == device else torch.float32
+
+
+def as_current(device: torch.device) -> AbstractContextManager:
+    """Make it this thread's current device inside, if it has a number.
+
+    A new thread begins with device 0, and kernels of Triton and of extensions run on the current
+    device, wherever their tensors are.
+    """
+    if device.type == "cpu" or device.index is None:
+        return nullcontext()
+    module = torch.get_device_module(device)
+    return module.device(device) if hasattr(module, "device") else nullcontext()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device had no room: torch's own error, or one by a library that torch calls."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _NO_ROOM)
 
 
 def devices_like(device: torch.device) -> list[torch.device]:

@@ -5,13 +5,13 @@ the whole batch's in each process has the gradients of one process on the whole 
 DistributedDataParallel, the sum of the losses of the P processes is differentiated, and the
 parameters' gradients are then averaged over the processes.
 
-`Rows.of`, `Rows.gather`, `total` and `total_logsumexp` are collective: every process calls them, in
-the same order. In one process they change nothing and cost nothing.
+`Rows.of`, `Rows.gather`, `sum_up`, `total`, `total_logsumexp` and `everyones` are collective: every
+process calls them, in the same order. In one process they change nothing and cost nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -76,6 +76,13 @@ class Rows:
         return _Gather.apply(x, self)
 
 
+def sum_up(values: Iterable[Tensor]) -> None:
+    """Replace each tensor by its sum over the processes, in place; collective, no gradients."""
+    if processes() > 1:
+        for value in values:
+            dist.all_reduce(value)
+
+
 def total(x: Tensor) -> Tensor:
     """The sum of every process's x, with gradients."""
     return x if processes() == 1 else _Total.apply(x)
@@ -84,6 +91,11 @@ def total(x: Tensor) -> Tensor:
 def total_logsumexp(x: Tensor) -> Tensor:
     """log Σ exp x over the processes, elementwise and with gradients; -inf counts as nothing."""
     return x if processes() == 1 else _TotalLogSumExp.apply(x)
+
+
+def everyones(x: Tensor, how: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
+    """The sum, or another reduction, of every process's x, without gradients."""
+    return x if processes() == 1 else _sum(x, how)
 
 
 class _Gather(torch.autograd.Function):

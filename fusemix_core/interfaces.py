@@ -90,6 +90,9 @@ class Encoder(ABC):
     runtime: Callable[[str, dict[str, Tensor]], Tensor] | None = None
     """What `compute` calls with the view and the inputs in place of the network; set while a batch
     is encoded."""
+    on_device: bool = False
+    """Whether `encode` takes a batch whose tensors are on the encoder's device already. On a GPU
+    they are then sent from pinned memory while the batch before is encoded."""
 
     @classmethod
     @abstractmethod
@@ -138,6 +141,14 @@ class Encoder(ABC):
     def truncated(self, items: Sequence[Any]) -> int:
         """How many of these decoded items are longer than the encoder takes, and will be cut."""
         return 0
+
+    def collated(self, items: Sequence[Any]) -> tuple[Any, int]:
+        """`collate(items)` and `truncated(items)`, as extraction asks for them.
+
+        Override it where both do the same work, such as tokenising. One that overrides `collate` of
+        a class that does overrides this too.
+        """
+        return self.collate(items), self.truncated(items)
 
     def notes(self) -> Sequence[str]:
         """Sentences for the user when all is encoded, such as what it cost."""
@@ -366,7 +377,10 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, queries: Tensor, gallery: Tensor, query: str, target: str) -> Tensor:
         """Scores `[n, m]` of unit-norm queries `[n, d]` of modality `query` and gallery `[m, d]`
-        of modality `target`; larger is closer."""
+        of modality `target`; larger is closer.
+
+        Rows may be on any device: tensors that the scorer holds go to theirs.
+        """
 
     def prepare(self, gallery: Tensor, query: str, target: str) -> Callable[[Tensor], Tensor]:
         """`score` against a fixed gallery, as a function of the queries. Override it where part of

@@ -62,6 +62,7 @@ class Measured:
         classes: classes of the items, None without.
         items: modality → the dataset's items; `ids`: modality → int64 `[n]`, their numbers there.
         encoder: `encode`, where there is a model to do so.
+        device: where to compare many embeddings.
 
     Example:
         `data.score(data.embeddings["image"], data.embeddings["text"], "image", "text")`
@@ -80,6 +81,7 @@ class Measured:
     items: Mapping[str, Items] = field(default_factory=dict)
     ids: Mapping[str, Tensor] = field(default_factory=dict)
     encoder: Callable[[str, Sequence[Any]], Tensor] | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fusemix_core.copied import Copied
 from fusemix_core.data.facts import TRUST, Fact
+from fusemix_core.devices import widest_float
 from fusemix_core.padded import Padded, as_rows, as_tokens
 
 
@@ -378,9 +379,12 @@ def without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
 
 
 def sent(x: Tensor | Padded, device: torch.device) -> Tensor | Padded:
-    """The same on the device; to a GPU by way of pinned memory, without waiting for the copy."""
+    """The same on the device; to a GPU by way of pinned memory, without waiting for the copy. A
+    device that has no float64 gets float32."""
     if isinstance(x, Padded):
         return Padded(sent(x.values, device), sent(x.mask, device))
+    if x.dtype == torch.float64:
+        x = x.to(widest_float(device))
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=True)

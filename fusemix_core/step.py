@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fusemix_core.errors import ContractError
 from fusemix_core.gathering import Rows
+from fusemix_core.numerics import Precision, at_least_float32
 from fusemix_core.padded import Padded
 from fusemix_core.paired import Batch, sent
 
@@ -113,8 +114,10 @@ class OwnRows(_BatchRows):
         fixed: Collection[str],
         check: Callable[[str], None],
         given: Mapping[str, Any],
+        precision: Precision,
     ) -> None:
         super().__init__(batch, check)
+        self.precision = precision
         self._adapters, self._fixed, self._given = adapters, fixed, given
         self.grad = torch.is_grad_enabled()
         """Whether embeddings have gradients, in whatever mode they are first read."""
@@ -156,11 +159,12 @@ class OwnRows(_BatchRows):
         """
         self._check("adapters")
         latents = _given(self._batch.latents, "latents")
-        with torch.no_grad():
-            return {
+        with torch.no_grad(), self.precision.adapters():
+            found = {
                 m: adapters[m](x) if m in adapters else self._adapters[m](x)
                 for m, x in latents.items()
             }
+        return {m: at_least_float32(x) for m, x in found.items()}
 
     @cached_property
     def _embedded(self) -> dict[str, tuple[Tensor, Padded | None]]:
@@ -170,11 +174,13 @@ class OwnRows(_BatchRows):
         self, modality: str, adapter: nn.Module, latents: Latents
     ) -> tuple[Tensor, Padded | None]:
         """(embeddings, projected tokens where there are some), whatever the caller's grad mode."""
-        with torch.set_grad_enabled(self.grad and modality not in self._fixed):
+        grad = torch.set_grad_enabled(self.grad and modality not in self._fixed)
+        with grad, self.precision.adapters():
             if "tokens" not in getattr(adapter, "uses", ()):  # not a `TokenAdapter`
-                return adapter(latents), None
+                return at_least_float32(adapter(latents)), None
             tokens = adapter.tokens(latents)
-            return adapter.pool(tokens, latents), tokens
+            pooled = adapter.pool(tokens, latents)
+            return at_least_float32(pooled), Padded(at_least_float32(tokens.values), tokens.mask)
 
 
 class Step(_BatchRows):
@@ -195,6 +201,8 @@ class Step(_BatchRows):
         reader: who reads, for the error about what is not declared.
         number: how many steps were done before.
         progress: the share of training done, 0 ≤ progress < 1.
+        precision: what the adapters run in. Embeddings and tokens are float32 (float64 of
+            float64) in any, and losses run in float32.
 
     Example:
         step = Step.of({"image": x, "text": y}, links)
@@ -211,6 +219,7 @@ class Step(_BatchRows):
         reader: str = "The objective",
         number: int = 0,
         progress: float = 0.0,
+        precision: Precision = Precision(),
         rows: Rows | None = None,
         given: Mapping[str, Any] | None = None,
     ) -> None:
@@ -227,8 +236,10 @@ class Step(_BatchRows):
         self.rows = rows or Rows.split(len(batch.links))
         """Which rows each process has."""
         self._of_unpaired = {m: Rows.split(len(x)) for m, x in batch.unpaired.items()}
+        self.precision = precision
         unpaired = {m: rows.own for m, rows in self._of_unpaired.items()}
-        self.own = OwnRows(batch.part(self.rows.own, unpaired), adapters, fixed, check, given or {})
+        own = batch.part(self.rows.own, unpaired)
+        self.own = OwnRows(own, adapters, fixed, check, given or {}, precision)
         """This process's rows."""
 
     @classmethod

@@ -18,11 +18,13 @@ from fusemix_core.interfaces import (
     rows_of,
     takes_tokens,
 )
+from fusemix_core.numerics import exact
 
 ROWS, VALUES = 8192, 1 << 26
 """Rows that are embedded at a time, and how many numbers these may hold together."""
 
 
+@exact()
 @torch.no_grad()
 def embed_rows(
     adapter: Adapter,

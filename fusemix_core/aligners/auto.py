@@ -12,7 +12,7 @@ import torch
 from fusemix_core.adapters.kernel import LINEAR
 from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.budget import Budget
-from fusemix_core.aligners.cca import LANDMARKS, CCAAligner
+from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.complement import (
     INTERRUPTED,
     ComplementAligner,
@@ -21,6 +21,7 @@ from fusemix_core.aligners.complement import (
     only_ctrl_c,
 )
 from fusemix_core.aligners.judge import Judge, beats
+from fusemix_core.aligners.scale import Scale
 from fusemix_core.config import Recipe
 from fusemix_core.engine import distributed
 from fusemix_core.errors import DivergedError
@@ -58,7 +59,7 @@ class AutoAligner(Aligner):
             (`"2000 steps"`). By default the fit goes on until more training gains nothing beyond
             its noise. The same budget of steps gives the same model again; a time may not: within
             it the kernel has as many landmarks as there is time for.
-        landmarks: How many the kernel has at most; 0 leaves it out.
+        landmarks: How many the kernel has at most; 0 leaves it out. None: as suits the device.
         linear, dim, ridges, powers, kernel_pairs: As of the aligner `cca`.
 
     Raises:
@@ -72,16 +73,16 @@ class AutoAligner(Aligner):
         self,
         *,
         budget: str = "",
-        landmarks: int = LANDMARKS,
+        landmarks: int | None = None,
         linear: float = LINEAR,
         dim: int = 384,
         ridges: Sequence[float] = (3.0, 1.0, 10.0),
         powers: Sequence[float] = (1.0, 0.75, 1.5),
-        kernel_pairs: int = 100_000,
+        kernel_pairs: int | None = None,
     ) -> None:
         Budget.of(budget)
         self.budget = budget
-        self.landmarks, self.kernel_pairs = landmarks, kernel_pairs
+        self.landmarks = landmarks
         self.closed = CCAAligner(
             landmarks=landmarks,
             linear=linear,
@@ -98,7 +99,8 @@ class AutoAligner(Aligner):
         tell = partial(_tell, context)
 
         def landmarks() -> int:
-            return distributed.from_first(lambda: self._landmarks(train, budget))
+            most, device = self.closed.most(train, context), context.exact().device
+            return distributed.from_first(lambda: self._landmarks(train, budget, most, device))
 
         if context.fixed:
             tell("Regression on what is fixed")
@@ -125,13 +127,15 @@ class AutoAligner(Aligner):
             tell(f"{error.message} The closed form is kept.")
         return best.adapters
 
-    def _landmarks(self, train: PairedLatents, budget: Budget) -> int:
-        """How many landmarks the budget has time for: all, halved as often as is needed, or 0."""
+    def _landmarks(
+        self, train: PairedLatents, budget: Budget, most: Scale, device: torch.device
+    ) -> int:
+        """How many landmarks the budget has time for: `most`, halved as often as needed, or 0."""
+        landmarks = most.landmarks if self.landmarks is None else self.landmarks
         if not budget.allows() or budget.seconds == math.inf:
-            return self.landmarks if budget.allows() else 0
-        pairs, rate, most = min(len(train), self.kernel_pairs), products_per_second(), budget.left
-        landmarks = self.landmarks
-        while landmarks and kernel_products(pairs, landmarks, train.dims.values()) > most * rate:
+            return landmarks if budget.allows() else 0
+        pairs, products = min(len(train), most.pairs), products_per_second(device) * budget.left
+        while landmarks and kernel_products(pairs, landmarks, train.dims.values()) > products:
             landmarks = landmarks // 2 if landmarks >= 2 * FEWEST else 0
         return landmarks
 
@@ -160,13 +164,16 @@ def kernel_products(pairs: int, landmarks: int, dims: Collection[int]) -> float:
     return pairs * landmarks * sum(dims) + moments + 5 * count * landmarks**3
 
 
-def products_per_second() -> float:
-    """Multiplications a second in float32 products on the CPU, as this machine has them now."""
-    x = torch.ones(1_024, 1_024)
+def products_per_second(device: torch.device) -> float:
+    """Multiplications a second in float32 products, as the device has them now."""
+    side = 1_024 if device.type == "cpu" else 8_192
+    x = torch.ones(side, side, device=device)
+    (x @ x).sum().item()  # the first takes longer; read, as a GPU computes on its own
     began = time.perf_counter()
     for _ in range(4):
         x = (x @ x).clamp_(max=1)
-    return 4 * 1_024**3 / (time.perf_counter() - began)
+    x.sum().item()
+    return 4 * side**3 / (time.perf_counter() - began)
 
 
 def _recall(best: Best) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -30,13 +30,13 @@ from fusemix_core.aligners.recalls import (
     recalls_of,
 )
 from fusemix_core.aligners.regression import regress
+from fusemix_core.aligners.scale import Scale, scale_for
 from fusemix_core.config import Recipe
+from fusemix_core.engine import distributed
 from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
-
-LANDMARKS = 4_096
-"""Landmarks of a modality at most: a fit takes the square of them in time for each pair."""
+from fusemix_core.numerics import exact
 
 FEW = 512
 """Landmarks that the ridge is chosen with, if the second widest modality has more than `MANY`."""
@@ -61,7 +61,9 @@ class CCAAligner(Aligner):
     Linear CCA takes all pairs, in one pass from which every ridge and power is solved; only how
     latents are standardised comes from a sample of a few thousand items. The kernel takes at most
     `kernel_pairs`, drawn by the seed: each costs it some two times `landmarks`² multiplications for
-    two modalities. It gains by more of them (see docs/decisions/0010-all-pairs-in-one-pass.md).
+    two modalities. It gains by more of them (see docs/decisions/0010-all-pairs-in-one-pass.md). How
+    many of both there are by default depends on the device (`scale_for`): 4,096 landmarks and
+    100,000 pairs on a CPU, up to 16,384 and a million on a large GPU.
     With many landmarks, the first few of them choose the ridge, and the maps of all are solved for
     this one only (docs/decisions/0020-faster-kernel.md).
 
@@ -80,7 +82,7 @@ class CCAAligner(Aligner):
         ridges: what validation chooses from: the first one, then lower ones as long as they find
             more, or else higher ones.
         powers: what it chooses from at each ridge, of the weights of columns.
-        kernel_pairs: how many pairs a kernel takes at most.
+        kernel_pairs: how many pairs a kernel takes at most. None: as suits the device.
 
     Example:
         adapters = CCAAligner(landmarks=0, dim=128).fit(train, validation, recipe, FitContext())
@@ -96,9 +98,10 @@ class CCAAligner(Aligner):
         dim: int = 384,
         ridges: Sequence[float] = (3.0, 1.0, 10.0),
         powers: Sequence[float] = (1.0, 0.75, 1.5),
-        kernel_pairs: int = 100_000,
+        kernel_pairs: int | None = None,
     ) -> None:
-        if min(dim, kernel_pairs) < 1 or not powers or min(landmarks or 0, linear) < 0:
+        fewest = dim if kernel_pairs is None else min(dim, kernel_pairs)
+        if fewest < 1 or not powers or min(landmarks or 0, linear) < 0:
             raise ConfigError(
                 "cca needs dim and kernel_pairs ≥ 1, at least one power, landmarks and linear ≥ 0.",
                 "Example: --set aligner.dim=384",
@@ -112,10 +115,12 @@ class CCAAligner(Aligner):
         self.dim, self.kernel_pairs = dim, kernel_pairs
         self.ridges, self.powers = tuple(ridges), tuple(powers)
 
+    @exact()
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        tried = (0, LANDMARKS) if self.landmarks is None else (self.landmarks,)
+        most = self.most(train, context).landmarks
+        tried = (0, most) if self.landmarks is None else (self.landmarks,)
         if context.fixed:
             return self.regressed(tried, train, validation, context)
         best = self.none_yet(train, validation, context)
@@ -123,6 +128,14 @@ class CCAAligner(Aligner):
             self.offer(best, landmarks, train, recipe)
         return best.adapters
 
+    def most(self, train: PairedLatents, context: FitContext) -> Scale:
+        """How large the kernel is at most: as the options say, or as suits the device of the first
+        process."""
+        device, count = context.exact().device, len(train.modalities)
+        usual = Scale(*distributed.from_first(lambda: astuple(scale_for(device, count))))
+        return Scale(self.landmarks or usual.landmarks, self.kernel_pairs or usual.pairs)
+
+    @exact()
     def regressed(
         self,
         tried: Sequence[int],
@@ -132,7 +145,7 @@ class CCAAligner(Aligner):
     ) -> dict[str, Adapter]:
         """What `fit` gives where modalities are fixed, the best of these numbers of landmarks."""
         check_links(train, context.fixed)
-        options = self.ridges, self.kernel_pairs
+        options = self.ridges, self.most(train, context).pairs
         return regress(train, validation, context.exact(), tried, *options, linear=self.linear)
 
     def none_yet(
@@ -143,11 +156,13 @@ class CCAAligner(Aligner):
         context = context.exact()
         return Best(at_most(validation, VALIDATION_ROWS, context.seed), context)
 
+    @exact()
     def offer(self, best: Best, landmarks: int, train: PairedLatents, recipe: Recipe) -> None:
         """Offer the maps of features with so many landmarks, with every power, at the ridge that
         is best, or if there are many landmarks that is best with the first `FEW` of them."""
         context = best.context
-        some = at_most(train, self.kernel_pairs, context.seed) if landmarks else train
+        most = self.most(train, context).pairs
+        some = at_most(train, most, context.seed) if landmarks else train
         dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
         adapters = prepared(some, dim, landmarks, context, self.linear, best.adapters)
         full = Problem.of(adapters, some, context)

@@ -19,6 +19,7 @@ from fusemix_core.aligners.recalls import (
 )
 from fusemix_core.engine.randomness import at_most
 from fusemix_core.interfaces import Adapter, FitContext, PairedLatents
+from fusemix_core.numerics import exact
 
 Units = Mapping[str, Tensor]
 """Modality → unit-norm embeddings of the split's items."""
@@ -61,6 +62,7 @@ class Judge:
         """What these embeddings find; empty if there is nothing to tell apart."""
         return hits_of(units, self.validation)
 
+    @exact()
     def hits_mixed(self, first: Units, second: Units, shares: Sequence[float]) -> list[Hits]:
         """What the mixtures of two models find, the second with each of these shares."""
         found: list[Hits] = [{} for _ in shares]

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from fusemix_core.aligners.crosses import Matrices, Rows
+from fusemix_core.aligners.share import Share
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.engine.feed import sweep
+from fusemix_core.gathering import rank, sum_up
 from fusemix_core.interfaces import FitContext, PairedLatents
 
 _CHUNK_BYTES, _LEAST_ROWS, _MOST_ROWS = 1 << 28, 1_024, 8_192
@@ -57,7 +59,7 @@ class Moments:
         """Add n rows: `[n, d_k]` of each modality, present bool `[n, K]` says which count."""
         complete = bool(present.all())
         if not self._origin:
-            self._origin = [_mean(row[present[:, k]]) for k, row in enumerate(rows)]
+            self._origin = origin_of(rows, present)
         rows = [self._about(k, row, present[:, k]) for k, row in enumerate(rows)]
         self._seen += len(present)
         sums = [row.sum(0) for row in rows] if complete else []
@@ -70,6 +72,18 @@ class Moments:
                 _add_square(self._second[k, k], x)
             elif (k, m) in self._second:
                 self._second[k, m].add_(x.T @ rows[m][both])
+
+    def begin(self, origin: Sequence[Tensor], seen: int = 0) -> None:
+        """Take the moments about `origin`, `[d_k]` of each modality; the rows that come are kept
+        from number `seen` on. By default both are those of the first update."""
+        self._origin, self._seen = list(origin), seen
+
+    def add_up(self, share: Share) -> None:
+        """Make the moments of each process's share those of all rows. Collective: every process
+        calls it, and each had begun about the same origin."""
+        sum_up([self._count, *self._first.values(), *self._second.values()])
+        for kept in self._kept:
+            share.exchange(kept)
 
     def _about(self, k: int, rows: Tensor, present: Tensor) -> Tensor:
         """The rows about the origin; if rows are kept, among these, and zero where they lack."""
@@ -154,27 +168,53 @@ def moments_of(
 ) -> Moments:
     """The moments of every row, in one pass over the pairs in about the order they have on disk.
 
-    features: of each modality what makes `[n, dims[k]]` of latents `[n, d_k]`; by default latents
-    are taken as they are. In memory are two or three chunks of a few thousand rows, however many
-    pairs there are, or with `keep` all features (see `Moments`). `context.callbacks` are told.
-    `KeyboardInterrupt` goes up at once.
+    Of several processes each takes a share of the rows, cut where one process would cut them, and
+    all end with the moments of all rows: every process calls this. In memory are two or three
+    chunks of a few thousand rows, however many pairs there are, or with `keep` all features (see
+    `Moments`). `context.callbacks` are told. `KeyboardInterrupt` goes up at once.
+
+    Args:
+        pairs: the rows.
+        context: where it runs, and who hears of it.
+        features: of each modality what makes `[n, dims[k]]` of latents `[n, d_k]`; by default
+            latents are taken as they are.
+        dims: the widths of the features.
+        keep: see `Moments`.
     """
     if context.device.type == "cpu":
         keep_freed_memory()
     dims = list(dims or pairs.dims.values())
     widest = max(sum(dims), sum(pairs.dims.values()))
     size = min(max(_CHUNK_BYTES // (4 * widest), _LEAST_ROWS), _MOST_ROWS)
-    moments, done = Moments(dims, context.device, len(pairs) if keep else 0), 0
+    features = features or [_as_they_are] * len(dims)
+    moments = Moments(dims, context.device, len(pairs) if keep else 0)
+    share, done = Share.of(pairs, size), 0
+    if rank() != share.first:
+        moments.begin(share.from_first(_like(pairs, features, context)), share.start)
     _tell(context, 0, len(pairs))
-    with closing(sweep(pairs, size, context.device)) as batches:
+    with closing(sweep(share.pairs, size, context.device)) as batches:
         for batch in batches:
-            rows = list(batch.latents.values())
-            if features is not None:
-                rows = [feature(x) for feature, x in zip(features, rows, strict=True)]
-            moments.update(rows, batch.present())
+            latents, present = batch.latents.values(), batch.present()
+            rows = [feature(x) for feature, x in zip(features, latents, strict=True)]
+            if not done and rank() == share.first:
+                moments.begin(share.from_first(origin_of(rows, present)))
+            moments.update(rows, present)
             done += len(batch.links)
-            _tell(context, done, len(pairs))
+            _tell(context, share.so_far(done), len(pairs))
+    moments.add_up(share)
     return moments
+
+
+def _like(
+    pairs: PairedLatents, features: Sequence[Callable[[Tensor], Tensor]], context: FitContext
+) -> list[Tensor]:
+    """Tensors like one row of the features, `[d_k]` each."""
+    latents = pairs.batch(torch.zeros(1, dtype=torch.int64), context.device).latents.values()
+    return [feature(x)[0] for feature, x in zip(features, latents, strict=True)]
+
+
+def _as_they_are(latents: Tensor) -> Tensor:
+    return latents
 
 
 def _tell(context: FitContext, done: int, total: int) -> None:
@@ -189,5 +229,7 @@ def _add_square(total: Tensor, rows: Tensor) -> None:
         total[: panel.stop, panel].add_(rows[:, : panel.stop].T @ rows[:, panel])
 
 
-def _mean(rows: Tensor) -> Tensor:
-    return rows.mean(0) if len(rows) else rows.sum(0)
+def origin_of(rows: Sequence[Tensor], present: Tensor) -> list[Tensor]:
+    """The mean `[d_k]` of each modality over the rows that have it, zero if none has."""
+    own = [row[present[:, k]] for k, row in enumerate(rows)]
+    return [row.mean(0) if len(row) else row.sum(0) for row in own]

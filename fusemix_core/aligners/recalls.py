@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fusemix_core.adapters.rows import embed_rows
 from fusemix_core.interfaces import PairedLatents
+from fusemix_core.numerics import exact
 
 VALIDATION_ROWS = 10_000
 """Rows of the validation split that choose the weights; more would cost time and tell little."""
@@ -82,6 +83,7 @@ def recalls_in(hits: Hits) -> Recalls:
     return {pair: tuple(own.double().mean(0).tolist()) for pair, own in hits.items()}
 
 
+@exact()
 def hits_of(
     unit: Mapping[str, Tensor],
     latents: PairedLatents,

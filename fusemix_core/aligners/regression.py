@@ -24,8 +24,10 @@ from fusemix_core.aligners.recalls import VALIDATION_ROWS
 from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Adapter, FitContext, Padded, PairedLatents
+from fusemix_core.numerics import exact
 
 
+@exact()
 def regress(
     train: PairedLatents,
     validation: PairedLatents,

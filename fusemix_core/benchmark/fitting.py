@@ -130,7 +130,7 @@ def _measured(
 
 
 def ranked_by(split: SplitEmbeddings, scorer: Scorer) -> list[Direction]:
-    return ranked(split.embeddings, split.links, scorer.score)
+    return ranked(split.embeddings, split.links, scorer.score, device=split.device)
 
 
 def _sizes(split: SplitEmbeddings) -> dict[str, int]:

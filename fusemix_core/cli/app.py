@@ -14,6 +14,7 @@ from fusemix_core.cli import (
     bench,
     cache,
     data,
+    doctor,
     encode,
     encoders,
     evaluate,
@@ -140,6 +141,7 @@ app.command("bench")(bench.bench)
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(data.app, name="data")
 app.command("plugins")(plugins.plugins)
+app.command("doctor")(doctor.doctor)
 app.command("new-plugin")(new_plugin.new_plugin)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(cache.app, name="cache")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fusemix_core.data.facts import Fact
 from fusemix_core.digests import digest_modules, file_sha256
 from fusemix_core.disk import Advice, explained, flush, give_usual_mode
+from fusemix_core.engine.precision import precision_of
 from fusemix_core.engine.randomness import global_states, set_global_states
 from fusemix_core.engine.state import TrainState
 from fusemix_core.errors import ArtefactError
@@ -72,8 +73,11 @@ def run_digest(
     context: FitContext,
 ) -> str:
     """What a checkpoint must fit: the settings of the fit, such as a recipe's values, the seed, the
-    data's sizes, links, facts and unpaired items, which latents they are, and what is fixed."""
+    data's sizes, links, facts and unpaired items, which latents they are, and what is fixed. Of the
+    precision it is what that comes to on the device of the context."""
     values = {name: v for name, v in settings.items() if name not in ("summary", "paper")}
+    if values.get("training"):
+        values["training"] = _as_trained(values["training"], context.device)
     links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
     facts = {name: _fact_digest(fact) for name, fact in train.facts.items()}
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
@@ -82,6 +86,14 @@ def run_digest(
     parts = [values, context.seed, sizes, links, facts, context.latents, given]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_trained(training: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The settings of training with the precision that is meant, or without where that is float32:
+    so they were written before there was a choice."""
+    values = {name: v for name, v in training.items() if name != "precision"}
+    precision = precision_of(training.get("precision", "float32"), device).name
+    return values if precision == "float32" else {**values, "precision": precision}
 
 
 def _fact_digest(fact: Fact) -> str:
@@ -113,22 +125,48 @@ def latest(checkpoints: Path) -> Checkpoint | None:
         raise _damaged(folders[-1], error) from error
 
 
-def save(state: TrainState, checkpoints: Path, digest: str, device: torch.device) -> Path:
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint says of a moment in training, on the CPU.
+
+    values: the counters. tensors: by their names in the file.
+    """
+
+    values: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def step(self) -> int:
+        return self.values["step"]
+
+
+def snapshot(state: TrainState, device: torch.device) -> Snapshot:
+    """The state as it is now. On the CPU its tensors are training's own: write them before the
+    next step. From a device they are copied, on CUDA to pinned memory."""
+    tensors = {n: x.detach().to("cpu", non_blocking=True) for n, x in _tensors(state, device)}
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    values = {c: getattr(state, c) for c in COUNTERS}
+    values["history"] = list(values["history"])
+    return Snapshot(values, {n: x.contiguous() for n, x in tensors.items()})
+
+
+def save(taken: Snapshot, checkpoints: Path, digest: str) -> Path:
     """Write `step-N`, drop all but the newest two, and return its folder.
 
     It is written under another name, flushed to disk and renamed: a `step-N` that exists is whole.
-    Raises `ArtefactError` where it can't be written; those before it are kept.
+    Raises `ArtefactError` if it can't be written; those before it are kept.
     """
-    with explained(f"The checkpoint of step {state.step} in {checkpoints}", ADVICE):
+    with explained(f"The checkpoint of step {taken.step} in {checkpoints}", ADVICE):
         checkpoints.mkdir(parents=True, exist_ok=True)
         for stale in checkpoints.glob(".step-*.tmp"):
             shutil.rmtree(stale)
-        folder = checkpoints / f"step-{state.step}"
-        temporary = checkpoints / f".step-{state.step}.tmp"
+        folder = checkpoints / f"step-{taken.step}"
+        temporary = checkpoints / f".step-{taken.step}.tmp"
         temporary.mkdir()
-        save_file(_tensors(state, device), temporary / TENSORS)
+        save_file(taken.tensors, temporary / TENSORS)
         give_usual_mode(temporary / TENSORS)
-        values = {"format": FORMAT, "digest": digest, **{c: getattr(state, c) for c in COUNTERS}}
+        values = {"format": FORMAT, "digest": digest, **taken.values}
         values["sha256"] = _checksum(values, temporary / TENSORS)
         (temporary / VALUES).write_text(json.dumps(values, indent=1), encoding="utf-8")
         for path in (*temporary.iterdir(), temporary):
@@ -149,8 +187,8 @@ def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.d
     """
     if checkpoint.values.get("digest") != digest:
         raise ArtefactError(
-            f"{checkpoint.folder} was saved by a run with another recipe, seed, dataset or "
-            "encoder: one of these has changed since.",
+            f"{checkpoint.folder} was saved by a run with another recipe, seed, dataset, "
+            "encoder or precision: one of these has changed since.",
             "Resume with what that run had, or start a new one in another folder.",
         )
     try:
@@ -192,19 +230,19 @@ def _modules(state: TrainState) -> dict[str, nn.Module]:
     return modules | {"objective": state.fit.objective}
 
 
-def _tensors(state: TrainState, device: torch.device) -> dict[str, Tensor]:
-    tensors = {
-        f"{prefix}/{name}": value
-        for prefix, module in _modules(state).items()
-        for name, value in module.state_dict().items()
-    }
+def _tensors(state: TrainState, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    for prefix, module in _modules(state).items():
+        for name, value in module.state_dict().items():
+            yield f"{prefix}/{name}", value
     for modality, weights in (state.best or {}).items():
-        tensors |= {f"best/{modality}/{name}": value for name, value in weights.items()}
+        for name, value in weights.items():
+            yield f"best/{modality}/{name}", value
     for i, values in state.optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{i}/{name}": value for name, value in values.items()}
-    tensors["generator/mixup"] = state.mixing.get_state()
-    tensors |= {f"generator/{name}": value for name, value in global_states(device).items()}
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        for name, value in values.items():
+            yield f"optimiser/{i}/{name}", value
+    yield "generator/mixup", state.mixing.get_state()
+    for name, value in global_states(device).items():
+        yield f"generator/{name}", value
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

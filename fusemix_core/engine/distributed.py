@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
     Yields the device of this process: on a machine with GPUs one each. Processes that are joined
     already stay so. Raises `ConfigError` for a device that several processes can't train on, or
-    more processes than GPUs.
+    for two processes on one GPU.
     """
     launch = launched()
     if launch.processes == 1 and processes() == 1:
@@ -53,7 +54,9 @@ def joined(device: torch.device) -> Iterator[torch.device]:
             f"Several processes can't train on '{device.type}'.", "Take cpu or cuda (--device)."
         )
     if device.type == "cuda":
-        device = resolve_device(f"cuda:{launch.local_rank}")
+        # Of a task that SLURM shows one GPU only, that is number 0.
+        number = launch.local_rank % max(torch.cuda.device_count(), 1)
+        device = resolve_device(f"cuda:{number}")
         torch.cuda.set_device(device)
     if processes() > 1:
         yield device
@@ -64,6 +67,8 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     number = rank()
     try:
         check_same(device.type, "device (name it: --device cpu, or --device cuda)")
+        if device.type == "cuda":
+            check_own(f"{platform.node()} {torch.cuda.get_device_properties(device).uuid}")
         yield device
     except RuntimeError as error:
         if number == 0:
@@ -116,6 +121,19 @@ def check_same(value: Any, what: str) -> None:
             f"The processes of this fit do not have the same {what}.",
             "Start them with the same arguments and versions, on data and a FUSEMIX_HOME that all "
             "of them see alike.",
+        )
+
+
+def check_own(gpu: str) -> None:
+    """Raise `ConfigError` in all processes if two of them have the same GPU."""
+    digest = hashlib.sha256(gpu.encode()).digest()
+    own = torch.frombuffer(bytearray(digest), dtype=torch.uint8).clone()
+    found = [torch.empty_like(own) for _ in range(processes())]
+    dist.all_gather(found, own)
+    if len({bytes(digest.tolist()) for digest in found}) < len(found):
+        raise ConfigError(
+            "Two processes of this fit have the same GPU.",
+            "Start one for each GPU: torchrun --nproc-per-node GPUS",
         )
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from fusemix_core.interfaces import Adapter, Batch, Step
+from fusemix_core.numerics import Precision
 
 ENOUGH = "enough"
 """The metric by which a fit's `validate` ends training early."""
@@ -56,6 +57,9 @@ class Fit(ABC):
     least: float | None = None
     """The score that weights must exceed, by its noise, before they count for patience."""
 
+    precision: Precision = Precision()
+    """What the fit trains in; the trainer sets it."""
+
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
@@ -81,11 +85,16 @@ class Fit(ABC):
             reader=self.reader,
             number=number,
             progress=progress,
+            precision=self.precision,
         )
 
     @abstractmethod
     def loss(self, step: Step) -> Tensor:
-        """The scalar loss of the whole batch, in each process."""
+        """The scalar loss of the whole batch, in each process.
+
+        What the step embeds runs in the precision of the fit. Modules that are called here run in
+        float32, unless they are called inside `step.precision.adapters()`.
+        """
 
     @abstractmethod
     def validate(self, modules: Mapping[str, nn.Module]) -> Mapping[str, float]:

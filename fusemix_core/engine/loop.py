@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
@@ -16,13 +15,13 @@ from fusemix_core.engine.feed import feed, resident
 from fusemix_core.engine.fit import ENOUGH, NOISE, Fit
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan, spacing
+from fusemix_core.engine.precision import precision_of
+from fusemix_core.engine.saver import Saver
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import ADAMW, TrainState, diverged, finite, train_step
 from fusemix_core.errors import DivergedError, RunExistsError
 from fusemix_core.interfaces import Batch, FitContext, Mixup, PairedLatents
-
-CHECKPOINT_SHARE = 0.1
-"""The share of the time that checkpoints may take; beyond it an evaluation goes unsaved."""
+from fusemix_core.numerics import exact
 
 
 class Trainer:
@@ -63,6 +62,7 @@ class Trainer:
         self.plan, self.training = plan, plan.training
         self.context, self.digest = context, digest
         self.score_start = score_start
+        fit.precision = precision_of(plan.training.precision, context.device)
         if context.device.type == "cpu":
             keep_freed_memory()
         trained = (*fit.modules.values(), fit.objective)
@@ -77,7 +77,8 @@ class Trainer:
         self.state = TrainState.new(fit, self.training, context.seed, optimiser)
         self.state.blocks = distributed.any_of_them(not resident(self.train))
         self.whole = True  # False while the state is between two steps
-        self.clock = SaveClock()
+        checkpoints = context.checkpoints if self.first else None
+        self.saver = checkpoints and Saver(checkpoints, digest, context.device)
 
     def run(self) -> dict[str, nn.Module]:
         """Train to the end and return the fit's modules with the kept weights, in eval mode on the
@@ -93,11 +94,16 @@ class Trainer:
             interruptible = deferred_interrupt() if self.first else no_interrupt()
             with interruptible as check_interrupt, closing(self._feed()) as batches:
                 self._loop(batches, check_interrupt)
+                if self.saver:
+                    self.saver.finish()
         except KeyboardInterrupt:
-            if self.whole and self._sound():
-                self._save()
+            if self.saver and self.whole and self._sound():
+                self.saver.save(self.state)
+                self.saver.finish()
             raise
         finally:
+            if self.saver:
+                self.saver.close()
             for callback in self.callbacks:
                 callback.on_end()
         return self.kept()
@@ -126,8 +132,8 @@ class Trainer:
         while True:
             if self._evaluation_due():
                 self._evaluate()
-                if self._finished() or self.clock.due():
-                    self._save()
+                if self.saver and (self._finished() or self.saver.due()):
+                    self.saver.save(self.state)
             if self._finished():
                 return
             check_interrupt()
@@ -138,15 +144,16 @@ class Trainer:
         place = (state.epoch, state.index, plan.steps_per_epoch)
         self.whole = False
         distributed.seed_step(self.context.seed, state.step)
-        metrics = train_step(
-            state,
-            batch,
-            self.mixup,
-            learning_rate(self.training, *place),
-            progress(self.training, *place),
-            self.training.clip_norm,
-            self.training.ema,
-        )
+        with self.fit.precision.step():
+            metrics = train_step(
+                state,
+                batch,
+                self.mixup,
+                learning_rate(self.training, *place),
+                progress(self.training, *place),
+                self.training.clip_norm,
+                self.training.ema,
+            )
         state.index += 1
         if state.index == plan.steps_per_epoch:
             state.epoch, state.index = state.epoch + 1, 0
@@ -188,6 +195,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_evaluation(state.step, metrics)
 
+    @exact()
     @torch.no_grad()
     def _validated(self) -> dict[str, float]:
         """The fit's metrics, its modules in eval mode meanwhile."""
@@ -230,13 +238,6 @@ class Trainer:
             module.requires_grad_(True).eval().cpu()
         return kept
 
-    def _save(self) -> None:
-        if self.context.checkpoints is not None and self.first:
-            with self.clock:
-                checkpoint.save(
-                    self.state, self.context.checkpoints, self.digest, self.context.device
-                )
-
     def _resume(self) -> None:
         folder = self.context.checkpoints
         found = checkpoint.latest(folder) if folder is not None else None
@@ -249,23 +250,6 @@ class Trainer:
             )
         checkpoint.load(found, self.state, self.digest, self.context.device)
         distributed.wait_for_all()  # the first one may soon replace it
-
-
-class SaveClock:
-    """Tells when the next checkpoint is due, given how long the last one took to write."""
-
-    def __init__(self) -> None:
-        self.began = self.ended = -1.0
-
-    def __enter__(self) -> None:
-        self.began = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        self.ended = time.monotonic()
-
-    def due(self) -> bool:
-        took = self.ended - self.began
-        return self.ended < 0 or (time.monotonic() - self.ended) * CHECKPOINT_SHARE >= took
 
 
 def _shapes(modules: Iterable[nn.Module]) -> list[list[int]]:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fusemix_core.evaluation.ranking import (
     Positives,
-    at_least_float32,
     cosine,
     rank_direction,
 )
 from fusemix_core.measured import Score
+from fusemix_core.numerics import at_least_float32, exact
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Retrieved:
     partners: tuple[int, ...]
 
 
+@exact()
 @torch.no_grad()
 def examples(
     embeddings: Mapping[str, Tensor],
@@ -53,12 +54,13 @@ def examples(
     wrong: int = 4,
     top: int = 3,
     seed: int = 0,
+    device: torch.device | str | None = None,
 ) -> list[Retrieved]:
     """At most `right` queries whose partner came first, then at most `wrong` where it did not.
 
     Arguments as in `retrieval`. Which queries are shown is drawn with `seed`, not picked by eye.
     """
-    positives, ranks = rank_direction(embeddings, links, query, target, score)
+    positives, ranks = rank_direction(embeddings, links, query, target, score, device)
     if ranks is None:
         return []
     first = ranks.hits(1)
@@ -72,8 +74,8 @@ def examples(
     if not len(rows):
         return []
     scores = score(
-        _rows(embeddings[query], positives.queries[rows]),
-        _rows(embeddings[target], positives.gallery),
+        _rows(embeddings[query], positives.queries[rows]).to(device),
+        _rows(embeddings[target], positives.gallery).to(device),
         query,
         target,
     ).cpu()

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from fusemix_core.errors import ContractError
 from fusemix_core.measured import Score
+from fusemix_core.numerics import at_least_float32, exact
 
-MAX_SCORES = 1 << 22
-"""Scores held at once: 16 MiB in float32, few enough to stay near the processor."""
+MAX_SCORES, MAX_SCORES_THERE = 1 << 22, 1 << 27
+"""Scores held at once: 16 MiB in float32, few enough to stay near the processor; and on an
+accelerator, where starting work is what costs."""
 
 _FEW = 8
 """Up to so many positives a query, comparing with each is faster than sorting the tile."""
@@ -65,23 +67,27 @@ class Ranks:
         return self.best < min(k, self.gallery)
 
 
+@exact()
 @torch.no_grad()
 def rank(
     queries: Tensor,
     gallery: Tensor,
     pairs: Tensor,
     score: Callable[[Tensor, Tensor], Tensor],
-    max_scores: int = MAX_SCORES,
+    max_scores: int | None = None,
 ) -> Ranks:
     """Rank the positives of queries `[n, d]` in a gallery `[m, d]`; `pairs` as in `Positives`.
 
-    `score` gives `[q, c]` for a tile of each, of at most `max_scores` scores.
+    `score` gives `[q, c]` for a tile of each, of at most `max_scores` scores (None: as many as suit
+    the device).
 
     The rank of a positive is the number of negatives that do not score strictly lower: a tie counts
     against the query, so equal embeddings for all items earn nothing, and so does a NaN. Other
     positives ahead of it count for its precision but not for the best rank, as the best has none.
     """
     n, m = len(queries), len(gallery)
+    if max_scores is None:
+        max_scores = MAX_SCORES if queries.device.type == "cpu" else MAX_SCORES_THERE
     rows, columns = _tile_shape(n, m, max_scores)
     pairs = pairs.to(queries.device)
     ends = torch.searchsorted(pairs[:, 0].contiguous(), torch.arange(n + 1, device=pairs.device))
@@ -91,8 +97,8 @@ def rank(
         own = pairs[ends[start] : ends[stop]] - pairs.new_tensor([start, 0])
         tiles = _Tiles(queries[start:stop], gallery, own, columns, score)
         chunk_best, chunk_precision = _rank_chunk(tiles)
-        best.append(chunk_best.cpu())
-        precision.append(chunk_precision.cpu())
+        best.append(chunk_best)
+        precision.append(chunk_precision)
     return Ranks(torch.cat(best), torch.cat(precision), m)
 
 
@@ -104,7 +110,7 @@ def rank_direction(
     target: str,
     score: Score = cosine,
     device: torch.device | str | None = None,
-    max_scores: int = MAX_SCORES,
+    max_scores: int | None = None,
 ) -> tuple[Positives, Ranks | None]:
     """The positives of `links` from `query` to `target`, and their ranks (None: there are none)."""
     modalities = list(embeddings)
@@ -120,11 +126,6 @@ def rank_direction(
         return score(rows, columns, query, target)
 
     return positives, rank(*sides, positives.pairs, tile, max_scores)
-
-
-def at_least_float32(rows: Tensor) -> Tensor:
-    """`rows` in float32, or as they are when in float64: half precision would make ties."""
-    return rows if rows.dtype == torch.float64 else rows.float()
 
 
 def _tile_shape(n: int, m: int, max_scores: int) -> tuple[int, int]:
@@ -199,8 +200,9 @@ def _rank_chunk(tiles: _Tiles) -> tuple[Tensor, Tensor]:
     # Masked positives, too, are not below a positive that itself scores -inf.
     ahead = ahead.minimum((m - own)[:, None])
 
+    ahead, found, own = ahead.cpu(), found.cpu(), own.cpu()  # float64 is not on every device
     best = torch.where(found > 0, ahead[:, 0], m)
-    place = torch.arange(1, wanted.shape[1] + 1, device=row.device)
+    place = torch.arange(1, wanted.shape[1] + 1)
     precision = place.double() / (ahead + place)
     precision = precision.masked_fill(place > found[:, None], 0).sum(dim=1) / own
     return best, precision

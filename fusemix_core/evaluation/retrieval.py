@@ -22,7 +22,6 @@ from fusemix_core.evaluation.bootstrap import (
     share,
 )
 from fusemix_core.evaluation.ranking import (
-    MAX_SCORES,
     Positives,
     Ranks,
     cosine,
@@ -43,7 +42,7 @@ def retrieval(
     resamples: int = RESAMPLES,
     seed: int = 0,
     device: torch.device | str | None = None,
-    max_scores: int = MAX_SCORES,
+    max_scores: int | None = None,
     of: Collection[str] = (),
 ) -> dict[str, Any]:
     """Retrieval between every ordered pair of modalities of a split.
@@ -114,7 +113,7 @@ def ranked(
     score: Score = cosine,
     *,
     device: torch.device | str | None = None,
-    max_scores: int = MAX_SCORES,
+    max_scores: int | None = None,
     of: Collection[str] = (),
 ) -> list[Direction]:
     """Every direction that the links allow, at least one; arguments as in `retrieval`."""
@@ -225,6 +224,7 @@ class RetrievalEvaluator(Evaluator):
                 score,
                 resamples=self.resamples,
                 seed=data.seed,
+                device=data.device,
                 of=data.added,
             )
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fusemix_core.devices import exact_device
 from fusemix_core.errors import ConfigError
 
 _TINY = 1e-6
@@ -43,7 +44,7 @@ def cycle_knn(a: Tensor, b: Tensor, k: int = 10) -> float:
     """The share of items that are among the neighbours in a of one of their neighbours in b."""
     back = _member(neighbours(a, k))[neighbours(b, k)]  # [n, k, n]
     own = torch.arange(len(a), device=a.device)
-    return back[own, :, own].any(dim=1).double().mean().item()
+    return back[own, :, own].any(dim=1).cpu().double().mean().item()
 
 
 def lcs_knn(a: Tensor, b: Tensor, k: int = 10) -> float:
@@ -54,7 +55,7 @@ def lcs_knn(a: Tensor, b: Tensor, k: int = 10) -> float:
         for j in range(k):
             longer = torch.maximum(length[:, i, j + 1], length[:, i + 1, j])
             length[:, i + 1, j + 1] = torch.where(same[:, i, j], length[:, i, j] + 1, longer)
-    return length[:, k, k].double().mean().item()
+    return length[:, k, k].cpu().double().mean().item()
 
 
 def edit_distance_knn(a: Tensor, b: Tensor, k: int = 10) -> float:
@@ -68,7 +69,7 @@ def edit_distance_knn(a: Tensor, b: Tensor, k: int = 10) -> float:
             moved = torch.minimum(distance[:, i, j + 1], distance[:, i + 1, j]) + 1
             kept = distance[:, i, j] + (~same[:, i, j]).long()
             distance[:, i + 1, j + 1] = torch.minimum(moved, kept)
-    return 1 - distance[:, k, k].double().mean().item() / k
+    return 1 - distance[:, k, k].cpu().double().mean().item() / k
 
 
 Sigma = float | Literal["median"] | None
@@ -259,7 +260,7 @@ def _aligned(both: float, first: float, second: float, tiny: float = _TINY) -> f
 
 def _left(x: Tensor, dim: int) -> Tensor:
     """The first left singular vectors `[n, dim]` of the standardised columns."""
-    x = x.double()
+    x = x.to(exact_device(x.device)).double()
     standard = (x - x.mean(0)) / (x.std(0) + 1e-8)
     return torch.linalg.svd(standard, full_matrices=False).U[:, :dim]
 

@@ -12,9 +12,10 @@ from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.bootstrap import CONFIDENCE, RESAMPLES, draw_kinds, interval, share
-from fusemix_core.evaluation.ranking import at_least_float32, cosine
+from fusemix_core.evaluation.ranking import cosine
 from fusemix_core.interfaces import Evaluator
 from fusemix_core.measured import Classes, Measured, Score
+from fusemix_core.numerics import at_least_float32, exact
 from fusemix_core.registry import registry
 from fusemix_core.sections import Section, Share, Table
 
@@ -45,6 +46,7 @@ def class_embeddings(
     return normalize(rows.reshape(len(classes), len(templates), -1).mean(dim=1), dim=-1)
 
 
+@exact()
 @torch.no_grad()
 def zero_shot(
     embeddings: Tensor,
@@ -58,6 +60,7 @@ def zero_shot(
     resamples: int = RESAMPLES,
     seed: int = 0,
     chunk: int = 4096,
+    device: torch.device | str | None = None,
 ) -> dict[str, Any]:
     """Classify unit-norm `[n, d]` items of modality `query` by `class_embeddings` `[C, d]`.
 
@@ -73,10 +76,10 @@ def zero_shot(
     labels = torch.as_tensor(labels, dtype=torch.long).cpu()
     _check(labels, len(embeddings), class_embeddings, classes)
     count = len(classes)
-    gallery = at_least_float32(class_embeddings)
+    gallery = at_least_float32(class_embeddings).to(device)
     ranks, predicted = [], []
     for rows, own in zip(embeddings.split(chunk), labels.split(chunk), strict=True):
-        scores = score(at_least_float32(rows), gallery, query, target).cpu()
+        scores = score(at_least_float32(rows).to(device), gallery, query, target).cpu()
         rank, best = _rank_classes(scores, own)
         ranks.append(rank)
         predicted.append(best)
@@ -198,6 +201,7 @@ class ZeroShotEvaluator(Evaluator):
             target=classes.target,
             resamples=self.resamples,
             seed=data.seed,
+            device=data.device,
         )
         return {"unit": "percent", **found}
 

@@ -219,6 +219,7 @@ def _measured(
         items=encoded.dataset.items,
         ids=found.ids,
         encoder=model.encode,
+        device=found.device,
     )
 
 

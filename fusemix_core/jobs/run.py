@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from fusemix_core.config import Recipe, Training
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
 from fusemix_core.engine.distributed import from_first, in_turn, joined
+from fusemix_core.engine.precision import precision_of
 from fusemix_core.errors import ContractError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
@@ -65,7 +67,8 @@ def default_out() -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """A run under way in this process, which is the `first` or one of its helpers."""
+    """A run under way in this process, which is the `first` or one of its helpers. `precision` is
+    what the recipe trains in, None if it does not train."""
 
     plan: Plan
     folder: RunFolder
@@ -75,6 +78,7 @@ class Run:
     objects: Mapping[str, Encoder]
     environment: dict[str, Any]
     first: bool
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def start(
     objects: Mapping[str, Encoder],
 ) -> Run:
     """Make the run's folder, or take it up."""
-    facts = environment()
+    facts, precision = environment(), trained_in(plan.config.recipe, device)
 
     def started() -> str:
         folder = RunFolder(out)
@@ -134,9 +138,15 @@ def start(
 
     first = rank() == 0
     folder = RunFolder(from_first(started))
-    return Run(
-        plan, folder, device, resume, reporter if first else Reporter(), objects, facts, first
-    )
+    reporter = reporter if first else Reporter()
+    return Run(plan, folder, device, resume, reporter, objects, facts, first, precision)
+
+
+def trained_in(recipe: Recipe, device: torch.device) -> str | None:
+    """The name of the precision that the recipe trains in; None if it does not train."""
+    if recipe.objective is None:
+        return None
+    return precision_of((recipe.training or Training()).precision, device).name
 
 
 def encode(run: Run) -> Encoded:
@@ -277,6 +287,8 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
         save=lambda model: model.save_pretrained(folder.model),
     )
     results = results_of(plan, encoded, fitted, measured)
+    if run.precision is not None:
+        results["precision"] = run.precision
 
     run.reporter.stage("Saving")
     model = measured.model

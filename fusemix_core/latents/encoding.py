@@ -14,12 +14,14 @@ from typing import Any, Self, get_args
 import torch
 
 from fusemix_core.config import Backend, Dtype, StoreDtype
+from fusemix_core.devices import as_current, out_of_memory
 from fusemix_core.errors import ConfigError, ContractError, FusemixError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import PROBE_ITEMS, Work, accelerate, failure
 from fusemix_core.latents.pipeline import BatchSize, Collated, Pipeline, Rejects, Source
 from fusemix_core.latents.returned import Latents, latents_of
 from fusemix_core.latents.sharing import forked, locks_of, settle
+from fusemix_core.latents.transfer import Transfer
 from fusemix_core.specs import EncoderSpec
 
 _ONE_OF = {
@@ -87,6 +89,11 @@ class EncodedBatch:
 Runtime = Callable[[str, dict[str, Any]], Any]
 
 
+def in_flight(device: torch.device) -> int:
+    """Batches on their way through one encoder: on a GPU one computes while one is fetched."""
+    return 2 if device.type == "cuda" else 1
+
+
 class ItemEncoder:
     """Items through one encoder, or one for each device; use as a context manager.
 
@@ -98,7 +105,7 @@ class ItemEncoder:
         items: what is encoded.
         view: the view.
         encoders: one for each device.
-        device: the first of the devices.
+        devices: where each of the encoders is.
         batch: how many items make a batch.
         workers: threads that decode.
         reject: called with the index of an item that can't be encoded, and why. None: the item is
@@ -110,7 +117,7 @@ class ItemEncoder:
         items: Source,
         view: str,
         encoders: Sequence[Encoder],
-        device: torch.device,
+        devices: Sequence[torch.device],
         batch: BatchSize,
         *,
         spec: EncoderSpec | None = None,
@@ -120,12 +127,17 @@ class ItemEncoder:
         settle()
         self.items, self.view, self.encoders = items, view, list(encoders)
         self.spec = spec or encoders[0].spec
-        self.device, self.batch = device, batch
+        self.device, self.batch = devices[0], batch
+        self._places = {
+            id(e): (place, Transfer(place)) for e, place in zip(encoders, devices, strict=False)
+        }
         self.runtime: Runtime | None = None
         self.cut, self.limit = 0, math.inf
         self._form: tuple[bool, tuple[int, ...]] | None = None
-        self._pipeline = Pipeline(self.spec, items, encoders[0], workers, reject)
-        self._devices = ThreadPoolExecutor(len(self.encoders), "fusemix-device")
+        pin = self.device.type == "cuda" and self.encoders[0].on_device
+        self._pipeline = Pipeline(self.spec, items, encoders[0], workers, reject, pin=pin)
+        self._at_once = len(self.encoders) * in_flight(self.device)
+        self._devices = ThreadPoolExecutor(self._at_once, "fusemix-device")
 
     def __enter__(self) -> Self:
         return self
@@ -156,11 +168,12 @@ class ItemEncoder:
     def encoded(self, wanted: Sequence[int], group_size: int) -> Iterator[EncodedBatch]:
         """The batches of the items `wanted`, in their order.
 
-        No batch crosses a group of `group_size` items. With one encoder a batch is encoded when its
-        parts are asked for; with several, ahead, by whichever is free.
+        No batch crosses a group of `group_size` items. With one encoder on the CPU a batch is
+        encoded when its parts are asked for; else ahead, by whichever encoder is free, and on a GPU
+        the next batch begins before the latents of this one are fetched.
         """
         batches = self._pipeline.batches(wanted, self.batch, group_size)
-        encoding = self._when_asked(batches) if len(self.encoders) == 1 else self._ahead(batches)
+        encoding = self._when_asked(batches) if self._at_once == 1 else self._ahead(batches)
         for group, cut, parts in encoding:
             self.cut += cut
             yield EncodedBatch(group, cut, partial(self._checked, parts))
@@ -187,8 +200,8 @@ class ItemEncoder:
 
     def _ahead(self, batches: Iterable[tuple[int, Collated]]) -> Iterator[_Batch]:
         free: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
-        for encoder in self.encoders:
-            free.put(encoder)
+        for number in range(self._at_once):
+            free.put(self.encoders[number % len(self.encoders)])
 
         def encode(batch: Collated) -> list[_Part]:
             encoder = free.get()
@@ -200,7 +213,7 @@ class ItemEncoder:
         ahead: deque[_Batch] = deque()
         for group, batch in batches:
             ahead.append((group, batch.cut, self._devices.submit(encode, batch).result))
-            if len(ahead) > 2 * len(self.encoders):
+            if len(ahead) > 2 * self._at_once:
                 yield ahead.popleft()
         yield from ahead
 
@@ -227,22 +240,29 @@ class ItemEncoder:
 
     def _attempt(self, encoder: Encoder, batch: Collated) -> Latents | None:
         """The latents as the contract wants them, or None if the device is out of memory."""
+        device, transfer = self._places[id(encoder)]
         with locks_of(encoder).encode:
             encoder.runtime = self.runtime
             try:
-                with torch.no_grad():
-                    returned = encoder.encode(batch.batch, self.view)
-                return latents_of(
-                    self.spec,
-                    self.view,
-                    returned,
-                    len(batch.index),
-                    lambda i: self.items.describe(batch.index[i]),
-                )
-            except torch.OutOfMemoryError:
+                with torch.no_grad(), as_current(device):
+                    given = transfer.sent(batch.batch) if encoder.on_device else batch.batch
+                    returned = encoder.encode(given, self.view)
+                    fetched = transfer.fetched(returned)
+                if fetched is None:
+                    return self._latents(returned, batch)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 return None
             finally:
                 encoder.runtime = None
+        return self._latents(fetched(), batch)
+
+    def _latents(self, returned: Any, batch: Collated) -> Latents:
+        def describe(i: int) -> str:
+            return self.items.describe(batch.index[i])
+
+        return latents_of(self.spec, self.view, returned, len(batch.index), describe)
 
     def _check_form(self, latents: Latents) -> None:
         """Raise `ContractError` where batches differ in form."""

@@ -171,7 +171,7 @@ def _fill(
     batch = batch_size_for(held.spec, how.batch_size, held.devices[0])
     encoders = held.get(math.ceil(len(missing) / batch.items))
     with ItemEncoder(
-        items, target.view, encoders, held.devices[0], batch, spec=held.spec, workers=how.workers
+        items, target.view, encoders, held.devices, batch, spec=held.spec, workers=how.workers
     ) as encoder:
         warnings = _accelerate(encoder, target, missing, held, how)
         filling = _Filling(encoder, target, items, progress)

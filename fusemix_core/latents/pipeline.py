@@ -19,6 +19,7 @@ from fusemix_core.data.media import medium
 from fusemix_core.errors import DataError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.sharing import locks_of
+from fusemix_core.latents.transfer import pinned
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
@@ -90,7 +91,8 @@ class Pipeline:
     """Decodes and collates `items` for one encoder; use as a context manager.
 
     Items that can't be decoded or collated are left out and noted in `bad`, index → reason, unless
-    `reject` raises. `notes` counts what media say of the others (`Medium.note`).
+    `reject` raises. `notes` counts what media say of the others (`Medium.note`). With `pin` batches
+    are in memory that a GPU can read.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class Pipeline:
         encoder: Encoder,
         workers: int | None = None,
         reject: Rejects | None = None,
+        pin: bool = False,
     ) -> None:
+        self._pin = pin
         self.spec, self.items, self.encoder = spec, items, encoder
         self.medium = medium(registry.settled(spec).takes)
         self.bad: dict[int, str] = {}
@@ -263,8 +267,9 @@ class Pipeline:
         if not group:
             return Collated([], None)
         values = [item.value for item in group]
-        cut = self.encoder.truncated(values)
-        return Collated([item.index for item in group], self.encoder.collate(values), cut)
+        batch, cut = self.encoder.collated(values)
+        batch = pinned(batch) if self._pin else batch
+        return Collated([item.index for item in group], batch, cut)
 
 
 def default_workers() -> int:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from fusemix_core.errors import ConfigError
 from fusemix_core.gathering import total, total_logsumexp
 from fusemix_core.interfaces import Objective, Step
+from fusemix_core.objectives.half import Sharpness, contrast
+from fusemix_core.objectives.half_passes import Entries
 from fusemix_core.objectives.pairs import Pair, no_loss, pairs_of, sharing
 from fusemix_core.objectives.tiles import none_excluded, two_way_logsumexp
 
@@ -18,7 +20,8 @@ class InfoNCE(Objective):
     """Each row's partner among all rows, both ways: the mean of the two cross-entropies.
 
     Rows are L2-normalised (norm floored at 1e-12) in float32, or float64 if they are; logits are
-    cosines divided by `temperature`, made in tiles, so that no `[n, n]` matrix need be held. The
+    cosines divided by `temperature`, made in tiles, so that no `[n, n]` matrix need be held; where
+    the step's precision rounds, factors of their products are float16 (`objectives.half`). The
     parameter is clamped in place to [0.001, 0.5] before each
     use, outside the graph, so that its gradient is not masked (as in the original).
 
@@ -42,7 +45,7 @@ class InfoNCE(Objective):
                 f"It lies in [{low}, {high}].",
             )
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learnable)
-        self.mask_shared = mask_shared
+        self.mask_shared, self._sharpness = mask_shared, Sharpness(temperature)
 
     def forward(self, step: Step) -> Tensor:
         # Through `data`, so that two forwards before a backward are not taken for a conflict.
@@ -57,13 +60,22 @@ class InfoNCE(Objective):
         # Scaling x, not the similarities, leaves the temperature's gradient to autograd.
         x = pair.x * self.temperature.reciprocal()
         excluded = sharing(pair) if self.mask_shared else none_excluded
-        rows, columns = two_way_logsumexp(x, pair.all_y, excluded)
+        if pair.rounds:
+            fine = self._sharpness.fine(self.temperature, x.shape[1], pair.step)
+            more, kept = self._more(pair), pair.kept_bytes
+            rows, columns, more = contrast(x, pair.all_y, pair.start, excluded, more, kept, fine)
+            return ((rows + columns).sum() / 2 + more) / len(pair.all_y)
+        rows, columns = two_way_logsumexp(x, pair.all_y, excluded, pair.kept_bytes)
         columns = total_logsumexp(columns)[pair.own]
         return ((rows + columns).sum() / 2 - self._right(pair, x)) / len(pair.all_y)
 
     def _right(self, pair: Pair, x: Tensor) -> Tensor:
         """The sum of the logits that should be high, over own rows: each row's with its partner."""
         return (x * pair.y).sum()
+
+    def _more(self, pair: Pair) -> Entries | None:
+        """By which weights of similarities the loss differs from that of one partner each."""
+        return None
 
     def log(self) -> dict[str, Tensor]:
         return {"temperature": self.temperature.detach()}

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
 from fusemix_core.gathering import total
-from fusemix_core.objectives.tiles import Excluded, none_excluded
+from fusemix_core.objectives.tiles import KEPT_BYTES, Excluded, kept_bytes_on, none_excluded
 from fusemix_core.paired import sent, spread
 from fusemix_core.step import Step
 
@@ -27,7 +27,9 @@ class Pair:
 
     x, y: rows of this process `[t, d]`, of the first and the second modality. all_y: the second
     modality's rows of all processes `[n, d]`, among which the own ones start at `start`. ids: the
-    sources `[n, S, 2]` of all rows, on the CPU. In one process t = n and y is all_y.
+    sources `[n, S, 2]` of all rows, on the CPU. In one process t = n and y is all_y. rounds:
+    whether products of the rows may be taken in half precision; kept_bytes: what a loss of them may
+    keep; step: how many were done before.
     """
 
     x: Tensor
@@ -35,6 +37,9 @@ class Pair:
     all_y: Tensor
     ids: Tensor
     start: int
+    rounds: bool = False
+    kept_bytes: int = KEPT_BYTES
+    step: int = 0
 
     @property
     def own(self) -> slice:
@@ -47,8 +52,11 @@ def pairs_of(step: Step) -> list[Pair]:
     rows, links = step.rows, step.links_here
     unit = [unit_rows(x) for x in step.own.embeddings.values()]
     gathered = [None, *(rows.gather(x) for x in unit[1:])]
+    both_of = list(combinations(range(len(unit)), 2))
+    rounds = step.precision.rounds and all(x.dtype == torch.float32 for x in unit)
+    kept = kept_bytes_on(links.device, len(both_of))
     pairs = []
-    for a, b in combinations(range(len(unit)), 2):
+    for a, b in both_of:
         x, y, all_y, ids, start = unit[a], unit[b], gathered[b], links[:, :, [a, b]], rows.start
         both = step.rows_with_here(a, b)
         if both is not None:
@@ -60,7 +68,7 @@ def pairs_of(step: Step) -> list[Pair]:
                 if all_y is y
                 else (_rows(y, own), _rows(all_y, step.rows_with(a, b)))
             )
-        pairs.append(Pair(x, y, all_y, ids, start))
+        pairs.append(Pair(x, y, all_y, ids, start, rounds, kept, step.number))
     return pairs
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from fusemix_core.errors import ConfigError
 from fusemix_core.gathering import total
 from fusemix_core.interfaces import Objective, Step
+from fusemix_core.objectives.half import Sharpness, signed_softplus
+from fusemix_core.objectives.half_passes import Entries
 from fusemix_core.objectives.pairs import (
     Pair,
     no_loss,
@@ -54,7 +56,7 @@ class SigLIP(Objective):
             )
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learnable)
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learnable)
-        self.shared = shared
+        self.shared, self._sharpness = shared, Sharpness(1 / scale)
 
     def forward(self, step: Step) -> Tensor:
         losses = [self._loss(p) for p in pairs_of(step) if len(p.all_y)]
@@ -66,17 +68,29 @@ class SigLIP(Objective):
         """This process's part of a pair's loss."""
         x = pair.x * self.log_scale.exp()
         excluded = sharing(pair) if self.shared == "masked" else none_excluded
+        if pair.rounds:
+            found = self._positives(pair)
+            right = pair.start if found is None else Entries.of(*found, x.new_ones(len(found[0])))
+            temperature = (-self.log_scale).exp()
+            fine = self._sharpness.fine(temperature, x.shape[1], pair.step)
+            kept = pair.kept_bytes
+            wrong = signed_softplus(x, pair.all_y, self.bias, right, excluded, kept, fine)
+            return wrong / len(pair.all_y)
         # log(1 + exp(-z)) of a positive is log(1 + exp(z)) - z.
-        every = softplus_sum(x, pair.all_y, self.bias, excluded)
+        every = softplus_sum(x, pair.all_y, self.bias, excluded, pair.kept_bytes)
         return (every - self._right(pair, x)) / len(pair.all_y)
 
     def _right(self, pair: Pair, x: Tensor) -> Tensor:
         """Σ z over the positives of own rows."""
-        found = positives(pair) if self.shared == "positive" else None
+        found = self._positives(pair)
         if found is None:
             return (x * pair.y).sum() + len(x) * self.bias
         i, j = found
         return weighted_sum(x, pair.all_y, i, j, x.new_ones(len(i))) + len(i) * self.bias
+
+    def _positives(self, pair: Pair) -> tuple[Tensor, Tensor] | None:
+        """(i, j) of those of own rows, if a row has more than its partner."""
+        return positives(pair) if self.shared == "positive" else None
 
     def log(self) -> dict[str, Tensor]:
         return {"scale": self.log_scale.detach().exp(), "bias": self.bias.detach()}

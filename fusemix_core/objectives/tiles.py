@@ -1,7 +1,7 @@
 """Reductions over all similarities of two sets of rows, without holding them all.
 
 The similarities s = a bᵀ of rows `a [n, d]` and `b [m, d]` are made in tiles of rows of `a`. Where
-one number for each of them fits in `KEPT_BYTES`, these are kept for the backward, which then takes
+one number for each of them fits in `kept_bytes`, these are kept for the backward, which then takes
 two matrix products more, three in all; else the tiles are made again, four in all, and nothing is
 held but two tiles beside the rows and their gradients. Exact either way, on any device, in float32
 and float64.
@@ -10,6 +10,7 @@ and float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ from torch.nn.functional import softplus
 
 from fusemix_core.devices import widest_float
 
-KEPT_BYTES = 1 << 30
-"""What may be kept for the backward."""
+KEPT_BYTES, KEPT_SHARE = 1 << 30, 0.25
+"""What may be kept for the backward: bytes, or on a GPU a share of its free memory."""
 
 TILE_BYTES = 1 << 26
 """A tile: enough rows for the products to run at full speed."""
@@ -43,6 +44,19 @@ Weights = Callable[[slice, Tensor, Tensor], Tensor]
 
 def none_excluded(rows: slice) -> None:
     """Every similarity counts."""
+
+
+def kept_bytes_on(device: torch.device, losses: int = 1) -> int:
+    """What each of so many losses of a step may keep for its backward.
+
+    A GPU is asked once, when the first of them is computed.
+    """
+    return KEPT_BYTES if device.type != "cuda" else _free_bytes(device) // max(losses, 1)
+
+
+@cache
+def _free_bytes(device: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(device)[0] * KEPT_SHARE)
 
 
 def two_way_logsumexp(

@@ -22,12 +22,14 @@ class SplitEmbeddings:
         links: int64 `[m, K]` into these.
         ids: modality → int64 `[n]`, the numbers that the items have in the dataset.
         facts: name → `Fact` of the rows of `links`.
+        device: where they were embedded, and may be compared.
     """
 
     embeddings: dict[str, Tensor]
     links: Tensor
     ids: dict[str, Tensor]
     facts: dict[str, Fact] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @torch.inference_mode()
@@ -52,5 +54,6 @@ def embed_split(
             columns.append(torch.where(own < 0, -1, torch.searchsorted(ids, own.clamp(min=0))))
     if most:
         links = torch.zeros(0, len(items), dtype=torch.long)
-        return SplitEmbeddings(embeddings, links, items)
-    return SplitEmbeddings(embeddings, torch.stack(columns, dim=1), items, dict(pairs.facts))
+        return SplitEmbeddings(embeddings, links, items, device=device)
+    links = torch.stack(columns, dim=1)
+    return SplitEmbeddings(embeddings, links, items, dict(pairs.facts), device)

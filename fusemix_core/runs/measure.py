@@ -67,14 +67,13 @@ def measure_run(
         encoded: its latents.
         train: the rows that were fitted.
         adapters: modality → fitted adapter.
-        device: where to embed.
+        device: where to embed and to compare.
         objects: modality → loaded encoder, for those that the caller has.
         save: is called with the model before evaluators run that aren't core's own: one of them
             may take the whole process down.
 
     Returns:
-        The model, results and sections. An evaluator that fails does not stop the others: its error
-        is in `failed`.
+        The model, results and sections; the errors of evaluators that failed are in `failed`.
     """
     config, unpaired = plan.config, never_paired(train, plan.added)
     splits = {}
@@ -105,6 +104,7 @@ def measure_run(
             items=encoded.dataset.items,
             ids=split.ids,
             encoder=model.encode,
+            device=device,
         )
         found = evaluate(evaluators, shown, show=name == list(splits)[-1])
         results[name] = found.metrics
@@ -135,5 +135,6 @@ def draw_examples(data: Measured, right: int = 4, wrong: int = 4) -> list[Retrie
             right=right,
             wrong=wrong,
             seed=data.seed,
+            device=data.device,
         )
     ]

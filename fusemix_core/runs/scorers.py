@@ -33,9 +33,13 @@ def choose_scorer(
         scorer.fit(train.embeddings)
         if len(candidates) == 1:
             return part, scorer
-        found = retrieval(validation.embeddings, validation.links, scorer.score, resamples=0)[
-            "mean_recall"
-        ]
+        found = retrieval(
+            validation.embeddings,
+            validation.links,
+            scorer.score,
+            resamples=0,
+            device=validation.device,
+        )["mean_recall"]
         if best is None or found > best[0]:
             best = (found, part, scorer)
     assert best is not None

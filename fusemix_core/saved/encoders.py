@@ -129,7 +129,7 @@ class LazyEncoder:
         source = GivenItems(info.modality, items, info.takes)
         batch = batch_size_for(encoder.spec, how.batch_size, self.device)
         with ItemEncoder(
-            source, info.view, [encoder], self.device, batch,
+            source, info.view, [encoder], [self.device], batch,
             workers=how.workers, reject=source.reject,
         ) as run:  # fmt: skip
             run.runtime = self._faster(run, len(items), how)

@@ -281,7 +281,7 @@ def unknown_view(case: EncoderCase) -> None:
 
 @ENCODER.check()
 def truncated(case: EncoderCase) -> None:
-    """`truncated` counts the items that will be cut."""
+    """`truncated` counts the items that will be cut, and so does `collated`."""
     expect(case.encoder.truncated([]) == 0, "truncated([]) is not 0")
     count = case.encoder.truncated(case.items)
     expect(
@@ -290,8 +290,12 @@ def truncated(case: EncoderCase) -> None:
     )
     limit = case.spec.max_tokens
     if case.spec.modality == "text" and limit:
-        cut = case.encoder.truncated(["a", "long " * 2 * limit])
-        expect(cut == 1, f"of a letter and {2 * limit} words it says it cuts {cut}")
+        texts = ["a", "long " * 2 * limit]
+        for name, cut in (
+            ("truncated", case.encoder.truncated(texts)),
+            ("collated", case.encoder.collated(texts)[1]),
+        ):
+            expect(cut == 1, f"of a letter and {2 * limit} words {name} says it cuts {cut}")
 
 
 @ENCODER.check(when=lambda case: any(map(case.encoder.network, case.spec.views)))

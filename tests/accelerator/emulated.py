@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -171,11 +172,20 @@ class Emulated(Tensor):
         _count(name, args)
         for option in ("device", "pin_memory"):
             kwargs.pop(option, None)
+        if func._overloadname.startswith("dtype"):
+            func, args = _in_float32(func, args)
         found = func(*tree_map(_held, args), **tree_map(_held, kwargs))
         if name == "copy_":
             return args[0]
         given = {id(t.held): t for t in tensors if isinstance(t, Emulated)}  # in place, or `out=`
         return tree_map(lambda x: _emulated(x, given) if isinstance(x, Tensor) else x, found)
+
+
+def _in_float32(func: Any, args: tuple) -> tuple[Any, tuple]:
+    """A product of float16 factors with float32 results, which only a GPU has."""
+    factors = [_held(x).float() if isinstance(x, Tensor) else x for x in args]
+    plain = "out" if func._overloadname.endswith("out") else "default"
+    return getattr(func.overloadpacket, plain), tuple(x for x in factors if x is not torch.float32)
 
 
 def _held(x: Any) -> Any:
@@ -377,6 +387,15 @@ def _grouped(tensors: Any, *_: Any, **__: Any) -> Any:
     return {(CUDA if there else device, dtype): x for (device, dtype), x in found.items()}
 
 
+_apply_backward = torch.autograd.function.BackwardCFunction.apply
+
+
+def _backward(node: Any, *grads: Any) -> Any:
+    """The backward of a Python function asks of devices too, where torch has turned modes off."""
+    with _FromPython():
+        return _apply_backward(node, *grads)
+
+
 def _patches() -> Iterator[Any]:
     """What torch.cuda is asked for."""
     cuda, patch = torch.cuda, mock.patch.object
@@ -387,12 +406,20 @@ def _patches() -> Iterator[Any]:
     yield patch(cuda, "manual_seed", lambda seed: None)
     yield patch(cuda, "device", lambda device: contextlib.nullcontext())
     yield patch(cuda, "synchronize", lambda device=None: _waited("synchronize"))
+    properties = SimpleNamespace(total_memory=141 << 30, name="emulated", major=9, minor=0)
+    yield patch(cuda, "get_device_properties", lambda device=None: properties)
+    yield patch(cuda, "get_device_capability", lambda device=None: (9, 0))
+    # C++ takes what is emulated for the CPU's: so does its autocast.
+    autocast = torch.autocast
+    yield patch(torch, "autocast", lambda kind, *a, **k: autocast("cpu", *a, **k))
+    yield mock.patch("fusemix_core.objectives.half_choice._fused", lambda device: None)
     yield patch(cuda, "Stream", streams.Stream)
     yield patch(cuda, "stream", streams.on)
     yield patch(cuda, "current_stream", streams.current)
     forked = torch.random.fork_rng
     yield patch(torch.random, "fork_rng", lambda devices=(), **how: forked(devices=[], **how))
     yield patch(torch, "Generator", _AnyGenerator)
+    yield patch(torch.autograd.function.BackwardCFunction, "apply", _backward)
     name = "_group_tensors_by_device_and_dtype"
     yield patch(torch.optim.Optimizer, name, staticmethod(_grouped))
     yield patch(torch.nn.utils.clip_grad, name, _grouped)

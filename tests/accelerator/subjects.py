@@ -19,6 +19,7 @@ from fusemix_core.engine.randomness import seeded
 from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.engine.tables import on_device
 from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
+from fusemix_core.numerics import Precision
 from fusemix_core.paired import ResidentTokens
 from fusemix_core.registry import registry
 
@@ -72,6 +73,7 @@ class Steps:
         mixup: str = "fusemix",
         optimiser: str = "adamw",
         adapter: str = "linear",
+        precision: str = "float32",
         gaps: bool = False,
         train: PairedLatents | None = None,
     ) -> None:
@@ -93,6 +95,7 @@ class Steps:
         for module in (*adapters.values(), made):
             module.to(device).train()
         fit = Alignment(adapters, made, held, device=device)
+        fit.precision = Precision(precision, device.type)
         self.state = TrainState.new(fit, training, 0, Part(optimiser))
         self.batches = feed(held, self.plan, 0, device, blocks=False)
 
@@ -100,7 +103,8 @@ class Steps:
         """What one step reports."""
         training = self.plan.training
         how = {"clip_norm": training.clip_norm, "ema": training.ema}
-        metrics = train_step(self.state, next(self.batches), self.mixup, 1e-2, **how)
+        with self.state.fit.precision.step():
+            metrics = train_step(self.state, next(self.batches), self.mixup, 1e-2, **how)
         self.state.index += 1
         return metrics
 
@@ -126,7 +130,7 @@ def fitted(aligner: str, device: torch.device) -> dict[str, Tensor]:
         adapter=Part("linear"),
         mixup=Part("fusemix"),
         objective=Part("infonce"),
-        training=Training(epochs=2, batch_size=8),
+        training=Training(epochs=2, batch_size=8, precision="float32"),
     )
     fit = registry.build("aligner", recipe.aligner).fit
     adapters = fit(train, validation, recipe, FitContext(device=device))

@@ -82,3 +82,10 @@ def test_no_module_hides_a_name_of_its_package():
         for node in ast.walk(ast.parse((package / "__init__.py").read_text())):
             if isinstance(node, ast.ImportFrom) and node.module != package.name:
                 assert not inner & {alias.asname or alias.name for alias in node.names}, package
+
+
+def test_encoders_draw_weights_without_seeding_what_they_do_not_put_back():
+    """`torch.manual_seed` seeds every GPU's generator, and `fork_rng(devices=[])` keeps none."""
+    paths = [path for package in PACKAGES for path in package.rglob("*.py")]
+    seeding = {path.name for path in paths if "torch.manual_seed(0)" in path.read_text()}
+    assert len(paths) > 200 and seeding == set()

@@ -24,7 +24,7 @@ import torch
 from pairs import write_world
 
 from fusemix_core.cli import main
-from fusemix_core.engine import loop
+from fusemix_core.engine import checkpoint, loop
 from fusemix_core.engine.checkpoint import checkpoint_folders
 from fusemix_core.errors import ArtefactError
 from fusemix_core.latents import extraction
@@ -86,18 +86,18 @@ def tell_items(lines) -> None:
 
 
 def tell_steps(lines) -> None:
-    step, save = loop.Trainer._step, loop.checkpoint.save
+    step, save = loop.Trainer._step, checkpoint.save
 
     def telling(self, batch):
         step(self, batch)
         lines.write(f"step {self.state.step}\n")
 
-    def saving(state, *rest):
-        done = save(state, *rest)
-        lines.write(f"saved {state.step}\n")
+    def saving(taken, *rest):
+        done = save(taken, *rest)
+        lines.write(f"saved {taken.step}\n")
         return done
 
-    loop.Trainer._step, loop.checkpoint.save = telling, saving
+    loop.Trainer._step, checkpoint.save = telling, saving
 
 
 def code(pid: int) -> int:

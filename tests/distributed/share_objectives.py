@@ -5,6 +5,7 @@ from batches import batch_of
 from safetensors.torch import save_file
 
 from fusemix_core.gathering import processes, rank
+from fusemix_core.numerics import Precision
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.multi_positive import MultiPositive
 from fusemix_core.objectives.siglip import SigLIP
@@ -26,6 +27,7 @@ BATCHES = {
     "mixed rows": {"n": 20, "sources": 2},
     "four modalities with gaps": {"n": 23, "modalities": 4, "gaps": True},
     "float32": {"n": 40, "dtype": torch.float32},
+    "in half": {"n": 41, "dtype": torch.float32},
 }
 
 
@@ -34,7 +36,10 @@ def results(objective, batch, share):
     embeddings, links = batch_of(**BATCHES[batch])
     module = OBJECTIVES[objective]().to(next(iter(embeddings.values())).dtype)
     rows = {m: x.detach()[share].requires_grad_() for m, x in embeddings.items()}
-    loss = module(Step.of(rows, links[share]))
+    step = Step.of(rows, links[share])
+    if batch == "in half":
+        step.precision = Precision("half", "cuda")  # which a CPU takes to be no gain
+    loss = module(step)
     loss.backward()
     found = {"loss": loss.detach()}
     for kind, named in (("rows", rows.items()), ("own", module.named_parameters())):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from fusemix_core.aligners.gradient import GradientAligner
-from fusemix_core.engine import checkpoint, loop
+from fusemix_core.engine import checkpoint, saver
 from fusemix_core.errors import ArtefactError, RunExistsError
 from fusemix_core.interfaces import Callback, FitContext
 
@@ -145,14 +145,14 @@ def test_ctrl_c_waits_for_the_end_of_the_step(split, recipe, tmp_path):
 
 
 def test_the_last_two_checkpoints_are_kept(split, recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(saver, "SHARE", 1e9)
     fit(recipe(), split(70, 10), tmp_path)
     assert [p.name for p in checkpoint.checkpoint_folders(tmp_path)] == ["step-12", "step-16"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-12", "step-16"]
 
 
 def test_slow_checkpoints_are_thinned_out_but_never_the_last(split, recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 0.0)
+    monkeypatch.setattr(saver, "SHARE", 0.0)
     fit(recipe(), split(70, 10), tmp_path)
     assert [p.name for p in checkpoint.checkpoint_folders(tmp_path)] == ["step-4", "step-16"]
 

@@ -11,7 +11,7 @@ from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.aligners.recalls import mean_recall, recalls
 from fusemix_core.config import Part, Recipe, Training
-from fusemix_core.engine import checkpoint, loop
+from fusemix_core.engine import checkpoint, loop, saver
 from fusemix_core.engine.state import TrainState, ema_momentum, train_step
 from fusemix_core.errors import (
     ConfigError,
@@ -187,7 +187,7 @@ def scripted_scores(monkeypatch, scores):
 def test_the_best_weights_are_kept_and_ties_go_to_the_earlier(split, recipe, tmp_path, monkeypatch):
     scripted_scores(monkeypatch, [0.1, 0.3, 0.3, 0.2])
     monkeypatch.setattr(checkpoint, "KEEP", 9)
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(saver, "SHARE", 1e9)
     adapters = fit(recipe(), split(70, 20), checkpoints=tmp_path)
     then = load_file(tmp_path / "step-8" / "state.safetensors")
     for modality, adapter in adapters.items():

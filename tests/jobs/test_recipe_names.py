@@ -8,10 +8,12 @@ import sys
 
 import pytest
 import tomli_w
+import torch
 from pairs import write_world
 from toys import ToyImage, ToyText
 
 from fusemix_core import FusedModel, align
+from fusemix_core.aligners.scale import scale_for
 from fusemix_core.config import Part, read_toml, to_dict
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe
@@ -43,17 +45,13 @@ def test_the_closed_forms_are_those_that_auto_chooses_from():
     linear, kernel, auto = (find_recipe(name) for name in ("cca", "kcca", "auto"))
     assert linear.aligner == Part("cca", {"landmarks": 0})
     options = registry.check("aligner", auto.aligner).options
-    assert kernel.aligner == Part("cca", {"landmarks": options["landmarks"]})
+    on_a_cpu = scale_for(torch.device("cpu"), 2).landmarks
+    assert options["landmarks"] is None  # as suits the device
+    assert kernel.aligner == Part("cca", {"landmarks": on_a_cpu})
     theirs = registry.component("aligner", "cca").options
     shared = options.keys() & theirs.keys() - {"landmarks"}
     assert len(shared) == 5 and all(options[name] == theirs[name] for name in shared)
     assert linear.views == kernel.views == auto.views
-
-
-def test_kcca_keeps_the_landmarks_that_auto_does():
-    from fusemix_core.aligners.cca import LANDMARKS
-
-    assert find_recipe("kcca").aligner.options == {"landmarks": LANDMARKS}
 
 
 @pytest.mark.parametrize("name", ["fusemix", "fusemix-paper"])

@@ -237,6 +237,11 @@ class CountsTooMany(Good):
         return len(items) + 1
 
 
+class CountsOtherwise(Good):
+    def collated(self, items):
+        return self.collate(items), 0
+
+
 class NetworkUnused(Good):
     def network(self, view):
         return Network(self.model)
@@ -358,7 +363,7 @@ BROKEN = {
     "wrong_type": [TakesAnything],
     "edge_items": [FailsOnNothing, NanOnNothing],
     "unknown_view": [IgnoresView],
-    "truncated": [NeverCuts, CountsTooMany],
+    "truncated": [NeverCuts, CountsTooMany, CountsOtherwise],
     "network": [NetworkUnused],
     "worker": [NotForWorkers, NeedsWeightsInWorker],
     "threads": [OnlyInMainThread],

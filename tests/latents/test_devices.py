@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusemix_core import devices
-from fusemix_core.devices import devices_like
+from fusemix_core.devices import devices_like, out_of_memory
 from fusemix_core.latents import extraction
 from fusemix_core.latents.batches import batch_size_for
 from fusemix_core.latents.pipeline import BatchSize
@@ -122,3 +122,64 @@ def test_texts_come_under_a_budget_of_tokens(toy, store):
     padded = [max(min(len(t), 2000) + 8 for t in b) * len(b) for b in batches]
     assert max(padded) <= 64 * 256 and len(batches) < 400 / 64 + 2
     assert max(map(len, batches)) > 64
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA failed with error out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_batches_are_halved_whoever_finds_no_room(toy, store, monkeypatch, error):
+    class Narrow(toy.ToyEncoder):
+        def encode(self, batch, view="pooled"):
+            if len(batch[0]) > 2:
+                raise error
+            return super().encode(batch, view)
+
+    monkeypatch.setattr(toy, "Narrow", Narrow, raising=False)
+    Narrow.__module__, Narrow.__qualname__ = toy.__name__, "Narrow"
+    done = toy.extracted(toy.spec(Narrow), toy.ToyItems(toy.texts(9)), store, batch_size=8)
+    assert done.encoded == 9 and "were cut to 2" in done.warnings[0]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+def test_an_encoder_encodes_with_its_device_as_the_threads_current_one(toy, store, monkeypatch):
+    entered, inside = [], []
+
+    class Current:
+        """What torch.cuda.device is."""
+
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            entered.append(self.device)
+            inside.append(self.device)
+
+        def __exit__(self, *error):
+            inside.pop()
+
+    class Seen(toy.ToyEncoder):
+        where = []
+
+        def encode(self, batch, view="pooled"):
+            self.where.append(inside[-1])
+            return super().encode(batch, view)
+
+    monkeypatch.setattr(toy, "Seen", Seen, raising=False)
+    Seen.__module__, Seen.__qualname__ = toy.__name__, "Seen"
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr(extraction, "empty_cache", lambda device: None)
+    toy.extracted(
+        toy.spec(Seen), toy.ToyItems(toy.texts(40)), store, device=["cuda:1"], batch_size=8
+    )
+    assert Seen.where == entered == [torch.device("cuda", 1)] * len(Seen.where) and Seen.where

@@ -11,6 +11,7 @@ from fusemix_core.aligners.budget import Budget
 from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.judge import Judge
 from fusemix_core.aligners.recalls import gain, hits_of, mean_recall, recalls
+from fusemix_core.aligners.scale import SCALES
 from fusemix_core.config import override_recipe
 from fusemix_core.context import Callback
 from fusemix_core.errors import ConfigError
@@ -156,12 +157,13 @@ def test_a_time_that_is_over_leaves_the_linear_map(folded, monkeypatch):
     ],
 )
 def test_the_kernel_has_the_landmarks_that_there_is_time_for(budget, rate, landmarks, monkeypatch):
-    monkeypatch.setattr(auto_aligner, "products_per_second", lambda: rate)
+    monkeypatch.setattr(auto_aligner, "products_per_second", lambda device: rate)
     train = PairedLatents(
         {m: ResidentLatents(torch.zeros(1, 400)) for m in "ab"},
         torch.zeros(10_000, 2, dtype=torch.long),
     )
-    assert AutoAligner()._landmarks(train, Budget.of(budget)) == landmarks
+    how = Budget.of(budget), SCALES[-1], torch.device("cpu")
+    assert AutoAligner()._landmarks(train, *how) == landmarks
 
 
 class Interrupting(Callback):

@@ -126,3 +126,16 @@ def test_a_block_on_latents_has_the_gradients_of_one_on_anything(dtype):
     (block(x.clone().requires_grad_()) * factors).sum().backward()
     for got, parameter in zip(on_latents, block.parameters(), strict=True):
         near(got, parameter.grad)
+
+
+def test_it_runs_under_autocast():
+    torch.manual_seed(0)
+    block, x = Block(12, 4.0, 0.3), torch.randn(30, 12)
+    block.eval()
+    wanted = block(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = block(x)
+    found.sum().backward()
+    assert found.dtype == torch.float32
+    assert (found - wanted).norm() < 1e-2 * wanted.norm()
+    assert all(p.grad.dtype == torch.float32 for p in block.parameters())

@@ -1,15 +1,21 @@
 """Apple's mps has no float64: what needs it goes to the CPU there."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fusemix_core import paired
 from fusemix_core.config import Part
+from fusemix_core.data.facts import Fact
 from fusemix_core.devices import exact_device, resolve_device, widest_float
-from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents, Step
+from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
 from fusemix_core.objectives import tiles
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe
+from fusemix_core.testing.steps import embeddings_of, links_of, splits_of, step_of
 
 MPS = torch.device("mps")
 
@@ -83,17 +89,39 @@ class NoFloat64(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("name", ["infonce", "siglip"])
+ELSEWHERE = {"gram"}
+"""Objectives that go to the CPU for their float64."""
+
+OBJECTIVES = [spec.name for _, spec in registry.all_components("objective")]
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - ELSEWHERE))
 def test_objectives_can_do_without_float64(name, monkeypatch):
-    draw = torch.Generator().manual_seed(0)
-    rows = {m: torch.randn(30, 4, generator=draw).requires_grad_() for m in ("image", "text")}
-    links = torch.arange(30)[:, None].repeat(1, 2)
-    wanted = registry.build("objective", Part(name))(Step.of(rows, links))
+    def loss():
+        embeddings = {m: x.requires_grad_() for m, x in embeddings_of().items()}
+        step = step_of(embeddings, links_of())
+        objective = registry.build("objective", Part(name))
+        objective.start(step.adapters, *splits_of(tuple(embeddings), {}), FitContext())
+        return objective, step
+
     monkeypatch.setattr(tiles, "widest_float", lambda device: torch.float32)
+    objective, step = loss()
     with NoFloat64():
-        loss = registry.build("objective", Part(name))(Step.of(rows, links))
-        loss.backward()
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
+        found = objective(step)
+        found.backward()
+    monkeypatch.undo()
+    objective, step = loss()
+    assert found.item() == pytest.approx(objective(step).item(), rel=1e-4)
+
+
+def test_what_has_float64_is_moved_to_apples_device_in_float32(monkeypatch):
+    monkeypatch.setattr(paired, "widest_float", lambda device: torch.float32)
+    facts = {"time": Fact("time", np.arange(80.0))}
+    wide = pairs(slice(0, 60))
+    tables = {m: ResidentLatents(table.latents.double()) for m, table in wide.tables.items()}
+    batch = replace(wide, tables=tables, facts=facts).batch(torch.arange(3))
+    moved = [*batch.latents.values(), *batch.facts.values()]
+    assert {x.dtype for x in moved} == {torch.float32}
 
 
 def test_a_context_keeps_all_but_its_device():

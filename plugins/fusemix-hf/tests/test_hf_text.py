@@ -122,6 +122,9 @@ def test_truncated_counts_texts_that_are_cut(save, load, tokenizer):
     fits = "ab " * 23
     assert encoder.truncated([fits, fits + "c", "x", "word " * 99]) == 2
     assert encoder.collate([fits + "c"])["input_ids"].shape == (1, 48)
+    batch, cut = encoder.collated([fits, fits + "c", "x", "word " * 99])
+    assert cut == 2 and batch["input_ids"].shape == (4, 48)
+    assert encoder.collated([])[1] == 0
 
 
 def test_a_tokenizer_without_a_limit_takes_the_models(save, load, tokenizer):

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -166,6 +167,18 @@ def test_truncated_counts_texts_that_are_cut(tiny, folder):
     assert tiny.truncated([fits, fits + "c", "x", "word " * 99]) == 2
     assert tiny.truncated([]) == 0
     assert load(folder, prompt="q: ").truncated([fits]) == 1
+
+
+def test_texts_are_tokenised_once_and_the_batch_is_the_same(tiny, monkeypatch):
+    fits = "ab " * ((MAX_TOKENS - 2) // 2)
+    texts = [fits, fits + "c", "", "word " * 99, "x"]
+    read = Mock(side_effect=tiny.tokenizer._encode_plus)
+    monkeypatch.setattr(tiny.tokenizer, "_encode_plus", read)
+    batch, cut = tiny.collated(texts)
+    assert read.call_count == 1 and cut == 2
+    assert cut == tiny.truncated(texts)
+    assert torch.equal(tiny.encode(batch), tiny.encode(tiny.collate(texts)))
+    assert tiny.collated([])[1] == 0
 
 
 def test_spec_may_take_less_than_the_model(folder):

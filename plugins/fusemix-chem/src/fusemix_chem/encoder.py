@@ -47,7 +47,7 @@ class ChemNetEncoder(Encoder):
     def tiny(cls, spec: EncoderSpec) -> Self:
         """A narrow ChemNet with random weights."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             network = ChemNet(**TINY)
             for weight in network.parameters():  # torch's own are so small that latents are alike
                 weight.uniform_(-0.5, 0.5) if weight.dim() == 1 else weight.normal_()

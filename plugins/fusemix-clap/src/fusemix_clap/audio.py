@@ -69,7 +69,7 @@ class ClapAudioEncoder(Encoder):
     def tiny(cls, spec: EncoderSpec) -> Self:
         """A random Swin of four small blocks, for windows of 1 s."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = ClapAudioModelWithProjection(ClapAudioConfig(**TINY))
         spec = replace(spec, dim=TINY["projection_dim"], weights="", sha256="", revision="")
         features = ClapFeatureExtractor(truncation="rand_trunc", max_length_s=1)

@@ -66,7 +66,7 @@ class ClapTextEncoder(Encoder):
     def tiny(cls, spec: EncoderSpec) -> Self:
         """A random RoBERTa of two blocks that reads bytes."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = ClapTextModelWithProjection(ClapTextConfig(**TINY))
         spec = replace(spec, dim=TINY["projection_dim"], weights="", sha256="", revision="")
         return cls(spec, model, byte_tokenizer(), torch.device("cpu"))

@@ -13,6 +13,7 @@ from fusemix_core.aligners.links import check_links
 from fusemix_core.config import Recipe
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+from fusemix_core.numerics import exact
 
 
 class ASIFAdapter(Adapter):
@@ -59,6 +60,7 @@ class ASIFAligner(Aligner):
             )
         self.anchors, self.keeps, self.powers = anchors, tuple(keeps), tuple(powers)
 
+    @exact()
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:

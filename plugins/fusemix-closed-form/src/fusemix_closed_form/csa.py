@@ -15,6 +15,7 @@ from fusemix_core.aligners.moments import Moments, moments_of
 from fusemix_core.config import Recipe
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+from fusemix_core.numerics import exact
 
 
 class CSAAdapter(Adapter):
@@ -69,6 +70,7 @@ class CSAAligner(Aligner):
             raise ConfigError(f"csa can't have dim={dim} and ridges={list(ridges)}.")
         self.dim, self.ridges = dim, tuple(ridges)
 
+    @exact()
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:

@@ -18,6 +18,7 @@ from fusemix_core.aligners.regression import RidgeSolution, met_fixed, regress
 from fusemix_core.config import Recipe
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+from fusemix_core.numerics import exact
 
 _WITHOUT_WHITENING = 1e7
 """A ridge of so many times the trace leaves of CCA's whitening a ten-millionth."""
@@ -58,6 +59,7 @@ class ProcrustesAligner(Aligner):
             raise ConfigError(f"procrustes can't have dim={dim}.")
         self.dim = dim
 
+    @exact()
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
@@ -112,6 +114,7 @@ class RidgeAligner(Aligner):
             raise ConfigError(f"ridge can't have ridges={list(ridges)}.", "They are above 0.")
         self.target, self.ridges = target, tuple(ridges)
 
+    @exact()
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:

@@ -74,6 +74,8 @@ class DinoEncoder(Encoder):
     token beside the mean of the patch tokens. Register tokens are in no view.
     """
 
+    on_device = True
+
     def __init__(
         self,
         spec: EncoderSpec,
@@ -124,7 +126,7 @@ class DinoEncoder(Encoder):
             **kind.tiny,
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = kind.model(config)
         spec = replace(
             spec, dim=32, image_size=side, weights="", revision="", local=False, parameters=None

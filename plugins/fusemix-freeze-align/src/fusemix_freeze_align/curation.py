@@ -131,7 +131,7 @@ def find_concepts(table: LatentTable, items: Tensor, count: int, context: FitCon
     concepts = latents[:count].clone()
     far = 1 - latents @ concepts[0]  # of each from the nearest of the starts
     for i in range(1, count):
-        weight = far.clamp(min=1e-9).double().cpu()
+        weight = far.clamp(min=1e-9).cpu().double()
         concepts[i] = latents[int(torch.multinomial(weight, 1, generator=draw))]
         far = torch.minimum(far, 1 - latents @ concepts[i])
     for _ in range(ROUNDS):

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from fusemix_core.devices import exact_device
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Objective, Step
+from fusemix_core.numerics import exact
 from fusemix_core.objectives.infonce import TEMPERATURE_RANGE
 from fusemix_core.objectives.pairs import no_loss, unit_rows
 
@@ -71,15 +72,17 @@ class GramObjective(Objective):
         return {"temperature": self.temperature.detach()}
 
 
+@exact()
 def volumes(anchor: Tensor, others: Sequence[Tensor]) -> Tensor:
     """V `[n, m]` of unit rows: the anchor's `[n, d]`, and `[m, d]` of each other modality.
 
     With the Gram matrix M_j of the others at row j and a_ij their products with the anchor,
     V² = det M_j - aᵀ adj(M_j) a: as many matrix products as there are others, and nothing larger
-    than `[n, m]`. M and its adjugate are taken in float64.
+    than `[n, m]`. M and its adjugate are taken in float64, the products of rows in float32 in any
+    precision: a small volume is the difference of numbers near 1.
     """
     rows = torch.stack(list(others), dim=1)  # [m, K - 1, d]
-    rows = rows.to(exact_device(rows.device), torch.float64)
+    rows = rows.to(exact_device(rows.device)).double()  # moved first: `mps` can't convert them
     gram = rows @ rows.mT
     determinant = torch.linalg.det(gram)
     adjugate = _adjugate(gram).to(anchor)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from fusemix_core.devices import out_of_memory
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder, Network, Padded
 from fusemix_core.specs import EncoderSpec, kind_of
@@ -28,6 +29,8 @@ class HfEncoder(Encoder):
     A model of several towers gives the features of the tower `spec.options["tower"]`, in the space
     that its towers share. Of an encoder with a decoder the encoder is used.
     """
+
+    on_device = True
 
     def __init__(
         self,
@@ -103,9 +106,9 @@ class HfEncoder(Encoder):
         hint = "Its architecture needs a plugin of its own: fusemix new-plugin"
         try:
             shape = list(self.encode([]).shape[1:])
-        except torch.OutOfMemoryError:
-            raise
         except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            if out_of_memory(error):
+                raise
             kind = type(self.model).__name__
             raise ArtefactError(
                 f"{self.spec.name} can't be used as it is: {kind}.{self.method} fails with "

@@ -60,9 +60,13 @@ class TextEncoder(HfEncoder):
 
     def collate(self, items: Sequence[str]) -> dict[str, Tensor]:
         """Texts as tokens, int64 `[n, t]` each; cut at the model's limit."""
+        return self.collated(items)[0]
+
+    def collated(self, items: Sequence[str]) -> tuple[dict[str, Tensor], int]:
+        """The batch, and how many of the texts were cut. A fast tokenizer reads them once."""
         self.check(items, str, "str")
         if not items:
-            return {}
+            return {}, 0
         encoded = self._tokens(items, truncation=self.max_tokens is not None)
         for i, ids in enumerate(encoded["input_ids"]):
             if not ids:  # nothing, for a tokenizer without special tokens
@@ -72,7 +76,9 @@ class TextEncoder(HfEncoder):
         batch = dict(self.processor.pad(encoded, return_tensors="pt", **length))
         if self.full:
             del batch["attention_mask"]
-        return batch
+        if not getattr(encoded, "encodings", None):
+            return batch, self.truncated(items)
+        return batch, sum(bool(one.overflowing) for one in encoded.encodings)
 
     def truncated(self, items: Sequence[str]) -> int:
         """How many texts are longer than the model takes."""

@@ -61,7 +61,7 @@ def tiny_audio() -> tuple[PreTrainedModel, Any]:
 def seeded(make: Callable[[], PreTrainedModel]) -> PreTrainedModel:
     """What `make` gives, with the same random weights each time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return make()
 
 

@@ -87,7 +87,7 @@ class WaveformEncoder(SpeechEncoder):
         """Two random blocks, 32 wide."""
         config, kind = KINDS[spec.options["model"]]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = kind(config(**TINY))
         spec = replace(spec, dim=TINY["hidden_size"], weights="", sha256="", revision="")
         return cls(spec, model, Wav2Vec2FeatureExtractor(), torch.device("cpu"))

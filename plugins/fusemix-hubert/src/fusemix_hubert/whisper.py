@@ -70,7 +70,7 @@ class WhisperEncoder(SpeechEncoder):
             max_source_positions=50 * TINY_SECONDS,
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = WhisperTransformer(config)
         spec = replace(spec, dim=config.d_model, weights="", sha256="", revision="")
         return cls(spec, model, features, torch.device("cpu"))

@@ -46,6 +46,8 @@ class SentenceTransformerEncoder(Encoder):
     A model that is no plain transformer with a pooling has `pooled` alone.
     """
 
+    on_device = True
+
     def __init__(
         self,
         spec: EncoderSpec,
@@ -89,9 +91,13 @@ class SentenceTransformerEncoder(Encoder):
     def collate(self, items: Sequence[str]) -> list[str] | list[tuple[Tensor, Tokens]]:
         """Texts as token batches: (rows int64 `[g]`, features `[g, t]`), texts of like length
         together, so that little is padded. Plain texts for a model without a fast tokenizer."""
+        return self.collated(items)[0]
+
+    def collated(self, items: Sequence[str]) -> tuple[Any, int]:
+        """The batch, and how many of the texts were cut: they are tokenised once."""
         self._check(items)
         if self.tokenizer is None or not items:
-            return list(items)
+            return list(items), 0
         encoded = self.tokenizer(
             [self.prompt + text for text in items],
             truncation=self.max_tokens is not None,
@@ -103,7 +109,7 @@ class SentenceTransformerEncoder(Encoder):
         for rows in groups_of_like_length(lengths):
             part = {name: [values[i] for i in rows] for name, values in encoded.items()}
             batch.append((torch.tensor(rows), dict(self.tokenizer.pad(part, return_tensors="pt"))))
-        return batch
+        return batch, sum(bool(one.overflowing) for one in encoded.encodings)
 
     @torch.inference_mode()
     def encode(self, batch: Any, view: str = "pooled") -> Tensor | Padded:

@@ -30,7 +30,7 @@ def save_tiny(
         max_position_embeddings=MAX_TOKENS,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         bert = BertModel(config)
     plain = folder / "bert"
     bert.save_pretrained(plain)

@@ -45,6 +45,8 @@ class TimmEncoder(Encoder):
     `spec.views` of a loaded encoder are those of the views asked for that its model has.
     """
 
+    on_device = True
+
     def __init__(
         self, spec: EncoderSpec, model: nn.Module, device: torch.device, dtype: torch.dtype
     ) -> None:
@@ -86,7 +88,7 @@ class TimmEncoder(Encoder):
         test, shape = next(tiny for kind, tiny in TINY.items() if kind in name)
         overlay = {"input_size": (3, *2 * (shape["img_size"],))} if "img_size" in shape else None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = timm.create_model(
                 test, pretrained=False, num_classes=0, pretrained_cfg_overlay=overlay, **shape
             )

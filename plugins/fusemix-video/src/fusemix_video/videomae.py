@@ -79,7 +79,7 @@ class VideoMAEEncoder(Encoder):
             initializer_range=0.2,
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = VideoMAEModel(config)
         processor = VideoMAEImageProcessorPil(
             size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
