@@ -7,7 +7,7 @@ from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
 from fusemix_core.recipes.closed_forms import cca, kcca
 from fusemix_core.recipes.fusemix import fusemix
-from fusemix_core.specs import ComponentSpec, ModalitySpec
+from fusemix_core.specs import ComponentSpec, FamilySpec, ModalitySpec
 
 PAPER = "https://arxiv.org/abs/2312.10144"
 
@@ -245,6 +245,12 @@ READERS = [
     ),
     ComponentSpec(
         kind="reader",
+        name="matrix",
+        target="fusemix_core.data.matrices:MatrixReader",
+        summary="ids of latents that exist already: .npy, .npz, .safetensors",
+    ),
+    ComponentSpec(
+        kind="reader",
         name="saved",
         target="fusemix_core.data.saved:SavedReader",
         summary="folders saved by `datasets`",
@@ -270,6 +276,12 @@ MEDIA = [
         name="text",
         target="fusemix_core.data.media.text:TextMedium",
         summary="texts in cells, or in text files",
+    ),
+    ComponentSpec(
+        kind="medium",
+        name="id",
+        target="fusemix_core.data.media.id:IdMedium",
+        summary="ids of items that the encoder has already",
     ),
     ComponentSpec(
         kind="medium",
@@ -310,6 +322,19 @@ RECIPES = [
 def fusemix_modalities() -> list[ModalitySpec]:
     """Those that core knows by itself."""
     return [IMAGE, TEXT, AUDIO, VIDEO]
+
+
+@hookimpl
+def fusemix_encoders() -> list[FamilySpec]:
+    """Latents that exist already."""
+    return [
+        FamilySpec(
+            prefix="npy",
+            resolve="fusemix_core.encoders.ready:resolve",
+            summary="latents that exist already, in .npy, .npz, .safetensors or Parquet",
+            example="npy:img.npy",
+        )
+    ]
 
 
 @hookimpl

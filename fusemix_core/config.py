@@ -17,8 +17,11 @@ from typing import Any, Literal, TypeVar
 from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 T = TypeVar("T")
-Dtype = Literal["float32", "float16", "bfloat16"]
+ComputeDtype = Literal["float32", "float16", "bfloat16"]
 """What an encoder computes in."""
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+"""The same as asked for. `auto`: float32, or on a CUDA device a half type whose latents agree with
+float32's."""
 StoreDtype = Literal["float16", "float32"]
 """What latents are stored in."""
 Missing = Literal["bad", "ok"]
@@ -58,7 +61,8 @@ class Training:
     takes them; it is these that rows with one item give (`DataConfig.unpaired`).
     `precision` is what a step computes in: `float32`; `tf32`, products that round what they
     multiply to ten bits; `half`, adapters in bfloat16 with float32 weights too. `auto` is
-    `half` on a GPU of compute capability 8 or more and `float32` anywhere else.
+    `half` on a GPU of compute capability 8 or more and `float32` anywhere else. `compile` says
+    whether torch compiles adapters for the steps; `auto` is `on` on a GPU if there are many steps.
     """
 
     epochs: int = 100
@@ -79,6 +83,7 @@ class Training:
     evaluate_steps: int | None = None
     patience: int = 0
     precision: Literal["auto", "float32", "tf32", "half"] = "auto"
+    compile: Literal["auto", "off", "on"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ class RunConfig:
     plugins: tuple[str, ...] = ()
     seed: int = 0
     device: str = "auto"
-    dtype: Dtype = "float32"
+    dtype: Dtype = "auto"
     store_dtype: StoreDtype = "float16"
     encode_batch: int | None = None
     backend: Backend = "auto"

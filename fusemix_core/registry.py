@@ -94,7 +94,7 @@ class Registry(Catalogue):
             return spec
         families = ", ".join(f"{p}:NAME" for p in sorted(self._families))
         note = "Each encoder comes with a plugin, a pip package: fusemix encoders list"
-        note += f"\nModels of a hub: {families}" if families else ""
+        note += f"\nBy a prefix: {families}" if families else ""
         raise UnknownNameError.of(
             "encoder", name, self._encoders, f"{note}\n{self._broken()}".strip()
         )

@@ -70,10 +70,11 @@ class EncoderSpec:
     `dim` is the width of the `pooled` view. `weights` is a hub id, a local path, or `package/file`
     inside an installed package (with `sha256`). `revision` pins a hub id. `requires` maps each
     module the target imports to the pip requirement that brings it. `options` are handed to the
-    target. `version` is raised when the encoder's maths change: it is part of the fingerprint.
-    `price` is in US dollars per million tokens, where encoding costs money. `environment` names
-    the variables that must be set before anything can be encoded, such as that of a key. `batch`
-    is how many items `encode` gets at once, where the usual number does not suit.
+    target. `items` is a source of data whose column `id` lists the encoder's own items: it is read
+    if no data are given. `version` is raised when the encoder's maths change: it is part of the
+    fingerprint. `price` is in US dollars per million tokens, where encoding costs money.
+    `environment` names the variables that must be set before anything can be encoded, such as that
+    of a key. `batch` is how many items `encode` gets at once, where the usual number does not suit.
 
     `views` are what `Encoder.encode` can give, the first one by default. A name begins with its
     kind, alone or with a variant behind a dash (`pooled`, `pooled-cls-mean`): `pooled [n, d]`,
@@ -104,6 +105,7 @@ class EncoderSpec:
     paper: str = ""
     requires: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    items: str = ""
     version: str = "1"
     local: bool = False
     """True when weights came from the user as a path (`NAME@PATH`)."""

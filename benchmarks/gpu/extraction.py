@@ -27,6 +27,7 @@ from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.pipeline import Pipeline
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.latents.transfer import over
 from fusemix_core.registry import registry
 from fusemix_core.runs.reading import read_usable
 
@@ -79,11 +80,12 @@ def measured(
 
 
 def bare_rate(case: Case, encoder: Encoder, found: Items) -> float:
-    """Of batches that are ready: on the device, where the encoder takes them there."""
+    """Of batches that are ready, on the device."""
     size = batch_size_for(encoder.spec, None, case.device)
     some = range(min(len(found), 4 * size.items))
     with Pipeline(encoder.spec, found, encoder) as pipeline:
-        batches = [b.batch for _, b in pipeline.batches(some, size, len(some))]
+        made = (b.batch for _, b in pipeline.batches(some, size, len(some)))
+        batches = [over(batch, lambda x: x.to(case.device)) for batch in made]
 
     def run() -> None:
         for batch in batches:

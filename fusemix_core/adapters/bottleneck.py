@@ -31,10 +31,11 @@ def bottleneck(
 
     On the CPU, training takes a form of its own: there torch spends more on drawing the dropout and
     on passes over memory than a small machine can spare. It draws from one seed that it takes of
-    torch's generator. Its first derivatives only are defined. Under autocast it is torch's form.
+    torch's generator. Its first derivatives only are defined. Under autocast, and where it is
+    compiled, it is torch's form.
     """
-    fast = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if fast and torch.is_grad_enabled():
+    others = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not others:
         return _Bottleneck.apply(x, w1, b1, w2, b2, residual, dropout)
     return residual + linear(torch_dropout(gelu(linear(x, w1, b1)), dropout), w2, b2)
 

@@ -15,7 +15,11 @@ from fusemix_core.aligners.links import check_links
 from fusemix_core.aligners.recalls import VALIDATION_ROWS
 from fusemix_core.config import Part, Recipe, Training, to_dict
 from fusemix_core.data.facts import TRUST, Fact
-from fusemix_core.engine.checkpoint import checkpoint_folders, run_digest
+from fusemix_core.engine.checkpoint import (
+    checkpoint_folders,
+    resumed_precision,
+    run_digest,
+)
 from fusemix_core.engine.loop import Trainer
 from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.randomness import at_most, seeded
@@ -74,6 +78,10 @@ class GradientAligner(Aligner):
             raise UnknownNameError.of("modality of this run", training.together, train.modalities)
         check_links(train, context.fixed)
         check_needs(recipe, train.modalities, context.fixed, registry)
+        if context.resume:
+            precision = resumed_precision(training.precision, context.checkpoints)
+            training = replace(training, precision=precision)
+            recipe = replace(recipe, training=training)
         digest = run_digest(to_dict(recipe), train, validation, context)
         with seeded(context.seed, context.device):
             objective = self._objective(recipe)

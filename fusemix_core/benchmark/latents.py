@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.facts import TRUST
 from fusemix_core.data.hashes import text_keys
 from fusemix_core.data.items import Items, Origin
+from fusemix_core.data.media import medium
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
-from fusemix_core.interfaces import Padded, PairedLatents
+from fusemix_core.interfaces import Encoder, Padded, PairedLatents
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.runs.checks import check_data
@@ -62,12 +64,20 @@ class Case:
 
 
 def make_case(
-    paired: PairedSet, chosen: Combination, seed: int, device: torch.device, reporter: Reporter
+    paired: PairedSet,
+    chosen: Combination,
+    seed: int,
+    device: torch.device,
+    reporter: Reporter,
+    objects: Mapping[str, Encoder] = MappingProxyType({}),
 ) -> Case:
-    """The set split by the seed and encoded; what the store holds is not encoded again."""
+    """The set split by the seed and encoded; what the store holds is not encoded again. objects:
+    encoders that are loaded already, by name."""
     how = Encoding(device, views=chosen.views)
     dataset = read_set(paired, chosen, seed, reporter.note)
-    encoded = encode_dataset(dataset, chosen.specs, how, reporter, max_bad=paired.data.max_bad)
+    loaded = {m: objects[s.name] for m, s in chosen.specs.items() if s.name in objects}
+    most = paired.data.max_bad
+    encoded = encode_dataset(dataset, chosen.specs, how, reporter, loaded, max_bad=most)
     splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
     check_splits(splits["train"], splits["validation"])
     _check_test(paired, splits["test"])
@@ -159,7 +169,8 @@ def _classes(
     labelled: LabelledSet, chosen: Combination, how: Encoding, reporter: Reporter
 ) -> Classes:
     modality = labelled.modality
-    text = next((m for m, s in chosen.specs.items() if s.takes == "text" and m != modality), None)
+    others = {m: medium(spec.takes) for m, spec in chosen.specs.items() if m != modality}
+    text = next((m for m, how in others.items() if how.language), None)
     if text is None or modality not in chosen.specs:
         raise ConfigError(
             f"{chosen.label} can't classify the modality '{modality}' by text.",

@@ -19,9 +19,10 @@ from fusemix_core.benchmark.summary import is_whole
 from fusemix_core.config import PARTS, to_dict
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ArtefactError, ConfigError, FusemixError
-from fusemix_core.interfaces import FitContext
+from fusemix_core.interfaces import Encoder, FitContext
 from fusemix_core.registry import CORE, registry
 from fusemix_core.runs.environment import environment
+from fusemix_core.runs.inputs import encoder_names, table_of
 from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.selection import choose
@@ -54,15 +55,21 @@ def bench(
     """Fit every method of the benchmark on every set, combination of encoders, size and seed; what
     `fusemix bench` does.
 
-    config: a `BenchConfig`, or the tables of its TOML form. Results are added to
+    config: a `BenchConfig`, or the tables of its TOML form; there an encoder may also be whatever
+    `align` takes: an Encoder, its class, or your own latents as an array. Results are added to
     `out/results.jsonl` as they are made, and what is there already (same latents, splits, settings
     and versions) is not made again. A method that fails is a line with its `error`, tried again by
     the next run. Returns the lines of this benchmark, in the order of its trials.
 
     Raises a `FusemixError` for anything that the caller can mend.
+
+    Example:
+        own = {"encoders": {"image": images, "text": texts}}
+        bench({"sets": {"mine": own}, "methods": ["auto", "csa"]}, "bench/mine")
     """
+    objects: dict[str, Encoder] = {}
     if not isinstance(config, BenchConfig):
-        config = bench_config(config)
+        config = bench_config(with_names(config, objects))
     reporter = reporter or Reporter()
     path = Path(out) / NAME
     try:
@@ -77,7 +84,7 @@ def bench(
     case, of, warm = None, None, set()
     for number, trial in enumerate(trials, 1):
         if of != (of := (trial.paired, trial.chosen.label, trial.seed)):
-            case = make_case(trial.paired, trial.chosen, trial.seed, device, reporter)
+            case = make_case(trial.paired, trial.chosen, trial.seed, device, reporter, objects)
         line = described(trial, case, config)
         if note := _fewer(trial, case):
             reporter.note(note)
@@ -93,6 +100,30 @@ def bench(
             done[line["key"]] = line
         lines.append(done[line["key"]] | line)
     return lines
+
+
+def with_names(values: Mapping[str, Any], objects: dict[str, Encoder]) -> dict[str, Any]:
+    """The tables with the names of the encoders that were given themselves; these are added to
+    `objects` by their names. Sets of own latents alone need no source: rows are pairs."""
+    sets = values.get("sets")
+    if not isinstance(sets, Mapping):
+        return dict(values)
+    named = {}
+    for name, table in sets.items():
+        given = table.get("encoders") if isinstance(table, Mapping) else None
+        if isinstance(given, Mapping):
+            lists = {m: e if isinstance(e, list | tuple) else [e] for m, e in given.items()}
+            encoders, first = {}, {}
+            for modality, several in lists.items():
+                found = [encoder_names({modality: one}) for one in several]
+                encoders[modality] = [names[modality] for names, _ in found]
+                objects |= {names[modality]: one for names, own in found for one in own.values()}
+                first |= found[0][1] if found else {}
+            table = {**table, "encoders": encoders}
+            if table.get("source") is None:
+                table |= table_of(None, first, len(given))
+        named[name] = table
+    return {**values, "sets": named}
 
 
 def _fewer(trial: Trial, case: Case) -> str:

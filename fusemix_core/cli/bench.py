@@ -128,8 +128,7 @@ def bench(
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     values |= compared.table() | given(device=device)
     if not config:
-        own = {**table, "encoders": sides.encoders(), "views": sides.views()}
-        values["sets"] = {_set_name(table): own}
+        values["sets"] = _one_set(table, sides)
 
     from fusemix_core.benchmark.config import bench_config
     from fusemix_core.benchmark.narrowing import narrowed
@@ -197,9 +196,19 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
 
 
-def _set_name(table: dict[str, Any]) -> str:
+def _one_set(table: dict[str, Any], sides: Sides) -> dict[str, Any]:
+    """The set of the options, by its name. Without data it is that of the encoders' own items."""
+    encoders = sides.encoders()
     if "source" not in table:
-        raise ConfigError("No data given.", "Add --data PATH.")
+        from fusemix_core.registry import registry
+        from fusemix_core.runs.config import own_items
+
+        found = own_items({m: registry.encoder(names[0], m) for m, names in encoders.items()})
+        table = {**table, **found, "source": list(found["source"])}
+    return {_set_name(table): {**table, "encoders": encoders, "views": sides.views()}}
+
+
+def _set_name(table: dict[str, Any]) -> str:
     path = Path(table["source"][0])
     return path.parent.name if path.stem in ("manifest", "metadata") else path.stem or "data"
 

@@ -117,6 +117,7 @@ def carry_out(
             "modality": m,
             "encoder": plan.encoders[m].spec.name,
             "view": plan.encoders[m].view,
+            "dtype": e.dtype,
             "items": e.encoded + e.cached + len(e.bad),
             "encoded": e.encoded,
             "cached": e.cached,

@@ -119,7 +119,13 @@ Suffix = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, … [auto]")]
-Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16 encoders. [float32]")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="What encoders compute in: float32, float16, bfloat16, or auto: float32, on a CUDA "
+        "device half precision if the latents agree. [auto]"
+    ),
+]
 StoreDtype = Annotated[str | None, typer.Option(help="float16 or float32 latents. [float16]")]
 EncodeBatch = Annotated[int | None, typer.Option(help="Items an encoder takes at once.")]
 Backend = Annotated[

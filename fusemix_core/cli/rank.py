@@ -12,7 +12,6 @@ import typer
 from fusemix_core.cli import options as o
 from fusemix_core.cli.console import Notes
 from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, grouped
-from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusemix_core.jobs.rank import Ranking, RankingPlan
@@ -88,8 +87,6 @@ def rank(
         fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv --recipe alignment-probing
     """
     table = data.table() | splits.table() | facts.table()
-    if "source" not in table:
-        raise ConfigError("No data given.", "Add --data PATH.")
 
     from fusemix_core.jobs.rank_picture import check_name, write_heat_map
     from fusemix_core.runs.config import find_recipe
@@ -104,7 +101,7 @@ def rank(
 
     notes = Notes()
     how = {"recipe": recipe, "seed": seed or 0, "device": device or "auto", "tell": notes}
-    plan = plan_ranking(*encoders, table, views=views, sample=measures.sample, **how)
+    plan = plan_ranking(*encoders, table or None, views=views, sample=measures.sample, **how)
     if dry_run:
         _show_plan(plan, json)
         return

@@ -90,8 +90,8 @@ def run_digest(
 
 def _as_trained(training: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """The settings of training with the precision that is meant, or without where that is float32:
-    so they were written before there was a choice."""
-    values = {name: v for name, v in training.items() if name != "precision"}
+    so they were written before there was a choice. Whether adapters are compiled does not count."""
+    values = {name: v for name, v in training.items() if name not in ("precision", "compile")}
     precision = precision_of(training.get("precision", "float32"), device).name
     return values if precision == "float32" else {**values, "precision": precision}
 
@@ -148,7 +148,15 @@ def snapshot(state: TrainState, device: torch.device) -> Snapshot:
         torch.cuda.synchronize(device)
     values = {c: getattr(state, c) for c in COUNTERS}
     values["history"] = list(values["history"])
+    values["precision"] = state.fit.precision.name
     return Snapshot(values, {n: x.contiguous() for n, x in tensors.items()})
+
+
+def resumed_precision(name: str, checkpoints: Path | None) -> str:
+    """The precision to resume in where it is `auto`: that of the newest checkpoint, if there is
+    one. Those from before there was a choice are in float32."""
+    found = latest(checkpoints) if name == "auto" and checkpoints is not None else None
+    return name if found is None else found.values.get("precision", "float32")
 
 
 def save(taken: Snapshot, checkpoints: Path, digest: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.config import Part
 from fusemix_core.engine import checkpoint, distributed
+from fusemix_core.engine.compiling import Compiling, pays
 from fusemix_core.engine.feed import feed, resident
 from fusemix_core.engine.fit import ENOUGH, NOISE, Fit
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
@@ -76,6 +77,7 @@ class Trainer:
         distributed.take_from_first(trained)
         self.state = TrainState.new(fit, self.training, context.seed, optimiser)
         self.state.blocks = distributed.any_of_them(not resident(self.train))
+        self.compiled: Compiling | None = None
         self.whole = True  # False while the state is between two steps
         checkpoints = context.checkpoints if self.first else None
         self.saver = checkpoints and Saver(checkpoints, digest, context.device)
@@ -88,6 +90,8 @@ class Trainer:
         """
         self._resume()
         expected = self.fit.expected_steps(self.plan.total_steps)
+        if pays(self.training.compile, self.context.device, expected):
+            self.compiled = self._compiled()
         for callback in self.callbacks:
             callback.on_start(expected)
         try:
@@ -115,6 +119,14 @@ class Trainer:
         except DivergedError:
             return False
         return finite(self.fit.modules)
+
+    def _compiled(self) -> Compiling:
+        trained = {m: a for m, a in self.fit.adapters.items() if m in self.fit.modules}
+        return Compiling(trained, self.train.dims, self.plan, self.fit.precision, self._tell)
+
+    def _tell(self, text: str) -> None:
+        for callback in self.callbacks:
+            callback.on_stage(text)
 
     def _feed(self) -> Generator[Batch]:
         state, context = self.state, self.context
@@ -144,7 +156,8 @@ class Trainer:
         place = (state.epoch, state.index, plan.steps_per_epoch)
         self.whole = False
         distributed.seed_step(self.context.seed, state.step)
-        with self.fit.precision.step():
+        compiled = self.compiled.steps() if self.compiled else nullcontext()
+        with self.fit.precision.step(), compiled:
             metrics = train_step(
                 state,
                 batch,

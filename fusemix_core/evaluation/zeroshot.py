@@ -207,7 +207,7 @@ class ZeroShotEvaluator(Evaluator):
 
     def _of_fact(self, data: Measured) -> Classes:
         """The classes of the fact. Raises `ConfigError` for a modality that there is none of."""
-        texts = [m for m in data.modalities if data.items[m].takes == "text"]
+        texts = [m for m in data.modalities if data.items[m].medium.language]
         text = self.text or next(iter(texts), "text")
         modality = self.modality or next((m for m in data.modalities if m != text), "")
         for name in (modality, text):

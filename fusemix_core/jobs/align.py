@@ -8,14 +8,14 @@ from typing import Any
 
 from fusemix_core.jobs.run import RunResult, default_out, run_plan
 from fusemix_core.runs.config import build_config, chosen_by
-from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
+from fusemix_core.runs.inputs import DataInput, EncoderInput, encoder_names, table_of
 from fusemix_core.runs.plan import make_plan
 from fusemix_core.runs.reporter import Reporter
 
 
 def align(
     encoders: Mapping[str, EncoderInput],
-    data: DataInput,
+    data: DataInput | None = None,
     *,
     recipe: str | Mapping[str, Any] = "auto",
     overrides: Sequence[str] = (),
@@ -30,9 +30,11 @@ def align(
     """Align frozen encoders on paired data; what `fusemix align` does, from Python.
 
     Args:
-        encoders: modality → registered name, Encoder class with a `spec`, or loaded Encoder.
+        encoders: modality → registered name, Encoder class with a `spec`, loaded Encoder, or your
+            own latents as an array or tensor `[n, d]`.
         data: A path, the fields of `DataConfig`, a DataFrame, column → list, or a
-            `datasets.Dataset`.
+            `datasets.Dataset`. Own latents need none: row i of one is paired with row i of the
+            other. With data, their items are the numbers of rows from 0.
         recipe: A name, or a table of a name and changed fields.
         overrides: `key=value` settings of the recipe, such as `training.epochs=20`.
         select: The selector that chooses the training pairs; its options are overrides
@@ -58,9 +60,12 @@ def align(
 
         done = align({"image": "efficientnet-lite0", "text": "minilm"}, "pairs.csv")
         done.results["test"]["retrieval"]["mean_r1"]
+
+        align({"image": image_latents, "text": text_latents})
     """
     names, objects = encoder_names(encoders)
-    values = {"encoders": names, "data": data_table(data), "recipe": recipe, **settings}
+    table = table_of(data, objects, len(names))
+    values = {"encoders": names, "data": table, "recipe": recipe, **settings}
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
     config, specs = build_config(values, [*chosen_by(select, pairs, budget), *overrides])

@@ -10,6 +10,7 @@ import torch
 from fusemix_core.config import DataConfig, Part
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.held import data_config
+from fusemix_core.data.media import medium
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation import running
 from fusemix_core.evaluation.running import FOR_CLASSES, FOR_PAIRS, Evaluation, check_available
@@ -146,7 +147,7 @@ def measure_classes(
     """`classify` with sections to show; an evaluator that fails is in `failed`."""
     chosen = running.evaluators_of(evaluators, FOR_CLASSES)
     check_available(chosen, ["classes"])
-    text = next((m for m, i in model.encoders.items() if i.takes == "text"), None)
+    text = next((m for m, i in model.encoders.items() if medium(i.takes).language), None)
     if text is None:
         raise ConfigError("Zero-shot classification needs a model with a text modality.")
     modality = modality or next((m for m in model.modalities if m != text), None)

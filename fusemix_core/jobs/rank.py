@@ -28,7 +28,7 @@ from fusemix_core.interfaces import (
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.registry import registry
 from fusemix_core.runs.checks import check_data
-from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
+from fusemix_core.runs.config import find_recipe, own_items, resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
@@ -118,7 +118,7 @@ class _Score(Callback):
 def rank(
     a: Sequence[EncoderInput],
     b: Sequence[EncoderInput],
-    data: DataInput,
+    data: DataInput | None = None,
     *,
     views: Mapping[str, str] | None = None,
     recipe: str | Mapping[str, Any] | None = None,
@@ -191,7 +191,7 @@ class RankingPlan:
 def plan_ranking(
     a: Sequence[EncoderInput],
     b: Sequence[EncoderInput],
-    data: DataInput,
+    data: DataInput | None = None,
     *,
     views: Mapping[str, str] | None = None,
     recipe: str | Mapping[str, Any] | None = None,
@@ -208,8 +208,10 @@ def plan_ranking(
         modalities = ("a", "b")
     _check_views(views, modalities)
     how = Encoding(resolve_device(device))
-    takes = {m: next(iter(s.values())).takes for m, s in zip(modalities, sides, strict=True)}
-    config = from_dict(DataConfig, data_table(data), "data.")
+    firsts = {m: next(iter(s.values())) for m, s in zip(modalities, sides, strict=True)}
+    takes = {m: spec.takes for m, spec in firsts.items()}
+    table = own_items(firsts) if data is None else data_table(data)
+    config = from_dict(DataConfig, table, "data.")
     if probe is not None:
         check_facts(probe, config.facts)
     dataset = read_usable(config, takes, seed, tell=tell)

@@ -18,6 +18,7 @@ from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
+from fusemix_core.engine.checkpoint import resumed_precision
 from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.engine.precision import precision_of
 from fusemix_core.errors import ContractError, DivergedError
@@ -128,7 +129,7 @@ def start(
     objects: Mapping[str, Encoder],
 ) -> Run:
     """Make the run's folder, or take it up."""
-    facts, precision = environment(), trained_in(plan.config.recipe, device)
+    facts = environment()
 
     def started() -> str:
         folder = RunFolder(out)
@@ -139,14 +140,21 @@ def start(
     first = rank() == 0
     folder = RunFolder(from_first(started))
     reporter = reporter if first else Reporter()
+    checkpoints = folder.checkpoints if resume else None
+    precision = trained_in(plan.config.recipe, device, checkpoints)
     return Run(plan, folder, device, resume, reporter, objects, facts, first, precision)
 
 
-def trained_in(recipe: Recipe, device: torch.device) -> str | None:
-    """The name of the precision that the recipe trains in; None if it does not train."""
+def trained_in(recipe: Recipe, device: torch.device, checkpoints: Path | None) -> str | None:
+    """The name of the precision that the recipe trains in; None if it does not train.
+
+    Args:
+        checkpoints: those that it is resumed from.
+    """
     if recipe.objective is None:
         return None
-    return precision_of((recipe.training or Training()).precision, device).name
+    name = resumed_precision((recipe.training or Training()).precision, checkpoints)
+    return precision_of(name, device).name
 
 
 def encode(run: Run) -> Encoded:
@@ -160,6 +168,7 @@ def encode(run: Run) -> Encoded:
         config.encode_batch,
         plan.views,
         config.backend,
+        dtypes=plan.base.dtypes(),
     )
 
     def list_rejected(dataset: PairedDataset) -> None:

@@ -37,7 +37,9 @@ class Encoding:
 
     Args:
         device: where; of several, each has an encoder of its own.
-        dtype: what the encoder computes in.
+        dtype: what the encoder computes in; `auto` is float32, or on a CUDA device what `half`
+            chooses.
+        dtypes: modality → what its encoder computes in, in place of `dtype`.
         store_dtype: what latents are stored in.
         batch_size: items at once. None: as many as suit the medium, texts under a budget of tokens
             and sounds of seconds.
@@ -47,12 +49,13 @@ class Encoding:
     """
 
     device: torch.device | str | Sequence[torch.device | str] = "cpu"
-    dtype: Dtype = "float32"
+    dtype: Dtype = "auto"
     store_dtype: StoreDtype = "float16"
     batch_size: int | None = None
     views: Mapping[str, str] = field(default_factory=dict)
     backend: Backend = "auto"
     workers: int | None = None
+    dtypes: Mapping[str, Dtype] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, known in _ONE_OF.items():
@@ -291,7 +294,7 @@ def can_accelerate(devices: Sequence[torch.device], how: Encoding) -> bool:
 
     Raises `ConfigError` if OpenVINO was asked for and can't be.
     """
-    if [d.type for d in devices] == ["cpu"] and how.dtype == "float32":
+    if [d.type for d in devices] == ["cpu"] and how.dtype in ("auto", "float32"):
         return True
     if how.backend == "openvino":
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,21 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from fusemix_core.allocator import keep_freed_memory
+from fusemix_core.config import ComputeDtype
 from fusemix_core.errors import ConfigError, DataError
-from fusemix_core.hub import without_waiting
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import PROBE_ITEMS, Work
 from fusemix_core.latents.batches import GROUP, batch_size_for, group_size, shard_size
-from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate, empty_cache
-from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.latents.encoding import Encoding, ItemEncoder, can_accelerate
+from fusemix_core.latents.holding import Held
 from fusemix_core.latents.returned import Latents
 from fusemix_core.latents.sharing import settle
 from fusemix_core.latents.store import LatentStore, StoreDtype
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
-from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
@@ -51,7 +48,7 @@ class Extraction:
     table: memory-mapped; `RaggedLatents` of a view whose items differ in length; bad items have
     rows of zeros, or none. bad: index of an item → why it has no latent. encoded, cached: how many
     items were encoded now and before. warnings: sentences for the user. digest: that of the
-    weights, where only the loaded encoder could tell it.
+    weights, where only the loaded encoder could tell it. dtype: what the encoder computed in.
     """
 
     table: StoredLatents | RaggedLatents
@@ -61,6 +58,7 @@ class Extraction:
     cached: int
     warnings: list[str] = field(default_factory=list)
     digest: str | None = None
+    dtype: ComputeDtype = "float32"
 
 
 def extract(
@@ -100,10 +98,11 @@ def extract(
     settle()
     if how.devices[0].type == "cpu":
         keep_freed_memory()
-    held = _Held(spec, how.devices, how.dtype, encoder)
+    held = Held(spec, how.devices, how.dtype, encoder)
     try:
+        notes = held.settle(items, view, store.folder.parent)
         known, digest = held.fingerprint()
-        warnings = store.repair(known, view, items.keys, how.store_dtype)
+        warnings = notes + store.repair(known, view, items.keys, how.store_dtype)
         missing = np.flatnonzero(store.missing(known, view, items.keys, how.store_dtype))
         bad: dict[int, str] = {}
         if len(missing):
@@ -120,7 +119,7 @@ def extract(
     if not ragged and isinstance(table, RaggedLatents):
         raise unequal_lengths(spec, view)
     encoded, cached = len(missing) - len(bad), len(items) - len(missing)
-    return Extraction(table, known, bad, encoded, cached, warnings, digest)
+    return Extraction(table, known, bad, encoded, cached, warnings, digest, held.dtype)
 
 
 def none_read(spec: EncoderSpec, bad: Mapping[int, str]) -> DataError:
@@ -160,7 +159,7 @@ def _fill(
     target: _Target,
     missing: np.ndarray,
     items: Items,
-    held: _Held,
+    held: Held,
     how: Encoding,
     progress: Progress | None,
 ) -> tuple[dict[int, str], list[str]]:
@@ -180,7 +179,7 @@ def _fill(
 
 
 def _accelerate(
-    encoder: ItemEncoder, target: _Target, missing: np.ndarray, held: _Held, how: Encoding
+    encoder: ItemEncoder, target: _Target, missing: np.ndarray, held: Held, how: Encoding
 ) -> list[str]:
     """Put a faster runtime under the encoder where that pays; what the user should know."""
     if not can_accelerate(held.devices, how):
@@ -189,46 +188,6 @@ def _accelerate(
     work = Work(target.view, target.fingerprint, home, len(missing))
     warning = encoder.accelerate(missing[:PROBE_ITEMS].tolist(), work, how.backend)
     return [warning] if warning else []
-
-
-class _Held:
-    """The encoders, one a device, loaded when first asked for."""
-
-    def __init__(
-        self,
-        spec: EncoderSpec,
-        devices: list[torch.device],
-        dtype: str,
-        given: Encoder | None,
-    ) -> None:
-        self.spec, self.dtype, self.given = spec, dtype, given
-        self.devices = devices if given is None else devices[:1]
-        self.loaded: list[Encoder] = []
-
-    def get(self, most: int = 1) -> list[Encoder]:
-        """Of at most `most` devices, and of one at least."""
-        if self.given is not None:
-            return [self.given]
-        for device in self.devices[len(self.loaded) : most]:
-            target = registry.target_of(self.spec)
-            with without_waiting(self.spec):
-                self.loaded.append(target.load(self.spec, device, getattr(torch, self.dtype)))
-        return self.loaded
-
-    def fingerprint(self) -> tuple[str | None, str | None]:
-        """The encoder's, and the digest of its weights where only the loaded encoder tells that."""
-        if known := fingerprint(self.spec, self.dtype):
-            return known, None
-        digest = self.get()[0].weights_digest
-        return fingerprint(self.spec, self.dtype, digest), digest
-
-    def free(self) -> None:
-        """Let go of the encoders and of the device memory that they took."""
-        if self.loaded:
-            self.loaded = []
-            gc.collect()
-            for device in self.devices:
-                empty_cache(device)
 
 
 class _Filling:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusemix_core.adapters.identity import IdentityAdapter
-from fusemix_core.config import Part, RunConfig, to_dict
+from fusemix_core.config import ComputeDtype, Part, RunConfig, to_dict
 from fusemix_core.errors import ConfigError
 from fusemix_core.fused import EncoderInfo, FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, LatentTable, Scorer
@@ -55,6 +55,10 @@ class Base(ABC):
     @abstractmethod
     def loaded(self) -> dict[str, Encoder]:
         """modality → encoder, of those that are loaded already."""
+
+    def dtypes(self) -> dict[str, ComputeDtype]:
+        """modality → what its encoder computes in, of those that stay as they are."""
+        return {}
 
     @abstractmethod
     def check(self, extractions: Mapping[str, Extraction]) -> None:

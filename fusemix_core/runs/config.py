@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from fusemix_core.aligners.budget import Budget
-from fusemix_core.config import PARTS, Recipe, RunConfig, from_dict, override_recipe, to_dict
+from fusemix_core.config import (
+    PARTS,
+    DataConfig,
+    Recipe,
+    RunConfig,
+    from_dict,
+    override_recipe,
+    to_dict,
+)
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.recipes.renamed import renamed
 from fusemix_core.registry import Registry, registry
@@ -142,7 +152,8 @@ def build_config(
     check_selection(recipe)
     config = from_dict(RunConfig, {**values, "recipe": to_dict(recipe)})
     if not config.data.source:
-        raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
+        specs = {m: registry.encoder(name, m) for m, name in config.encoders.items()}
+        config = replace(config, data=replace(config.data, **own_items(specs)))
     check_fixed(config)
     if missing := [file for file in config.plugins if file not in registry.files]:
         raise ConfigError(
@@ -162,6 +173,33 @@ def build_config(
             raise UnknownNameError.of("modality of this run", modality, specs, hint)
     preferred = {m: v for m, v in (recipe.views or {}).items() if m not in config.fixed}
     return replace(config, views=resolve_views(specs, config.views, preferred)), specs
+
+
+def own_items(specs: Mapping[str, EncoderSpec]) -> dict[str, Any]:
+    """The source and columns of data that encoders list themselves: equal ids are pairs.
+
+    Raises `ConfigError` if an encoder lists none, or another number of items than the others.
+    """
+    lists = {modality: spec.items for modality, spec in specs.items()}
+    if not lists or not all(lists.values()):
+        raise ConfigError("No data given.", "Add --data PATH; `fusemix align --help` lists forms.")
+    counts = {source: listed(source) for source in lists.values()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{source} has {count:,} rows" for source, count in counts.items())
+        raise ConfigError(
+            f"The latents don't correspond row by row: {found}.",
+            "Say which rows are pairs: --data pairs.csv, with a column for each modality. Its "
+            "cells are numbers of rows from 0, or the ids in NAME.ids.txt beside a file.",
+        )
+    return {"source": (next(iter(counts)),), "columns": dict.fromkeys(lists, "id")}
+
+
+def listed(source: str) -> int:
+    """How many items a source of an encoder's own lists."""
+    from fusemix_core.data.sources import open_source
+
+    rows, _, _ = open_source(Path(source), DataConfig())
+    return sum(1 for _ in rows)
 
 
 def chosen_by(

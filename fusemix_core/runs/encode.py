@@ -123,7 +123,7 @@ def encode_dataset(
             spec,
             dataset.items[modality],
             LatentStore(),
-            replace(how, device=devices),
+            replace(how, device=devices, dtype=how.dtypes.get(modality, how.dtype)),
             view=views[modality],
             ragged=ragged is None or modality in ragged,
             progress=lambda n, total, name=spec.name: reporter.encoding(name, n, total),

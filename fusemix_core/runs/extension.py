@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fusemix_core.config import Part, RunConfig
+from fusemix_core.config import ComputeDtype, Part, RunConfig
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, LatentTable, Scorer, takes_tokens
@@ -71,7 +71,8 @@ class Extension(Base):
     def encoders(
         self, config: RunConfig, specs: Mapping[str, EncoderSpec]
     ) -> tuple[RunConfig, dict[str, EncoderSpec], dict[str, str]]:
-        """The config with the model's dtype; specs and views by modality, the model's own first.
+        """The config, at the dtype of the model's first encoder; specs and views by modality, the
+        model's own first.
 
         Raises:
             ArtefactError: If one of the model's encoders is not that of the fit.
@@ -79,7 +80,7 @@ class Extension(Base):
         config = replace(config, dtype=self.source.encoders[self.fixed[0]].dtype)
         own = {m: self.source.encoder(m) for m in self.fixed}
         for encoder in own.values():
-            found = fingerprint(encoder.spec, config.dtype)
+            found = fingerprint(encoder.spec, encoder.info.dtype)
             if found is not None:
                 encoder.check(found)
         views = {m: self.source.encoders[m].view for m in self.fixed}
@@ -92,6 +93,9 @@ class Extension(Base):
     def loaded(self) -> dict[str, Encoder]:
         encoders = {m: self.source.encoder(m).given for m in self.fixed}
         return {m: encoder for m, encoder in encoders.items() if encoder is not None}
+
+    def dtypes(self) -> dict[str, ComputeDtype]:
+        return {m: self.source.encoders[m].dtype for m in self.fixed}
 
     def check(self, extractions: Mapping[str, Extraction]) -> None:
         for modality in self.fixed:

@@ -33,7 +33,7 @@ def fused_model(
             dim=dim_in(adapters[m], encoded.tables[m]),
             fingerprint=encoded.extractions[m].fingerprint,
             view=plan.views[m],
-            dtype=plan.config.dtype,
+            dtype=encoded.extractions[m].dtype,
         )
         for m, spec in plan.specs.items()
     }

@@ -33,12 +33,12 @@ def encode_for(
 ) -> Encoded:
     """The latents of a dataset by the model's own encoders, refused where these have changed."""
     lazy = {m: model.encoder(m) for m in dataset.modalities}
-    info = model.encoders[dataset.modalities[0]]
     views = {m: model.encoders[m].view for m in lazy}
+    dtypes = {m: model.encoders[m].dtype for m in lazy}
     encoded = encode_dataset(
         dataset,
         {m: e.spec for m, e in lazy.items()},
-        Encoding(model.device, info.dtype, views=views),
+        Encoding(model.device, views=views, dtypes=dtypes),
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
         max_bad=max_bad,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusemix_core.config import Recipe, RunConfig, to_dict
+from fusemix_core.config import ComputeDtype, Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.needs import check_needs
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 class EncoderPlan:
     """One modality's part of the plan. `cached` is None where only loading the encoder can tell,
     `store_bytes` where nothing tells the shape of the view's latents. `tokens` is an estimate, for
-    an encoder that has a price."""
+    an encoder that has a price. `dtype` is what the encoder will compute in; `auto` if that is
+    chosen with its first items."""
 
     modality: str
     spec: EncoderSpec
@@ -41,6 +43,7 @@ class EncoderPlan:
     store_bytes: int | None
     seconds: float | None
     tokens: int | None = None
+    dtype: str = "float32"
 
     @property
     def cost(self) -> float | None:
@@ -53,6 +56,7 @@ class EncoderPlan:
             "modality": self.modality,
             "encoder": self.spec.name,
             "view": self.view,
+            "dtype": self.dtype,
             "items": self.items,
             "cached": self.cached,
             "missing": None if self.cached is None else self.items - self.cached,
@@ -154,7 +158,8 @@ def make_plan(
         measured = check_evaluators(config, dataset)
     base, config, specs, views = _base(config, specs, model, dataset)
     check_data(dataset, config.recipe, base.fixed)
-    encoders = plan_encoders(dataset, specs, replace(config, views=views), config.device)
+    how = replace(config, views=views)
+    encoders = plan_encoders(dataset, specs, how, config.device, base.dtypes())
     fit = Rates().seconds(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
@@ -196,20 +201,30 @@ def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:
 
 
 def plan_encoders(
-    dataset: PairedDataset, specs: Mapping[str, EncoderSpec], how: RunConfig | Encoding, device: str
+    dataset: PairedDataset,
+    specs: Mapping[str, EncoderSpec],
+    how: RunConfig | Encoding,
+    device: str,
+    dtypes: Mapping[str, ComputeDtype] = MappingProxyType({}),
 ) -> dict[str, EncoderPlan]:
     """What is to be encoded, modality by modality. Raises `ConfigError` where something is, and a
-    variable that its encoder must find in the environment is not set."""
+    variable that its encoder must find in the environment is not set. `dtypes` has what encoders
+    compute in that is not as `how` says, by modality."""
     # The store imports torch: only now, when names, options and data are known to be good.
+    from fusemix_core.devices import resolve_device
+    from fusemix_core.latents import half
     from fusemix_core.latents.fingerprint import fingerprint
     from fusemix_core.latents.store import LatentStore
 
     store = LatentStore()
     rates = Rates()
+    kind = resolve_device().type if device == "auto" else device.partition(":")[0]
     encoders = {}
     for modality, spec in specs.items():
         items, view = dataset.items[modality], how.views.get(modality, spec.views[0])
-        known = fingerprint(spec, how.dtype)
+        exact, dtype = fingerprint(spec, "float32"), dtypes.get(modality, how.dtype)
+        dtype = half.planned(dtype, kind, store.folder.parent, exact, view)
+        known = fingerprint(spec, dtype or next(iter(half.AGREEMENTS)))
         shape, missing = declared_shape(spec, view), np.ones(len(items), bool)
         if known is not None:
             missing = store.missing(known, view, items.keys, how.store_dtype)
@@ -227,5 +242,6 @@ def plan_encoders(
             count * math.prod(shape) * width if shape else None,
             rates.seconds(encode_rate_key(known, device), count) if known else None,
             estimate_tokens(spec, items, np.flatnonzero(missing)),
+            dtype or "auto",
         )
     return encoders

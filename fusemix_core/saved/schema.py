@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fusemix_core.config import Dtype
+from fusemix_core.config import ComputeDtype
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import USER, Registry, registry
 from fusemix_core.specs import KINDS, EncoderSpec, FamilySpec
@@ -44,7 +44,7 @@ class EncoderInfo:
     dim: int
     fingerprint: str
     view: str
-    dtype: Dtype = "float32"
+    dtype: ComputeDtype = "float32"
     takes: str = "text"
     dist: str = ""
     licence: str = ""

@@ -10,6 +10,7 @@ from fusemix_core.latents.batches import batch_size_for
 from fusemix_core.latents.encoding import Encoding, ItemEncoder
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.latents.transfer import Transfer, pinned
 from fusemix_core.registry import registry
 
 pytestmark = pytest.mark.cuda
@@ -62,7 +63,7 @@ def test_a_batch_is_not_changed_by_those_after_it(device):
     """Latents are fetched while the next batch computes: into memory of their own."""
     encoder, items = tiny_text(device), ToyItems(texts(64))
     size = batch_size_for(encoder.spec, 4, device)
-    with ItemEncoder(items, "pooled", [encoder], device, size) as many:
+    with ItemEncoder(items, "pooled", [encoder], [device], size) as many:
         found = {}
         for batch in many.encoded(range(64), 64):
             for index, values in batch.parts():
@@ -80,3 +81,37 @@ def test_an_encoder_leaves_no_memory_behind(device, tmp_path):
     latents(tiny_text(device), ToyItems(texts(40)), device, tmp_path)
     torch.cuda.empty_cache()
     assert torch.cuda.memory_allocated(device) <= before + (1 << 20)
+
+
+def test_batches_arrive_and_latents_leave_whole_while_the_device_computes(device):
+    """Buffers that were used again too early would hold what comes after."""
+    transfer, draw = Transfer(device), torch.Generator().manual_seed(0)
+    weight = torch.randn(256, 256, generator=draw).to(device)
+    batches = [{"x": torch.randn(64, 256, generator=draw)} for _ in range(20)]
+    leaving = []
+    for batch in batches:
+        there = transfer.sent(pinned(batch) if device.type == "cuda" else batch)
+        found = there["x"]
+        for _ in range(20):
+            found = torch.tanh(found @ weight)
+        fetched = transfer.fetched(found)
+        leaving.append(fetched if fetched else lambda found=found: found)
+    for batch, leave in zip(batches, leaving, strict=True):
+        wanted = batch["x"].to(device)
+        for _ in range(20):
+            wanted = torch.tanh(wanted @ weight)
+        assert leave().device.type == "cpu"
+        torch.testing.assert_close(leave(), wanted.cpu(), rtol=0, atol=0)
+
+
+def test_auto_chooses_half_precision_where_latents_agree(device, tmp_path):
+    """The starter's encoder, which is on disk: `auto` loads what it compares by itself."""
+    spec, items = registry.encoder("minilm"), ToyItems(texts(40))
+    done = extract(spec, items, LatentStore(tmp_path), Encoding(device, backend="eager"))
+    if device.type == "cpu":
+        assert done.dtype == "float32" and not done.warnings
+        return
+    assert done.dtype == "float16" and "computes in float16" in done.warnings[0]
+    plain = extract(spec, items, LatentStore(tmp_path), Encoding(device, "float32"))
+    first, second = (e.table.rows(torch.arange(40)) for e in (done, plain))
+    assert torch.nn.functional.cosine_similarity(first, second).min() > 0.9998

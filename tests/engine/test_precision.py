@@ -193,6 +193,12 @@ def fitted(recipe, data, folder=None, resume=False, **context):
     return GradientAligner().fit(*data, recipe, context)
 
 
+def same(found, wanted):
+    for modality, adapter in wanted.items():
+        for name, value in adapter.state_dict().items():
+            assert torch.equal(value, found[modality].state_dict()[name])
+
+
 class Stop(Callback):
     def on_step(self, step, metrics):
         if step == 7:
@@ -205,9 +211,7 @@ def test_a_fit_in_half_is_resumed_to_the_bit(split, recipe, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fitted(half, data, tmp_path, callbacks=[Stop()])
     found = fitted(half, data, tmp_path, resume=True)
-    for modality, adapter in wanted.items():
-        for name, value in adapter.state_dict().items():
-            assert torch.equal(value, found[modality].state_dict()[name])
+    same(found, wanted)
 
 
 def test_a_checkpoint_in_other_numbers_is_refused(split, recipe, tmp_path):
@@ -215,6 +219,24 @@ def test_a_checkpoint_in_other_numbers_is_refused(split, recipe, tmp_path):
     fitted(recipe(precision="half"), data, tmp_path)
     with pytest.raises(ArtefactError, match="precision"):
         fitted(recipe(precision="float32"), data, tmp_path, resume=True)
+
+
+def test_auto_resumes_in_what_the_checkpoint_is_in(split, recipe, tmp_path):
+    data, auto = split(40, 10), recipe(precision="auto")
+    wanted = fitted(recipe(precision="half"), data, tmp_path)
+    again = fitted(auto, data, tmp_path, resume=True)
+    same(again, wanted)
+    newest = checkpoint.latest(tmp_path)
+    assert newest.values["precision"] == "half"
+    assert checkpoint.resumed_precision("auto", tmp_path) == "half"
+    assert checkpoint.resumed_precision("float32", tmp_path) == "float32"
+    assert checkpoint.resumed_precision("auto", tmp_path / "none") == "auto"
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_is_resumed_in_float32(tmp_path, monkeypatch):
+    found = checkpoint.Checkpoint(tmp_path, {"step": 3})
+    monkeypatch.setattr(checkpoint, "latest", lambda folder: found)
+    assert checkpoint.resumed_precision("auto", tmp_path) == "float32"
 
 
 def test_a_digest_of_float32_is_that_from_before_there_was_a_choice(split):

@@ -38,6 +38,7 @@ class Medium(ABC):
         name: The registered name.
         inline: A cell holds the item itself, as text. Then `cell` brings it to the form by which
             it is known, and `decode` gets that text.
+        language: Items are written language: classes can be named in it, and things asked for.
         joined: An inline item takes all columns of its modality in a row, and `cell` gets a dict,
             column → value. Otherwise each column holds an item of its own.
         opened: The encoder opens the file itself: `decode` gives its path, and items can't lie in
@@ -58,6 +59,7 @@ class Medium(ABC):
 
     name: ClassVar[str] = ""
     inline: ClassVar[bool] = False
+    language: ClassVar[bool] = False
     joined: ClassVar[bool] = False
     opened: ClassVar[bool] = False
     costly: ClassVar[bool] = True

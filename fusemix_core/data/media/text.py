@@ -25,6 +25,7 @@ class TextMedium(Medium):
 
     name = "text"
     inline = True
+    language = True
     costly = False
     batch = (64, 256)
 

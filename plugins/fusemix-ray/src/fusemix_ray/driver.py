@@ -68,7 +68,12 @@ def encode(
 def plan_over_ray(
     encoders: Mapping[str, EncoderInput], data: str | Path | Mapping[str, Any], **how: Any
 ) -> EncodingPlan:
-    """What `encode` of the same arguments will do; nothing of Ray is needed to tell."""
+    """What `encode` of the same arguments will do; nothing of Ray is needed to tell.
+
+    The workers of a cluster may differ, so `dtype="auto"` is float32 here.
+    """
+    if how.get("dtype", "auto") == "auto":
+        how["dtype"] = "float32"
     plan = plan_encoding(encoders, data, device="cpu", **how)
     if plan.objects:
         raise ConfigError(
