@@ -16,7 +16,7 @@ from fusemix_core.data.spilled import Spilled
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HELD = 16 << 20
+HELD = 4 << 20
 """Bytes of texts that are held in memory; more go to disk and are mapped from there."""
 
 
