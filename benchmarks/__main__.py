@@ -30,6 +30,7 @@ BENCHMARKS = (
     "selection",
     "extraction",
     "encode",
+    "store",
     "recall",
     "router",
 )

@@ -6,7 +6,10 @@ python -m benchmarks.store --keys 50000000 --rows 20000000      # other sizes; n
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,27 +30,37 @@ ABOUT = """
 A generated store (latents of one float16 number, so that keys and look-ups are all there is) and
 generated tables of pairs. Each line is a process of its own. Memory is the peak that the process
 takes for itself, less what it had before; pages of files that are mapped don't count, as the system
-takes them back when it needs them. `sorted in memory` is how keys were looked up before the store
-had an index. Files were written just before, so that they are read from the system's cache.
+takes them back when it needs them. Times are processor seconds of one core, as the machine may be
+shared. `sorted in memory` is how keys were looked up before the store had an index. The tables have
+two different texts a row, 80 bytes together; `row by row` is how small tables are read, and how all
+were before. Files were written just before, so that they are read from the system's cache.
 """
 
 KEYS, ROWS = 50_000_000, 20_000_000
+OTHERS = 2_000_000
+"""Rows of the tables in other formats than the first."""
+REFERENCE = 200_000
+"""Rows that are read one by one."""
 LOOK_UPS = 10_000_000
 SHARD = 1 << 18
 FINGERPRINT = "0" * 32
+WORDS = ("red dog", "cat", "old, small bicycle", "harbour", "blue bird", "tree", "map of a town")
 
 
 def measure(options: Options) -> Iterator[Row]:
     small = options.quick
     yield from of_keys(options.scratch / "home", 1_000_000 if small else KEYS)
+    yield from of_rows(options.scratch / "tables", 300_000 if small else ROWS)
 
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds, peak bytes of the process's own memory, and what the step returned."""
+    """Processor seconds, peak bytes of the process's own memory and those held at the end, and what
+    the step returned."""
 
     seconds: float
     bytes: int
+    held: int
     result: Any
 
 
@@ -61,7 +74,7 @@ def of_keys(home: Path, keys: int) -> Iterator[Row]:
     yield Row(f"{size}, the index is made, memory", made.bytes / 1e6, "MB")
     each = made.result / keys
     yield Row(f"{size}, the index on disk", each, "B/key", "24 B", each / 24, Bar(1.1))
-    first = child("first", home, 1000)
+    first = child("open", home, 1000)
     yield Row(f"1,000 of {size}, verified and opened for the first time", first.seconds, "s")
     found = child("find", home, asked)
     before = child("sorted", home, asked)
@@ -74,6 +87,62 @@ def of_keys(home: Path, keys: int) -> Iterator[Row]:
     whole = child("open", home, keys)
     yield Row(f"{size} opened", whole.seconds, "s")
     yield Row(f"{size} opened, memory", whole.bytes / keys, "B/key", "1 B", whole.bytes / keys, bar)
+
+
+def of_rows(folder: Path, rows: int) -> Iterator[Row]:
+    """Reading of tables of so many rows."""
+    folder.mkdir()
+    before = {}
+    for suffix, count in (
+        ("csv", rows),
+        ("jsonl", min(rows, OTHERS)),
+        ("parquet", min(rows, OTHERS)),
+    ):
+        path = folder / f"pairs.{suffix}"
+        write_table(path, min(REFERENCE, count))
+        plain = child("row_by_row", path, count)
+        before = plain.result / plain.seconds
+        write_table(path, count)
+        took = child("read", path, count)
+        name, rate = f"{count:,} rows of {suffix}", took.result / took.seconds
+        yield Row(f"{name}, read", rate, "rows/s", f"row by row ({before:,.0f} rows/s)",
+                  rate / before, Bar(10, at_least=True))  # fmt: skip
+        each = took.held / count
+        yield Row(f"{name}, held", each, "B/row", "1 B", each, Bar(60))
+        yield Row(f"{name}, at most", took.bytes / count, "B/row")
+        path.unlink()
+
+
+def write_table(path: Path, rows: int) -> None:
+    """Questions and answers, some with commas."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pq
+
+    def part(first: int, count: int) -> pa.Table:
+        number = pc.cast(pa.array(np.arange(first, first + count)), pa.string())
+        kinds = pa.array(WORDS).take(np.arange(first, first + count) * 7 % len(WORDS))
+        query = pc.binary_join_element_wise("which", kinds, "is", number, " ")
+        text = pc.binary_join_element_wise("the", kinds, "in the house of number", number, " ")
+        return pa.table({"query": query, "text": text})
+
+    tables = (part(at, min(1 << 18, rows - at)) for at in range(0, rows, 1 << 18))
+    if path.suffix == ".jsonl":
+        with open(path, "w") as file:
+            for table in tables:
+                file.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
+        return
+    schema = pa.schema({"query": pa.string(), "text": pa.string()})
+    if path.suffix == ".csv":
+        writer = pa_csv.CSVWriter(
+            path, schema, write_options=pa_csv.WriteOptions(quoting_style="needed")
+        )
+    else:
+        writer = pq.ParquetWriter(path, schema)
+    with writer:
+        for table in tables:
+            writer.write_table(table)
 
 
 def generate(home: Path, keys: int) -> None:
@@ -143,7 +212,31 @@ def open_(home: Path, keys: int) -> Callable[[], int]:
     return run
 
 
-STEPS = {"index": index, "find": find, "sorted": sorted_, "open": open_, "first": open_}
+def read(path: Path, rows: int) -> Callable[[], Any]:
+    """Read a table."""
+    from fusemix_core.config import DataConfig
+    from fusemix_core.data.reading import read_pairs
+
+    home = path.parent / "home"
+    os.environ["FUSEMIX_HOME"] = str(home)
+    warm = path.with_name(f"warm{path.suffix}")
+    write_table(warm, 100)
+    takes = {"query": "text", "text": "text"}
+    read_pairs(DataConfig((str(warm),)), takes)
+    warm.unlink()
+    return lambda: read_pairs(DataConfig((str(path),)), takes)
+
+
+def row_by_row(path: Path, rows: int) -> Callable[[], Any]:
+    """Read a table without taking rows together."""
+    from fusemix_core.data import parquet, runs
+
+    runs.FROM = 1 << 62
+    parquet._is_plain = lambda schema: False
+    return read(path, rows)
+
+
+STEPS = {f.__name__.strip("_"): f for f in (index, find, sorted_, open_, read, row_by_row)}
 
 
 def child(step: str, path: Path, count: int) -> Took:
@@ -161,18 +254,29 @@ def measured(job: Callable[[], Any]) -> Took:
 
     def watch() -> None:
         nonlocal peak
-        while not ended.wait(0.005):
+        while not ended.wait(0.02):
             peak = max(peak, own_memory())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    began = time.perf_counter()
+    began = time.process_time()
     result = job()
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     peak = max(peak, own_memory())
     ended.set()
     watcher.join()
-    return Took(seconds, peak - before, result)
+    give_back()
+    value = result if isinstance(result, int) else len(result)
+    return Took(seconds, peak - before, own_memory() - before, value)
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, so that what is held is what is needed."""
+    import pyarrow
+
+    gc.collect()
+    pyarrow.default_memory_pool().release_unused()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def own_memory() -> int:
@@ -197,7 +301,9 @@ def main() -> None:
     from benchmarks.results import print_row
 
     with tempfile.TemporaryDirectory(prefix="fusemix-benchmark-", dir=args.folder) as scratch:
-        for row in of_keys(Path(scratch) / "home", args.keys):
+        for row in of_keys(Path(scratch) / "home", args.keys) if args.keys else ():
+            print_row(row)
+        for row in of_rows(Path(scratch) / "tables", args.rows) if args.rows else ():
             print_row(row)
 
 

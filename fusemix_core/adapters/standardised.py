@@ -51,7 +51,8 @@ class StandardisedAdapter(Adapter):
 
     def unit(self, latents: Tensor) -> Tensor:
         """p(x), `[n, dim_in]`, of unit norm."""
-        if self.power != PLAIN:
+        # A power of 1 changes nothing; a compiled graph has no branch by value.
+        if torch.compiler.is_compiling() or self.power != PLAIN:
             latents = torch.copysign(latents.abs().pow(self.power), latents)
         return normalize(latents, dim=1, eps=1e-12)
 

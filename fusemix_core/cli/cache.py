@@ -50,7 +50,7 @@ def list_views(json: Json = False) -> None:
 
 @app.command("verify")
 def verify(json: Json = False) -> None:
-    """Read every shard and compare its checksum. Exit 1 if one is damaged.
+    """Read every shard and index segment and compare checksums. Exit 1 if one is damaged.
 
     Example:
 

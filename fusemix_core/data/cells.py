@@ -59,14 +59,14 @@ class _Cells:
     values: list[Any] = field(default_factory=list)
     at: array = field(default_factory=lambda: array("q"))
 
-    def add(self, value: Any) -> None:
+    def number(self, value: Any) -> int:
+        """Which of the values this is; a new one if it is new."""
         if value is None:
-            self.at.append(-1)
-            return
+            return -1
         known = self.ids.setdefault((type(value), value), len(self.values))
         if known == len(self.values):
             self.values.append(value)
-        self.at.append(known)
+        return known
 
 
 class FactCells:
@@ -91,10 +91,29 @@ class FactCells:
         for name, place in self.wanted.items():
             if place.column in values:
                 self.seen.add(place.column)
-            value = _plain(values.get(place.column))
-            self._cells[name].add(None if self._is_missing(value) else value)
+            cells = self._cells[name]
+            cells.at.append(cells.number(self._value(values.get(place.column))))
         self._rows += 1
         return self._rows - 1
+
+    def add_all(self, columns: Mapping[str, tuple[list[Any], np.ndarray]], count: int) -> int:
+        """Take the cells of `count` rows: column → (values, which of them each row has). The first
+        row's number."""
+        for name, place in self.wanted.items():
+            cells = self._cells[name]
+            if place.column not in columns:
+                cells.at.frombytes(np.full(count, -1, np.int64).tobytes())
+                continue
+            self.seen.add(place.column)
+            values, which = columns[place.column]
+            numbers = np.array([cells.number(self._value(one)) for one in values], np.int64)
+            cells.at.frombytes(numbers[which].tobytes())
+        self._rows += count
+        return self._rows - count
+
+    def _value(self, cell: Any) -> Any:
+        value = _plain(cell)
+        return None if self._is_missing(value) else value
 
     def read(self) -> tuple[dict[str, Fact], dict[int, str], list[str]]:
         """(the facts of all rows taken; row → why a cell of it can't be read; warnings)."""

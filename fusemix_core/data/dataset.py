@@ -160,8 +160,7 @@ class PairedDataset:
         incomplete if it only lacks an entry, which may be; else it is in `rejected`. A file of a
         folder that belongs to no row counts as a row.
         """
-        places = np.stack([self.origin.file, self.origin.row], axis=1)
-        used = len(np.unique(places, axis=0))
+        used = self.origin.count()
         lost = {(one.path, one.row) for one in self.rejected}
         if lost:
             lost -= {self.origin[i] for i in range(len(self.links))}

@@ -24,7 +24,8 @@ from fusemix_core.data.dialect import (
 )
 from fusemix_core.data.opening import open_text
 from fusemix_core.data.references import Fault
-from fusemix_core.data.rows import MAX_PATH, Reader, Row
+from fusemix_core.data.rows import MAX_PATH, Block, Reader, Row, one_by_one
+from fusemix_core.data.runs import Runs, table
 from fusemix_core.errors import DataError, short
 
 MAX_LINE = 64 << 20
@@ -70,8 +71,11 @@ class DelimitedReader(Reader):
         return path.is_file() and table_suffix(path) in SUFFIXES
 
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
+        return one_by_one(self.blocks(path))
+
+    def blocks(self, path: Path) -> Iterator[Row | Rejected | Block]:
         with open_text(path, self.encoding) as file:
-            lines = Lines(file)
+            lines = Lines(Runs(file))
             sample = _sample(lines, path)
             if sum(token_cells(line) is not None for line in sample) > len(sample) / 2:
                 yield from _token_rows(lines, path)
@@ -96,7 +100,7 @@ class Lines:
     `MAX_LINE` is passed over, and `LongLine` raised in its place.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Runs) -> None:
         self._file = file
         self._ahead: deque[str | None] = deque()
         self.mark()
@@ -140,6 +144,10 @@ class Lines:
             raise LongLine
         return [line for line in lines if line is not None]
 
+    def run(self, mark: str, width: int) -> bytes:
+        """`Runs.run`, where no lines are held that come before."""
+        return b"" if self._ahead else self._file.run(mark, width, MAX_LINE)
+
     def mark(self) -> None:
         self.taken: list[str] = []
         self._length = 0
@@ -152,7 +160,7 @@ class Lines:
         return first
 
 
-def read_line(file: BinaryIO) -> bytes | None:
+def read_line(file: BinaryIO | Runs) -> bytes | None:
     """The next line; None for one longer than `MAX_LINE`, of which nothing is kept."""
     data = file.readline(MAX_LINE + 1)
     if len(data) <= MAX_LINE:
@@ -160,6 +168,11 @@ def read_line(file: BinaryIO) -> bytes | None:
     while data and not data.endswith(b"\n"):
         data = file.readline(_PIECE)
     return None
+
+
+def is_too_long(line: bytes) -> bool:
+    """Whether `read_line` would have passed over a line, given without its line feed."""
+    return len(line) >= MAX_LINE
 
 
 class UnclosedQuote(Exception):
@@ -198,17 +211,22 @@ def _is_spaced(header: str, mark: str) -> bool:
 class _Records:
     """The cells of each record that is not blank, or why it can't be read.
 
-    width: the number of columns, once the header is known. spaced: a space follows each mark.
+    width: the number of columns, once the header is known. header: the columns' names if lines may
+    be taken in runs, as a `dict` of columns. spaced: a space follows each mark.
     """
 
     def __init__(self, lines: Lines, mark: str, spaced: bool) -> None:
         self._lines, self._mark = lines, mark
         self._reader = csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=spaced)
         self._pieces: deque[list[str]] = deque()
-        self.width = 0
+        self.width, self.header = 0, []
+        self._in_runs = len(mark.encode()) == 1 and not spaced
 
-    def __iter__(self) -> Iterator[list[str] | str]:
+    def __iter__(self) -> Iterator[list[str] | str | dict[str, Any]]:
         while True:
+            while self.header and (lines := self._lines.run(self._mark, self.width)):
+                if columns := table(lines, self.header, self._mark):
+                    yield columns
             self._lines.mark()
             try:
                 record = self._next()
@@ -218,6 +236,11 @@ class _Records:
                 yield record
             while self._pieces:
                 yield self._pieces.popleft()
+
+    def take_runs(self, header: list[str]) -> None:
+        """From here on give lines in runs, where they can be taken so."""
+        if self._in_runs and len(header) > 1:
+            self.header = header
 
     def _next(self) -> list[str] | str:
         limit = csv.field_size_limit(MAX_LINE)
@@ -287,7 +310,9 @@ def _token_rows(lines: Lines, path: Path) -> Iterator[Row | Rejected]:
             yield Row(str(path), number, dict(zip(("image", "number", "text"), cells, strict=True)))
 
 
-def _table_rows(records: _Records, path: Path, encoding: str | None) -> Iterator[Row | Rejected]:
+def _table_rows(
+    records: _Records, path: Path, encoding: str | None
+) -> Iterator[Row | Rejected | Block]:
     of_table = iter(records)
     header = _header(next(of_table, ""), path)
     records.width = len(header)
@@ -296,8 +321,16 @@ def _table_rows(records: _Records, path: Path, encoding: str | None) -> Iterator
     if doubles and first is None:
         shown = ", ".join(map(repr, map(short, sorted(doubles)[:20])))
         raise DataError(f"the header names {shown} twice", path=path)
-    numbered = enumerate(() if first is None else chain([first], of_table), start=1)
-    for number, record in numbered:
+    if not doubles and all(header):
+        records.take_runs(header)
+    number = 0
+    for record in () if first is None else chain([first], of_table):
+        number += 1
+        if isinstance(record, dict):
+            block = Block(str(path), number, record)
+            number += len(block) - 1
+            yield block
+            continue
         fault = record if isinstance(record, str) else _fault(record, header, encoding)
         if fault:
             yield Rejected(str(path), number, "", fault)

@@ -9,10 +9,10 @@ import numpy as np
 from fusemix_core.data import splits
 from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected
 from fusemix_core.data.facts import TRUST, Fact
+from fusemix_core.data.gathered import GatheredTexts
 from fusemix_core.data.gathering import Gatherer
-from fusemix_core.data.hashes import HashMemory, reference_keys, text_keys
-from fusemix_core.data.items import Items, Origin, first_occurrences
-from fusemix_core.data.media import medium
+from fusemix_core.data.hashes import HashMemory, reference_keys
+from fusemix_core.data.items import Items, Origin, chosen, first_occurrences
 from fusemix_core.data.near import NearFiles, near_references
 from fusemix_core.data.repeats import first_of_equal, merged_groups, most_trusted
 from fusemix_core.data.suspects import suspicious_texts
@@ -156,7 +156,8 @@ def _unite_all(
     merged: dict[str, int] = {}
     for k, modality in enumerate(gatherer.takes):
         items[modality], number, faults = _unite(gatherer, modality, memory, progress, warnings)
-        merged[modality] = len(number) - len(faults) - len(items[modality])
+        files = not items[modality].medium.inline  # equal texts are one to begin with
+        merged[modality] = files * (len(number) - len(faults) - len(items[modality]))
         entries = links[:, k].copy()
         links[:, k] = np.where(entries >= 0, number[entries] if len(number) else -1, -1)
         for i in np.flatnonzero((entries >= 0) & (links[:, k] < 0)) if faults else ():
@@ -200,10 +201,11 @@ def _unite(
 ) -> tuple[Items, np.ndarray, dict[int, str]]:
     """(items unique by content; int64 `[n]` the item of each reference, or -1; why it is -1)."""
     gathered, takes = gatherer.gathered[modality], gatherer.takes[modality]
-    references, faults = gathered.references, {}
-    if medium(takes).inline:
-        keys = text_keys(references)
+    faults: dict[int, str] = {}
+    if isinstance(gathered, GatheredTexts):
+        references, keys = gathered.finished()
     else:
+        references = gathered.references
         tell = None if progress is None else lambda done, total: progress(modality, done, total)
         keys, faults = reference_keys(references, memory, tell)
         if faults:
@@ -216,10 +218,12 @@ def _unite(
                 faults.pop(i)
                 if at in still:
                     faults[i] = still[at]
-    good = np.setdiff1d(np.arange(len(references)), np.fromiter(faults, np.int64))
-    first, inverse = first_occurrences(keys[good])
-    number = np.full(len(references), -1, np.int64)
-    number[good] = inverse
-    origin = gatherer.origin(gathered.file, gathered.row).select(good[first])
-    unique = [references[i] for i in good[first]]
-    return Items(modality, takes, unique, keys[good[first]], origin), number, faults
+    first, number = first_occurrences(keys)
+    if faults:
+        good = np.setdiff1d(np.arange(len(references)), np.fromiter(faults, np.int64))
+        first, inverse = first_occurrences(keys[good])
+        first, number = good[first], np.full(len(references), -1, np.int64)
+        number[good] = inverse
+    origin = gatherer.origin(gathered.file, gathered.row).select(first)
+    kept = keys if len(first) == len(keys) else keys[first]
+    return Items(modality, takes, chosen(references, first), kept, origin), number, faults

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from fusemix_core.data.cells import FactCells, FactColumn
 from fusemix_core.data.dataset import NO_ENTRY, SPLITS, Rejected
+from fusemix_core.data.gathered import Gathered, GatheredTexts
 from fusemix_core.data.items import Origin
 from fusemix_core.data.media import Medium, medium
 from fusemix_core.data.media.in_python import unwrapped
@@ -29,25 +30,6 @@ from fusemix_core.errors import DataError, short
 
 MOST_LINKS = 10_000
 """A row may link at most so many combinations of the values in its cells."""
-
-
-@dataclass
-class Gathered:
-    """The distinct references of one modality, and where each was met first."""
-
-    ids: dict[Hashable, int] = field(default_factory=dict)
-    references: list[str | Reference] = field(default_factory=list)
-    file: array = field(default_factory=lambda: array("i"))
-    row: array = field(default_factory=lambda: array("q"))
-
-    def add(self, reference: str | Reference, file: int, row: int) -> int:
-        found = self.ids.get(reference)
-        if found is None:
-            found = self.ids[reference] = len(self.references)
-            self.references.append(reference)
-            self.file.append(file)
-            self.row.append(row)
-        return found
 
 
 @dataclass(frozen=True)
@@ -80,9 +62,12 @@ class Gatherer:
     ) -> None:
         self.rules = rules or Rules()
         self.takes = dict(takes)
-        self._media = {modality: medium(name) for modality, name in takes.items()}
+        self.media = {modality: medium(name) for modality, name in takes.items()}
         self.least, self.allow_outside, self.unpaired = least, allow_outside, unpaired
-        self.gathered = {modality: Gathered() for modality in takes}
+        self.gathered = {
+            modality: GatheredTexts() if how.inline else Gathered()
+            for modality, how in self.media.items()
+        }
         self.links, self.group = array("q"), array("q")
         self.split = array("b")  # index into SPLITS; -1: not told
         self.trust, self.fact_row = array("f"), array("q")
@@ -111,7 +96,7 @@ class Gatherer:
         """Take what a row links; what can't be used goes to `rejected`."""
         self.rows_read += (row.path, row.number) not in self._counted
         values, faults = self._values(row, columns)
-        split, trust = self._split(row, columns), self._trust(row, columns)
+        split, trust = self._split(row, columns), self.trust_of(row, columns)
         group = self._group(row, columns)
         wrong = [one for one in (split, trust, group) if isinstance(one, Fault)]
         if wrong:
@@ -131,7 +116,7 @@ class Gatherer:
         """(what the row holds of each modality, what of it can't be used)."""
         values: dict[str, list[str | Reference]] = {}
         faults = []
-        for modality, how in self._media.items():
+        for modality, how in self.media.items():
             found: dict[str | Reference, None] = {}
             for one in self._items(row, columns.modalities.get(modality, ()), modality, how):
                 if isinstance(one, Fault):
@@ -158,6 +143,24 @@ class Gatherer:
             self.fact_row.append(fact_row)
             self.file.append(file)
             self.row.append(row.number)
+
+    def add_links(
+        self,
+        links: np.ndarray,
+        split: np.ndarray,
+        group: np.ndarray,
+        trust: np.ndarray,
+        fact_row: np.ndarray,
+        file: int,
+        row: np.ndarray,
+    ) -> None:
+        """Take `m` rows of a file that have one link each, int64 `[m, K]`."""
+        self.rows_read += len(links)
+        self.links.frombytes(links.tobytes())
+        for held, more in ((self.split, split), (self.group, group), (self.trust, trust),
+                           (self.fact_row, fact_row), (self.row, row)):  # fmt: skip
+            held.frombytes(np.ascontiguousarray(more, held.typecode).tobytes())
+        self.file.frombytes(np.full(len(links), file, np.int32).tobytes())
 
     def _too_few(self, row: Row, values: dict[str, list]) -> Rejected:
         empty = [m for m, v in values.items() if not v]
@@ -186,13 +189,15 @@ class Gatherer:
     def _group(self, row: Row, columns: Columns) -> int | Fault:
         """The number of the row's group, -1 without one."""
         value = row.values.get(columns.group) if columns.group else None
-        if isinstance(value, Fault):
-            return value
+        return value if isinstance(value, Fault) else self.group_number(value)
+
+    def group_number(self, value: Any) -> int:
+        """The number of the group that a cell names, -1 if it is empty."""
         if self.rules.is_missing(value):
             return -1
         return self.groups.setdefault(str(value), len(self.groups))
 
-    def _trust(self, row: Row, columns: Columns) -> float | Fault:
+    def trust_of(self, row: Row, columns: Columns) -> float | Fault:
         """How far the row is to be trusted, 1 where nothing is said."""
         value = row.values.get(columns.trust) if columns.trust else None
         if isinstance(value, Fault):
@@ -216,7 +221,7 @@ class Gatherer:
                 if isinstance(column, Template):
                     yield from self._rendered(row, column, modality, how)
                 else:
-                    yield from self._entries(row, row.values.get(column), modality, how)
+                    yield from self.entries(row, row.values.get(column), modality, how)
             return
         cells = {column: row.values.get(column) for column in columns}
         cells = {c: None if self.rules.is_missing(v) else v for c, v in cells.items()}
@@ -232,7 +237,7 @@ class Gatherer:
         part missing is missing."""
         values = {}
         for column in template.columns:
-            entries = self._entries(row, row.values.get(column), modality, medium("text"))
+            entries = self.entries(row, row.values.get(column), modality, medium("text"))
             if faults := [one for one in entries if isinstance(one, Fault)]:
                 return faults
             values[column] = " ".join(map(str, entries))
@@ -240,9 +245,9 @@ class Gatherer:
             entry = inline_of(template.render(values), how)
             return [entry] if entry != "" else []
         whole = template.render(values) if all(values.values()) else None
-        return self._entries(row, whole, modality, how)
+        return self.entries(row, whole, modality, how)
 
-    def _entries(
+    def entries(
         self, row: Row, value: Any, modality: str, how: Medium
     ) -> list[str | Reference | Fault]:
         """What a cell holds; nothing where it is empty."""
@@ -348,13 +353,24 @@ class Gatherer:
 
     def link_table(self) -> np.ndarray:
         """int64 `[m, K]` into the gathered references."""
-        return np.array(self.links, np.int64).reshape(-1, len(self.takes))
+        links = np.frombuffer(self.links, np.int64) if self.links else np.zeros(0, np.int64)
+        return links.reshape(-1, len(self.takes))
 
     def origin(self, file: array | None = None, row: array | None = None) -> Origin:
         """Where the links (or what `file` and `row` tell) were read."""
         file = self.file if file is None else file
         row = self.row if row is None else row
-        return Origin(tuple(self.files), np.array(file, np.int32), np.array(row, np.int64))
+        return Origin(tuple(self.files), _narrow(file, np.int32), _narrow(row, np.int64))
+
+
+def _narrow(numbers: array, dtype: type) -> np.ndarray:
+    """The numbers in as few bytes as hold them."""
+    values = np.frombuffer(numbers, dtype) if numbers else np.zeros(0, dtype)
+    highest = int(values.max(initial=0))
+    for smaller in (np.int8, np.int16, np.int32):
+        if highest <= np.iinfo(smaller).max:
+            return values.astype(smaller)
+    return values.copy()
 
 
 def _rejected(row: Row, modality: str, reason: str) -> Rejected:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fusemix_core.data.arrow_texts import Texts
 from fusemix_core.data.media import Medium, Shown, medium
+from fusemix_core.data.numbers import members
 from fusemix_core.data.references import FileReference, Reference
 from fusemix_core.errors import DataError
 
@@ -19,16 +21,28 @@ class Origin:
     """Where each of n things was read: `files[file[i]]`, row `row[i]` (1-based, without header)."""
 
     files: tuple[str, ...]
-    file: np.ndarray  # int32 [n]
-    row: np.ndarray  # int64 [n]
+    file: np.ndarray  # int [n]
+    row: np.ndarray  # int [n]
 
     def __getitem__(self, i: int) -> tuple[str, int]:
         return self.files[self.file[i]], int(self.row[i])
 
     def select(self, index: np.ndarray) -> Origin:
         """That of the things `index`, with their files alone."""
-        used, file = np.unique(self.file[index], return_inverse=True)
-        return Origin(tuple(self.files[i] for i in used), file.astype(np.int32), self.row[index])
+        used = members(self.file[index], len(self.files))
+        number = (np.cumsum(used) - 1).astype(self.file.dtype)
+        files = tuple(name for name, here in zip(self.files, used, strict=True) if here)
+        return Origin(files, number[self.file[index]], self.row[index])
+
+    def count(self) -> int:
+        """How many different rows there are."""
+        if not len(self.row):
+            return 0
+        place = self.file.astype(np.int64) * (int(self.row.max()) + 1) + self.row
+        steps = np.diff(place)
+        if (steps >= 0).all():
+            return 1 + int((steps > 0).sum())
+        return len(np.unique(place))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +71,9 @@ class Items:
 
     def select(self, index: np.ndarray) -> Items:
         """The items `index` alone, in that order."""
-        references = [self.references[i] for i in index]
         return replace(
             self,
-            references=references,
+            references=chosen(self.references, index),
             keys=self.keys[index],
             origin=self.origin.select(index),
         )
@@ -98,15 +111,30 @@ class Items:
         return reference.encode() if isinstance(reference, str) else reference.read()
 
 
+def chosen(references: Sequence[str | Reference], index: np.ndarray) -> Sequence[str | Reference]:
+    """The references `index`, in that order."""
+    if isinstance(references, Texts) and (np.diff(index) > 0).all():
+        return references.take(index)
+    return [references[i] for i in index]
+
+
 def first_occurrences(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(index int64 `[u]` of the first of each distinct row of keys uint64 `[n, 2]`, in order;
     inverse int64 `[n]`: which of these each row equals)."""
     if not len(keys):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal keys stay in order of occurrence
-    ordered = keys[order]
-    new = np.ones(len(keys), bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    order = np.argsort(keys[:, 0])
+    ordered = keys[order, 0]
+    same = np.zeros(len(keys), bool)
+    same[1:] = ordered[1:] == ordered[:-1]
+    new = ~same
+    if (
+        same.any()
+    ):  # equal halves: the same key, kept in order of occurrence, or half a key in common
+        same[:-1] |= same[1:]
+        ties = order[same]
+        order[same] = ties[np.lexsort((ties, keys[ties, 1], keys[ties, 0]))]
+        new[1:] |= keys[order[1:], 1] != keys[order[:-1], 1]
     first = order[new]
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from fusemix_core.data.dataset import Rejected
-from fusemix_core.data.delimited import TOO_LONG, read_line, table_suffix
+from fusemix_core.data.delimited import TOO_LONG, is_too_long, read_line, table_suffix
 from fusemix_core.data.documents import document_rows
 from fusemix_core.data.opening import open_text
-from fusemix_core.data.rows import Note, Reader, Row
+from fusemix_core.data.rows import Block, Note, Reader, Row, one_by_one
+from fusemix_core.data.runs import Runs
 from fusemix_core.errors import DataError
 
 MAX_JSON = 256 << 20
 """Bytes. A document is read as a whole, and takes several times its size in memory."""
 _FIRST = 1 << 20
 """Bytes of a first line that is looked at."""
+_SCAN = json.JSONDecoder().scan_once
 _BRACKETS = (b"[", b"]", b",", b"],")
 
 
@@ -40,6 +42,9 @@ class JsonLinesReader(Reader):
         return path.is_file() and table_suffix(path) in self.suffixes
 
     def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
+        return one_by_one(self.blocks(path))
+
+    def blocks(self, path: Path) -> Iterator[Row | Rejected | Note | Block]:
         if self._is_document(path):
             content = parse_document(self._read(path))
             if not isinstance(content, str):
@@ -63,22 +68,49 @@ class JsonLinesReader(Reader):
             data = file.read(MAX_JSON + 1)
         return data if len(data) <= MAX_JSON else b""
 
-    def _lines(self, path: Path) -> Iterator[Row | Rejected]:
+    def _lines(self, path: Path) -> Iterator[Row | Rejected | Block]:
         number = 0
         with open_text(path, self.encoding) as file:
-            while (line := read_line(file)) != b"":
-                if line is None:
+            lines = Runs(file)
+            while True:
+                for values in self._objects(lines.whole_lines()):
+                    if isinstance(values, list):
+                        yield Block(str(path), number + 1, values)
+                        number += len(values)
+                    else:
+                        number += 1
+                        yield Rejected(str(path), number, "", values)
+                line = read_line(lines)  # longer than what is read at once, or the last
+                if line == b"":
+                    return
+                for values in [TOO_LONG] if line is None else self._objects(line):
                     number += 1
-                    yield Rejected(str(path), number, "", TOO_LONG)
-                    continue
+                    if isinstance(values, list):
+                        yield Row(str(path), number, values[0])
+                    else:
+                        yield Rejected(str(path), number, "", values)
+
+    def _objects(self, data: bytes) -> Iterator[list[dict[str, Any]] | str]:
+        """The objects of whole lines, as many as come one after another in one list, and for each
+        line without one why there is none."""
+        found: list[dict[str, Any]] = []
+        for line in data.split(b"\n"):
+            values = _object_in(line)
+            if values is None:
                 if not line.strip() or line.strip() in _BRACKETS:
                     continue
-                number += 1
                 values = parse_object(line, self.encoding or "UTF-8")
-                if isinstance(values, str):
-                    yield Rejected(str(path), number, "", values)
-                else:
-                    yield Row(str(path), number, values)
+            if is_too_long(line):
+                values = TOO_LONG
+            if isinstance(values, dict):
+                found.append(values)
+                continue
+            if found:
+                yield found
+                found = []
+            yield values
+        if found:
+            yield found
 
 
 class JsonReader(JsonLinesReader):
@@ -94,7 +126,7 @@ class JsonReader(JsonLinesReader):
 
     suffixes = (".json",)
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
+    def blocks(self, path: Path) -> Iterator[Row | Rejected | Note | Block]:
         if not self._is_document(path) and self._has_more(path):
             yield from self._lines(path)
             return
@@ -117,6 +149,16 @@ class JsonReader(JsonLinesReader):
             while filled < 2 and (line := file.readline(_FIRST)):
                 filled += bool(line.strip())
         return filled > 1
+
+
+def _object_in(line: bytes) -> dict[str, Any] | None:
+    """The JSON object that a line is and nothing else; None where `parse_object` must look."""
+    try:
+        text = line.decode("utf-8").strip()
+        values, end = _SCAN(text, 0)
+    except (ValueError, StopIteration, RecursionError):
+        return None
+    return values if end == len(text) and isinstance(values, dict) else None
 
 
 def parse_object(data: bytes, encoding: str = "UTF-8") -> dict[str, Any] | str:

@@ -11,7 +11,7 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.foreign import head_of, what_is
 from fusemix_core.data.labels import named, names_in_schema
 from fusemix_core.data.references import CellReference, Fault
-from fusemix_core.data.rows import Reader, Row
+from fusemix_core.data.rows import Block, Reader, Row, one_by_one
 from fusemix_core.errors import DataError
 
 _BATCH = 256
@@ -23,6 +23,8 @@ _SMALL = 64 << 20
 _HELD = 512 << 20
 _WIDE = 16 << 20
 """Bytes of a row from which on what stands once in a dictionary is not repeated for each row."""
+_PLAIN_BATCH = 1 << 14
+"""Rows that are taken at once where all columns are plain."""
 _MOST_REJECTED = 1_000_000
 
 
@@ -33,18 +35,29 @@ class ParquetReader(Reader):
         return path.is_file() and path.suffix.lower() in (".parquet", ".pq")
 
     def rows(self, path: Path) -> Iterator[Row | Rejected]:
+        return one_by_one(self.blocks(path))
+
+    def blocks(self, path: Path) -> Iterator[Row | Rejected | Block]:
         cells = ParquetCells(str(path.absolute()))
         number = 0
         with _open(path) as file, _open(path, read_dictionary=_leaves(file)) as packed:
             labels = names_in_schema(file.schema_arrow.metadata)
+            plain = _is_plain(file.schema_arrow) and not labels
             for group in range(file.num_row_groups):
                 end = number + file.metadata.row_group(group).num_rows
                 try:
                     _check_size(file, group, path)
                     widest, at = _widest(packed, group), 0
                     count = min(max(_HELD // widest, 1), _BATCH)
+                    if plain:
+                        count = min(max(_HELD // _longest(packed, group), 1), _PLAIN_BATCH)
                     source = packed if widest > _WIDE else file
                     for batch in source.iter_batches(count, row_groups=[group]):
+                        if plain and (columns := _columns(batch)):
+                            yield Block(str(path), number + 1, columns)
+                            number += batch.num_rows
+                            at += batch.num_rows
+                            continue
                         names = [(name, f"{group}/{name}") for name in batch.schema.names]
                         for values in arrow_rows(batch):
                             number += 1
@@ -67,6 +80,33 @@ class ParquetReader(Reader):
                         more = f"{end - last:,} rows from here on can't be read either"
                         yield Rejected(str(path), last + 1, "", more)
                     number = end
+
+
+def _is_plain(schema: Any) -> bool:
+    """Whether all columns are texts, numbers or bools, each under a name of its own."""
+    import pyarrow.types as kinds
+
+    tests = (kinds.is_string, kinds.is_large_string, kinds.is_integer, kinds.is_floating,
+             kinds.is_boolean)  # fmt: skip
+    return len(set(schema.names)) == len(schema.names) > 0 and all(
+        any(test(column.type) for test in tests) for column in schema
+    )
+
+
+def _columns(batch: Any) -> dict[str, Any]:
+    """The columns of a batch as a block has them; none if a text in them is not Unicode."""
+    import pyarrow as pa
+
+    columns = {}
+    try:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if pa.types.is_large_string(column.type) or pa.types.is_dictionary(column.type):
+                column = column.cast(pa.string())
+            column.validate(full=True)
+            columns[name] = column
+    except pa.ArrowException:
+        return {}
+    return columns if batch.num_rows else {}
 
 
 def _open(path: str | Path, **options: Any) -> Any:
@@ -106,6 +146,18 @@ def _widest(packed: Any, group: int, *column: str) -> int:
     """
     batch = next(packed.iter_batches(1, row_groups=[group], columns=column or None), None)
     return max(batch.nbytes, 1) if batch else 1
+
+
+def _longest(packed: Any, group: int) -> int:
+    """The most bytes that a row's texts can take that stand once in dictionaries. Those that stand
+    in none take no more than the file says."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    batch = next(packed.iter_batches(1, row_groups=[group]), None)
+    columns = batch.columns if batch else []
+    held = [column.dictionary for column in columns if pa.types.is_dictionary(column.type)]
+    return 1 + sum(pc.max(pc.binary_length(one)).as_py() or 0 for one in held)
 
 
 def arrow_rows(batch: Any) -> Iterator[tuple[Any, ...]]:

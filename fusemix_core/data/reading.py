@@ -9,6 +9,7 @@ from typing import Any
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data import splits
+from fusemix_core.data.bulk import add_block
 from fusemix_core.data.cells import FactColumn, check_names
 from fusemix_core.data.columns import find_columns, missing_column, no_column, say
 from fusemix_core.data.dataset import SPLITS, PairedDataset, Rejected, say_rejected, trust_hint
@@ -17,7 +18,7 @@ from fusemix_core.data.file_columns import take_file_columns
 from fusemix_core.data.finishing import Progress, finish
 from fusemix_core.data.gathering import Columns, Gatherer
 from fusemix_core.data.held import held
-from fusemix_core.data.rows import Row
+from fusemix_core.data.rows import Block, Row
 from fusemix_core.data.rules import Rules
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.data.templates import sources_of
@@ -185,6 +186,8 @@ class _Reading:
         for row in chain(head, rows):
             if isinstance(row, Rejected):
                 self.gatherer.reject(row)
+            elif isinstance(row, Block):
+                add_block(self.gatherer, row, columns)
             else:
                 self.gatherer.add(row, columns)
         self.warnings += [w for w in notes + more if w not in self.warnings]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fusemix_core.data.facts import Fact
+from fusemix_core.data.numbers import all_differ
 from fusemix_core.data.splits import connected_components
 
 
@@ -21,6 +22,9 @@ def first_of_equal(links: np.ndarray, told: np.ndarray, facts: Mapping[str, Fact
         told: int8 `[m]`, -1 where no split is told.
         facts: of the links; their trust is none of them.
     """
+    for column in links.T:
+        if all_differ(column, int(column.max(initial=-1)) + 1):
+            return np.arange(len(links))
     columns = [*links.T, told]
     for fact in facts.values():
         columns += list(np.atleast_2d(fact.values.T))

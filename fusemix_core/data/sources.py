@@ -7,7 +7,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.foreign import head_of, what_is
 from fusemix_core.data.held import HeldReader, held
 from fusemix_core.data.layouts import MANIFESTS
-from fusemix_core.data.rows import MAX_PATH, Note, Reader, Row, is_missing
+from fusemix_core.data.rows import MAX_PATH, Block, Note, Reader, Row, is_missing
 from fusemix_core.errors import ContractError, DataError, FusemixError, short
 from fusemix_core.registry import CORE, registry
 from fusemix_core.specs import ComponentSpec
@@ -193,8 +193,9 @@ def _made(
 
 def open_source(
     path: Path, config: DataConfig
-) -> tuple[Iterator[Row | Rejected], Counter[str], list[str]]:
-    """(rows; in how many of the first thousand each column is filled; warnings) of a source.
+) -> tuple[Iterator[Row | Rejected | Block], Counter[str], list[str]]:
+    """(rows and blocks of them; in how many of the first thousand each column is filled; warnings)
+    of a source. Those first ones come as rows.
 
     Notes of the reader are among the warnings, those on later rows once these are read.
     """
@@ -202,7 +203,15 @@ def open_source(
         table = held(path)
         reader, warnings = (HeldReader(table), []) if table else reader_of(path, config)
     rows = _checked(reader, path, warnings)
-    head = list(islice(rows, _PEEK))
+    head: list[Row | Rejected] = []
+    while len(head) < _PEEK and (one := next(rows, None)) is not None:
+        if isinstance(one, Block):
+            if len(one) > _PEEK - len(head):
+                one, rest = one.split(_PEEK - len(head))
+                rows = chain([rest], rows)
+            head.extend(one.rows())
+        else:
+            head.append(one)
     filled: Counter[str] = Counter()
     for row in head:
         if isinstance(row, Row):
@@ -210,13 +219,23 @@ def open_source(
     return chain(head, rows), filled, warnings
 
 
-def _checked(reader: Reader, path: Path, warnings: list[str]) -> Iterator[Row | Rejected]:
+def _reading(reader: Reader) -> Callable[[Path], Iterator[Row | Rejected | Note | Block]]:
+    """The `blocks` of a reader, or its `rows` if a class changed only these."""
+    for cls in type(reader).__mro__:
+        if "blocks" in vars(cls):
+            return reader.blocks
+        if "rows" in vars(cls):
+            break
+    return reader.rows
+
+
+def _checked(reader: Reader, path: Path, warnings: list[str]) -> Iterator[Row | Rejected | Block]:
     """What a reader yields, its faults as errors that name the file, its notes as warnings."""
     with _as_data_error(path):
-        for row in reader.rows(path):
+        for row in _reading(reader)(path):
             if isinstance(row, Note):
                 warnings.append(row.text)
-            elif isinstance(row, Row | Rejected):
+            elif isinstance(row, Row | Rejected | Block):
                 yield row
             else:
                 wanted = "Row, Rejected or Note"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusemix_core.data.dataset import SPLITS
+from fusemix_core.data.numbers import compact, members
 from fusemix_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -107,14 +108,13 @@ def connected_components(columns: Sequence[np.ndarray]) -> np.ndarray:
     """
     rows = len(columns[0])
     label = np.arange(rows)
-    compact = []
+    found = []
     for column in columns:
         present = np.flatnonzero(column >= 0)
-        values, ids = np.unique(column[present], return_inverse=True)
-        compact.append((present, ids, len(values)))
+        found.append((present, *compact(column[present])))
     while True:
         before = label.copy()
-        for present, ids, count in compact:
+        for present, ids, count in found:
             least = np.full(count, rows)
             np.minimum.at(least, ids, label[present])
             label[present] = np.minimum(label[present], least[ids])
@@ -122,7 +122,7 @@ def connected_components(columns: Sequence[np.ndarray]) -> np.ndarray:
         while (label[label] != label).any():
             label = label[label]
         if (label == before).all():
-            return np.unique(label, return_inverse=True)[1]
+            return compact(label)[0]
 
 
 def bind(
@@ -230,8 +230,10 @@ def split_rows(
 
 def _take(order: np.ndarray, sizes: np.ndarray, target: int) -> list[int]:
     """The first components in `order` that fit into `target` rows together; one at least."""
-    taken, left = [], max(target, 1)
-    for one in order:
+    sums = np.cumsum(sizes[order])
+    fit = int(np.searchsorted(sums, max(target, 1), side="right"))
+    taken, left = order[:fit].tolist(), max(target, 1) - int(sums[fit - 1] if fit else 0)
+    for one in order[fit:] if left else ():
         if sizes[one] <= left:
             taken.append(one)
             left -= sizes[one]
@@ -269,15 +271,15 @@ def _leaks(
     """A warning for each modality and pair of splits, one of them `given`, that share items."""
     found = []
     for k, modality in enumerate(items):
-        ids = {name: np.unique(links[rows, k]) for name, rows in parts.items()}
+        count = len(items[modality])
+        ids = {name: members(links[rows, k], count) for name, rows in parts.items()}
         for first, second in combinations(SPLITS, 2):
             if first not in given and second not in given:
                 continue
             name, other = (second, first) if second in given else (first, second)
-            both = np.intersect1d(ids[first], ids[second], assume_unique=True)
-            count = int((both >= 0).sum())
+            count = int((ids[first] & ids[second]).sum())
             if count:
-                of = int((ids[name] >= 0).sum())
+                of = int(ids[name].sum())
                 where = "training rows" if other == SPLITS[0] else f"{other} rows"
                 found.append(
                     f"{count:,} of the {of:,} {modality} items of the {name} split also stand in "

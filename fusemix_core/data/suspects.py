@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fusemix_core.data.arrow_texts import Texts
 from fusemix_core.data.items import Items
 from fusemix_core.data.rules import NULL_WORDS
 from fusemix_core.errors import short
 
 _FEWEST = 0.9
 """Share of the texts that are whole numbers, from which on they are ids rather than texts."""
+_LONGEST = max(map(len, NULL_WORDS))
+_DIGITS, _BRACKETS = frozenset("0123456789"), frozenset("[{")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
             count = len(at) if kind == "number" else int(rows[at].sum())
             found.append(Suspects(kind, modality, count, short(texts[at[0]], 60), warning))
 
-        nulls = [i for i, text in enumerate(texts) if text.lower() in NULL_WORDS and rows[i]]
+        nulls = [i for i in _short(texts) if texts[i].lower() in NULL_WORDS and rows[i]]
         if nulls:
             words = ",".join(short(texts[i], 20) for i in nulls)
             count = _rows(rows[nulls].sum(), "has", "have")
@@ -57,14 +60,14 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
                 f"it is missing: --missing-values {words}"
             )
             add("missing", nulls, warning)
-        digits = [i for i, text in enumerate(texts) if text.isdigit()]
+        digits = [i for i in _beginning(texts, _DIGITS) if texts[i].isdigit()]
         if modality == "text" and one.medium.language and len(digits) >= _FEWEST * len(texts):
             warning = (
                 f"{len(digits):,} of {len(texts):,} different texts are whole numbers, such as "
                 f"'{short(texts[digits[0]], 20)}'. If they stand for classes, write the names."
             )
             add("number", digits, warning)
-        lists = [i for i, text in enumerate(texts) if text[:1] in "[{" and text[-1:] in "]}"]
+        lists = [i for i in _beginning(texts, _BRACKETS) if texts[i][-1:] in "]}"]
         if modality == "text" and one.medium.language and lists:
             warning = (
                 f"{_rows(rows[lists].sum(), 'has', 'have')} a text in brackets, such as "
@@ -72,6 +75,25 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
             )
             add("brackets", lists, warning)
     return found
+
+
+def _short(texts: Sequence[str]) -> Iterable[int]:
+    """The texts that may be a word for nothing, by their length."""
+    if not isinstance(texts, Texts):
+        return range(len(texts))
+    found = (start + np.flatnonzero(lengths <= _LONGEST) for start, _, lengths in texts.starting())
+    return np.concatenate(list(found)).tolist()
+
+
+def _beginning(texts: Sequence[str], first: frozenset[str]) -> Iterable[int]:
+    """The texts whose first character is one of these, or is not ASCII if all digits are."""
+    if not isinstance(texts, Texts):
+        of = str.isdigit if first is _DIGITS else first.__contains__
+        return [i for i, text in enumerate(texts) if of(text[:1])]
+    wanted = np.isin(np.arange(256), [ord(one) for one in first])
+    wanted[128:] = first is _DIGITS
+    found = (start + np.flatnonzero(wanted[begins]) for start, begins, _ in texts.starting())
+    return np.concatenate(list(found)).tolist()
 
 
 def _rows(count: int, one: str, many: str) -> str:

@@ -14,8 +14,7 @@ from fusemix_core.interfaces import takes_tokens
 from fusemix_core.numerics import Precision
 
 AUTO_STEPS = 10_000
-"""Steps from which compiling pays on a GPU: it takes about a minute, and saves some milliseconds
-each."""
+"""Steps from which adapters are compiled on a GPU: compiling takes time, too."""
 
 
 class Compiling:

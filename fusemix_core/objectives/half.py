@@ -41,8 +41,8 @@ _PEAK = 2.0**13
 """What the largest weight of a tile is scaled to before they are rounded: small ones then keep
 their digits."""
 
-_MIXED = "dtype_out" in torch.ops.aten.mm.overloads()
-"""Whether torch gives float32 products of float16 factors on CUDA."""
+_MIXED = "dtype_out" in torch.ops.aten.mm.overloads() and torch.version.hip is None
+"""Whether torch gives float32 products of float16 factors: 2.8 and later do, on NVIDIA's GPUs."""
 
 
 def contrast(

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from fusemix_core.adapters.mlp import MlpAdapter
+from fusemix_core.adapters.standardised import ROOT
+from fusemix_core.adapters.wide import WideAdapter
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, Training
 from fusemix_core.engine import loop
@@ -97,12 +99,18 @@ def test_a_fit_uses_what_is_compiled_in_steps_alone(split, recipe, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["mlp", "linear"])
+@pytest.mark.parametrize("name", ["mlp", "linear", "wide"])
 def test_compiled_adapters_are_the_adapters(name):
     """By inductor."""
     torch.manual_seed(0)
-    make = {"mlp": lambda: MlpAdapter(8, 4, blocks=2), "linear": lambda: nn.Linear(8, 4)}[name]
-    adapter, notes, x = make(), [], torch.randn(6, 8)
+    made = {
+        "mlp": MlpAdapter(8, 4, blocks=2),
+        "linear": nn.Linear(8, 4),
+        "wide": WideAdapter(8, 4, hidden=16, dropout=0.0),
+    }
+    adapter, notes, x = made[name], [], torch.randn(6, 8)
+    if name == "wide":
+        adapter.power.fill_(ROOT)
     forms = compiling({"text": adapter}, notes, backend="inductor")
     assert notes == []
     wanted = adapter(x)
