@@ -24,7 +24,13 @@ class Callback:
     def on_start(self, total_steps: int | None) -> None:
         """Training begins, of so many steps; None if that isn't known."""
 
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A step is done: loss, rate, epoch, what the objective logs.
+
+        On a GPU the first look at a number waits for the step to end, which costs speed if it
+        happens in each step. `metrics` may be kept and read later: after some 20 steps, or a
+        second, all are known.
+        """
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None: ...
 

@@ -282,8 +282,12 @@ class Objective(nn.Module, ABC):
     def forward(self, step: Step) -> Tensor:
         """The scalar loss of the whole batch."""
 
-    def log(self) -> dict[str, float]:
-        """Numbers to record beside the loss, such as the temperature."""
+    def log(self) -> Mapping[str, float | Tensor]:
+        """Numbers to record beside the loss, such as the temperature.
+
+        A tensor of one number is best left one: `.item()` in each step makes the CPU wait for the
+        GPU. It is copied at once, so it may be a parameter.
+        """
         return {}
 
 

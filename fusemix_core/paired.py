@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fusemix_core.copied import Copied
 from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.devices import widest_float
 from fusemix_core.padded import Padded, as_rows, as_tokens
@@ -26,22 +27,53 @@ class Batch:
     facts: name → `[n, S, …]`, the value of each of the S sources, as in `Fact`.
     unpaired: modality → latents of u_m items that no row links, in the form of `latents`; a mixup
     leaves them as they are.
+    copied: what `links_here` gives, if whoever made the links had them on the CPU.
     """
 
     latents: dict[str, Tensor | Padded]
     links: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
     unpaired: dict[str, Tensor | Padded] = field(default_factory=dict)
+    copied: Copied | None = None
 
     def present(self) -> Tensor:
         """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
         return (self.links >= 0).all(dim=1)
+
+    def links_here(self) -> Tensor:
+        """The links on the CPU, for decisions that the device need not be asked about.
+
+        Batches of a feed come with them, and `mixed` passes them on. Only links that were made on
+        the device are copied from it, which waits for all its work.
+        """
+        if self.links.device.type == "cpu":
+            return self.links
+        if self.copied is None or not self.copied.is_of(self.links):
+            self.copied = Copied.of(self.links, self.links.cpu())
+        return self.copied.here
+
+    def present_here(self) -> Tensor:
+        """`present` on the CPU; see `links_here`."""
+        return (self.links_here() >= 0).all(dim=1)
 
     def trust(self) -> Tensor:
         """float `[n]`, from 0 to 1: the least trust of a row's sources; 1 without that fact."""
         if TRUST not in self.facts:
             return torch.ones(len(self.links), device=self.links.device)
         return self.facts[TRUST].nan_to_num(1.0).amin(dim=1)
+
+    def part(self, rows: slice, unpaired: Mapping[str, slice]) -> Batch:
+        """Some of the rows, and of each modality's unpaired items."""
+        links, copied = self.links[rows], None
+        if self.copied is not None and self.copied.is_of(self.links):
+            copied = Copied.of(links, self.copied.here[rows])
+        return Batch(
+            {m: x[rows] for m, x in self.latents.items()},
+            links,
+            {name: x[rows] for name, x in self.facts.items()},
+            {m: x[unpaired[m]] for m, x in self.unpaired.items()},
+            copied,
+        )
 
     def mixed(self, how: Callable[..., Tensor], *rows: Tensor) -> Batch:
         """The batch of rows that a mixup makes of this one's.
@@ -50,7 +82,8 @@ class Batch:
             how: called once a modality with the latents of each source, all `[k, d]`; returns the
                 mixed ones. Tokens come as one row an item, with zeros for padding; a mixed item
                 has a token in every position where one of its sources has.
-            rows: for each source of a mixed row, the rows of this batch, int64 `[k]`.
+            rows: for each source of a mixed row, the rows of this batch, int64 `[k]`; best on the
+                CPU (see `present_here`), whatever the device of the batch.
 
         Returns:
             A batch with the links and facts of all sources. A row has the modalities that all of
@@ -59,9 +92,15 @@ class Batch:
         Example:
             `batch.mixed(lambda x, y: 0.3 * x + 0.7 * y, first, second)`
         """
+        device, here = self.links.device, None
+        if all(own.device.type == "cpu" for own in rows):
+            own_links = self.links_here()
+            here = torch.cat([own_links[own] for own in rows], dim=1)
+            rows = [sent(own, device) for own in rows]
         links = torch.cat([self.links[own] for own in rows], dim=1)
+        copied = None if here is None else Copied.of(links, here)
         facts = {f: torch.cat([x[own] for own in rows], dim=1) for f, x in self.facts.items()}
-        mixed = replace(self, latents={}, links=links, facts=facts)
+        mixed = replace(self, latents={}, links=links, facts=facts, copied=copied)
         absent = ~mixed.present()
         for k, (modality, x) in enumerate(self.latents.items()):
             if isinstance(x, Padded):
@@ -134,12 +173,20 @@ class ResidentLatents:
         return len(self.latents)
 
     def rows(self, index: Tensor) -> Tensor:
-        rows = self.latents.index_select(0, index.to(self.latents.device))
+        rows = self.latents.index_select(0, sent(index, self.latents.device))
         return rows if rows.dtype == torch.float64 else rows.float()
+
+    def load(self, index: Tensor) -> ResidentLatents:
+        """The items of the int64 CPU tensor `index` as a table, in the type they are held in."""
+        return ResidentLatents(self.latents.index_select(0, sent(index, self.latents.device)))
+
+    def holding(self, latents: Tensor) -> ResidentLatents:
+        """The table of the same latents in another place or type."""
+        return ResidentLatents(latents)
 
     def to(self, device: torch.device) -> ResidentLatents:
         """The same table on a device."""
-        return ResidentLatents(self.latents.to(device))
+        return self.holding(self.latents.to(device))
 
 
 class ResidentTokens(ResidentLatents):
@@ -165,15 +212,20 @@ class ResidentTokens(ResidentLatents):
     def rows(self, index: Tensor) -> Padded:
         device, count = self.latents.device, self.lengths[index]
         mask = torch.arange(longest(count)) < count[:, None]
-        source = spread(self._starts[index], count).to(device)
-        target = mask.flatten().nonzero()[:, 0].to(device)
+        source = sent(spread(self._starts[index], count), device)
+        target = sent(mask.flatten().nonzero()[:, 0], device)
         own = self.latents.index_select(0, source)
         own = own if own.dtype == torch.float64 else own.float()
         values = own.new_zeros(mask.numel(), own.shape[1]).index_copy_(0, target, own)
-        return Padded(values.view(*mask.shape, own.shape[1]), mask.to(device))
+        return Padded(values.view(*mask.shape, own.shape[1]), sent(mask, device))
 
-    def to(self, device: torch.device) -> ResidentTokens:
-        return ResidentTokens(self.latents.to(device), self.lengths)
+    def load(self, index: Tensor) -> ResidentTokens:
+        count = self.lengths[index]
+        source = sent(spread(self._starts[index], count), self.latents.device)
+        return ResidentTokens(self.latents.index_select(0, source), count)
+
+    def holding(self, latents: Tensor) -> ResidentTokens:
+        return ResidentTokens(latents, self.lengths)
 
 
 def spread(starts: Tensor, counts: Tensor) -> Tensor:
@@ -192,6 +244,12 @@ def in_memory(rows: Tensor | Padded) -> ResidentLatents:
     if isinstance(rows, Padded):
         return ResidentTokens(rows.values[rows.mask], rows.mask.sum(dim=1).cpu())
     return ResidentLatents(rows)
+
+
+def load(table: LatentTable, ids: Tensor) -> ResidentLatents:
+    """A table in memory of some items, in the type they are stored in if the table can give it."""
+    own = getattr(table, "load", None)
+    return own(ids) if own else in_memory(table.rows(ids))
 
 
 def joined(tables: Sequence[ResidentLatents]) -> ResidentLatents:
@@ -261,18 +319,26 @@ class PairedLatents:
         ids = self.links[:, self.modalities.index(modality)]
         return ids[ids >= 0].unique()
 
-    def batch(self, rows: Tensor, device: torch.device | str = "cpu") -> Batch:
-        """The rows of the links as a batch on `device`: zeros, or no token, for a missing entry."""
+    def batch(
+        self, rows: Tensor, device: torch.device | str = "cpu", numbers: Tensor | None = None
+    ) -> Batch:
+        """The rows of the links as a batch on `device`: zeros, or no token, for a missing entry.
+
+        numbers: int64 CPU `[n, K]`, the links that the batch gets, if its items have other numbers
+        there than in these tables.
+        """
         links = self.links[rows]
         latents = {
             m: self._with_gaps(m, ids, torch.device(device))
             for m, ids in zip(self.tables, links.T, strict=True)
         }
         facts = {
-            name: _to(torch.from_numpy(fact.values)[rows, None], torch.device(device))
+            name: sent(torch.from_numpy(fact.values)[rows, None], torch.device(device))
             for name, fact in self.facts.items()
         }
-        return Batch(latents, links[:, None, :].to(device), facts)
+        here = (links if numbers is None else numbers)[:, None, :]
+        there = sent(here, torch.device(device))
+        return Batch(latents, there, facts, copied=Copied.of(there, here))
 
     def latents_of(
         self, modality: str, ids: Tensor, device: torch.device | str = "cpu"
@@ -281,7 +347,7 @@ class PairedLatents:
         batches have."""
         table = self.tables[modality]
         found = as_tokens(table.rows(ids)) if modality in self.tokens else rows_of(table, ids)
-        return _to(found, torch.device(device))
+        return sent(found, torch.device(device))
 
     def _with_gaps(self, modality: str, ids: Tensor, device: torch.device) -> Tensor | Padded:
         """`latents_of`, with nothing where an id is -1."""
@@ -290,11 +356,11 @@ class PairedLatents:
             return self.latents_of(modality, ids, device)
         if modality not in self.tokens:
             found = self.latents_of(modality, ids.clamp(min=0), device)
-            return without(found, absent.to(device))
+            return without(found, sent(absent, device))
         own = self.latents_of(modality, ids[~absent], device)  # so that T is that of these items
         values = own.values.new_zeros(len(ids), *own.values.shape[1:])
         mask = own.mask.new_zeros(values.shape[:2])
-        there = (~absent).to(device)
+        there = sent((~absent).nonzero()[:, 0], device)
         values[there], mask[there] = own.values, own.mask
         return Padded(values, mask)
 
@@ -312,13 +378,13 @@ def without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
     return latents.masked_fill(rows[:, None], 0)
 
 
-def _to(latents: Tensor | Padded, device: torch.device) -> Tensor | Padded:
-    """Latents on the device; to a GPU by way of pinned memory, without waiting for the copy.
-    A device that has no float64 gets float32."""
-    if isinstance(latents, Padded):
-        return Padded(_to(latents.values, device), _to(latents.mask, device))
-    if latents.dtype == torch.float64:
-        latents = latents.to(widest_float(device))
-    if device.type == "cuda" and latents.device.type == "cpu":
-        latents = latents.pin_memory()
-    return latents.to(device, non_blocking=True)
+def sent(x: Tensor | Padded, device: torch.device) -> Tensor | Padded:
+    """The same on the device; to a GPU by way of pinned memory, without waiting for the copy. A
+    device that has no float64 gets float32."""
+    if isinstance(x, Padded):
+        return Padded(sent(x.values, device), sent(x.mask, device))
+    if x.dtype == torch.float64:
+        x = x.to(widest_float(device))
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)

@@ -13,7 +13,7 @@ from fusemix_core.errors import ContractError
 from fusemix_core.gathering import Rows
 from fusemix_core.numerics import Precision, at_least_float32
 from fusemix_core.padded import Padded
-from fusemix_core.paired import Batch
+from fusemix_core.paired import Batch, sent
 
 Latents = Tensor | Padded
 
@@ -41,16 +41,52 @@ class _BatchRows:
 
     def __init__(self, batch: Batch, check: Callable[[str], None]) -> None:
         self._batch, self._check = batch, check
+        self._rows_with: dict[tuple[int, ...], Tensor | None] = {}
+        self._rows_here: dict[tuple[int, ...], Tensor | None] = {}
 
     @property
     def links(self) -> Tensor:
         """int64 `[n, S, K]`: the S items that each row was mixed from, -1 where missing."""
         return self._batch.links
 
+    @property
+    def links_here(self) -> Tensor:
+        """The links on the CPU, whatever the device: reading them makes nobody wait for a GPU."""
+        return self._batch.links_here()
+
     @cached_property
     def present(self) -> Tensor:
         """bool `[n, K]`: whether a row has an embedding in each modality."""
         return self._batch.present()
+
+    def rows_with(self, *modalities: int) -> Tensor | None:
+        """The rows that have all of these modalities, by their columns in `links`.
+
+        It is found on the CPU: unlike a mask, it makes nobody wait for a GPU.
+
+        Returns:
+            int64 `[t]` in order, on the device of the rows; None if every row has them.
+
+        Example:
+            rows = step.rows_with(0, 2)
+            x = x if rows is None else x[rows]
+        """
+        if modalities not in self._rows_with:
+            rows = self.rows_with_here(*modalities)
+            self._rows_with[modalities] = None if rows is None else sent(rows, self.links.device)
+        return self._rows_with[modalities]
+
+    def rows_with_here(self, *modalities: int) -> Tensor | None:
+        """`rows_with` on the CPU."""
+        if modalities not in self._rows_here:
+            has_all = self._present_here[:, modalities].all(dim=1)
+            rows = None if has_all.all() else has_all.nonzero()[:, 0]
+            self._rows_here[modalities] = rows
+        return self._rows_here[modalities]
+
+    @cached_property
+    def _present_here(self) -> Tensor:
+        return self._batch.present_here()
 
     @_Declared
     def latents(self) -> Mapping[str, Latents]:
@@ -200,13 +236,9 @@ class Step(_BatchRows):
         self.rows = rows or Rows.split(len(batch.links))
         """Which rows each process has."""
         self._of_unpaired = {m: Rows.split(len(x)) for m, x in batch.unpaired.items()}
-        own = Batch(
-            _part(batch.latents, self.rows.own),
-            batch.links[self.rows.own],
-            _part(batch.facts, self.rows.own),
-            {m: x[self._of_unpaired[m].own] for m, x in batch.unpaired.items()},
-        )
         self.precision = precision
+        unpaired = {m: rows.own for m, rows in self._of_unpaired.items()}
+        own = batch.part(self.rows.own, unpaired)
         self.own = OwnRows(own, adapters, fixed, check, given or {}, precision)
         """This process's rows."""
 
@@ -290,10 +322,6 @@ def _given(latents: Mapping[str, Latents], name: str) -> Mapping[str, Latents]:
     if not latents:
         raise ValueError(f"This step has no {name}. Give them: Step.of(…, {name}=…)")
     return latents
-
-
-def _part(values: Mapping[str, Latents], rows: slice) -> dict[str, Latents]:
-    return {name: x[rows] for name, x in values.items()}
 
 
 def _gathered(rows: Rows, values: Mapping[str, Latents]) -> dict[str, Latents]:

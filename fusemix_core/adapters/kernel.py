@@ -95,7 +95,7 @@ class KernelAdapter(StandardisedAdapter):
                 "Leave the recipe's `dim` unset, so that it is taken from the closed-form map.",
             )
         self.options = dict(closed_form.options)
-        self.linear = closed_form.linear
+        self.linear, self.plain = closed_form.linear, closed_form.plain
         for name, buffer in closed_form.named_buffers():
             setattr(self, name, buffer.detach().clone())
         self.weight = nn.Parameter(closed_form.weight.detach().clone())

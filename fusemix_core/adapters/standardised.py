@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -25,6 +28,8 @@ class StandardisedAdapter(Adapter):
         self.register_buffer("power", torch.tensor(PLAIN))
         self.register_buffer("centre", torch.zeros(dim_in))
         self.register_buffer("scale", torch.ones(()))
+        self.plain = True
+        """Whether the power is 1, known without asking the device."""
 
     @torch.no_grad()
     def prepare(self, latents: Tensor, like: StandardisedAdapter | None = None) -> None:
@@ -37,7 +42,8 @@ class StandardisedAdapter(Adapter):
         if like is not None:
             self.standardise_like(like)
             return
-        self.power.fill_(ROOT if skewed(latents) else PLAIN)
+        self.plain = not skewed(latents)
+        self.power.fill_(PLAIN if self.plain else ROOT)
         unit = self.unit(latents)
         self.centre.copy_(unit.mean(0))
         spread = (unit - self.centre).square().sum(1).mean().sqrt()
@@ -48,11 +54,16 @@ class StandardisedAdapter(Adapter):
         """Copy another adapter's power, centre and scale."""
         for name in ("power", "centre", "scale"):
             getattr(self, name).copy_(getattr(other, name))
+        self.plain = other.plain
+
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state, prefix, *rest)
+        if prefix + "power" in state:
+            self.plain = bool(state[prefix + "power"] == PLAIN)
 
     def unit(self, latents: Tensor) -> Tensor:
         """p(x), `[n, dim_in]`, of unit norm."""
-        # A power of 1 changes nothing; a compiled graph has no branch by value.
-        if torch.compiler.is_compiling() or self.power != PLAIN:
+        if not self.plain:
             latents = torch.copysign(latents.abs().pow(self.power), latents)
         return normalize(latents, dim=1, eps=1e-12)
 

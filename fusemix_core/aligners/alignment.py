@@ -42,7 +42,7 @@ class Alignment(Fit):
     def loss(self, step: Step) -> Tensor:
         return self.objective(step)
 
-    def log(self) -> dict[str, float]:
+    def log(self) -> Mapping[str, float | Tensor]:
         return self.objective.log()
 
     def validate(self, modules: Mapping[str, Adapter]) -> dict[str, float]:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fusemix_core.engine.plan import Plan, epoch_order, together
 from fusemix_core.engine.randomness import stream, stream_seed
-from fusemix_core.interfaces import Batch, LatentTable, PairedLatents, ResidentLatents
-from fusemix_core.paired import in_memory
+from fusemix_core.engine.windows import Loader, Window
+from fusemix_core.interfaces import Batch, PairedLatents, ResidentLatents
 
 WINDOW_BYTES = 1 << 29
 """What the rows that are shuffled together would take in float32, in all modalities."""
@@ -54,10 +54,9 @@ class Blocks:
     def of(cls, train: PairedLatents, rows_per_step: int, items: Tensor | None = None) -> Blocks:
         """The blocks of these data: the same wherever the tables are held."""
         dims = list(train.dims.values())
-        steps = max(WINDOW_BYTES // (4 * sum(dims) * rows_per_step), WINDOW_STEPS)
         by = train.links[:, dims.index(max(dims))] if items is None else items
         block = max(BLOCK_BYTES // (2 * sum(dims)), 1)
-        return cls(by.argsort(stable=True), block, steps * rows_per_step, items)
+        return cls(by.argsort(stable=True), block, window_rows(train, rows_per_step), items)
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The rows of an epoch in the order they are used: a permutation, int64 `[m]`.
@@ -78,6 +77,12 @@ class Blocks:
         return rows
 
 
+def window_rows(train: PairedLatents, rows_per_step: int) -> int:
+    """How many rows a window has, a whole number of steps."""
+    bytes_a_step = 4 * sum(train.dims.values()) * rows_per_step
+    return max(WINDOW_BYTES // bytes_a_step, WINDOW_STEPS) * rows_per_step
+
+
 def feed(
     train: PairedLatents,
     plan: Plan,
@@ -91,10 +96,11 @@ def feed(
     """The batches of a fit on `device` from step `index` of `epoch` on. Close it when done.
 
     They depend on the data, the plan and the seed alone, the unpaired items of a step, too. With
-    `blocks` an epoch is shuffled by
-    blocks (see `Blocks`), and tables that are not resident are read once an epoch, window by
-    window; without, each batch is gathered from all over the tables. Work that would keep the step
-    waiting is done in threads; what goes wrong there is raised here.
+    `blocks` an epoch is shuffled by blocks (see `Blocks`), and tables that are not resident are
+    read once an epoch, window by window; without, each batch is gathered from all over the tables.
+    For a GPU that does not hold the tables, windows are copied there as they are stored, and their
+    batches gathered on it. Work that would keep the step waiting is done in threads; what goes
+    wrong there is raised here.
     """
     parts = _parts(train, plan, seed, blocks, epoch, index)
     step = epoch * plan.steps_per_epoch + index
@@ -124,13 +130,13 @@ def sweep(pairs: PairedLatents, size: int, device: torch.device) -> Generator[Ba
     The last batch may be smaller. Reading and computing go on at the same time, as in `feed`.
     """
     order = Blocks.of(pairs, size).rows
-    parts = (_Part(pairs, rows, pairs.links[rows]) for rows in order.split(size))
+    parts = (Window(pairs, rows, pairs.links[rows]) for rows in order.split(size))
     return _fed(pairs, parts, size, device, in_windows=True)
 
 
 def _fed(
     pairs: PairedLatents,
-    parts: Generator[_Part],
+    parts: Generator[Window],
     size: int,
     device: torch.device,
     *,
@@ -139,30 +145,24 @@ def _fed(
 ) -> Generator[Batch]:
     """The parts' batches, each with the unpaired items that are drawn for it; what would keep
     their user waiting is done in threads."""
-    held = resident(pairs)
-    if in_windows and not held:
-        parts = ahead(_in_memory(part) for part in parts)
+    held, there = resident(pairs), _all_on(pairs, device)
+    streamed = device.type == "cuda" and not there
+    if streamed:
+        parts = _cut(parts, window_rows(pairs, size))
+    if streamed or (in_windows and not held):
+        parts = ahead(map(Loader(device), parts), parts)
     batches = _batches(parts, size, device)
     if drawn:
         batches = _with_unpaired(batches, pairs, drawn, device)
-    # Gathers from memory to a CPU need the cores that compute: a thread gains nothing there.
-    moves = device.type != "cpu" and not _all_on(pairs, device)
-    return ahead(batches) if moves or not held else batches
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Rows of `latents` in the order they are used, a whole number of steps; links `[n, K]` are
-    theirs, with the numbers that the items have in the dataset."""
-
-    latents: PairedLatents
-    rows: Tensor
-    links: Tensor
+    # Gathers from memory to a CPU need the cores that compute: a thread gains nothing there. Nor is
+    # one needed to gather on a GPU.
+    gathers = not there if device.type != "cpu" else not held
+    return ahead(batches) if gathers and (drawn or not streamed) else batches
 
 
 def _parts(
     train: PairedLatents, plan: Plan, seed: int, blocks: bool, epoch: int, index: int
-) -> Generator[_Part]:
+) -> Generator[Window]:
     """What is left of each epoch, in windows where it is shuffled by blocks."""
     size, used = plan.rows_per_step, plan.rows_per_step * plan.steps_per_epoch
     items = None
@@ -178,37 +178,23 @@ def _parts(
         while first < used:
             end = min(first - first % window + window, used)
             rows = order[first:end]
-            yield _Part(train, rows, train.links[rows])
+            yield Window(train, rows, train.links[rows])
             first = end
         index = 0
 
 
-def _in_memory(part: _Part) -> _Part:
-    """The same rows, with those items of tables that are not resident that they link."""
-    links, tables = part.links.clone(), {}
-    for k, (modality, table) in enumerate(part.latents.tables.items()):
-        tables[modality] = table
-        if not isinstance(table, ResidentLatents):
-            own = links[:, k]
-            ids = own[own >= 0].unique()
-            tables[modality] = _load(table, ids)
-            links[:, k] = torch.where(own < 0, -1, torch.searchsorted(ids, own.clamp(min=0)))
-    own = replace(part.latents.select(part.rows), tables=tables, links=links)
-    return _Part(own, torch.arange(len(links)), part.links)
-
-
-def _load(table: LatentTable, ids: Tensor) -> ResidentLatents:
-    """In the type they are stored in, where the table can give that."""
-    load = getattr(table, "load", None)
-    return load(ids) if load else in_memory(table.rows(ids))
-
-
-def _batches(parts: Generator[_Part], size: int, device: torch.device) -> Generator[Batch]:
+def _batches(parts: Generator[Window], size: int, device: torch.device) -> Generator[Batch]:
     with closing(parts):
         for part in parts:
+            part.await_copies(device)
             for rows, links in zip(part.rows.split(size), part.links.split(size), strict=True):
-                batch = part.latents.batch(rows, device)
-                yield replace(batch, links=links[:, None, :].to(device))
+                yield part.latents.batch(rows, device, links)
+
+
+def _cut(parts: Generator[Window], size: int) -> Generator[Window]:
+    with closing(parts):
+        for part in parts:
+            yield from part.cut(size)
 
 
 def _with_unpaired(
@@ -224,17 +210,21 @@ def _with_unpaired(
 
 
 def _all_on(train: PairedLatents, device: torch.device) -> bool:
+    """Whether a gather needs nothing from the CPU. `cuda` is whichever GPU is the current one."""
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     return all(
-        isinstance(t, ResidentLatents) and t.latents.device.type == device.type
-        for t in train.tables.values()
+        isinstance(t, ResidentLatents) and t.latents.device == device for t in train.tables.values()
     )
 
 
-def ahead(items: Generator[T]) -> Generator[T]:
-    """The same items, each made in a thread while the one before is used."""
+def ahead(items: Iterator[T], source: Generator | None = None) -> Generator[T]:
+    """The same items, each made in a thread while the one before is used. Then `source`, or what
+    they are made by, is closed."""
     end = object()
     # One torch thread: the others belong to the step.
-    with closing(items), ThreadPoolExecutor(1, "fusemix-feed", torch.set_num_threads, (1,)) as pool:
+    threads = ThreadPoolExecutor(1, "fusemix-feed", torch.set_num_threads, (1,))
+    with closing(source or items), threads as pool:
         coming = pool.submit(next, items, end)
         while (item := coming.result()) is not end:
             coming = pool.submit(next, items, end)

@@ -113,6 +113,6 @@ class Fit(ABC):
         """How many steps training takes, `most` of them; None if nobody can know."""
         return most
 
-    def log(self) -> dict[str, float]:
-        """Numbers to record beside the loss."""
+    def log(self) -> Mapping[str, float | Tensor]:
+        """Numbers to record beside the loss; see `Objective.log`."""
         return {}

@@ -20,7 +20,7 @@ from fusemix_core.engine.precision import precision_of
 from fusemix_core.engine.saver import Saver
 from fusemix_core.engine.schedule import learning_rate, progress
 from fusemix_core.engine.state import ADAMW, TrainState, diverged, finite, train_step
-from fusemix_core.errors import RunExistsError
+from fusemix_core.errors import DivergedError, RunExistsError
 from fusemix_core.interfaces import Batch, FitContext, Mixup, PairedLatents
 from fusemix_core.numerics import exact
 
@@ -101,7 +101,7 @@ class Trainer:
                 if self.saver:
                     self.saver.finish()
         except KeyboardInterrupt:
-            if self.saver and self.whole and finite(self.fit.modules):
+            if self.saver and self.whole and self._sound():
                 self.saver.save(self.state)
                 self.saver.finish()
             raise
@@ -111,6 +111,14 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_end()
         return self.kept()
+
+    def _sound(self) -> bool:
+        """Whether the state is worth saving: every loss and weight is finite."""
+        try:
+            self.state.settle()
+        except DivergedError:
+            return False
+        return finite(self.fit.modules)
 
     def _compiled(self) -> Compiling:
         trained = {m: a for m, a in self.fit.adapters.items() if m in self.fit.modules}
@@ -159,7 +167,6 @@ class Trainer:
                 self.training.clip_norm,
                 self.training.ema,
             )
-        metrics["epoch"] = state.epoch
         state.index += 1
         if state.index == plan.steps_per_epoch:
             state.epoch, state.index = state.epoch + 1, 0
@@ -182,9 +189,10 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the weights on the validation split and keep them if they are the best so far."""
         state, self.whole = self.state, False
+        state.settle()
         if not finite(self.fit.modules):
             lr = state.optimiser.param_groups[0]["lr"]
-            raise diverged(state, "Weights became NaN or infinite before the evaluation", lr)
+            raise diverged(state.place, "Weights became NaN or infinite before the evaluation", lr)
         metrics: dict[str, float] = {"epoch": state.epoch}
         if state.loss_count:
             metrics["loss"] = state.loss_sum / state.loss_count

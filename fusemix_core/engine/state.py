@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from fusemix_core.config import Part, Training
 from fusemix_core.engine import distributed
 from fusemix_core.engine.fit import Fit
+from fusemix_core.engine.guard import step_unless
+from fusemix_core.engine.metrics import Reading, StepMetrics, read
 from fusemix_core.engine.randomness import stream
 from fusemix_core.errors import ContractError, DivergedError
 from fusemix_core.followers import Followers
@@ -20,6 +22,29 @@ from fusemix_core.interfaces import Batch, Mixup
 from fusemix_core.registry import registry
 
 ADAMW = Part("adamw")
+
+
+class Place(NamedTuple):
+    """Where training stands: the steps done, the epochs done, the steps done in this epoch."""
+
+    step: int
+    epoch: int
+    index: int
+
+
+@dataclass
+class Reported:
+    """What a step reported, and of which batch; its latents are not held."""
+
+    metrics: StepMetrics
+    place: Place
+    batch: Batch
+
+    def check(self) -> None:
+        """Raise `DivergedError` unless the loss is finite."""
+        loss = self.metrics["loss"]
+        if not math.isfinite(loss):
+            raise diverged(self.place, f"The loss became {loss}", self.metrics["lr"], self.batch)
 
 
 @dataclass
@@ -33,6 +58,10 @@ class TrainState:
     by module, on the CPU. `waited` counts the evaluations since the score rose, beyond its noise,
     to `risen_to`. `loss_sum` is over the `loss_count` steps since the last evaluation.
     `blocks` says how epochs are shuffled (see `feed.Blocks`).
+
+    On a GPU nobody waits for the numbers of a step: `unread` are the steps whose numbers are still
+    there, and `bad` is 1 there from the first step on whose loss is not finite; from then on no
+    weight moves. See docs/decisions/0022-no-synchronisation-in-a-step.md.
     """
 
     fit: Fit
@@ -53,6 +82,9 @@ class TrainState:
     loss_count: int = 0
     blocks: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+    unread: list[Reported] = field(default_factory=list)
+    bad: Tensor | None = None
+    reading: Reading = field(default_factory=Reading)
 
     @classmethod
     def new(cls, fit: Fit, training: Training, seed: int, optimiser: Part = ADAMW) -> TrainState:
@@ -69,6 +101,21 @@ class TrainState:
     def kept(self) -> dict[str, nn.Module]:
         """The fit's modules as they are evaluated and kept: averaged where the recipe asks."""
         return self.fit.modules if self.averaged is None else dict(self.averaged.items())
+
+    @property
+    def place(self) -> Place:
+        return Place(self.step, self.epoch, self.index)
+
+    def settle(self) -> None:
+        """Read what is unread. Raises `DivergedError` for the first step whose loss was not finite:
+        the weights are those before it."""
+        unread, self.unread = self.unread, []
+        read([reported.metrics for reported in unread])
+        self.reading.done()
+        for reported in unread:
+            reported.check()
+            self.loss_sum += reported.metrics["loss"]
+            self.loss_count += 1
 
 
 def parameter_groups(modules: Iterable[nn.Module], training: Training) -> list[dict[str, Any]]:
@@ -100,16 +147,22 @@ def train_step(
     progress: float = 0.0,
     clip_norm: float | None = None,
     ema: float = 0.0,
-) -> dict[str, float]:
-    """One step on one batch; returns its loss, rate and what the fit logs.
+) -> StepMetrics:
+    """One step on one batch; returns its loss, rate, what the fit logs, and the epoch.
 
-    Raises `DivergedError` before a weight is changed if the loss is not finite.
+    On the CPU it raises `DivergedError` before a weight is changed if the loss is not finite. On
+    another device no weight changes either, and `TrainState.settle` raises; it is called here now
+    and then.
     """
     fit, batch = state.fit, mixed(batch, mixup, state.mixing, progress)
     loss = fit.loss(fit.step(batch, state.step, progress))
-    metrics = {"loss": loss.item(), "lr": lr, **fit.log()}
-    if not math.isfinite(metrics["loss"]):
-        raise diverged(state, f"The loss became {metrics['loss']}", lr, batch)
+    metrics = StepMetrics({"loss": loss, "lr": lr, **fit.log()})
+    known = metrics.known
+    reported = Reported(metrics, state.place, _without_values(batch))
+    if known:
+        reported.check()
+    else:
+        state.bad = _flagged(loss, state.bad)
     for group in state.optimiser.param_groups:
         group["lr"] = lr
     state.optimiser.zero_grad(set_to_none=True)
@@ -117,14 +170,27 @@ def train_step(
     parameters = [p for g in state.optimiser.param_groups for p in g["params"]]
     distributed.average_gradients(parameters)
     if clip_norm is not None:
-        metrics["grad_norm"] = nn.utils.clip_grad_norm_(parameters, clip_norm).item()
-    state.optimiser.step()
+        metrics.add({"grad_norm": nn.utils.clip_grad_norm_(parameters, clip_norm)})
+    metrics.add({"epoch": state.epoch})
+    step_unless(state.optimiser, None if known else state.bad)
     state.step += 1
-    state.loss_sum += metrics["loss"]
-    state.loss_count += 1
     if state.averaged is not None:
         state.averaged.follow(fit.modules, ema_momentum(ema, state.step))
+    state.unread.append(reported)
+    if known or state.reading.due(len(state.unread)):
+        state.settle()
     return metrics
+
+
+def _flagged(loss: Tensor, bad: Tensor | None) -> Tensor:
+    """1 on the loss's device if it is not finite, or if an earlier one was not; else 0."""
+    now = (~loss.detach().isfinite()).float()
+    return now if bad is None else torch.maximum(bad, now)
+
+
+def _without_values(batch: Batch) -> Batch:
+    """Which items it has, and nothing of theirs."""
+    return replace(batch, latents=dict.fromkeys(batch.latents), facts={}, unpaired={})
 
 
 def ema_momentum(ema: float, step: int) -> float:
@@ -148,15 +214,15 @@ def mixed(batch: Batch, mixup: Mixup, generator: torch.Generator, progress: floa
     return found
 
 
-def diverged(state: TrainState, what: str, lr: float, batch: Batch | None = None) -> DivergedError:
+def diverged(place: Place, what: str, lr: float, batch: Batch | None = None) -> DivergedError:
     """The error that says where training stands, of which batch, and what to try."""
-    place = f"step {state.step + 1} (epoch {state.epoch + 1}, batch {state.index + 1})"
+    step, epoch, index = (number + 1 for number in place)
     items: dict[str, list[int]] = {}
     if batch is not None:
-        for modality, ids in zip(batch.latents, batch.links.unbind(2), strict=True):
+        for modality, ids in zip(batch.latents, batch.links_here().unbind(2), strict=True):
             items[modality] = ids[ids >= 0].unique().tolist()
     return DivergedError(
-        f"{what} at {place}.",
+        f"{what} at step {step} (epoch {epoch}, batch {index}).",
         f"Lower training.lr (now {lr:.3g}) or set training.clip_norm=1. Checkpoints saved before "
         "this step are kept.",
         items,
@@ -165,4 +231,5 @@ def diverged(state: TrainState, what: str, lr: float, batch: Batch | None = None
 
 def finite(modules: Mapping[str, nn.Module]) -> bool:
     """Whether all weights are finite."""
-    return all(p.isfinite().all() for m in modules.values() for p in m.parameters())
+    found = [p.isfinite().all() for m in modules.values() for p in m.parameters()]
+    return not found or bool(torch.stack(found).all())

@@ -8,7 +8,7 @@ import torch
 
 from fusemix_core.adapters.rows import VALUES
 from fusemix_core.interfaces import LatentTable, PairedLatents, ResidentLatents
-from fusemix_core.paired import in_memory, joined
+from fusemix_core.paired import joined, load
 
 
 def on_device(
@@ -33,13 +33,15 @@ def on_device(
 
 def _bytes_there(table: LatentTable) -> int:
     """What `_moved` takes on the device."""
-    resident = isinstance(table, ResidentLatents)
-    return table.latents.nbytes if resident else len(table) * table.dim * 4
+    if isinstance(table, ResidentLatents):
+        return table.latents.nbytes
+    return getattr(table, "nbytes", len(table) * table.dim * 4)
 
 
 def _moved(table: LatentTable, device: torch.device) -> ResidentLatents:
-    """The table on the device; one on disk goes there in chunks, so that it need not fit here."""
+    """The table on the device, in the type it is stored in; one on disk goes there in chunks, so
+    that it need not fit here."""
     if isinstance(table, ResidentLatents):
         return table.to(device)
     chunks = torch.arange(len(table)).split(max(1, VALUES // table.dim))
-    return joined([in_memory(table.rows(ids)).to(device) for ids in chunks])
+    return joined([load(table, ids).to(device) for ids in chunks])

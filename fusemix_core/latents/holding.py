@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fusemix_core.config import Dtype
+from fusemix_core.devices import as_current
 from fusemix_core.hub import without_waiting
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents import half
@@ -71,7 +72,7 @@ class Held:
             return []
 
         def latents(encoder: Encoder) -> Any:
-            with torch.no_grad():
+            with torch.no_grad(), as_current(self.devices[0]):
                 return encoder.encode(batch, view)
 
         choice = half.choose(self._load, latents, self.devices[0])

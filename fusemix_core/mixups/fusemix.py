@@ -86,5 +86,5 @@ class FuseMixMixup(Mixup):
 
     def mix(self, batch: Batch, weight: float) -> Batch:
         """The batch mixed with lambda = `weight`, the share of the first of the two rows."""
-        first, second = pairing(batch.present())
+        first, second = pairing(batch.present_here())
         return batch.mixed(lambda x, y: weight * x + (1 - weight) * y, first, second)

@@ -77,5 +77,5 @@ class InfoNCE(Objective):
         """By which weights of similarities the loss differs from that of one partner each."""
         return None
 
-    def log(self) -> dict[str, float]:
-        return {"temperature": self.temperature.item()}
+    def log(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature.detach()}

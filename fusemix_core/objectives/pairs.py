@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
 from fusemix_core.gathering import total
 from fusemix_core.objectives.tiles import KEPT_BYTES, Excluded, kept_bytes_on, none_excluded
+from fusemix_core.paired import sent, spread
 from fusemix_core.step import Step
 
-_MASK_BYTES = 1 << 25
+_PART = 1 << 16
+"""Pairs of rows that are gathered at once on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,9 @@ class Pair:
 
     x, y: rows of this process `[t, d]`, of the first and the second modality. all_y: the second
     modality's rows of all processes `[n, d]`, among which the own ones start at `start`. ids: the
-    sources `[n, S, 2]` of all rows. In one process t = n and y is all_y. rounds: whether products
-    of the rows may be taken in half precision; kept_bytes: what a loss of them may keep; step: how
-    many were done before.
+    sources `[n, S, 2]` of all rows, on the CPU. In one process t = n and y is all_y. rounds:
+    whether products of the rows may be taken in half precision; kept_bytes: what a loss of them may
+    keep; step: how many were done before.
     """
 
     x: Tensor
@@ -45,8 +49,7 @@ class Pair:
 
 def pairs_of(step: Step) -> list[Pair]:
     """Each pair of modalities, in the order of `combinations`; collective, see `gathering`."""
-    rows, links, present = step.rows, step.links, step.present
-    complete = bool(present.all())
+    rows, links = step.rows, step.links_here
     unit = [unit_rows(x) for x in step.own.embeddings.values()]
     gathered = [None, *(rows.gather(x) for x in unit[1:])]
     both_of = list(combinations(range(len(unit)), 2))
@@ -55,22 +58,30 @@ def pairs_of(step: Step) -> list[Pair]:
     pairs = []
     for a, b in both_of:
         x, y, all_y, ids, start = unit[a], unit[b], gathered[b], links[:, :, [a, b]], rows.start
-        if not complete:
-            both = present[:, a] & present[:, b]
-            own = both[rows.own].nonzero()[:, 0]
-            start = int(both[:start].sum())
-            x, ids = x[own], ids[both]
-            y, all_y = (y[own],) * 2 if all_y is y else (y[own], all_y[both])
+        both = step.rows_with_here(a, b)
+        if both is not None:
+            own = step.own.rows_with(a, b)
+            start = int((both < start).sum())
+            ids, x = ids[both], _rows(x, own)
+            y, all_y = (
+                (_rows(y, own),) * 2
+                if all_y is y
+                else (_rows(y, own), _rows(all_y, step.rows_with(a, b)))
+            )
         pairs.append(Pair(x, y, all_y, ids, start, rounds, kept, step.number))
     return pairs
 
 
+def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
+    return x if rows is None else x[rows]
+
+
 def sharing(pair: Pair) -> Excluded:
     """For a tile of own rows: which of all rows have a source in common with each, itself apart."""
-    n, sources, modalities = pair.ids.shape
-    ids = pair.ids
-    if all(len(ids[:, :, m].unique()) == n * sources for m in range(modalities)):
+    if _all_different(pair.ids):
         return none_excluded
+    n, sources, modalities = pair.ids.shape
+    ids = sent(pair.ids, pair.x.device)
 
     def shared(rows: slice) -> Tensor:
         own = slice(pair.start + rows.start, pair.start + rows.stop)
@@ -85,21 +96,36 @@ def sharing(pair: Pair) -> Excluded:
     return shared
 
 
+def _all_different(ids: Tensor) -> bool:
+    n, sources, modalities = ids.shape
+    return all(len(ids[:, :, m].unique()) == n * sources for m in range(modalities))
+
+
 def positives(pair: Pair) -> tuple[Tensor, Tensor] | None:
     """(i, j) of all own rows i and rows j that share an item, themselves included, int64 `[p]`;
-    None where no two rows do."""
-    shared = sharing(pair)
-    if shared is none_excluded:
+    None where no two rows do. They are found on the CPU."""
+    if _all_different(pair.ids):
         return None
-    n, device = len(pair.ids), pair.ids.device
-    itself = torch.arange(len(pair.x), device=device)
-    found = [torch.stack([itself, itself + pair.start])]
-    step = max(_MASK_BYTES // n, 1)
-    for first in range(0, len(pair.x), step):
-        i, j = shared(slice(first, min(first + step, len(pair.x)))).nonzero().T
-        found.append(torch.stack([i + first, j]))
-    i, j = torch.cat(found, dim=1)
-    return i, j
+    n, sources, modalities = pair.ids.shape
+    row_of = torch.arange(n).repeat_interleave(sources)
+    codes = torch.cat([_alike(pair.ids[:, :, m].flatten(), row_of, n) for m in range(modalities)])
+    codes = codes.unique()
+    i, j = codes // n, codes % n
+    other = (i != j) & (i >= pair.start) & (i < pair.start + len(pair.x))
+    itself = torch.arange(len(pair.x))
+    i = torch.cat([itself, i[other] - pair.start])
+    j = torch.cat([itself + pair.start, j[other]])
+    return sent(i, pair.x.device), sent(j, pair.x.device)
+
+
+def _alike(ids: Tensor, row_of: Tensor, n: int) -> Tensor:
+    """i n + j of the rows i and j of every two equal ids."""
+    order = ids.argsort(stable=True)
+    rows = row_of[order]
+    _, counts = ids[order].unique_consecutive(return_counts=True)
+    sizes = counts.repeat_interleave(counts)  # of each entry's group
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return rows.repeat_interleave(sizes) * n + rows[spread(first, sizes)]
 
 
 def positives_of_each(pair: Pair, j: Tensor) -> Tensor:
@@ -107,14 +133,43 @@ def positives_of_each(pair: Pair, j: Tensor) -> Tensor:
 
     Sharing is symmetric: a row's count is that of its column.
     """
-    return total(torch.bincount(j, minlength=len(pair.ids)))
+    return total(j.new_zeros(len(pair.ids)).index_add_(0, j, torch.ones_like(j)))
 
 
 def weighted_sum(x: Tensor, y: Tensor, i: Tensor, j: Tensor, weights: Tensor) -> Tensor:
     """Σ w x_i · y_j over the index pairs (i, j), with gradients to x `[t, d]` and y `[n, d]`."""
+    if x.device.type != "cpu":  # sparse products of a GPU are sorted first, which the CPU awaits
+        return _WeightedSum.apply(x, y, i, j, weights)
     size = (len(x), len(y))
     chosen = torch.sparse_coo_tensor(torch.stack([i, j]), weights, size, check_invariants=False)
     return (x * torch.sparse.mm(chosen, y)).sum()
+
+
+class _WeightedSum(torch.autograd.Function):
+    """The sum in parts of `_PART` pairs, whose rows are gathered."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, i: Tensor, j: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y, i, j, weights)
+        found = x.new_zeros(())
+        for rows, columns, own in _parts(i, j, weights):
+            found += ((x[rows] * y[columns]).sum(dim=1) * own).sum()
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        x, y, i, j, weights = ctx.saved_tensors
+        grad_x, grad_y = torch.zeros_like(x), torch.zeros_like(y)
+        for rows, columns, own in _parts(i, j, weights):
+            share = (grad * own)[:, None]
+            grad_x.index_add_(0, rows, share * y[columns])
+            grad_y.index_add_(0, columns, share * x[rows])
+        return grad_x, grad_y, None, None, None
+
+
+def _parts(*values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(x.split(_PART) for x in values), strict=True)
 
 
 def no_loss(embeddings: Mapping[str, Tensor]) -> Tensor:

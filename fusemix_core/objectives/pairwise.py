@@ -29,9 +29,11 @@ class PairwiseObjective(Objective):
     def forward(self, step: Step) -> Tensor:
         losses = []
         for (i, x), (j, y) in combinations(enumerate(step.embeddings.values()), 2):
-            both = step.present[:, i] & step.present[:, j]
-            if both.sum() > 1:
-                losses.append(self.loss(self._rows(x[both]), self._rows(y[both])))
+            both = step.rows_with(i, j)
+            if both is not None:
+                x, y = x[both], y[both]
+            if len(x) > 1:
+                losses.append(self.loss(self._rows(x), self._rows(y)))
         return torch.stack(losses).mean() if losses else no_loss(step.embeddings)
 
     @abstractmethod

@@ -92,5 +92,5 @@ class SigLIP(Objective):
         """(i, j) of those of own rows, if a row has more than its partner."""
         return positives(pair) if self.shared == "positive" else None
 
-    def log(self) -> dict[str, float]:
-        return {"scale": self.log_scale.exp().item(), "bias": self.bias.item()}
+    def log(self) -> dict[str, Tensor]:
+        return {"scale": self.log_scale.detach().exp(), "bias": self.bias.detach()}

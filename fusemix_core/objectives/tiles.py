@@ -126,10 +126,12 @@ class _TwoWayLogSumExp(torch.autograd.Function):
         a, b = a.detach(), b.detach()
         tiles = _Tiles(a, b, excluded, kept_bytes)
         bound = a.norm(dim=1).max() * b.norm(dim=1).max() if len(a) and len(b) else a.new_zeros(())
-        shift = max(bound.item() - _EXPONENT[a.dtype], 0.0)
-        row_sums, column_sums = _sums(tiles, shift)
-        least = _LEAST_SUM[a.dtype]
-        ctx.shared = bool((row_sums >= least).all() and (column_sums >= least).all())
+        ctx.shared, shift = a.device.type == "cpu", 0.0  # a GPU is not asked: all would wait
+        if ctx.shared:
+            shift = max(bound.item() - _EXPONENT[a.dtype], 0.0)
+            row_sums, column_sums = _sums(tiles, shift)
+            least = _LEAST_SUM[a.dtype]
+            ctx.shared = bool((row_sums >= least).all() and (column_sums >= least).all())
         if ctx.shared:
             rows, columns = row_sums.log() + shift, column_sums.log() + shift
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -159,12 +160,27 @@ class MetricsLog(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._opened = False
+        self._waiting: list[tuple[int, Mapping[str, float]]] = []
 
     def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._write("train", step, metrics)
+        self._waiting.append((step, metrics))
+        if getattr(metrics, "known", True):  # else they would have to be awaited from a GPU
+            self._write_waiting()
 
     def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._write_waiting()
         self._write("validation", step, metrics)
+
+    def on_end(self) -> None:
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """The steps that are not written yet, up to one that has diverged."""
+        waiting, self._waiting = self._waiting, []
+        for step, metrics in waiting:
+            if not math.isfinite(metrics.get("loss", 0.0)):
+                return
+            self._write("train", step, metrics)
 
     def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
         if not self._opened:

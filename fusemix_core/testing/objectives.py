@@ -220,12 +220,14 @@ def deterministic(case: ComponentCase) -> None:
 
 @OBJECTIVE.check()
 def log_is_numbers(case: ComponentCase) -> None:
-    """`log` gives finite floats by name."""
+    """`log` gives finite floats, or tensors of one, by name."""
     objective = built(case)
     call(case, embeddings_of(), links_of(), objective)
     logged = objective.log()
     expect(isinstance(logged, dict), f"log() gave a {type(logged).__name__}")
     for name, value in logged.items():
+        if isinstance(value, Tensor) and value.shape == ():
+            value = value.item()
         good = isinstance(name, str) and isinstance(value, float) and math.isfinite(value)
         expect(good, f"log() gave {name!r}: {value!r}")
 

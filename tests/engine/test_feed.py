@@ -13,7 +13,7 @@ from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Training
 from fusemix_core.engine import checkpoint
 from fusemix_core.engine import feed as feed_module
-from fusemix_core.engine.feed import Blocks, ahead, feed
+from fusemix_core.engine.feed import Blocks, ahead, feed, sweep
 from fusemix_core.engine.plan import epoch_order, plan_steps
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
 from fusemix_core.latents import shards
@@ -149,6 +149,15 @@ def test_batches_from_disk_are_those_from_memory(blocks, missing, split, tmp_pat
     assert same(want, batches(stored(data, tmp_path), blocks))
     theirs = {m: OnDisk(t.latents) for m, t in data.tables.items()}
     assert same(want, batches(PairedLatents(theirs, data.links), blocks))
+
+
+def test_a_window_without_a_modality_is_read_from_disk_like_any_other(split, tmp_path):
+    """Rows that lack the modality that rows are sorted by come first, and together."""
+    data = split(70, 4, widths=(12, 9, 9))[0]
+    data.links[::3, 0] = -1
+    want = list(sweep(data, 8, CPU))
+    assert bool((want[0].links[:, 0, 0] < 0).all())
+    assert same(want, list(sweep(stored(data, tmp_path), 8, CPU)))
 
 
 @pytest.mark.parametrize("place", [(0, 1), (1, 0), (1, 5), (2, 7)])

@@ -12,6 +12,7 @@ from fusemix_core.aligners import gradient
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, to_dict
+from fusemix_core.copied import Copied
 from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.engine import checkpoint
 from fusemix_core.engine.feed import feed
@@ -217,6 +218,25 @@ def test_embeddings_are_made_once_and_have_a_gradient_whoever_reads_them_first(s
     with torch.no_grad():
         assert step.embeddings["m0"].requires_grad and not step.embeddings["m1"].requires_grad
     assert step.own.embeddings["m0"] is step.embeddings["m0"] and len(calls) == 2
+
+
+def test_the_rows_of_some_modalities_are_those_of_a_mask(split):
+    batch = split(20, 2, widths=(4, 3, 2), missing=0.5)[0].batch(torch.arange(20))
+    step = Step(batch, {})
+    for columns in ((0,), (1, 2), (0, 1, 2)):
+        wanted = step.present[:, columns].all(dim=1).nonzero()[:, 0]
+        assert 0 < len(wanted) < 20
+        assert torch.equal(step.rows_with(*columns), wanted)
+    complete = Step(split(20, 2)[0].batch(torch.arange(20)), {})
+    assert complete.rows_with(0, 1) is None
+
+
+def test_links_that_change_after_they_were_copied_are_not_taken_for_the_old_ones():
+    there = torch.arange(6).reshape(3, 1, 2)
+    copied = Copied.of(there, there.clone())
+    assert copied.is_of(there) and not copied.is_of(there.clone())
+    there[0] = -1
+    assert not copied.is_of(there)
 
 
 def test_facts_of_mixed_rows_are_those_of_each_source(split):

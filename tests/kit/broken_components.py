@@ -439,9 +439,9 @@ class Decays(InfoNCE):
 
 
 @breaks("objective", "log_is_numbers")
-class LogsTensors(InfoNCE):
+class LogsVectors(InfoNCE):
     def log(self):
-        return {"temperature": self.temperature}
+        return {"temperature": self.temperature.expand(3)}
 
 
 @breaks("objective", "resumes")

@@ -7,7 +7,7 @@ import torch
 
 from fusemix_core import devices
 from fusemix_core.devices import devices_like, out_of_memory
-from fusemix_core.latents import extraction
+from fusemix_core.latents import extraction, holding
 from fusemix_core.latents.batches import batch_size_for
 from fusemix_core.latents.pipeline import BatchSize
 from fusemix_core.latents.store import LatentStore
@@ -178,7 +178,7 @@ def test_an_encoder_encodes_with_its_device_as_the_threads_current_one(toy, stor
     monkeypatch.setattr(toy, "Seen", Seen, raising=False)
     Seen.__module__, Seen.__qualname__ = toy.__name__, "Seen"
     monkeypatch.setattr(torch.cuda, "device", Current)
-    monkeypatch.setattr(extraction, "empty_cache", lambda device: None)
+    monkeypatch.setattr(holding, "empty_cache", lambda device: None)
     toy.extracted(
         toy.spec(Seen), toy.ToyItems(toy.texts(40)), store, device=["cuda:1"], batch_size=8
     )

@@ -60,6 +60,8 @@ class TokenProjectors(TokenAdapter):
         """The projected tokens: before `pooled`, and without a first one that is set apart."""
         start = 1 if self.apart else 0
         values, mask = latents.values[:, start:], latents.mask[:, start:]
+        if values.device.type != "cpu":  # a GPU would have to be asked for how many there are
+            return Padded(self.token(Padded(values, mask).filled()), mask)
         projected = self.token(values[mask])  # padding is not projected
         tokens = projected.new_zeros(*mask.shape, projected.shape[1])
         tokens[mask] = projected

@@ -12,6 +12,8 @@ from fusemix_core.interfaces import Padded, Step
 from fusemix_core.objectives.infonce import InfoNCE
 
 _MASKED = -1e9
+_IGNORED = -100
+"""The target of padding."""
 
 
 class TokenInfoNCE(InfoNCE):
@@ -42,7 +44,7 @@ class TokenInfoNCE(InfoNCE):
                 "weight is 0 or more; threshold from 0 to 1, or none for 1 over the places.",
             )
         self.weight, self.threshold, self.language = weight, threshold, language
-        self._logged: dict[str, float] = {}
+        self._logged: dict[str, Tensor] = {}
 
     def forward(self, step: Step) -> Tensor:
         loss, tokens = super().forward(step), step.own.tokens
@@ -51,18 +53,20 @@ class TokenInfoNCE(InfoNCE):
                 f"token-infonce has no tokens of the modality '{self.language}'.",
                 "Name the modality whose tokens ask, such as --set objective.language=caption.",
             )
-        present = dict(zip(step.own.embeddings, step.own.present.T, strict=True))
-        words, own = tokens[self.language], present[self.language]
+        column = {m: k for k, m in enumerate(step.own.embeddings)}
+        words = tokens[self.language]
         found = [
-            self._of_pair(places, words, own & present[modality])
+            self._of_pair(
+                places, words, step.own.rows_with(column[self.language], column[modality])
+            )
             for modality, places in tokens.items()
             if modality != self.language
         ]
         of_tokens = torch.stack(found).mean()
-        self._logged = {"token_loss": of_tokens.item()}
+        self._logged = {"token_loss": of_tokens.detach()}
         return loss + self.weight * of_tokens
 
-    def _of_pair(self, places: Padded, words: Padded, rows: Tensor) -> Tensor:
+    def _of_pair(self, places: Padded, words: Padded, rows: Tensor | None) -> Tensor:
         widths = [x.values.shape[2] for x in (places, words)]
         if widths[0] != widths[1]:
             raise ConfigError(
@@ -70,10 +74,12 @@ class TokenInfoNCE(InfoNCE):
                 f"with {widths[0]}.",
                 "A loss on tokens needs a projector of tokens: --set adapter.token=patch",
             )
-        summed, count = token_loss(places[rows], words[rows], self.temperature, self.threshold)
+        if rows is not None:
+            places, words = places[rows], words[rows]
+        summed, count = token_loss(places, words, self.temperature, self.threshold)
         return total(summed) / total(count).clamp(min=1)
 
-    def log(self) -> dict[str, float]:
+    def log(self) -> dict[str, Tensor]:
         return {**super().log(), **self._logged}
 
 
@@ -117,11 +123,17 @@ def _weights(places: Tensor, words: Tensor, has_place: Tensor, threshold: float 
 def _own_place(logits: Tensor, is_word: Tensor) -> Tensor:
     """The sum over words of the cross-entropies against the diagonal."""
     target = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    return cross_entropy(logits[is_word], target[is_word], reduction="sum")
+    target = target.masked_fill(~is_word, _IGNORED)
+    return cross_entropy(
+        logits.flatten(0, 1), target.flatten(), reduction="sum", ignore_index=_IGNORED
+    )
 
 
 def _trimmed(x: Padded) -> tuple[Tensor, Tensor]:
-    """Values, zero in padding, and mask, without the positions that are padding in all items."""
+    """Values, zero in padding, and mask; on the CPU without the positions that are padding in all
+    items. A GPU would have to be asked for how many those are, and computes them in no time."""
+    if x.device.type != "cpu":
+        return x.filled(), x.mask
     used = x.mask.any(dim=0).nonzero()
     own = slice(0, int(used.max()) + 1 if len(used) else 0)
     return x.filled()[:, own], x.mask[:, own]

@@ -51,10 +51,11 @@ class GramObjective(Objective):
 
     def forward(self, step: Step) -> Tensor:
         self.temperature.data.clamp_(*TEMPERATURE_RANGE)
-        embeddings, whole = step.embeddings, step.present.all(dim=1)
-        if int(whole.sum()) < 2:
+        embeddings = step.embeddings
+        whole = step.rows_with(*range(len(embeddings)))
+        if len(step.links if whole is None else whole) < 2:
             return no_loss(embeddings)
-        others = {m: unit_rows(x[whole]) for m, x in embeddings.items()}
+        others = {m: unit_rows(x if whole is None else x[whole]) for m, x in embeddings.items()}
         name = self.anchor or next(iter(others))
         if name not in others:
             raise ConfigError(
@@ -67,8 +68,8 @@ class GramObjective(Objective):
         columns = cross_entropy(logits.T, own, label_smoothing=self.smoothing)
         return (rows + columns) / 2
 
-    def log(self) -> dict[str, float]:
-        return {"temperature": self.temperature.item()}
+    def log(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature.detach()}
 
 
 @exact()
@@ -104,6 +105,7 @@ def _adjugate(matrices: Tensor) -> Tensor:
         rows = [r for r in range(k) if r != i]
         for j in range(k):
             columns = [c for c in range(k) if c != j]
-            minor = torch.linalg.det(matrices[:, rows][:, :, columns])
+            kept = [torch.stack([matrices[:, r, c] for c in columns], dim=1) for r in rows]
+            minor = torch.linalg.det(torch.stack(kept, dim=1))
             cofactors.append(minor if (i + j) % 2 == 0 else -minor)
     return torch.stack(cofactors, dim=1).unflatten(1, (k, k))

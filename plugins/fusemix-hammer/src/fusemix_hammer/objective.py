@@ -14,15 +14,16 @@ from fusemix_core.interfaces import (
     Adapter,
     FitContext,
     Followers,
-    Objective,
     PairedLatents,
     Step,
 )
+from fusemix_core.objectives.calls import CountsCalls
 from fusemix_core.objectives.infonce import TEMPERATURE_RANGE
 from fusemix_core.objectives.pairs import unit_rows
+from fusemix_core.paired import sent
 
 
-class HammerObjective(Objective):
+class HammerObjective(CountsCalls):
     """HAMMER's manipulation-aware contrastive loss (arXiv 2304.02556), by trust t of each row.
 
     Rows are compared with the averaged adapters' embeddings of the batch, and of the batches before
@@ -61,11 +62,12 @@ class HammerObjective(Objective):
             raise ConfigError(f"hammer can't use warmup={warmup}, queue={queue}.", "0 or more.")
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learnable)
         self.alpha, self.warmup, self.momentum, self.size = alpha, warmup, momentum, queue
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         # Shaped by the first batch: rows [Q, K, d], which of them there are [Q, K], the next place.
         self.register_buffer("queue", torch.empty(0))
         self.register_buffer("queued", torch.empty(0, dtype=torch.bool))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self._queued_here: Tensor | None = None  # these two as the CPU knows them
+        self._pointer_here = 0
 
     def start(
         self,
@@ -84,40 +86,53 @@ class HammerObjective(Objective):
             torch.stack([unit_rows(x) for x in rows.values()], dim=1)  # [n, K, d]
             for rows in (step.embeddings, averaged)
         )
-        trust, present = step.trust.to(own.dtype), step.present
+        trust = step.trust.to(own.dtype)
         if self.queue.ndim == 1:
             self.queue = own.new_zeros(self.size, *own.shape[1:])
-            self.queued = present.new_zeros(self.size, present.shape[1])
-        keys, there = torch.cat([followed, self.queue]), torch.cat([present, self.queued])
-        alpha = self.alpha * (min(1.0, int(self.calls) / self.warmup) if self.warmup else 1.0)
+            self.queued = step.present.new_zeros(self.size, own.shape[1])
+        keys, there = torch.cat([followed, self.queue]), self._there(step)
+        calls = self.called()
+        alpha = self.alpha * (min(1.0, calls / self.warmup) if self.warmup else 1.0)
         losses = []
         for pair in combinations(range(own.shape[1]), 2):
-            both = there[:, pair].all(dim=1)
-            rows = both[: len(own)]
-            if rows.any():
-                given = own[rows][:, pair], keys[both][:, pair], trust[rows]
-                losses.append(contrast(*given, self.temperature, alpha))
-        self._remember(followed, present)
-        self.calls += 1
+            both, rows = there[:, pair].all(dim=1), step.rows_with(*pair)
+            mine, trusted = (own, trust) if rows is None else (own[rows], trust[rows])
+            if len(mine):
+                every = keys if both.all() else keys[sent(both.nonzero()[:, 0], keys.device)]
+                first, second = pair
+                mine, every = (torch.stack([x[:, first], x[:, second]], 1) for x in (mine, every))
+                losses.append(contrast(mine, every, trusted, self.temperature, alpha))
+        self._remember(followed, step.present, there[: len(own)])
         return torch.stack(losses).mean() if losses else own.sum() * 0
 
-    def _remember(self, followed: Tensor, present: Tensor) -> None:
+    def _there(self, step: Step) -> Tensor:
+        """bool CPU `[n + Q, K]`: which rows of batch and queue are there. What the buffers hold is
+        read once, before the first call."""
+        if self._queued_here is None:
+            self._queued_here, self._pointer_here = self.queued.cpu().clone(), int(self.pointer)
+        return torch.cat([(step.links_here >= 0).all(dim=1), self._queued_here])
+
+    def _remember(self, followed: Tensor, present: Tensor, present_here: Tensor) -> None:
         """Overwrite the oldest rows of the queue with the batch's, or as many as it holds."""
         count = min(len(followed), self.size)
         if not count:
             return
-        places = (self.pointer + torch.arange(count, device=self.pointer.device)) % self.size
+        places = (self._pointer_here + torch.arange(count)) % self.size
+        self._queued_here[places] = present_here[-count:]
+        self._pointer_here = (self._pointer_here + count) % self.size
+        places = sent(places, self.queue.device)
         self.queue[places], self.queued[places] = followed[-count:], present[-count:]
-        self.pointer.copy_((self.pointer + count) % self.size)
+        self.pointer.fill_(self._pointer_here)
 
     def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        self._queued_here = None
         for name in ("queue", "queued"):
             if (found := state.get(prefix + name)) is not None:
                 setattr(self, name, getattr(self, name).new_empty(found.shape))
         super()._load_from_state_dict(state, prefix, *rest)
 
-    def log(self) -> dict[str, float]:
-        return {"temperature": self.temperature.item()}
+    def log(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature.detach()}
 
 
 def contrast(

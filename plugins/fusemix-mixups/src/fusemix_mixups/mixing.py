@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Batch, Mixup
 from fusemix_core.mixups.fusemix import pairing
+from fusemix_core.paired import sent
 
 _STRAIGHT = 1e-3
 """Radians: closer directions, or opposite ones, have no great circle worth following."""
@@ -32,11 +33,11 @@ class _Mixing(Mixup):
         self.alpha = alpha
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
-        first, second = self.pairs(batch.present(), generator)
+        first, second = self.pairs(batch.present_here(), generator)
         weights = self.weights(len(first), generator)[:, None]
 
         def mix(x: Tensor, y: Tensor) -> Tensor:
-            return self.mix(x, y, weights.to(x.dtype).to(x.device))  # mps has no float64
+            return self.mix(x, y, sent(weights.to(x.dtype), x.device))  # mps has no float64
 
         return batch.mixed(mix, first, second)
 
@@ -51,7 +52,7 @@ class _Mixing(Mixup):
         return self.draw(1, generator).expand(count)
 
     def pairs(self, present: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The rows that are mixed, for bool `present [n, K]`: the halves of the batch."""
+        """The rows that are mixed, for bool CPU `present [n, K]`: the halves of the batch."""
         return pairing(present)
 
     @abstractmethod
@@ -79,15 +80,15 @@ class PermutedMixup(_Mixing):
     """
 
     def pairs(self, present: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        n, device = len(present), present.device
-        order = torch.randperm(n, generator=generator).to(device)
+        n = len(present)
+        order = torch.randperm(n, generator=generator)
         _, group = present.unique(dim=0, return_inverse=True)
         # Rows sorted by group, in place and in drawn order, stand beside rows of their own group.
         own = group.argsort(stable=True)
         partner = order[group[order].argsort(stable=True)]
         second = torch.empty_like(own)
         second[own] = partner
-        return torch.arange(n, device=device), second
+        return torch.arange(n), second
 
     def mix(self, first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
         return weight * first + (1 - weight) * second

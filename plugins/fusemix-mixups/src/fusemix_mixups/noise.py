@@ -22,10 +22,13 @@ class GaussianNoise(Mixup):
         self.scale = scale
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
+        drawn = _on(batch.links.device, generator)
+
         def noisy(x: Tensor, own: Tensor) -> Tensor:
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-            rms = x[own].square().mean().sqrt().nan_to_num()
-            return x + self.scale * rms * noise
+            noise = torch.randn(x.shape, generator=drawn, dtype=x.dtype, device=x.device)
+            own_values = x.masked_fill(~own[..., None], 0)
+            mean = own_values.square().sum() / (own.sum() * x.shape[-1])
+            return x + self.scale * mean.sqrt().nan_to_num() * noise
 
         return batch.changed(noisy)
 
@@ -44,24 +47,36 @@ class RandomQuantisation(Mixup):
         self.bins = bins
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
+        drawn = _on(batch.links.device, generator)
+
         def quantised(x: Tensor, own: Tensor) -> Tensor:
-            found = torch.zeros_like(x)
-            found[own] = self._quantised(x[own], generator)
-            return found
+            values = self._quantised(x.flatten(0, -2), own.flatten(), drawn)
+            return values.reshape(x.shape)
 
         return batch.changed(quantised)
 
-    def _quantised(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """`[n, d]`, each column in bins of its own."""
-        width = x.shape[1]
-        shares = torch.rand(width, self.bins - 1, generator=generator, dtype=x.dtype)
-        places = torch.rand(width, self.bins, generator=generator, dtype=x.dtype)
-        if not len(x):
-            return x.clone()
-        columns = x.T.contiguous()
-        low, high = columns.amin(1, keepdim=True), columns.amax(1, keepdim=True)
-        edges = low + (high - low) * shares.to(x.device).sort(dim=1).values
+    def _quantised(self, x: Tensor, own: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows `[n, d]`, each column in bins of its own, from the least to the largest value of the
+        rows that are there, bool `[n]`."""
+        width, how = x.shape[1], {"generator": generator, "dtype": x.dtype, "device": x.device}
+        shares, places = (
+            torch.rand(width, self.bins - 1, **how),
+            torch.rand(width, self.bins, **how),
+        )
+        columns, absent = x.T.contiguous(), ~own
+        low = columns.masked_fill(absent, torch.inf).amin(1, keepdim=True)
+        high = columns.masked_fill(absent, -torch.inf).amax(1, keepdim=True)
+        edges = low + (high - low) * shares.sort(dim=1).values
         bin_of = torch.searchsorted(edges, columns)
         ends = torch.cat([low, edges, high], dim=1)
-        values = ends[:, :-1] + (ends[:, 1:] - ends[:, :-1]) * places.to(x.device)
+        values = ends[:, :-1] + (ends[:, 1:] - ends[:, :-1]) * places
         return values.gather(1, bin_of).T
+
+
+def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """The generator itself for the CPU; for another device one of its own, which the next draw
+    seeds: drawing there takes no time, and nothing has to be copied."""
+    if device.type == "cpu":
+        return generator
+    seed = torch.randint(2**63 - 1, (1,), generator=generator).item()
+    return torch.Generator(device=device).manual_seed(seed)

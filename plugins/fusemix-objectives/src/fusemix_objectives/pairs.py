@@ -28,5 +28,5 @@ class WithTemperature(PairwiseObjective):
         self.temperature.data.clamp_(*TEMPERATURE_RANGE)
         return super().forward(step)
 
-    def log(self) -> dict[str, float]:
-        return {"temperature": self.temperature.item()}
+    def log(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature.detach()}

@@ -38,7 +38,7 @@ class SailObjective(SigLIP):
     ) -> None:
         super().__init__(scale=scale, bias=bias, learnable=learnable, shared=shared)
         self.anchor = anchor
-        self._shares: dict[str, float] = {}
+        self._shares: dict[str, Tensor] = {}
 
     def forward(self, step: Step) -> Tensor:
         embeddings = step.own.embeddings
@@ -56,8 +56,8 @@ class SailObjective(SigLIP):
         if not pairs:
             return no_loss(embeddings)
         loss = total(torch.stack([self._loss(pair) for pair in pairs]).mean())
-        positive = total(torch.stack([self._own(pair) for pair in pairs]).mean()).item()
-        self._shares = {"positive_loss": positive, "negative_loss": loss.item() - positive}
+        positive = total(torch.stack([self._own(pair) for pair in pairs]).mean())
+        self._shares = {"positive_loss": positive, "negative_loss": loss.detach() - positive}
         return loss
 
     def _loss(self, pair: Pair) -> Tensor:
@@ -69,6 +69,6 @@ class SailObjective(SigLIP):
         z = self.log_scale.exp() * (pair.x * pair.y).sum(dim=1) + self.bias
         return softplus(-z).sum() / len(pair.all_y) ** 2
 
-    def log(self) -> dict[str, float]:
+    def log(self) -> dict[str, Tensor]:
         """The scale, the bias, and the loss's parts of rows and their partners, and of all else."""
         return {**super().log(), **self._shares}

@@ -78,7 +78,7 @@ class KLOTObjective(Objective):
             "iterations": iterations,
             "tolerance": tolerance,
         }
-        self._logged: dict[str, float] = {}
+        self._logged: dict[str, Tensor] = {}
 
     def start(
         self,
@@ -106,14 +106,15 @@ class KLOTObjective(Objective):
         loss = self.objective(step)
         students, teachers = {}, {}
         for k, (modality, rows) in enumerate(step.embeddings.items()):
-            present = step.present[:, k]
-            parts = [(rows[present], step.latents[modality][present])]
+            own = step.rows_with(k)
+            own = slice(None) if own is None else own
+            parts = [(rows[own], step.latents[modality][own])]
             if modality in step.unpaired:
                 parts.insert(0, step.unpaired[modality])
-            x = torch.cat([own for own, _ in parts])[: self.rows]
+            x = torch.cat([found for found, _ in parts])[: self.rows]
             if len(x):
                 students[modality] = normalize(x, dim=1)
-                teachers[modality] = self._taught(modality, [own for _, own in parts])
+                teachers[modality] = self._taught(modality, [latents for _, latents in parts])
         found = [
             klot(students[a] @ students[b].T, teachers[a] @ teachers[b].T, **self.how)
             for a, b in combinations(students, 2)
@@ -121,7 +122,7 @@ class KLOTObjective(Objective):
         if not found:
             return loss
         value = torch.stack(found).mean()
-        self._logged = {"klot": value.item()}
+        self._logged = {"klot": value.detach()}
         return loss + self.weight * value
 
     @torch.no_grad()
@@ -134,5 +135,5 @@ class KLOTObjective(Objective):
             latents = torch.cat([as_rows(part, self.dims[modality]) for part in parts])
         return normalize(teacher(latents[: self.rows]), dim=1)
 
-    def log(self) -> dict[str, float]:
+    def log(self) -> dict[str, Tensor]:
         return {**self.objective.log(), **self._logged}

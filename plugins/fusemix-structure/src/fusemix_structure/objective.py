@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, FitContext, Objective, PairedLatents, Step, as_rows
+from fusemix_core.interfaces import Adapter, FitContext, PairedLatents, Step, as_rows
+from fusemix_core.objectives.calls import CountsCalls
 from fusemix_core.registry import registry
 from fusemix_structure.regulariser import structure
 
@@ -23,7 +24,7 @@ CHOICES = {
 """The regulariser's `spearman` has no gradient: it measures, and can't train."""
 
 
-class StructureObjective(Objective):
+class StructureObjective(CountsCalls):
     """objective + λ · mean over modalities of `structure(latents, embeddings)` (arXiv 2506.16895).
 
     objective, options: the other objective by its registered name. λ is weight · min(1, s / warmup)
@@ -78,8 +79,7 @@ class StructureObjective(Objective):
             "centre_first": centre_first,
             "margin": margin,
         }
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
-        self._logged: dict[str, float] = {}
+        self._logged: dict[str, float | Tensor] = {}
 
     def start(
         self,
@@ -92,25 +92,25 @@ class StructureObjective(Objective):
 
     def forward(self, step: Step) -> Tensor:
         loss = self.objective(step)
-        share = self.weight * min(1.0, int(self.calls) / self.warmup)
-        self.calls += 1
+        share = self.weight * min(1.0, self.called() / self.warmup)
         self._logged = {"structure_weight": share}
         found = self._of_each(step) if share else []
         if not found:
             return loss
         kept = torch.stack(found).mean()
-        self._logged["structure"] = kept.item()
+        self._logged["structure"] = kept.detach()
         return loss + share * kept
 
     def _of_each(self, step: Step) -> list[Tensor]:
         """The regulariser of each modality that has two rows or more."""
         found = []
         for k, (modality, rows) in enumerate(step.embeddings.items()):
-            own = step.present[:, k].nonzero()[: self.rows, 0]
-            if len(own) > 1:
+            own = step.rows_with(k)
+            own = slice(self.rows) if own is None else own[: self.rows]
+            if len(rows[own]) > 1:
                 behind = as_rows(step.latents[modality][own]).to(rows.dtype)
                 found.append(structure(behind, rows[own], **self.how))
         return found
 
-    def log(self) -> dict[str, float]:
+    def log(self) -> dict[str, float | Tensor]:
         return {**self.objective.log(), **self._logged}

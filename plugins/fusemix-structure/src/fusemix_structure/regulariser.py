@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -59,9 +60,8 @@ def _prepared(x: Tensor, centring: Centring, centre_first: bool) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    if ((x.norm(dim=1) - 1).abs() <= _UNIT).all():
-        return x
-    return normalize(x, dim=1, eps=1e-12)
+    already = ((x.norm(dim=1) - 1).abs() <= _UNIT).all()
+    return torch.where(already, x, normalize(x, dim=1, eps=1e-12))
 
 
 def _centred(x: Tensor, centring: Centring) -> Tensor:

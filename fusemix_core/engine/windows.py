@@ -1,0 +1,78 @@
+"""Windows of an epoch: the rows of some steps, with the items they link in memory or on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fusemix_core.interfaces import LatentTable, PairedLatents, ResidentLatents
+from fusemix_core.paired import load, sent
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of `latents` in the order they are used, a whole number of steps; links `[n, K]` are
+    theirs, with the numbers that the items have in the dataset. `ready` is when their tables are on
+    the GPU, if they are copied there."""
+
+    latents: PairedLatents
+    rows: Tensor
+    links: Tensor
+    ready: torch.cuda.Event | None = None
+
+    def cut(self, size: int) -> Generator[Window]:
+        """The same rows in windows of at most `size`."""
+        for rows, links in zip(self.rows.split(size), self.links.split(size), strict=True):
+            yield Window(self.latents, rows, links)
+
+    def await_copies(self, device: torch.device) -> None:
+        """Let what follows on the device's stream wait for the copies; the CPU does not."""
+        if self.ready is None:
+            return
+        stream = torch.cuda.current_stream(device)
+        stream.wait_event(self.ready)
+        for table in self.latents.tables.values():
+            table.latents.record_stream(stream)  # which still reads it when it is let go of
+
+
+class Loader:
+    """Loads windows, and copies them to a GPU on a stream of its own, past the steps' work.
+
+    Tables keep the type they are stored in: rows become float32 when a batch is gathered.
+
+    Args:
+        device: where batches are made. On a CPU tables that are in memory stay as they are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, window: Window) -> Window:
+        """The same rows, with those items of the tables that they link."""
+        links, tables = window.links.clone(), dict(window.latents.tables)
+        for k, (modality, table) in enumerate(tables.items()):
+            if not self._is_ready(table):
+                own = links[:, k]
+                ids = own[own >= 0].unique()
+                if not len(ids):  # no row has the modality: any item takes the places
+                    ids = torch.zeros(1, dtype=torch.int64)
+                tables[modality] = self._sent(load(table, ids))
+                links[:, k] = torch.where(own < 0, -1, torch.searchsorted(ids, own.clamp(min=0)))
+        own = replace(window.latents.select(window.rows), tables=tables, links=links)
+        ready = self.stream.record_event() if self.stream is not None else None
+        return Window(own, torch.arange(len(links)), window.links, ready)
+
+    def _is_ready(self, table: LatentTable) -> bool:
+        if not isinstance(table, ResidentLatents):
+            return False
+        return self.stream is None or table.latents.device.type == self.device.type
+
+    def _sent(self, table: ResidentLatents) -> ResidentLatents:
+        if self.stream is None:
+            return table
+        with torch.cuda.stream(self.stream):
+            return table.holding(sent(table.latents, self.device))
