@@ -129,7 +129,8 @@ def start(
     objects: Mapping[str, Encoder],
 ) -> Run:
     """Make the run's folder, or take it up."""
-    facts = environment()
+    facts, checkpoints = environment(), RunFolder(out).checkpoints if resume else None
+    precision = trained_in(plan.config.recipe, device, checkpoints)
 
     def started() -> str:
         folder = RunFolder(out)
@@ -140,8 +141,6 @@ def start(
     first = rank() == 0
     folder = RunFolder(from_first(started))
     reporter = reporter if first else Reporter()
-    checkpoints = folder.checkpoints if resume else None
-    precision = trained_in(plan.config.recipe, device, checkpoints)
     return Run(plan, folder, device, resume, reporter, objects, facts, first, precision)
 
 

@@ -23,6 +23,7 @@ def test_classes_and_objects_are_encoders(tmp_path):
     done = align({"image": ToyImage, "text": loaded}, data, out=tmp_path / "r", **PAPER)
     assert done.model.modalities == ("image", "text")
     assert set(done.results) >= {"test", "validation", "pairs", "scorer"}
+    assert done.results["precision"] == "float32"
     image = done.model.encode("image", [tmp_path / "w/0.png", tmp_path / "w/1.png"])
     text = done.model.encode("text", ["a red car"])
     assert done.model.similarity(text, image, "text", "image").shape == (1, 2)
@@ -114,3 +115,13 @@ def test_rows_of_no_trust_are_for_objectives_that_use_trust(objective, tmp_path,
     uses = objective != "infonce"
     assert set(train.facts["trust"].values.tolist()) == ({0.0, 0.5, 1.0} if uses else {0.5, 1.0})
     assert set(validation.facts["trust"].values.tolist()) == {0.5, 1.0}
+
+
+def test_numbers_that_the_device_has_not_are_refused_before_anything_is_made(tmp_path):
+    data = write_world(tmp_path / "world", count=40)
+    settings = ["training.precision=tf32"]
+    with pytest.raises(ConfigError, match="precision is tf32"):
+        align(
+            ENCODERS, data, recipe="fusemix", overrides=settings, out=tmp_path / "r", device="cpu"
+        )
+    assert not (tmp_path / "r").exists()
