@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from fusemix_core.engine.fit import Fit
 from fusemix_core.numerics import Numbers, Precision
 
 
@@ -21,12 +18,9 @@ class Form:
     numbers: Numbers
     compiled: bool = False
 
-    @contextmanager
-    def scope(self, fit: Fit, device: torch.device) -> Iterator[None]:
-        """The steps of the fit are taken in this form inside, as a `Trainer` takes them."""
-        fit.precision = Precision(self.numbers, device.type)
-        with fit.precision.step():
-            yield
+    def on(self, device: torch.device) -> Precision:
+        """The precision of a fit."""
+        return Precision(self.numbers, device.type)
 
 
 FLOAT32 = Form("float32", "float32")

@@ -36,9 +36,8 @@ def jobs(case: Case) -> Jobs:
 
 def measured(case: Case, batch: int, form: Form) -> Iterable[Row]:
     """The objective on embeddings of `WIDTH`, with the gradients of these and the temperature."""
-    fit, run = loss_of(case.device, batch)
-    with form.scope(fit, case.device):
-        found = case.timed(run, 5 if batch < 100_000 else 1, int(batch < 500_000))
+    run = loss_of(case.device, batch, form)
+    found = case.timed(run, 5 if batch < 100_000 else 1, int(batch < 500_000))
     ms, gb = GOALS.get(batch, (None, None)) if form is HALF else (None, None)
     rate = 8 * batch**2 * WIDTH / found.seconds / 1e12
     details = {"batch": batch, "tflops_of_four_products": rate}
@@ -47,8 +46,8 @@ def measured(case: Case, batch: int, form: Form) -> Iterable[Row]:
     yield against(f"{name}, peak memory", found.peak_gb, "GB", gb, details)
 
 
-def loss_of(device: torch.device, batch: int) -> tuple[Alignment, Callable[[], None]]:
-    """A fit of nothing but the objective, and what takes one loss and its gradients."""
+def loss_of(device: torch.device, batch: int, form: Form) -> Callable[[], None]:
+    """What takes one loss and its gradients, of a fit of nothing but the objective."""
     torch.manual_seed(0)
     x = normalize(torch.randn(batch, WIDTH, device=device), dim=1)
     y = normalize(x + 0.06 * torch.randn(batch, WIDTH, device=device), dim=1)
@@ -56,10 +55,12 @@ def loss_of(device: torch.device, batch: int) -> tuple[Alignment, Callable[[], N
     given = Batch({"image": x.requires_grad_(), "text": y.requires_grad_()}, links)
     adapters = {m: IdentityAdapter(WIDTH, WIDTH) for m in given.latents}
     fit = Alignment(adapters, InfoNCE().to(device))
+    fit.precision = form.on(device)
 
     def run() -> None:
         for leaf in (x, y, fit.objective.temperature):
             leaf.grad = None
-        fit.loss(fit.step(given)).backward()
+        with fit.precision.step():
+            fit.loss(fit.step(given)).backward()
 
-    return fit, run
+    return run

@@ -19,7 +19,5 @@ def jobs(case: Case) -> Jobs:
 
 
 def measured(case: Case, batch: int, form: Form) -> Iterable[Row]:
-    fit, run = stepper(case, Part("linear"), batch, form.compiled)
-    with form.scope(fit, case.device):
-        found = case.timed(run, 30, 3)
+    found = case.timed(stepper(case, form, Part("linear"), batch), 30, 3)
     yield Row(f"linear adapters, {batch:,} pairs, {form.name}", found.ms, "ms")

@@ -15,6 +15,7 @@ from benchmarks.gpu.forms import COMPILED, FLOAT32, HALF, TF32, Form
 from benchmarks.harness import Row
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.config import Part
+from fusemix_core.engine.compiling import Compiling
 from fusemix_core.engine.feed import feed
 from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.state import TrainState, train_step
@@ -37,9 +38,7 @@ def jobs(case: Case) -> Jobs:
 
 def measured(case: Case, form: Form) -> Iterable[Row]:
     recipe = fusemix().training
-    fit, run = stepper(case, compiled=form.compiled)
-    with form.scope(fit, case.device):
-        found = case.timed(run, 6, 3)
+    found = case.timed(stepper(case, form), 6, 3)
     steps = EPOCHS * (PAIRS // (2 * recipe.batch_size))
     details = {"peak_gb": found.peak_gb, "hours_of_5_million_pairs": steps * found.seconds / 3600}
     goal = GOAL if form is COMPILED else None
@@ -48,32 +47,43 @@ def measured(case: Case, form: Form) -> Iterable[Row]:
 
 
 def stepper(
-    case: Case, adapter: Part | None = None, batch: int | None = None, compiled: bool = False
-) -> tuple[Alignment, Callable[[], object]]:
-    """A fit by the recipe `fusemix`, its latents on the device, and what takes its next step."""
+    case: Case, form: Form, adapter: Part | None = None, batch: int | None = None
+) -> Callable[[], None]:
+    """What takes the next step of a fit by the recipe `fusemix`, its latents on the device.
+
+    Raises `RuntimeError` for adapters that a GPU's compiler refuses.
+    """
     recipe = fusemix()
     adapter, dim = adapter or recipe.adapter, case.size(recipe.dim, 32)
     batch = batch or case.size(recipe.training.batch_size, 64)
     mixup = registry.build("mixup", recipe.mixup)
     pairs = case.pairs(4 * batch * mixup.rows_per_pair, SMALL if case.quick else WIDTHS)
     training = replace(recipe.training, batch_size=batch, epochs=1_000_000, warmup_steps=0)
+    plan = plan_steps(len(pairs), mixup.rows_per_pair, training)
     torch.manual_seed(0)
     adapters = {m: registry.build("adapter", adapter, d, dim) for m, d in pairs.dims.items()}
     fit = Alignment(adapters, registry.build("objective", recipe.objective))
+    fit.precision, notes = form.on(case.device), []
     for module in (*adapters.values(), fit.objective):
         module.to(case.device).train()
-    if compiled:
-        for module in adapters.values():
-            module.compile(backend="inductor" if case.cuda else "eager")
+    backend = "inductor" if case.cuda else "eager"
+    compiled = adapters if form.compiled else {}
+    compiling = Compiling(compiled, pairs.dims, plan, fit.precision, notes.append, backend)
+    if notes and case.cuda:
+        raise RuntimeError(notes[0])
     state = TrainState.new(fit, training, seed=0)
-    plan = plan_steps(len(pairs), mixup.rows_per_pair, training)
     batches = feed(pairs, plan, 0, case.device, blocks=False)
-    return fit, lambda: train_step(state, next(batches), mixup, training.lr)
+
+    def run() -> None:
+        with fit.precision.step(), compiling.steps():
+            train_step(state, next(batches), mixup, training.lr)
+
+    return run
 
 
 def synchronisations(case: Case) -> Iterable[Row]:
     """How often a step waits for the device, and where."""
-    _, run = stepper(case)
+    run = stepper(case, FLOAT32)
     run()
     places: list[str] = []
     if case.cuda:
@@ -96,7 +106,7 @@ def kernels(case: Case) -> Iterable[Row]:
     """How many kernels a step starts, and which take longest."""
     from torch.profiler import ProfilerActivity, profile
 
-    _, run = stepper(case)
+    run = stepper(case, FLOAT32)
     run()
     activity = ProfilerActivity.CUDA if case.cuda else ProfilerActivity.CPU
     with profile(activities=[activity]) as seen:
