@@ -23,10 +23,12 @@ def hard_section(lines: Sequence[Line], about: About) -> list[str]:
     settings = settings_of(lines)
     if not settings:
         return [*out, "Not measured.", ""]
+    seeds = len({line["seed"] for line in lines})
     out += [
         fill(
-            "R@1 by the chosen scorer. Only training pairs are swapped: validation and test pairs "
-            "are right. Brackets: the share of the first column's R@1 that is left. Bold: the "
+            f"R@1 by the chosen scorer, {seeds} seed{'s' * (seeds != 1)}. Only training pairs are "
+            "swapped: validation and test pairs are right. Brackets: the share of the first "
+            "column's R@1 that is left. Bold: the "
             f"highest mean of a column. ▼: `{DEFAULT}` is below that method beyond the paired 95% "
             "interval.",
             100,

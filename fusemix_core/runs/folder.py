@@ -114,8 +114,11 @@ def _without_none(value: Any) -> Any:
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's config as one table, without what decides nothing: a recipe's summary and paper, and
-    from where the data's paths are named."""
+    from where the data's paths are named. `dtype` was float32 by default before it was auto; if
+    latents differ for it, the checkpoint is refused."""
     config = dict(_without_none(config))
+    if config.get("dtype") == "auto":
+        config["dtype"] = "float32"
     if isinstance(config.get("data"), Mapping):
         config["data"] = _resolved(config["data"])
     if isinstance(recipe := config.get("recipe"), Mapping):

@@ -281,7 +281,7 @@ def unknown_view(case: EncoderCase) -> None:
 
 @ENCODER.check()
 def truncated(case: EncoderCase) -> None:
-    """`truncated` counts the items that will be cut, and so does `collated`."""
+    """`truncated` and `collated` count the items that will be cut."""
     expect(case.encoder.truncated([]) == 0, "truncated([]) is not 0")
     count = case.encoder.truncated(case.items)
     expect(

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from fuzz.readers import furnish, picture
 
+from fusemix_core.data.matrices import MatrixReader
 from fusemix_core.registry import registry
 from fusemix_core.testing import check_medium, check_reader
 
@@ -65,9 +66,13 @@ def saved(folder):
     return folder / "saved"
 
 
+def matrix(folder):
+    return MatrixReader.sample(folder)
+
+
 SOURCES = {
     "delimited": delimited, "jsonl": jsonl, "json": json_list, "parquet": parquet,
-    "shards": shards, "folder": folder, "saved": saved,
+    "shards": shards, "folder": folder, "saved": saved, "matrix": matrix,
 }  # fmt: skip
 
 

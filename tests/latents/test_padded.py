@@ -184,6 +184,7 @@ def world(n=120):
 
 
 def test_a_closed_form_fits_to_a_fixed_adapter_of_tokens():
+    torch.manual_seed(1)  # some maps to five dimensions tell few of 30 rows apart
     pairs, fixed = world(), First(3, 5).eval()
     context = FitContext(fixed={"text": fixed})
     train, validation = pairs.select(torch.arange(90)), pairs.select(torch.arange(90, 120))
