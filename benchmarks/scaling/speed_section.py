@@ -79,32 +79,49 @@ def _recall(r: Race) -> str:
 
 
 def _bars(found: Sequence[Race]) -> list[str]:
-    """Met or missed, for both bars, in one sentence each."""
-    there = [r for r in found if r.ratio is not None]
+    """Met or missed, for both bars, in one sentence each. They are about trainings that went on to
+    their own end."""
+    cut = [r for r in found if r.cut is not None]
+    whole = [r for r in found if r.cut is None]
     out = []
-    if there:
-        mean = geometric([r.ratio for r in there])
-        met = SOONER.met(mean) and len(there) == len(found)
-        lost = (
-            ""
-            if len(there) == len(found)
-            else (f"; without the {len(found) - len(there)} where some seed never gets there")
-        )
-        bound = " at least" if any(r.bound for r in there) else ""
+    if cut:
         out.append(
-            f"- Geometric mean over {len(there)} of {len(found)} sets and sizes:{bound} "
-            f"{times(mean)} times sooner{lost}. Bar {SOONER}: {'met' if met else '**MISSED**'}."
+            f"- In {len(cut)} of {len(found)} a limit on time ended `{PUBLISHED}` before its own "
+            "schedule. Without the limit it takes longer and may end higher, so that the bars are "
+            "not about these."
         )
-    else:
-        out.append(f"- `{DEFAULT}` never gets there. Bar {SOONER}: **MISSED**.")
+    if not whole:
+        return [*out, f"- Bars {SOONER} and {HIGHER}: not measured.", ""]
+    return [*out, *_sooner(whole), *_higher(whole), ""]
+
+
+def _sooner(found: Sequence[Race]) -> list[str]:
+    there = [r for r in found if r.ratio is not None]
+    if not there:
+        return [f"- `{DEFAULT}` never gets there. Bar {SOONER}: **MISSED**."]
+    mean = geometric([r.ratio for r in there])
+    met = SOONER.met(mean) and len(there) == len(found)
+    lost = (
+        ""
+        if len(there) == len(found)
+        else (f"; without the {len(found) - len(there)} where some seed never gets there")
+    )
+    bound = " at least" if any(r.bound for r in there) else ""
+    return [
+        f"- Geometric mean over {len(there)} of {len(found)} sets and sizes:{bound} "
+        f"{times(mean)} times sooner{lost}. Bar {SOONER}: {'met' if met else '**MISSED**'}."
+    ]
+
+
+def _higher(found: Sequence[Race]) -> list[str]:
     known = [r for r in found if r.recall is not None]
     short = [r for r in known if not HIGHER.met(r.recall)]
     met = len(known) == len(found) and not short
-    out.append(
+    out = [
         f"- R@1 within its time at least {HIGHER.limit:g} times as high: in "
         f"{len(known) - len(short)} of {len(found)} sets and sizes. Bar {HIGHER} everywhere: "
         f"{'met' if met else '**MISSED**'}."
-    )
+    ]
     for r in short:
         why = (
             f"{HIGHER.limit:g} times would be more than 100%: a ceiling"
@@ -112,9 +129,4 @@ def _bars(found: Sequence[Race]) -> list[str]:
             else f"`{PUBLISHED}` has {r.published:.1f} on test"
         )
         out.append(f"    - {r.set}, {r.pairs:,} pairs: {r.recall:.2f}; {why}.")
-    if cut := [r for r in found if r.cut is not None]:
-        out.append(
-            f"- In {len(cut)} of {len(found)} a limit on time ended `{PUBLISHED}` before its own "
-            "schedule. Without the limit it takes longer and may end higher."
-        )
-    return [*out, ""]
+    return out
