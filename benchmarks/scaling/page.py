@@ -32,7 +32,7 @@ from fusemix_core.evaluation.seeds import mean_interval
 
 NOTE = "<!-- Made by python -m benchmarks.scaling; change the results or the code, then run it. -->"
 CLOCKS = {
-    "cpu_seconds": "of all cores together (CPU time)",
+    "cpu_seconds": "of all cores together (CPU time, which other work on a machine lengthens)",
     "seconds": "on the clock of a machine that may have done other work too",
 }
 FIGURES = "scaling"
