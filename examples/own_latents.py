@@ -4,8 +4,8 @@
     python examples/own_latents.py --latents mine.npy --data pairs.csv
 
 Without arguments it makes such files from the sample: coarse pixels and colours of each figure
-stand in for what your own model gives. The cells of `pairs.csv` in the column image are the ids in
-`mine.ids.txt`, one line for each row of the matrix, or numbers of rows from 0.
+stand in for what your own model gives. The column image of `pairs.csv` has the ids of
+`mine.ids.txt`, which has one line per row of the matrix, or row numbers from 0.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from fusemix_core.paired import PairedLatents, ResidentLatents
 
 Job = Callable[[], Iterable[Row]]
 Jobs = Iterator[tuple[str, Job]]
-"""Named parts of a section. One that fails costs itself alone."""
+"""Named parts of a section. If one fails, the others still run."""
 
 GB = 1e9
 

@@ -69,7 +69,7 @@ def jobs(case: Case) -> Jobs:
 def measured(
     case: Case, name: str, build: Callable[..., Encoder], found: Items, dtype: str
 ) -> Iterable[Row]:
-    """Items a second of the encoder alone, and of extraction with it."""
+    """Items per second of the bare encoder, and of extraction with it."""
     encoder = build(case, getattr(torch, dtype))
     bare = bare_rate(case, encoder, found)
     yield Row(f"{name}, {dtype}, the bare encoder", bare, "items/s")

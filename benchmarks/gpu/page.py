@@ -14,8 +14,8 @@ from benchmarks.results import RESULTS, verdict
 KEPT = RESULTS / "gpu.json"
 ABOUT = f"""
 `make gpu` measures one GPU in six minutes: each part runs in a process of its own for a limited
-time, and every figure is written to `benchmarks/results/gpu.json` as soon as it is known. A part
-that fails, hangs or finds no time left of the {BUDGET:.0f} seconds costs itself alone.
+time, and every figure is written to `benchmarks/results/gpu.json` as soon as it is known. If a
+part fails, hangs or finds no time left of the {BUDGET:.0f} seconds, the others still run.
 `python -m benchmarks gpu --quick` runs every line on a CPU. What is measured, and the goals, are in
 [decision 25](decisions/0025-what-a-gpu-is-measured-by.md).
 """

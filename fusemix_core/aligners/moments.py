@@ -171,7 +171,7 @@ def moments_of(
     Of several processes each takes a share of the rows, cut where one process would cut them, and
     all end with the moments of all rows: every process calls this. In memory are two or three
     chunks of a few thousand rows, however many pairs there are, or with `keep` all features (see
-    `Moments`). `context.callbacks` are told. `KeyboardInterrupt` goes up at once.
+    `Moments`). Progress goes to `context.callbacks`. `KeyboardInterrupt` is raised at once.
 
     Args:
         pairs: the rows.

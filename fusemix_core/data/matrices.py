@@ -7,6 +7,7 @@ beside the file, an array or column named `ids` or `id` in it, or the numbers of
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -69,18 +70,30 @@ def read_ids(path: Path, rows: int | None = None) -> list[str]:
         source, found = beside, beside.read_text(encoding="utf-8").splitlines()
         found = [line.strip() for line in found]
     else:
-        arrays = {} if path.suffix.lower() == ".npy" else _arrays(path)
+        arrays = {} if path.suffix.lower() == ".npy" and rows is not None else _arrays(path)
         named = next((arrays[name] for name in IDS if name in arrays), None)
         if named is None:
-            return [str(i) for i in range(len(read_matrix(path)) if rows is None else rows)]
+            return [str(i) for i in range(_count(path, arrays) if rows is None else rows)]
         source, found = path, [str(one).strip() for one in named.tolist()]
     rows = len(found) if rows is None else rows
     if len(found) != rows:
         raise DataError(f"has {len(found):,} ids for {rows:,} rows", path=source)
     if len(set(found)) != len(found):
-        double = next(one for i, one in enumerate(found) if one in found[:i])
+        double, _ = Counter(found).most_common(1)[0]
         raise DataError(f"has the id '{double}' twice", "Give each row its own.", path=source)
     return found
+
+
+def _count(path: Path, arrays: Mapping[str, np.ndarray]) -> int:
+    """The rows of a file's matrices, which must have as many each."""
+    counts = {name: len(x) for name, x in arrays.items() if x.ndim}
+    if len(set(counts.values())) != 1:
+        raise DataError(
+            f"holds arrays of different lengths, or none: {counts}",
+            "Write a file for each, and say which rows are pairs: --data pairs.csv",
+            path=path,
+        )
+    return next(iter(counts.values()))
 
 
 def _arrays(path: Path) -> Mapping[str, np.ndarray]:

@@ -16,7 +16,7 @@ import fusemix_core
 from fusemix_core import testing
 from fusemix_core.benchmark.run import bench
 from fusemix_core.cli.app import app
-from fusemix_core.data.matrices import read_ids, read_matrix
+from fusemix_core.data.matrices import MatrixReader, read_ids, read_matrix
 from fusemix_core.encoders.matrix import MatrixEncoder
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.registry import registry
@@ -151,6 +151,17 @@ def test_two_files_are_aligned_row_by_row_without_data(latents, tmp_path):
     assert results["test"]["retrieval"]["mean_r1"] == 100
     code, output = run("eval", "run", "-e", "image=npy:img.npy", "-e", "text=npy:txt.npy")
     assert code == 0, output
+
+
+def test_two_arrays_of_one_file_are_aligned_without_data(latents, tmp_path):
+    np.savez(tmp_path / "both.npz", image=latents[0], text=latents[1])
+    encoders = ["-e", "image=npy:both.npz#image", "-e", "text=npy:both.npz#text"]
+    code, output = run("align", *encoders, "--out", "run", "--recipe", "cca")
+    assert code == 0, output
+    assert MatrixReader().matches(tmp_path / "both.npz")
+    np.savez(tmp_path / "unlike.npz", image=latents[0], text=latents[1][:9])
+    with pytest.raises(DataError, match="different lengths"):
+        read_ids(tmp_path / "unlike.npz")
 
 
 def test_files_of_unequal_length_need_pairs(latents, tmp_path):
