@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["budget"]
 ROOT = Path(__file__).parent
 SMOKE = (
     *("core", "evaluation", "cli/test_groups.py", "cli/test_console.py", "data/test_splits.py"),
