@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,6 +15,8 @@ SMOKE = (
     *("fused/test_encode.py", "methods/test_tiles.py", "jobs/test_align.py"),
 )
 """What `make smoke` runs, below tests/."""
+
+imported = 0
 
 # Before torch is imported. With one thread a test worker leaves the other cores to other workers.
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -45,6 +48,18 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What tests import stays: no collection of garbage need look at it again."""
+    freeze_imports()
+
+
+def pytest_runtest_logfinish():
+    if len(sys.modules) > imported + 50:
+        freeze_imports()
+
+
+def freeze_imports():
+    """What tests import stays: no collection of garbage need look at it again, as each run asks for
+    some when it lets go of an encoder."""
+    global imported
+    imported = len(sys.modules)
     gc.collect()
     gc.freeze()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from fusemix_core.runs.folder import write_text
 from fusemix_core.sections import Section, Share
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from PIL.Image import Image
 
 THUMBNAIL = 160
@@ -33,19 +35,9 @@ def write_report(path: str | Path, data: ReportData) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The report as HTML. The same data gives the same bytes."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    here = Environment(
-        loader=PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    here.filters |= {"number": number, "recall": recall, "short": short, "thumbnail": thumbnail}
-    here.tests |= {"share": lambda cell: isinstance(cell, Share)}
-    here.tests |= {"text": lambda cell: isinstance(cell, str)}
+    here = _templates()
     style, _, _ = here.loader.get_source(here, "style.css")
     return here.get_template("report.html.j2").render(
         data=data,
@@ -58,6 +50,24 @@ def render_report(data: ReportData) -> str:
         most_rejected=_MOST_REJECTED,
         environment=list(flat(data.environment)),
     )
+
+
+@cache
+def _templates() -> Environment:
+    """Compiled once, for the reports of all runs of this process."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    here = Environment(
+        loader=PackageLoader(__package__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    here.filters |= {"number": number, "recall": recall, "short": short, "thumbnail": thumbnail}
+    here.tests |= {"share": lambda cell: isinstance(cell, Share)}
+    here.tests |= {"text": lambda cell: isinstance(cell, str)}
+    return here
 
 
 # -- what the sections are made of -----------------------------------------------------------------
