@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 Fixed = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="MODALITY", help="Keep its latents as embeddings, and fit the others to them."
+        metavar="MODALITY",
+        help="Keep its latents as embeddings, and fit the others to them.",
+        rich_help_panel=o.METHOD,
     ),
 ]
 
@@ -65,21 +67,27 @@ def align(
 
     Examples:
 
-        fusemix align --a dinov2 --b bge-large --data pairs.csv
+        fusemix align --a efficientnet-lite0 --b minilm --data pairs.csv
 
-        fusemix align --a efficientnet-lite0 --b minilm --data photos/ --out runs/photos --dry-run
+        fusemix align --a dinov2 --b bge-large --data photos/ \\
+            --out runs/photos --dry-run
 
-        fusemix align -e image=dinov2 -e text=bge-large -e audio=clap --data triples.parquet
+        fusemix align -e image=dinov2 -e text=bge-large -e audio=clap \\
+            --data triples.parquet
 
-        fusemix align --a dinov2 --b bge-large --view image=layers --data pairs.csv
+        fusemix align --a dinov2 --b bge-large --view image=layers \\
+            --data pairs.csv
 
-        fusemix align -e image=dinov2 -e text=bge-large --fixed text --data pairs.csv
+        fusemix align -e image=dinov2 -e text=bge-large --fixed text \\
+            --data pairs.csv
 
-        fusemix align --a dinov2 --b bge-large --data pairs.csv --select dpp --pairs 5000
+        fusemix align --a dinov2 --b bge-large --data pairs.csv \\
+            --select dpp --pairs 5000
 
         fusemix align --a dinov2 --b bge-large --data pairs.csv --budget 10m
 
-        fusemix align --a dinov2 --b bge-large --data pairs.csv --evaluator ./mine.py:Hubs
+        fusemix align --a dinov2 --b bge-large --data pairs.csv \\
+            --evaluator ./mine.py:Hubs
 
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """

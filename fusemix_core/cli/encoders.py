@@ -62,7 +62,7 @@ def list_encoders(
 
         fusemix encoders list --modality text --json
 
-        fusemix encoders list '*dino*'
+        fusemix encoders list dino
     """
     rows = []
     for dist, spec in registry.all_encoders():

@@ -78,13 +78,17 @@ def rank(
 
         fusemix rank --a efficientnet-lite0 --b minilm --data pairs.csv
 
-        fusemix rank --a dinov2,timm:convnext_tiny --b bge-large,minilm --data pairs.csv
+        fusemix rank --a dinov2,timm:convnext_tiny --b bge-large,minilm \\
+            --data pairs.csv
 
-        fusemix rank --a dinov2,rad-dino --b minilm,bge-large --data pairs.csv --picture rank.svg
+        fusemix rank --a dinov2,rad-dino --b minilm,bge-large \\
+            --data pairs.csv --picture rank.svg
 
-        fusemix rank --a efficientnet-lite0 --b minilm --view text=layers --data pairs.csv
+        fusemix rank --a efficientnet-lite0 --b minilm --view text=layers \\
+            --data pairs.csv
 
-        fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv --recipe alignment-probing
+        fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv \\
+            --recipe alignment-probing
     """
     table = data.table() | splits.table() | facts.table()
 

@@ -52,7 +52,8 @@ def search(
 
         fusemix search runs/1 --data photos/ "a dog on the beach" --open
 
-        fusemix search runs/1 --data shop.csv "red shoes" --show sku --show title
+        fusemix search runs/1 --data shop.csv "red shoes" --show sku \\
+            --show title
 
         fusemix search runs/1 --data pairs.csv photo.jpg --to text -k 5
     """
