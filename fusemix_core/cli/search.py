@@ -91,8 +91,7 @@ def _show(found: list[Hit], gallery: Gallery) -> None:
     """A line each; paths whole, and links that a terminal can open."""
     from rich.text import Text
 
-    from fusemix_core.cli.console import out
-    from fusemix_core.cli.show import shorten
+    from fusemix_core.cli.console import out, shorten
 
     inline = gallery.items.medium.inline
     for hit in found:

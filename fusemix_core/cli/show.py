@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from fusemix_core.cli.console import duration, out, print_json, print_table, size
+from fusemix_core.cli.console import duration, out, print_json, print_table, shorten, size
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.sections import Cell, Section, Share
 
@@ -178,11 +178,3 @@ def _name(result: RunResult, modality: str, item: int) -> str:
 
 def _is_inline(result: RunResult, modality: str) -> bool:
     return result.encoded.dataset.items[modality].medium.inline
-
-
-def shorten(text: str, width: int = 90) -> str:
-    """One line of at most `width` characters; of a path the end is kept."""
-    text = " ".join(text.split())
-    if len(text) <= width:
-        return text
-    return "…" + text[-width + 1 :] if "/" in text and " " not in text else text[: width - 1] + "…"

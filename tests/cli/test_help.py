@@ -1,6 +1,7 @@
 """What `--help` shows on a terminal of 80 columns."""
 
 import inspect
+import json
 import re
 
 import pytest
@@ -60,3 +61,16 @@ def test_options_stand_in_panels_in_the_order_of_a_run():
     assert panels == ["Options", *names, options.MACHINE]
     own = shown("align").split("─ Encoders")[0]
     assert re.findall(r"│ +(--\w+)", own) == ["--help"]
+
+
+def test_encoders_are_listed_on_one_line_each():
+    done = CliRunner().invoke(app, ["encoders", "list"], env={"COLUMNS": "80"})
+    rows = json.loads(CliRunner().invoke(app, ["encoders", "list", "--json"]).stdout)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(rows) + 1 and max(map(len, (x.rstrip() for x in lines))) <= 80
+    assert [line.split()[0] for line in lines[1:]] == [row["name"] for row in rows]
+
+
+def test_encoders_that_are_here_can_be_listed():
+    done = CliRunner().invoke(app, ["encoders", "list", "text", "--here", "--json"])
+    assert {row["weights"] for row in json.loads(done.stdout)} <= {"here"}
