@@ -26,7 +26,7 @@ from fusemix_core.cli import (
     search,
     select,
 )
-from fusemix_core.cli.console import print_error
+from fusemix_core.cli.console import err, print_error
 from fusemix_core.cli.terminate import Terminated
 from fusemix_core.errors import FusemixError
 from fusemix_core.registry import registry
@@ -42,10 +42,9 @@ class FusemixGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            print_error(
-                "Interrupted.",
-                "What was finished is kept. Run it again (align: --resume with its --out).",
-            )
+            notes = getattr(stop, "__notes__", None) or ["Run it again to go on."]
+            err.print("Interrupted. What was finished is kept.", style="yellow")
+            err.print("\n".join(notes), soft_wrap=True)
             ctx.exit(143 if isinstance(stop, Terminated) else 130)
         except FusemixError as error:
             if ctx.params.get("debug"):

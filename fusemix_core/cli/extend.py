@@ -74,4 +74,4 @@ def extend(
         )
     take_encoders(values, o.key_values(encoder, "--encoder"), o.key_values(view, "--view"))
     values |= given(device=device) | evaluators.table()
-    carry_out(values, recipe.overrides, run, output)
+    carry_out(values, recipe.overrides, run, output, ["fusemix", "extend", model])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +19,16 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.run import RunResult
     from fusemix_core.runs.plan import EncoderPlan, Plan
 
+OPENER = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+"""The command that opens a page in the browser."""
+
 UNKNOWN = "time unknown on this machine yet"
 
 
 def show_plan(plan: Plan, json: bool) -> None:
     """What a run will do."""
+    from fusemix_core.devices import resolve_device
+
     if json:
         print_json(plan.as_dict())
         return
@@ -43,7 +50,8 @@ def show_plan(plan: Plan, json: bool) -> None:
         out.print(f"extends: {plan.config.extends}", soft_wrap=True)
     if plan.fixed:
         out.print(f"fixed:   {', '.join(plan.fixed)}")
-    out.print(f"device:  {plan.config.device}")
+    by = " (auto)" if plan.config.device == "auto" else ""
+    out.print(f"device:  {resolve_device(plan.config.device)}{by}")
 
 
 def _in_short(fact: Mapping[str, Any]) -> str:
@@ -132,6 +140,10 @@ def show_result(result: RunResult, json: bool) -> None:
     out.print(f"report:  {folder.report}", soft_wrap=True)
     if rejected := results["rejected"]:
         out.print(f"bad:     {rejected:,} entries set aside in {folder.rejected}", soft_wrap=True)
+    out.print()
+    out.print("Search it, and look at the report:", style="bold")
+    out.print(Text(result.search), soft_wrap=True)
+    out.print(Text(f"{OPENER} {shlex.quote(str(folder.report))}"), soft_wrap=True)
     out.print()
     out.print("Load it from Python:", style="bold")
     out.print(Text(result.usage), soft_wrap=True)
