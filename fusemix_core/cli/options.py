@@ -132,6 +132,14 @@ Backend = Annotated[
     str | None,
     typer.Option(help="auto, eager (torch) or openvino for encoders on a CPU. [auto]"),
 ]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Keep latents in an object store: s3://bucket/prefix. "
+        "[FUSEMIX_STORE, else the folder FUSEMIX_HOME]",
+    ),
+]
 Evaluators = Annotated[
     list[str] | None,
     typer.Option(

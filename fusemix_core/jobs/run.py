@@ -168,6 +168,7 @@ def encode(run: Run) -> Encoded:
         plan.views,
         config.backend,
         dtypes=plan.base.dtypes(),
+        store=config.store,
     )
 
     def list_rejected(dataset: PairedDataset) -> None:
