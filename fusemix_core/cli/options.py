@@ -199,6 +199,15 @@ Backend = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Keep latents in an object store: s3://bucket/prefix. "
+        "[FUSEMIX_STORE, else the folder FUSEMIX_HOME]",
+        rich_help_panel=MACHINE,
+    ),
+]
 Evaluators = Annotated[
     list[str] | None,
     typer.Option(

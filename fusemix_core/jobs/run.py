@@ -169,6 +169,7 @@ def encode(run: Run) -> Encoded:
         plan.views,
         config.backend,
         dtypes=plan.base.dtypes(),
+        store=config.store,
     )
 
     def list_rejected(dataset: PairedDataset) -> None:
