@@ -16,6 +16,7 @@ from fusemix_core.sections import Section, Share
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
     from PIL.Image import Image
 
 THUMBNAIL = 160
@@ -37,11 +38,10 @@ def render_report(data: ReportData) -> str:
     """The report as HTML. The same data gives the same bytes."""
     from markupsafe import Markup
 
-    here = _templates()
-    style, _, _ = here.loader.get_source(here, "style.css")
+    here = templates()
     return here.get_template("report.html.j2").render(
         data=data,
-        style=Markup(style),  # noqa: S704  our own file
+        style=style_sheet(here),
         first=[shown(s, Markup) for s in data.sections if s.headline],
         last=[shown(s, Markup) for s in data.sections if not s.headline],
         headline=[tile for s in data.sections for tile in s.headline],
@@ -53,8 +53,8 @@ def render_report(data: ReportData) -> str:
 
 
 @cache
-def _templates() -> Environment:
-    """Compiled once, for the reports of all runs of this process."""
+def templates() -> Environment:
+    """Where our pages' templates are, with the filters that they share; each is compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     here = Environment(
@@ -68,6 +68,14 @@ def _templates() -> Environment:
     here.tests |= {"share": lambda cell: isinstance(cell, Share)}
     here.tests |= {"text": lambda cell: isinstance(cell, str)}
     return here
+
+
+def style_sheet(here: Environment) -> Markup:
+    """`style.css`, to stand inside a page."""
+    from markupsafe import Markup
+
+    style, _, _ = here.loader.get_source(here, "style.css")
+    return Markup(style)  # noqa: S704  our own file
 
 
 # -- what the sections are made of -----------------------------------------------------------------
