@@ -16,6 +16,7 @@ SMOKE = (
 )
 """What `make smoke` runs, below tests/."""
 
+DRAWN = tuple(str(ROOT / "tests" / name) for name in ("reports", "docs", "kit", "cli/test_rank.py"))
 imported = 0
 
 # Before torch is imported. With one thread a test worker leaves the other cores to other workers.
@@ -25,6 +26,13 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def no_figures(request, monkeypatch):
+    """Reports without figures, which take half of a small run's time, but where they are tested."""
+    if not str(request.path).startswith(DRAWN):
+        monkeypatch.setattr("fusemix_core.reports.figures._svg", lambda *_, **__: "<svg></svg>")
 
 
 @pytest.fixture
