@@ -12,7 +12,6 @@ process calls them, in the same order. In one process they change nothing and co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -35,6 +34,11 @@ def rank() -> int:
     return dist.get_rank() if processes() > 1 else 0
 
 
+def part_of(count: int, number: int, parts: int) -> slice:
+    """Part `number` of `count` rows in parts that are nearly equal."""
+    return slice(count * number // parts, count * (number + 1) // parts)
+
+
 class Rows:
     """Which rows of a batch each process has, in the order of the processes.
 
@@ -54,8 +58,8 @@ class Rows:
     @classmethod
     def split(cls, count: int) -> Rows:
         """`count` rows in parts that are nearly equal."""
-        ends = [count * i // processes() for i in range(processes() + 1)]
-        return cls([end - start for start, end in pairwise(ends)])
+        parts = [part_of(count, number, processes()) for number in range(processes())]
+        return cls([part.stop - part.start for part in parts])
 
     @classmethod
     def of(cls, count: int, device: torch.device) -> Rows:

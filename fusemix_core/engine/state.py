@@ -204,6 +204,12 @@ def ema_momentum(ema: float, step: int) -> float:
 def mixed(batch: Batch, mixup: Mixup, generator: torch.Generator, progress: float) -> Batch:
     """The mixed batch. Raises `ContractError` if the mixup loses facts or unpaired items."""
     found = mixup(batch, generator, progress)
+    if batch.own is not None and found.own is None:
+        raise ContractError(
+            f"The mixup {type(mixup).__name__}, whose `sources` says which rows it mixes,",
+            "`batch.mixed(…)` of these rows",
+            "a batch of its own making, in one of several processes",
+        )
     if found.facts.keys() != batch.facts.keys() or found.unpaired is not batch.unpaired:
         raise ContractError(
             f"The mixup {type(mixup).__name__}",
