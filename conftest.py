@@ -10,12 +10,6 @@ import pytest
 
 pytest_plugins = ["budget"]
 ROOT = Path(__file__).parent
-SMOKE = (
-    *("core", "evaluation", "cli/test_groups.py", "cli/test_console.py", "data/test_splits.py"),
-    *("fused/test_encode.py", "methods/test_tiles.py", "jobs/test_align.py"),
-)
-"""What `make smoke` runs, below tests/."""
-
 DRAWN = tuple(str(ROOT / "tests" / name) for name in ("reports", "docs", "kit", "cli/test_rank.py"))
 imported = 0
 
@@ -46,13 +40,6 @@ def own_registry(monkeypatch):
         monkeypatch.setattr(registry, name, defaultdict(dict, kept))
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     monkeypatch.setattr(registry, "files", [])
-
-
-def pytest_collection_modifyitems(items):
-    chosen = tuple(str(ROOT / "tests" / name) for name in SMOKE)
-    for item in items:
-        if str(item.path).startswith(chosen):
-            item.add_marker("smoke")
 
 
 def pytest_collection_finish():
