@@ -233,6 +233,8 @@ def _unite(
         first, inverse = first_occurrences(keys[good])
         first, number = good[first], np.full(len(references), -1, np.int64)
         number[good] = inverse
-    origin = gatherer.origin(gathered.file, gathered.row).select(first)
-    kept = keys if len(first) == len(keys) else keys[first]
-    return Items(modality, takes, chosen(references, first), kept, origin), number, faults
+    origin = gatherer.origin(gathered.file, gathered.row)
+    if len(first) == len(references):
+        return Items(modality, takes, references, keys, origin.select(slice(None))), number, faults
+    kept = chosen(references, first)
+    return Items(modality, takes, kept, keys[first], origin.select(first)), number, faults

@@ -106,15 +106,19 @@ def regular_lines(data: bytes, ends: np.ndarray, mark: int, width: int) -> np.nd
         return np.zeros(0, bool)
     held = np.frombuffer(data, np.uint8)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    at = np.flatnonzero((held == mark) | (held == _QUOTE) | (held == _LINE) | (held == _RETURN))
+    special = held <= _RETURN  # line feeds and carriage returns, and little else
+    special |= held == mark
+    special |= held == _QUOTE
+    at = np.flatnonzero(special)
     what = held[at]
     last = np.flatnonzero(what == _LINE)  # of each line, in `at`
     is_mark, good = what == mark, np.ones(len(ends), bool)
     if _QUOTE in data:
-        even, inside = _quoted(what == _QUOTE, last)
+        quote = what == _QUOTE
+        even, inside = _quoted(quote, last)
         good &= even
         is_mark &= ~inside
-        opens, place = inside[what == _QUOTE], at[what == _QUOTE]
+        opens, place = inside[quote], at[quote]
         beside = held[np.where(opens, np.maximum(place - 1, 0), place + 1)]
         fits = (beside == mark) | (beside == _QUOTE) | (beside == _LINE) | (place == 0)
         fits |= ~opens & (beside == _RETURN)
