@@ -212,6 +212,7 @@ class RunConfig:
     store_dtype: StoreDtype = "float16"
     encode_batch: int | None = None
     backend: Backend = "auto"
+    decode_processes: int | None = None
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -173,11 +173,13 @@ class FactOptions:
 
 @dataclass(frozen=True)
 class EncodingOptions:
-    """How latents are made: `--store-dtype`, `--encode-batch`, `--backend`."""
+    """How latents are made: `--store-dtype`, `--encode-batch`, `--backend`,
+    `--decode-processes`."""
 
     store_dtype: o.StoreDtype = None
     encode_batch: o.EncodeBatch = None
     backend: o.Backend = None
+    decode_processes: o.DecodeProcesses = None
 
     def table(self) -> dict[str, Any]:
         """The fields of `RunConfig` that were given."""

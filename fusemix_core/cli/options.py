@@ -132,6 +132,14 @@ Backend = Annotated[
     str | None,
     typer.Option(help="auto, eager (torch) or openvino for encoders on a CPU. [auto]"),
 ]
+DecodeProcesses = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that decode images, sounds and other files. 0: threads do. "
+        "[processes where threads are too slow for the encoder and cores are free]",
+    ),
+]
 Evaluators = Annotated[
     list[str] | None,
     typer.Option(

@@ -47,7 +47,7 @@ def align(
         reporter: Is told of progress.
         **settings: `views` (modality → view of its encoder), `fixed` (modalities that keep their
             latents as embeddings), `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`,
-            `backend`.
+            `backend`, `decode_processes`.
 
     Returns:
         The run's folder, model and results; None in all processes but the first, if torchrun

@@ -168,6 +168,7 @@ def encode(run: Run) -> Encoded:
         plan.views,
         config.backend,
         dtypes=plan.base.dtypes(),
+        processes=config.decode_processes,
     )
 
     def list_rejected(dataset: PairedDataset) -> None:
