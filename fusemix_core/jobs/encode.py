@@ -32,6 +32,7 @@ def encode(
     encode_batch: int | None = None,
     backend: str = "auto",
     decode_processes: int | None = None,
+    store: str | None = None,
     reporter: Reporter | None = None,
 ) -> Encoded:
     """The latents of a dataset: what the store lacks is encoded; what `fusemix encode` does.
@@ -44,6 +45,8 @@ def encode(
         views: modality → view, by default the encoder's first.
         device, dtype, store_dtype, encode_batch, backend, decode_processes: How items are encoded,
             as in `align`.
+        device, dtype, store_dtype, encode_batch, backend: How items are encoded, as in `align`.
+        store: The object store to keep latents in, such as `s3://bucket/prefix`, as in `align`.
         reporter: Is told of progress.
 
     Returns:
@@ -73,6 +76,7 @@ def encode(
         encode_batch=encode_batch,
         backend=backend,
         decode_processes=decode_processes,
+        store=store,
         tell=reporter and reporter.note,
     )
     return run_encoding(plan, reporter)
@@ -100,6 +104,7 @@ def plan_encoding(
     encode_batch: int | None = None,
     backend: str = "auto",
     decode_processes: int | None = None,
+    store: str | None = None,
     tell: Tell | None = None,
 ) -> EncodingPlan:
     """What `encode` of the same arguments will do; `tell` is told of the data."""
@@ -115,6 +120,7 @@ def plan_encoding(
         resolve_views(specs, views or {}),
         backend,
         processes=decode_processes,
+        store=store,
     )
     table = {"trust_column": NO_TRUST, **data_table(data)}
     table |= {"validation_fraction": 0.0, "test_fraction": 0.0}

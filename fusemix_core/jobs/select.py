@@ -170,6 +170,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
         {m: e.view for m, e in plan.encoders.items()},
         config.backend,
         processes=config.decode_processes,
+        store=config.store,
     )
     specs = {m: e.spec for m, e in plan.encoders.items()}
     objects = {m: e for m, e in plan.objects.items() if m in specs}

@@ -52,6 +52,8 @@ class Encoding:
         workers: threads that decode. None: one for each core.
         processes: that decode in place of the threads. None: as many as there are free cores where
             threads are too slow for the encoder, else none.
+        store: the address of the object store that latents are kept in. None: `$FUSEMIX_STORE`,
+            else the folder `$FUSEMIX_HOME`.
     """
 
     device: torch.device | str | Sequence[torch.device | str] = "cpu"
@@ -63,6 +65,7 @@ class Encoding:
     workers: int | None = None
     dtypes: Mapping[str, Dtype] = field(default_factory=dict)
     processes: int | None = None
+    store: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in _ONE_OF.items():

@@ -74,12 +74,10 @@ class _Fleet:
             for number in range(count)
         ]
         own = replace(how, workers=how.workers or default_workers(count), dtype=held.dtype)
-        home = target.store.folder.parent.resolve()
-        target = replace(target, store=None)
         for child, device in zip(self._children, held.devices, strict=False):
             child.start()
             how = replace(own, device=str(device))
-            child.send(pickle.dumps((held.spec, target, home, how, total // count)))
+            child.send(pickle.dumps((held.spec, target, how, total // count)))
 
     def __enter__(self) -> _Fleet:
         return self

@@ -6,7 +6,6 @@ import pickle
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from fusemix_core.latents.child import Line, heeded, joined, packed_error
 from fusemix_core.latents.encoding import ItemEncoder
 from fusemix_core.latents.filling import Filling
 from fusemix_core.latents.holding import Held
-from fusemix_core.latents.store import LatentStore
 
 _TOLD_SECONDS = 0.2
 
@@ -33,11 +31,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def fill(line: Line, messages: Iterator[tuple]) -> None:
     """Encode what the parent gives, and report it."""
-    spec, target, home, how, share = pickle.loads(next(messages)[0])  # noqa: S301
+    spec, target, how, share = pickle.loads(next(messages)[0])  # noqa: S301
     (device,) = how.devices
     if device.type == "cpu":
         keep_freed_memory()
-    target = replace(target, store=LatentStore(home))
     items, batch = Given(line, messages), batch_size_for(spec, how.batch_size, device)
     with ItemEncoder(
         items,
