@@ -142,6 +142,7 @@ class Trainer:
             blocks=state.blocks,
             epoch=state.epoch,
             index=state.index,
+            mixup=self.mixup,
         )
 
     def _loop(self, batches: Iterator[Batch], check_interrupt: Callable[[], None]) -> None:

@@ -170,6 +170,7 @@ def encode(run: Run) -> Encoded:
         plan.views,
         config.backend,
         dtypes=plan.base.dtypes(),
+        processes=config.decode_processes,
         store=config.store,
     )
 
