@@ -68,4 +68,5 @@ def test_the_report_names_no_folder_of_the_machine(run):
     assert str(run.parent) not in text and str(Path.home()) not in text
     assert 'alt="0.png"' in text or ".png" in text
     assert "Wrong, and sure of it" in text and "pairs.csv, row " in text
-    assert "nothing.png" in text  # what was rejected is still told
+    assert "<summary>Rejected</summary>" in text and "<td>world/pairs.csv</td>" not in text
+    assert "<td>pairs.csv</td>" in text  # what was rejected is still named
