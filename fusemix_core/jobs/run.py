@@ -26,10 +26,11 @@ from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.gathering import rank
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
-from fusemix_core.jobs.usage import usage
+from fusemix_core.jobs.usage import search_command, usage
 from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
 from fusemix_core.reports.run import report_run
+from fusemix_core.runs.answers import surest_wrong, write_answers, write_splits
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.facts import facts_table
@@ -48,7 +49,7 @@ from fusemix_core.sections import Section
 class RunResult:
     """What a run leaves. `results` is the content of results.json (`failed` in it: evaluator →
     message), `examples` hold item numbers of the dataset, `usage` is the Python that loads the
-    model, `sections` are what each evaluator shows."""
+    model, `search` the command that searches the data, `sections` are what each evaluator shows."""
 
     folder: RunFolder
     model: FusedModel
@@ -56,6 +57,7 @@ class RunResult:
     encoded: Encoded
     examples: list[Retrieved]
     usage: str
+    search: str
     sections: dict[str, list[Section]] = field(default_factory=dict)
 
 
@@ -168,6 +170,7 @@ def encode(run: Run) -> Encoded:
         plan.views,
         config.backend,
         dtypes=plan.base.dtypes(),
+        processes=config.decode_processes,
         store=config.store,
     )
 
@@ -303,15 +306,19 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     model = measured.model
     model.save_pretrained(folder.model)
     found = with_item_numbers(draw_examples(measured.shown), measured.shown)
+    sure = with_item_numbers(surest_wrong(measured.answers, measured.shown), measured.shown)
+    write_answers(folder, measured.answers, measured.shown, encoded.dataset)
+    write_splits(folder, encoded.dataset)
     pair = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
     load = usage(model, folder.model, encoded.dataset, pair)
     failed = measured.failed | report_run(
-        folder, plan, encoded, measured, found, results, run.environment, load
+        folder, plan, encoded, measured, found, sure, results, run.environment, load
     )
     if failed:
         results["failed"] = {name: error.message for name, error in failed.items()}
     folder.write_json(folder.results, results)
-    return RunResult(folder, model, results, encoded, found, load, measured.sections)
+    search = search_command(model, folder.path, encoded.dataset, plan.config.encoders)
+    return RunResult(folder, model, results, encoded, found, load, search, measured.sections)
 
 
 def results_of(plan: Plan, encoded: Encoded, fitted: Fit, measured: Measurement) -> dict[str, Any]:

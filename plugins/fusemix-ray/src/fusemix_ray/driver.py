@@ -29,6 +29,7 @@ def encode(
     encode_batch: int | None = None,
     backend: Backend = "auto",
     store: str | None = None,
+    decode_processes: int | None = None,
     address: str | None = None,
     workers: int | None = None,
     gpus_per_worker: float | None = None,
@@ -55,6 +56,7 @@ def encode(
         encode_batch=encode_batch,
         backend=backend,
         store=store,
+        decode_processes=decode_processes,
         tell=reporter and reporter.note,
     )
     given = {m: e for m, e in encoders.items() if isinstance(e, type)}

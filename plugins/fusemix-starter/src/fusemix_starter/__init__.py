@@ -110,7 +110,7 @@ def fusemix_commands(app: typer.Typer) -> None:
     """`fusemix sample`."""
     from fusemix_starter.command import sample
 
-    app.command("sample")(sample)
+    app.command("sample", rich_help_panel="Start")(sample)
 
 
 def sample_path() -> Path:
