@@ -97,10 +97,10 @@ def example_groups(examples: Sequence[Example]) -> list[tuple[str, list[Any], li
 
 
 def curve_panels(data: ReportData) -> Iterator[tuple[str, str, list[str]]]:
-    """(title, svg, legend) of each panel that has a value."""
+    """(title, svg, legend) of each panel in which something moves: a closed form is one point."""
     for i, (title, series) in enumerate(data.history.items()):
         kept = {name: points for name, points in series.items() if len(points)}
-        if kept:
+        if max(map(len, kept.values()), default=0) > 1:
             svg = figures.curves(list(kept.values()), data.best_step, f"Training curve {i + 1}")
             yield title, svg, list(kept)
 
