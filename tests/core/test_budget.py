@@ -57,4 +57,5 @@ def test_every_folder_of_tests_has_a_budget_and_no_other():
     plugins = [path.parent for path in budget.ROOT.glob("plugins/*/tests")]
     folders = [path for path in (budget.ROOT / "tests").iterdir() if any(path.glob("test_*.py"))]
     found = {path.relative_to(budget.ROOT).as_posix() for path in [*plugins, *folders]}
-    assert set(budget.read()["seconds"]) == {budget.COLLECTING} | found - {"tests/cuda"}
+    found -= {"tests/cuda", "tests/soak"}  # not in a default run
+    assert set(budget.read()["seconds"]) == {budget.COLLECTING, *found}
