@@ -45,6 +45,8 @@ _AT_ONCE = 8
 """Requests at a time: 64 MB of pieces at most."""
 _HEAD = 256 << 10
 """Bytes that are read of a shard to learn its keys; of shards of more than 16,000 items more."""
+_LEAST = 8
+"""Bytes that say how long the header is."""
 _TRIES = 2
 """How often a shard is fetched that arrives with a wrong checksum."""
 _ADVICE = Advice(
@@ -164,6 +166,8 @@ class RemoteView:
 
     def _beginning(self, found: Object) -> bytes:
         """So much of an object that its whole header is in it."""
+        if found.size < _LEAST:
+            raise BadShardError(f"{self.folder / found.name} is truncated.")
         start = self._read(found, 0, min(_HEAD, found.size))
         length = 8 + int.from_bytes(start[:8], "little")
         if len(start) < length <= min(MAX_HEADER, found.size):
