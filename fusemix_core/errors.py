@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
+from fusemix_core.project import how_to_install
+
 
 def short(text: object, most: int = 120) -> str:
     """A text of the user's as a message shows it: cut in its middle where it is long."""
@@ -66,7 +68,7 @@ class MissingDependencyError(FusemixError):
         """The error for `what`, which imports `module`, found in the pip `requirement`."""
         return cls(
             f"'{what}' needs the Python package '{module}', which is not installed.",
-            f"pip install '{requirement}'",
+            how_to_install(requirement),
         )
 
 

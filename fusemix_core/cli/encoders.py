@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fusemix_core.cli.console import out, print_json, print_table
+from fusemix_core.project import how_to_install
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec, FamilySpec
 
@@ -100,7 +101,7 @@ def list_encoders(
     print_table(
         ["name", "modality", "dim", "views", "licence", "plugin", "summary"],
         [[", ".join(v) if isinstance(v, list) else v for v in r.values()] for r in rows],
-        empty="No encoders. Install a plugin, for example: pip install fusemix-starter",
+        empty="No encoders. Install a plugin, for example: " + how_to_install("fusemix-starter"),
     )
     if broken:
         out.print(f"{len(broken)} plugin(s) failed to load; see: fusemix plugins", style="yellow")

@@ -18,6 +18,7 @@ from fusemix_core.devices import resolve_device
 from fusemix_core.discovery import summary
 from fusemix_core.latents import exported
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.project import how_to_install
 from fusemix_core.registry import registry
 from fusemix_core.runs.encode import memory_free
 from fusemix_core.runs.machine import cores, cpu_quota, disk_free, memory_total, there, usage
@@ -114,7 +115,7 @@ def _plugins() -> Iterator[Finding]:
                 "plugins",
                 f"{broken.dist} {broken.version} failed to load: {broken.error}",
                 "error",
-                f"Install it again (pip install --force-reinstall {broken.dist}), or remove it.",
+                f"Install it again, or remove it: pip uninstall {broken.dist}",
                 {"plugin": broken.dist, "error": broken.error},
             )
     yield from _lacking()
@@ -134,7 +135,7 @@ def _lacking() -> Iterator[Finding]:
             "plugins",
             f"{requirement} is not installed, which {len(names)} encoders need: {shown}",
             "note",
-            f"To use {names[0]}: pip install '{requirement}'",
+            f"To use {names[0]}: {how_to_install(requirement)}",
             {"requirement": requirement, "encoders": names},
         )
 
@@ -300,7 +301,7 @@ def _decoders() -> Iterator[Finding]:
                 "decoders",
                 f"Files that end in {', '.join(extra.suffixes)} can't be read.",
                 "note",
-                f'To read {extra.suffixes[0]}: pip install "fusemix[{extra.name}]"',
+                f"To read {extra.suffixes[0]}: {how_to_install(extra.requirement)}",
             )
 
 
@@ -325,7 +326,7 @@ def _runtimes() -> Iterator[Finding]:
         "runtimes",
         f"Encoders are run by torch: {package} is not installed.",
         "warning",
-        f"OpenVINO may be faster on this CPU: pip install '{exported.EXTRA}'",
+        f"OpenVINO may be faster on this CPU: {how_to_install(exported.EXTRA)}",
         {"openvino": False},
     )
 

@@ -16,6 +16,7 @@ from fusemix_core.errors import MissingDependencyError
 from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.latents import exported
 from fusemix_core.latents.exported import Exports, Session
+from fusemix_core.project import how_to_install
 from fusemix_core.specs import EncoderSpec
 
 AGREEMENT = 0.9999
@@ -59,7 +60,7 @@ def accelerate(
         if forced:
             raise MissingDependencyError.of("--backend openvino", package, exported.EXTRA)
         many = work.count >= TOLD_ITEMS
-        hint = f"Encoders may run faster on a CPU with OpenVINO: pip install '{exported.EXTRA}'"
+        hint = f"Encoders may run faster on a CPU with OpenVINO: {how_to_install(exported.EXTRA)}"
         return hint if many else ""
     try:
         if (batch := probe()) is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fusemix_core.data.media import medium
 from fusemix_core.errors import UnknownNameError
+from fusemix_core.project import PUBLISHED, install, repository
 from fusemix_core.registry import registry
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 
@@ -63,7 +64,8 @@ def saved_by(config: SavedConfig) -> str:
     """`fitted by fusemix 0.1.0 with the recipe …`, as Markdown."""
     recipe = config.recipe.get("name")
     fitted = f" with the recipe {_code(recipe)}" if recipe else ""
-    return f"fitted by [fusemix](https://pypi.org/project/fusemix/) {_text(config.fusemix)}{fitted}"
+    name = f"[fusemix]({repository()})" if repository() else "fusemix"
+    return f"fitted by {name} {_text(config.fusemix)}{fitted}"
 
 
 def fused_text(config: SavedConfig) -> CardText:
@@ -117,7 +119,10 @@ def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: Ca
         "```",
     ]
     dists = {named.dist for named in (config, *encoders, *config.parts.values()) if named.dist}
-    return "\n".join([f"`pip install {' '.join(sorted(dists | {'fusemix'}))}`", "", *lines])
+    needed = [f"`{install(*sorted(dists | {'fusemix'}))}`", "", *lines]
+    if not (PUBLISHED or repository()):
+        needed[0] = f"In a clone of the repository of fusemix: {needed[0]}"
+    return "\n".join(needed)
 
 
 def _example(encoder: EncoderInfo) -> str:

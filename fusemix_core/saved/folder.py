@@ -19,6 +19,7 @@ from fusemix_core.config import from_dict
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError, UnknownNameError
+from fusemix_core.project import upgrade
 from fusemix_core.registry import registry
 from fusemix_core.saved.format1 import read_format1
 from fusemix_core.saved.schema import (
@@ -93,15 +94,15 @@ def read_config(folder: Path) -> SavedConfig:
     if values["format"] > FORMAT:
         raise ArtefactError(
             f"{path} has format {values['format']}; fusemix {version()} reads up to {FORMAT}.",
-            f"It was saved by fusemix {written_by}: pip install --upgrade fusemix",
+            f"It was saved by fusemix {written_by}. To upgrade: {upgrade()}",
         )
     try:
         config = read_format1(values) if values["format"] == 1 else _read_format2(values)
         _check(config)
     except ConfigError as error:
         upgrade = (
-            f"It was saved by fusemix {written_by}, this is {version()}: if that is newer, "
-            "pip install --upgrade fusemix"
+            f"It was saved by fusemix {written_by}, this is {version()}. If that is newer, "
+            f"upgrade: {upgrade()}"
         )
         raise ArtefactError(
             f"{path}: {error.message}", "\n".join(filter(None, [error.hint, upgrade]))

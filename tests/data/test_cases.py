@@ -11,6 +11,7 @@ from PIL import Image
 from fusemix_core.config import DataConfig
 from fusemix_core.data import read_pairs
 from fusemix_core.data.media import extras
+from fusemix_core.project import how_to_install
 from fusemix_core.errors import DataError
 
 CASES = Path(__file__).parent / "cases"
@@ -101,7 +102,7 @@ def test_files_that_no_reader_knows_and_lone_texts_are_rejected_by_name(case, mo
     assert data.bad_rows == 5
     assert all(name in told for name in ("h.heic", "m.m4a", "s.dcm", "v.svg", "alone.txt"))
     for extra in ("heic", "dicom", "av"):
-        assert f'pip install "fusemix[{extra}]"' in told
+        assert how_to_install(f"fusemix[{extra}]") in told
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from huggingface_hub import constants
 from transformers import BartTokenizer, BertTokenizer, RobertaModel, RobertaTokenizer
 
 from fusemix_core.data.media import Audio
+from fusemix_core.project import how_to_install
 from fusemix_core.errors import ArtefactError, ConfigError, MissingDependencyError
 
 CPU = torch.device("cpu")
@@ -133,7 +134,7 @@ def test_without_the_package_the_hint_is_the_pip_line():
         pytest.skip("laion-clap is installed")
     with pytest.raises(MissingDependencyError) as error:
         AUDIO.check_requirements()
-    assert error.value.hint == "pip install 'fusemix-clap[laion]'"
+    assert error.value.hint == how_to_install("fusemix-clap[laion]")
 
 
 def test_tokenizers_that_are_not_cached_are_named_before_anything_is_imported(stand_in, cache):

@@ -22,6 +22,7 @@ from torch import nn
 from transformers import RobertaConfig, RobertaModel
 
 from fusemix_core.errors import ArtefactError, MissingDependencyError
+from fusemix_core.project import how_to_install
 
 TOKENIZERS = {
     "bert-base-uncased": ("vocab.txt",),
@@ -51,7 +52,7 @@ def import_laion() -> Any:
             import laion_clap
         except ImportError as error:
             raise MissingDependencyError(
-                f"LAION's package can't be imported: {error}", "pip install 'fusemix-clap[laion]'"
+                f"LAION's package can't be imported: {error}", how_to_install("fusemix-clap[laion]")
             ) from error
         return laion_clap
 
