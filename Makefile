@@ -11,8 +11,7 @@ EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemi
 .PHONY: demo test smoke gpu lint docs
 
 demo: $(VENV)/demo.stamp
-	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix align --a efficientnet-lite0 --b minilm --split-column split \
-	    --data "$$($(VENV)/bin/python -c 'import fusemix_starter; print(fusemix_starter.sample_path())')"
+	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix demo
 
 test: $(VENV)/test.stamp lint
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --durations=25

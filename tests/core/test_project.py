@@ -61,7 +61,7 @@ def test_names_are_used_once_they_are_published(monkeypatch):
 
 def test_no_page_and_no_message_installs_an_unpublished_name():
     root = Path(__file__).parents[2]
-    wanted = re.compile(r"pip install (?:[^\n`#(]*[ '\"])?fusemix(?!_)")
+    wanted = re.compile(r"pip install (?:[^\n`#(;]*[ '\"])?fusemix(?!_)")
     sources = [
         p
         for folder in ("docs", "examples", "fusemix_core", "plugins", "README.md")

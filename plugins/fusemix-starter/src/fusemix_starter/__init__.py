@@ -107,9 +107,11 @@ def fusemix_encoders() -> Iterable[EncoderSpec]:
 
 @hookimpl
 def fusemix_commands(app: typer.Typer) -> None:
-    """`fusemix sample`."""
+    """`fusemix sample` and `fusemix demo`."""
     from fusemix_starter.command import sample
+    from fusemix_starter.demo import demo
 
+    app.command("demo")(demo)
     app.command("sample")(sample)
 
 
