@@ -9,6 +9,7 @@ PyPI would run code on the reader's machine.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata, requires
 
@@ -46,7 +47,8 @@ def install(*requirements: str) -> str:
         >>> install("timm>=1.0.20")
         "pip install 'timm>=1.0.20'"
     """
-    found = list(dict.fromkeys(part for one in requirements for part in _parts(one)))
+    wanted = list(requirements) if PUBLISHED else _with_plugins(requirements)
+    found = list(dict.fromkeys(part for one in wanted for part in _parts(one)))
     return f"pip install {' '.join(_quoted(part) for part in found)}"
 
 
@@ -61,6 +63,23 @@ def upgrade() -> str:
     if PUBLISHED or repository():
         return install("fusemix").replace("install", "install --upgrade", 1)
     return "git pull && pip install . (in a clone of fusemix)"
+
+
+def _with_plugins(requirements: Sequence[str]) -> list[str]:
+    """The requirements, and the plugins of ours that installed ones among them need: pip would
+    look for these on PyPI."""
+    found = dict.fromkeys(requirements)
+    queue = list(requirements)
+    while queue:
+        named = _NAME.fullmatch(queue.pop())
+        if not named or named["dist"] == "fusemix":
+            continue
+        for line in _requires_of(named["dist"]):
+            other = _NAME.fullmatch(line.split(";")[0].strip())
+            if other and "extra" not in line and other["dist"] not in {"fusemix", *found}:
+                found[other["dist"]] = None
+                queue.append(other["dist"])
+    return list(found)
 
 
 def _parts(requirement: str) -> list[str]:

@@ -82,12 +82,22 @@ def fused_text(config: SavedConfig) -> CardText:
     ]  # fmt: skip
     limitations = ["Scores rank the items of one gallery; they are not probabilities."]
     if scorer.tensors:
-        limitations.append("The scorer holds embeddings of training items; they are in this model.")
+        limitations.append("It contains embeddings of training items, for its scorer.")
+    if landmarks := max((_landmarks(part.options) for part in config.parts.values()), default=0):
+        limitations.append(f"It contains latents of {landmarks:,} training items per modality.")
     summary = (
         f"One space of {width} dimensions for {', '.join(first)} and {last}: small adapters on "
         f"frozen encoders, {saved_by(config)}. Scores are {_code(scorer.name)}."
     )
     return CardText(summary, "FusedModel", code, limitations)
+
+
+def _landmarks(options: Any) -> int:
+    """The most landmarks that a part has, or a part within it."""
+    if isinstance(options, Mapping):
+        own = options.get("landmarks", 0)
+        return max([own if isinstance(own, int) else 0, *map(_landmarks, options.values())])
+    return max(map(_landmarks, options), default=0) if isinstance(options, list | tuple) else 0
 
 
 def _section(title: str, body: str) -> tuple[str, ...]:

@@ -8,17 +8,21 @@ import pytest
 from fusemix_core import project
 from fusemix_core.project import how_to_install, install, upgrade
 
-REQUIRES = [
-    "torch>=2.6",
-    'pydicom>=3; extra == "dicom"',
-    "onnx>=1.17; extra == 'fast'",
-    "openvino>=2024.6; extra == 'fast'",
-]
+REQUIRES = {
+    "fusemix": [
+        "torch>=2.6",
+        'pydicom>=3; extra == "dicom"',
+        "onnx>=1.17; extra == 'fast'",
+        "openvino>=2024.6; extra == 'fast'",
+    ],
+    "fusemix-dinov2": ["fusemix>=0.1", "fusemix-hf>=0.1"],
+    "fusemix-hf": ["fusemix>=0.1", "transformers>=5"],
+}
 
 
 @pytest.fixture(autouse=True)
 def unpublished(monkeypatch):
-    monkeypatch.setattr(project, "_requires_of", lambda dist: REQUIRES)
+    monkeypatch.setattr(project, "_requires_of", lambda dist: REQUIRES.get(dist, []))
     monkeypatch.setattr(project, "repository", lambda: "")
     monkeypatch.setattr(project, "PUBLISHED", False)
 
@@ -32,6 +36,10 @@ def unpublished(monkeypatch):
         (
             "fusemix-starter[speech]",
             "pip install './plugins/fusemix-starter[speech]' (in a clone of fusemix)",
+        ),
+        (
+            "fusemix-dinov2",
+            "pip install ./plugins/fusemix-dinov2 ./plugins/fusemix-hf (in a clone of fusemix)",
         ),
         ("fusemix[dicom]", "pip install 'pydicom>=3'"),
         ("fusemix[fast]", "pip install 'onnx>=1.17' 'openvino>=2024.6'"),
