@@ -1,5 +1,5 @@
-"""What README and the home page show of measurements: a table and a chart of the kept results, and the
-output of the first commands. docs/generate.py writes them between their marks."""
+"""The measurements in README and on the home page: a table and a chart of the kept results, and
+the output of the first commands. docs/generate.py writes them between their marks."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def table(registry: Registry) -> list[str]:
     tests = [tested(rows, s) for s in SETS]
     line = next(iter(best(rows, next(iter(SETS))).lines.values()))
     note = (
-        f"Mean of both directions, among {tests[0]:,} and {tests[1]:,} test items, with 95% intervals "
-        "over 3 splits; then the seconds of a fit from cached latents. Seconds are orders of "
+        f"Mean of both directions, among {tests[0]:,} and {tests[1]:,} test items, with 95% "
+        "intervals over 3 splits; then the seconds of a fit from cached latents. Seconds are orders of "
         "magnitude: the two CPU cores did other work as well. A name with a link is a published "
         f"method, implemented here. `fusemix` and `sail` are trained by gradient and saw "
         f"{line['budget']:,} pairs; they were designed for millions."
@@ -127,7 +127,7 @@ def draw_chart() -> None:
     for theme, colours in THEMES.items():
         style = {
             "svg.hashsalt": "fusemix",  # the same results, the same file
-            **{name: colours["text"] for name in ("text.color", "ytick.color", "axes.titlecolor")},
+            **dict.fromkeys(("text.color", "ytick.color", "axes.titlecolor"), colours["text"]),
         }
         with matplotlib.rc_context(style):
             figure = Figure(figsize=(8, 3.1), layout="constrained")

@@ -100,12 +100,12 @@ def read_config(folder: Path) -> SavedConfig:
         config = read_format1(values) if values["format"] == 1 else _read_format2(values)
         _check(config)
     except ConfigError as error:
-        upgrade = (
+        newer = (
             f"It was saved by fusemix {written_by}, this is {version()}. If that is newer, "
             f"upgrade: {upgrade()}"
         )
         raise ArtefactError(
-            f"{path}: {error.message}", "\n".join(filter(None, [error.hint, upgrade]))
+            f"{path}: {error.message}", "\n".join(filter(None, [error.hint, newer]))
         ) from error
     return config
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from fusemix_core.benchmark import advice
 from fusemix_core.benchmark.advice import Measured, Place, advise
 from fusemix_core.cli.app import app
-from fusemix_core.project import how_to_install
 from fusemix_core.errors import ConfigError
+from fusemix_core.project import how_to_install
 
 IMAGES, MOLECULES = {"image": "i", "text": "t"}, {"molecule": "m", "text": "t"}
 

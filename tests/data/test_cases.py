@@ -11,8 +11,8 @@ from PIL import Image
 from fusemix_core.config import DataConfig
 from fusemix_core.data import read_pairs
 from fusemix_core.data.media import extras
-from fusemix_core.project import how_to_install
 from fusemix_core.errors import DataError
+from fusemix_core.project import how_to_install
 
 CASES = Path(__file__).parent / "cases"
 TAKES = {"image": "image", "text": "text"}

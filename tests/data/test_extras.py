@@ -15,8 +15,8 @@ from fusemix_core.config import DataConfig
 from fusemix_core.data import decode, read_pairs
 from fusemix_core.data.media import extras
 from fusemix_core.data.suffixes import modality_of_suffix
-from fusemix_core.project import how_to_install
 from fusemix_core.errors import DataError
+from fusemix_core.project import how_to_install
 
 
 def grey(data) -> np.ndarray:

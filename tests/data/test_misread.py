@@ -13,8 +13,8 @@ from PIL import Image
 
 from fusemix_core.data import Audio, decode
 from fusemix_core.data.media import extras, medium
-from fusemix_core.project import how_to_install
 from fusemix_core.errors import DataError
+from fusemix_core.project import how_to_install
 
 CASES = Path(__file__).parent / "cases" / "08-png-12-bit"
 

@@ -1,6 +1,6 @@
 """No page runs off a phone: each is laid out by Chromium, 390 pixels wide, and measured.
 
-The long form of what `test_site.py` holds by the style sheet. `make browser`, or `pytest -m browser`.
+`test_site.py` has the short form, by the style sheet. `make browser`, or `pytest -m browser`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What leaves the machine (nothing), and what a model contains of the items that it was fitted on."""
+"""Nothing leaves the machine, and a model can be made that contains no vector of an item."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from fusemix_core.interfaces import Network, Padded
 from fusemix_core.latents import backends, exported
 from fusemix_core.latents.backends import agreement, vectors
 from fusemix_core.latents.exported import Session
-from fusemix_core.project import how_to_install
 from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.project import how_to_install
 
 
 class Layer(nn.Module):

@@ -26,8 +26,8 @@ from huggingface_hub import constants
 from transformers import BartTokenizer, BertTokenizer, RobertaModel, RobertaTokenizer
 
 from fusemix_core.data.media import Audio
-from fusemix_core.project import how_to_install
 from fusemix_core.errors import ArtefactError, ConfigError, MissingDependencyError
+from fusemix_core.project import how_to_install
 
 CPU = torch.device("cpu")
 AUDIO, TEXT = LAION
