@@ -20,11 +20,11 @@ UNITS = (
     "|plugin|direction|feature|process|batch|epoch|size|caption|shard|encoder|seed|split|number|word"
     "|layer|sample|machine|image|text|setting|table|place|test|view|member"
 )
+MIDDLE = "with|by|is|of|for|in|to|has|as|at|on|and|from|or|than|makes|are|that|was|gives|gets|takes"
 PATTERNS = {
     "headless what": (
         rf"{START}What (?!to\b|if\b|about\b)[^.?!:|]*[a-z)`][.:](?:\s|$)"
-        r"|\b(?:of|by|for|from|in|with|than|all|and|or|on|at|against|as|is|are|to|but|:) what"
-        r" (?!to\b|you (?:can do|want))"
+        r"|\b(?:of|by|for|from|in|with|than|all|against|as|but) what (?!to\b|you can do)"
     ),
     "who as a noun": r"\b(?:for|by|of|to|and) who\b|\b[Ww]hoever\b",
     "fronted participle": (
@@ -40,7 +40,7 @@ PATTERNS = {
     "of which": r"\bof (?:which|whose|whom)\b|\bto which\b(?= [a-z]+ (?:is|are)\b)",
     "where for if": (
         r"(?<!from )(?<!know )(?<!knows )(?<!says )(?<!say )(?<!see )(?<!show )(?<!shows )(?<!of )"
-        r"(?<!place )(?<!places )(?<!folder )(?<!and )"
+        r"(?<!place )(?<!places )(?<!folder )(?<!and )(?<!shape )(?<!are )"
         r"\b[Ww]here (?:it|they|that|this|there|these|those|nothing|no|both|one|all|any|it's|memory"
         r"|a|an|the [a-z]+) "
         r"(?:is|are|was|has|have|can|can't|does|do|doesn't|don't|fits?|fails?|pays|lacks?|says?"
@@ -49,11 +49,13 @@ PATTERNS = {
     "tell, say for report": r"\b[Tt]old\b|\b[Tt]ells?\b|\b(?:is|are|and|,) said\b",
     "stand for appear": r"\b[Ss]tands?\b(?!-)|\bstood\b",
     "alone for only": r"\balone\b",
-    "hold for contain": r"\bholds?\b(?! (?:in memory|still|on|back|up|true|the key|its breath))",
-    "per": rf"\b(?:a|an|one|each|\d[\d,.]*) [\w-]+ an? (?:{UNITS})s?\b",
-    "kin, else, alike": r"\band its kin\b|, else [a-z]|\bserve alike\b",
+    "hold for contain": r"(?<!can't )\bholds?\b(?! (?:in memory|still|back|these|this|those|true))",
+    "per": (
+        rf"\b(?:a|an|one|two|three|\d[\d,.]*) (?!(?:{MIDDLE})\b)[\w-]+ (?:a|an) (?:{UNITS})\b"
+        r"(?! (?:of|by|that|with)\b)"
+    ),
+    "kin": r"\band its kin\b",
 }
-ALLOWED = ("a pair of an image", "one side of a")
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,7 @@ def found(pieces: Iterator[Piece]) -> dict[str, list[str]]:
         for name, pattern in PATTERNS.items():
             for match in re.finditer(pattern, piece.text):
                 words = piece.text[max(0, match.start() - 30) : match.end() + 40]
-                if not any(fine in words for fine in ALLOWED):
-                    hits[name].append(f"{piece.where}: …{words}…")
+                hits[name].append(f"{piece.where}: …{words}…")
     return hits
 
 
