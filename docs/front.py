@@ -63,9 +63,9 @@ def table(registry: Registry) -> list[str]:
     line = next(iter(best(rows, next(iter(SETS))).lines.values()))
     note = (
         f"Mean of both directions, among {tests[0]:,} and {tests[1]:,} test items, with 95% "
-        "intervals over 3 splits; then the seconds of a fit from cached latents. Seconds are orders of "
-        "magnitude: the two CPU cores did other work as well. A name with a link is a published "
-        f"method, implemented here. `fusemix` and `sail` are trained by gradient and saw "
+        "intervals over 3 splits; then the seconds of a fit from cached latents. Seconds are "
+        "orders of magnitude: the two CPU cores did other work as well. A name with a link is a "
+        f"published method, implemented here. `fusemix` and `sail` are trained by gradient and saw "
         f"{line['budget']:,} pairs; they were designed for millions."
     )
     return [*lines, "", note]

@@ -28,8 +28,9 @@ PATTERNS = {
     ),
     "who as a noun": r"\b(?:for|by|of|to|and) who\b|\b[Ww]hoever\b",
     "fronted participle": (
-        rf"{START}(?:Measured|Counted|Shown|Known|Left|Kept|Found|Missing|Said|Told|Given|Taken|Chosen"
-        r"|Compared|Refused|Tested|Drawn|Written|Saved|Searched|Needed|Wanted) (?:is|are|was|were)\b"
+        rf"{START}(?:Measured|Counted|Shown|Known|Left|Kept|Found|Missing|Said|Told|Given|Taken"
+        r"|Chosen|Compared|Refused|Tested|Drawn|Written|Saved|Searched|Needed|Wanted) "
+        r"(?:is|are|was|were)\b"
         rf"|{START}(?:Of|By|In|To) [a-z ]+ (?:is|are|stands?|comes?) [a-z]+ed\b"
     ),
     "is no N": (
@@ -40,7 +41,7 @@ PATTERNS = {
     "of which": r"\bof (?:which|whose|whom)\b|\bto which\b(?= [a-z]+ (?:is|are)\b)",
     "where for if": (
         r"(?<!from )(?<!know )(?<!knows )(?<!says )(?<!say )(?<!see )(?<!show )(?<!shows )(?<!of )"
-        r"(?<!place )(?<!places )(?<!folder )(?<!and )(?<!shape )(?<!are )"
+        r"(?<!place )(?<!places )(?<!folder )(?<!and )(?<!shape )(?<!are )(?!Where the \w+ are)"
         r"\b[Ww]here (?:it|they|that|this|there|these|those|nothing|no|both|one|all|any|it's|memory"
         r"|a|an|the [a-z]+) "
         r"(?:is|are|was|has|have|can|can't|does|do|doesn't|don't|fits?|fails?|pays|lacks?|says?"

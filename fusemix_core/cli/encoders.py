@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Inst
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A name, family:NAME, NAME@PATH or file.py:Class.")]
 Modality = Annotated[
-    str | None, typer.Option(help="What a family's model is to read, where it can't tell.")
+    str | None, typer.Option(help="What a family's model is to read, if it can't tell.")
 ]
 
 
@@ -161,7 +161,7 @@ def check_encoder(
         print_json(report.as_dict())
     else:
         print_table(
-            ["check", "result", "what it holds, or what went wrong"],
+            ["check", "result", "what it contains, or what went wrong"],
             [[r.name, "passed" if r.ok else "FAILED", r.detail or r.holds] for r in report],
         )
         out.print(f"{spec.name}: {report.summary()}")

@@ -213,7 +213,7 @@ def column_values(pairs: list[str] | None) -> dict[str, str]:
 
 
 def affix_values(texts: list[str] | None, option: str) -> dict[str, str]:
-    """modality → text; one without a modality is for `*`, all that are read from files."""
+    """modality → text; one without per modality is for `*`, all that are read from files."""
     pairs = [text if "=" in text else f"*={text}" for text in texts or []]
     return key_values(pairs, option, "TEXT or MODALITY=TEXT", "image=images/")
 

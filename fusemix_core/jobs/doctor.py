@@ -319,7 +319,7 @@ def _runtimes() -> Iterator[Finding]:
         return
     package = exported.missing()
     if package is None:
-        text = f"OpenVINO {installed_version('openvino')} runs encoders where it is faster"
+        text = f"OpenVINO {installed_version('openvino')} runs encoders if it is faster"
         yield Finding("runtimes", text, facts={"openvino": True})
         return
     yield Finding(

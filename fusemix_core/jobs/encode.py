@@ -42,7 +42,7 @@ def encode(
             `datasets.Dataset`.
         views: modality → view, by default the encoder's first.
         device, dtype, store_dtype, encode_batch, backend: How items are encoded, as in `align`.
-        reporter: Is told of progress.
+        reporter: Gets the progress.
 
     Returns:
         `dataset` with the unique items of each modality and the `links` between them, and
@@ -98,7 +98,7 @@ def plan_encoding(
     backend: str = "auto",
     tell: Tell | None = None,
 ) -> EncodingPlan:
-    """What `encode` of the same arguments will do; `tell` is told of the data."""
+    """What `encode` of the same arguments will do; `tell` gets the notes on the data."""
     names, objects = encoder_names(encoders)
     specs = resolve_encoders(names)
     if not specs:

@@ -37,13 +37,13 @@ def measured_data(
     run = run_of(model)
     kept = run.get("data", {})
     if not isinstance(kept, dict) or type(run.get("seed", 0)) is not int:
-        raise ConfigError(f"The config.toml of the run of {model} holds no data and seed.")
+        raise ConfigError(f"The config.toml of the run of {model} contains no data and seed.")
     kept = to_dict(from_dict(DataConfig, kept, "data.").located()) if kept else {}
     source = given.get("source") or kept.get("source", [])
     if not source:
         raise ConfigError("No data given.", "Add --data PATH.")
     if split not in (None, "all", *SPLITS):
-        raise ConfigError(f"'{split}' is no split.", f"Splits: {', '.join(SPLITS)}, all.")
+        raise ConfigError(f"'{split}' is not a split.", f"Splits: {', '.join(SPLITS)}, all.")
     own = _resolved(kept.get("source", [])) == _resolved(source)
     table = {**(kept if own else {}), **given, "source": source}
     if split is None:

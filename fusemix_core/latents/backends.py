@@ -44,7 +44,7 @@ class Work:
 def accelerate(
     encoder: Encoder, work: Work, probe: Callable[[], Any | None], backend: Backend = "auto"
 ) -> str:
-    """Put OpenVINO under the encoder, a float32 one on the CPU, where that pays and agrees.
+    """Put OpenVINO under the encoder, a float32 one on the CPU, if that pays and agrees.
 
     `probe()` is a collated batch of the first items to be encoded, None if these are bad. Returns a
     sentence for the user where torch stays for a reason to know, else "". `openvino` asks neither
@@ -83,7 +83,7 @@ class _Trial:
         self.inputs: list[dict[str, Tensor]] = []
 
     def run(self) -> None:
-        """Leaves the better of the two under the encoder; raises `_StaysError` where that is torch
+        """Leaves the better of the two under the encoder; raises `_StaysError` if that is torch
         and the user should know."""
         expected, seconds = self._timed(self._noted)
         if not self.inputs:  # `encode` goes another way
@@ -125,7 +125,7 @@ class _Trial:
             raise _StaysError(f"it can't be exported to ONNX ({_first_line(error)})") from error
 
     def _tried(self, path: Path, expected: Tensor) -> tuple[Session, float]:
-        """(the exported network, seconds of the batch), where it gives the latents expected."""
+        """(the exported network, seconds of the batch), if it gives the latents expected."""
         try:
             session = Session(path)
             found, seconds = self._timed(lambda view, inputs: session(inputs))

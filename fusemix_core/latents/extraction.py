@@ -165,7 +165,7 @@ def _fill(
 ) -> tuple[dict[int, str], list[str]]:
     """Encode and store the missing items; (bad items, warnings).
 
-    A function of its own so that nothing holds the encoder when `held` is freed.
+    A function of its own so that nothing contains the encoder when `held` is freed.
     """
     batch = batch_size_for(held.spec, how.batch_size, held.devices[0])
     encoders = held.get(math.ceil(len(missing) / batch.items))
@@ -181,7 +181,7 @@ def _fill(
 def _accelerate(
     encoder: ItemEncoder, target: _Target, missing: np.ndarray, held: Held, how: Encoding
 ) -> list[str]:
-    """Put a faster runtime under the encoder where that pays; what the user should know."""
+    """Put a faster runtime under the encoder if that pays; what the user should know."""
     if not can_accelerate(held.devices, how):
         return []
     home = target.store.folder.parent

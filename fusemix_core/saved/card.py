@@ -117,7 +117,7 @@ def _front_matter(encoders: list[EncoderInfo]) -> str:
 
 
 def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: CardText) -> str:
-    """Code that runs as it stands, but for the items' file names."""
+    """Code that runs as it is, but for the items' file names."""
     given = [f"{e.modality!r}: {e.name!r}" for e in encoders if not e.registered]
     extra = f", encoders={{{', '.join(given)}}}" if given else ""
     lines = [

@@ -127,7 +127,7 @@ def _read_format2(values: Mapping[str, Any]) -> SavedConfig:
 
 
 def _check(config: SavedConfig) -> None:
-    """Raise `ConfigError` for what types alone don't show."""
+    """Raise `ConfigError` for what types don't show."""
     if config.format not in range(1, FORMAT + 1):
         raise ConfigError(f"format is {config.format}; formats are 1 to {FORMAT}.")
     if not config.encoders:
@@ -194,7 +194,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def check_tensors(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, str]) -> None:
-    """Raise `ArtefactError` unless the file holds just the tensors that are `expected`, as
+    """Raise `ArtefactError` unless the file contains just the tensors that are `expected`, as
     `describe` puts them."""
     wrong = [f"{name} is missing" for name in expected if name not in tensors]
     wrong += [f"{name} is not expected" for name in tensors if name not in expected]
@@ -204,7 +204,7 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping
         if name in tensors and describe(tensors[name]) != form
     ]
     wrong += [
-        f"{name} holds values that are not finite"
+        f"{name} contains values that are not finite"
         for name, form in expected.items()
         if name in tensors and describe(tensors[name]) == form and not _finite(tensors[name])
     ]
@@ -277,6 +277,6 @@ def _check_replaceable(folder: Path) -> None:
     held = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if others := sorted(held - set(FILES)):
         raise ArtefactError(
-            f"{folder} holds other files ({', '.join(others[:3])}{', …' if others[3:] else ''}).",
+            f"{folder} has other files ({', '.join(others[:3])}{', …' if others[3:] else ''}).",
             "Saving replaces the whole folder: choose an empty or a new one.",
         )

@@ -183,7 +183,7 @@ def test_all_pairs_of_splits_are_compared(case):
         validation=str(folder / "validation.csv"),
         test=str(folder / "test.csv"),
     )
-    assert "3 of the 6 image items of the test split also stand in validation rows." in said(data)
+    assert "3 of the 6 image items of the test split are also in validation rows." in said(data)
     assert "training rows" not in said(data)
 
 
@@ -198,8 +198,8 @@ def test_the_splits_of_a_saved_dataset_are_compared(tmp_path):
     datasets.disable_progress_bars()
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
     data = read(tmp_path / "saved", {"molecule": "text", "text": "text"})
-    assert "1 of the 3 text items of the test split also stand in validation rows." in said(data)
-    assert "1 of the 3 text items of the test split also stand in training rows." in said(data)
+    assert "1 of the 3 text items of the test split are also in validation rows." in said(data)
+    assert "1 of the 3 text items of the test split are also in training rows." in said(data)
 
 
 # -- silent misreading -----------------------------------------------------------------------------

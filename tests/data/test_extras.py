@@ -86,7 +86,7 @@ def test_a_file_without_suffix_and_one_without_an_image(tmp_path):
     del data.PixelData
     sink = io.BytesIO()
     data.save_as(sink, enforce_file_format=True)
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="contains no image"):
         decode(sink.getvalue(), "image")
     with pytest.raises(DataError):
         decode(dicom(STORED)[:200], "image")

@@ -1,5 +1,5 @@
 """fusemix-clap[laion]: the guard around the import, and checkpoints; with a stand-in for LAION's
-package that reaches for the hub as it does, and with the real one where it is installed."""
+package that reaches for the hub as it does, and with the real one although it is installed."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path):
 def test_another_checkpoint_is_refused_before_the_package_is_imported(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({"state_dict": {"encoder.weight": torch.ones(1)}}, path)
-    with pytest.raises(ArtefactError, match="is no CLAP checkpoint of LAION's") as error:
+    with pytest.raises(ArtefactError, match="is not a CLAP checkpoint of LAION's") as error:
         LaionAudioEncoder.load(local(AUDIO, path), CPU, torch.float32)
     assert "encoder.weight" in error.value.hint
 

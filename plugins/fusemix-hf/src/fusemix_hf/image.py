@@ -20,10 +20,10 @@ from fusemix_hf.loading import load_processor
 class ImageEncoder(HfEncoder):
     """Images; the latent is the model's own pooling.
 
-    That is its `pooler_output` where it has one with trained weights, else the class token, else
+    That is its `pooler_output` if it has one with trained weights, else the class token, else
     the mean over all positions. Views of a vision transformer: `tokens`, one a patch, row by row;
     `grid`, these by row and column; `layers`, after each block the class token (or the mean of the
-    patches, where there is none), and as the last one `pooled`.
+    patches, if there is none), and as the last one `pooled`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,5 +1,5 @@
 """Real pre-trained encoders whose weights are pip packages, and a sample of real pairs. Metadata
-only; imports neither torch nor the packages that hold the weights."""
+only; imports neither torch nor the packages that contain the weights."""
 
 from __future__ import annotations
 
