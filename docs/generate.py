@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,18 @@ def command_section(name: str, command: Any) -> str:
     usage = [name, "[OPTIONS]" if options else "", *(argument_usage(p) for p in arguments)]
     text, _, examples = inspect.cleandoc(command.help or "").partition("Example")
     lines = [f"## `{name}`\n", f"`{' '.join(u for u in usage if u)}`\n", text.strip() + "\n"]
-    if arguments or options:
-        lines += ["| option | |", "|---|---|"]
-        lines += [f"| `{argument_usage(p)}` | {cell(p.help or '')} |" for p in arguments]
-        lines += [f"| {option_names(p)} | {cell(p.help or '')} |" for p in options]
-        lines.append("")
-    shown = [line.strip() for line in examples.splitlines()[1:] if line.strip()]
+    shown = [line for line in examples.splitlines()[1:] if line.strip()]
     if shown:
-        lines += ["```text", *shown, "```", ""]
+        lines += ["```text", textwrap.dedent("\n".join(shown)), "```", ""]
+    if arguments or options:
+        lines += ["| option | what it does |", "|---|---|"]
+        lines += [f"| `{argument_usage(p)}` | {cell(p.help or '')} |" for p in arguments]
+        panels = dict.fromkeys(p.rich_help_panel for p in options)
+        for panel in sorted(panels, key=lambda panel: panel is not None):
+            lines += [f"| **{panel}** | |"] if panel else []
+            of_panel = [p for p in options if p.rich_help_panel == panel]
+            lines += [f"| {option_names(p)} | {cell(p.help or '')} |" for p in of_panel]
+        lines.append("")
     return "\n".join(lines)
 
 

@@ -196,7 +196,8 @@ class RunConfig:
     as embeddings, and the others are fitted to them. `extends` is a fused model, a folder or a hub
     id, that the modalities of `encoders` join; one that the model has already is the encoder to
     take in place of the saved name. `evaluators` measure the run beside those of core and of the
-    recipe. `plugins` are the Python files that were loaded by `--plugin`."""
+    recipe. `plugins` are the Python files that were loaded by `--plugin`. `store` is the address of
+    the object store that latents are kept in."""
 
     encoders: Mapping[str, str]
     data: DataConfig
@@ -212,6 +213,7 @@ class RunConfig:
     store_dtype: StoreDtype = "float16"
     encode_batch: int | None = None
     backend: Backend = "auto"
+    store: str | None = None
 
 
 def to_dict(config: Any) -> dict[str, Any]:

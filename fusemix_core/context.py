@@ -11,7 +11,7 @@ from torch import nn
 
 from fusemix_core.devices import exact_device
 
-EVENTS = ("on_stage", "on_start", "on_step", "on_evaluation", "on_pairs", "on_end")
+EVENTS = ("on_stage", "on_start", "on_step", "on_evaluation", "on_pairs", "on_interrupt", "on_end")
 """The methods of a `Callback`."""
 
 
@@ -36,6 +36,10 @@ class Callback:
 
     def on_pairs(self, done: int, total: int) -> None:
         """A closed form has taken in `done` of the `total` pairs of a pass; 0 begins one."""
+
+    def on_interrupt(self) -> None:
+        """Ctrl-C or SIGTERM arrived, and training stops after the step that is going on. Called in
+        the signal's handler: return soon, and wait for nothing."""
 
     def on_end(self) -> None: ...
 

@@ -102,7 +102,7 @@ class ContractError(FusemixError):
 
 class DivergedError(FusemixError):
     """The loss of a batch, or a weight, is not a finite number. `items` are those of the batch
-    where one is known, modality → ids in the tables it was drawn from."""
+    if one is known, modality → ids in the tables it was drawn from."""
 
     def __init__(
         self, message: str, hint: str = "", items: Mapping[str, Sequence[int]] | None = None

@@ -12,7 +12,6 @@ process calls them, in the same order. In one process they change nothing and co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -35,6 +34,11 @@ def rank() -> int:
     return dist.get_rank() if processes() > 1 else 0
 
 
+def part_of(count: int, number: int, parts: int) -> slice:
+    """Part `number` of `count` rows in parts that are nearly equal."""
+    return slice(count * number // parts, count * (number + 1) // parts)
+
+
 class Rows:
     """Which rows of a batch each process has, in the order of the processes.
 
@@ -54,8 +58,8 @@ class Rows:
     @classmethod
     def split(cls, count: int) -> Rows:
         """`count` rows in parts that are nearly equal."""
-        ends = [count * i // processes() for i in range(processes() + 1)]
-        return cls([end - start for start, end in pairwise(ends)])
+        parts = [part_of(count, number, processes()) for number in range(processes())]
+        return cls([part.stop - part.start for part in parts])
 
     @classmethod
     def of(cls, count: int, device: torch.device) -> Rows:
@@ -102,18 +106,47 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Rows) -> Tensor:
         ctx.rows = rows
-        most = max(rows.sizes)
-        padded = x.new_zeros(most, *x.shape[1:])  # gloo gathers equal shapes only
+        most, shape = max(rows.sizes), x.shape[1:]
+        if not most:
+            return x.clone()
+        padded = x.new_zeros(most, *shape)  # what is gathered has equal shapes
         padded[: len(x)] = x
-        parts = [torch.empty_like(padded) for _ in rows.sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, rows.sizes, strict=True)])
+        found = x.new_empty(most * len(rows.sizes), *shape)
+        _all_gather(found, padded)
+        if min(rows.sizes) == most:
+            return found
+        parts = zip(found.split(most), rows.sizes, strict=True)
+        return torch.cat([part[:size] for part, size in parts])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        # Not reduce_scatter, which gloo has not in every torch that we support.
-        return _sum(grad)[ctx.rows.own], None
+        return _own_sum(grad, ctx.rows), None
+
+
+def _all_gather(out: Tensor, x: Tensor) -> None:
+    """Every process's x `[n, …]` one after another into `out`."""
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(out, x)
+
+
+def _own_sum(x: Tensor, rows: Rows) -> Tensor:
+    """This process's rows of the sum of every process's x `[n, …]`."""
+    scatter = getattr(dist, "reduce_scatter_single", None)
+    if scatter is None and x.device.type == "cuda":
+        scatter = dist.reduce_scatter_tensor
+    most, shape = max(rows.sizes), x.shape[1:]
+    if scatter is None or not most:  # gloo of torch before 2.14
+        return _sum(x)[rows.own]
+    parts = x.split(rows.sizes)
+    if min(rows.sizes) < most:
+        padded = x.new_zeros(len(parts), most, *shape)
+        for number, part in enumerate(parts):
+            padded[number, : len(part)] = part
+        x = padded.flatten(0, 1)
+    own = x.new_empty(most, *shape)
+    scatter(own, x.contiguous())
+    return own[: rows.sizes[rank()]]
 
 
 class _Total(torch.autograd.Function):

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from fusemix_core.errors import ArtefactError
+from fusemix_core.errors import ArtefactError, MissingDependencyError
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
 
@@ -55,6 +56,35 @@ def packaged(registry: Registry = registry) -> list[str]:
     """The names of the encoders whose weights come in a pip package."""
     specs = [spec for _, spec in registry.all_encoders() if isinstance(spec, EncoderSpec)]
     return sorted({spec.name for spec in specs if spec.sha256 and spec.weights.count("/")})
+
+
+def weights_of(spec: EncoderSpec) -> tuple[str, int | None]:
+    """Where the weights of an encoder are, without importing what opens them.
+
+    Returns:
+        `here`, on this disk; `hub`, to be fetched, and about how many bytes (None: unknown);
+        `service`, behind an API; `not installed`, as a package that the encoder needs is missing;
+        `own`, with the encoder's own code.
+    """
+    try:
+        spec.check_requirements()
+    except MissingDependencyError:
+        return "not installed", None
+    if spec.price or spec.environment:
+        return "service", None
+    if not spec.weights:
+        return "own", None
+    if not is_of_hub(spec) or _cached(spec):
+        return "here", None
+    return "hub", None if spec.parameters is None else 4 * spec.parameters
+
+
+def _cached(spec: EncoderSpec) -> bool:
+    """Whether the hub's cache has the revision, as it was fetched: whole or not."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    snapshots = cache / f"models--{spec.weights.replace('/', '--')}" / "snapshots"
+    return (snapshots / spec.revision).is_dir()
 
 
 @cache

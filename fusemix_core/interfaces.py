@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.batch import Batch
 from fusemix_core.context import Callback, FitContext
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.media import Medium
 from fusemix_core.data.rows import Note, Reader, Row
 from fusemix_core.followers import Followers
 from fusemix_core.measured import Measured
+from fusemix_core.mixup import Mixup
 from fusemix_core.padded import Padded, as_rows, as_tokens
-from fusemix_core.paired import Batch, LatentTable, PairedLatents, ResidentLatents, rows_of
+from fusemix_core.paired import LatentTable, PairedLatents, ResidentLatents, rows_of
 from fusemix_core.sections import Section, numbers_of
 from fusemix_core.specs import USES, EncoderSpec
 from fusemix_core.step import Step
@@ -236,20 +238,6 @@ class TokenAdapter(Adapter):
 
     def forward(self, latents: Padded) -> Tensor:
         return self.pool(self.tokens(latents), latents)
-
-
-class Mixup(ABC):
-    """Augments a batch of latents: one lambda and one pairing of rows for all modalities."""
-
-    rows_per_pair: int = 1
-    """How many rows of data make one row for the objective (2 if the batch is halved)."""
-
-    @abstractmethod
-    def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
-        """The augmented batch. Draws from `generator` (on the CPU) only.
-
-        `progress` is the share of training done, 0 ≤ progress < 1, for scheduled options.
-        """
 
 
 class Objective(nn.Module, ABC):

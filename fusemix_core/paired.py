@@ -1,136 +1,20 @@
-"""Latents of paired data: tables of items, the links between them, batches."""
+"""Latents of paired data: tables of items, the links between them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fusemix_core.batch import Batch, sent, without
 from fusemix_core.copied import Copied
-from fusemix_core.data.facts import TRUST, Fact
-from fusemix_core.devices import widest_float
+from fusemix_core.data.facts import Fact
+from fusemix_core.own import Own
 from fusemix_core.padded import Padded, as_rows, as_tokens
-
-
-@dataclass
-class Batch:
-    """One training batch.
-
-    latents: modality → float `[n, d_m]`; rows whose entry is missing are zero. Of a modality whose
-    adapter takes tokens they are `Padded` `[n, T, d_m]`; a missing entry has none.
-    links: int64 `[n, S, K]`, the ids of the S items each row was mixed from (S=1 before mixup)
-    in each of the K modalities (in the order of `latents`), -1 where missing.
-    facts: name → `[n, S, …]`, the value of each of the S sources, as in `Fact`.
-    unpaired: modality → latents of u_m items that no row links, in the form of `latents`; a mixup
-    leaves them as they are.
-    copied: what `links_here` gives, if whoever made the links had them on the CPU.
-    """
-
-    latents: dict[str, Tensor | Padded]
-    links: Tensor
-    facts: dict[str, Tensor] = field(default_factory=dict)
-    unpaired: dict[str, Tensor | Padded] = field(default_factory=dict)
-    copied: Copied | None = None
-
-    def present(self) -> Tensor:
-        """bool `[n, K]`: whether the row has an embedding in the modality (all S sources do)."""
-        return (self.links >= 0).all(dim=1)
-
-    def links_here(self) -> Tensor:
-        """The links on the CPU, for decisions that the device need not be asked about.
-
-        Batches of a feed come with them, and `mixed` passes them on. Only links that were made on
-        the device are copied from it, which waits for all its work.
-        """
-        if self.links.device.type == "cpu":
-            return self.links
-        if self.copied is None or not self.copied.is_of(self.links):
-            self.copied = Copied.of(self.links, self.links.cpu())
-        return self.copied.here
-
-    def present_here(self) -> Tensor:
-        """`present` on the CPU; see `links_here`."""
-        return (self.links_here() >= 0).all(dim=1)
-
-    def trust(self) -> Tensor:
-        """float `[n]`, from 0 to 1: the least trust of a row's sources; 1 without that fact."""
-        if TRUST not in self.facts:
-            return torch.ones(len(self.links), device=self.links.device)
-        return self.facts[TRUST].nan_to_num(1.0).amin(dim=1)
-
-    def part(self, rows: slice, unpaired: Mapping[str, slice]) -> Batch:
-        """Some of the rows, and of each modality's unpaired items."""
-        links, copied = self.links[rows], None
-        if self.copied is not None and self.copied.is_of(self.links):
-            copied = Copied.of(links, self.copied.here[rows])
-        return Batch(
-            {m: x[rows] for m, x in self.latents.items()},
-            links,
-            {name: x[rows] for name, x in self.facts.items()},
-            {m: x[unpaired[m]] for m, x in self.unpaired.items()},
-            copied,
-        )
-
-    def mixed(self, how: Callable[..., Tensor], *rows: Tensor) -> Batch:
-        """The batch of rows that a mixup makes of this one's.
-
-        Args:
-            how: called once a modality with the latents of each source, all `[k, d]`; returns the
-                mixed ones. Tokens come as one row per item, with zeros for padding; a mixed item
-                has a token in every position where one of its sources has.
-            rows: for each source of a mixed row, the rows of this batch, int64 `[k]`; best on the
-                CPU (see `present_here`), whatever the device of the batch.
-
-        Returns:
-            A batch with the links and facts of all sources. A row has the modalities that all of
-            its sources have.
-
-        Example:
-            `batch.mixed(lambda x, y: 0.3 * x + 0.7 * y, first, second)`
-        """
-        device, here = self.links.device, None
-        if all(own.device.type == "cpu" for own in rows):
-            own_links = self.links_here()
-            here = torch.cat([own_links[own] for own in rows], dim=1)
-            rows = [sent(own, device) for own in rows]
-        links = torch.cat([self.links[own] for own in rows], dim=1)
-        copied = None if here is None else Copied.of(links, here)
-        facts = {f: torch.cat([x[own] for own in rows], dim=1) for f, x in self.facts.items()}
-        mixed = replace(self, latents={}, links=links, facts=facts, copied=copied)
-        absent = ~mixed.present()
-        for k, (modality, x) in enumerate(self.latents.items()):
-            if isinstance(x, Padded):
-                given, mask = x.filled().flatten(1), torch.stack([x.mask[own] for own in rows])
-                values = how(*(given[own] for own in rows)).unflatten(1, x.values.shape[1:])
-                y = Padded(values, mask.any(dim=0))
-            else:
-                y = how(*(x[own] for own in rows))
-            mixed.latents[modality] = without(y, absent[:, k])
-        return mixed
-
-    def changed(self, how: Callable[[Tensor, Tensor], Tensor]) -> Batch:
-        """The batch with its latents changed, each modality by itself.
-
-        Args:
-            how: called with latents `[n, d]` and bool `[n]`, which of them are there, or with
-                tokens `[n, T, d]` and bool `[n, T]`; returns the changed latents. What it gives
-                for missing entries and for padding is not used.
-
-        Example:
-            `batch.changed(lambda x, own: x + 0.1 * torch.randn_like(x))`
-        """
-        present, latents = self.present(), {}
-        for k, (modality, x) in enumerate(self.latents.items()):
-            if isinstance(x, Padded):
-                latents[modality] = Padded(Padded(how(x.values, x.mask), x.mask).filled(), x.mask)
-            else:
-                own = present[:, k]
-                latents[modality] = without(how(x, own), ~own)
-        return replace(self, latents=latents)
 
 
 class LatentTable(Protocol):
@@ -320,25 +204,43 @@ class PairedLatents:
         return ids[ids >= 0].unique()
 
     def batch(
-        self, rows: Tensor, device: torch.device | str = "cpu", numbers: Tensor | None = None
+        self,
+        rows: Tensor,
+        device: torch.device | str = "cpu",
+        numbers: Tensor | None = None,
+        own: Own | None = None,
     ) -> Batch:
         """The rows of the links as a batch on `device`: zeros, or no token, for a missing entry.
 
         numbers: int64 CPU `[n, K]`, the links that the batch gets, if its items have other numbers
-        there than in these tables.
+        there than in these tables. own: those of the rows whose latents are read, if not all.
         """
         links = self.links[rows]
+        read = links if own is None else links[own.rows]
         latents = {
             m: self._with_gaps(m, ids, torch.device(device))
-            for m, ids in zip(self.tables, links.T, strict=True)
+            for m, ids in zip(self.tables, read.T, strict=True)
         }
+        for modality, length in ({} if own is None else own.longest).items():
+            latents[modality] = latents[modality].padded_to(length)
         facts = {
             name: sent(torch.from_numpy(fact.values)[rows, None], torch.device(device))
             for name, fact in self.facts.items()
         }
         here = (links if numbers is None else numbers)[:, None, :]
         there = sent(here, torch.device(device))
-        return Batch(latents, there, facts, copied=Copied.of(there, here))
+        return Batch(latents, there, facts, copied=Copied.of(there, here), own=own)
+
+    def longest_tokens(self, links: Tensor) -> dict[str, int]:
+        """How many positions a batch of these links `[n, K]` has, by modality that is tokens."""
+        found = {}
+        for k, (modality, table) in enumerate(self.tables.items()):
+            if modality in self.tokens:
+                ids = links[links[:, k] >= 0, k]
+                lengths = getattr(table, "lengths", None)
+                every = math.prod(table.shape[:-1])  # of a table that does not say: enough for any
+                found[modality] = every if lengths is None else longest(lengths[ids])
+        return found
 
     def latents_of(
         self, modality: str, ids: Tensor, device: torch.device | str = "cpu"
@@ -368,23 +270,3 @@ class PairedLatents:
 def rows_of(table: LatentTable, ids: Tensor) -> Tensor:
     """float32 `[len(ids), table.dim]`: items of any view, one row each, as `as_rows` makes them."""
     return as_rows(table.rows(ids), table.dim)
-
-
-def without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
-    """Latents with nothing in the rows that bool `[n]` says."""
-    if isinstance(latents, Padded):
-        mask = latents.mask & ~rows[:, None]
-        return Padded(latents.values.masked_fill(~mask[..., None], 0), mask)
-    return latents.masked_fill(rows[:, None], 0)
-
-
-def sent(x: Tensor | Padded, device: torch.device) -> Tensor | Padded:
-    """The same on the device; to a GPU by way of pinned memory, without waiting for the copy. A
-    device that has no float64 gets float32."""
-    if isinstance(x, Padded):
-        return Padded(sent(x.values, device), sent(x.mask, device))
-    if x.dtype == torch.float64:
-        x = x.to(widest_float(device))
-    if device.type == "cuda" and x.device.type == "cpu":
-        x = x.pin_memory()
-    return x.to(device, non_blocking=True)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.batch import Batch, sent
 from fusemix_core.errors import ContractError
 from fusemix_core.gathering import Rows
 from fusemix_core.numerics import Precision, at_least_float32
 from fusemix_core.padded import Padded
-from fusemix_core.paired import Batch, sent
 
 Latents = Tensor | Padded
 
@@ -186,9 +186,9 @@ class OwnRows(_BatchRows):
 class Step(_BatchRows):
     """One batch as an objective reads it: the rows of all processes.
 
-    Each property is made when it is first read, once. Embeddings, tokens and `through` are then
-    gathered over the processes, with gradient: every process must read them, in the same order. An
-    objective that shares the work between processes reads `own` instead.
+    Each property is made when it is first read, once. Embeddings, latents, tokens and `through` are
+    then gathered over the processes, with gradient: every process must read them, in the same
+    order. An objective that shares the work between processes reads `own` instead.
 
     Everything but `embeddings`, `links`, `present`, `number` and `progress` must be declared in
     `Objective.uses`. See docs/how-to/components.md for a table of what there is.
@@ -281,6 +281,16 @@ class Step(_BatchRows):
     def adapters(self) -> Mapping[str, nn.Module]:
         """Those of all modalities, the fixed ones too."""
         return self.own.adapters
+
+    @_Declared
+    def latents(self) -> Mapping[str, Latents]:
+        """Those behind the embeddings, as mixed: modality → `[n, d_m]`, zeros where missing.
+
+        Gathered over the processes where each has read its own rows only.
+        """
+        if self._batch.own is None:
+            return _given(self._batch.latents, "latents")
+        return _gathered(self.rows, self.own.latents)
 
     @cached_property
     def embeddings(self) -> Mapping[str, Tensor]:

@@ -4,6 +4,7 @@ methods at each, by family."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,10 +41,12 @@ class At:
 
 @dataclass(frozen=True)
 class Setting:
-    """A set with its encoders; its sizes from the smallest."""
+    """A set with its encoders; its sizes from the smallest. `title` is the name of the set, with
+    its encoders if the set was measured with several."""
 
     set: str
     label: str
+    title: str
     sizes: tuple[At, ...]
     failed: tuple[str, ...] = ()
 
@@ -76,7 +79,7 @@ def settings_of(lines: Sequence[Line]) -> list[Setting]:
         for seed, message in entry.errors.items():
             text = message.splitlines()[0] if message else "no reason given"
             failed.setdefault(key, []).append(f"`{entry.method}`, {size}, seed {seed}: {text}")
-    settings = []
+    settings, several = [], Counter(name for name, _ in found)
     for key, places in found.items():
         sizes = [
             At(place, max(pairs_of(e) for e in entries.values()), entries)
@@ -84,7 +87,9 @@ def settings_of(lines: Sequence[Line]) -> list[Setting]:
         ]
         sizes.sort(key=lambda at: at.pairs)
         name, label = key
-        settings.append(Setting(name, plain(label), tuple(sizes), tuple(failed.get(key, ()))))
+        title = f"{name}: {plain(label)}" if several[name] > 1 else name
+        failures = tuple(failed.get(key, ()))
+        settings.append(Setting(name, plain(label), title, tuple(sizes), failures))
     return settings
 
 

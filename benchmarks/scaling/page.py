@@ -170,7 +170,7 @@ def zero_shot_section(settings: Sequence[Setting]) -> list[str]:
                 first, second = ours.zero_shot(name), theirs.zero_shot(name)
                 both = [s for s in first if s in second]
                 if both:
-                    place = [name, f"{setting.set}: {setting.label}", f"{at.pairs:,}"]
+                    place = [name, setting.title, f"{at.pairs:,}"]
                     rows.append([*place, *_zero_shot([(first[s], second[s]) for s in both])])
     out = ["## Zero-shot classification", ""]
     if not rows:

@@ -31,8 +31,7 @@ class Race:
     steps that a limit on time left to it, None if it took all.
     """
 
-    set: str
-    label: str
+    title: str
     pairs: int
     end: float
     whole: float
@@ -80,8 +79,7 @@ def race(setting: Setting, pairs: int, both: Sequence[tuple[Line, Line]]) -> Rac
     own = [first_at(theirs, end) / time for time, theirs, end in reached if has_course(theirs)]
     recall, on = recall_within(both)
     return Race(
-        setting.set,
-        setting.label,
+        setting.title,
         pairs,
         statistics.fmean(ends),
         statistics.median(theirs["seconds"] for _, theirs in both),

@@ -31,7 +31,7 @@ def time_section(found: Sequence[Race]) -> list[str]:
     heads = ["set", "pairs", f"`{PUBLISHED}` ends at", "after", f"`{DEFAULT}` there after"]
     rows = [
         [
-            f"{r.set}: {r.label}",
+            r.title,
             f"{r.pairs:,}",
             f"{r.end:.1f} %",
             _whole(r),
@@ -128,5 +128,5 @@ def _higher(found: Sequence[Race]) -> list[str]:
             if r.published * HIGHER.limit > 100
             else f"`{PUBLISHED}` has {r.published:.1f} on test"
         )
-        out.append(f"    - {r.set}, {r.pairs:,} pairs: {r.recall:.2f}; {why}.")
+        out.append(f"    - {r.title}, {r.pairs:,} pairs: {r.recall:.2f}; {why}.")
     return out

@@ -106,7 +106,7 @@ def verdict(cells: Sequence[Cell]) -> list[str]:
     out.append("")
     for setting, at, method, scorer, found in below:
         out.append(
-            f"- {setting.set}, {setting.label}, {at.pairs:,} pairs, by {SCORERS[scorer]}: "
+            f"- {setting.title}, {at.pairs:,} pairs, by {SCORERS[scorer]}: "
             f"`{method}`, {found} {BELOW}"
         )
     return [*out, ""] if below else out
@@ -120,12 +120,10 @@ def overtaking(settings: Sequence[Setting]) -> list[str]:
         methods = {n for at in setting.sizes for n in at.family(GRADIENT)}
         largest = setting.sizes[-1].pairs
         for method in [n for n in setting.methods if n in methods]:
-            rows.append(
-                [f"{setting.set}: {setting.label}", f"`{method}`", _overtakes(setting, method)]
-            )
+            rows.append([setting.title, f"`{method}`", _overtakes(setting, method)])
         if not methods:
             what = f"not measured up to {largest:,} pairs"
-            rows.append([f"{setting.set}: {setting.label}", NOT_MEASURED, what])
+            rows.append([setting.title, NOT_MEASURED, what])
     return markdown(["set", "by gradient", "above every closed form"], rows)
 
 

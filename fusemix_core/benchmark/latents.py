@@ -23,7 +23,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation.zeroshot import default_templates, prompts
 from fusemix_core.interfaces import Encoder, Padded, PairedLatents
 from fusemix_core.latents.extraction import extract
-from fusemix_core.latents.store import LatentStore
+from fusemix_core.latents.remote import store_at
 from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.encode import Encoding, encode_dataset
 from fusemix_core.runs.labelled import read_labelled
@@ -219,7 +219,7 @@ def _text_latents(
     done = extract(
         chosen.specs[text],
         items,
-        LatentStore(),
+        store_at(),
         Encoding(how.device, how.dtype, how.store_dtype),
         view=chosen.views[text],
     )

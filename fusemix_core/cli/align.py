@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 Fixed = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="MODALITY", help="Keep its latents as embeddings, and fit the others to them."
+        metavar="MODALITY",
+        help="Keep its latents as embeddings, and fit the others to them.",
+        rich_help_panel=o.METHOD,
     ),
 ]
 
@@ -65,21 +67,27 @@ def align(
 
     Examples:
 
-        fusemix align --a dinov2 --b bge-large --data pairs.csv
+        fusemix align --a efficientnet-lite0 --b minilm --data pairs.csv
 
-        fusemix align --a efficientnet-lite0 --b minilm --data photos/ --out runs/photos --dry-run
+        fusemix align --a dinov2 --b bge-large --data photos/ \\
+            --out runs/photos --dry-run
 
-        fusemix align -e image=dinov2 -e text=bge-large -e audio=clap --data triples.parquet
+        fusemix align -e image=dinov2 -e text=bge-large -e audio=clap \\
+            --data triples.parquet
 
-        fusemix align --a dinov2 --b bge-large --view image=layers --data pairs.csv
+        fusemix align --a dinov2 --b bge-large --view image=layers \\
+            --data pairs.csv
 
-        fusemix align -e image=dinov2 -e text=bge-large --fixed text --data pairs.csv
+        fusemix align -e image=dinov2 -e text=bge-large --fixed text \\
+            --data pairs.csv
 
-        fusemix align --a dinov2 --b bge-large --data pairs.csv --select dpp --pairs 5000
+        fusemix align --a dinov2 --b bge-large --data pairs.csv \\
+            --select dpp --pairs 5000
 
         fusemix align --a dinov2 --b bge-large --data pairs.csv --budget 10m
 
-        fusemix align --a dinov2 --b bge-large --data pairs.csv --evaluator ./mine.py:Hubs
+        fusemix align --a dinov2 --b bge-large --data pairs.csv \\
+            --evaluator ./mine.py:Hubs
 
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
@@ -88,7 +96,8 @@ def align(
     values |= given(fixed=fixed or None, device=device, dtype=dtype) | evaluators.table()
     from fusemix_core.runs.config import chosen_by
 
-    carry_out(values, [*chosen_by(select, pairs, budget), *recipe.overrides], run, output)
+    overrides = [*chosen_by(select, pairs, budget), *recipe.overrides]
+    carry_out(values, overrides, run, output, ["fusemix", "align"])
 
 
 def run_values(
@@ -139,9 +148,15 @@ def take_encoders(values: dict[str, Any], names: dict[str, str], views: dict[str
 
 
 def carry_out(
-    values: dict[str, Any], overrides: list[str], run: RunOptions, output: OutputOptions
+    values: dict[str, Any],
+    overrides: list[str],
+    run: RunOptions,
+    output: OutputOptions,
+    command: list[str],
 ) -> None:
-    """Show the plan of a run and, unless `--dry-run` is given, run it and show its results."""
+    """Show the plan of a run and, unless `--dry-run` is given, run it and show its results. If it
+    is interrupted, the error has a note with the command that goes on with it: `command`, and the
+    run's folder."""
     from fusemix_core.cli.show import show_plan, show_result
     from fusemix_core.runs.config import build_config
 
@@ -163,8 +178,14 @@ def carry_out(
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.run import default_out, run_plan
 
-    with ConsoleReporter(notes) as reporter:
-        result = run_plan(plan, run.out or default_out(), resume=run.resume, reporter=reporter)
+    folder = run.out or default_out()
+    try:
+        with ConsoleReporter(notes) as reporter:
+            result = run_plan(plan, folder, resume=run.resume, reporter=reporter)
+    except KeyboardInterrupt as stop:
+        if (folder / "config.toml").exists():
+            stop.add_note(f"Go on with: {shlex.join([*command, '--out', str(folder), '--resume'])}")
+        raise
     if result is not None:
         show_result(result, output.json)
         report_failed(result)

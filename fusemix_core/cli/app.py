@@ -26,7 +26,7 @@ from fusemix_core.cli import (
     search,
     select,
 )
-from fusemix_core.cli.console import print_error
+from fusemix_core.cli.console import err, print_error
 from fusemix_core.cli.terminate import Terminated
 from fusemix_core.errors import FusemixError
 from fusemix_core.registry import registry
@@ -42,10 +42,9 @@ class FusemixGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            print_error(
-                "Interrupted.",
-                "What was finished is kept. Run it again (align: --resume with its --out).",
-            )
+            notes = getattr(stop, "__notes__", None) or ["Run it again to go on."]
+            err.print("Interrupted. What was finished is kept.", style="yellow")
+            err.print("\n".join(notes), soft_wrap=True)
             ctx.exit(143 if isinstance(stop, Terminated) else 130)
         except FusemixError as error:
             if ctx.params.get("debug"):
@@ -89,7 +88,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Align frozen unimodal encoders into one multimodal space.",
 )
 
 
@@ -123,25 +121,39 @@ def _main(
         ),
     ] = None,
 ) -> None:
+    """Align frozen unimodal encoders into one multimodal space.
+
+    Examples:
+
+        fusemix sample sample
+
+        fusemix align --a efficientnet-lite0 --b minilm -d sample/pairs.csv --out r
+
+        fusemix search r "a map of Europe"
+    """
     for file in plugin or ():
         registry.load_file(file)
     for repository in trust_remote_code or ():
         trust.trust_remote_code(repository)
 
 
-app.command("align")(align.align)
-app.command("extend")(extend.extend)
-app.command("encode")(encode.encode)
+START, LOOK, PREPARE, EXTEND = "Start", "Look and compare", "Prepare and keep", "Extend"
+"""The panels of `fusemix --help`, in the order of what one does first. A plugin's commands stand in
+"Commands", or in one of these (`app.command(…, rich_help_panel="Start")`)."""
+
+app.command("align", rich_help_panel=START)(align.align)
+app.command("search", rich_help_panel=START)(search.search)
+app.command("eval", rich_help_panel=START)(evaluate.evaluate)
+app.command("extend", rich_help_panel=START)(extend.extend)
+app.add_typer(encoders.app, name="encoders", rich_help_panel=LOOK)
+app.add_typer(recipes.app, name="recipes", rich_help_panel=LOOK)
+app.command("rank", rich_help_panel=LOOK)(rank.rank)
+app.command("bench", rich_help_panel=LOOK)(bench.bench)
+app.command("doctor", rich_help_panel=LOOK)(doctor.doctor)
+app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
+app.command("encode", rich_help_panel=PREPARE)(encode.encode)
 app.command("embed", hidden=True)(encode.encode)
-app.command("eval")(evaluate.evaluate)
-app.command("search")(search.search)
-app.command("select")(select.select)
-app.command("rank")(rank.rank)
-app.command("bench")(bench.bench)
-app.add_typer(encoders.app, name="encoders")
-app.add_typer(data.app, name="data")
-app.command("plugins")(plugins.plugins)
-app.command("doctor")(doctor.doctor)
-app.command("new-plugin")(new_plugin.new_plugin)
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(cache.app, name="cache")
+app.command("select", rich_help_panel=PREPARE)(select.select)
+app.add_typer(cache.app, name="cache", rich_help_panel=PREPARE)
+app.command("plugins", rich_help_panel=EXTEND)(plugins.plugins)
+app.command("new-plugin", rich_help_panel=EXTEND)(new_plugin.new_plugin)

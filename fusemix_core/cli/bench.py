@@ -114,13 +114,16 @@ def bench(
 
     Examples:
 
-        fusemix bench --a efficientnet-lite0 --b minilm --data pairs.csv --pairs 500,all --seeds 5
+        fusemix bench --a efficientnet-lite0 --b minilm --data pairs.csv \\
+            --pairs 500,all --seeds 5
 
-        fusemix bench --a dinov2,rad-dino --b minilm --data pairs.csv --methods fusemix,csa
+        fusemix bench --a dinov2,rad-dino --b minilm --data pairs.csv \\
+            --methods fusemix,csa
 
         fusemix bench --config bench.toml --out bench/1
 
-        fusemix bench --config bench.toml --only set=icons --only size=500,all --out bench/1
+        fusemix bench --config bench.toml --only set=icons \\
+            --only size=500,all --out bench/1
     """
     values = config_table(config) if config else {}
     table = data.table() | splits.table() | facts.table()

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
+from fusemix_core.cli import options as o
 from fusemix_core.cli.console import out, print_json, print_table, size
 
-app = typer.Typer(no_args_is_help=True, help="The store of latents on disk.")
+app = typer.Typer(no_args_is_help=True, help="The store of latents, on disk or in an object store.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
-def list_views(json: Json = False) -> None:
+def list_views(store: o.Store = None, json: Json = False) -> None:
     """What is cached, one row per encoder and view.
 
     Example:
@@ -23,10 +24,10 @@ def list_views(json: Json = False) -> None:
     """
     from datetime import datetime
 
-    from fusemix_core.latents.store import LatentStore
+    from fusemix_core.latents.remote import store_at
 
-    store = LatentStore()
-    rows = [vars(v) | {} for v in store.list()]
+    opened = store_at(store)
+    rows = [vars(v) | {} for v in opened.list()]
     if json:
         print_json(rows)
         return
@@ -44,21 +45,21 @@ def list_views(json: Json = False) -> None:
             ]
             for r in rows
         ],
-        empty=f"Nothing is cached in {store.folder}.",
+        empty=f"Nothing is cached in {opened.place}.",
     )
 
 
 @app.command("verify")
-def verify(json: Json = False) -> None:
+def verify(store: o.Store = None, json: Json = False) -> None:
     """Read every shard and index segment and compare checksums. Exit 1 if one is damaged.
 
     Example:
 
         fusemix cache verify
     """
-    from fusemix_core.latents.store import LatentStore
+    from fusemix_core.latents.remote import store_at
 
-    bad = LatentStore().verify()
+    bad = store_at(store).verify()
     if json:
         print_json([{"path": str(b.path), "reason": b.reason} for b in bad])
     else:
@@ -78,6 +79,7 @@ def prune(
         float | None, typer.Option(metavar="DAYS", help="Shards written longer ago than this.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
+    store: o.Store = None,
     json: Json = False,
 ) -> None:
     """Delete shards. Without options: damaged shards and what killed runs left.
@@ -88,9 +90,9 @@ def prune(
 
         fusemix cache prune --older-than 30
     """
-    from fusemix_core.latents.store import LatentStore
+    from fusemix_core.latents.remote import store_at
 
-    done = LatentStore().prune(fingerprint=fingerprint, older_than=older_than, all=all_)
+    done = store_at(store).prune(fingerprint=fingerprint, older_than=older_than, all=all_)
     if json:
         print_json(vars(done))
     else:

@@ -116,16 +116,24 @@ def _cell(value: Any) -> Text:
     return _shown(value if isinstance(value, Text) else Text(str(value)))
 
 
-def size(count: int | None) -> str:
-    """Bytes as people read them."""
+def size(count: int | None, digits: int = 1) -> str:
+    """Bytes as people read them, with so many digits after the point."""
     if count is None:
         return "–"
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+            return f"{value:.{0 if unit == 'B' else digits}f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def shorten(text: str, width: int = 90) -> str:
+    """One line of at most `width` characters; of a path the end is kept."""
+    text = " ".join(text.split())
+    if len(text) <= width:
+        return text
+    return "…" + text[-width + 1 :] if "/" in text and " " not in text else text[: width - 1] + "…"
 
 
 def duration(seconds: float | None) -> str:

@@ -60,7 +60,8 @@ def check(
 
         fusemix data check photos/ --all --json
 
-        fusemix data check reports.csv --a efficientnet-lite0 --b minilm --group-by patient
+        fusemix data check reports.csv --a efficientnet-lite0 --b minilm \\
+            --group-by patient
     """
     table = {**data.table(), **splits.table(), **facts.table()}
     table["source"] = [*(path or ()), *table.get("source", ())]

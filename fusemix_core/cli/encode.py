@@ -48,7 +48,8 @@ def encode(
 
     Examples:
 
-        fusemix encode --a dinov2 --b bge-large --data pairs.csv --recipe auto
+        fusemix encode --a efficientnet-lite0 --b minilm --data pairs.csv \\
+            --recipe auto
 
         fusemix encode --encoder image=efficientnet-lite0 --data photos/
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fusemix_core.cli.console import out, print_json, print_table
+from fusemix_core.cli.console import out, print_json, print_table, shorten, size
 from fusemix_core.project import how_to_install
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec, FamilySpec
@@ -55,56 +56,67 @@ def list_encoders(
         str, typer.Argument(help="Only names with this in them, or that match it: '*dino*'.")
     ] = "",
     modality: Annotated[str | None, typer.Option(help="Only this modality.")] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Only those whose weights are on this disk.")
+    ] = False,
+    long: Annotated[bool, typer.Option("--long", help="Views, plugin and summary too.")] = False,
     json: Json = False,
 ) -> None:
-    """All encoders and families of the installed plugins.
+    """All encoders and families of the installed plugins, and where their weights are.
 
     Examples:
 
-        fusemix encoders list --modality text --json
+        fusemix encoders list --here
 
-        fusemix encoders list '*dino*'
+        fusemix encoders list --modality text --long
+
+        fusemix encoders list dino
     """
-    rows = []
-    for dist, spec in registry.all_encoders():
-        if not matches(pattern, spec):
-            continue
-        if not isinstance(spec, EncoderSpec):
-            if modality is None:
-                rows.append(
-                    {
-                        "name": f"{spec.prefix}:NAME",
-                        "modality": "any",
-                        "dim": None,
-                        "views": [],
-                        "licence": "",
-                        "plugin": dist,
-                        "summary": spec.summary,
-                    }
-                )
-        elif modality in (None, spec.modality):
-            rows.append(
-                {
-                    "name": spec.name,
-                    "modality": spec.modality,
-                    "dim": spec.dim,
-                    "views": list(spec.views),
-                    "licence": spec.licence,
-                    "plugin": dist,
-                    "summary": spec.summary,
-                }
-            )
-    broken = [p for p in registry.plugins if p.error]
+    rows = [
+        _row(dist, spec)
+        for dist, spec in registry.all_encoders()
+        if matches(pattern, spec) and modality in (None, getattr(spec, "modality", None))
+    ]
+    if here:
+        rows = [row for row in rows if row["weights"] == "here"]
     if json:
         print_json(rows)
         return
+    heads = ["name", "modality", "dim", "licence", "weights"]
+    heads += ["views", "plugin", "summary"] * long
     print_table(
-        ["name", "modality", "dim", "views", "licence", "plugin", "summary"],
-        [[", ".join(v) if isinstance(v, list) else v for v in r.values()] for r in rows],
-        empty="No encoders. Install a plugin, for example: " + how_to_install("fusemix-starter"),
+        heads,
+        [[_shown(row, head, long) for head in heads] for row in rows],
+        empty="No encoder is like that. All of them: fusemix encoders list"
+        if registry.all_encoders()
+        else f"No encoders. Install a plugin: {how_to_install('fusemix-starter')}",
     )
-    if broken:
+    if broken := [p for p in registry.plugins if p.error]:
         out.print(f"{len(broken)} plugin(s) failed to load; see: fusemix plugins", style="yellow")
+
+
+def _row(dist: str, spec: EncoderSpec | FamilySpec) -> dict[str, Any]:
+    """An encoder or a family as `--json` has it; `bytes`: what is to be fetched."""
+    from fusemix_core.hub import weights_of
+
+    if not isinstance(spec, EncoderSpec):
+        name, rest = f"{spec.prefix}:NAME", {"modality": "any", "dim": None, "licence": ""}
+        weights, fetched, views = "", None, []
+    else:
+        name, views = spec.name, list(spec.views)
+        rest = {"modality": spec.modality, "dim": spec.dim, "licence": spec.licence}
+        weights, fetched = weights_of(spec)
+    rest |= {"weights": weights, "bytes": fetched, "views": views, "plugin": dist}
+    return {"name": name, **rest, "summary": spec.summary}
+
+
+def _shown(row: Mapping[str, Any], head: str, long: bool) -> str | int | None:
+    """A cell of the list; in the short one, licences are cut so that a row fits 80 columns."""
+    if head == "weights" and row["bytes"]:
+        return f"hub, {size(row['bytes'], digits=0)}"
+    if head == "licence" and not long:
+        return shorten(row[head], 13)
+    return ", ".join(row[head]) if head == "views" else row[head]
 
 
 @app.command("show")

@@ -81,7 +81,8 @@ def evaluate(
 
         fusemix eval runs/1 --data other.csv --json
 
-        fusemix eval runs/1 --data labelled.csv --classes classes.txt --templates prompts.txt
+        fusemix eval runs/1 --data labelled.csv --classes classes.txt \\
+            --templates prompts.txt
 
         fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
     """

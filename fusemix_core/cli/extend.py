@@ -58,11 +58,14 @@ def extend(
 
     Examples:
 
-        fusemix extend runs/1 -e audio=whisper-tiny --data spoken.csv --out runs/2
+        fusemix extend runs/1 -e audio=whisper-tiny --data spoken.csv \\
+            --out runs/2
 
-        fusemix extend runs/1 -e audio=whisper-tiny --data spoken.csv --recipe sail --dry-run
+        fusemix extend runs/1 -e audio=whisper-tiny --data spoken.csv \\
+            --recipe sail --dry-run
 
-        fusemix extend runs/1 -e molecule=chemnet -e image=timm:resnet50 --data molecules.tsv
+        fusemix extend runs/1 -e molecule=chemnet -e image=timm:resnet50 \\
+            --data molecules.tsv
     """
     values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
     if values.setdefault("extends", model) != model:
@@ -71,4 +74,4 @@ def extend(
         )
     take_encoders(values, o.key_values(encoder, "--encoder"), o.key_values(view, "--view"))
     values |= given(device=device) | evaluators.table()
-    carry_out(values, recipe.overrides, run, output)
+    carry_out(values, recipe.overrides, run, output, ["fusemix", "extend", model])

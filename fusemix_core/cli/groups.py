@@ -173,11 +173,13 @@ class FactOptions:
 
 @dataclass(frozen=True)
 class EncodingOptions:
-    """How latents are made: `--store-dtype`, `--encode-batch`, `--backend`."""
+    """How latents are made and where they are kept: `--store-dtype`, `--encode-batch`,
+    `--backend`, `--store`."""
 
     store_dtype: o.StoreDtype = None
     encode_batch: o.EncodeBatch = None
     backend: o.Backend = None
+    store: o.Store = None
 
     def table(self) -> dict[str, Any]:
         """The fields of `RunConfig` that were given."""

@@ -10,11 +10,24 @@ import typer
 
 from fusemix_core.errors import ConfigError
 
-A = Annotated[str | None, typer.Option("--a", help="First encoder (sugar for --encoder).")]
-B = Annotated[str | None, typer.Option("--b", help="Second encoder.")]
+ENCODERS, DATA, SPLITS = "Encoders", "Data", "Splits"
+METHOD, OUTPUT, MACHINE = "Method", "Output", "Machine"
+"""The panels of `--help` that options stand in; those of one command only stand in "Options"."""
+
+A = Annotated[
+    str | None,
+    typer.Option("--a", help="First encoder (sugar for --encoder).", rich_help_panel=ENCODERS),
+]
+B = Annotated[str | None, typer.Option("--b", help="Second encoder.", rich_help_panel=ENCODERS)]
 Encoders = Annotated[
     list[str] | None,
-    typer.Option("--encoder", "-e", metavar="MODALITY=NAME", help="An encoder; give two or more."),
+    typer.Option(
+        "--encoder",
+        "-e",
+        metavar="MODALITY=NAME",
+        help="An encoder; give two or more.",
+        rich_help_panel=ENCODERS,
+    ),
 ]
 Views = Annotated[
     list[str] | None,
@@ -22,6 +35,7 @@ Views = Annotated[
         "--view",
         metavar="MODALITY=VIEW",
         help="Which latent of an encoder to take, e.g. image=grid. [its first]",
+        rich_help_panel=ENCODERS,
     ),
 ]
 Data = Annotated[
@@ -31,14 +45,23 @@ Data = Annotated[
         "-d",
         metavar="PATH",
         help="Manifest (csv, tsv, jsonl, parquet, json), folder, tar shards or dataset.",
+        rich_help_panel=DATA,
     ),
 ]
 Validation = Annotated[
     str | None,
-    typer.Option("--validation", metavar="PATH", help="Validation pairs in a file of their own."),
+    typer.Option(
+        "--validation",
+        metavar="PATH",
+        help="Validation pairs in a file of their own.",
+        rich_help_panel=SPLITS,
+    ),
 ]
 Test = Annotated[
-    str | None, typer.Option("--test", metavar="PATH", help="Test pairs in a file of their own.")
+    str | None,
+    typer.Option(
+        "--test", metavar="PATH", help="Test pairs in a file of their own.", rich_help_panel=SPLITS
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
@@ -47,11 +70,17 @@ Columns = Annotated[
         metavar="MODALITY=COLUMN",
         help="Which column(s) hold a modality: text=alt or text=alt,caption. A template makes one "
         "text of several: 'text={impression} {findings}'.",
+        rich_help_panel=DATA,
     ),
 ]
-SplitColumn = Annotated[str | None, typer.Option(help="Column that says train/validation/test.")]
+SplitColumn = Annotated[
+    str | None, typer.Option(help="Column that says train/validation/test.", rich_help_panel=SPLITS)
+]
 GroupBy = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Keep rows with the same value in one split.")
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="Keep rows with the same value in one split.", rich_help_panel=SPLITS
+    ),
 ]
 Facts = Annotated[
     list[str] | None,
@@ -60,6 +89,7 @@ Facts = Annotated[
         metavar="NAME=COLUMN",
         help="A further column of the rows, for components that use facts: age=age_years, "
         "or with its kind: label=class_id:class (number, class, text, time, box, xywh).",
+        rich_help_panel=DATA,
     ),
 ]
 TrustColumn = Annotated[
@@ -67,10 +97,15 @@ TrustColumn = Annotated[
     typer.Option(
         metavar="COLUMN",
         help="Column that says how far to trust a row, 0 to 1; none: no column. [trust]",
+        rich_help_panel=DATA,
     ),
 ]
-ValidationFraction = Annotated[float | None, typer.Option(help="Share for validation. [0.1]")]
-TestFraction = Annotated[float | None, typer.Option(help="Share for test. [0.1]")]
+ValidationFraction = Annotated[
+    float | None, typer.Option(help="Share for validation. [0.1]", rich_help_panel=SPLITS)
+]
+TestFraction = Annotated[
+    float | None, typer.Option(help="Share for test. [0.1]", rich_help_panel=SPLITS)
+]
 Reader = Annotated[
     str | None,
     typer.Option(
@@ -78,31 +113,49 @@ Reader = Annotated[
         metavar="NAME",
         help='What reads the data: a name, ./file.py:Class, or with options "NAME KEY=VALUE". '
         "[the first that knows the file]",
+        rich_help_panel=DATA,
     ),
 ]
-MaxBad = Annotated[float | None, typer.Option(help="Share of bad rows that fails a run. [0.01]")]
+MaxBad = Annotated[
+    float | None,
+    typer.Option(help="Share of bad rows that fails a run. [0.01]", rich_help_panel=DATA),
+]
 AllowOutside = Annotated[
-    bool | None, typer.Option("--allow-outside", help="Accept paths outside the data folder.")
+    bool | None,
+    typer.Option(
+        "--allow-outside", help="Accept paths outside the data folder.", rich_help_panel=DATA
+    ),
 ]
 TextEncoding = Annotated[
     str | None,
     typer.Option(
-        "--encoding", metavar="NAME", help="How text files are encoded, e.g. cp1252. [utf-8]"
+        "--encoding",
+        metavar="NAME",
+        help="How text files are encoded, e.g. cp1252. [utf-8]",
+        rich_help_panel=DATA,
     ),
 ]
 Delimiter = Annotated[
     str | None,
     typer.Option(
-        metavar="MARK", help="What separates the cells of a table: ';', tab, pipe. [what fits]"
+        metavar="MARK",
+        help="What separates the cells of a table: ';', tab, pipe. [what fits]",
+        rich_help_panel=DATA,
     ),
 ]
 MissingValues = Annotated[
     str | None,
-    typer.Option(metavar="WORDS", help="Cells that count as empty: nan,NULL,None."),
+    typer.Option(
+        metavar="WORDS", help="Cells that count as empty: nan,NULL,None.", rich_help_panel=DATA
+    ),
 ]
 Missing = Annotated[
     str | None,
-    typer.Option(metavar="ok", help="Allow rows that lack an entry, and count them apart."),
+    typer.Option(
+        metavar="ok",
+        help="Allow rows that lack an entry, and count them apart.",
+        rich_help_panel=DATA,
+    ),
 ]
 Prefix = Annotated[
     list[str] | None,
@@ -110,27 +163,50 @@ Prefix = Annotated[
         "--prefix",
         metavar="[MODALITY=]TEXT",
         help="Put this before each cell that names a file: images/ for a column of ids.",
+        rich_help_panel=DATA,
     ),
 ]
 Suffix = Annotated[
     list[str] | None,
     typer.Option(
-        "--suffix", metavar="[MODALITY=]TEXT", help="Put this after each such cell, e.g. .jpg."
+        "--suffix",
+        metavar="[MODALITY=]TEXT",
+        help="Put this after each such cell, e.g. .jpg.",
+        rich_help_panel=DATA,
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, … [auto]")]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, … [auto]", rich_help_panel=MACHINE)
+]
 Dtype = Annotated[
     str | None,
     typer.Option(
         help="What encoders compute in: float32, float16, bfloat16, or auto: float32, on a CUDA "
-        "device half precision if the latents agree. [auto]"
+        "device half precision if the latents agree. [auto]",
+        rich_help_panel=MACHINE,
     ),
 ]
-StoreDtype = Annotated[str | None, typer.Option(help="float16 or float32 latents. [float16]")]
-EncodeBatch = Annotated[int | None, typer.Option(help="Items an encoder takes at once.")]
+StoreDtype = Annotated[
+    str | None, typer.Option(help="float16 or float32 latents. [float16]", rich_help_panel=MACHINE)
+]
+EncodeBatch = Annotated[
+    int | None, typer.Option(help="Items an encoder takes at once.", rich_help_panel=MACHINE)
+]
 Backend = Annotated[
     str | None,
-    typer.Option(help="auto, eager (torch) or openvino for encoders on a CPU. [auto]"),
+    typer.Option(
+        help="auto, eager (torch) or openvino for encoders on a CPU. [auto]",
+        rich_help_panel=MACHINE,
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Keep latents in an object store: s3://bucket/prefix. "
+        "[FUSEMIX_STORE, else the folder FUSEMIX_HOME]",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Evaluators = Annotated[
     list[str] | None,
@@ -138,20 +214,32 @@ Evaluators = Annotated[
         "--evaluator",
         metavar="NAME",
         help='Measure by this one too: a name, ./file.py:Class, or with options "NAME KEY=VALUE".',
+        rich_help_panel=OUTPUT,
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of splits and training. [0]")]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of splits and training. [0]", rich_help_panel=METHOD)
+]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="TOML", help="A run's config; options here win over it."),
+    typer.Option(
+        "--config",
+        metavar="TOML",
+        help="A run's config; options here win over it.",
+        rich_help_panel=METHOD,
+    ),
 ]
-Recipe = Annotated[str | None, typer.Option(help="A named method, or ./file.py:function. [auto]")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="A named method, or ./file.py:function. [auto]", rich_help_panel=METHOD),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
         help="Override a recipe's setting, e.g. training.epochs=20.",
+        rich_help_panel=METHOD,
     ),
 ]
 Budget = Annotated[
@@ -160,17 +248,30 @@ Budget = Annotated[
         metavar="TIME|STEPS",
         help="Stop fitting after this long, e.g. 90s, 10m or '2000 steps', with the best model so "
         "far. [until more gains nothing]",
+        rich_help_panel=METHOD,
     ),
 ]
 Select = Annotated[
     str | None,
-    typer.Option(help="Choose the pairs to fit on by this selector, as many as --pairs. [uniform]"),
+    typer.Option(
+        help="Choose the pairs to fit on by this selector, as many as --pairs. [uniform]",
+        rich_help_panel=METHOD,
+    ),
 ]
-Pairs = Annotated[int | None, typer.Option(help="Fit on so many of the training pairs. [all]")]
-Out = Annotated[Path | None, typer.Option(help="The run's folder. [runs/DATE-TIME]")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Pairs = Annotated[
+    int | None,
+    typer.Option(help="Fit on so many of the training pairs. [all]", rich_help_panel=METHOD),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="The run's folder. [runs/DATE-TIME]", rich_help_panel=OUTPUT)
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=OUTPUT)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=OUTPUT)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]
 
 Model = Annotated[str, typer.Argument(help="A run's folder, a model's folder, or a hub id.")]
 ModelEncoders = Annotated[
@@ -180,6 +281,7 @@ ModelEncoders = Annotated[
         "-e",
         metavar="MODALITY=NAME",
         help="The encoder to use where a model's own can't be taken by its name.",
+        rich_help_panel=ENCODERS,
     ),
 ]
 

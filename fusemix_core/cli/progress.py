@@ -74,5 +74,8 @@ class ConsoleReporter(Reporter):
         if done == total:
             self._close()
 
+    def on_interrupt(self) -> None:
+        err.print("Stopping after this step. Ctrl-C again stops at once.", style="yellow")
+
     def on_end(self) -> None:
         self._close()

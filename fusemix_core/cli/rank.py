@@ -78,13 +78,17 @@ def rank(
 
         fusemix rank --a efficientnet-lite0 --b minilm --data pairs.csv
 
-        fusemix rank --a dinov2,timm:convnext_tiny --b bge-large,minilm --data pairs.csv
+        fusemix rank --a dinov2,timm:convnext_tiny --b bge-large,minilm \\
+            --data pairs.csv
 
-        fusemix rank --a dinov2,rad-dino --b minilm,bge-large --data pairs.csv --picture rank.svg
+        fusemix rank --a dinov2,rad-dino --b minilm,bge-large \\
+            --data pairs.csv --picture rank.svg
 
-        fusemix rank --a efficientnet-lite0 --b minilm --view text=layers --data pairs.csv
+        fusemix rank --a efficientnet-lite0 --b minilm --view text=layers \\
+            --data pairs.csv
 
-        fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv --recipe alignment-probing
+        fusemix rank --a dinov2,rad-dino --b minilm --data pairs.csv \\
+            --recipe alignment-probing
     """
     table = data.table() | splits.table() | facts.table()
 
@@ -134,7 +138,7 @@ def _show(found: Ranking, json: bool) -> None:
         + ([100 * p.probe["recall_at_1"], 100 * p.probe["score"]] if p.probe else [])
         for p in found.pairings
     ]
-    recalls = ["R@1, %", "mean recall, %"]
+    recalls = ["R@1", "mean recall"]
     probed = [f"{found.recipe}: {name}" for name in recalls] if found.recipe else []
     print_table([*found.modalities, *names, *recalls, *probed], rows)
     shown = [f"{n} {rho:+.2f}" for n, rho in found.spearman.items() if rho is not None]
@@ -145,9 +149,24 @@ def _show(found: Ranking, json: bool) -> None:
         )
     out.print(
         f"Measures on {found.sample:,} pairs, less chance; ? is no better than the best of "
-        "shuffled items. Recall of linear CCA, both directions.",
+        "shuffled items. Recall of linear CCA in percent, mean of both directions.",
         soft_wrap=True,
     )
+    out.print()
+    out.print(verdict(found), style="bold", soft_wrap=True)
+
+
+def verdict(found: Ranking) -> str:
+    """Which pairing to take, and how far the next one is."""
+    best, *rest = found.pairings
+    of = found.recipe or "linear CCA"
+    text = f"Take {best.a} with {best.b}: mean recall {100 * best.reached:.1f} by {of}"
+    if not rest:
+        return f"{text}. There was nothing to compare it with."
+    behind = 100 * (best.reached - rest[0].reached)
+    if behind < 0.05:
+        return f"{text}, as {rest[0].a} with {rest[0].b} has."
+    return f"{text}, {behind:.1f} points above {rest[0].a} with {rest[0].b}."
 
 
 def _with_doubt(measure: Mapping[str, float]) -> str:

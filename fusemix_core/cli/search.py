@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.cli.groups import DataOptions, grouped
 from fusemix_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fusemix_core.jobs.search import Gallery, Hit
 
 
 @grouped
@@ -19,32 +26,39 @@ def search(
     to: Annotated[str | None, typer.Option("--to", help="Modality to search in.")] = None,
     from_: Annotated[str | None, typer.Option("--from", help="Modality of the query.")] = None,
     count: Annotated[int, typer.Option("-k", "--count", min=1, help="How many to show.")] = 10,
+    show: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Show this column of the data beside each item. [its text, in the run's own data]",
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the results.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the contact sheet.")] = False,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
     """Search items of one modality by a query of another.
 
-    The items of --data are encoded once and kept in the latent store.
+    Without --data, the data of the model's own run are searched. Items are encoded once and kept in
+    the latent store.
 
     Examples:
 
-        fusemix search runs/1 --data photos/ "a dog on the beach"
+        fusemix search runs/1 "a dog on the beach"
+
+        fusemix search runs/1 --data photos/ "a dog on the beach" --open
+
+        fusemix search runs/1 --data shop.csv "red shoes" --show sku \\
+            --show title
 
         fusemix search runs/1 --data pairs.csv photo.jpg --to text -k 5
-
-        fusemix search runs/1 --data sounds/ "rain on a roof" --json
     """
-    from fusemix_core.config import DataConfig, from_dict
-
-    if not data.data:
-        raise ConfigError("No data to search in.", "Add --data PATH.")
-    config = from_dict(DataConfig, data.table(), "data.")
-
-    from fusemix_core.cli.console import out, print_json, print_table
-    from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.cli.show import shorten
     from fusemix_core.jobs.search import Gallery, query_modality
+    from fusemix_core.jobs.searched_data import searched_data
     from fusemix_core.runs.models import load_model
 
     fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
@@ -54,12 +68,71 @@ def search(
         raise ConfigError(
             f"The model has no modality '{target}'.", f"It has {', '.join(fused.modalities)}."
         )
+    what = searched_data(model, fused, target, data.table(), show)
+
+    from fusemix_core.cli.console import err, print_json
+    from fusemix_core.cli.progress import ConsoleReporter
+
     with ConsoleReporter() as reporter:
-        gallery = Gallery(fused, target, config, reporter)
+        gallery = Gallery(fused, target, what.config, reporter, what.columns)
     found = gallery.search(query, source, count)
     if json:
-        print_json([vars(hit) for hit in found])
-        return
-    rows = [[h.rank, f"{h.score:.3f}", shorten(h.item)] for h in found]
-    print_table(["", "score", target], rows)
+        print_json([hit.as_dict() for hit in found])
+    else:
+        _show(found, gallery)
+    if html or open_:
+        file = _write_sheet(html, query, source, found, gallery)
+        err.print(f"sheet:   {file}", soft_wrap=True)
+        if open_:
+            webbrowser.open(file.absolute().as_uri())
+
+
+def _show(found: list[Hit], gallery: Gallery) -> None:
+    """A line each; paths whole, and links that a terminal can open."""
+    from rich.text import Text
+
+    from fusemix_core.cli.console import out, shorten
+
+    inline = gallery.items.medium.inline
+    for hit in found:
+        line = Text(f"{hit.rank:3}  {hit.score:.3f}  ")
+        if inline:
+            line.append(shorten(hit.item))
+        else:
+            path = Path(hit.item)
+            line.append(
+                near(hit.item, gallery), f"link {path.absolute().as_uri()}" * path.is_file()
+            )
+        for value in filter(None, hit.columns.values()):
+            line.append(f"  {shorten(value, 60)}", "dim")
+        out.print(line, soft_wrap=True)
     out.print(f"{len(gallery.ids):,} items searched", style="dim")
+
+
+def near(path: str, gallery: Gallery) -> str:
+    """A path as it is written from the working folder, if it is in there, or from that of the data.
+    Any other is whole."""
+    sources = [os.path.abspath(one) for one in gallery.config.source]
+    folders = [one if os.path.isdir(one) else os.path.dirname(one) for one in sources]
+    for folder in (os.getcwd(), *folders) if os.path.isabs(path) else ():
+        inside = os.path.relpath(path, folder)
+        if not inside.startswith(os.pardir):
+            return inside
+    return path
+
+
+def _write_sheet(
+    file: Path | None, query: str, source: str, found: list[Hit], gallery: Gallery
+) -> Path:
+    """Write the contact sheet, in a new temporary folder if no file is named."""
+    from fusemix_core.data.media import medium
+    from fusemix_core.reports.sheet import SheetHit, write_sheet
+
+    file = file or Path(tempfile.mkdtemp(prefix="fusemix-")) / "search.html"
+    hits = [
+        SheetHit(h.rank, h.score, near(h.item, gallery), gallery.items.show(h.number), h.columns)
+        for h in found
+    ]
+    own = medium(gallery.model.encoders[source].takes)
+    asked = own.show(query, lambda: own.decode(query))
+    return write_sheet(file, asked, hits, len(gallery.ids))

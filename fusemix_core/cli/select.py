@@ -81,9 +81,11 @@ def select(
 
     Examples:
 
-        fusemix select --a dinov2 --b bge-large --data pairs.csv --pairs 5000 --out subset.csv
+        fusemix select --a efficientnet-lite0 --b minilm --data pairs.csv \\
+            --pairs 5000 --out subset.csv
 
-        fusemix select --a dinov2 --b bge-large --data pairs.csv --pairs 500 --by text --out few.csv
+        fusemix select --a efficientnet-lite0 --b minilm --data pairs.csv \\
+            --pairs 500 --by text --out few.csv
     """
     names = encoders.names()
     if by.pairs is None or by.out is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from fusemix_core.cli.console import duration, out, print_json, print_table, size
+from fusemix_core.cli.console import duration, out, print_json, print_table, shorten, size
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.sections import Cell, Section, Share
 
@@ -17,11 +19,16 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.run import RunResult
     from fusemix_core.runs.plan import EncoderPlan, Plan
 
+OPENER = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+"""The command that opens a page in the browser."""
+
 UNKNOWN = "time unknown on this machine yet"
 
 
 def show_plan(plan: Plan, json: bool) -> None:
     """What a run will do."""
+    from fusemix_core.devices import resolve_device
+
     if json:
         print_json(plan.as_dict())
         return
@@ -43,7 +50,8 @@ def show_plan(plan: Plan, json: bool) -> None:
         out.print(f"extends: {plan.config.extends}", soft_wrap=True)
     if plan.fixed:
         out.print(f"fixed:   {', '.join(plan.fixed)}")
-    out.print(f"device:  {plan.config.device}")
+    by = " (auto)" if plan.config.device == "auto" else ""
+    out.print(f"device:  {resolve_device(plan.config.device)}{by}")
 
 
 def _in_short(fact: Mapping[str, Any]) -> str:
@@ -133,6 +141,10 @@ def show_result(result: RunResult, json: bool) -> None:
     if rejected := results["rejected"]:
         out.print(f"bad:     {rejected:,} entries set aside in {folder.rejected}", soft_wrap=True)
     out.print()
+    out.print("Search it, and look at the report:", style="bold")
+    out.print(Text(result.search), soft_wrap=True)
+    out.print(Text(f"{OPENER} {shlex.quote(str(folder.report))}"), soft_wrap=True)
+    out.print()
     out.print("Load it from Python:", style="bold")
     out.print(Text(result.usage), soft_wrap=True)
 
@@ -178,11 +190,3 @@ def _name(result: RunResult, modality: str, item: int) -> str:
 
 def _is_inline(result: RunResult, modality: str) -> bool:
     return result.encoded.dataset.items[modality].medium.inline
-
-
-def shorten(text: str, width: int = 90) -> str:
-    """One line of at most `width` characters; of a path the end is kept."""
-    text = " ".join(text.split())
-    if len(text) <= width:
-        return text
-    return "…" + text[-width + 1 :] if "/" in text and " " not in text else text[: width - 1] + "…"

@@ -153,27 +153,6 @@ def in_turn(work: Callable[[], T]) -> T:
     return done
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their mean over the processes: those of the whole batch (`gathering`).
-
-    One that no process has stays None, as that of a modality which no row of the batch has.
-    """
-    if processes() == 1:
-        return
-    parameters = list(parameters)
-    for dtype in {p.dtype for p in parameters}:
-        some = [p for p in parameters if p.dtype == dtype]
-        there = torch.tensor([p.grad is not None for p in some], dtype=dtype).to(some[0].device)
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
-        flat = torch.cat([there, *(x.flatten() for x in parts)])
-        dist.all_reduce(flat)
-        there, flat = flat[: len(some)].tolist(), flat[len(some) :].div_(processes())
-        for p, any_has, mean in zip(
-            some, there, flat.split([p.numel() for p in some]), strict=True
-        ):
-            p.grad = mean.view_as(p) if any_has else None
-
-
 def seed_step(seed: int, step: int) -> None:
     """In several processes: global generators (dropout) that differ by process and step.
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fusemix_core.engine.plan import Plan, epoch_order, together
 from fusemix_core.engine.randomness import stream, stream_seed
-from fusemix_core.engine.windows import Loader, Window
-from fusemix_core.interfaces import Batch, PairedLatents, ResidentLatents
+from fusemix_core.engine.windows import Loader, Window, owned
+from fusemix_core.gathering import processes
+from fusemix_core.interfaces import Batch, Mixup, PairedLatents, ResidentLatents
 
 WINDOW_BYTES = 1 << 29
 """What the rows that are shuffled together would take in float32, in all modalities."""
@@ -92,10 +93,14 @@ def feed(
     blocks: bool,
     epoch: int = 0,
     index: int = 0,
+    mixup: Mixup | None = None,
 ) -> Generator[Batch]:
     """The batches of a fit on `device` from step `index` of `epoch` on. Close it when done.
 
-    They depend only on the data, the plan and the seed, the unpaired items of a step, too. With
+    In several processes each has the latents of its own rows only, if the mixup that is given says
+    which ones these are (`Mixup.sources`). Otherwise batches are whole.
+
+    They depend on the data, the plan and only the seed, the unpaired items of a step, too. With
     `blocks` an epoch is shuffled by blocks (see `Blocks`), and tables that are not resident are
     read once an epoch, window by window; without, each batch is gathered from all over the tables.
     For a GPU that does not hold the tables, windows are copied there as they are stored, and their
@@ -109,7 +114,9 @@ def feed(
         for m, ids in train.unpaired.items()
         if len(ids) and plan.training.unpaired
     }
-    return _fed(train, parts, plan.rows_per_step, device, in_windows=blocks, drawn=drawn)
+    shared = mixup if processes() > 1 else None
+    size = plan.rows_per_step
+    return _fed(train, parts, size, device, in_windows=blocks, drawn=drawn, mixup=shared)
 
 
 def unpaired_draws(ids: Tensor, size: int, seed: int, step: int) -> Iterator[Tensor]:
@@ -142,14 +149,18 @@ def _fed(
     *,
     in_windows: bool,
     drawn: Mapping[str, Iterator[Tensor]] = MappingProxyType({}),
+    mixup: Mixup | None = None,
 ) -> Generator[Batch]:
     """The parts' batches, each with the unpaired items that are drawn for it; what would keep
-    their user waiting is done in threads."""
+    their user waiting is done in threads. mixup: whose rows are shared between processes."""
     held, there = resident(pairs), _all_on(pairs, device)
     streamed = device.type == "cuda" and not there
+    loads = streamed or (in_windows and not held)
     if streamed:
         parts = _cut(parts, window_rows(pairs, size))
-    if streamed or (in_windows and not held):
+    if mixup is not None:
+        parts = owned(parts if loads else _cut(parts, size), size, mixup)
+    if loads:
         parts = ahead(map(Loader(device), parts), parts)
     batches = _batches(parts, size, device)
     if drawn:
@@ -187,8 +198,8 @@ def _batches(parts: Generator[Window], size: int, device: torch.device) -> Gener
     with closing(parts):
         for part in parts:
             part.await_copies(device)
-            for rows, links in zip(part.rows.split(size), part.links.split(size), strict=True):
-                yield part.latents.batch(rows, device, links)
+            for rows, links, own in part.steps(size):
+                yield part.latents.batch(rows, device, links, own)
 
 
 def _cut(parts: Generator[Window], size: int) -> Generator[Window]:

@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], None]]:
+def deferred_interrupt(notice: Callable[[], None] | None = None) -> Iterator[Callable[[], None]]:
     """Ctrl-C inside raises `KeyboardInterrupt` only where the yielded function is called; a SIGTERM
     that the program handles is handled there.
+
+    Args:
+        notice: Called at once when the first signal arrives, to answer whoever sent it.
 
     A second signal acts at once. Outside the main thread, where signals don't arrive, and where
     the program handles SIGINT in its own way, nothing is changed.
@@ -27,6 +30,8 @@ def deferred_interrupt() -> Iterator[Callable[[], None]]:
         pending.append(signum)
         if len(pending) > 1:
             act()
+        elif notice is not None:
+            notice()
 
     def act() -> None:
         signum = pending[-1]

@@ -95,7 +95,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_start(expected)
         try:
-            interruptible = deferred_interrupt() if self.first else no_interrupt()
+            interruptible = deferred_interrupt(self._stopping) if self.first else no_interrupt()
             with interruptible as check_interrupt, closing(self._feed()) as batches:
                 self._loop(batches, check_interrupt)
                 if self.saver:
@@ -128,6 +128,10 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_stage(text)
 
+    def _stopping(self) -> None:
+        for callback in self.callbacks:
+            callback.on_interrupt()
+
     def _feed(self) -> Generator[Batch]:
         state, context = self.state, self.context
         return feed(
@@ -138,6 +142,7 @@ class Trainer:
             blocks=state.blocks,
             epoch=state.epoch,
             index=state.index,
+            mixup=self.mixup,
         )
 
     def _loop(self, batches: Iterator[Batch], check_interrupt: Callable[[], None]) -> None:

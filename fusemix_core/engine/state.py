@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.config import Part, Training
-from fusemix_core.engine import distributed
 from fusemix_core.engine.fit import Fit
+from fusemix_core.engine.gradients import Gradients
 from fusemix_core.engine.guard import step_unless
 from fusemix_core.engine.metrics import Reading, StepMetrics, read
 from fusemix_core.engine.randomness import stream
@@ -67,6 +67,7 @@ class TrainState:
     fit: Fit
     optimiser: torch.optim.Optimizer
     mixing: torch.Generator
+    gradients: Gradients
     averaged: Followers | None = None
     step: int = 0
     epoch: int = 0
@@ -89,10 +90,12 @@ class TrainState:
     @classmethod
     def new(cls, fit: Fit, training: Training, seed: int, optimiser: Part = ADAMW) -> TrainState:
         """The state before the first step. The modules are on their device already."""
+        trained = [*fit.modules.values(), fit.objective]
         return cls(
             fit,
-            make_optimiser([*fit.modules.values(), fit.objective], training, optimiser),
+            make_optimiser(trained, training, optimiser),
             stream(seed, "mixup"),
+            Gradients(p for m in trained for p in m.parameters() if p.requires_grad),
             Followers(fit.modules, training.ema) if training.ema else None,
             risen_to=fit.least,
         )
@@ -166,9 +169,9 @@ def train_step(
     for group in state.optimiser.param_groups:
         group["lr"] = lr
     state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    with state.gradients.averaged():
+        loss.backward()
     parameters = [p for g in state.optimiser.param_groups for p in g["params"]]
-    distributed.average_gradients(parameters)
     if clip_norm is not None:
         metrics.add({"grad_norm": nn.utils.clip_grad_norm_(parameters, clip_norm)})
     metrics.add({"epoch": state.epoch})
@@ -204,6 +207,12 @@ def ema_momentum(ema: float, step: int) -> float:
 def mixed(batch: Batch, mixup: Mixup, generator: torch.Generator, progress: float) -> Batch:
     """The mixed batch. Raises `ContractError` if the mixup loses facts or unpaired items."""
     found = mixup(batch, generator, progress)
+    if batch.own is not None and found.own is None:
+        raise ContractError(
+            f"The mixup {type(mixup).__name__}, whose `sources` says which rows it mixes,",
+            "`batch.mixed(…)` of these rows",
+            "a batch of its own making, in one of several processes",
+        )
     if found.facts.keys() != batch.facts.keys() or found.unpaired is not batch.unpaired:
         raise ContractError(
             f"The mixup {type(mixup).__name__}",

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fusemix_core.interfaces import LatentTable, PairedLatents, ResidentLatents
+from fusemix_core.gathering import processes, rank
+from fusemix_core.interfaces import LatentTable, Mixup, PairedLatents, ResidentLatents
+from fusemix_core.mixup import sources_of
+from fusemix_core.own import Own
 from fusemix_core.paired import load, sent
 
 
 @dataclass(frozen=True)
 class Window:
-    """Rows of `latents` in the order they are used, a whole number of steps; links `[n, K]` are
-    theirs, with the numbers that the items have in the dataset. `ready` is when their tables are on
-    the GPU, if they are copied there."""
+    """Rows of `latents` in the order they are used, a whole number of steps.
+
+    links: `[n, K]`, with the numbers that the items have in the dataset. ready: when the tables are
+    on the GPU, if they are copied there. owns: which rows of each step this process reads, None for
+    all; empty if there is only one process.
+    """
 
     latents: PairedLatents
     rows: Tensor
     links: Tensor
     ready: torch.cuda.Event | None = None
+    owns: tuple[Own | None, ...] = ()
 
     def cut(self, size: int) -> Generator[Window]:
-        """The same rows in windows of at most `size`."""
+        """The same rows in windows of at most `size`, before anything is read."""
         for rows, links in zip(self.rows.split(size), self.links.split(size), strict=True):
             yield Window(self.latents, rows, links)
+
+    def steps(self, size: int) -> Iterator[tuple[Tensor, Tensor, Own | None]]:
+        """(rows, links, whose latents are read) of each step of `size` rows."""
+        steps = self.rows.split(size), self.links.split(size)
+        return zip(*steps, self.owns or [None] * len(steps[0]), strict=True)
+
+    def read(self) -> Tensor | None:
+        """bool `[n]`: the rows whose latents this process reads; None for all."""
+        if None in (self.owns or (None,)):
+            return None
+        size = -(-len(self.rows) // len(self.owns))
+        found = torch.zeros(len(self.rows), dtype=torch.bool)
+        for number, own in enumerate(self.owns):
+            found[number * size + own.rows] = True
+        return found
 
     def await_copies(self, device: torch.device) -> None:
         """Let what follows on the device's stream wait for the copies; the CPU does not."""
@@ -53,10 +76,12 @@ class Loader:
 
     def __call__(self, window: Window) -> Window:
         """The same rows, with those items of the tables that they link."""
-        links, tables = window.links.clone(), dict(window.latents.tables)
+        links, tables, read = window.links.clone(), dict(window.latents.tables), window.read()
         for k, (modality, table) in enumerate(tables.items()):
             if not self._is_ready(table):
                 own = links[:, k]
+                if read is not None:
+                    own[~read] = -1
                 ids = own[own >= 0].unique()
                 if not len(ids):  # no row has the modality: any item takes the places
                     ids = torch.zeros(1, dtype=torch.int64)
@@ -64,7 +89,7 @@ class Loader:
                 links[:, k] = torch.where(own < 0, -1, torch.searchsorted(ids, own.clamp(min=0)))
         own = replace(window.latents.select(window.rows), tables=tables, links=links)
         ready = self.stream.record_event() if self.stream is not None else None
-        return Window(own, torch.arange(len(links)), window.links, ready)
+        return Window(own, torch.arange(len(links)), window.links, ready, window.owns)
 
     def _is_ready(self, table: LatentTable) -> bool:
         if not isinstance(table, ResidentLatents):
@@ -76,3 +101,18 @@ class Loader:
             return table
         with torch.cuda.stream(self.stream):
             return table.holding(sent(table.latents, self.device))
+
+
+def owned(parts: Generator[Window], size: int, mixup: Mixup) -> Generator[Window]:
+    """The windows, with what this process reads of each step of `size` rows."""
+    with closing(parts):
+        for part in parts:
+            owns = tuple(_own(part.latents, links, mixup) for links in part.links.split(size))
+            yield replace(part, owns=owns)
+
+
+def _own(latents: PairedLatents, links: Tensor, mixup: Mixup) -> Own | None:
+    sources = sources_of(mixup, links >= 0)
+    if sources is None:
+        return None
+    return replace(Own.of(sources, rank(), processes()), longest=latents.longest_tokens(links))

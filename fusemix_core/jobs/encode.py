@@ -31,6 +31,7 @@ def encode(
     store_dtype: str = "float16",
     encode_batch: int | None = None,
     backend: str = "auto",
+    store: str | None = None,
     reporter: Reporter | None = None,
 ) -> Encoded:
     """The latents of a dataset: what the store lacks is encoded; what `fusemix encode` does.
@@ -42,6 +43,7 @@ def encode(
             `datasets.Dataset`.
         views: modality → view, by default the encoder's first.
         device, dtype, store_dtype, encode_batch, backend: How items are encoded, as in `align`.
+        store: The object store to keep latents in, such as `s3://bucket/prefix`, as in `align`.
         reporter: Gets the progress.
 
     Returns:
@@ -70,6 +72,7 @@ def encode(
         store_dtype=store_dtype,
         encode_batch=encode_batch,
         backend=backend,
+        store=store,
         tell=reporter and reporter.note,
     )
     return run_encoding(plan, reporter)
@@ -96,6 +99,7 @@ def plan_encoding(
     store_dtype: str = "float16",
     encode_batch: int | None = None,
     backend: str = "auto",
+    store: str | None = None,
     tell: Tell | None = None,
 ) -> EncodingPlan:
     """What `encode` of the same arguments will do; `tell` gets the notes on the data."""
@@ -110,6 +114,7 @@ def plan_encoding(
         encode_batch,
         resolve_views(specs, views or {}),
         backend,
+        store=store,
     )
     table = {"trust_column": NO_TRUST, **data_table(data)}
     table |= {"validation_fraction": 0.0, "test_fraction": 0.0}

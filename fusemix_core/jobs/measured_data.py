@@ -35,22 +35,36 @@ def measured_data(
     unless `given` or `split` says otherwise.
     """
     run = run_of(model)
-    kept = run.get("data", {})
-    if not isinstance(kept, dict) or type(run.get("seed", 0)) is not int:
-        raise ConfigError(f"The config.toml of the run of {model} contains no data and seed.")
-    kept = to_dict(from_dict(DataConfig, kept, "data.").located()) if kept else {}
-    source = given.get("source") or kept.get("source", [])
-    if not source:
-        raise ConfigError("No data given.", "Add --data PATH.")
+    if type(run.get("seed", 0)) is not int:
+        raise ConfigError(f"The config.toml of the run of {model} has no seed.")
+    table, own = data_table(model, run, given)
     if split not in (None, "all", *SPLITS):
         raise ConfigError(f"'{split}' is not a split.", f"Splits: {', '.join(SPLITS)}, all.")
-    own = _resolved(kept.get("source", [])) == _resolved(source)
-    table = {**(kept if own else {}), **given, "source": source}
     if split is None:
         split = "test" if own or any(name in given for name in _SPLITTING) else "all"
     if seed is None:
         seed = run.get("seed", 0) if own else 0
     return MeasuredData(from_dict(DataConfig, table, "data."), split, seed)
+
+
+def data_table(
+    model: str | Path, run: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """The fields of `DataConfig` that were given, and whether they name the data of the model's own
+    run, as no data do. Then the run's other fields are among them.
+
+    Raises:
+        ConfigError: If no data are given and the run, if there is one, doesn't name any.
+    """
+    kept = run.get("data", {})
+    if not isinstance(kept, dict):
+        raise ConfigError(f"The config.toml of the run of {model} has no data.")
+    kept = to_dict(from_dict(DataConfig, kept, "data.").located()) if kept else {}
+    source = given.get("source") or kept.get("source", [])
+    if not source:
+        raise ConfigError("No data given.", "Add --data PATH.")
+    own = _resolved(kept.get("source", [])) == _resolved(source)
+    return {**(kept if own else {}), **given, "source": source}, own
 
 
 def _resolved(source: Sequence[str]) -> list[str]:

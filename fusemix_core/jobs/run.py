@@ -26,7 +26,7 @@ from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.gathering import rank
 from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
-from fusemix_core.jobs.usage import usage
+from fusemix_core.jobs.usage import search_command, usage
 from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
 from fusemix_core.reports.run import report_run
@@ -48,7 +48,7 @@ from fusemix_core.sections import Section
 class RunResult:
     """What a run leaves. `results` is the content of results.json (`failed` in it: evaluator →
     message), `examples` hold item numbers of the dataset, `usage` is the Python that loads the
-    model, `sections` are what each evaluator shows."""
+    model, `search` the command that searches the data, `sections` are what each evaluator shows."""
 
     folder: RunFolder
     model: FusedModel
@@ -56,6 +56,7 @@ class RunResult:
     encoded: Encoded
     examples: list[Retrieved]
     usage: str
+    search: str
     sections: dict[str, list[Section]] = field(default_factory=dict)
 
 
@@ -168,6 +169,7 @@ def encode(run: Run) -> Encoded:
         plan.views,
         config.backend,
         dtypes=plan.base.dtypes(),
+        store=config.store,
     )
 
     def list_rejected(dataset: PairedDataset) -> None:
@@ -310,7 +312,8 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     if failed:
         results["failed"] = {name: error.message for name, error in failed.items()}
     folder.write_json(folder.results, results)
-    return RunResult(folder, model, results, encoded, found, load, measured.sections)
+    search = search_command(model, folder.path, encoded.dataset, plan.config.encoders)
+    return RunResult(folder, model, results, encoded, found, load, search, measured.sections)
 
 
 def results_of(plan: Plan, encoded: Encoded, fitted: Fit, measured: Measurement) -> dict[str, Any]:

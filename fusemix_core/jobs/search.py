@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from fusemix_core.config import DataConfig
@@ -24,28 +26,42 @@ from fusemix_core.runs.reporter import Reporter
 
 @dataclass(frozen=True)
 class Hit:
-    """One of the best items of a gallery for a query: its rank from 1, its score, the item."""
+    """One of the best items of a gallery for a query: its rank from 1, its score, the item, column
+    → value of the row that it was read from, and its number among the gallery's `items`."""
 
     rank: int
     score: float
     item: str
+    columns: Mapping[str, str]
+    number: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the number."""
+        columns = dict(self.columns)
+        return {"rank": self.rank, "score": self.score, "item": self.item, "columns": columns}
 
 
 class Gallery:
     """The items of one modality, embedded, to search in.
 
     items: the dataset's unique items; embeddings: unit-norm `[n, d]` of those numbered `ids`.
+    shown: the columns of the rows that hits have.
     """
 
     def __init__(
-        self, model: FusedModel, target: str, config: DataConfig, reporter: Reporter | None = None
+        self,
+        model: FusedModel,
+        target: str,
+        config: DataConfig,
+        reporter: Reporter | None = None,
+        shown: Sequence[str] = (),
     ) -> None:
         takes = {target: model.encoders[target].takes}
         columns = {m: c for m, c in config.columns.items() if m == target}
         config = replace(
             config,
             columns=columns,
-            facts={},
+            facts={column: f"{column}:text" for column in shown},
             trust_column=NO_TRUST,
             validation_fraction=0.0,
             test_fraction=0.0,
@@ -54,10 +70,15 @@ class Gallery:
         dataset = read_usable(config, takes, tell=reporter.note, least=1)
         encoded = encode_for(model, dataset, reporter, config.max_bad)
         found = embed_for(model, encoded.paired())
-        self.model, self.target = model, target
+        self.model, self.target, self.config = model, target, config
         self.items: Items = encoded.dataset.items[target]
         self.ids: Tensor = found.ids[target]
         self.embeddings: Tensor = found.embeddings[target]
+        links = encoded.dataset.links[:, encoded.dataset.modalities.index(target)]
+        self._rows = dict(
+            zip(*map(np.ndarray.tolist, np.unique(links, return_index=True)), strict=True)
+        )
+        self._facts = encoded.dataset.facts
         self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def search(self, query: str | Path, modality: str, count: int = 10) -> list[Hit]:
@@ -73,12 +94,16 @@ class Gallery:
             self._scores[modality] = self.model.prepare(self.embeddings, modality, self.target)
         scores = self._scores[modality](embedded)[0]
         best = scores.topk(min(count, len(scores)))
+        found = zip(best.values.tolist(), self.ids[best.indices].tolist(), strict=True)
         return [
-            Hit(rank, score, self.items.describe(int(self.ids[i])))
-            for rank, (score, i) in enumerate(
-                zip(best.values.tolist(), best.indices.tolist(), strict=True), 1
-            )
+            Hit(rank, score, self.items.describe(i), self._columns(i), i)
+            for rank, (score, i) in enumerate(found, 1)
         ]
+
+    def _columns(self, item: int) -> dict[str, str]:
+        """The texts of the shown columns in the first row of an item, "" if a cell is empty."""
+        row, names = self._rows[item], self._facts.items()
+        return {n: fact.names[v] if (v := fact.values[row]) >= 0 else "" for n, fact in names}
 
 
 def query_modality(model: FusedModel, query: str, given: str | None) -> str:

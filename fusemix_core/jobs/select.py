@@ -169,6 +169,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
         config.encode_batch,
         {m: e.view for m, e in plan.encoders.items()},
         config.backend,
+        store=config.store,
     )
     specs = {m: e.spec for m, e in plan.encoders.items()}
     objects = {m: e for m, e in plan.objects.items() if m in specs}

@@ -1,8 +1,10 @@
-"""The Python that a run prints: how its model is loaded and searched."""
+"""What a run prints at its end: how to search with its model, by command and from Python."""
 
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from fusemix_core.data.dataset import PairedDataset
@@ -22,6 +24,26 @@ def usage(model: FusedModel, path: Path, dataset: PairedDataset, pair: tuple[str
         f'queries = model.encode("{b}", {_example_items(model, b, dataset, 1)})\n'
         f'print(model.similarity(queries, gallery, "{b}", "{a}"))'
     )
+
+
+def search_command(
+    model: FusedModel, run: Path, dataset: PairedDataset, encoders: Mapping[str, str]
+) -> str:
+    """The command that searches the data of a run: by a text if one can ask the model in words.
+
+    encoders: modality → the name of its encoder, as the user gave it.
+    """
+    asked = [m for m, e in model.encoders.items() if medium(e.takes).language]
+    source = asked[0] if asked else model.modalities[-1]
+    example = json.loads(_example_items(model, source, dataset, 1))[0]
+    words = ["fusemix", "search", str(run), example]
+    inferred = source == "text" or not medium(model.encoders[source].takes).inline
+    words += [] if inferred else ["--from", source]
+    for modality, encoder in model.encoders.items():
+        # What no plugin registered by this name is only taken from the user.
+        if not encoder.dist or ":" in encoder.name or "@" in encoder.name:
+            words += ["-e", f"{modality}={encoders.get(modality, encoder.name)}"]
+    return shlex.join(words)
 
 
 def _example_items(model: FusedModel, modality: str, dataset: PairedDataset, count: int) -> str:

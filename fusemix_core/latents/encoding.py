@@ -46,6 +46,8 @@ class Encoding:
         views: modality → view.
         backend: the runtime on the CPU; see `accelerate`.
         workers: threads that decode. None: one for each core.
+        store: the address of the object store that latents are kept in. None: `$FUSEMIX_STORE`,
+            else the folder `$FUSEMIX_HOME`.
     """
 
     device: torch.device | str | Sequence[torch.device | str] = "cpu"
@@ -56,6 +58,7 @@ class Encoding:
     backend: Backend = "auto"
     workers: int | None = None
     dtypes: Mapping[str, Dtype] = field(default_factory=dict)
+    store: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in _ONE_OF.items():

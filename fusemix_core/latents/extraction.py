@@ -100,7 +100,7 @@ def extract(
         keep_freed_memory()
     held = Held(spec, how.devices, how.dtype, encoder)
     try:
-        notes = held.settle(items, view, store.folder.parent)
+        notes = held.settle(items, view, store.home)
         known, digest = held.fingerprint()
         warnings = notes + store.repair(known, view, items.keys, how.store_dtype)
         missing = np.flatnonzero(store.missing(known, view, items.keys, how.store_dtype))
@@ -184,7 +184,7 @@ def _accelerate(
     """Put a faster runtime under the encoder if that pays; what the user should know."""
     if not can_accelerate(held.devices, how):
         return []
-    home = target.store.folder.parent
+    home = target.store.home
     work = Work(target.view, target.fingerprint, home, len(missing))
     warning = encoder.accelerate(missing[:PROBE_ITEMS].tolist(), work, how.backend)
     return [warning] if warning else []

@@ -16,9 +16,9 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,9 +30,10 @@ SET_ASIDE = ".bad"
 DTYPES = {"float16": "F16", "float32": "F32"}
 _CODES = {"uint64": "U64", "int64": "I64", **DTYPES}
 _NUMPY = {"U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4"}
-_MAX_HEADER = 1 << 24
+MAX_HEADER = 1 << 24
 _CHUNK = 1 << 22
-_NO_CHECKSUM = "0" * 64
+NO_CHECKSUM = "0" * 64
+"""What the header has in the checksum's place while the checksum is taken."""
 _KEPT = "then run again: finished shards are kept."
 ADVICE = Advice(
     "Free some space (`fusemix cache prune` helps) or set FUSEMIX_HOME to a larger disk, " + _KEPT,
@@ -41,9 +42,30 @@ ADVICE = Advice(
 )
 """Where latents can't be written."""
 
+T = TypeVar("T")
+
 
 class BadShardError(ArtefactError):
     """A shard is damaged: its latents must be made again."""
+
+
+class Source(Protocol):
+    """Where shards are fetched from before they are read; `fetching.RemoteView` is one.
+
+    Attributes:
+        window: bytes of shards to read at a time.
+    """
+
+    window: int
+
+    def fits(self, shards: Iterable[Shard]) -> bool:
+        """Whether all these can be here at once."""
+
+    def need(self, shards: Sequence[Shard]) -> None:
+        """Have shards here and verified. Raises `ArtefactError` if one can't be had."""
+
+    def ahead(self, groups: Iterable[T], shards_of: Callable[[T], list[Shard]]) -> Iterator[T]:
+        """The groups, each once its shards are here; those of the next are fetched meanwhile."""
 
 
 class Shard:
@@ -56,7 +78,10 @@ class Shard:
         ragged: items differ in length (`lengths`).
         verified: its checksum has been found right.
         state: that of the file when it was listed (`stamps.state_of`); None if it was not.
+        source: if the file is fetched from before it is read; None if it lies here.
     """
+
+    source: Source | None = None
 
     def __init__(
         self,
@@ -151,7 +176,7 @@ def write_shard(
         tensors["lengths"] = lengths = np.ascontiguousarray(lengths, "<i8")
     tensors["latents"] = np.ascontiguousarray(latents, _NUMPY[DTYPES[dtype]])
     parts = [tensor.reshape(-1).view(np.uint8).data for tensor in tensors.values()]
-    metadata = {**metadata, "checksum": _NO_CHECKSUM}
+    metadata = {**metadata, "checksum": NO_CHECKSUM}
     digest = hashlib.blake2b(_header(tensors, metadata), digest_size=32)
     for part in parts:
         digest.update(part)
@@ -219,39 +244,46 @@ def read_shard(path: Path) -> Shard:
 def read_header(path: Path) -> Shard:
     """As `read_shard`, but keys and lengths are left in the file."""
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head, tensors = parse_header(path, file, size)
-        try:
-            metadata, keys, latents = (tensors[k] for k in ("__metadata__", "keys", "latents"))
-            n, shape = keys["shape"][0], tuple(latents["shape"])
-            dtype = {code: name for name, code in DTYPES.items()}[latents["dtype"]]
-            ragged = "lengths" in tensors
-            start = _before_latents(n, ragged)
-            end = start + math.prod(shape) * np.dtype(dtype).itemsize
-            fits = (
-                all(type(width) is int and width > 0 for width in (n, *shape))
-                and keys == {"dtype": "U64", "shape": [n, 2], "data_offsets": [0, 16 * n]}
-                and latents["data_offsets"] == [start, end]
-                and size == head + end
-                and (len(shape) == 2 if ragged else len(shape) > 1 and shape[0] == n)
-                and all(isinstance(v, str) for v in metadata.values())
-            )
-            if fits and ragged:
-                expected = {"dtype": "I64", "shape": [n], "data_offsets": [16 * n, 24 * n]}
-                fits = tensors["lengths"] == expected
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise BadShardError(f"{path} has a malformed header ({error!r}).") from error
-        if not fits:
-            raise BadShardError(f"{path} is truncated or its header is damaged ({size} bytes).")
+        return header_of(path, file, os.fstat(file.fileno()).st_size)
+
+
+def header_of(path: Path, file: BinaryIO, size: int, kind: type[Shard] = Shard) -> Shard:
+    """The shard of `size` bytes whose header is read from `file`; `kind` is the class of it.
+
+    Raises `BadShardError` if the header is malformed or does not fit the size.
+    """
+    head, tensors = parse_header(path, file, size)
+    try:
+        metadata, keys, latents = (tensors[k] for k in ("__metadata__", "keys", "latents"))
+        n, shape = keys["shape"][0], tuple(latents["shape"])
+        dtype = {code: name for name, code in DTYPES.items()}[latents["dtype"]]
+        ragged = "lengths" in tensors
+        start = _before_latents(n, ragged)
+        end = start + math.prod(shape) * np.dtype(dtype).itemsize
+        fits = (
+            all(type(width) is int and width > 0 for width in (n, *shape))
+            and keys == {"dtype": "U64", "shape": [n, 2], "data_offsets": [0, 16 * n]}
+            and latents["data_offsets"] == [start, end]
+            and size == head + end
+            and (len(shape) == 2 if ragged else len(shape) > 1 and shape[0] == n)
+            and all(isinstance(v, str) for v in metadata.values())
+        )
+        if fits and ragged:
+            expected = {"dtype": "I64", "shape": [n], "data_offsets": [16 * n, 24 * n]}
+            fits = tensors["lengths"] == expected
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise BadShardError(f"{path} has a malformed header ({error!r}).") from error
+    if not fits:
+        raise BadShardError(f"{path} is truncated or its header is damaged ({size} bytes).")
     offset = head + start
-    return Shard(path, None, shape[1:], dtype, offset, size, metadata, count=n, ragged=ragged)
+    return kind(path, None, shape[1:], dtype, offset, size, metadata, count=n, ragged=ragged)
 
 
 def parse_header(path: Path, file: BinaryIO, size: int) -> tuple[int, dict]:
     """Where the tensors begin, and the parsed header."""
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if not 0 < length <= min(_MAX_HEADER, size - 8):
+    if not 0 < length <= min(MAX_HEADER, size - 8):
         raise BadShardError(f"{path} is not a shard or is truncated ({size} bytes).")
     try:
         return 8 + length, json.loads(file.read(length))
@@ -266,7 +298,7 @@ def verify_shard(shard: Shard) -> None:
     digest = hashlib.blake2b(digest_size=32)
     with open(shard.path, "rb") as file:
         head = file.read(shard.head)
-        digest.update(head.replace(stated.encode(), _NO_CHECKSUM.encode(), 1))
+        digest.update(head.replace(stated.encode(), NO_CHECKSUM.encode(), 1))
         while piece := file.read(_CHUNK):
             digest.update(piece)
     if digest.hexdigest() != stated:

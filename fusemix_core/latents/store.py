@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from fusemix_core.latents.shards import (
     set_aside,
     write_shard,
 )
-from fusemix_core.latents.stamps import State, state_of
+from fusemix_core.latents.stamps import Stamps, State, state_of
 from fusemix_core.specs import EncoderSpec
 from fusemix_core.versions import version
 
@@ -46,6 +46,7 @@ class LatentStore:
     """Latents by encoder fingerprint, view and content key.
 
     `home` is the folder that holds `latents/`; by default `$FUSEMIX_HOME`, else ~/.cache/fusemix.
+    `remote.store_at` gives one that lies in an object store.
     Keys are uint64 [n, 2]. A float16 request is served from float16 shards first, then from
     float32 ones; a float32 request from float32 shards only.
 
@@ -54,7 +55,9 @@ class LatentStore:
     """
 
     def __init__(self, home: Path | None = None) -> None:
-        self.folder = Path(home or default_home()) / "latents"
+        self.home = Path(home or default_home())
+        self.folder = self.home / "latents"
+        self.place = str(self.folder)
         self._known: dict[Path, tuple[State, Shard | None]] = {}
         self._indexes: dict[Path, Index] = {}
 
@@ -101,7 +104,7 @@ class LatentStore:
         if lacking.any():
             raise ArtefactError(
                 f"{int(lacking.sum())} of {len(keys)} latents of encoder {fingerprint} are not in "
-                f"{self.folder}. {' '.join(faults)}".rstrip(),
+                f"{self.place}. {' '.join(faults)}".rstrip(),
                 "Run the same command again: missing items are encoded again.",
             )
         used = places.used()
@@ -153,7 +156,7 @@ class LatentStore:
             "spec": json.dumps(plain(spec), sort_keys=True),
             "view": view,
         }
-        return write_shard(self._view(fingerprint, view), keys, latents, facts, lengths), fault
+        return self._write(self._view(fingerprint, view), keys, latents, facts, lengths), fault
 
     # -- upkeep ----------------------------------------------------------------------------------
 
@@ -187,6 +190,9 @@ class LatentStore:
                 raise ValueError(f"{part!r} can't name a folder of the latent store")
         return self.folder / fingerprint / view
 
+    def _write(self, folder: Path, *shard: Any) -> Shard:
+        return write_shard(folder, *shard)
+
     def _index(self, folder: Path) -> Index:
         return self._indexes.setdefault(folder, Index(folder))
 
@@ -198,15 +204,22 @@ class LatentStore:
         stamps = self._index(self._view(fingerprint, view)).stamps
         while True:
             places, bad = self._find(fingerprint, view, keys, store_dtype)
-            bad = bad or upkeep.verified(places.used(), stamps)
+            bad = bad or self._verified(places.used(), stamps)
             if not bad:
                 return places, warnings
             for shard in bad:
-                with contextlib.suppress(FileNotFoundError):
-                    # In a folder that can't be written it stays, so it must be known as bad.
-                    self._known[shard.path] = (state_of(shard.path), None)
-                    set_aside(shard.path)
+                self._set_aside(shard.path)
                 warnings.append(f"{shard.reason} Its items must be encoded again.")
+
+    def _verified(self, shards: list[Shard], stamps: Stamps) -> list[upkeep.BadShard]:
+        """Verify shards that are to be used; the bad ones."""
+        return upkeep.verified(shards, stamps)
+
+    def _set_aside(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            # In a folder that can't be written it stays, so it must be known as bad.
+            self._known[path] = (state_of(path), None)
+            set_aside(path)
 
     def _find(
         self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype

@@ -6,7 +6,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from threading import Lock
 
 import numpy as np
@@ -29,13 +28,13 @@ _AT_ONCE = 256
 
 class _Maps:
     """The latents of shards, memory-mapped: all of them if they are few, else those that were
-    read last."""
+    read last, `most` of them."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
-        self.shards = shards
+    def __init__(self, shards: Sequence[Shard], most: int) -> None:
+        self.shards, self._most = shards, most
         self._open: OrderedDict[int, Tensor] = OrderedDict()
         self._lock = Lock()
-        for s in range(len(shards) if len(shards) <= MOST_MAPS else 0):
+        for s in range(len(shards) if len(shards) <= most else 0):
             self[s]
 
     def __getitem__(self, s: int) -> Tensor:
@@ -43,7 +42,7 @@ class _Maps:
             values = self._open.get(s)
             if values is None:
                 values = self._open[s] = _mapped(self.shards[s])
-                while len(self._open) > MOST_MAPS:
+                while len(self._open) > self._most:
                     self._open.popitem(last=False)
             self._open.move_to_end(s)
             return values
@@ -54,6 +53,8 @@ def _mapped(shard: Shard) -> Tensor:
 
     Raises `ArtefactError` if it isn't.
     """
+    if shard.source is not None:
+        shard.source.need([shard])  # another process may have needed its room
     try:
         if shard.state is not None and state_of(shard.path) != shard.state:
             check_same(shard)  # another process may have written the same items again
@@ -83,7 +84,10 @@ class _Stored:
         self.dtype = (
             torch.float32 if any(s.dtype == "float32" for s in self.shards) else torch.float16
         )
-        self._maps = _Maps(self.shards)
+        self._source = self.shards[0].source
+        fits = self._source is None or self._source.fits(self.shards)
+        # A map keeps the disk of what the cache has deleted.
+        self._maps = _Maps(self.shards, MOST_MAPS if fits else 1)
         self._shard = torch.from_numpy(number[places.shard])
         self._row = torch.from_numpy(places.row)
 
@@ -105,10 +109,24 @@ class _Stored:
             start += count
 
     def _at_once(self, index: Tensor) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-        """`_by_shard`, as many shards at a time as may be mapped."""
-        parts = self._by_shard(index)
-        while some := list(islice(parts, min(_AT_ONCE, MOST_MAPS))):
-            yield some
+        """`_by_shard`, as many shards at a time as may be mapped; of an object store as many as
+        leave the cache room for the next, which are fetched meanwhile."""
+        groups = self._groups(index)
+        if self._source is None:
+            return groups
+        return self._source.ahead(groups, lambda some: [self.shards[s] for s, _, _ in some])
+
+    def _groups(self, index: Tensor) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+        most = math.inf if self._source is None else self._source.window
+        group, size = [], 0
+        for part in self._by_shard(index):
+            size += self.shards[part[0]].size
+            if group and (size > most or len(group) == min(_AT_ONCE, MOST_MAPS)):
+                yield group
+                group, size = [], self.shards[part[0]].size
+            group.append(part)
+        if group:
+            yield group
 
 
 class StoredLatents(_Stored):

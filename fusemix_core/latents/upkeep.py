@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +47,10 @@ class CachedView:
 
 @dataclass(frozen=True)
 class BadShard:
-    """A shard that can't be used, and why."""
+    """A shard that can't be used, and why. `path` is an address where it lies in an object store
+    only."""
 
-    path: Path
+    path: Path | str
     reason: str
 
 
@@ -74,22 +75,24 @@ def cached_views(folder: Path) -> list[CachedView]:
         for path in sorted(view.glob(f"*{SUFFIX}")):
             with contextlib.suppress(BadShardError, OSError):
                 shards.append((read_header(path), path.stat().st_mtime))
-        if not shards:
-            continue
-        dtypes = {s.dtype for s, _ in shards}
-        newest, modified = max(shards, key=lambda row: row[1])
-        rows.append(
-            CachedView(
-                encoder=newest.metadata.get("encoder", ""),
-                fingerprint=view.parent.name,
-                view=view.name,
-                items=sum(len(s) for s, _ in shards),
-                bytes=sum(s.size for s, _ in shards),
-                dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
-                modified=modified,
-            )
-        )
+        if shards:
+            rows.append(cached_view(view, shards))
     return rows
+
+
+def cached_view(view: Path, shards: Sequence[tuple[Shard, float]]) -> CachedView:
+    """The row of a view, whose shards come with when they were written."""
+    dtypes = {s.dtype for s, _ in shards}
+    newest, modified = max(shards, key=lambda row: row[1])
+    return CachedView(
+        encoder=newest.metadata.get("encoder", ""),
+        fingerprint=view.parent.name,
+        view=view.name,
+        items=sum(len(s) for s, _ in shards),
+        bytes=sum(s.size for s, _ in shards),
+        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
+        modified=modified,
+    )
 
 
 def verified(shards: Iterable[Shard], stamps: Stamps) -> list[BadShard]:

@@ -78,6 +78,9 @@ class FuseMixMixup(Mixup):
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
         return self.mix(batch, self.draw(generator, progress))
 
+    def sources(self, present: Tensor) -> tuple[Tensor, ...]:
+        return pairing(present)
+
     def draw(self, generator: torch.Generator, progress: float) -> float:
         """One lambda. Torch has no public Beta that takes a generator: its draw seeds numpy's."""
         alpha = alpha_at(progress, self.alpha, self.alpha_max, self.schedule)

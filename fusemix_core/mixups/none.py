@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from fusemix_core.interfaces import Batch, Mixup
 
@@ -12,3 +13,6 @@ class NoMixup(Mixup):
 
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
         return batch
+
+    def sources(self, present: Tensor) -> tuple[Tensor, ...]:
+        return (torch.arange(len(present)),)

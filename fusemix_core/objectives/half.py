@@ -72,6 +72,23 @@ def contrast(
     return _Contrast.apply(a, b, start, excluded, more, kept_bytes, fine)
 
 
+def others_logsumexp(
+    a: Tensor,
+    b: Tensor,
+    first: int,
+    excluded: Excluded = none_excluded,
+    kept_bytes: int = 0,
+    fine: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """log Σ_j exp s_ij `[t]` and log Σ_i exp s_ij `[m]` over all but partners, with gradients to a
+    `[t, d]` and b `[m, d]`; -inf if nothing is left.
+
+    first: the row of b that is the partner of the first of a, m or more if b has none of them.
+    excluded, kept_bytes, fine: as of `contrast`.
+    """
+    return _Others.apply(a, b, first, excluded, kept_bytes, fine)
+
+
 def signed_softplus(
     a: Tensor,
     b: Tensor,
@@ -247,6 +264,45 @@ class _Contrast(torch.autograd.Function):
                 yield rows, passes.weights(tile, start + rows.start, *given, scale, more)
 
         return *tiles.gradients(weights(), scale), None, None, None, None, None
+
+
+class _Others(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        a: Tensor,
+        b: Tensor,
+        first: int,
+        excluded: Excluded,
+        kept_bytes: int,
+        fine: bool,
+    ) -> tuple[Tensor, Tensor]:
+        tiles = _Tiles(a.detach(), b.detach(), excluded, kept_bytes, fine)
+        passes, row = passes_on(a.device), a.new_empty(len(a))
+        most, sums = a.new_full((len(b),), -torch.inf), a.new_zeros(len(b))
+        for rows, tile in tiles.made():
+            found = passes.statistics(tile, first + rows.start)
+            row[rows] = finite(found.row_most) + found.row_sums.log()
+            most, sums = _merged((most, sums), (found.column_most, found.column_sums))
+        column = finite(most) + sums.log()
+        ctx.tiles, ctx.first, ctx.passes = tiles, first, passes
+        ctx.save_for_backward(row, column)
+        return row, column
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_rows: Tensor, grad_columns: Tensor) -> tuple:
+        # Where nothing is left, or nothing beside the partner, all weights are exp(-inf).
+        row, column = (x.masked_fill(x.isinf(), torch.inf) for x in ctx.saved_tensors)
+        scale = _PEAK / (_largest(grad_rows) + _largest(grad_columns)).clamp(min=1e-30)
+        none = torch.zeros_like(grad_rows)
+
+        def weights() -> Iterator[tuple[slice, Tensor]]:
+            for rows, tile in ctx.tiles.again():
+                given = row[rows], column, grad_rows[rows], grad_columns, none[rows]
+                yield rows, ctx.passes.weights(tile, ctx.first + rows.start, *given, scale, None)
+
+        return *ctx.tiles.gradients(weights(), scale), None, None, None, None
 
 
 def _largest(x: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Statistics(NamedTuple):
 
 class Passes(Protocol):
     """The two passes over a tile of float32 similarities `[t, m]`, -inf where excluded. Row i has
-    its partner in column `first` + i."""
+    its partner in column `first` + i; for `first` ≥ m no row has one here."""
 
     def statistics(self, tile: Tensor, first: int) -> Statistics: ...
 
@@ -98,7 +98,8 @@ class _Plain:
     ) -> Tensor:
         found = (tile - column_sums).exp_().mul_(by_column)
         found += (tile - row_sums[:, None]).exp_().mul_(by_row[:, None])
-        found.diagonal(first).copy_(partners)
+        diagonal = found.diagonal(first)
+        diagonal.copy_(partners[: len(diagonal)])
         if more is not None:
             found.index_put_((more.i, more.j), more.weights, accumulate=True)
         return found.mul_(scale).half()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.gathering import total, total_logsumexp
 from fusemix_core.interfaces import Objective, Step
-from fusemix_core.objectives.half import Sharpness, contrast
+from fusemix_core.objectives.half import Sharpness, contrast, others_logsumexp
 from fusemix_core.objectives.half_passes import Entries
-from fusemix_core.objectives.pairs import Pair, no_loss, pairs_of, sharing
-from fusemix_core.objectives.tiles import none_excluded, two_way_logsumexp
+from fusemix_core.objectives.pairs import Pair, no_loss, pairs_of, sharing, sharing_by_block
+from fusemix_core.objectives.ring import ring_logsumexp
+from fusemix_core.objectives.tiles import Excluded, none_excluded, two_way_logsumexp
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 
@@ -34,6 +38,10 @@ class InfoNCE(Objective):
     it is. Raises `ConfigError` for a temperature outside the range.
     """
 
+    ring = True
+    """Whether rows of other processes may go round instead of being gathered; see `ring`. Not if
+    `_right` or `_more` need them."""
+
     def __init__(
         self, *, temperature: float = 0.07, learnable: bool = True, mask_shared: bool = False
     ) -> None:
@@ -50,7 +58,7 @@ class InfoNCE(Objective):
     def forward(self, step: Step) -> Tensor:
         # Through `data`, so that two forwards before a backward are not taken for a conflict.
         self.temperature.data.clamp_(*TEMPERATURE_RANGE)
-        losses = [self._loss(p) for p in pairs_of(step) if len(p.all_y) >= 2]
+        losses = [self._loss(p) for p in pairs_of(step, self.ring) if p.count >= 2]
         if not losses:
             return no_loss(step.own.embeddings)
         return total(torch.stack(losses).mean())
@@ -59,15 +67,44 @@ class InfoNCE(Objective):
         """This process's part of a pair's loss."""
         # Scaling x, not the similarities, leaves the temperature's gradient to autograd.
         x = pair.x * self.temperature.reciprocal()
-        excluded = sharing(pair) if self.mask_shared else none_excluded
         if pair.rounds:
             fine = self._sharpness.fine(self.temperature, x.shape[1], pair.step)
-            more, kept = self._more(pair), pair.kept_bytes
-            rows, columns, more = contrast(x, pair.all_y, pair.start, excluded, more, kept, fine)
-            return ((rows + columns).sum() / 2 + more) / len(pair.all_y)
-        rows, columns = two_way_logsumexp(x, pair.all_y, excluded, pair.kept_bytes)
+            return self._of_half(pair, x, fine) / pair.count
+        if pair.ring is None:
+            excluded = sharing(pair) if self.mask_shared else none_excluded
+            rows, columns = two_way_logsumexp(x, pair.all_y, excluded, pair.kept_bytes)
+        else:
+            excluded_of = self._excluded_of(pair)
+
+            def local(a: Tensor, b: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+                return two_way_logsumexp(a, b, excluded_of(columns), pair.kept_bytes)
+
+            rows, columns = ring_logsumexp(x, pair.y, pair.ring, local)
         columns = total_logsumexp(columns)[pair.own]
-        return ((rows + columns).sum() / 2 - self._right(pair, x)) / len(pair.all_y)
+        return ((rows + columns).sum() / 2 - self._right(pair, x)) / pair.count
+
+    def _of_half(self, pair: Pair, x: Tensor, fine: bool) -> Tensor:
+        """The sum of a pair's losses of own rows, with products in half precision."""
+        kept = pair.kept_bytes
+        if pair.ring is None:
+            excluded = sharing(pair) if self.mask_shared else none_excluded
+            more = self._more(pair)
+            rows, columns, more = contrast(x, pair.all_y, pair.start, excluded, more, kept, fine)
+            return (rows + columns).sum() / 2 + more
+        excluded_of = self._excluded_of(pair)
+
+        def local(a: Tensor, b: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+            first = 0 if columns == pair.own else len(b)
+            return others_logsumexp(a, b, first, excluded_of(columns), kept, fine)
+
+        rows, columns = ring_logsumexp(x, pair.y, pair.ring, local)
+        columns = total_logsumexp(columns)[pair.own]
+        own = (x * pair.y).sum(dim=1)  # a cross-entropy is log(1 + Σ exp / exp own) of the others
+        return (softplus(rows - own) + softplus(columns - own)).sum() / 2
+
+    def _excluded_of(self, pair: Pair) -> Callable[[slice], Excluded]:
+        """What is left out, by the neighbours of all rows that are compared with."""
+        return sharing_by_block(pair) if self.mask_shared else lambda columns: none_excluded
 
     def _right(self, pair: Pair, x: Tensor) -> Tensor:
         """The sum of the logits that should be high, over own rows: each row's with its partner."""

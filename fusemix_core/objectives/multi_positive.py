@@ -17,6 +17,8 @@ class MultiPositive(InfoNCE):
     Where no rows share an item it is `infonce`.
     """
 
+    ring = False  # other processes' rows are partners too
+
     def __init__(self, *, temperature: float = 0.07, learnable: bool = True) -> None:
         super().__init__(temperature=temperature, learnable=learnable)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
-from fusemix_core.gathering import total
+from fusemix_core.gathering import Rows, processes, rank, total
+from fusemix_core.objectives import ring as rings
+from fusemix_core.objectives.ring import Ring
 from fusemix_core.objectives.tiles import KEPT_BYTES, Excluded, kept_bytes_on, none_excluded
 from fusemix_core.paired import sent, spread
 from fusemix_core.step import Step
@@ -26,20 +28,26 @@ class Pair:
     """The rows that have both of two modalities, of unit norm in float32 (float64 if they are).
 
     x, y: rows of this process `[t, d]`, of the first and the second modality. all_y: the second
-    modality's rows of all processes `[n, d]`, among which the own ones start at `start`. ids: the
-    sources `[n, S, 2]` of all rows, on the CPU. In one process t = n and y is all_y. rounds:
-    whether products of the rows may be taken in half precision; kept_bytes: what a loss of them may
-    keep; step: how many were done before.
+    modality's rows of all processes `[n, d]`, among which the own ones start at `start`; None if
+    they go round in `ring` instead. ids: the sources `[n, S, 2]` of all rows, on the CPU. In one
+    process t = n and y is all_y. rounds: whether products of the rows may be taken in half
+    precision; kept_bytes: what a loss of them may keep; step: how many were done before.
     """
 
     x: Tensor
     y: Tensor
-    all_y: Tensor
+    all_y: Tensor | None
     ids: Tensor
     start: int
     rounds: bool = False
     kept_bytes: int = KEPT_BYTES
     step: int = 0
+    ring: Ring | None = None
+
+    @property
+    def count(self) -> int:
+        """How many rows all processes have."""
+        return len(self.ids)
 
     @property
     def own(self) -> slice:
@@ -47,29 +55,41 @@ class Pair:
         return slice(self.start, self.start + len(self.x))
 
 
-def pairs_of(step: Step) -> list[Pair]:
-    """Each pair of modalities, in the order of `combinations`; collective, see `gathering`."""
+def pairs_of(step: Step, ring: bool = False) -> list[Pair]:
+    """Each pair of modalities, in the order of `combinations`; collective, see `gathering`.
+
+    ring: whether the loss can do without the gathered rows, if these would take more than
+    `ring.GATHER_BYTES`.
+    """
     rows, links = step.rows, step.links_here
     unit = [unit_rows(x) for x in step.own.embeddings.values()]
-    gathered = [None, *(rows.gather(x) for x in unit[1:])]
+    size = len(links) * unit[0].shape[1] * unit[0].element_size()
+    ring = ring and processes() > 1 and size > rings.GATHER_BYTES
+    gathered = [None, *(None if ring else rows.gather(x) for x in unit[1:])]
     both_of = list(combinations(range(len(unit)), 2))
     rounds = step.precision.rounds and all(x.dtype == torch.float32 for x in unit)
     kept = kept_bytes_on(links.device, len(both_of))
     pairs = []
     for a, b in both_of:
         x, y, all_y, ids, start = unit[a], unit[b], gathered[b], links[:, :, [a, b]], rows.start
-        both = step.rows_with_here(a, b)
+        both, sizes = step.rows_with_here(a, b), rows.sizes
         if both is not None:
             own = step.own.rows_with(a, b)
-            start = int((both < start).sum())
-            ids, x = ids[both], _rows(x, own)
-            y, all_y = (
-                (_rows(y, own),) * 2
-                if all_y is y
-                else (_rows(y, own), _rows(all_y, step.rows_with(a, b)))
-            )
-        pairs.append(Pair(x, y, all_y, ids, start, rounds, kept, step.number))
+            ids, x, sizes = ids[both], _rows(x, own), _sizes_among(both, rows)
+            start = sum(sizes[: rank()])
+            same = all_y is y
+            y = _rows(y, own)
+            if all_y is not None:
+                all_y = y if same else _rows(all_y, step.rows_with(a, b))
+        way = Ring(sizes) if ring else None
+        pairs.append(Pair(x, y, all_y, ids, start, rounds, kept, step.number, way))
     return pairs
+
+
+def _sizes_among(some: Tensor, rows: Rows) -> list[int]:
+    """How many of some rows, in order, each process has."""
+    ends = torch.searchsorted(some, torch.tensor(rows.sizes).cumsum(0))
+    return ends.diff(prepend=ends.new_zeros(1)).tolist()
 
 
 def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
@@ -78,22 +98,33 @@ def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
 
 def sharing(pair: Pair) -> Excluded:
     """For a tile of own rows: which of all rows have a source in common with each, itself apart."""
+    return sharing_by_block(pair)(slice(0, pair.count))
+
+
+def sharing_by_block(pair: Pair) -> Callable[[slice], Excluded]:
+    """`sharing` of some neighbours of all rows, as a function of these."""
     if _all_different(pair.ids):
-        return none_excluded
-    n, sources, modalities = pair.ids.shape
+        return lambda columns: none_excluded
+    _, sources, modalities = pair.ids.shape
     ids = sent(pair.ids, pair.x.device)
 
-    def shared(rows: slice) -> Tensor:
-        own = slice(pair.start + rows.start, pair.start + rows.stop)
-        found = torch.zeros(own.stop - own.start, n, dtype=torch.bool, device=ids.device)
-        for m in range(modalities):
-            for s in range(sources):
-                for t in range(sources):
-                    found |= ids[own, s, m, None] == ids[:, t, m]
-        found[:, own].fill_diagonal_(False)
-        return found
+    def of(columns: slice) -> Excluded:
+        some = ids[columns]
 
-    return shared
+        def shared(rows: slice) -> Tensor:
+            own = slice(pair.start + rows.start, pair.start + rows.stop)
+            size = own.stop - own.start, len(some)
+            found = torch.zeros(size, dtype=torch.bool, device=ids.device)
+            for m in range(modalities):
+                for s in range(sources):
+                    for t in range(sources):
+                        found |= ids[own, s, m, None] == some[:, t, m]
+            found.diagonal(own.start - columns.start).fill_(False)
+            return found
+
+        return shared
+
+    return of
 
 
 def _all_different(ids: Tensor) -> bool:

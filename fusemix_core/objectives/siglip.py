@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ from fusemix_core.objectives.pairs import (
     no_loss,
     pairs_of,
     positives,
-    sharing,
+    sharing_by_block,
     weighted_sum,
 )
-from fusemix_core.objectives.tiles import none_excluded, softplus_sum
+from fusemix_core.objectives.ring import Local, ring_sum
+from fusemix_core.objectives.tiles import Excluded, none_excluded, softplus_sum
 
 SHARED = ("negative", "masked", "positive")
 
@@ -59,7 +61,8 @@ class SigLIP(Objective):
         self.shared, self._sharpness = shared, Sharpness(1 / scale)
 
     def forward(self, step: Step) -> Tensor:
-        losses = [self._loss(p) for p in pairs_of(step) if len(p.all_y)]
+        pairs = pairs_of(step, ring=self.shared != "positive")
+        losses = [self._loss(p) for p in pairs if p.count]
         if not losses:
             return no_loss(step.own.embeddings)
         return total(torch.stack(losses).mean())
@@ -67,18 +70,41 @@ class SigLIP(Objective):
     def _loss(self, pair: Pair) -> Tensor:
         """This process's part of a pair's loss."""
         x = pair.x * self.log_scale.exp()
-        excluded = sharing(pair) if self.shared == "masked" else none_excluded
-        if pair.rounds:
-            found = self._positives(pair)
-            right = pair.start if found is None else Entries.of(*found, x.new_ones(len(found[0])))
-            temperature = (-self.log_scale).exp()
-            fine = self._sharpness.fine(temperature, x.shape[1], pair.step)
-            kept = pair.kept_bytes
-            wrong = signed_softplus(x, pair.all_y, self.bias, right, excluded, kept, fine)
-            return wrong / len(pair.all_y)
+        local = self._of_half(pair, x) if pair.rounds else self._of_block(pair)
+        if pair.ring is None:
+            every = local(x, pair.all_y, slice(0, pair.count), self.bias)
+        else:
+            every = ring_sum(x, pair.y, pair.ring, local, self.bias)
         # log(1 + exp(-z)) of a positive is log(1 + exp(z)) - z.
-        every = softplus_sum(x, pair.all_y, self.bias, excluded, pair.kept_bytes)
-        return (every - self._right(pair, x)) / len(pair.all_y)
+        return (every if pair.rounds else every - self._right(pair, x)) / pair.count
+
+    def _of_block(self, pair: Pair) -> Local:
+        """Σ log(1 + exp z) of own rows and some of all rows."""
+        excluded_of = self._excluded_of(pair)
+
+        def of(x: Tensor, y: Tensor, columns: slice, bias: Tensor) -> Tensor:
+            return softplus_sum(x, y, bias, excluded_of(columns), pair.kept_bytes)
+
+        return of
+
+    def _of_half(self, pair: Pair, x: Tensor) -> Local:
+        """Σ log(1 + exp(-l z)) of these, with products in half precision."""
+        excluded_of, found = self._excluded_of(pair), self._positives(pair)
+        some = None if found is None else Entries.of(*found, x.new_ones(len(found[0])))
+        temperature = (-self.log_scale).exp()
+        fine = self._sharpness.fine(temperature, x.shape[1], pair.step)
+
+        def of(x: Tensor, y: Tensor, columns: slice, bias: Tensor) -> Tensor:
+            first = pair.start - columns.start  # of y, the partner of the first of x
+            right = some or (first if 0 <= first < len(y) else len(y))
+            return signed_softplus(x, y, bias, right, excluded_of(columns), pair.kept_bytes, fine)
+
+        return of
+
+    def _excluded_of(self, pair: Pair) -> Callable[[slice], Excluded]:
+        """What is left out, by the neighbours of all rows that are compared with."""
+        masked = self.shared == "masked"
+        return sharing_by_block(pair) if masked else lambda columns: none_excluded
 
     def _right(self, pair: Pair, x: Tensor) -> Tensor:
         """Σ z over the positives of own rows."""

@@ -14,6 +14,8 @@ from fusemix_core.runs.folder import write_text
 from fusemix_core.sections import Section, Share
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
     from PIL.Image import Image
 
 THUMBNAIL = 160
@@ -33,8 +35,25 @@ def write_report(path: str | Path, data: ReportData) -> Path:
 
 def render_report(data: ReportData) -> str:
     """The report as HTML. The same data gives the same bytes."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
+
+    here = templates()
+    return here.get_template("report.html.j2").render(
+        data=data,
+        style=style_sheet(here),
+        first=[shown(s, Markup) for s in data.sections if s.headline],
+        last=[shown(s, Markup) for s in data.sections if not s.headline],
+        headline=[tile for s in data.sections for tile in s.headline],
+        groups=example_groups(data),
+        panels=[(t, Markup(svg), legend) for t, svg, legend in curve_panels(data)],  # noqa: S704
+        most_rejected=_MOST_REJECTED,
+        environment=list(flat(data.environment)),
+    )
+
+
+def templates() -> Environment:
+    """Where our pages' templates are, with the filters that they share."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     here = Environment(
         loader=PackageLoader(__package__, ""),
@@ -46,18 +65,15 @@ def render_report(data: ReportData) -> str:
     here.filters |= {"number": number, "recall": recall, "short": short, "thumbnail": thumbnail}
     here.tests |= {"share": lambda cell: isinstance(cell, Share)}
     here.tests |= {"text": lambda cell: isinstance(cell, str)}
+    return here
+
+
+def style_sheet(here: Environment) -> Markup:
+    """`style.css`, to stand inside a page."""
+    from markupsafe import Markup
+
     style, _, _ = here.loader.get_source(here, "style.css")
-    return here.get_template("report.html.j2").render(
-        data=data,
-        style=Markup(style),  # noqa: S704  our own file
-        first=[shown(s, Markup) for s in data.sections if s.headline],
-        last=[shown(s, Markup) for s in data.sections if not s.headline],
-        headline=[tile for s in data.sections for tile in s.headline],
-        groups=example_groups(data),
-        panels=[(t, Markup(svg), legend) for t, svg, legend in curve_panels(data)],  # noqa: S704
-        most_rejected=_MOST_REJECTED,
-        environment=list(flat(data.environment)),
-    )
+    return Markup(style)  # noqa: S704  our own file
 
 
 # -- what the sections are made of -----------------------------------------------------------------

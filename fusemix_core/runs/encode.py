@@ -16,7 +16,7 @@ from fusemix_core.devices import devices_like
 from fusemix_core.interfaces import Encoder, LatentTable, PairedLatents
 from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.extraction import Extraction, extract
-from fusemix_core.latents.store import LatentStore
+from fusemix_core.latents.remote import store_at
 from fusemix_core.latents.tables import RaggedLatents, StoredLatents
 from fusemix_core.runs.rates import Rates, encode_rate_key
 from fusemix_core.runs.reporter import Reporter
@@ -122,7 +122,7 @@ def encode_dataset(
         done = extract(
             spec,
             dataset.items[modality],
-            LatentStore(),
+            store_at(how.store),
             replace(how, device=devices, dtype=how.dtypes.get(modality, how.dtype)),
             view=views[modality],
             ragged=ragged is None or modality in ragged,

@@ -214,16 +214,16 @@ def plan_encoders(
     from fusemix_core.devices import resolve_device
     from fusemix_core.latents import half
     from fusemix_core.latents.fingerprint import fingerprint
-    from fusemix_core.latents.store import LatentStore
+    from fusemix_core.latents.remote import store_at
 
-    store = LatentStore()
+    store = store_at(how.store)
     rates = Rates()
     kind = resolve_device().type if device == "auto" else device.partition(":")[0]
     encoders = {}
     for modality, spec in specs.items():
         items, view = dataset.items[modality], how.views.get(modality, spec.views[0])
         exact, dtype = fingerprint(spec, "float32"), dtypes.get(modality, how.dtype)
-        dtype = half.planned(dtype, kind, store.folder.parent, exact, view)
+        dtype = half.planned(dtype, kind, store.home, exact, view)
         known = fingerprint(spec, dtype or next(iter(half.AGREEMENTS)))
         shape, missing = declared_shape(spec, view), np.ones(len(items), bool)
         if known is not None:

@@ -4,6 +4,7 @@ written whole or not at all."""
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import re
@@ -49,7 +50,12 @@ ADVICE = Advice(
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The folder that `source` names: a model's or a run's folder here, or a hub id (fetched, at
-    `revision`)."""
+    `revision`). A name in a folder that exists here, such as a mistyped `runs/fist`, is not a hub
+    id.
+
+    Raises:
+        ArtefactError: If there is no such folder and it isn't a hub id, or can't be fetched.
+    """
     text = os.fspath(source)
     path = Path(os.path.expanduser(text))
     if path.is_dir():
@@ -64,6 +70,13 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
         raise ArtefactError(
             f"{text} is not a folder.",
             "Give the folder that save_pretrained wrote, or a hub id such as 'someone/model'.",
+        )
+    if path.parent.is_dir() and path.parent != Path():
+        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()])
+        close = " or ".join(str(path.parent / name) for name in near)
+        raise ArtefactError(
+            f"There is no folder {path}.",
+            f"Did you mean {close}?" if close else f"Look into {path.parent}/ for its name.",
         )
     return _download(text, revision)
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from fusemix_core.interfaces import Batch, Mixup, Padded
+from fusemix_core.interfaces import Batch, Mixup, Padded, as_rows
+from fusemix_core.mixup import sources_of
+from fusemix_core.own import Own
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
     ComponentCase,
@@ -23,7 +25,7 @@ from fusemix_core.testing.suite import Suite, expect
 MODALITIES = ("image", "text", "audio")
 PROGRESS = (0.0, 0.5, 0.99)
 
-MIXUP = Suite("mixup", least=8)
+MIXUP = Suite("mixup", least=9)
 add_declaration_checks(MIXUP)
 
 
@@ -180,6 +182,28 @@ def missing_entries(case: ComponentCase) -> None:
             expect(
                 x[present[:, k]].any(dim=1).all(), f"{what}: no latents of a {modality} that is not"
             )
+
+
+@MIXUP.check()
+def own_rows(case: ComponentCase) -> None:
+    """If it says `sources`, each process makes of its own rows what one process makes of all."""
+    mixup = case.make()
+    for what, batch in all_batches().items():
+        batch = with_tokens(batch)
+        sources = sources_of(mixup, batch.present_here())
+        if sources is None:
+            continue
+        whole = mixup(batch, generator(), 0.5)
+        for number in range(2):
+            own = Own.of(sources, number, 2)
+            latents = {m: x[own.rows] for m, x in batch.latents.items()}
+            mixed = mixup(replace(batch, latents=latents, own=own), generator(), 0.5)
+            share = own.share(len(whole.links))
+            parts = mixed.part(share, {}), whole.part(share, {})
+            rows, wanted = ({m: as_rows(x) for m, x in part.latents.items()} for part in parts)
+            near = [torch.allclose(x, wanted[m], rtol=1e-5) for m, x in rows.items()]
+            expect(all(near), f"{what}: process {number} of 2 makes other rows than one process")
+            expect(torch.equal(mixed.links, whole.links), f"{what}: links of other rows")
 
 
 @MIXUP.check()

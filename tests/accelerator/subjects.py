@@ -92,12 +92,13 @@ class Steps:
             }
             made.start(adapters, train, train, FitContext())
         held, _ = on_device(for_adapters(train, adapters), train, device)
+        self.held = held
         for module in (*adapters.values(), made):
             module.to(device).train()
         fit = Alignment(adapters, made, held, device=device)
         fit.precision = Precision(precision, device.type)
         self.state = TrainState.new(fit, training, 0, Part(optimiser))
-        self.batches = feed(held, self.plan, 0, device, blocks=False)
+        self.batches = feed(held, self.plan, 0, device, blocks=False, mixup=self.mixup)
 
     def step(self) -> StepMetrics:
         """What one step reports."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 import fusemix_core
 from fusemix_core.cli.app import app
+from fusemix_core.devices import resolve_device
 
 TOYS = Path(__file__).parents[1] / "toys.py"
 A, B = f"{TOYS}:ToyImage", f"{TOYS}:ToyText"
@@ -52,6 +54,31 @@ def test_align_prints_recall_examples_and_how_to_load(run, world):
     for file in ("config.toml", "environment.json", "metrics.jsonl", "results.json", "report.html",
                  "rejected.jsonl", "model/model.safetensors", "model/README.md"):  # fmt: skip
         assert Path("r", file).exists(), file
+
+
+def test_a_run_ends_with_the_commands_that_come_next(run, world):
+    lines = run("align", "--a", A, "--b", B, "--data", world, "--out", "r", *SMALL).stdout
+    search = next(line for line in lines.splitlines() if line.startswith("fusemix search "))
+    assert "r/report.html" in lines
+    assert "items searched" in run(*shlex.split(search)[1:]).stdout
+
+
+def test_ctrl_c_names_the_command_that_goes_on(run, world, monkeypatch):
+    def interrupted(plan, out, **_):
+        out.mkdir()
+        (out / "config.toml").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fusemix_core.jobs.run.run_plan", interrupted)
+    args = ["--a", A, "--b", B, "--data", world, *SMALL]
+    said = run("align", *args, "--out", "my runs", code=130).stderr
+    assert "Go on with: fusemix align --out 'my runs' --resume" in said and "Error" not in said
+
+
+def test_the_plan_names_the_device_that_auto_is(run, world):
+    args = ["--a", A, "--b", B, "--data", world, "--recipe", "csa", "--dry-run"]
+    (line,) = [x for x in run("align", *args).stdout.splitlines() if x.startswith("device:")]
+    assert line.split() == ["device:", str(resolve_device("auto")), "(auto)"]
 
 
 def test_dry_run_plans_and_leaves_nothing(run, world):

@@ -1,12 +1,15 @@
 """`fusemix rank`."""
 
 import json
+import re
 
 import pytest
 from pairs import write_world
 from typer.testing import CliRunner
 
 from fusemix_core.cli.app import app
+from fusemix_core.cli.rank import verdict
+from fusemix_core.jobs.rank import Pairing, Ranking
 
 
 @pytest.fixture
@@ -29,6 +32,26 @@ def test_a_recipe_has_columns_of_its_own(arguments):
     assert json.loads(done.stdout)["pairings"][0]["probe"]["score"] >= 0
     done = CliRunner().invoke(app, [*arguments, "--recipe", "procrustes"], env={"COLUMNS": "200"})
     assert "procrustes: R@1" in done.stdout
+
+
+def test_it_ends_with_what_to_take(arguments):
+    done = CliRunner().invoke(app, arguments)
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(r"Take \S+ToyImage with \S+ToyText: mean recall .* compare it with\.", last)
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        ([0.767], "nothing to compare"),
+        ([0.767, 0.7422], "mean recall 76.7 by linear CCA, 2.5 points above a1 with b1."),
+        ([0.767, 0.767], "mean recall 76.7 by linear CCA, as a1 with b1 has."),
+    ],
+)
+def test_the_verdict_says_how_far_the_next_is(scores, says):
+    pairings = [Pairing(f"a{i}", f"b{i}", {}, 0.5, score) for i, score in enumerate(scores)]
+    found = Ranking(("image", "text"), pairings, {}, 100, 100)
+    assert says in verdict(found) and verdict(found).startswith("Take a0 with b0")
 
 
 def test_json(arguments):

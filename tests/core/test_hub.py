@@ -1,5 +1,6 @@
 """Without a network the hub's encoders fail in seconds, and the error names others."""
 
+import dataclasses
 import os
 import socket
 import time
@@ -66,3 +67,35 @@ def test_who_said_offline_is_not_asked(no_network, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ArtefactError, match="as it was"), hub.without_waiting(SPEC):
         raise ArtefactError("as it was")
+
+
+# -- where weights are -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"parameters": 5}, ("hub", 20)),
+        ({}, ("hub", None)),
+        ({"weights": ""}, ("own", None)),
+        ({"local": True}, ("here", None)),
+        ({"weights": "package/file", "sha256": "0" * 64}, ("here", None)),
+        ({"price": 0.1}, ("service", None)),
+        ({"requires": {"no_such_package": "no-such-package"}}, ("not installed", None)),
+    ],
+)
+def test_where_weights_are(monkeypatch, tmp_path, changes, expected):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert hub.weights_of(dataclasses.replace(SPEC, **changes)) == expected
+
+
+@pytest.mark.parametrize("revision", ["", "abc"])
+def test_weights_that_were_fetched_are_here(monkeypatch, tmp_path, revision):
+    """The folders are those of huggingface_hub itself."""
+    file_download = pytest.importorskip("huggingface_hub.file_download")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    spec = dataclasses.replace(SPEC, revision=revision, parameters=5)
+    name = file_download.repo_folder_name(repo_id=spec.weights, repo_type="model")
+    (tmp_path / name / "snapshots" / (revision or "main-as-it-was")).mkdir(parents=True)
+    assert hub.weights_of(spec) == ("here", None)
+    assert hub.weights_of(dataclasses.replace(spec, revision="other")) == ("hub", 20)

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from fusemix_core.gathering import processes, rank
 from fusemix_core.numerics import Precision
+from fusemix_core.objectives import ring
 from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.objectives.multi_positive import MultiPositive
 from fusemix_core.objectives.siglip import SigLIP
@@ -20,6 +21,8 @@ OBJECTIVES = {
     "siglip, masked": lambda: SigLIP(scale=100.0, shared="masked"),
     "siglip, several positives": lambda: SigLIP(shared="positive"),
 }
+PARTNERS_ELSEWHERE = ("multi-positive", "siglip, several positives")
+"""Objectives that need gathered rows."""
 BATCHES = {
     "one row": {"n": 1},
     "two rows": {"n": 2},
@@ -54,10 +57,32 @@ def unequal(n):
     return slice(min(rank() * step, n), n if rank() == processes() - 1 else (rank() + 1) * step)
 
 
+WAYS = {"gathered": 2 << 30, "ring": 0}
+"""The bytes up to which rows are gathered."""
+
+
 def share_objectives(folder):
     found = {}
-    for objective in OBJECTIVES:
-        for batch, options in BATCHES.items():
-            for name, value in results(objective, batch, unequal(options["n"])).items():
-                found[f"{objective}/{batch}/{name}"] = value
+    for way, most in WAYS.items():
+        ring.GATHER_BYTES = most
+        for objective in OBJECTIVES:
+            sent = Sent.count
+            for batch, options in BATCHES.items():
+                for name, value in results(objective, batch, unequal(options["n"])).items():
+                    found[f"{way}/{objective}/{batch}/{name}"] = value
+            goes_round = way == "ring" and objective not in PARTNERS_ELSEWHERE
+            assert (Sent.count > sent) == goes_round, (way, objective)
     save_file(found, folder / f"{rank()}.safetensors")
+
+
+class Sent(ring._Sent):
+    """Counts the blocks that go round."""
+
+    count = 0
+
+    def __init__(self, block):
+        super().__init__(block)
+        Sent.count += 1
+
+
+ring._Sent = Sent

@@ -5,7 +5,7 @@ from fusemix_freeze_align.objective import TokenInfoNCE
 from safetensors.torch import save_file
 from toys import TokenMean
 
-from fusemix_core.engine.distributed import average_gradients
+from fusemix_core.engine.gradients import Gradients
 from fusemix_core.gathering import rank
 from fusemix_core.interfaces import Batch, Padded, Step
 
@@ -38,10 +38,10 @@ def results(name):
         adapters = {m: TokenMean(d, 3).double() for m, d in (("image", 5), ("text", 4))}
     objective = OBJECTIVES[name]().double()
     loss = objective(Step(Batch(latents, links), adapters))
-    loss.backward()
     named = {f"{m}/{n}": p for m, a in adapters.items() for n, p in a.named_parameters()}
     named["temperature"] = objective.temperature
-    average_gradients(named.values())
+    with Gradients(named.values()).averaged():
+        loss.backward()
     grads = {n: p.grad for n, p in named.items() if p.grad is not None}
     return {"loss": loss.detach(), **grads}
 

@@ -27,7 +27,7 @@ def components(monkeypatch):
     monkeypatch.setattr(auto, "LEAST", FEW)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, 3, 4])
 def found(request, tmp_path_factory):
     """The adapters that each process ended with, by `recipe/modality/name`."""
     folder = tmp_path_factory.mktemp("fits")

@@ -1,18 +1,19 @@
-"""Objectives over 2 and 3 processes with unequal numbers of rows: one process's loss and gradients.
+"""Objectives over 2 to 4 processes with unequal numbers of rows: one process's loss and gradients.
 
-With 3 processes the last has no rows at all.
+With 3 processes the last has no rows at all. Rows of other processes are gathered, or go round in a
+ring.
 """
 
 import pytest
 import torch
 from distributed.processes import run_in_processes
-from distributed.share_objectives import BATCHES, OBJECTIVES, results, share_objectives
+from distributed.share_objectives import BATCHES, OBJECTIVES, WAYS, results, share_objectives
 from safetensors.torch import load_file
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, 3, 4])
 def found(request, tmp_path_factory):
-    """What each process found, by `objective/batch/name`."""
+    """What each process found, by `way/objective/batch/name`."""
     folder = tmp_path_factory.mktemp("objectives")
     run_in_processes(request.param, share_objectives, folder)
     return [load_file(folder / f"{i}.safetensors") for i in range(request.param)]
@@ -20,10 +21,11 @@ def found(request, tmp_path_factory):
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_value_and_gradients_are_one_processs(objective, batch, found):
+@pytest.mark.parametrize("way", WAYS)
+def test_value_and_gradients_are_one_processs(way, objective, batch, found):
     tolerance = {"float32": 1e-6, "in half": 1e-3}.get(batch, 1e-10)
     for name, wanted in results(objective, batch, slice(None)).items():
-        parts = [process[f"{objective}/{batch}/{name}"] for process in found]
+        parts = [process[f"{way}/{objective}/{batch}/{name}"] for process in found]
         if name == "loss":
             assert all(torch.equal(part, parts[0]) for part in parts)
             got = parts[0]

@@ -123,12 +123,16 @@ def test_ctrl_c_waits_for_the_end_of_the_step(split, recipe, tmp_path):
         """The signal arrives in step 6; what follows in that step still happens."""
 
         def __init__(self):
-            self.last = 0
+            self.last, self.heard = 0, False
 
         def on_step(self, step, metrics):
             if step == 6:
                 os.kill(os.getpid(), signal.SIGINT)
+                assert self.heard  # at once: before the step ends
             self.last = step
+
+        def on_interrupt(self):
+            self.heard = True
 
     data, callback = split(70, 10), CtrlC()
     before = signal.getsignal(signal.SIGINT)

@@ -262,6 +262,18 @@ def test_a_path_that_is_no_folder_asks_no_hub(toys, tmp_path, monkeypatch, sourc
             _load(toys, given)
 
 
+def test_a_mistyped_run_is_not_looked_up_on_a_hub(toys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    (tmp_path / "runs/first").mkdir(parents=True)
+    with pytest.raises(ArtefactError, match="There is no folder runs/fist") as raised:
+        _load(toys, "runs/fist")
+    assert "Did you mean runs/first?" in raised.value.hint
+    with pytest.raises(ArtefactError, match="no folder runs/other") as raised:
+        _load(toys, "runs/other")
+    assert "Look into runs/" in raised.value.hint
+
+
 def test_a_folder_has_no_revision(toys, tmp_path):
     toys.model().save_pretrained(tmp_path / "model")
     with pytest.raises(ConfigError, match="no revision"):

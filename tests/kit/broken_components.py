@@ -282,6 +282,15 @@ class MixesWithMissing(NoMixup):
         return replace(batch.mixed(lambda x, y: x, rows, rows.roll(1)), latents=mixed)
 
 
+@breaks("mixup", "own_rows")
+class DrawsForRowsItHas(NoMixup):
+    def __call__(self, batch, generator, progress):
+        weights = torch.rand(len(batch.latents["image"]), 1, generator=generator)
+        return batch.mixed(lambda x: weights * x, torch.arange(len(batch.links)))
+
+    sources = NoMixup.sources
+
+
 @breaks("mixup", "tokens")
 class FillsPadding(NoMixup):
     def __call__(self, batch, generator, progress):

@@ -35,4 +35,4 @@ def fusemix_commands(app: typer.Typer) -> None:
     """`fusemix convert-weights`."""
     from fusemix_hf.command import convert_weights
 
-    app.command("convert-weights")(convert_weights)
+    app.command("convert-weights", rich_help_panel="Prepare and keep")(convert_weights)

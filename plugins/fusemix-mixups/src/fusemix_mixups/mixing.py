@@ -36,10 +36,10 @@ class _Mixing(Mixup):
         first, second = self.pairs(batch.present_here(), generator)
         weights = self.weights(len(first), generator)[:, None]
 
-        def mix(x: Tensor, y: Tensor) -> Tensor:
-            return self.mix(x, y, sent(weights.to(x.dtype), x.device))  # mps has no float64
+        def mix(x: Tensor, y: Tensor, own: Tensor) -> Tensor:
+            return self.mix(x, y, sent(own.to(x.dtype), x.device))  # mps has no float64
 
-        return batch.mixed(mix, first, second)
+        return batch.mixed(mix, first, second, each=[weights])
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` of λ, float64. Torch has no public Beta that takes a generator: its draw seeds
@@ -50,6 +50,9 @@ class _Mixing(Mixup):
     def weights(self, count: int, generator: torch.Generator) -> Tensor:
         """λ of each mixed row: one for all."""
         return self.draw(1, generator).expand(count)
+
+    def sources(self, present: Tensor) -> tuple[Tensor, Tensor] | None:
+        return pairing(present)
 
     def pairs(self, present: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The rows that are mixed, for bool CPU `present [n, K]`: the halves of the batch."""
@@ -78,6 +81,9 @@ class PermutedMixup(_Mixing):
     One λ a step. Every row occurs twice, once with λ and once with 1 - λ. Partners are drawn among
     rows with the same modalities.
     """
+
+    def sources(self, present: Tensor) -> None:
+        return None  # they are drawn
 
     def pairs(self, present: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         n = len(present)

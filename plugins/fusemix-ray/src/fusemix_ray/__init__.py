@@ -20,7 +20,7 @@ def fusemix_commands(app: typer.Typer) -> None:
     """`fusemix ray-encode`."""
     from fusemix_ray.command import ray_encode
 
-    app.command("ray-encode")(ray_encode)
+    app.command("ray-encode", rich_help_panel="Prepare and keep")(ray_encode)
     app.command("ray-embed", hidden=True)(ray_encode)  # its earlier name
 
 

@@ -54,9 +54,11 @@ def ray_encode(
 
     Examples:
 
-        fusemix ray-encode --a dinov2 --b bge-large --data pairs.csv --recipe auto --address auto
+        fusemix ray-encode --a dinov2 --b bge-large --data pairs.csv \\
+            --recipe auto --address auto
 
-        fusemix ray-encode -e text=minilm --data pairs.csv --workers 2 --gpus-per-worker 0
+        fusemix ray-encode -e text=minilm --data pairs.csv --workers 2 \\
+            --gpus-per-worker 0
     """
     names, table = encoders.names(), data.table()
     views = checked_views(names, table, encoders.views(), recipe)

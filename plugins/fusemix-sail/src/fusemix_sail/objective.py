@@ -48,10 +48,11 @@ class SailObjective(SigLIP):
                 f"There are {', '.join(embeddings)}.",
             )
         self.log_scale.data.clamp_(0.0, math.log(MOST_SCALE))
+        found = pairs_of(step, ring=self.shared != "positive")
         pairs = [
             pair
-            for names, pair in zip(combinations(embeddings, 2), pairs_of(step), strict=True)
-            if len(pair.all_y) and (not self.anchor or self.anchor in names)
+            for names, pair in zip(combinations(embeddings, 2), found, strict=True)
+            if pair.count and (not self.anchor or self.anchor in names)
         ]
         if not pairs:
             return no_loss(embeddings)
@@ -61,13 +62,13 @@ class SailObjective(SigLIP):
         return loss
 
     def _loss(self, pair: Pair) -> Tensor:
-        return super()._loss(pair) / len(pair.all_y)
+        return super()._loss(pair) / pair.count
 
     @torch.no_grad()
     def _own(self, pair: Pair) -> Tensor:
         """What this process's rows and their own partners add to a pair's loss."""
         z = self.log_scale.exp() * (pair.x * pair.y).sum(dim=1) + self.bias
-        return softplus(-z).sum() / len(pair.all_y) ** 2
+        return softplus(-z).sum() / pair.count**2
 
     def log(self) -> dict[str, Tensor]:
         """The scale, the bias, and the loss's parts of rows and their partners, and of all else."""

@@ -111,8 +111,8 @@ def fusemix_commands(app: typer.Typer) -> None:
     from fusemix_starter.command import sample
     from fusemix_starter.demo import demo
 
-    app.command("demo")(demo)
-    app.command("sample")(sample)
+    app.command("demo", rich_help_panel="Start")(demo)
+    app.command("sample", rich_help_panel="Start")(sample)
 
 
 def sample_path() -> Path:
