@@ -378,7 +378,7 @@ class RemoteView:
         if facts_of(found) != facts_of(shard) or ours != theirs:
             self.forget([name])
             raise ArtefactError(
-                f"What is known of {self.url(name)} isn't what it contains: it was replaced, or the "
+                f"{self.url(name)} is not what it contains by the list: it was replaced, or the "
                 "cache is damaged.",
                 "Run the same command again: it is fetched again.",
             )

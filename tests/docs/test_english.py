@@ -7,18 +7,18 @@ lower the number here.
 import pytest
 from english import PATTERNS, found, page_pieces, pages, source_pieces, sources
 
-PAGES = 216
+PAGES = 227
 SOURCES = {
-    "headless what": 337,
-    "who as a noun": 14,
+    "headless what": 355,
+    "who as a noun": 15,
     "fronted participle": 5,
     "is no N": 3,
     "of which": 53,
-    "where for if": 11,
-    "tell, say for report": 96,
-    "stand for appear": 28,
+    "where for if": 10,
+    "tell, say for report": 97,
+    "stand for appear": 32,
     "alone for only": 5,
-    "hold for contain": 91,
+    "hold for contain": 93,
     "per": 5,
     "kin": 1,
 }

@@ -91,7 +91,7 @@ def test_a_missing_package_gets_its_pip_line(monkeypatch, spec):
         with pytest.raises(MissingDependencyError) as error:
             spec.check_requirements()
         monkeypatch.undo()
-        assert error.value.hint == f"pip install '{requirement}'"
+        assert error.value.hint == how_to_install(requirement)
 
 
 # -- known facts -----------------------------------------------------------------------------------
