@@ -213,6 +213,7 @@ class RunConfig:
     store_dtype: StoreDtype = "float16"
     encode_batch: int | None = None
     backend: Backend = "auto"
+    decode_processes: int | None = None
     store: str | None = None
 
 

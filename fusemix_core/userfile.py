@@ -11,6 +11,9 @@ from types import ModuleType
 
 from fusemix_core.errors import ConfigError, PluginError, short
 
+PREFIX = "fusemix_user_"
+"""How the names of modules begin that `import_file` makes of files."""
+
 
 def in_file(name: str) -> bool:
     """Whether a name is of the form `./file.py:Name`."""
@@ -30,7 +33,7 @@ def import_file(path: Path) -> ModuleType:
     if not os.path.isfile(path):
         raise ConfigError(f"{short(path)} does not exist.", "Example: ./my_encoder.py:MyEncoder")
     path = path.resolve()
-    name = f"fusemix_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -43,3 +46,8 @@ def import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise PluginError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def imported_files() -> list[Path]:
+    """The files that `import_file` has imported here, in that order."""
+    return [Path(str(m.__file__)) for name, m in [*sys.modules.items()] if name.startswith(PREFIX)]

@@ -174,11 +174,12 @@ class FactOptions:
 @dataclass(frozen=True)
 class EncodingOptions:
     """How latents are made and where they are kept: `--store-dtype`, `--encode-batch`,
-    `--backend`, `--store`."""
+    `--backend`, `--decode-processes`, `--store`."""
 
     store_dtype: o.StoreDtype = None
     encode_batch: o.EncodeBatch = None
     backend: o.Backend = None
+    decode_processes: o.DecodeProcesses = None
     store: o.Store = None
 
     def table(self) -> dict[str, Any]:

@@ -208,6 +208,14 @@ Store = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+DecodeProcesses = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that decode images, sounds and other files. 0: threads do. "
+        "[processes where threads are too slow for the encoder and cores are free]",
+    ),
+]
 Evaluators = Annotated[
     list[str] | None,
     typer.Option(

@@ -47,6 +47,7 @@ def align(
         reporter: Gets the progress.
         **settings: `views` (modality → view of its encoder), `fixed` (modalities that keep their
             latents as embeddings), `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`,
+            `backend`, `decode_processes`.
             `backend`, `store` (the object store to keep latents in, such as `s3://bucket/prefix`,
             by default `$FUSEMIX_STORE`, else the folder `$FUSEMIX_HOME`).
 

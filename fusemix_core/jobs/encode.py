@@ -31,6 +31,7 @@ def encode(
     store_dtype: str = "float16",
     encode_batch: int | None = None,
     backend: str = "auto",
+    decode_processes: int | None = None,
     store: str | None = None,
     reporter: Reporter | None = None,
 ) -> Encoded:
@@ -42,6 +43,8 @@ def encode(
         data: A path, the fields of `DataConfig`, a DataFrame, column → list, or a
             `datasets.Dataset`.
         views: modality → view, by default the encoder's first.
+        device, dtype, store_dtype, encode_batch, backend, decode_processes: How items are encoded,
+            as in `align`.
         device, dtype, store_dtype, encode_batch, backend: How items are encoded, as in `align`.
         store: The object store to keep latents in, such as `s3://bucket/prefix`, as in `align`.
         reporter: Gets the progress.
@@ -72,6 +75,7 @@ def encode(
         store_dtype=store_dtype,
         encode_batch=encode_batch,
         backend=backend,
+        decode_processes=decode_processes,
         store=store,
         tell=reporter and reporter.note,
     )
@@ -99,6 +103,7 @@ def plan_encoding(
     store_dtype: str = "float16",
     encode_batch: int | None = None,
     backend: str = "auto",
+    decode_processes: int | None = None,
     store: str | None = None,
     tell: Tell | None = None,
 ) -> EncodingPlan:
@@ -114,6 +119,7 @@ def plan_encoding(
         encode_batch,
         resolve_views(specs, views or {}),
         backend,
+        processes=decode_processes,
         store=store,
     )
     table = {"trust_column": NO_TRUST, **data_table(data)}

@@ -169,6 +169,7 @@ def encode(run: Run) -> Encoded:
         plan.views,
         config.backend,
         dtypes=plan.base.dtypes(),
+        processes=config.decode_processes,
         store=config.store,
     )
 

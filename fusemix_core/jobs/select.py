@@ -169,6 +169,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
         config.encode_batch,
         {m: e.view for m, e in plan.encoders.items()},
         config.backend,
+        processes=config.decode_processes,
         store=config.store,
     )
     specs = {m: e.spec for m, e in plan.encoders.items()}

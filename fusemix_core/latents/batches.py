@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fusemix_core.data.media import medium
-from fusemix_core.latents.pipeline import SORT_BATCHES, BatchSize
+from fusemix_core.latents.cutting import SORT_BATCHES, BatchSize
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec, kind_of
 

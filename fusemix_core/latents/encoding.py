@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import queue
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,10 @@ from fusemix_core.devices import as_current, out_of_memory
 from fusemix_core.errors import ConfigError, ContractError, FusemixError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.backends import PROBE_ITEMS, Work, accelerate, failure
-from fusemix_core.latents.pipeline import BatchSize, Collated, Pipeline, Rejects, Source
+from fusemix_core.latents.cutting import BatchSize
+from fusemix_core.latents.pace import Pace
+from fusemix_core.latents.pipeline import Pipeline
+from fusemix_core.latents.preparing import Collated, Rejects, Source
 from fusemix_core.latents.returned import Latents, latents_of
 from fusemix_core.latents.sharing import forked, locks_of, settle
 from fusemix_core.latents.transfer import Transfer
@@ -46,6 +50,8 @@ class Encoding:
         views: modality → view.
         backend: the runtime on the CPU; see `accelerate`.
         workers: threads that decode. None: one for each core.
+        processes: that decode in place of the threads. None: as many as there are free cores where
+            threads are too slow for the encoder, else none.
         store: the address of the object store that latents are kept in. None: `$FUSEMIX_STORE`,
             else the folder `$FUSEMIX_HOME`.
     """
@@ -58,6 +64,7 @@ class Encoding:
     backend: Backend = "auto"
     workers: int | None = None
     dtypes: Mapping[str, Dtype] = field(default_factory=dict)
+    processes: int | None = None
     store: str | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +75,8 @@ class Encoding:
                 )
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size is {self.batch_size}; it must be 1 or more.")
+        if self.processes is not None and not 0 <= self.processes <= 256:
+            raise ConfigError(f"processes is {self.processes}; it must be from 0 to 256.")
 
     @property
     def devices(self) -> list[torch.device]:
@@ -116,6 +125,7 @@ class ItemEncoder:
         workers: threads that decode.
         reject: called with the index of an item that can't be encoded, and why. None: the item is
             left out and noted in `bad`.
+        processes: that decode; see `Encoding`.
     """
 
     def __init__(
@@ -129,6 +139,7 @@ class ItemEncoder:
         spec: EncoderSpec | None = None,
         workers: int | None = None,
         reject: Rejects | None = None,
+        processes: int | None = 0,
     ) -> None:
         settle()
         self.items, self.view, self.encoders = items, view, list(encoders)
@@ -141,9 +152,16 @@ class ItemEncoder:
         self.cut, self.limit = 0, math.inf
         self._form: tuple[bool, tuple[int, ...]] | None = None
         pin = self.device.type == "cuda" and self.encoders[0].on_device
-        self._pipeline = Pipeline(self.spec, items, encoders[0], workers, reject, pin=pin)
+        behind = self.device.type == "cpu"
+        self._pipeline = Pipeline(self.spec, items, encoders[0], workers, reject, pin, behind)
         self._at_once = len(self.encoders) * in_flight(self.device)
         self._devices = ThreadPoolExecutor(self._at_once, "fusemix-device")
+        self._free: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
+        if not self._pipeline.medium.costly:
+            processes = 0
+        self._may_start, self._started = processes is None and hasattr(items, "select"), False
+        if processes:
+            self._pipeline.start_processes(processes)
 
     def __enter__(self) -> Self:
         return self
@@ -171,14 +189,19 @@ class ItemEncoder:
             finally:
                 self.runtime, encoder.runtime = encoder.runtime, None
 
-    def encoded(self, wanted: Sequence[int], group_size: int) -> Iterator[EncodedBatch]:
-        """The batches of the items `wanted`, in their order.
+    def encoded(
+        self, wanted: Iterable[int], group_size: int, total: int = 0
+    ) -> Iterator[EncodedBatch]:
+        """The batches of the items `wanted`, in their order; `total` is how many they are, if that
+        is known.
 
         No batch crosses a group of `group_size` items. With one encoder on the CPU a batch is
         encoded when its parts are asked for; else ahead, by whichever encoder is free, and on a GPU
         the next batch begins before the latents of this one are fetched.
         """
-        batches = self._pipeline.batches(wanted, self.batch, group_size)
+        if self._pipeline.decoders is not None:
+            self._pipeline.decoders.wait()
+        batches = self._paced(self._pipeline.batches(wanted, self.batch, group_size), total)
         encoding = self._when_asked(batches) if self._at_once == 1 else self._ahead(batches)
         for group, cut, parts in encoding:
             self.cut += cut
@@ -196,25 +219,51 @@ class ItemEncoder:
             warnings.append(
                 f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory."
             )
+        decoders = self._pipeline.decoders
+        if decoders is not None and not decoders.ready:
+            why = decoders.failure or "they did not start in time"
+            warnings.append(f"Threads decoded for {self.spec.name}, not processes: {why}.")
+        elif decoders is not None and self._started:
+            warnings.append(
+                f"{decoders.count} processes decoded for {self.spec.name}, which threads were too "
+                "slow for. To stay with threads: --decode-processes 0"
+            )
         return [*warnings, *failure(self.spec, self.runtime), *self.encoders[0].notes()]
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _paced(
+        self, batches: Iterator[tuple[int, Collated]], count: int
+    ) -> Iterator[tuple[int, Collated]]:
+        """The batches of `count` items. If the encoders wait for them and cores are free, processes
+        are started that decode."""
+        pace = Pace(count, self._pipeline.workers)
+        while True:
+            began = time.perf_counter()
+            if (found := next(batches, None)) is None:
+                return
+            if self._may_start and not self._started:
+                idle = self._at_once in (1, self._free.qsize())
+                pace.came(len(found[1].index), (time.perf_counter() - began) * idle)
+                if processes := pace.processes():
+                    self._pipeline.start_processes(processes)
+                    self._started = True
+            yield found
 
     def _when_asked(self, batches: Iterable[tuple[int, Collated]]) -> Iterator[_Batch]:
         for group, batch in batches:
             yield group, batch.cut, partial(self._halved, self.encoders[0], batch)
 
     def _ahead(self, batches: Iterable[tuple[int, Collated]]) -> Iterator[_Batch]:
-        free: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
         for number in range(self._at_once):
-            free.put(self.encoders[number % len(self.encoders)])
+            self._free.put(self.encoders[number % len(self.encoders)])
 
         def encode(batch: Collated) -> list[_Part]:
-            encoder = free.get()
+            encoder = self._free.get()
             try:
                 return list(self._halved(encoder, batch))
             finally:
-                free.put(encoder)
+                self._free.put(encoder)
 
         ahead: deque[_Batch] = deque()
         for group, batch in batches:

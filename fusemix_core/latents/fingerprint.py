@@ -14,15 +14,13 @@ from fusemix_core.digests import file_sha256, path_sha256
 from fusemix_core.errors import PluginError
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
+from fusemix_core.userfile import PREFIX
 
 if TYPE_CHECKING:
     from fusemix_core.data.hashes import Stamp
 
 _BRANCHES = {"", "main", "master"}
 """Revisions of a hub that move, so that they pin nothing."""
-
-_USER_MODULE = "fusemix_user_"
-"""How `userfile.import_file` begins the names of modules that it makes of the user's files."""
 
 
 def fingerprint(
@@ -89,7 +87,7 @@ def plain(value: Any) -> Any:
 def _target(spec: EncoderSpec) -> str:
     """The target; for a class in a user's file its name and the file's content, not its place."""
     module, _, attribute = spec.target.partition(":")
-    if module.startswith(_USER_MODULE):
+    if module.startswith(PREFIX):
         file = getattr(sys.modules.get(module), "__file__", None)
         if file:
             return f"{file_sha256(file)}:{attribute}"

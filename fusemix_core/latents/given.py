@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fusemix_core.data.media import Audio, decode
 from fusemix_core.errors import DataError
-from fusemix_core.latents.pipeline import Source
+from fusemix_core.latents.preparing import Source
 
 _SHOWN = 200
 

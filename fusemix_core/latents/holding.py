@@ -15,9 +15,10 @@ from fusemix_core.hub import without_waiting
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents import half
 from fusemix_core.latents.backends import PROBE_ITEMS
+from fusemix_core.latents.cutting import BatchSize
 from fusemix_core.latents.encoding import empty_cache
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.pipeline import BatchSize, Pipeline
+from fusemix_core.latents.pipeline import Pipeline
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 

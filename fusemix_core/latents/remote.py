@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ class RemoteStore(LatentStore):
         self.cache = ShardCache(self.folder, bound)
         self._views: dict[Path, RemoteView] = {}
         self._notes: list[str] = []
+        self._bound = cache_bytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        opened = partial(RemoteStore, cache_bytes=self._bound)
+        return opened, (self.bucket.url, self.home.resolve())
 
     # -- reading ---------------------------------------------------------------------------------
 

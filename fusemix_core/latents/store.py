@@ -61,6 +61,10 @@ class LatentStore:
         self._known: dict[Path, tuple[State, Shard | None]] = {}
         self._indexes: dict[Path, Index] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens it anew."""
+        return type(self), (self.home.resolve(),)
+
     # -- reading ---------------------------------------------------------------------------------
 
     def missing(

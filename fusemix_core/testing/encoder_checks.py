@@ -13,7 +13,7 @@ from torch import Tensor
 from fusemix_core.data.media import medium
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Padded
-from fusemix_core.latents.pipeline import UNREADABLE
+from fusemix_core.latents.preparing import UNREADABLE
 from fusemix_core.specs import kind_of
 from fusemix_core.testing.encoder_case import ENCODER, EncoderCase, rows_of
 from fusemix_core.testing.items import fingerprints, wrong_items

@@ -76,8 +76,11 @@ class Device:
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)
     float64: Counter[tuple[str, str]] = field(default_factory=Counter)
     launches: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    """Bytes that were copied from the CPU."""
 
     def clear(self) -> None:
+        self.sent = 0
         for counts in (self.waits, self.float64, self.launches):
             counts.clear()
 
@@ -172,7 +175,7 @@ class Emulated(Tensor):
         _count(name, args)
         for option in ("device", "pin_memory"):
             kwargs.pop(option, None)
-        if func._overloadname.startswith("dtype"):
+        if func._overloadname.startswith("dtype") and name != "to":
             func, args = _in_float32(func, args)
         found = func(*tree_map(_held, args), **tree_map(_held, kwargs))
         if name == "copy_":
@@ -230,14 +233,17 @@ def _count(name: str, args: tuple) -> None:
         _waited(name)
     elif name == "copy_":
         to, source = args[:2]
+        non_blocking = len(args) > 2 and bool(args[2])
         if not isinstance(to, Emulated):
-            _waited("copy to the CPU")
+            if not (non_blocking and getattr(to, "pinned", False)):
+                _waited("copy to the CPU")
         elif not isinstance(source, Emulated):
-            _count_sent(source, bool(args[2]) if len(args) > 2 else False)
+            _count_sent(source, non_blocking)
 
 
 def _count_sent(source: Tensor, non_blocking: bool) -> None:
     """A copy from the CPU waits unless its source is pinned; numbers go with the kernel."""
+    _device.sent += source.nbytes if source.dim() else 0
     if source.dim() and not (non_blocking and getattr(source, "pinned", False)):
         _waited("copy from the CPU")
 
@@ -273,7 +279,7 @@ def _is_there(device: Any) -> bool:
 
 
 def _to(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    other = args[0] if args else kwargs.get("other")
+    copy, other = kwargs.pop("copy", False), args[0] if args else kwargs.get("other")
     if isinstance(other, Tensor):
         args = (other.device, other.dtype, *args[1:])
         kwargs.pop("other", None)
@@ -282,7 +288,7 @@ def _to(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         x = _moved(x, device, non_blocking)
     if dtype is not None and dtype != x.dtype:
         return x.type(dtype)
-    return x.clone() if kwargs.get("copy") else x
+    return x.clone() if copy else x
 
 
 def _pinned(x: Tensor, *_: Any) -> Tensor:
@@ -423,7 +429,9 @@ def _patches() -> Iterator[Any]:
     name = "_group_tensors_by_device_and_dtype"
     yield patch(torch.optim.Optimizer, name, staticmethod(_grouped))
     yield patch(torch.nn.utils.clip_grad, name, _grouped)
-    yield mock.patch("fusemix_core.engine.feed.ThreadPoolExecutor", _Pool)
+    yield patch(cuda, "Event", streams.Done)
+    for module in ("engine.feed", "latents.encoding", "latents.pipeline"):
+        yield mock.patch(f"fusemix_core.{module}.ThreadPoolExecutor", _Pool)
 
 
 @contextlib.contextmanager

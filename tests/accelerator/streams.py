@@ -18,6 +18,9 @@ class Stream:
     def record_event(self) -> Event:
         return Event(self, self.made)
 
+    def wait_stream(self, stream: Stream) -> None:
+        stream.awaited = max(stream.awaited, stream.made)
+
     def wait_event(self, event: Event) -> None:
         event.stream.awaited = max(event.stream.awaited, event.made)
 
@@ -28,6 +31,16 @@ class Event:
 
     stream: Stream
     made: int
+
+
+class Done:
+    """What torch.cuda.Event is to a host that waits for it."""
+
+    def record(self, stream: Stream) -> None:
+        """Nothing is computed later here."""
+
+    def synchronize(self) -> None:
+        """What was copied is there."""
 
 
 MAIN = Stream()

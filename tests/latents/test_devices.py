@@ -9,7 +9,7 @@ from fusemix_core import devices
 from fusemix_core.devices import devices_like, out_of_memory
 from fusemix_core.latents import extraction, holding
 from fusemix_core.latents.batches import batch_size_for
-from fusemix_core.latents.pipeline import BatchSize
+from fusemix_core.latents.cutting import BatchSize
 from fusemix_core.latents.store import LatentStore
 
 

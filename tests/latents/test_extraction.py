@@ -13,7 +13,7 @@ from fusemix_core.data.media import Audio
 from fusemix_core.data.media.wide import STRETCHED
 from fusemix_core.data.reading import pairs_from
 from fusemix_core.errors import ArtefactError, ContractError, DataError, FusemixError
-from fusemix_core.latents import extraction
+from fusemix_core.latents import extraction, filling
 from fusemix_core.latents.extraction import shard_size
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.shards import read_shard, write_shard
@@ -153,7 +153,7 @@ def test_a_large_shard_of_pooled_latents_has_several_groups(toy, store, tmp_path
     assert {p.name: p.read_bytes() for p in shard_paths(store)} == {
         p.name: p.read_bytes() for p in shard_paths(whole)
     }
-    monkeypatch.setattr(extraction, "SHARD_BYTES", 1)  # a shard ends after a group
+    monkeypatch.setattr(filling, "SHARD_BYTES", 1)  # a shard ends after a group
     small = LatentStore(tmp_path / "small")
     run(toy, items, small)
     assert sorted(len(read_shard(p)) for p in shard_paths(small)) == [21, 32, 32, 32, 32]
@@ -280,7 +280,7 @@ def test_decoding_and_collating_use_several_threads(toy, store):
 
 def test_what_is_decoded_ahead_is_bounded(toy, store, monkeypatch):
     monkeypatch.setattr("fusemix_core.latents.pipeline._HELD_AHEAD", 4000)
-    monkeypatch.setattr("fusemix_core.latents.pipeline._BATCH_BYTES", 2000)
+    monkeypatch.setattr("fusemix_core.latents.cutting.BATCH_BYTES", 2000)
     loaded, taken, most = [], [], 0
 
     class Clips(toy.ToyItems):

@@ -6,7 +6,7 @@ import torch
 
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError
 from fusemix_core.interfaces import Padded
-from fusemix_core.latents import extraction
+from fusemix_core.latents import extraction, filling
 from fusemix_core.latents.batches import group_size
 from fusemix_core.latents.precision import SAMPLE_VALUES, to_float16
 from fusemix_core.latents.shards import read_shard
@@ -17,7 +17,7 @@ from fusemix_core.latents.store import LatentStore
 def small_shards(monkeypatch):
     """Shards of four groups of 32 texts at most, or of 6,000 bytes: about two groups."""
     monkeypatch.setattr(extraction, "shard_size", lambda items: 128)
-    monkeypatch.setattr(extraction, "SHARD_BYTES", 6000)
+    monkeypatch.setattr(filling, "SHARD_BYTES", 6000)
 
 
 def run(toy, items, store, view, spec=None, **options):
@@ -166,7 +166,7 @@ def test_a_shard_ends_with_the_group_that_reaches_its_bytes(toy, store, small_sh
 
 
 def test_a_shard_ends_by_its_items_where_these_are_small(toy, store, small_shards, monkeypatch):
-    monkeypatch.setattr(extraction, "SHARD_BYTES", 10**9)
+    monkeypatch.setattr(filling, "SHARD_BYTES", 10**9)
     run(toy, toy.ToyItems(toy.texts(150)), store, "layers")
     assert sorted(len(read_shard(p)) for p in shard_paths(store)) == [22, 128]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import fields
 
@@ -40,6 +42,24 @@ class ToyItems:
 
     def describe(self, i: int) -> str:
         return str(self.values[i])
+
+    def select(self, index: np.ndarray) -> ToyItems:
+        return type(self)([self.values[i] for i in index], self.modality)
+
+
+class DeadlyItems(ToyItems):
+    """Those called deadly end the process that loads them, unless it is `spared`."""
+
+    spared = 0
+
+    def __init__(self, values: list, modality: str = "text") -> None:
+        super().__init__(values, modality)
+        self.spared = type(self).spared
+
+    def load(self, i: int, sample_rate: int | None = None):
+        if str(self.values[i]).startswith("deadly") and os.getpid() != self.spared:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().load(i, sample_rate)
 
 
 def texts(n: int, start: int = 0) -> list[str]:
@@ -118,3 +138,56 @@ def extracted(spec: EncoderSpec, items: ToyItems, store: LatentStore, **options)
     """The extraction; `options` are those of `extract` and the fields of `Encoding`."""
     how = {f.name: options.pop(f.name) for f in fields(Encoding) if f.name in options}
     return extract(spec, items, store, Encoding(**how), **options)
+
+
+class DeadlyEncoder(ToyEncoder):
+    """Ends the process that collates an item called deadly, unless it is that of the loaded one."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__(spec)
+        self.process = os.getpid()
+
+    def collate(self, items) -> tuple[list, Tensor]:
+        if os.getpid() != self.process and any("deadly" in str(item) for item in items):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().collate(items)
+
+
+class FaultyEncoder(ToyEncoder):
+    """Has a fault of the program."""
+
+    def collate(self, items):
+        raise KeyError("no such option")
+
+
+class Unsendable(ToyEncoder):
+    """Can't be pickled."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__(spec)
+        self.function = lambda x: x
+
+
+class OfArrays(ToyEncoder):
+    """Of uint8 arrays."""
+
+    def collate(self, items) -> tuple[list, Tensor]:
+        return list(map(len, items)), torch.stack([features(i.tobytes().hex()) for i in items])
+
+
+class Signing(ToyEncoder):
+    """Its latents say which process encoded."""
+
+    def encode(self, batch, view: str = "pooled") -> Tensor:
+        found = super().encode(batch, view)
+        found[:, 0] = os.getpid()
+        return found
+
+
+class DeadlyEncode(ToyEncoder):
+    """Ends the process that encodes an item called deadly."""
+
+    def encode(self, batch, view: str = "pooled") -> Tensor | Padded:
+        if "deadly" in batch[0]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().encode(batch, view)

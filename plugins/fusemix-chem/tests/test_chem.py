@@ -52,7 +52,7 @@ def test_symbols_are_those_of_fcd():
 
     for smiles in [*SHORT, "[13CH4]", "[K+].[F-]", "[Sn](C)C", "[nH]1cccc1", "CP(=S)O"]:
         theirs = torch.from_numpy(get_one_hot(canonical(smiles), LENGTH))
-        row = symbol_table([smiles])[0]
+        row = symbol_table([smiles])[0][0]
         assert torch.equal((theirs.argmax(1) * (row != PAD) - 1 * (row == PAD)), row)
         assert int(theirs.sum()) == int((row != PAD).sum())
 
@@ -93,6 +93,15 @@ def test_long_molecules_are_cut_and_counted(encoder):
     table = encoder.collate([fits, long])
     assert torch.equal(table[0], table[1]) and table[0, -1] == SYMBOLS.index(".")
     assert len(symbols(long)) == LENGTH + 1
+
+
+def test_a_molecule_is_read_once_for_a_batch(encoder, monkeypatch):
+    read = []
+    once = lambda text: read.append(text) or canonical(text)  # noqa: E731
+    monkeypatch.setattr("fusemix_chem.smiles.canonical", once)
+    batch, cut = encoder.collated(["CCO", "C" * LENGTH, "C"])
+    assert read == ["CCO", "C" * LENGTH, "C"] and cut == 1
+    assert torch.equal(batch, encoder.collate(["CCO", "C" * LENGTH, "C"]))
 
 
 def test_wrong_type(encoder):

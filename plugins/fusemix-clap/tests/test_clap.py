@@ -335,3 +335,16 @@ def test_refusals():
     for encoder in (audio, text):
         with pytest.raises(ConfigError, match="no view 'time'"):
             encoder.encode(encoder.collate([]), "time")
+
+
+def test_texts_are_tokenised_once_for_a_batch(monkeypatch):
+    encoder = ClapTextEncoder.tiny(
+        next(spec for spec in fusemix_encoders() if spec.modality == "text")
+    )
+    texts, calls = ["rain", "a very long text " * 40, "x" * 75, "x" * 76], []
+    wanted = encoder.truncated(texts)
+    tokenizer = encoder.tokenizer
+    monkeypatch.setattr(encoder, "tokenizer", lambda *a, **k: calls.append(a) or tokenizer(*a, **k))
+    batch, cut = encoder.collated(texts)
+    assert cut == wanted == 2 and len(calls) == 1
+    assert batch["input_ids"].shape == (4, 77)

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 
+from fusemix_core.encoders.pixels import PixelTable
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import Registry
@@ -263,6 +264,18 @@ def test_dinov2_pixels_are_those_of_the_librarys_processor(registry, folders, im
     encoder = load(registry, f"dinov2-small@{folders['dinov2-small']}")
     own = BitImageProcessorPil(**V2)
     assert torch.equal(encoder.collate(images), own(images, return_tensors="pt")["pixel_values"])
+
+
+@pytest.mark.parametrize("name", ["dinov2-small", "dinov3-small"])
+def test_a_gpu_gets_bytes_if_it_makes_the_same_numbers_of_them(registry, folders, images, name):
+    """DINOv3's processor resizes what it has scaled, so that there is nothing to look up."""
+    plain, there = (load(registry, f"{name}@{folders[name]}") for _ in range(2))
+    # On a GPU it is made from the start.
+    there.table = PixelTable.of(there._pixels, there._bytes, torch.device("cpu"))
+    assert (there.table is None) == (name == "dinov3-small")
+    batch, sent = plain.collate(images), there.collate(images)
+    assert batch.nbytes == sent.nbytes * (1 if there.table is None else 4)
+    assert torch.equal(there.encode(sent, "grid"), plain.encode(batch, "grid"))
 
 
 def test_dinov3_pixels_are_those_of_its_authors_transform(registry, folders, images):

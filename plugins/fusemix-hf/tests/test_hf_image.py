@@ -23,6 +23,7 @@ from transformers import (
     ViTModel,
 )
 
+from fusemix_core.encoders.pixels import PixelTable
 from fusemix_core.testing.encoders import check_encoder
 
 SMALL = {
@@ -189,6 +190,20 @@ def test_preprocessing_is_the_librarys_value_by_value(save, load, repo):
     assert torch.equal(encoder.collate(pictures)["pixel_values"], wanted)
     library = AutoImageProcessor.from_pretrained(folder, backend="pil")
     assert torch.equal(library(pictures, return_tensors="pt").pixel_values, wanted)
+
+
+@pytest.mark.parametrize("name", ["Dinov2", "SiglipVision", "ViTMAE"])
+def test_a_gpu_gets_bytes_and_makes_the_same_numbers_of_them(save, load, processor, images, name):
+    folder, _ = save(lambda: vit(name), processor)
+    plain, there = load(folder), load(folder)
+    # On a GPU it is there from the start.
+    there.table = PixelTable.of(there._pixels, there._bytes, torch.device("cpu"))
+    batch, sent = plain.collate(images), there.collate(images)
+    assert sent["pixel_values"].dtype == torch.uint8
+    assert batch["pixel_values"].nbytes == 4 * sent["pixel_values"].nbytes
+    assert torch.equal(there.table(sent["pixel_values"]), batch["pixel_values"])
+    for view in ("pooled", "grid"):
+        assert torch.equal(there.encode(sent, view), plain.encode(batch, view))
 
 
 def test_half_precision_still_returns_float32(save, load, processor, images):

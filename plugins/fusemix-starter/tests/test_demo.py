@@ -7,7 +7,7 @@ import shutil
 
 import fusemix_starter
 import pytest
-from fusemix_starter import demo
+from fusemix_starter import story
 from typer.testing import CliRunner
 
 from fusemix_core.cli.app import app
@@ -44,13 +44,13 @@ def run(*arguments: object) -> str:
 
 def test_it_ends_with_a_model_three_searches_and_the_report(tmp_path, small_sample, monkeypatch):
     opened = []
-    monkeypatch.setattr(demo.webbrowser, "open", opened.append)
-    monkeypatch.setattr(demo, "has_screen", lambda: True)
+    monkeypatch.setattr(story.webbrowser, "open", opened.append)
+    monkeypatch.setattr(story, "has_screen", lambda: True)
     monkeypatch.chdir(tmp_path)
     printed = run("here")
     commands = [line.split()[2] for line in printed.splitlines() if line.startswith("$ fusemix")]
     assert commands == ["sample", "align", "search", "search", "search"]
-    assert all(f"'{query}'" in printed for query in demo.QUERIES)
+    assert all(f"'{query}'" in printed for query in story.QUERIES)
     assert (tmp_path / "here/run/model/config.json").exists()
     assert opened == [(tmp_path / "here/run/report.html").as_uri()]
     again = run("here", "--no-open")

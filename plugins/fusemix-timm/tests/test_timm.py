@@ -332,3 +332,15 @@ def test_fingerprint_without_a_revision_waits_for_the_weights(registry):
     assert fingerprint(replace(spec, options={"model": "resnet34"}), "float32", digest="x") != (
         fingerprint(spec, "float32", digest="x")
     )
+
+
+def test_a_gpu_gets_bytes_and_makes_the_same_numbers_of_them(tiny, images):
+    plain = tiny.collate(images)
+    there = TimmEncoder(tiny.spec, tiny.model, CPU, torch.float32)
+    there.table = there._table()  # on a GPU it is there from the start
+    sent = there.collate(images)
+    assert sent.dtype == torch.uint8 and plain.nbytes == 4 * sent.nbytes
+    assert torch.equal(there.table(sent), plain)
+    assert torch.equal(there.encode(sent), tiny.encode(plain))
+    copy = pickle.loads(pickle.dumps(there))  # noqa: S301
+    assert torch.equal(copy.collate(images), sent)

@@ -59,6 +59,10 @@ class ChemNetEncoder(Encoder):
 
         Raises ValueError for what is not a molecule.
         """
+        return self.collated(items)[0]
+
+    def collated(self, items: Sequence[str]) -> tuple[Tensor, int]:
+        """The batch, and how many of the molecules were cut: each is read once."""
         self._check(items)
         return symbol_table(items)
 

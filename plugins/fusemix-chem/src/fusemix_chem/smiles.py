@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from rdkit import Chem, rdBase
@@ -36,8 +35,6 @@ def canonical(smiles: str) -> str:
     return Chem.MolToSmiles(molecule)
 
 
-# A batch is asked for twice, how many are too long and then for its symbols.
-@lru_cache(maxsize=1024)
 def symbols(smiles: str) -> tuple[int, ...]:
     """Indices into `SYMBOLS` of the canonical form and its end, uncut."""
     unknown = _INDEX["X"]
@@ -45,12 +42,13 @@ def symbols(smiles: str) -> tuple[int, ...]:
     return (*found, _INDEX["."])
 
 
-def symbol_table(molecules: Sequence[str]) -> Tensor:
-    """int64 `[n, 350]`: the symbols of each, padded with `PAD`; a longer one is cut, but ends."""
-    table = torch.full((len(molecules), LENGTH), PAD)
+def symbol_table(molecules: Sequence[str]) -> tuple[Tensor, int]:
+    """(int64 `[n, 350]`: the symbols of each, padded with `PAD`; how many have more). A longer one
+    is cut, but ends."""
+    table, cut = torch.full((len(molecules), LENGTH), PAD), 0
     for row, smiles in zip(table, molecules, strict=True):
         found = symbols(smiles)
         if len(found) > LENGTH:
-            found = (*found[: LENGTH - 1], found[-1])
+            found, cut = (*found[: LENGTH - 1], found[-1]), cut + 1
         row[: len(found)] = torch.tensor(found)
-    return table
+    return table, cut

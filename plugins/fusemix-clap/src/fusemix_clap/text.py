@@ -73,10 +73,14 @@ class ClapTextEncoder(Encoder):
 
     def collate(self, items: Sequence[str]) -> Tokens:
         """Texts as `input_ids` and `attention_mask`, int64 `[n, t]`."""
+        return self.collated(items)[0]
+
+    def collated(self, items: Sequence[str]) -> tuple[Tokens, int]:
+        """The batch, and how many of the texts were cut: they are tokenised once."""
         self._check(items)
         if not items:
             empty = torch.zeros(0, 0, dtype=torch.int64)
-            return {"input_ids": empty, "attention_mask": empty}
+            return {"input_ids": empty, "attention_mask": empty}, 0
         encoded = self.tokenizer(
             [self.spec.prompt + text for text in items],
             padding=True,
@@ -84,7 +88,10 @@ class ClapTextEncoder(Encoder):
             max_length=self.spec.max_tokens,
             return_tensors="pt",
         )
-        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        batch = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        if not encoded.encodings:  # of a slow tokenizer, which does not say what it cut
+            return batch, self.truncated(items)
+        return batch, sum(bool(one.overflowing) for one in encoded.encodings)
 
     @torch.inference_mode()
     def encode(self, batch: Tokens, view: str = "pooled") -> Tensor | Padded:

@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from fusemix_core.encoders.pixels import PixelTable
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.specs import EncoderSpec
@@ -91,6 +92,8 @@ class DinoEncoder(Encoder):
         self.blocks: int = model.config.num_hidden_layers
         self.prefix = 1 + getattr(model.config, "num_register_tokens", 0)
         self.model = model.requires_grad_(False).eval().to(device, dtype)
+        on_gpu = device.type == "cuda"
+        self.table = PixelTable.of(self._pixels, self._bytes, device) if on_gpu else None
 
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
@@ -134,17 +137,24 @@ class DinoEncoder(Encoder):
         return cls(spec, model, tiny_processor(kind, side), torch.device("cpu"), torch.float32)
 
     def collate(self, items: Sequence[Image.Image]) -> Tensor:
-        """PIL images as float32 `[n, 3, h, w]`, each by the model's own image processor."""
+        """PIL images as float32 `[n, 3, h, w]`, each by the model's own image processor; for a GPU
+        as uint8 if `encode` can normalise them there to the same numbers."""
         for item in items:
             if not isinstance(item, Image.Image):
                 raise TypeError(f"{self.spec.name} takes PIL images, not {type(item).__name__}")
         if not items:
             return torch.empty(0, 3, *self.image_size)
         # One by one: as a list, pictures of one size would be resized as a batch.
-        pixels = [
-            self.processor(i.convert("RGB"), return_tensors="pt")["pixel_values"] for i in items
-        ]
-        return torch.cat(pixels)
+        prepare = self._pixels if self.table is None else self._bytes
+        return torch.stack([prepare(item.convert("RGB")) for item in items])
+
+    def _pixels(self, image: Image.Image, **options: bool) -> Tensor:
+        """`[3, h, w]`, as the processor prepares an image."""
+        return self.processor(image, return_tensors="pt", **options)["pixel_values"][0]
+
+    def _bytes(self, image: Image.Image) -> Tensor:
+        """The same, neither scaled nor normalised."""
+        return self._pixels(image, do_rescale=False, do_normalize=False)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -166,7 +176,10 @@ class DinoEncoder(Encoder):
             )
         if not len(batch):  # transformers can't
             return self.encode(batch.new_zeros(1, *batch.shape[1:]), view)[:0]
-        pixels = batch.to(self.device, self.dtype)
+        pixels = batch.to(self.device)
+        if pixels.dtype == torch.uint8:
+            pixels = self.table(pixels)
+        pixels = pixels.to(self.dtype)
         output = self.model(pixels, output_hidden_states=view == "layers")
         if view == "pooled":
             return output.pooler_output.float()

@@ -11,10 +11,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
+from fusemix_core.encoders.pixels import PixelTable
 from fusemix_core.interfaces import Network
 from fusemix_core.specs import EncoderSpec
 from fusemix_hf.base import HfEncoder, blocks
 from fusemix_hf.loading import load_processor
+
+_AS_BYTES = {"do_rescale": False, "do_normalize": False}
 
 
 class ImageEncoder(HfEncoder):
@@ -32,6 +35,8 @@ class ImageEncoder(HfEncoder):
         self.class_token = any("cls_token" in n or "class_embedding" in n for n in names)
         if hasattr(self.config, "mask_ratio"):
             self.config.mask_ratio = 0.0  # a masked autoencoder hides most patches otherwise
+        on_gpu = self.device.type == "cuda"
+        self.table = PixelTable.of(self._pixels, self._bytes, self.device) if on_gpu else None
 
     @classmethod
     def load_processor(cls, spec: EncoderSpec) -> Any:
@@ -49,15 +54,36 @@ class ImageEncoder(HfEncoder):
         return cls(spec, *tiny_image(), torch.device("cpu"), torch.float32)
 
     def collate(self, items: Sequence[Image.Image]) -> dict[str, Tensor]:
-        """PIL images as the model's own processor prepares them: `pixel_values [n, 3, h, w]`, …"""
+        """PIL images as the model's own processor prepares them: `pixel_values [n, 3, h, w]`, …
+
+        For a GPU these are uint8 if `encode` can normalise them there to the same numbers.
+        """
         self.check(items, Image.Image, "PIL images")
         if not items:
             return {}
+        return self._prepared(items, **({} if self.table is None else _AS_BYTES))
+
+    def _prepared(self, items: Sequence[Image.Image], **options: bool) -> dict[str, Tensor]:
         pictures = [item.convert("RGB") for item in items]
         prepared = self.processor(
-            images=pictures, input_data_format="channels_last", return_tensors="pt"
+            images=pictures, input_data_format="channels_last", return_tensors="pt", **options
         )
         return {name: value for name, value in prepared.items() if isinstance(value, Tensor)}
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        """What the processor makes of an image, `[3, h, w]` in most models."""
+        return self._prepared([image])["pixel_values"][0]
+
+    def _bytes(self, image: Image.Image) -> Tensor:
+        """The same, neither scaled nor normalised."""
+        return self._prepared([image], **_AS_BYTES)["pixel_values"][0]
+
+    def encode(self, batch: dict[str, Tensor], view: str = "pooled") -> Tensor:
+        """float32: `pooled [n, d]`, `layers [n, L, d]`, and what else `spec.views` contains."""
+        pixels = batch.get("pixel_values") if batch else None
+        if pixels is not None and pixels.dtype == torch.uint8:
+            batch = {**batch, "pixel_values": self.table(pixels.to(self.device))}
+        return super().encode(batch, view)
 
     def blank(self) -> Image.Image:
         return Image.new("RGB", (64, 64))

@@ -28,6 +28,7 @@ def encode(
     store_dtype: str = "float16",
     encode_batch: int | None = None,
     backend: Backend = "auto",
+    decode_processes: int | None = None,
     address: str | None = None,
     workers: int | None = None,
     gpus_per_worker: float | None = None,
@@ -52,6 +53,7 @@ def encode(
         store_dtype=store_dtype,
         encode_batch=encode_batch,
         backend=backend,
+        decode_processes=decode_processes,
         tell=reporter and reporter.note,
     )
     given = {m: e for m, e in encoders.items() if isinstance(e, type)}

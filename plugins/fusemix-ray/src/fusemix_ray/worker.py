@@ -19,9 +19,10 @@ from fusemix_core.data.items import Items
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ArtefactError, ConfigError, DataError, FusemixError
 from fusemix_core.interfaces import Encoder
+from fusemix_core.latents.cutting import BatchSize
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.fingerprint import fingerprint
-from fusemix_core.latents.pipeline import BatchSize, Pipeline
+from fusemix_core.latents.pipeline import Pipeline
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.specs import load_target
 from fusemix_core.userfile import import_file

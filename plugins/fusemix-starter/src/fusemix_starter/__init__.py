@@ -109,7 +109,7 @@ def fusemix_encoders() -> Iterable[EncoderSpec]:
 def fusemix_commands(app: typer.Typer) -> None:
     """`fusemix sample` and `fusemix demo`."""
     from fusemix_starter.command import sample
-    from fusemix_starter.demo import demo
+    from fusemix_starter.story import demo
 
     app.command("demo", rich_help_panel="Start")(demo)
     app.command("sample", rich_help_panel="Start")(sample)

@@ -13,7 +13,10 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torchvision.transforms import Compose
+from torchvision.transforms.functional import pil_to_tensor
 
+from fusemix_core.encoders.pixels import PixelTable
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, UnknownNameError
 from fusemix_core.interfaces import Encoder, Network
 from fusemix_core.specs import EncoderSpec
@@ -58,6 +61,7 @@ class TimmEncoder(Encoder):
         self.model = model.requires_grad_(False).eval()
         self.model.to(device, dtype, memory_format=torch.channels_last)
         self.spec = self._found_out(spec)
+        self.table = self._table() if device.type == "cuda" else None
 
     @torch.inference_mode()
     def _found_out(self, spec: EncoderSpec) -> EncoderSpec:
@@ -98,14 +102,29 @@ class TimmEncoder(Encoder):
         )
         return cls(spec, model, torch.device("cpu"), torch.float32)
 
+    def _table(self) -> PixelTable | None:
+        """Of timm's transform after the pixels are those of the model."""
+        steps = self.transform.transforms
+        names = [type(step).__name__ for step in steps]
+        if "MaybeToTensor" not in names:
+            return None
+        self._resized = Compose(steps[: names.index("MaybeToTensor")])
+        return PixelTable.of(self.transform, self._bytes, self.device)
+
+    def _bytes(self, image: Image.Image) -> Tensor:
+        """uint8 `[3, h, w]`, neither scaled nor normalised."""
+        return pil_to_tensor(self._resized(image))
+
     def collate(self, items: Sequence[Image.Image]) -> Tensor:
-        """PIL images as float32 `[n, 3, h, w]`, by timm's evaluation transform."""
+        """PIL images as float32 `[n, 3, h, w]`, by timm's evaluation transform; for a GPU as
+        uint8, which `encode` normalises there to the same numbers."""
         for item in items:
             if not isinstance(item, Image.Image):
                 raise TypeError(f"{self.spec.name} takes PIL images, not {type(item).__name__}")
         if not items:
             return torch.empty(0, *self.input_size)
-        return torch.stack([self.transform(item.convert("RGB")) for item in items])
+        prepare = self.transform if self.table is None else self._bytes
+        return torch.stack([prepare(item.convert("RGB")) for item in items])
 
     def network(self, view: str) -> Network:
         """The model and what makes the view of it."""
@@ -125,7 +144,10 @@ class TimmEncoder(Encoder):
             )
         if not len(batch):  # not every model of timm's can
             return self.encode(batch.new_zeros(1, *batch.shape[1:]), view)[:0]
-        latents = self.compute(view, pixels=batch.to(self.device, self.dtype))
+        pixels = batch.to(self.device)
+        if pixels.dtype == torch.uint8:
+            pixels = self.table(pixels)
+        latents = self.compute(view, pixels=pixels.to(self.dtype))
         if view == "pooled" and latents.ndim != 2:
             raise ContractError(self.spec.name, "latents [n, d]", f"{tuple(latents.shape)}")
         return latents.float()
