@@ -27,7 +27,7 @@ OTHER_TOOLS = re.compile(
 
 def options(command):
     for parameter in command.params:
-        yield from parameter.opts
+        yield from (*parameter.opts, *parameter.secondary_opts)
     for child in getattr(command, "commands", {}).values():
         yield from options(child)
 
