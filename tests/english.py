@@ -40,7 +40,8 @@ PATTERNS = {
     ),
     "of which": r"\bof (?:which|whose|whom)\b|\bto which\b(?= [a-z]+ (?:is|are)\b)",
     "where for if": (
-        r"(?<!from )(?<!know )(?<!knows )(?<!says )(?<!say )(?<![Ss]ee )(?<!show )(?<!shows )(?<!of )"
+        r"(?<!from )(?<!know )(?<!knows )(?<!says )(?<!say )(?<![Ss]ee )(?<!show )(?<!shows )"
+        r"(?<!of )"
         r"(?<!place )(?<!places )(?<!folder )(?<!and )(?<!shape )(?<!are )(?!Where the \w+ are)"
         r"\b[Ww]here (?:it|they|that|this|there|these|those|nothing|no|both|one|all|any|it's|memory"
         r"|a|an|the [a-z]+) "

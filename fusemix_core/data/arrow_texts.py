@@ -68,7 +68,8 @@ class Texts(Sequence[str]):
             offsets, data = buffers_of(chunk)
             lengths = np.diff(offsets)
             first = np.zeros(len(chunk), np.uint8)
-            first[lengths > 0] = data[offsets[:-1][lengths > 0]]
+            if len(data):
+                first = np.where(lengths > 0, data[np.minimum(offsets[:-1], len(data) - 1)], first)
             yield start, first, lengths
             start += len(chunk)
 
@@ -91,9 +92,13 @@ def text_array(offsets: np.ndarray, data: np.ndarray) -> pa.Array:
 
 def keys_of(texts: pa.Array) -> np.ndarray:
     """uint64 `[n, 2]`: the content keys (`digests.content_key`) of strings."""
-    offsets, data = buffers_of(texts)
-    raw, ends = data.tobytes(), offsets.tolist()
-    digests = [blake2b(raw[a:b], digest_size=16).digest() for a, b in zip(ends, ends[1:])]  # noqa: B905
+    import pyarrow as pa
+
+    digests, begin = [], blake2b(digest_size=16).copy
+    for one in texts.cast(pa.binary()).to_pylist():
+        digest = begin()  # a copy takes less time than a new one
+        digest.update(one)
+        digests.append(digest.digest())
     return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SHORT = 32
 """Runs of plain rows that are shorter than this, on average, are not worth their own way."""
-_LOOKED_AT = 512
+_LOOKED_AT = 128
 _LISTS = "[({"
 
 
@@ -213,6 +213,8 @@ def _some(values: list[Any], which: np.ndarray) -> tuple[list[Any], np.ndarray]:
 
 def _in_order(which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(the different numbers in the order in which they come; int64 which of these each is)."""
+    if len(which) and (np.diff(which) == 1).all():  # each text is another
+        return which, np.arange(len(which))
     if len(which) and which[0] == 0:
         highest = np.maximum.accumulate(which)
         new = np.flatnonzero(np.diff(highest, prepend=-1))

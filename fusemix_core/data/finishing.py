@@ -44,12 +44,14 @@ def finish(
     rejected = dict.fromkeys(gatherer.rejected)
     items, links, merged = _unite_all(gatherer, memory, rejected, progress, warnings)
     facts = _facts(gatherer, links, rejected, warnings)
-    linked = np.flatnonzero((links >= 0).sum(axis=1) >= gatherer.least)
+    linked = np.flatnonzero(sum(column >= 0 for column in links.T) >= gatherer.least)
     if not len(linked):
         raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}".rstrip())
-    told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
+    told, group = gatherer.split.values(), gatherer.group.values()
     first, keep, trust, groups = _links_once(gatherer, links, linked, facts)
-    parts, notes = splits.assign(links[keep], items, told[keep], groups, fractions, seed, by_file)
+    kept = _all_or(keep, len(links))
+    once = links[kept]
+    parts, notes = splits.assign(once, items, told[kept], groups, fractions, seed, by_file)
     warnings += notes + [memory.warning] * bool(memory.warning)
     origin = gatherer.origin()
     unpaired: dict[str, np.ndarray] = {}
@@ -61,13 +63,13 @@ def finish(
         unpaired = dict(zip(items, free, strict=True))
         rejected |= held_back
     warnings += _leave_unmeasured(parts, trust)
-    warnings += [one.warning for one in suspicious_texts(items, links[linked])]
-    facts = {name: fact.select(keep) for name, fact in facts.items()}
+    warnings += [one.warning for one in suspicious_texts(items, links[_all_or(linked, len(links))])]
+    facts = {name: fact.select(kept) for name, fact in facts.items()}
     dataset = PairedDataset(
         items,
-        links[keep],
+        once,
         parts,
-        origin.select(keep),
+        origin.select(kept),
         list(rejected),
         gatherer.rows_read,
         warnings,
@@ -94,13 +96,19 @@ def _links_once(
         (int64 `[n]` for each of `linked` the first in `linked` that says the same; int64 `[k]` the
         links that stay, as indices of `links`; their trust; their groups, None without any).
     """
-    told, group = np.array(gatherer.split, np.int8), np.array(gatherer.group, np.int64)
-    selected = {name: fact.select(linked) for name, fact in facts.items()}
-    first = first_of_equal(links[linked], told[linked], selected)
+    told, group = gatherer.split.values(), gatherer.group.values()
+    some = _all_or(linked, len(links))
+    selected = {name: fact.select(some) for name, fact in facts.items()}
+    first = first_of_equal(links[some], told[some], selected)
     once = np.flatnonzero(first == np.arange(len(first)))
-    trust = most_trusted(first, np.array(gatherer.trust, np.float32)[linked])
-    groups = merged_groups(first, group[linked])[once] if gatherer.groups else None
+    trust = most_trusted(first, gatherer.trust.values()[some])
+    groups = merged_groups(first, group[some])[once] if gatherer.groups else None
     return first, linked[once], trust[once], groups
+
+
+def _all_or(rows: np.ndarray, count: int) -> np.ndarray | slice:
+    """Different rows, in order, as an index that copies nothing if they are all of `count`."""
+    return rows if len(rows) < count else slice(None)
 
 
 def _unpaired(
@@ -158,6 +166,8 @@ def _unite_all(
         items[modality], number, faults = _unite(gatherer, modality, memory, progress, warnings)
         files = not items[modality].medium.inline  # equal texts are one to begin with
         merged[modality] = files * (len(number) - len(faults) - len(items[modality]))
+        if len(items[modality]) == len(number):
+            continue  # each reference is an item
         entries = links[:, k].copy()
         links[:, k] = np.where(entries >= 0, number[entries] if len(number) else -1, -1)
         for i in np.flatnonzero((entries >= 0) & (links[:, k] < 0)) if faults else ():
@@ -172,8 +182,7 @@ def _facts(
     """The facts of all links. Links of a row whose facts can't be read become -1."""
     facts, faults, notes = gatherer.facts.read()
     warnings += notes
-    row = np.array(gatherer.fact_row, np.int64)
-    origin = gatherer.origin()
+    row, origin = gatherer.fact_row.values(), gatherer.origin()
     for i in np.flatnonzero(np.isin(row, list(faults))) if faults else ():
         links[i] = -1
         rejected[Rejected(*origin[i], "", faults[int(row[i])])] = None
@@ -224,6 +233,8 @@ def _unite(
         first, inverse = first_occurrences(keys[good])
         first, number = good[first], np.full(len(references), -1, np.int64)
         number[good] = inverse
-    origin = gatherer.origin(gathered.file, gathered.row).select(first)
-    kept = keys if len(first) == len(keys) else keys[first]
-    return Items(modality, takes, chosen(references, first), kept, origin), number, faults
+    origin = gatherer.origin(gathered.file, gathered.row)
+    if len(first) == len(references):
+        return Items(modality, takes, references, keys, origin.select(slice(None))), number, faults
+    kept = chosen(references, first)
+    return Items(modality, takes, kept, keys[first], origin.select(first)), number, faults

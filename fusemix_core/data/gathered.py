@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from fusemix_core.data.arrow_texts import MANY, Texts, buffers_of, keys_of, text_array
 from fusemix_core.data.hashes import text_keys
+from fusemix_core.data.numbers import Growing
 from fusemix_core.data.references import Reference
 from fusemix_core.data.spilled import Spilled
 
@@ -26,7 +26,7 @@ class Gathered:
     def __init__(self) -> None:
         self.ids: dict[Hashable, int] = {}
         self.references: list[str | Reference] = []
-        self.file, self.row = array("i"), array("q")
+        self.file, self.row = Growing("i"), Growing("q")
 
     def __len__(self) -> int:
         return len(self.file)
@@ -60,8 +60,8 @@ class GatheredTexts(Gathered):
         first = len(self)
         self._one_by_one()
         self._take(text_array(*buffers_of(texts)), keys_of(texts))
-        self.file.frombytes(np.full(len(texts), file, np.int32).tobytes())
-        self.row.frombytes(rows.astype(np.int64).tobytes())
+        self.file.add(np.full(len(texts), file, np.int32))
+        self.row.add(rows)
         return first
 
     def finished(self) -> tuple[Sequence[str], np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -21,6 +20,7 @@ from fusemix_core.data.items import Origin
 from fusemix_core.data.media import Medium, medium
 from fusemix_core.data.media.in_python import unwrapped
 from fusemix_core.data.near import end_in, within
+from fusemix_core.data.numbers import Growing
 from fusemix_core.data.references import Fault, FileReference, Reference, Sidecar, hold
 from fusemix_core.data.rows import MAX_PATH, SPLIT_NAMES, Row
 from fusemix_core.data.rules import Rules, is_json, list_in
@@ -68,11 +68,11 @@ class Gatherer:
             modality: GatheredTexts() if how.inline else Gathered()
             for modality, how in self.media.items()
         }
-        self.links, self.group = array("q"), array("q")
-        self.split = array("b")  # index into SPLITS; -1: not told
-        self.trust, self.fact_row = array("f"), array("q")
+        self.links, self.group = Growing("q"), Growing("q")
+        self.split = Growing("b")  # index into SPLITS; -1: not told
+        self.trust, self.fact_row = Growing("f"), Growing("q")
         self.facts = FactCells(facts or {}, self.rules.is_missing)
-        self.file, self.row = array("i"), array("q")
+        self.file, self.row = Growing("i"), Growing("q")
         self.files: dict[str, int] = {}
         self.groups: dict[str, int] = {}
         self.rejected: list[Rejected] = []
@@ -156,11 +156,10 @@ class Gatherer:
     ) -> None:
         """Take `m` rows of a file that have one link each, int64 `[m, K]`."""
         self.rows_read += len(links)
-        self.links.frombytes(links.tobytes())
-        for held, more in ((self.split, split), (self.group, group), (self.trust, trust),
-                           (self.fact_row, fact_row), (self.row, row)):  # fmt: skip
-            held.frombytes(np.ascontiguousarray(more, held.typecode).tobytes())
-        self.file.frombytes(np.full(len(links), file, np.int32).tobytes())
+        for held, more in ((self.links, links), (self.split, split), (self.group, group),
+                           (self.trust, trust), (self.fact_row, fact_row), (self.row, row),
+                           (self.file, np.full(len(links), file, np.int32))):  # fmt: skip
+            held.add(more)
 
     def _too_few(self, row: Row, values: dict[str, list]) -> Rejected:
         empty = [m for m, v in values.items() if not v]
@@ -352,20 +351,18 @@ class Gatherer:
     # -- results ---------------------------------------------------------------------------------
 
     def link_table(self) -> np.ndarray:
-        """int64 `[m, K]` into the gathered references."""
-        links = np.frombuffer(self.links, np.int64) if self.links else np.zeros(0, np.int64)
-        return links.reshape(-1, len(self.takes))
+        """int64 `[m, K]` into the gathered references; the gatherer's own."""
+        return self.links.values().reshape(-1, len(self.takes))
 
-    def origin(self, file: array | None = None, row: array | None = None) -> Origin:
+    def origin(self, file: Growing | None = None, row: Growing | None = None) -> Origin:
         """Where the links (or what `file` and `row` tell) were read."""
-        file = self.file if file is None else file
-        row = self.row if row is None else row
-        return Origin(tuple(self.files), _narrow(file, np.int32), _narrow(row, np.int64))
+        file = (self.file if file is None else file).values()
+        row = (self.row if row is None else row).values()
+        return Origin(tuple(self.files), _narrow(file), _narrow(row))
 
 
-def _narrow(numbers: array, dtype: type) -> np.ndarray:
+def _narrow(values: np.ndarray) -> np.ndarray:
     """The numbers in as few bytes as hold them."""
-    values = np.frombuffer(numbers, dtype) if numbers else np.zeros(0, dtype)
     highest = int(values.max(initial=0))
     for smaller in (np.int8, np.int16, np.int32):
         if highest <= np.iinfo(smaller).max:

@@ -28,7 +28,7 @@ class Origin:
         return self.files[self.file[i]], int(self.row[i])
 
     def select(self, index: np.ndarray) -> Origin:
-        """That of the things `index`, with their files only."""
+        """That of the things `index` (int64, or a slice), with their files only."""
         used = members(self.file[index], len(self.files))
         number = (np.cumsum(used) - 1).astype(self.file.dtype)
         files = tuple(name for name, here in zip(self.files, used, strict=True) if here)
@@ -121,8 +121,29 @@ def chosen(references: Sequence[str | Reference], index: np.ndarray) -> Sequence
 def first_occurrences(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(index int64 `[u]` of the first of each distinct row of keys uint64 `[n, 2]`, in order;
     inverse int64 `[n]`: which of these each row equals)."""
-    if not len(keys):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    part = (keys[:, 0] >> np.uint64(32)).astype(np.uint32)
+    twice = np.sort(part)
+    twice = twice[1:][twice[1:] == twice[:-1]]
+    if len(twice) > len(keys) // 8:
+        return _first_by_order(keys)
+    if not len(twice):
+        return np.arange(len(keys)), np.arange(len(keys))
+    near = np.zeros(1 << 20, bool)
+    near[twice >> 12] = True
+    maybe = np.flatnonzero(near[part >> 12])
+    at = np.minimum(np.searchsorted(twice, part[maybe]), len(twice) - 1)
+    tied = maybe[twice[at] == part[maybe]]  # in a part of the key, at least
+    first, inverse = _first_by_order(keys[tied])
+    is_first = np.ones(len(keys), bool)
+    is_first[tied] = False
+    is_first[tied[first]] = True
+    number = np.cumsum(is_first) - 1
+    number[tied] = number[tied[first]][inverse]
+    return np.flatnonzero(is_first), number
+
+
+def _first_by_order(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`first_occurrences` by sorting all of them."""
     order = np.argsort(keys[:, 0])
     ordered = keys[order, 0]
     same = np.zeros(len(keys), bool)

@@ -10,6 +10,7 @@ from typing import Any
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.delimited import TOO_LONG, is_too_long, read_line, table_suffix
 from fusemix_core.data.documents import document_rows
+from fusemix_core.data.json_columns import JsonColumns
 from fusemix_core.data.opening import open_text
 from fusemix_core.data.rows import Block, Note, Reader, Row, one_by_one
 from fusemix_core.data.runs import Runs
@@ -70,11 +71,16 @@ class JsonLinesReader(Reader):
 
     def _lines(self, path: Path) -> Iterator[Row | Rejected | Block]:
         number = 0
+        columns = JsonColumns()
         with open_text(path, self.encoding) as file:
             lines = Runs(file)
             while True:
-                for values in self._objects(lines.whole_lines()):
+                while block := columns.read(piece := lines.whole_lines()):
+                    yield (one := Block(str(path), number + 1, block))
+                    number += len(one)
+                for values in self._objects(piece):
                     if isinstance(values, list):
+                        columns.learn(values)
                         yield Block(str(path), number + 1, values)
                         number += len(values)
                     else:
@@ -86,6 +92,7 @@ class JsonLinesReader(Reader):
                 for values in [TOO_LONG] if line is None else self._objects(line):
                     number += 1
                     if isinstance(values, list):
+                        columns.learn(values)
                         yield Row(str(path), number, values[0])
                     else:
                         yield Rejected(str(path), number, "", values)

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PIECE = 1 << 19
+_PIECE = 1 << 20
 FROM = 1 << 20
 """Bytes of a file that are given line by line: small ones need no faster way."""
 FEWEST = 16
@@ -40,8 +40,8 @@ class Runs:
             return line
 
     def whole_lines(self) -> bytes:
-        """All lines that are whole and at hand, up to a megabyte or so; b"" if the next is longer,
-        or one of the first."""
+        """All lines that are whole and at hand, two megabytes or so; b"" if the next is longer, or
+        one of the first."""
         if self._before + self._at < FROM:
             return b""
         if self._data.find(b"\n", self._at) < 0 and not self._ended:
@@ -102,41 +102,62 @@ def regular_lines(data: bytes, ends: np.ndarray, mark: int, width: int) -> np.nd
         mark: what separates cells, one byte.
         width: of the header, 2 or more.
     """
-    held = np.frombuffer(data, np.uint8)
-    starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
     if not len(ends):
         return np.zeros(0, bool)
-    marks, quotes = np.flatnonzero(held == mark), np.flatnonzero(held == _QUOTE)
-    good = np.ones(len(ends), bool)
-    if len(quotes):
-        first = np.searchsorted(quotes, starts)
-        line = np.searchsorted(ends, quotes)
-        closes = (np.arange(len(quotes)) - first[line]) % 2 == 1
-        good &= np.diff(np.append(first, len(quotes))) % 2 == 0
-        beside = held[np.where(closes, quotes + 1, np.maximum(quotes - 1, 0))]
-        fits = (beside == mark) | (beside == _QUOTE)
-        fits |= np.where(closes, (beside == _LINE) | (beside == _RETURN), quotes == starts[line])
-        good[line[~fits]] = False
-        before = np.searchsorted(quotes, marks) - first[np.searchsorted(ends, marks)]
-        marks = marks[before % 2 == 0]
-    counts = np.diff(np.searchsorted(marks, np.append(starts, len(data))))
-    returns = np.flatnonzero(held == _RETURN)
-    inside = returns[held[returns + 1] != _LINE]
+    held = np.frombuffer(data, np.uint8)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    special = held <= _RETURN  # line feeds and carriage returns, and little else
+    special |= held == mark
+    special |= held == _QUOTE
+    at = np.flatnonzero(special)
+    what = held[at]
+    last = np.flatnonzero(what == _LINE)  # of each line, in `at`
+    is_mark, good = what == mark, np.ones(len(ends), bool)
+    if _QUOTE in data:
+        quote = what == _QUOTE
+        even, inside = _quoted(quote, last)
+        good &= even
+        is_mark &= ~inside
+        opens, place = inside[quote], at[quote]
+        beside = held[np.where(opens, np.maximum(place - 1, 0), place + 1)]
+        fits = (beside == mark) | (beside == _QUOTE) | (beside == _LINE) | (place == 0)
+        fits |= ~opens & (beside == _RETURN)
+        good[np.searchsorted(ends, place[~fits])] = False
+    marks = np.diff(np.cumsum(is_mark, dtype=np.int32)[last], prepend=0)
     length = ends - starts
-    blank = (length == 0) | ((length == 1) & (held[starts] == _RETURN))
-    good &= blank | (counts == width - 1)
-    odd = [inside, np.flatnonzero(held == _NUL)] if b"\0" in data else [inside]
-    for place in odd:
-        good[np.searchsorted(ends, place)] = False
-    if _BOM in data:
-        good[[data.startswith(_BOM, start) for start in starts.tolist()]] = False
-    if not data.isascii() and not _is_utf8(data):
-        for i in np.unique(np.searchsorted(ends, np.flatnonzero(held >= 128))):
-            good[i] &= _is_utf8(data[starts[i] : ends[i]])
+    good &= (marks == width - 1) | (length == 0) | ((length == 1) & (held[starts] == _RETURN))
+    returns = at[what == _RETURN]
+    good[np.searchsorted(ends, returns[held[returns + 1] != _LINE])] = False
+    if b"\0" in data:
+        good[np.searchsorted(ends, np.flatnonzero(held == _NUL))] = False
+    if not data.isascii():
+        if _BOM in data:
+            good[[data.startswith(_BOM, start) for start in starts.tolist()]] = False
+        if not is_utf8(data):
+            for i in np.unique(np.searchsorted(ends, np.flatnonzero(held >= 128))):
+                good[i] &= is_utf8(data[starts[i] : ends[i]])
     return good
 
 
-def _is_utf8(data: bytes) -> bool:
+def _quoted(quote: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(bool `[lines]`: which lines have an even number of quotes; bool `[n]`: which characters have
+    an odd number of them before and at their place in the line).
+
+    Args:
+        quote: bool `[n]`, which characters are quotes.
+        last: int64 `[lines]`, the last character of each line.
+    """
+    so_far = np.cumsum(quote, dtype=np.int32)
+    until = so_far[last]
+    even = np.diff(until, prepend=0) & 1 == 0
+    if not even.all():
+        before = np.concatenate([[0], until[:-1]])
+        so_far = so_far - np.repeat(before, np.diff(last, prepend=-1))
+    return even, so_far & 1 == 1
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:

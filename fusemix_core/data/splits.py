@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusemix_core.data.dataset import SPLITS
-from fusemix_core.data.numbers import compact, members
+from fusemix_core.data.numbers import all_differ, compact, members
 from fusemix_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ def assign(
     parts["train"] = pool
     warnings: list[str] = []
     if len(pool) and any(shares.values()):
-        inner = None if groups is None else groups[pool]
-        drawn, warnings = _draw(links[pool], items, inner, Fractions(**shares), seed)
+        some = pool if len(pool) < len(links) else slice(None)
+        inner = None if groups is None else groups[some]
+        drawn, warnings = _draw(links[some], items, inner, Fractions(**shares), seed)
         parts |= {name: pool[drawn[name]] for name in SPLITS if name not in given}
         if (told >= 0).any():
             warnings += [
@@ -110,8 +111,11 @@ def connected_components(columns: Sequence[np.ndarray]) -> np.ndarray:
     label = np.arange(rows)
     found = []
     for column in columns:
-        present = np.flatnonzero(column >= 0)
-        found.append((present, *compact(column[present])))
+        if not all_differ(column, int(column.max(initial=-1)) + 1):
+            present = np.flatnonzero(column >= 0)
+            found.append((present, *compact(column[present])))
+    if not found:
+        return label
     while True:
         before = label.copy()
         for present, ids, count in found:
@@ -166,8 +170,8 @@ def _shared(column: np.ndarray, media: np.ndarray) -> np.ndarray:
     """bool `[m]`: whether the row's item also occurs in a row of another component."""
     present = np.flatnonzero(column >= 0)
     shared = np.zeros(len(column), bool)
-    if len(present):
-        ids, of = column[present], media[present]
+    ids, of = column[present], media[present]
+    if not all_differ(ids, int(ids.max(initial=-1)) + 1):
         lowest = np.full(ids.max() + 1, len(column))
         highest = np.full(ids.max() + 1, -1)
         np.minimum.at(lowest, ids, of)
@@ -217,8 +221,15 @@ def split_rows(
             "files. If --group-by is what ties them, group by another column.",
         )
     least = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(least, component, least_key)
-    order = np.argsort(_scramble(least ^ _scramble(np.array([seed % 2**64], np.uint64))))
+    if sizes.max() > 1:
+        np.minimum.at(least, component, least_key)
+    else:
+        least[component] = least_key
+    place = _scramble(least ^ _scramble(np.array([seed % 2**64], np.uint64)))
+    enough = rows  # components that may be looked at
+    if sizes.max() <= 1:
+        enough = 2 + round(fractions.test * rows) + round(fractions.validation * rows)
+    order = _lowest(place, enough)
     part = np.zeros(len(sizes), np.int8)
     if len(sizes) >= FEWEST:
         for code, fraction in ((2, fractions.test), (1, fractions.validation)):
@@ -226,6 +237,14 @@ def split_rows(
                 part[_take(order[part[order] == 0], sizes, round(fraction * rows))] = code
     of_row = part[component]
     return {name: np.flatnonzero(of_row == code) for code, name in enumerate(SPLITS)}
+
+
+def _lowest(values: np.ndarray, count: int) -> np.ndarray:
+    """Where the least values are, `count` or a few more, sorted by value."""
+    if count >= len(values):
+        return np.argsort(values)
+    found = np.flatnonzero(values <= np.partition(values, count)[count])
+    return found[np.argsort(values[found])]
 
 
 def _take(order: np.ndarray, sizes: np.ndarray, target: int) -> list[int]:
@@ -256,9 +275,10 @@ def _least_keys(links: np.ndarray, items: Sequence[Items], binding: np.ndarray) 
     least = np.full(len(links), highest)
     for columns in (binding, range(links.shape[1])):
         none_yet = least == highest
-        for k in columns:
+        for k in columns if none_yet.any() else ():
             present = none_yet & (links[:, k] >= 0)
-            least[present] = np.minimum(least[present], items[k].keys[links[present, k], 0])
+            some = slice(None) if present.all() else present
+            least[some] = np.minimum(least[some], items[k].keys[links[some, k], 0])
     return least
 
 
@@ -270,7 +290,7 @@ def _leaks(
 ) -> list[str]:
     """A warning for each modality and pair of splits, one of them `given`, that share items."""
     found = []
-    for k, modality in enumerate(items):
+    for k, modality in enumerate(items) if given else ():
         count = len(items[modality])
         ids = {name: members(links[rows, k], count) for name, rows in parts.items()}
         for first, second in combinations(SPLITS, 2):

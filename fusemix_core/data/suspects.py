@@ -15,7 +15,10 @@ from fusemix_core.errors import short
 _FEWEST = 0.9
 """Share of the texts that are whole numbers, from which on they are ids rather than texts."""
 _LONGEST = max(map(len, NULL_WORDS))
-_DIGITS, _BRACKETS = frozenset("0123456789"), frozenset("[{")
+_BRACKETS = ("[", "{")
+_IS_BRACKET = np.isin(np.arange(256), [ord(one) for one in _BRACKETS])
+_MAY_BE_DIGIT = np.isin(np.arange(256), [*b"0123456789", *range(128, 256)])
+"""By the first byte: what is not ASCII may be a digit, too."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
             count = len(at) if kind == "number" else int(rows[at].sum())
             found.append(Suspects(kind, modality, count, short(texts[at[0]], 60), warning))
 
-        nulls = [i for i in _short(texts) if texts[i].lower() in NULL_WORDS and rows[i]]
+        short_ones, numbers, bracketed = _candidates(texts)
+        nulls = [i for i in short_ones if texts[i].lower() in NULL_WORDS and rows[i]]
         if nulls:
             words = ",".join(short(texts[i], 20) for i in nulls)
             count = _rows(rows[nulls].sum(), "has", "have")
@@ -60,14 +64,14 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
                 f"it is missing: --missing-values {words}"
             )
             add("missing", nulls, warning)
-        digits = [i for i in _beginning(texts, _DIGITS) if texts[i].isdigit()]
+        digits = [i for i in numbers if texts[i].isdigit()]
         if modality == "text" and one.medium.language and len(digits) >= _FEWEST * len(texts):
             warning = (
                 f"{len(digits):,} of {len(texts):,} different texts are whole numbers, such as "
                 f"'{short(texts[digits[0]], 20)}'. If they stand for classes, write the names."
             )
             add("number", digits, warning)
-        lists = [i for i in _beginning(texts, _BRACKETS) if texts[i][-1:] in "]}"]
+        lists = [i for i in bracketed if texts[i][-1:] in "]}"]
         if modality == "text" and one.medium.language and lists:
             warning = (
                 f"{_rows(rows[lists].sum(), 'has', 'have')} a text in brackets, such as "
@@ -77,23 +81,18 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
     return found
 
 
-def _short(texts: Sequence[str]) -> Iterable[int]:
-    """The texts that may be a word for nothing, by their length."""
+def _candidates(texts: Sequence[str]) -> tuple[Iterable[int], Iterable[int], Iterable[int]]:
+    """The texts that may be a word for nothing, by their length; those whose first character is a
+    digit; those that begin with a bracket. There may be others among them."""
     if not isinstance(texts, Texts):
-        return range(len(texts))
-    found = (start + np.flatnonzero(lengths <= _LONGEST) for start, _, lengths in texts.starting())
-    return np.concatenate(list(found)).tolist()
-
-
-def _beginning(texts: Sequence[str], first: frozenset[str]) -> Iterable[int]:
-    """The texts whose first character is one of these, or is not ASCII if all digits are."""
-    if not isinstance(texts, Texts):
-        of = str.isdigit if first is _DIGITS else first.__contains__
-        return [i for i, text in enumerate(texts) if of(text[:1])]
-    wanted = np.isin(np.arange(256), [ord(one) for one in first])
-    wanted[128:] = first is _DIGITS
-    found = (start + np.flatnonzero(wanted[begins]) for start, begins, _ in texts.starting())
-    return np.concatenate(list(found)).tolist()
+        digits = [i for i, text in enumerate(texts) if text[:1].isdigit()]
+        return range(len(texts)), digits, [i for i, t in enumerate(texts) if t[:1] in _BRACKETS]
+    is_short, is_digit, is_bracket = [], [], []
+    for start, first, lengths in texts.starting():
+        is_short.append(start + np.flatnonzero(lengths <= _LONGEST))
+        is_digit.append(start + np.flatnonzero(_MAY_BE_DIGIT[first]))
+        is_bracket.append(start + np.flatnonzero(_IS_BRACKET[first]))
+    return tuple(np.concatenate(one).tolist() for one in (is_short, is_digit, is_bracket))
 
 
 def _rows(count: int, one: str, many: str) -> str:

@@ -158,6 +158,7 @@ def train_step(
     and then.
     """
     fit, batch = state.fit, mixed(batch, mixup, state.mixing, progress)
+    state.optimiser.zero_grad(set_to_none=True)  # first: a CUDA graph of it holds their memory
     loss = fit.loss(fit.step(batch, state.step, progress))
     metrics = StepMetrics({"loss": loss, "lr": lr, **fit.log()})
     known = metrics.known
@@ -168,7 +169,6 @@ def train_step(
         state.bad = _flagged(loss, state.bad)
     for group in state.optimiser.param_groups:
         group["lr"] = lr
-    state.optimiser.zero_grad(set_to_none=True)
     with state.gradients.averaged():
         loss.backward()
     parameters = [p for g in state.optimiser.param_groups for p in g["params"]]

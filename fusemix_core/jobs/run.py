@@ -30,6 +30,7 @@ from fusemix_core.jobs.usage import search_command, usage
 from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
 from fusemix_core.reports.run import report_run
+from fusemix_core.runs.answers import surest_wrong, write_answers, write_splits
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.facts import facts_table
@@ -305,10 +306,13 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     model = measured.model
     model.save_pretrained(folder.model)
     found = with_item_numbers(draw_examples(measured.shown), measured.shown)
+    sure = with_item_numbers(surest_wrong(measured.answers, measured.shown), measured.shown)
+    write_answers(folder, measured.answers, measured.shown, encoded.dataset)
+    write_splits(folder, encoded.dataset)
     pair = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
     load = usage(model, folder.model, encoded.dataset, pair)
     failed = measured.failed | report_run(
-        folder, plan, encoded, measured, found, results, run.environment, load
+        folder, plan, encoded, measured, found, sure, results, run.environment, load
     )
     if failed:
         results["failed"] = {name: error.message for name, error in failed.items()}

@@ -220,10 +220,10 @@ class ItemEncoder:
                 f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory."
             )
         decoders = self._pipeline.decoders
-        if decoders is not None and not decoders.ready:
-            why = decoders.failure or "they did not start in time"
+        if decoders is not None and decoders.failure:
+            why = decoders.failure
             warnings.append(f"Threads decoded for {self.spec.name}, not processes: {why}.")
-        elif decoders is not None and self._started:
+        elif decoders is not None and decoders.ready and self._started:
             warnings.append(
                 f"{decoders.count} processes decoded for {self.spec.name}, which threads were too "
                 "slow for. To stay with threads: --decode-processes 0"

@@ -130,6 +130,7 @@ def _fill(
     A function of its own so that nothing contains the encoder when `held` is freed.
     """
     if processes_for(held, items):
+        can_accelerate(held.devices, how)  # refuses what was asked for and can't be
         held.free()
         return fill_by_processes(target, missing, items, held, how, progress or _unheard)
     batch = batch_size_for(held.spec, how.batch_size, held.devices[0])

@@ -13,8 +13,6 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +25,7 @@ from fusemix_core.disk import Advice, explained, make_folder, write_atomically
 from fusemix_core.errors import ArtefactError
 from fusemix_core.latents import upkeep
 from fusemix_core.latents.bucket import AGAIN, PIECE, Bucket, Object
+from fusemix_core.latents.caching import ShardCache
 from fusemix_core.latents.index import FOLDER
 from fusemix_core.latents.shards import (
     MAX_HEADER,
@@ -48,8 +47,6 @@ _HEAD = 256 << 10
 """Bytes that are read of a shard to learn its keys; of shards of more than 16,000 items more."""
 _TRIES = 2
 """How often a shard is fetched that arrives with a wrong checksum."""
-_SHARE = 0.8
-"""Of the disk that is free, with what is cached already: what the cache takes by default."""
 _ADVICE = Advice(
     "Free some space, or let the cache take less (FUSEMIX_STORE_CACHE_GB), " + AGAIN,
     "Set FUSEMIX_HOME to a folder that you may write to.",
@@ -72,61 +69,6 @@ class RemoteShard(Shard):
         return found
 
 
-class ShardCache:
-    """The shards of all views of one object store in the folder `root`, `bound` bytes at most.
-
-    What was used longest ago goes first. Heads are not counted: 16 bytes per item, 24 where items
-    differ in length.
-    """
-
-    def __init__(self, root: Path, bound: int | None = None) -> None:
-        self.root, self._bound = root, bound
-        self._used: dict[str, float] = {}
-
-    @property
-    def bound(self) -> int:
-        """Bytes. Without one given, a share of the disk, found at the first question."""
-        if self._bound is None:
-            held = sum(size for _, size, _ in self._held())
-            folder = next(p for p in (self.root, *self.root.parents) if p.exists())
-            self._bound = int(_SHARE * (held + shutil.disk_usage(folder).free))
-        return self._bound
-
-    def fits(self, shards: Iterable[Shard]) -> bool:
-        """Whether all these can be here at once."""
-        return sum(shard.size for shard in shards) <= self.bound
-
-    def touch(self, shards: Iterable[Shard]) -> None:
-        """Note that these are used now."""
-        self._used |= dict.fromkeys((str(shard.path) for shard in shards), time.time())
-
-    def make_room(self, needed: int, keep: Iterable[Shard]) -> None:
-        """Delete shards until `needed` bytes more are within the bound, but none of `keep`."""
-        held = self._held()
-        kept = {str(shard.path) for shard in keep}
-        over = sum(size for _, size, _ in held) + needed - self.bound
-        for path, size, _ in sorted(held, key=lambda row: row[2]):
-            if over <= 0:
-                return
-            if path not in kept:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-                    over -= size
-
-    def _held(self) -> list[tuple[str, int, float]]:
-        """(path, bytes, when it was used last) of each shard that is here."""
-        found = []
-        for view in upkeep.views(self.root):
-            with os.scandir(view) as entries:
-                for entry in entries:
-                    if entry.name.endswith(SUFFIX):
-                        with contextlib.suppress(OSError):
-                            status = entry.stat()
-                            used = max(status.st_mtime, self._used.get(entry.path, 0.0))
-                            found.append((entry.path, status.st_size, used))
-        return found
-
-
 class RemoteView:
     """One view of one encoder in an object store, and its part of the cache in `folder`."""
 
@@ -138,11 +80,11 @@ class RemoteView:
     @property
     def window(self) -> int:
         """Bytes to read at a time: those of the next window are fetched beside them."""
-        return self.cache.bound // 4
+        return self.cache.free // 4
 
-    def fits(self, shards: Iterable[Shard]) -> bool:
-        """Whether all these can be here at once."""
-        return self.cache.fits(shards)
+    def claimed(self, shards: Sequence[Shard], user: object) -> bool:
+        """Whether all these can be here at once; if so, they stay as long as their `user` does."""
+        return self.cache.claimed(shards, user)
 
     # -- names -----------------------------------------------------------------------------------
 

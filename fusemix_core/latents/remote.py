@@ -25,12 +25,12 @@ from fusemix_core.errors import ConfigError, short
 from fusemix_core.home import home as default_home
 from fusemix_core.latents import upkeep
 from fusemix_core.latents.bucket import Bucket, Object
+from fusemix_core.latents.caching import ShardCache
 from fusemix_core.latents.fetching import (
     HEADS,
     PENDING,
     RemoteShard,
     RemoteView,
-    ShardCache,
 )
 from fusemix_core.latents.index import Index
 from fusemix_core.latents.shards import SET_ASIDE, SUFFIX, Shard, write_shard
@@ -44,16 +44,16 @@ _MARK = f"{_LATENTS}/format.json"
 _READERS = 8
 
 
-def store_at(url: str | None = None) -> LatentStore:
+def store_at(url: str | None = None, home: Path | None = None) -> LatentStore:
     """The latent store at an address such as `s3://bucket/prefix`, by default that of
-    `$FUSEMIX_STORE`, else the one in `$FUSEMIX_HOME`.
+    `$FUSEMIX_STORE`, else the one in `home`, which is `$FUSEMIX_HOME` by default.
 
     Raises:
         ConfigError: If it isn't the address of an object store.
         MissingDependencyError: If the package for object stores is not installed.
     """
     url = url or os.environ.get(VARIABLE)
-    return RemoteStore(url) if url else LatentStore()
+    return RemoteStore(url, home) if url else LatentStore(home)
 
 
 class RemoteStore(LatentStore):
@@ -231,10 +231,10 @@ class RemoteStore(LatentStore):
             return []
         if self.cache.fits(shards):
             return self._remote(shards[0].path.parent).bring(shards)
-        whole, bound = sum(s.size for s in shards) / 1e9, self.cache.bound / 1e9
+        whole, free = sum(s.size for s in shards) / 1e9, self.cache.free / 1e9
         self._notes.append(
-            f"{whole:,.2f} GB of latents don't fit into the cache of {bound:,.2f} GB: they are "
-            f"fetched again whenever they are read. Give it more room: {CACHE_VARIABLE}."
+            f"{whole:,.2f} GB of latents don't fit into the {free:,.2f} GB of cache left: "
+            f"they are fetched again whenever they are read. Give it more room: {CACHE_VARIABLE}."
         )
         return []  # each is verified when it arrives
 

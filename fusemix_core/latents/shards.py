@@ -58,8 +58,8 @@ class Source(Protocol):
 
     window: int
 
-    def fits(self, shards: Iterable[Shard]) -> bool:
-        """Whether all these can be here at once."""
+    def claimed(self, shards: Sequence[Shard], user: object) -> bool:
+        """Whether all these can be here at once; if so, they stay as long as their `user` does."""
 
     def need(self, shards: Sequence[Shard]) -> None:
         """Have shards here and verified. Raises `ArtefactError` if one can't be had."""

@@ -85,9 +85,9 @@ class _Stored:
             torch.float32 if any(s.dtype == "float32" for s in self.shards) else torch.float16
         )
         self._source = self.shards[0].source
-        fits = self._source is None or self._source.fits(self.shards)
+        stay = self._source is None or self._source.claimed(self.shards, self)
         # A map keeps the disk of what the cache has deleted.
-        self._maps = _Maps(self.shards, MOST_MAPS if fits else 1)
+        self._maps = _Maps(self.shards, MOST_MAPS if stay else 1)
         self._shard = torch.from_numpy(number[places.shard])
         self._row = torch.from_numpy(places.row)
 

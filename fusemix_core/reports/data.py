@@ -23,7 +23,8 @@ class ShownHit:
 class Example:
     """A query and what came first. `rank` is that of its best partner, from 1.
 
-    `partners` are the true ones (one is shown if it is not among the hits).
+    `partners` are the true ones (one is shown if it is not among the hits). `note`: where the
+    query was read.
     """
 
     query: str
@@ -32,6 +33,7 @@ class Example:
     item: Shown
     hits: Sequence[ShownHit]
     partners: Sequence[Shown] = ()
+    note: str = ""
 
 
 @dataclass
@@ -49,6 +51,7 @@ class ReportData:
     history: panel → series → [(step, value)], such as {"Loss": {"train": …}}; none for closed form.
     best_step: the step that was kept.
     examples: as drawn by `evaluation.examples`.
+    sure: wrong answers with the highest scores.
     load: the lines of Python that load the model. config: the run's TOML.
     environment: result of `runs.environment`.
     """
@@ -66,6 +69,7 @@ class ReportData:
     history: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] = field(default_factory=dict)
     best_step: int | None = None
     examples: Sequence[Example] = ()
+    sure: Sequence[Example] = ()
     load: str = ""
     config: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)

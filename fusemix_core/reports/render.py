@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusemix_core.reports import figures
-from fusemix_core.reports.data import ReportData, Shown
+from fusemix_core.reports.data import Example, ReportData, Shown
 from fusemix_core.runs.folder import write_text
 from fusemix_core.sections import Section, Share
 
@@ -44,7 +44,8 @@ def render_report(data: ReportData) -> str:
         first=[shown(s, Markup) for s in data.sections if s.headline],
         last=[shown(s, Markup) for s in data.sections if not s.headline],
         headline=[tile for s in data.sections for tile in s.headline],
-        groups=example_groups(data),
+        groups=example_groups(data.examples),
+        sure=example_groups(data.sure),
         panels=[(t, Markup(svg), legend) for t, svg, legend in curve_panels(data)],  # noqa: S704
         most_rejected=_MOST_REJECTED,
         environment=list(flat(data.environment)),
@@ -86,20 +87,20 @@ def shown(section: Section, markup: type) -> dict[str, Any]:
     return {"section": section, "figures": elements}
 
 
-def example_groups(data: ReportData) -> list[tuple[str, list[Any], list[Any]]]:
+def example_groups(examples: Sequence[Example]) -> list[tuple[str, list[Any], list[Any]]]:
     """(direction, right, wrong), in the order in which directions first occur."""
     groups: dict[str, tuple[list[Any], list[Any]]] = {}
-    for example in data.examples:
+    for example in examples:
         right, wrong = groups.setdefault(f"{example.query} → {example.target}", ([], []))
         (right if example.rank == 1 else wrong).append(example)
     return [(name, *both) for name, both in groups.items()]
 
 
 def curve_panels(data: ReportData) -> Iterator[tuple[str, str, list[str]]]:
-    """(title, svg, legend) of each panel that has a value."""
+    """(title, svg, legend) of each panel in which something moves: a closed form is one point."""
     for i, (title, series) in enumerate(data.history.items()):
         kept = {name: points for name, points in series.items() if len(points)}
-        if kept:
+        if max(map(len, kept.values()), default=0) > 1:
             svg = figures.curves(list(kept.values()), data.best_step, f"Training curve {i + 1}")
             yield title, svg, list(kept)
 

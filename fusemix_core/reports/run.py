@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusemix_core.data.items import Items
+from fusemix_core.data.media import Shown
 from fusemix_core.errors import FusemixError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.evaluation.running import named
@@ -26,6 +28,7 @@ def report_run(
     encoded: Encoded,
     measured: Measurement,
     found: list[Retrieved],
+    sure: list[Retrieved],
     results: Mapping[str, Any],
     environment: Mapping[str, Any],
     load: str,
@@ -34,6 +37,7 @@ def report_run(
 
     Args:
         found: examples, with item numbers of the dataset.
+        sure: wrong answers with the highest scores, likewise.
         results: what results.json has.
         load: the Python that loads the model.
 
@@ -42,6 +46,7 @@ def report_run(
     """
     dataset, rows = encoded.dataset, read_metrics(folder.metrics)
     sections, failed = drawn_sections(measured.sections)
+    folders = folders_of(plan, folder)
     data = ReportData(
         title=" + ".join(spec.name for spec in plan.specs.values()),
         summary=f"{len(dataset):,} pairs, aligned by the recipe {plan.config.recipe.name}.",
@@ -49,15 +54,18 @@ def report_run(
         modalities=modalities_of(plan, encoded),
         splits={k: len(v) for k, v in dataset.splits.items()},
         rows_read=dataset.rows_read,
-        rejected=[dataclasses.asdict(r) for r in dataset.rejected],
+        rejected=[
+            {**dataclasses.asdict(r), "path": without(folders, r.path)} for r in dataset.rejected
+        ],
         notes=results["warnings"],
         sections=sections,
         split=measured.shown.split,
         history=history(rows),
         best_step=best_step(rows),
-        examples=[shown_example(r, dataset.items) for r in found],
-        load=load,
-        config=folder.config.read_text(encoding="utf-8"),
+        examples=[shown_example(r, dataset.items, folders) for r in found],
+        sure=[shown_example(r, dataset.items, folders) for r in sure],
+        load=without(folders, load),
+        config=without(folders, folder.config.read_text(encoding="utf-8")),
         environment=environment,
     )
     write_report(folder.report, data)
@@ -134,14 +142,40 @@ def best_step(rows: list[dict[str, Any]]) -> int | None:
     return max(scored, key=lambda r: (r["score"], -r["step"]))["step"] if scored else None
 
 
-def shown_example(retrieved: Retrieved, items: Mapping[str, Items]) -> Example:
-    """A retrieval with its items as a reader sees them."""
-    gallery = items[retrieved.target]
+def shown_example(
+    retrieved: Retrieved, items: Mapping[str, Items], folders: Sequence[str] = ()
+) -> Example:
+    """A retrieval with its items as a reader sees them, whose paths don't name `folders`."""
+
+    def show(modality: str, item: int) -> Shown:
+        shown = items[modality].show(item)
+        return dataclasses.replace(shown, note=without(folders, shown.note))
+
+    path, row = items[retrieved.query].origin[retrieved.item]
+    target = retrieved.target
     return Example(
         query=retrieved.query,
-        target=retrieved.target,
+        target=target,
         rank=retrieved.rank,
-        item=items[retrieved.query].show(retrieved.item),
-        hits=[ShownHit(gallery.show(h.item), h.score, h.partner) for h in retrieved.hits],
-        partners=[gallery.show(p) for p in retrieved.partners[:1]],
+        item=show(retrieved.query, retrieved.item),
+        hits=[ShownHit(show(target, h.item), h.score, h.partner) for h in retrieved.hits],
+        partners=[show(target, p) for p in retrieved.partners[:1]],
+        note=f"{without(folders, path)}, row {row}",
     )
+
+
+def folders_of(plan: Plan, run: RunFolder) -> list[str]:
+    """The folders that the data and the run lie in, and the working folder, the deepest first: a
+    report that is handed on doesn't name them."""
+    data = plan.config.data.located()
+    paths = [os.path.abspath(one) for one in (*data.source, data.validation, data.test) if one]
+    folders = {one if os.path.isdir(one) else os.path.dirname(one) for one in paths}
+    folders |= {os.path.abspath(run.path.parent), os.getcwd()}
+    return sorted(folders - {os.sep}, key=len, reverse=True)
+
+
+def without(folders: Sequence[str], text: str) -> str:
+    """A text in which paths don't name these folders; other paths stay as they are."""
+    for folder in folders:
+        text = text.replace(f"{folder}{os.sep}", "").replace(f'"{folder}"', '"."')
+    return text

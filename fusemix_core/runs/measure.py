@@ -11,11 +11,13 @@ import torch
 from fusemix_core.config import to_dict
 from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import FusemixError
+from fusemix_core.evaluation.answers import Answers
 from fusemix_core.evaluation.examples import Retrieved, examples
 from fusemix_core.evaluation.running import evaluate
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, PairedLatents
 from fusemix_core.measured import Measured
+from fusemix_core.runs.answers import answers_of, trust_section, trusted
 from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded
@@ -37,11 +39,12 @@ class Measurement:
 
     Attributes:
         model: the fused model, with the metrics of the split that is shown.
-        results: what results.json has of it: `scorer`, and split → evaluator → metrics; of an
-            extended model also `never_paired`.
+        results: what results.json has of it: `scorer`, split → evaluator → metrics, and `trusted`
+            (see `runs.answers.trusted`); of an extended model also `never_paired`.
         shown: the test split, or validation if that is empty.
         sections: evaluator → what it shows of that split.
         failed: evaluator → its error.
+        answers: the first answers of the split that is shown.
     """
 
     model: FusedModel
@@ -49,6 +52,7 @@ class Measurement:
     shown: Measured
     sections: dict[str, list[Section]]
     failed: dict[str, FusemixError]
+    answers: list[Answers]
 
 
 def measure_run(
@@ -90,6 +94,7 @@ def measure_run(
     evaluators = run_evaluators(config)
     if save is not None and (config.evaluators or config.recipe.evaluators):
         save(model)
+    answers: dict[str, list[Answers]] = {}
     for name, split in splits.items():
         shown = Measured(
             embeddings=split.embeddings,
@@ -109,8 +114,13 @@ def measure_run(
         found = evaluate(evaluators, shown, show=name == list(splits)[-1])
         results[name] = found.metrics
         failed |= found.failed
+        answers[name] = answers_of(shown)
+    sections = dict(found.sections)
+    if "test" in answers:
+        results["trusted"] = trusted(answers["validation"], answers["test"], shown)
+        sections["trusted"] = [trust_section(answers["test"], results["trusted"])]
     add_metrics(model, plan, found.metrics)
-    return Measurement(model, results, shown, found.sections, failed)
+    return Measurement(model, results, shown, sections, failed, answers[shown.split])
 
 
 def measured_rows(encoded: Encoded, split: str | None, seed: int) -> PairedLatents:

@@ -13,7 +13,8 @@ from fusemix_core.data import arrow_texts, bulk, gathered, parquet, reading, run
 from fusemix_core.data.arrow_texts import Texts, plain_texts
 from fusemix_core.data.delimited import DelimitedReader
 from fusemix_core.data.items import first_occurrences
-from fusemix_core.data.numbers import all_differ, compact, members
+from fusemix_core.data.json_columns import JsonColumns
+from fusemix_core.data.numbers import Growing, all_differ, compact, members
 from fusemix_core.data.reading import read_pairs
 from fusemix_core.data.rows import Row
 from fusemix_core.data.runs import regular_lines
@@ -432,11 +433,102 @@ def test_numbers_without_sorting_agree_with_numpy():
         assert all_differ(some, 30) == (len(set(some.tolist())) == n and -1 not in some)
 
 
-def test_first_occurrences_of_keys_with_halves_in_common():
-    keys = np.random.default_rng(0).integers(0, 4, (200, 2)).astype(np.uint64)
+@pytest.mark.parametrize("twice", ["many", "few", "part of a key", "none"])
+def test_first_occurrences_of_keys_with_halves_in_common(twice):
+    draw = np.random.default_rng(0)
+    keys = draw.integers(0, 2**63, (200, 2)).astype(np.uint64)
+    if twice == "many":
+        keys = draw.integers(0, 4, (200, 2)).astype(np.uint64)
+    elif twice == "few":
+        keys[[7, 150, 199]] = keys[[120, 3, 120]]
+    elif twice == "part of a key":
+        keys[[7, 150], 0], keys[9, 0] = keys[[120, 3], 0], keys[8, 0] + np.uint64(1)
     first, inverse = first_occurrences(keys)
     seen: dict[tuple, int] = {}
     for i, key in enumerate(map(tuple, keys.tolist())):
         seen.setdefault(key, i)
     assert first.tolist() == list(seen.values())
     assert [first[i] for i in inverse] == [seen[tuple(k)] for k in keys.tolist()]
+
+
+def test_numbers_grow_one_by_one_and_many_at_a_time():
+    some, expected = Growing("q"), []
+    assert some.values().tolist() == [] and some.values().dtype == np.int64
+    for i in range(7):
+        some.append(i)
+        some.extend([i, i])
+        some.add(np.arange(i, dtype=np.int8).reshape(1, -1))
+        expected += [i, i, i, *range(i)]
+        assert len(some) == len(expected)
+        if i % 2:
+            assert some.values().tolist() == expected
+
+
+LINES = [
+    '{"a": "x", "b": "y"}',
+    '{"a": "x y", "b": "é"}',
+    '{"a": "", "b": "}{,:"}',
+    '{"a": "x", "b":  "y"}',
+    '{"b": "y", "a": "x"}',
+    '{"a": "x"}',
+    '{"a": null, "b": "y"}',
+    '{"a": "a\\n\\"q\\" \\u00e9 \\ud83d\\ude00", "b": "y"}',
+]
+STRANGE = [
+    '{"a": "\\ud800", "b": "y"}',
+    '{"a": "\\udc00", "b": "y"}',
+    '{"a": "x", "b": "y"} {"a": "x"}',
+    '{"a": "x", "b": "y", "c": [1]}',
+    '{"a": "x", "b": "y", "a": "z"}',
+    '{"a": 1, "b": "y"}',
+    '{"a": "\t", "b": "y"}',
+    '{"a": "x\0", "b": "y"}',
+    '{"a": "x", "b": "y"',
+    '{"a": "x", "b": "y",}',
+    '["a", "b"]',
+    "",
+    '{"a": "2020-01-01", "b": true}',
+    '{"a": NaN, "b": "y"}',
+    '{"a", "x": "b", "y"}',
+]
+
+
+def test_json_in_columns_is_what_python_reads():
+    draw = random.Random(1)
+    count = 0
+    for turn in range(600):
+        some = draw.choices(LINES[: draw.choice([3, 8])], k=draw.randrange(1, 9))
+        if turn % 2:
+            some.insert(draw.randrange(len(some) + 1), draw.choice(STRANGE))
+        columns = JsonColumns()
+        columns.learn([{"a": "x", "b": "y"}])
+        found = columns.read(draw.choice(["\n", "\r\n"]).join(some).encode())
+        if found:
+            rows = [json.loads(line) for line in some if line]
+            assert len(found["a"]) == len(rows)
+            for name, column in found.items():
+                assert column.to_pylist() == [row.get(name) for row in rows]
+        count += bool(found)
+    assert 300 <= count < 400
+
+
+def test_json_in_columns_keeps_the_kinds_of_numbers():
+    columns = JsonColumns()
+    columns.learn(
+        [{"n": 1, "x": 0.5, "t": "a", "y": None}, {"n": None, "x": 2, "t": "b", "y": True}]
+    )
+    line = b'{"n": %b, "x": %b, "t": "c", "y": %b}\n'
+    same = columns.read(line % (b"7", b"0.25", b"false") + line % (b"-3", b"null", b"null"))
+    assert {name: one.to_pylist() for name, one in same.items()} == {
+        "n": [7, -3], "x": [0.25, None], "t": ["c", "c"], "y": [False, None],
+    }  # fmt: skip
+    for odd in ((b"7.0", b"0.5", b"true"), (b"7", b"1", b"true"), (b"7", b"0.5", b"1")):
+        assert not columns.read(line % odd), odd
+
+
+def test_json_that_arrow_can_not_read_is_left_to_python_for_good():
+    columns = JsonColumns()
+    columns.learn([{"a": "x"}])
+    for _ in range(8):
+        assert not columns.read(b'{"a": 1}\n')
+    assert not columns.read(b'{"a": "x"}\n')

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusemix_core.data import pairs_from
-from fusemix_core.data.splits import Fractions, bind, connected_components, split_rows
+from fusemix_core.data.splits import Fractions, _scramble, bind, connected_components, split_rows
 from fusemix_core.errors import DataError
 
 
@@ -124,6 +124,17 @@ def test_shares_are_kept_exactly_for_pairs():
     keys = np.random.default_rng(0).integers(0, 2**63, 1000).astype(np.uint64)
     parts = split_rows(component, keys, Fractions(0.1, 0.2), 0)
     assert [len(parts[n]) for n in ("train", "validation", "test")] == [700, 100, 200]
+
+
+@pytest.mark.parametrize("rows", [3, 4, 50, 1000])
+def test_rows_by_themselves_are_drawn_in_the_order_of_their_keys(rows):
+    keys = np.random.default_rng(rows).integers(0, 2**63, rows).astype(np.uint64)
+    parts = split_rows(np.arange(rows), keys, Fractions(0.1, 0.2), 5)
+    order = np.argsort(_scramble(keys ^ _scramble(np.array([5], np.uint64))))
+    test, validation = max(round(0.2 * rows), 1), max(round(0.1 * rows), 1)
+    assert parts["test"].tolist() == sorted(order[:test].tolist())
+    assert parts["validation"].tolist() == sorted(order[test : test + validation].tolist())
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(rows))
 
 
 def test_all_captions_of_an_image_stay_together_and_duplicates_of_it():

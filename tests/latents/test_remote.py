@@ -154,11 +154,30 @@ def test_shards_go_through_a_small_cache_by_windows(toy, machine, monkeypatch, v
     reads = counted_reads(monkeypatch)
     found = toy.extracted(spec, items, store, view=view)
     assert len(reads) == count, "to open it, heads are read and no more"
-    assert [w for w in found.warnings if "don't fit into the cache" in w]
+    assert [w for w in found.warnings if "don't fit into the" in w]
     assert equal(found, done)
     assert len(reads) == 2 * count, "in one pass each shard is fetched once"
     assert held and max(held) <= bound
     assert equal(found, done, [880, 3, 4, 500])
+
+
+def test_two_tables_share_the_bound_and_one_that_is_gone_leaves_its_room(toy, machine):
+    spec, parts = toy.spec(), [toy.ToyItems(toy.texts(300, start=k)) for k in (0, 300)]
+    done = [toy.extracted(spec, items, machine("a")) for items in parts]
+    sizes = [p.stat().st_size for p in machine("a").folder.glob(f"*/*/*{SHARDS}")]
+    bound = sum(sizes) * 5 // 6
+
+    def held():
+        return sum(p.stat().st_size for p in machine("b").folder.glob(f"*/*/*{SHARDS}"))
+
+    first = toy.extracted(spec, parts[0], machine("b", cache_bytes=bound))
+    assert not first.warnings
+    second = toy.extracted(spec, parts[1], machine("b", cache_bytes=bound))
+    assert any("don't fit" in w for w in second.warnings), "the first has mapped its half"
+    assert equal(first, done[0]) and equal(second, done[1]) and held() <= bound
+    del first
+    again = toy.extracted(spec, parts[1], machine("b", cache_bytes=bound))
+    assert not again.warnings and equal(again, done[1]) and held() <= bound
 
 
 def test_what_another_process_deleted_from_the_cache_is_fetched_again(toy, machine):

@@ -7,14 +7,12 @@ import shutil
 
 import fusemix_starter
 import pytest
+import typer
 from fusemix_starter import story
 from typer.testing import CliRunner
 
-from fusemix_core.cli.app import app
-from fusemix_core.cli.plugins_app import add_plugin_commands
-from fusemix_core.registry import registry
-
-add_plugin_commands(app, registry)
+app = typer.Typer()
+app.command()(story.demo)
 
 
 @pytest.fixture
@@ -37,7 +35,7 @@ def small_sample(tmp_path, monkeypatch):
 
 
 def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["demo", *map(str, arguments)])
+    result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     return result.output
 

@@ -15,7 +15,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fusemix_core.errors import ArtefactError, ConfigError
-from fusemix_ray.job import sees
+from fusemix_ray.machine import sees
 
 
 @dataclass(frozen=True)

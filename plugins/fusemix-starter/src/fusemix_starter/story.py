@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from fusemix_starter.command import sample
+
 QUERIES = ("a map of the world", "a molecule", "people at work")
 
 
@@ -33,7 +35,8 @@ def demo(
     run, manifest = out / "run", out / "sample" / "pairs.csv"
     report = run / "report.html"
     if not manifest.exists():
-        _call("sample", manifest.parent)
+        typer.echo(f"$ fusemix sample {shlex.quote(str(manifest.parent))}")
+        sample(manifest.parent)
     if not report.exists():
         resume = ["--resume"] if (run / "config.toml").exists() else []
         _call(
