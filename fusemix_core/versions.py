@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import metadata
 
 
+@cache
 def installed_version(distribution: str) -> str | None:
     """The version of a distribution, or None where it is not installed."""
     try:

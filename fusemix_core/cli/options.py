@@ -225,6 +225,15 @@ Evaluators = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+By = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        metavar="COLUMN",
+        help="Show recall for each value of this column, too.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(help="Seed of splits and training. [0]", rich_help_panel=METHOD)
 ]

@@ -30,6 +30,7 @@ from fusemix_core.saved.schema import (
     check_modality,
     check_part_name,
     describe,
+    kind_of_part,
 )
 from fusemix_core.versions import version
 
@@ -153,6 +154,11 @@ def _check(config: SavedConfig) -> None:
         except UnknownNameError as error:
             hint = "Install the plugin that brings it."
             raise ConfigError(f"encoders.{name}.takes: {error.message}", hint) from error
+    for name, part in config.parts.items():
+        if kind_of_part(name) == "adapter" and any(w == 0 for w in part.arguments):
+            raise ConfigError(
+                f"parts.{name}.arguments are {list(part.arguments)}: widths are positive."
+            )
     for name, count in config.seen.items():
         if name not in config.encoders or type(count) is not int or count < 0:
             raise ConfigError(f"seen.{name} is {count!r}: no number of items of a modality.")

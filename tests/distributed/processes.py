@@ -8,9 +8,11 @@ import traceback
 import torch
 import torch.distributed as dist
 
-# Forked from one that has imported what takes long.
+# Forked from one that has imported what takes long: the first optimiser imports torch._dynamo.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch.distributed", "fusemix_core.aligners.gradient"])
+CONTEXT.set_forkserver_preload(
+    ["torch.distributed", "torch._dynamo", "fusemix_core.aligners.gradient"]
+)
 
 
 def run_in_processes(count, function, folder, *arguments, timeout=300, killed=()):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from doc_blocks import blocks, run_shell
 
+from fusemix_core.reports import figures
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = {"text", "html"}
@@ -27,6 +29,7 @@ def test_blocks_run(page, user_folder, tmp_path, monkeypatch):
     todo = to_run(page)
     if page.name != "tutorial.md":
         shutil.copytree(user_folder, tmp_path, dirs_exist_ok=True)
+        monkeypatch.setattr(figures, "_svg", lambda *_, **__: "<svg></svg>")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     names = {"__name__": "page"}
