@@ -16,7 +16,9 @@ import torch
 from fusemix_core.data.media.extras import EXTRAS
 from fusemix_core.devices import resolve_device
 from fusemix_core.discovery import summary
+from fusemix_core.errors import FusemixError
 from fusemix_core.latents import exported
+from fusemix_core.latents.remote import VARIABLE, store_at
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.project import how_to_install
 from fusemix_core.registry import registry
@@ -274,6 +276,20 @@ def _store() -> Iterator[Finding]:
         yield Finding("store", text, "warning", advice, facts)
     else:
         yield Finding("store", text, facts=facts)
+    if os.environ.get(VARIABLE):
+        yield _object_store()
+
+
+def _object_store() -> Finding:
+    """The object store of the environment; it is not asked anything."""
+    try:
+        store = store_at()
+    except FusemixError as error:
+        return Finding("store", f"{VARIABLE}: {error.message}", "error", error.hint)
+    found = usage(store.folder)
+    least = "" if found.whole else "at least "
+    text = f"{store.place} ({VARIABLE}); {least}{_gb(found.bytes)} of it cached in {store.folder}"
+    return Finding("store", text, facts={"url": store.place, "cached": found.bytes})
 
 
 # -- what reads and runs ---------------------------------------------------------------------------

@@ -117,6 +117,15 @@ def test_little_disk_and_a_store_that_cant_be_written(monkeypatch):
     assert "FUSEMIX_HOME" in found("store", "error").advice
 
 
+def test_the_object_store_of_the_environment_is_named_without_asking_it(monkeypatch):
+    monkeypatch.setenv("FUSEMIX_STORE", "s3://no-such-bucket/x")
+    kept = [f.text for f in doctor.examine() if f.topic == "store"]
+    assert len(kept) == 2 and "s3://no-such-bucket/x (FUSEMIX_STORE)" in kept[1]
+    monkeypatch.setenv("FUSEMIX_STORE", "s3://key:secret@bucket/x")
+    one = found("store", "error")
+    assert "more in it than a bucket" in one.text and "secret" not in one.text + one.advice
+
+
 def test_a_folder_is_counted_for_a_limited_time(tmp_path):
     (tmp_path / "a").mkdir()
     for i in range(3):
