@@ -246,7 +246,7 @@ class RemoteView:
         return True
 
     def verify(self, shard: Shard) -> upkeep.BadShard | None:
-        """Read a shard whole where it is, and keep nothing."""
+        """Read a shard whole if it is, and keep nothing."""
         try:
             for _ in self._checked(shard):
                 pass
@@ -326,7 +326,7 @@ class RemoteView:
         if facts_of(found) != facts_of(shard) or ours != theirs:
             self.forget([name])
             raise ArtefactError(
-                f"What is known of {self.url(name)} is not what it holds: it was replaced, or the "
+                f"{self.url(name)} is not what it contains by the list: it was replaced, or the "
                 "cache is damaged.",
                 "Run the same command again: it is fetched again.",
             )

@@ -134,7 +134,7 @@ class RemoteStore(LatentStore):
     # -- upkeep ----------------------------------------------------------------------------------
 
     def list(self) -> list[upkeep.CachedView]:
-        """What the object store holds, one row an encoder and view."""
+        """What the object store contains, one row per encoder and view."""
         rows = []
         for folder, objects in self._all():
             modified = {o.name: o.modified.timestamp() for o in objects}

@@ -29,7 +29,7 @@ _AT_ONCE = 256
 
 
 class _Maps:
-    """The latents of shards, memory-mapped: all of them where they are few, else those that were
+    """The latents of shards, memory-mapped: all of them if they are few, else those that were
     read last, `most` of them."""
 
     def __init__(self, shards: Sequence[Shard], most: int) -> None:
@@ -157,7 +157,7 @@ class StoredLatents(_Stored):
     def load(self, index: Tensor | None = None) -> ResidentLatents:
         """The latents of the items in the int64 tensor `index`, or all, in memory, in `dtype`.
 
-        They are read in the order they have on disk, and the memory map holds no memory after.
+        They are read in the order they have on disk, and the memory map uses no memory after.
         """
         index = torch.arange(len(self)) if index is None else index
         out = torch.zeros(len(index), *self.shape, dtype=self.dtype)
@@ -205,7 +205,7 @@ class RaggedLatents(_Stored):
         """The latents of the items in the int64 tensor `index`, or all, in memory, in `dtype` and
         without padding.
 
-        They are read in the order they have on disk, and the memory map holds no memory after.
+        They are read in the order they have on disk, and the memory map uses no memory after.
         """
         index = torch.arange(len(self)) if index is None else index
         lengths = self.lengths[index]
