@@ -10,11 +10,10 @@ PLUGINS = $(wildcard plugins/*)
 EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
            -e './plugins/fusemix-starter[speech]'
 
-.PHONY: demo test smoke gpu lint docs
+.PHONY: demo test smoke gpu lint docs browser dist
 
 demo: $(VENV)/demo.stamp
-	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix align --a efficientnet-lite0 --b minilm --split-column split \
-	    --data "$$($(VENV)/bin/python -c 'import fusemix_starter; print(fusemix_starter.sample_path())')"
+	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix demo
 
 test: $(VENV)/test.stamp lint
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
@@ -35,7 +34,11 @@ lint: $(VENV)/test.stamp
 
 docs: $(VENV)/test.stamp
 	$(VENV)/bin/python docs/generate.py
-	$(VENV)/bin/mkdocs serve
+	PYTHONPATH=docs $(VENV)/bin/zensical serve -f mkdocs.yml
+
+# Every page of the site at the width of a phone; needs Chromium.
+browser: $(VENV)/test.stamp
+	$(VENV)/bin/python -m pytest -q -m browser tests/docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
