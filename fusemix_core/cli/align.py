@@ -91,7 +91,9 @@ def align(
 
         fusemix align --config run.toml --set training.epochs=20 --out runs/2
     """
-    values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
+    values = run_values(
+        run, data.table() | splits.table() | evaluators.facts(facts.table()), recipe, encoding
+    )
     take_encoders(values, encoders.names(), encoders.views())
     values |= given(fixed=fixed or None, device=device, dtype=dtype) | evaluators.table()
     from fusemix_core.runs.config import chosen_by

@@ -12,7 +12,7 @@ from fusemix_core.errors import ConfigError
 
 ENCODERS, DATA, SPLITS = "Encoders", "Data", "Splits"
 METHOD, OUTPUT, MACHINE = "Method", "Output", "Machine"
-"""The panels of `--help` that options stand in; those of one command alone stand in "Options"."""
+"""The panels of `--help` that options stand in; those of one command only stand in "Options"."""
 
 A = Annotated[
     str | None,
@@ -225,6 +225,15 @@ Evaluators = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+By = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        metavar="COLUMN",
+        help="Show recall for each value of this column, too.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(help="Seed of splits and training. [0]", rich_help_panel=METHOD)
 ]
@@ -323,7 +332,7 @@ def column_values(pairs: list[str] | None) -> dict[str, str]:
 
 
 def affix_values(texts: list[str] | None, option: str) -> dict[str, str]:
-    """modality → text; one without a modality is for `*`, all that are read from files."""
+    """modality → text; one without per modality is for `*`, all that are read from files."""
     pairs = [text if "=" in text else f"*={text}" for text in texts or []]
     return key_values(pairs, option, "TEXT or MODALITY=TEXT", "image=images/")
 

@@ -26,7 +26,7 @@ class ShardCache:
     """The shards of all views of one object store in the folder `root`, `bound` bytes at most.
 
     What was used longest ago goes first, and nothing that a table has mapped: deleting that would
-    free no disk. Heads are not counted: 16 bytes an item, 24 where items differ in length.
+    free no disk. Heads are not counted: 16 bytes per item, 24 where items differ in length.
     """
 
     def __init__(self, root: Path, bound: int | None = None) -> None:

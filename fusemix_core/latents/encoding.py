@@ -176,7 +176,7 @@ class ItemEncoder:
         return dict(sorted(self._pipeline.bad.items()))
 
     def accelerate(self, wanted: Sequence[int], work: Work, backend: Backend) -> str:
-        """Take a faster runtime where that pays and agrees; what the user should know, or ""."""
+        """Take a faster runtime if that pays and agrees; what the user should know, or ""."""
         encoder = self.encoders[0]
         if forked():  # OpenVINO's threads did not come along
             warning = f"{self.spec.name} is run by torch: this process was forked."

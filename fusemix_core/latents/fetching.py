@@ -45,6 +45,8 @@ _AT_ONCE = 8
 """Requests at a time: 64 MB of pieces at most."""
 _HEAD = 256 << 10
 """Bytes that are read of a shard to learn its keys; of shards of more than 16,000 items more."""
+_LEAST = 8
+"""Bytes that say how long the header is."""
 _TRIES = 2
 """How often a shard is fetched that arrives with a wrong checksum."""
 _ADVICE = Advice(
@@ -164,6 +166,8 @@ class RemoteView:
 
     def _beginning(self, found: Object) -> bytes:
         """So much of an object that its whole header is in it."""
+        if found.size < _LEAST:
+            raise BadShardError(f"{self.folder / found.name} is truncated.")
         start = self._read(found, 0, min(_HEAD, found.size))
         length = 8 + int.from_bytes(start[:8], "little")
         if len(start) < length <= min(MAX_HEADER, found.size):
@@ -178,8 +182,8 @@ class RemoteView:
 
     # -- whole shards ----------------------------------------------------------------------------
 
-    def bring(self, shards: Sequence[Shard]) -> list[upkeep.BadShard]:
-        """Have shards here and verified; gives the bad ones.
+    def bring(self, shards: Sequence[Shard], beside: Sequence[Shard] = ()) -> list[upkeep.BadShard]:
+        """Have shards here and verified, `beside` others that are to stay; gives the bad ones.
 
         Raises `ArtefactError` if the object store can't be reached or the disk is full.
         """
@@ -197,7 +201,7 @@ class RemoteView:
             absent = [s for s in shards if id(s) not in present]
             if not absent:
                 return []
-            self.cache.make_room(sum(s.size for s in absent), keep=shards)
+            self.cache.make_room(sum(s.size for s in absent), keep=[*shards, *beside])
             with ThreadPoolExecutor(_AT_ONCE, "fusemix-fetch") as pool:
                 bad = [one for one in pool.map(self._fetch, absent) if one]
             sound = [s for s in absent if s.verified]
@@ -205,9 +209,9 @@ class RemoteView:
                 self.stamps.add({s.path.name: (s.state, s.metadata["checksum"]) for s in sound})
             return bad
 
-    def need(self, shards: Sequence[Shard]) -> None:
+    def need(self, shards: Sequence[Shard], beside: Sequence[Shard] = ()) -> None:
         """`bring`, where a bad shard is an `ArtefactError`; it is set aside."""
-        if bad := self.bring(shards):
+        if bad := self.bring(shards, beside):
             for one in bad:
                 self.set_aside(one.path.name)
             raise ArtefactError(
@@ -217,9 +221,11 @@ class RemoteView:
     def ahead(self, groups: Iterable[T], shards_of: Callable[[T], list[Shard]]) -> Iterator[T]:
         """The groups, each once its shards are here; those of the next are fetched meanwhile."""
         with ThreadPoolExecutor(1, "fusemix-ahead") as pool:
-            before = None
+            before, beside = None, []
             for group in groups:
-                coming = group, pool.submit(self.need, shards_of(group))
+                shards = shards_of(group)
+                coming = group, pool.submit(self.need, shards, beside)
+                beside = shards
                 if before is not None:
                     before[1].result()
                     yield before[0]
@@ -240,7 +246,7 @@ class RemoteView:
         return True
 
     def verify(self, shard: Shard) -> upkeep.BadShard | None:
-        """Read a shard whole where it is, and keep nothing."""
+        """Read a shard whole if it is, and keep nothing."""
         try:
             for _ in self._checked(shard):
                 pass
@@ -320,7 +326,7 @@ class RemoteView:
         if facts_of(found) != facts_of(shard) or ours != theirs:
             self.forget([name])
             raise ArtefactError(
-                f"What is known of {self.url(name)} is not what it holds: it was replaced, or the "
+                f"{self.url(name)} is not what it contains by the list: it was replaced, or the "
                 "cache is damaged.",
                 "Run the same command again: it is fetched again.",
             )

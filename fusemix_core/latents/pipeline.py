@@ -1,7 +1,7 @@
 """From items to collated batches, decoded and collated ahead of the encoder.
 
 In threads: Pillow, soundfile, soxr and tokenizers let go of the interpreter's lock, so threads keep
-some cores at work without a second copy of anything. Where that is too slow for the encoder,
+some cores at work without a second copy of anything. If that is too slow for the encoder,
 processes take over (see `decoders`). What is held ahead is bounded in bytes.
 """
 

@@ -134,7 +134,7 @@ class RemoteStore(LatentStore):
     # -- upkeep ----------------------------------------------------------------------------------
 
     def list(self) -> list[upkeep.CachedView]:
-        """What the object store holds, one row an encoder and view."""
+        """What the object store contains, one row per encoder and view."""
         rows = []
         for folder, objects in self._all():
             modified = {o.name: o.modified.timestamp() for o in objects}
@@ -206,13 +206,14 @@ class RemoteStore(LatentStore):
         self, folder: Path, index: Index
     ) -> tuple[dict[Path, Shard], list[upkeep.BadShard]]:
         remote, shards, bad = self._remote(folder), {}, []
+        before = remote.known_names()  # what another process adds from now on is not gone
         objects = {folder / o.name: o for o in remote.objects()}
         new = []
         for path, one in objects.items():
             known = self._known.get(path)
             if known is None or known[0] != (one.size, one.tag):
                 new.append(one)
-        remote.forget(remote.known_names() - {path.name for path in objects})
+        remote.forget(before - {path.name for path in objects})
         for name, found in remote.heads(new).items():
             one = objects[folder / name]
             sound = isinstance(found, RemoteShard)

@@ -63,6 +63,16 @@ def test_a_run_ends_with_the_commands_that_come_next(run, world):
     assert "items searched" in run(*shlex.split(search)[1:]).stdout
 
 
+def test_recall_is_shown_by_a_column(run, world):
+    args = ["--a", A, "--b", B, "--data", world, "--recipe", "csa", "--out", "r"]
+    assert "By thing" in run("align", *args, "--by", "thing").stdout
+    table = json.loads(Path("r/results.json").read_text())["test"]["groups"]["thing"]
+    own = ["r", "-e", f"image={A}", "-e", f"text={B}"]
+    again = json.loads(run("eval", *own, "--by", "thing", "--json").stdout)
+    assert again["groups"]["thing"] == table and len(table["image->text"]) > 1
+    assert "price" in run("eval", *own, "--by", "price", code=2).stderr
+
+
 def test_ctrl_c_names_the_command_that_goes_on(run, world, monkeypatch):
     def interrupted(plan, out, **_):
         out.mkdir()

@@ -333,7 +333,7 @@ def test_another_models_processor_is_refused(registry, folders, tmp_path):
 
 def test_registers_are_not_dropped_in_silence(registry, folders, tmp_path):
     folder = folders["dinov2-small-registers"]
-    with pytest.raises(ArtefactError, match="holds a dinov2_with_registers 384 wide") as error:
+    with pytest.raises(ArtefactError, match="contains a dinov2_with_registers 384 wide") as error:
         load(registry, f"dinov2-small@{folder}")
     assert error.value.hint == f"Use dinov2-small-registers@{folder.resolve()}"
     with pytest.raises(ArtefactError, match="dinov2-base is a dinov2 768 wide"):

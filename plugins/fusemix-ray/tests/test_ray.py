@@ -259,7 +259,7 @@ def test_a_file_that_a_worker_does_not_see_is_refused(tmp_path):
     spec = EncoderSpec(name="./toy.py:Toy", modality="text", target="fusemix_user_toy:Toy")
     how, file = Encoding(), str(tmp_path / "toy.py")
     job = Job(spec, how, "pooled", 100, "", file, str(tmp_path), 1, {})
-    with pytest.raises(ConfigError, match=r"toy.py, which holds ./toy.py:Toy, does not exist"):
+    with pytest.raises(ConfigError, match=r"toy.py, which contains ./toy.py:Toy, does not exist"):
         load(job)
 
 

@@ -8,9 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -30,6 +28,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import Registry
+from fusemix_core.testing.worker import collate_in_worker
 from fusemix_core.trust import trust_remote_code
 
 CPU = torch.device("cpu")
@@ -359,6 +358,5 @@ def test_miniature_is_always_the_same_and_leaves_the_generator_alone(tiny):
 
 def test_collate_in_a_spawned_process(tiny):
     assert len(pickle.dumps(tiny)) < 100_000
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        there = pool.submit(tiny.collate, TEXTS).result()
+    there = collate_in_worker(tiny, TEXTS)
     assert torch.equal(tiny.encode(there), tiny.encode(tiny.collate(TEXTS)))

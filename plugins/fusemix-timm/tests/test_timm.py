@@ -142,7 +142,7 @@ def test_folder_in_hub_layout(registry, tmp_path, images):
     encoder = load(registry, f"timm:test_vit@{tmp_path}")
     got = encoder.encode(encoder.collate(images))
     torch.testing.assert_close(got, expected(model, encoder, images), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ArtefactError, match="holds test_vit, not test_resnet"):
+    with pytest.raises(ArtefactError, match="contains test_vit, not test_resnet"):
         load(registry, f"timm:test_resnet@{tmp_path}")
 
 

@@ -39,9 +39,9 @@ def encode(
 
     encoders: modality → registered name, or Encoder class; a loaded Encoder can't travel. address:
     of the cluster, `auto` for the one that this machine is part of; by default Ray's own (this
-    machine alone, unless `RAY_ADDRESS` says otherwise). workers: how many encode at once, by
-    default as many as there are GPUs, or machines where there are none. gpus_per_worker: by default
-    1 where the cluster has GPUs. store: the object store to keep latents in, such as
+    machine only, unless `RAY_ADDRESS` says otherwise). workers: how many encode at once, by
+    default as many as there are GPUs, or machines if there are none. gpus_per_worker: by default
+    1 if the cluster has GPUs. store: the object store to keep latents in, such as
     `s3://bucket/prefix`. `$FUSEMIX_HOME` and the files of the data must be the same to all
     machines. A run that is stopped, or a worker that dies, leaves its finished shards.
 

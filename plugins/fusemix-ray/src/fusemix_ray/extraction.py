@@ -175,7 +175,7 @@ class _Found:
         self.warnings += report["warnings"]
 
     def sentences(self) -> list[str]:
-        """The warnings; of those that differ in their numbers alone, the first and how many."""
+        """The warnings; of those that differ in their numbers only, the first and how many."""
         alike: dict[str, list[str]] = {}
         for warning in self.warnings:
             alike.setdefault(re.sub(r"\d+", "#", warning), []).append(warning)

@@ -1,6 +1,6 @@
 """The items to encode as a table on a disk that all machines share: one record batch a block.
 
-Workers are told where it is and which block is theirs; no item goes through Ray. It is an Arrow
+Workers are told if it is and which block is theirs; no item goes through Ray. It is an Arrow
 file, so a block is read without the others.
 """
 
@@ -169,8 +169,8 @@ def _str(data: bytes) -> str:
 
 
 def strays(home: Path) -> list[Path]:
-    """The folders of tables that no living run holds: not locked, and not used for a day, as locks
-    of some shared disks reach no other machine."""
+    """The folders of tables that no living run contains: not locked, and not used for a day, as
+    locks of some shared disks reach no other machine."""
     oldest, found = time.time() - _UNUSED, []
     for path in sorted(home.glob(f"{FOLDER}*/{NAME}")):
         with contextlib.suppress(OSError):

@@ -37,7 +37,7 @@ class Worker:
     """Encodes blocks of items, one a call, into the latent store: an actor of Ray Data.
 
     It reads its blocks from the job's table. cells: the tables that this one refers to by number;
-    given: the encoder's class where it is the user's own object.
+    given: the encoder's class if it is the user's own object.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ def _target(job: Job, given: ray.ObjectRef | None) -> Any:
     if job.file:
         if not Path(job.file).is_file():
             raise ConfigError(
-                f"{job.file}, which holds {job.spec.name}, does not exist.",
+                f"{job.file}, which contains {job.spec.name}, does not exist.",
                 "Put it in a folder that all machines share, or make a package of it that is "
                 "installed on each: fusemix new-plugin",
             )
