@@ -55,6 +55,16 @@ def equal(a, b, rows=None):
 # -- writing and reading ---------------------------------------------------------------------------
 
 
+def test_processes_of_several_devices_fill_it_together(toy, machine, monkeypatch):
+    items, store = toy.ToyItems(toy.texts(230)), machine("a", cache_bytes=1 << 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "processes_for", lambda held, items: True)
+        found = toy.extracted(toy.spec(), items, store, device=["cpu", "cpu"], batch_size=8)
+    assert found.encoded == 230 and toy.ToyEncoder.loads == 0
+    again = toy.extracted(toy.spec(), items, store)
+    assert (again.encoded, again.cached) == (0, 230) and equal(found, again)
+
+
 @pytest.mark.parametrize("view", ["pooled", "tokens"])
 def test_a_second_machine_reuses_what_the_first_has_encoded(
     toy, tmp_path, machine, url, server, view
