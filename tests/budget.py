@@ -46,6 +46,11 @@ class Budget:
         self.output = getattr(config, "workeroutput", None)
         self.spent, self.loops, self.processes, self.over = Counter(), [], 0, []
 
+    def pytest_collection_modifyitems(self, items):
+        """Costly folders come first, so that no process is left with one of them at the end."""
+        seconds = read()["seconds"]
+        items.sort(key=lambda item: -seconds.get(folder_of(item.path), 0))
+
     def pytest_collection_finish(self):
         self.spent[COLLECTING] = used()
         self.looked = -_EVERY

@@ -214,6 +214,7 @@ DecodeProcesses = Annotated[
         min=0,
         help="Processes that decode images, sounds and other files. 0: threads do. "
         "[processes where threads are too slow for the encoder and cores are free]",
+        rich_help_panel=MACHINE,
     ),
 ]
 Evaluators = Annotated[

@@ -148,6 +148,7 @@ class RemoteStore(LatentStore):
         """Read every shard whole, there and not in the cache; those that are damaged. Changes
         nothing there."""
         bad = []
+        self._known.clear()
         with ThreadPoolExecutor(_READERS, "fusemix-verify") as pool:
             for folder, _ in self._all():
                 remote = self._remote(folder)
@@ -168,13 +169,9 @@ class RemoteStore(LatentStore):
         for folder, objects in self._all():
             remote, fits = self._remote(folder), folder.parent.name.startswith(fingerprint or "")
             for one in objects:
+                useless = one.name.endswith(SET_ASIDE) or remote.url(one.name) in damaged
                 chosen = selective and fits and one.modified.timestamp() <= latest
-                shard = one.name.endswith(SUFFIX)
-                if (
-                    all
-                    or (chosen if shard else one.name.endswith(SET_ASIDE))
-                    or (remote.url(one.name) in damaged)
-                ):
+                if all or useless or chosen:
                     self.bucket.delete(remote.key(one.name))
                     remote.forget([one.name])
                     files, freed = files + 1, freed + one.size

@@ -203,7 +203,7 @@ class LatentStore:
     def _sound(
         self, fingerprint: str, view: str, keys: np.ndarray, store_dtype: StoreDtype
     ) -> tuple[Places, list[str]]:
-        """If the keys are, in verified shards only, and a sentence for each bad one."""
+        """Where the keys are, in verified shards only, and a sentence for each bad one."""
         warnings = []
         stamps = self._index(self._view(fingerprint, view)).stamps
         while True:

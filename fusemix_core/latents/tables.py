@@ -175,7 +175,7 @@ class StoredLatents(_Stored):
 class RaggedLatents(_Stored):
     """A `LatentTable` of items of which each has latents `[T, d]` of a length T of its own.
 
-    lengths: int64 `[n]`, 0 where per item has no latent (it could not be decoded). shape: `(T, d)`,
+    lengths: int64 `[n]`, 0 where an item has no latent (it could not be decoded). shape: `(T, d)`,
     T the length of the longest.
     """
 

@@ -211,7 +211,7 @@ toy.extracted(spec, toy.ToyItems(values), LatentStore(Path(sys.argv[2])), batch_
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_is_left_however_the_parent_ends(tmp_path, how):
     script = tmp_path / "run.py"
     script.write_text(CHILD)  # without a guard: a child does not import it again

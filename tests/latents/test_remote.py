@@ -55,6 +55,16 @@ def equal(a, b, rows=None):
 # -- writing and reading ---------------------------------------------------------------------------
 
 
+def test_processes_of_several_devices_fill_it_together(toy, machine, monkeypatch):
+    items, store = toy.ToyItems(toy.texts(230)), machine("a", cache_bytes=1 << 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "processes_for", lambda held, items: True)
+        found = toy.extracted(toy.spec(), items, store, device=["cpu", "cpu"], batch_size=8)
+    assert found.encoded == 230 and toy.ToyEncoder.loads == 0
+    again = toy.extracted(toy.spec(), items, store)
+    assert (again.encoded, again.cached) == (0, 230) and equal(found, again)
+
+
 @pytest.mark.parametrize("view", ["pooled", "tokens"])
 def test_a_second_machine_reuses_what_the_first_has_encoded(
     toy, tmp_path, machine, url, server, view
@@ -252,16 +262,18 @@ def test_a_damaged_head_is_found_before_its_lengths_are_believed(toy, machine):
         assert found.encoded == 0 and equal(found, done)
 
 
-def test_verify_names_damaged_objects_and_prune_deletes_them(toy, machine, url, server):
+@pytest.mark.parametrize("kept", [-1, 5])
+def test_verify_names_damaged_objects_and_prune_deletes_them(toy, machine, url, server, kept):
     items, spec = toy.ToyItems(toy.texts(250)), toy.spec()
     toy.extracted(spec, items, machine("a"))
     before = server.objects(url, SHARDS)
     name = next(iter(before))
-    server.put(url, name, before[name][:-1] + b"\0")
     store = machine("b")
     (row,) = store.list()
     assert (row.encoder, row.view, row.items, row.dtype) == ("toy", "pooled", 250, "float16")
-    assert [bad.path for bad in store.verify()] == [f"{url}/{name}"]
+    server.put(url, name, before[name][:kept] + b"\0")
+    for _ in range(2):
+        assert [bad.path for bad in store.verify()] == [f"{url}/{name}"]
     assert store.prune().files == 1
     assert server.objects(url, SHARDS).keys() == before.keys() - {name}
     assert store.prune(older_than=1).files == 0
