@@ -4,22 +4,24 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 PACKAGES = . plugins/fusemix-timm plugins/fusemix-sentence-transformers plugins/fusemix-starter
+SMOKE = core evaluation cli/test_groups.py cli/test_console.py data/test_splits.py \
+        fused/test_encode.py methods/test_tiles.py jobs/test_align.py
 PLUGINS = $(wildcard plugins/*)
 EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
            -e './plugins/fusemix-starter[speech]'
 
-.PHONY: demo test smoke gpu lint docs
+.PHONY: demo test smoke gpu lint docs browser dist
 
 demo: $(VENV)/demo.stamp
-	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix align --a efficientnet-lite0 --b minilm --split-column split \
-	    --data "$$($(VENV)/bin/python -c 'import fusemix_starter; print(fusemix_starter.sample_path())')"
+	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix demo
 
 test: $(VENV)/test.stamp lint
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --durations=25
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+	    --durations=25 --budget
 
 # A minute for whoever is changing something: the contracts, one run, the command line.
 smoke: $(VENV)/test.stamp
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q -m 'smoke and not long' tests
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q $(addprefix tests/,$(SMOKE))
 
 # Six minutes on one GPU; QUICK=--quick runs every line on a CPU.
 gpu: $(VENV)/test.stamp
@@ -32,7 +34,11 @@ lint: $(VENV)/test.stamp
 
 docs: $(VENV)/test.stamp
 	$(VENV)/bin/python docs/generate.py
-	$(VENV)/bin/mkdocs serve
+	PYTHONPATH=docs $(VENV)/bin/zensical serve -f mkdocs.yml
+
+# Every page of the site at the width of a phone; needs Chromium.
+browser: $(VENV)/test.stamp
+	$(VENV)/bin/python -m pytest -q -m browser tests/docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

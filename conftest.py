@@ -2,17 +2,16 @@
 
 import gc
 import os
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["budget"]
 ROOT = Path(__file__).parent
-SMOKE = (
-    *("core", "evaluation", "cli/test_groups.py", "cli/test_console.py", "data/test_splits.py"),
-    *("fused/test_encode.py", "methods/test_tiles.py", "jobs/test_align.py"),
-)
-"""What `make smoke` runs, below tests/."""
+DRAWN = tuple(str(ROOT / "tests" / name) for name in ("reports", "docs", "kit", "cli/test_rank.py"))
+imported = 0
 
 # Before torch is imported. With one thread a test worker leaves the other cores to other workers.
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -21,6 +20,13 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def no_figures(request, monkeypatch):
+    """Reports without figures, which take half of a small run's time, but where they are tested."""
+    if not str(request.path).startswith(DRAWN):
+        monkeypatch.setattr("fusemix_core.reports.figures._svg", lambda *_, **__: "<svg></svg>")
 
 
 @pytest.fixture
@@ -36,14 +42,19 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "files", [])
 
 
-def pytest_collection_modifyitems(items):
-    chosen = tuple(str(ROOT / "tests" / name) for name in SMOKE)
-    for item in items:
-        if str(item.path).startswith(chosen):
-            item.add_marker("smoke")
-
-
 def pytest_collection_finish():
-    """What tests import stays: no collection of garbage need look at it again."""
+    freeze_imports()
+
+
+def pytest_runtest_logfinish():
+    if len(sys.modules) > imported + 50:
+        freeze_imports()
+
+
+def freeze_imports():
+    """What tests import stays: no collection of garbage need look at it again, as each run asks for
+    some when it lets go of an encoder."""
+    global imported
+    imported = len(sys.modules)
     gc.collect()
     gc.freeze()

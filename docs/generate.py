@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import front
 from typer.main import get_command
 
 from fusemix_core.benchmark.lines import read_lines
@@ -78,6 +79,7 @@ def pages(registry: Registry) -> dict[str, str]:
         "components.md": components_page(registry),
         "checks.md": checks_page(),
         "../comparison.md": comparison_page(),
+        **front.pages(registry),
     }
 
 
@@ -317,3 +319,4 @@ if __name__ == "__main__":
         (FOLDER / file).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
         print(FOLDER / file)
     draw_comparison()
+    front.draw_chart()

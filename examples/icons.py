@@ -5,7 +5,7 @@ The only text is the name that a person gave each icon. This example draws icons
 names with EfficientNet-lite0 and MiniLM, measures on names that training never saw, and answers
 your words with a contact sheet.
 
-    pip install fusemix fusemix-starter skia-python
+    pip install . ./plugins/fusemix-starter skia-python
     npm pack @iconify/json
     python examples/icons.py iconify-json-*.tgz --out icons --search "a sad face" "something to eat"
     python examples/icons.py --out icons --search "bad weather"

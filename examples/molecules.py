@@ -3,7 +3,7 @@
 ChemNet reads SMILES strings, MiniLM descriptions. Two hundred well-known molecules come with this
 example; a TSV of your own with the columns molecule and text goes further.
 
-    pip install fusemix-starter fusemix-chem
+    pip install ./plugins/fusemix-starter ./plugins/fusemix-chem
     python examples/molecules.py
     python examples/molecules.py --data mine.tsv "a steroid hormone" "an antibiotic"
 """

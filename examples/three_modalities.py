@@ -4,7 +4,7 @@ The figures of the sample have descriptions; eSpeak NG speaks some of them. Trai
 (picture, words) and pairs of (words, speech), of different figures: no picture with its own speech.
 Yet speech finds pictures and pictures find speech, since both were aligned with words.
 
-    pip install 'fusemix-starter[speech]' espeakng-loader
+    pip install './plugins/fusemix-starter[speech]' espeakng-loader
     python examples/three_modalities.py
 
 The first run takes a minute or two on two cores; a second one starts from the latent store.

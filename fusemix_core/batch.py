@@ -85,7 +85,7 @@ class Batch:
 
         Args:
             how: called once a modality with the latents of each source, all `[k, d]`, then `each`;
-                returns the mixed ones. Tokens come as one row an item, with zeros for padding; a
+                returns the mixed ones. Tokens come as one row per item, with zeros for padding; a
                 mixed item has a token in every position where one of its sources has.
             rows: for each source of a mixed row, the rows of this batch, int64 `[m]`; best on the
                 CPU (see `present_here`), whatever the device of the batch.

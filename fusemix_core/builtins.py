@@ -214,6 +214,14 @@ EVALUATORS = [
         options={"fact": "", "modality": "", "text": "", "resamples": 1000},
         paper="https://arxiv.org/abs/2103.00020",
     ),
+    ComponentSpec(
+        kind="evaluator",
+        name="groups",
+        target="fusemix_core.evaluation.groups:GroupsEvaluator",
+        summary="recall for each value of a column",
+        options={"fact": "", "resamples": 1000},
+        uses=("facts",),
+    ),
 ]
 READERS = [
     ComponentSpec(

@@ -93,7 +93,7 @@ class Recipe:
 
     `dim` is the width of the shared space (None: the aligner chooses from the latents). `optimiser`
     None is `adamw`. `scorer` None is whichever registered scorer does best on the validation split.
-    `views` are taken, modality → view, where the encoder has them and the user names none.
+    `views` are taken, modality → view, if the encoder has them and the user names none.
     `pairs` says on how many of the training pairs to fit (None: all), and `selector` which (None is
     `uniform`). `evaluators` measure a fit beside those of core.
     """
@@ -135,7 +135,7 @@ class DataConfig:
     UTF-8, and whatever fits). Cells with one of `missing_values` are empty. With `missing` = `ok` a
     row that lacks an entry isn't bad: it is left out and counted apart. `prefix` and `suffix`
     make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row
-    with one item is no fault: the item is kept for training without pairs (a recipe with
+    with one item is not a fault: the item is kept for training without pairs (a recipe with
     `training.unpaired` sets it). `base` is the folder that relative paths are below (None: the
     working folder); a run's config.toml has it.
     """
@@ -250,7 +250,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], at: str = "") -> T:
 
 
 def _convert(hint: Any, value: Any, at: str) -> Any:
-    """`value` as `hint` asks; raises `ConfigError` where it does not fit."""
+    """`value` as `hint` asks; raises `ConfigError` if it does not fit."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:
@@ -298,7 +298,7 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
 
 
 def parse_part(text: str) -> Part:
-    """`NAME KEY=VALUE …` as a part: `hubs k=5`. A name with spaces stands in quotes."""
+    """`NAME KEY=VALUE …` as a part: `hubs k=5`. A name with spaces is in quotes."""
     try:
         name, *options = shlex.split(text)
     except ValueError as error:
@@ -346,7 +346,7 @@ def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
 
 
 def _inside(table: dict[str, Any], key: str, text: str) -> dict[str, Any]:
-    """The table that stands in another under `key`; made where there is none."""
+    """The table that is in another under `key`; made if there is none."""
     if table.get(key) is None:
         table[key] = {}
     if not isinstance(table[key], dict):

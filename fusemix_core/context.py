@@ -74,7 +74,7 @@ class FitContext:
     ones the tables hold, such as a digest of items and encoders: a checkpoint of a fit on others is
     refused.
 
-    `fixed` holds given adapters by modality, all of one width, in eval mode on the CPU: their
+    `fixed` contains given adapters by modality, all of one width, in eval mode on the CPU: their
     embeddings are the space that the other modalities' adapters are fitted to, and they stay as
     they are.
     """

@@ -15,8 +15,8 @@ _NO_ROOM = ("out of memory", "_status_alloc_failed", "can't allocate memory")
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """The device that `name` stands for: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ….
 
-    `auto` is the machine's accelerator where there is one, else the CPU. Raises `ConfigError` for a
-    name that is no device and for a device that this machine, or this build of torch, has not.
+    `auto` is the machine's accelerator if there is one, else the CPU. Raises `ConfigError` for a
+    name that is not a device and for a device that this machine, or this build of torch, has not.
     """
     accelerator = (
         torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what to do where the disk says no."""
+"""Files written whole or not at all, and what to do if the disk says no."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Advice:
 @contextlib.contextmanager
 def explained(what: str, advice: Advice) -> Iterator[None]:
     """Turn a failed write into an `ArtefactError` that says `what` can't be written, and what the
-    user can do. Heeds what safetensors raises too, which is no OSError."""
+    user can do. Heeds what safetensors raises too, which is not an OSError."""
     try:
         yield
     except OSError as error:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
+from fusemix_core.project import how_to_install
+
 
 def short(text: object, most: int = 120) -> str:
-    """A text of the user's as a message shows it: cut in its middle where it is long."""
+    """A text of the user's as a message shows it: cut in its middle if it is long."""
     shown = str(text)
     half = most // 2
     return shown if len(shown) <= most else f"{shown[:half]}…{shown[-half:]}"
@@ -16,7 +18,7 @@ def short(text: object, most: int = 120) -> str:
 class FusemixError(Exception):
     """Base of all errors raised on purpose.
 
-    `exit_code` is what the command line returns: 2 where the user can mend it, 1 where we must.
+    `exit_code` is what the command line returns: 2 if the user can mend it, 1 where we must.
     """
 
     exit_code = 2
@@ -31,7 +33,7 @@ class FusemixError(Exception):
 
 
 class ConfigError(FusemixError):
-    """An option or a config file holds something that can't be used."""
+    """An option or a config file contains something that can't be used."""
 
 
 class UnknownNameError(ConfigError):
@@ -66,7 +68,7 @@ class MissingDependencyError(FusemixError):
         """The error for `what`, which imports `module`, found in the pip `requirement`."""
         return cls(
             f"'{what}' needs the Python package '{module}', which is not installed.",
-            f"pip install '{requirement}'",
+            how_to_install(requirement),
         )
 
 
@@ -94,13 +96,13 @@ class ContractError(FusemixError):
     def __init__(self, component: str, expected: str, got: str) -> None:
         super().__init__(
             f"{component} broke its contract: expected {expected}, got {got}.",
-            "This is a fault of the component, not of your data; tell its author.",
+            "This is a fault of the component, not of your data; report it to its author.",
         )
 
 
 class DivergedError(FusemixError):
-    """The loss of a batch, or a weight, is no finite number. `items` are those of the batch where
-    one is known, modality → ids in the tables it was drawn from."""
+    """The loss of a batch, or a weight, is not a finite number. `items` are those of the batch
+    if one is known, modality → ids in the tables it was drawn from."""
 
     def __init__(
         self, message: str, hint: str = "", items: Mapping[str, Sequence[int]] | None = None
@@ -114,4 +116,4 @@ class ArtefactError(FusemixError):
 
 
 class RunExistsError(FusemixError):
-    """The output folder already holds a run."""
+    """The output folder already contains a run."""

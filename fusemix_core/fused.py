@@ -194,7 +194,7 @@ class FusedModel(SavedModel):
         """Unit-norm embeddings of raw items.
 
         Items take the way of extraction: batches under a budget, halved when memory runs out, by
-        OpenVINO where that is faster and gives the same latents. Threads may share a model.
+        OpenVINO if that is faster and gives the same latents. Threads may share a model.
 
         Args:
             modality: what the items are.
@@ -320,8 +320,8 @@ class FusedModel(SavedModel):
         query: str | None = None,
         target: str | None = None,
     ) -> Callable[[Tensor | ArrayLike], Tensor]:
-        """`similarity` against a fixed gallery, as a function of the queries: what depends on the
-        gallery alone is computed once."""
+        """`similarity` against a fixed gallery, as a function of the queries: what depends only on
+        the gallery is computed once."""
         query, target = self._direction(query, target)
         gallery = self._embeddings(gallery, target)
         settle()

@@ -85,7 +85,7 @@ class Encoder(ABC):
     of texts.
 
     An encoder that gives its `network`, and lets `encode` reach it by `compute`, is run by a faster
-    runtime than torch where there is one.
+    runtime than torch if there is one.
     """
 
     spec: EncoderSpec
@@ -147,7 +147,7 @@ class Encoder(ABC):
     def collated(self, items: Sequence[Any]) -> tuple[Any, int]:
         """`collate(items)` and `truncated(items)`, as extraction asks for them.
 
-        Override it where both do the same work, such as tokenising. One that overrides `collate` of
+        Override it if both do the same work, such as tokenising. One that overrides `collate` of
         a class that does overrides this too.
         """
         return self.collate(items), self.truncated(items)
@@ -176,7 +176,7 @@ class Adapter(nn.Module, ABC):
     """The trained module of one modality: latents `[n, dim_in]` → embeddings `[n, dim_out]`.
 
     Embeddings leave it without normalisation. Constructed as `Adapter(dim_in, dim_out, **options)`,
-    where the options are plain values: they are all that a saved model holds beside the weights,
+    if the options are plain values: they are all that a saved model contains beside the weights,
     and are remembered as `options`.
     """
 
@@ -207,8 +207,8 @@ class TokenAdapter(Adapter):
 
     `dim_in` is the width of one token. Latents come as `Padded`, values `[n, T, dim_in]` of any
     T ≥ 1, whatever the view: items may differ in length, and a missing one has no tokens. What the
-    padding holds has no part in the result. A mixed item has the positions that either of the two
-    it was made of has.
+    padding contains has no part in the result. A mixed item has the positions that either of the
+    two it was made of has.
 
     Example:
         class TokenMean(TokenAdapter):
@@ -297,7 +297,7 @@ def input_of(adapter: Adapter, latents: Tensor | Padded) -> Tensor | Padded:
 
 
 class Aligner(ABC):
-    """Fits one adapter a modality, by gradient or in closed form."""
+    """Fits one adapter per modality, by gradient or in closed form."""
 
     uses: tuple[str, ...] = ()
     """`("fixed",)` if `fit` heeds `FitContext.fixed`: it returns those adapters unchanged and fits
@@ -339,7 +339,7 @@ class Scorer(ABC):
     """Turns embeddings into scores; constructed as `Scorer(**options)`.
 
     State that the fit leaves (a bank of training embeddings) is in `tensors`, which a saved model
-    holds, by name.
+    contains, by name.
     """
 
     def fit(self, train: Mapping[str, Tensor]) -> None:  # noqa: B027  most learn nothing
@@ -360,19 +360,19 @@ class Scorer(ABC):
     @tensors.setter
     def tensors(self, value: Mapping[str, Tensor]) -> None:
         if value:
-            raise ValueError(f"{type(self).__name__} holds no tensors")
+            raise ValueError(f"{type(self).__name__} contains no tensors")
 
     @abstractmethod
     def score(self, queries: Tensor, gallery: Tensor, query: str, target: str) -> Tensor:
         """Scores `[n, m]` of unit-norm queries `[n, d]` of modality `query` and gallery `[m, d]`
         of modality `target`; larger is closer.
 
-        Rows may be on any device: tensors that the scorer holds go to theirs.
+        Rows may be on any device: tensors that the scorer contains go to theirs.
         """
 
     def prepare(self, gallery: Tensor, query: str, target: str) -> Callable[[Tensor], Tensor]:
         """`score` against a fixed gallery, as a function of the queries. Override it where part of
-        the work depends on the gallery alone."""
+        the work depends only on the gallery."""
         return lambda queries: self.score(queries, gallery, query, target)
 
 

@@ -17,7 +17,7 @@ class Launch:
 
 
 def launched() -> Launch:
-    """What torchrun told this process; one of one where nothing is told."""
+    """What torchrun told this process; one of one if nothing is told."""
     try:
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
         return Launch(*(int(os.environ[name]) for name in names))

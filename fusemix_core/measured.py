@@ -61,7 +61,7 @@ class Measured:
         bank: modality → unit-norm `[n, d]` of training items, None outside a run.
         classes: classes of the items, None without.
         items: modality → the dataset's items; `ids`: modality → int64 `[n]`, their numbers there.
-        encoder: `encode`, where there is a model to do so.
+        encoder: `encode`, if there is a model to do so.
         device: where to compare many embeddings.
 
     Example:
@@ -118,7 +118,7 @@ class Measured:
             rows of different classes.
 
         Raises:
-            ConfigError: the data have no such fact, or it holds no classes.
+            ConfigError: the data have no such fact, or it contains no classes.
         """
         found = self.facts.get(fact)
         if found is None or found.kind not in ("class", "text"):

@@ -14,7 +14,7 @@ class Mixup(ABC):
     """Augments a batch of latents: one lambda and one pairing of rows for all modalities."""
 
     rows_per_pair: int = 1
-    """How many rows of data make one row for the objective (2 where the batch is halved)."""
+    """How many rows of data make one row for the objective (2 if the batch is halved)."""
 
     @abstractmethod
     def __call__(self, batch: Batch, generator: torch.Generator, progress: float) -> Batch:
@@ -24,7 +24,7 @@ class Mixup(ABC):
         """
 
     def sources(self, present: Tensor) -> tuple[Tensor, ...] | None:
-        """Which rows each mixed row is made of, where that is known without a draw.
+        """Which rows each mixed row is made of, if that is known without a draw.
 
         Several processes then read and mix their own rows only. A class that says so makes its rows
         by `batch.mixed(how, *sources)`, where `how` mixes each row by itself, or gives the batch

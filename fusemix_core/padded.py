@@ -18,8 +18,8 @@ class Padded:
 
     Args:
         values: float `[n, T, d]`. An item's own latents come first; what follows is padding, which
-            may hold anything.
-        mask: bool `[n, T]`, True where there is a latent. An item that is missing has none.
+            may contain anything.
+        mask: bool `[n, T]`, True if there is a latent. An item that is missing has none.
 
     Example:
         x = Padded.of([torch.randn(3, 8), torch.randn(5, 8)])
@@ -75,7 +75,7 @@ class Padded:
 
 
 def as_rows(latents: Tensor | Padded, dim: int | None = None) -> Tensor:
-    """Latents of any view as a plain adapter takes them: one row an item, `[n, dim]`.
+    """Latents of any view as a plain adapter takes them: one row per item, `[n, dim]`.
 
     The axes of a view of more (`layers [n, L, d]`, `grid [n, H, W, d]`) become one. Zeros stand
     for the padding of items that differ in length, up to a width of `dim` (that of the longest of

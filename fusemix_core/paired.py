@@ -152,7 +152,7 @@ class PairedLatents:
     `tables`, -1 where a modality is missing; a row that an aligner is given links two or more.
     facts: name → further values of the rows, such as `trust`. unpaired: modality → int64 CPU `[u]`,
     further items to train on, which no row of any split links. tokens: the modalities whose latents
-    batches hold as `Padded`; see `with_tokens`.
+    batches contain as `Padded`; see `with_tokens`.
     """
 
     tables: dict[str, LatentTable]
@@ -184,7 +184,7 @@ class PairedLatents:
         return replace(self, links=self.links[rows], facts=facts)
 
     def only(self, modalities: Sequence[str]) -> PairedLatents:
-        """These modalities alone, in this order; a row may then link fewer than two items."""
+        """These modalities only, in this order; a row may then link fewer than two items."""
         columns = [self.modalities.index(m) for m in modalities]
         tables = {m: self.tables[m] for m in modalities}
         unpaired = {m: ids for m, ids in self.unpaired.items() if m in modalities}
@@ -193,8 +193,8 @@ class PairedLatents:
     def with_tokens(self, modalities: Iterable[str]) -> PairedLatents:
         """The same pairs, whose batches hold these modalities as `as_tokens` makes them.
 
-        Without, every modality is one row an item, as `as_rows` makes it. Whoever wants the axes of
-        a view reads the table itself: `pairs.tables[m].rows(ids)`.
+        Without, every modality is one row per item, as `as_rows` makes it. Whoever wants the axes
+        of a view reads the table itself: `pairs.tables[m].rows(ids)`.
         """
         return replace(self, tokens=frozenset(modalities))
 

@@ -32,7 +32,7 @@ class Registry(Catalogue):
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
-        """The same: a copy of a model finds its components where the model does."""
+        """The same: a copy of a model finds its components as the model does."""
         return self
 
     def __reduce__(self) -> str:
@@ -211,7 +211,7 @@ class Registry(Catalogue):
         spec.check_requirements()
         for option, value in part.options.items():
             if option not in spec.options:
-                note = f'It stands in {at}: --set "{at}={{}}" clears that.' if at != kind else ""
+                note = f'It is in {at}: --set "{at}={{}}" clears that.' if at != kind else ""
                 kinds = f"option of {kind} '{spec.name}'"
                 if not spec.options:
                     raise ConfigError(

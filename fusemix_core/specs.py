@@ -64,7 +64,7 @@ class EncoderSpec:
     (PIL image in RGB), `audio` (`Audio`), `file` (`pathlib.Path`), or one that a plugin brings. By
     default it is the modality's own (`ModalitySpec.medium`), and `text` for an undeclared modality.
     Images come as they are, `image_size` (pixels a side) is for people; sounds come resampled to
-    `sample_rate` (Hz). `max_tokens` is where texts are cut, `prompt` what stands before each.
+    `sample_rate` (Hz). `max_tokens` is where texts are cut, `prompt` what is before each.
     `normalised`: rows of the first view have unit norm.
 
     `dim` is the width of the `pooled` view. `weights` is a hub id, a local path, or `package/file`

@@ -173,7 +173,7 @@ class OwnRows(_BatchRows):
     def _embed(
         self, modality: str, adapter: nn.Module, latents: Latents
     ) -> tuple[Tensor, Padded | None]:
-        """(embeddings, projected tokens where there are some), whatever the caller's grad mode."""
+        """(embeddings, projected tokens if there are some), whatever the caller's grad mode."""
         grad = torch.set_grad_enabled(self.grad and modality not in self._fixed)
         with grad, self.precision.adapters():
             if "tokens" not in getattr(adapter, "uses", ()):  # not a `TokenAdapter`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 def run_script(script: Path, arguments: tuple[object, ...], home: Path, out: Path) -> None:
     """In the folder of `out`, which gets all that is printed."""
+    gc.freeze()  # what was imported before the fork need not be looked at again
     os.chdir(out.parent)
     os.environ |= {"FUSEMIX_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     printed = os.open(out, os.O_WRONLY | os.O_CREAT)

@@ -21,7 +21,7 @@ from fusemix_core.interfaces import (
 from fusemix_core.numerics import exact
 
 ROWS, VALUES = 8192, 1 << 26
-"""Rows that are embedded at a time, and how many numbers these may hold together."""
+"""Rows that are embedded at a time, and how many numbers these may contain together."""
 
 
 @exact()
@@ -60,7 +60,7 @@ def _taken(adapter: Adapter, table: LatentTable, ids: Tensor) -> Tensor | Padded
 
 
 def for_adapters(pairs: PairedLatents, adapters: Mapping[str, Adapter]) -> PairedLatents:
-    """The pairs, whose batches hold latents in the form that each modality's adapter takes."""
+    """The pairs, whose batches contain latents in the form that each modality's adapter takes."""
     return pairs.with_tokens(m for m, adapter in adapters.items() if takes_tokens(adapter))
 
 

@@ -122,7 +122,7 @@ def _drawn(rows: int, width: int, like: Tensor, seed: int) -> Tensor:
 def top_singular(matrix: Tensor, dim: int, seed: int) -> tuple[Tensor, ...]:
     """(left `[a, dim]`, values `[dim]` decreasing, right `[b, dim]`) of `[a, b]`.
 
-    From the Gram matrix of the shorter side where that is small, else in a Krylov space.
+    From the Gram matrix of the shorter side if that is small, else in a Krylov space.
     """
     if matrix.shape[0] < matrix.shape[1]:
         right, values, left = top_singular(matrix.T, dim, seed)

@@ -54,7 +54,7 @@ def sample(train: PairedLatents, modality: str, seed: int, most: int = _SAMPLE) 
 
 def kernel_norm(adapter: KernelAdapter) -> Tensor | None:
     """k(landmarks, landmarks) `[m, m]`, by which αᵀ K α is the squared norm of the function with
-    the weights α; None without landmarks, where it is αᵀ α."""
+    the weights α; None without landmarks (it would be αᵀ α)."""
     landmarks = adapter.landmarks
     if not len(landmarks):
         return None

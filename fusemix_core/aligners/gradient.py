@@ -144,7 +144,7 @@ class GradientAligner(Aligner):
     def _adapters(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        """New adapters of what is not fixed, with the map of `recipe.start` where there is one."""
+        """New adapters of what is not fixed, with the map of `recipe.start` if there is one."""
         tables = {m: t for m, t in train.tables.items() if m not in context.fixed}
         if recipe.start is None:
             widths = [width_of(a, dim_in(a, train.tables[m])) for m, a in context.fixed.items()]

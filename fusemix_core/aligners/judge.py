@@ -46,7 +46,7 @@ class Judge:
 
     @property
     def tells(self) -> bool:
-        """Whether the split has something to tell apart: two items of two modalities, linked."""
+        """Whether the split has something to distinguish: two items of two modalities, linked."""
         ones = {
             m: torch.ones(len(self.validation.linked(m)), 1) for m in self.validation.modalities
         }
@@ -59,7 +59,7 @@ class Judge:
         return embedded(adapters, self.validation, self.device)
 
     def hits(self, units: Units) -> Hits:
-        """What these embeddings find; empty if there is nothing to tell apart."""
+        """What these embeddings find; empty if there is nothing to distinguish."""
         return hits_of(units, self.validation)
 
     @exact()
@@ -79,7 +79,7 @@ class Judge:
 
 
 def score_of(hits: Hits) -> float:
-    """The mean recall; 0 if there is nothing to tell apart."""
+    """The mean recall; 0 if there is nothing to distinguish."""
     return mean_recall(recalls_in(hits)) or 0.0
 
 

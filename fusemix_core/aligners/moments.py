@@ -22,7 +22,7 @@ _CHUNK_BYTES, _LEAST_ROWS, _MOST_ROWS = 1 << 28, 1_024, 8_192
 products to float64 totals, which costs a kernel's wide features as much as 300 rows."""
 
 _PANEL = 512
-"""Columns of a product with itself that are taken at a time, its upper triangle alone."""
+"""Columns of a product with itself that are taken at a time, its upper triangle only."""
 
 
 class Moments:
@@ -88,7 +88,7 @@ class Moments:
             share.exchange(kept)
 
     def _about(self, k: int, rows: Tensor, present: Tensor) -> Tensor:
-        """The rows about the origin; if rows are kept, among these, and zero where they lack."""
+        """The rows about the origin; if rows are kept, among these, and zero if they lack."""
         if not self._kept:
             return rows - self._origin[k]
         kept = self._kept[k][self._seen : self._seen + len(rows)]

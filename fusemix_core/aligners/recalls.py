@@ -26,9 +26,9 @@ Hits = dict[tuple[str, str], Tensor]
 
 
 def mean_recall(found: Recalls) -> float | None:
-    """The mean over directions and `KS`, in [0, 1]; None where there is nothing to tell apart.
+    """The mean over directions and `KS`, in [0, 1]; None if there is nothing to distinguish.
 
-    Of a small split R@1 alone is too coarse to choose by.
+    Of a small split R@1 by itself is too coarse to choose by.
     """
     values = [value for shares in found.values() for value in shares]
     return sum(values) / len(values) if values else None

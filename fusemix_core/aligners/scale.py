@@ -31,7 +31,7 @@ SCALES = (Scale(16_384, 1_000_000), Scale(8_192, 400_000), Scale(LANDMARKS, 100_
 def scale_for(device: torch.device, modalities: int) -> Scale:
     """The largest that takes half of the device's memory at most; on a CPU the smallest.
 
-    It depends on the kind of device alone, not on what is free: so the same machine gives the same
+    It depends only on the kind of device, not on what is free: so the same machine gives the same
     map again.
     """
     memory = memory_of(device)

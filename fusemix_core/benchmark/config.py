@@ -16,7 +16,7 @@ from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_view
 from fusemix_core.specs import EncoderSpec
 
 DEFAULT = "auto"
-"""The method that the others are held against, where it takes part."""
+"""The method that the others are held against, if it takes part."""
 
 ALL = "all"
 MOST_SEEDS = 10_000
@@ -201,7 +201,7 @@ def _method(given: Any) -> Method:
     table = {"recipe": given} if isinstance(given, str) else given
     if not isinstance(table, Mapping) or "recipe" not in table:
         raise ConfigError(
-            f"{given!r} is no method.", 'Write "NAME" or {recipe = "NAME", set = ["dim=256"]}.'
+            f"{given!r} is not a method.", 'Write "NAME" or {recipe = "NAME", set = ["dim=256"]}.'
         )
     _known(table, {"recipe", "label", "set", "limit"}, "methods.")
     changes = _texts(table.get("set", []), "methods.set")
@@ -280,7 +280,7 @@ def _labelled(table: Mapping[str, Any], root: Path, at: str) -> LabelledSet:
         raise ConfigError(f"{at}modality is missing.", "It says what is classified.")
     for key, value in own.items():
         if not isinstance(value, str):
-            raise ConfigError(f"{at}{key} is {short(repr(value))}, which is no name.")
+            raise ConfigError(f"{at}{key} is {short(repr(value))}, which is not a name.")
     return LabelledSet(_data({k: v for k, v in table.items() if k not in own}, root, at), **own)
 
 
@@ -307,13 +307,13 @@ def _size(value: Any, at: str) -> int | None:
     if value == ALL or value is None:
         return None
     if type(value) is not int or value < 4:
-        raise ConfigError(f"{at} holds {value!r}.", f'Numbers from 4 on, or "{ALL}".')
+        raise ConfigError(f"{at} contains {value!r}.", f'Numbers from 4 on, or "{ALL}".')
     return value
 
 
 def _table(value: Any, at: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{at} is {short(repr(value))}, which is no table.")
+        raise ConfigError(f"{at} is {short(repr(value))}, which is not a table.")
     return value
 
 
@@ -326,7 +326,7 @@ def _several(table: Mapping[str, Any], name: str, at: str) -> dict[str, tuple[st
 def _texts(value: Any, at: str) -> list[str]:
     values = _list(value, at)
     if not all(isinstance(v, str) for v in values):
-        raise ConfigError(f"{at} is {short(repr(value))}, which is no list of names.")
+        raise ConfigError(f"{at} is {short(repr(value))}, which is not a list of names.")
     return values
 
 
@@ -334,11 +334,11 @@ def _list(value: Any, at: str) -> list[Any]:
     if isinstance(value, str | int | Mapping):
         return [value]
     if not isinstance(value, Sequence):
-        raise ConfigError(f"{at.rstrip('.')} is {value!r}, which is no list.")
+        raise ConfigError(f"{at.rstrip('.')} is {value!r}, which is not a list.")
     return list(value)
 
 
 def _known(table: Mapping[str, Any], known: set[str], at: str) -> None:
     for key in table:
         if key not in known:
-            raise ConfigError(f"{at}{key} is no setting.", f"Known: {', '.join(sorted(known))}.")
+            raise ConfigError(f"{at}{key} is not a setting.", f"Known: {', '.join(sorted(known))}.")

@@ -1,4 +1,5 @@
-"""Which queries of the test split a method answered rightly, in the few bytes that a line holds."""
+"""Which queries of the test split a method answered rightly, in the few bytes that a line
+contains."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Classes:
 @dataclass(frozen=True)
 class Case:
     """The latents of one set, combination of encoders and seed. `digest` is of their content,
-    `test_digest` of the items and links of the test split alone."""
+    `test_digest` of the items and links of the test split only."""
 
     splits: Splits
     zero_shot: Mapping[str, Classes]
@@ -71,7 +71,7 @@ def make_case(
     reporter: Reporter,
     objects: Mapping[str, Encoder] = MappingProxyType({}),
 ) -> Case:
-    """The set split by the seed and encoded; what the store holds is not encoded again. objects:
+    """The set split by the seed and encoded; what the store contains is not encoded again. objects:
     encoders that are loaded already, by name."""
     how = Encoding(device, views=chosen.views)
     dataset = read_set(paired, chosen, seed, reporter.note)

@@ -27,7 +27,7 @@ def of_scorer(line: Line, found: Mapping[str, Any], scorer: str) -> Any:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a results file, of which there may be none yet.
 
-    A last line that was cut short is left out; any other that is no JSON object is an
+    A last line that was cut short is left out; any other that is not JSON object is an
     `ArtefactError`.
     """
     if not path.exists():
@@ -54,7 +54,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _damaged(path: Path, number: int) -> ArtefactError:
     return ArtefactError(
-        f"{path}, line {number} is no result.", "Delete the line to have it again."
+        f"{path}, line {number} is not a result.", "Delete the line to have it again."
     )
 
 

@@ -86,7 +86,7 @@ class Cost:
 
     def facts(self) -> dict[str, Any]:
         """`seconds`, `cpu_seconds` in all threads, and `memory_mb`: the most main memory beyond
-        what was held before; absent where the system does not tell."""
+        what was held before; absent if the system does not say."""
         found = {"seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3)}
         return found if self.memory_mb is None else found | {"memory_mb": round(self.memory_mb)}
 

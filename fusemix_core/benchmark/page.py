@@ -39,7 +39,7 @@ def write_report(lines: Sequence[Line], folder: Path, name: str = "report.md") -
 def page(
     entries: Sequence[Entry], lines: Sequence[Line], plots: Mapping[Setting, str], level: int = 2
 ) -> list[str]:
-    """Lines of Markdown: how it was measured, who wins, and a section a set and encoders, with
+    """Lines of Markdown: how it was measured, who wins, and a section per set and encoders, with
     headings of that level."""
     found = verdicts(entries)
     out = [*protocol(lines), "", *overview(found), ""]
@@ -71,7 +71,7 @@ def protocol(lines: Sequence[Line]) -> list[str]:
         "over the test items. All methods have the same cached latents, splits and rule of choice: "
         "weights, and the scorer in the columns *chosen*, by mean recall on validation, then test "
         "once. Sizes count the pairs to fit and choose on; s are seconds of a fit. Zero-shot "
-        "intervals are over the fits alone, which share the items."
+        "intervals are over the fits only, which share the items."
     )
     given = {n: {line[n] for line in lines} for n in ("batch", "budget")}
     same = {n: f"{v.pop():,}" for n, v in given.items() if len(v) == 1 and None not in v}

@@ -104,7 +104,7 @@ def bench(
 
 def with_names(values: Mapping[str, Any], objects: dict[str, Encoder]) -> dict[str, Any]:
     """The tables with the names of the encoders that were given themselves; these are added to
-    `objects` by their names. Sets of own latents alone need no source: rows are pairs."""
+    `objects` by their names. Sets with only own latents need no source: rows are pairs."""
     sets = values.get("sets")
     if not isinstance(sets, Mapping):
         return dict(values)
@@ -141,7 +141,7 @@ def _fewer(trial: Trial, case: Case) -> str:
 
 def check_sets(config: BenchConfig, tell: Tell | None = None) -> None:
     """Raise `DataError` or `ConfigError` for a set that can't be benchmarked, before anything is
-    encoded; `tell` is told of the data."""
+    encoded; `tell` gets the notes on the data."""
     for paired in config.sets:
         for chosen in config.combinations(paired)[:1]:
             read_set(paired, chosen, config.seeds[0], tell)
@@ -244,7 +244,7 @@ def attempt(
 def chooser(
     trial: Trial, case: Case, device: torch.device, reporter: Reporter
 ) -> Callable[[int], Tensor] | None:
-    """How the method chooses training rows, where it has a selector."""
+    """How the method chooses training rows, if it has a selector."""
     part = trial.method.recipe.selector
     if part is None:
         return None

@@ -84,7 +84,7 @@ class Place:
 class Verdict:
     """Who wins at a place. `against`: method → how far it is ahead of the default, a mean of
     differences seed by seed, and the half-width of its 95% interval: over the seeds or, where these
-    share their test items, by query (`hits.difference`); None where the lines don't say which
+    share their test items, by query (`hits.difference`); None if the lines don't say which
     queries were right."""
 
     place: Place
@@ -148,7 +148,7 @@ def _half_by_query(first: Entry, second: Entry) -> float | None:
 
 def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Verdict]:
     """One for each place, by R@1, or by top-1 of a set of classes, which all seeds share: its
-    intervals are over the fits alone."""
+    intervals are over the fits only."""
     out = []
     for place in places(entries):
         here = {e.method: e for e in entries if e.place == place and e.lines}

@@ -1,4 +1,4 @@
-"""`fusemix cache`: what the latent store holds."""
+"""`fusemix cache`: what the latent store contains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_views(store: o.Store = None, json: Json = False) -> None:
-    """What is cached, one row an encoder and view.
+    """What is cached, one row per encoder and view.
 
     Example:
 

@@ -73,7 +73,8 @@ class Notes:
 
 
 def print_json(value: Any) -> None:
-    """`value` as JSON on stdout, alone; in ASCII if the stream can't take its characters."""
+    """`value` as JSON on stdout, and nothing else; in ASCII if the stream can't take its
+    characters."""
     stream, text = out.file, json.dumps(value, indent=1, ensure_ascii=False)
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8")

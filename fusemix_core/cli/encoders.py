@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fusemix_core.cli.console import out, print_json, print_table, shorten, size
+from fusemix_core.project import how_to_install
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec, FamilySpec
 
@@ -18,7 +19,7 @@ app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Inst
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A name, family:NAME, NAME@PATH or file.py:Class.")]
 Modality = Annotated[
-    str | None, typer.Option(help="What a family's model is to read, where it can't tell.")
+    str | None, typer.Option(help="What a family's model is to read, if it can't tell.")
 ]
 
 
@@ -88,7 +89,7 @@ def list_encoders(
         [[_shown(row, head, long) for head in heads] for row in rows],
         empty="No encoder is like that. All of them: fusemix encoders list"
         if registry.all_encoders()
-        else "No encoders. Install a plugin, for example fusemix-starter.",
+        else f"No encoders. Install a plugin: {how_to_install('fusemix-starter')}",
     )
     if broken := [p for p in registry.plugins if p.error]:
         out.print(f"{len(broken)} plugin(s) failed to load; see: fusemix plugins", style="yellow")
@@ -172,7 +173,7 @@ def check_encoder(
         print_json(report.as_dict())
     else:
         print_table(
-            ["check", "result", "what it holds, or what went wrong"],
+            ["check", "result", "what it contains, or what went wrong"],
             [[r.name, "passed" if r.ok else "FAILED", r.detail or r.holds] for r in report],
         )
         out.print(f"{spec.name}: {report.summary()}")

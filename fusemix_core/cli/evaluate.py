@@ -88,7 +88,9 @@ def evaluate(
     """
     from fusemix_core.jobs.measured_data import measured_data
 
-    what = measured_data(model, data.table() | splits.table() | facts.table(), split, seed)
+    what = measured_data(
+        model, data.table() | splits.table() | evaluators.facts(facts.table()), split, seed
+    )
     classes, further = zero_shot.read(), evaluators.parts()
 
     from fusemix_core.cli.progress import ConsoleReporter

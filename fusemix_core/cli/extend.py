@@ -67,7 +67,9 @@ def extend(
         fusemix extend runs/1 -e molecule=chemnet -e image=timm:resnet50 \\
             --data molecules.tsv
     """
-    values = run_values(run, data.table() | splits.table() | facts.table(), recipe, encoding)
+    values = run_values(
+        run, data.table() | splits.table() | evaluators.facts(facts.table()), recipe, encoding
+    )
     if values.setdefault("extends", model) != model:
         raise ConfigError(
             f"The config's run extends {values['extends']}, not {model}.", "Name that model."

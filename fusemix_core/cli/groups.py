@@ -202,9 +202,10 @@ class RecipeOptions:
 
 @dataclass(frozen=True)
 class EvaluatorOptions:
-    """Which evaluators measure, beside those that always do: `--evaluator`."""
+    """Which evaluators measure, beside those that always do: `--evaluator`, `--by`."""
 
     evaluator: o.Evaluators = None
+    by: o.By = None
 
     def parts(self) -> list[Part]:
         """The evaluators that were given, with their options.
@@ -213,9 +214,16 @@ class EvaluatorOptions:
             UnknownNameError: If one, or one of its options, is not registered.
         """
         parts = [parse_part(text) for text in self.evaluator or ()]
+        if self.by and not any(part.name == "groups" for part in parts):
+            parts.append(Part("groups"))
         for part in parts:
             registry.check("evaluator", part)
         return parts
+
+    def facts(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Fields of `DataConfig` with the columns of `--by` among their facts."""
+        columns = {column: f"{column}:class" for column in self.by or ()}
+        return facts | ({"facts": columns | facts.get("facts", {})} if columns else {})
 
     def table(self) -> dict[str, Any]:
         """The fields of `RunConfig` that were given."""

@@ -12,7 +12,7 @@ from fusemix_core.errors import ConfigError
 
 ENCODERS, DATA, SPLITS = "Encoders", "Data", "Splits"
 METHOD, OUTPUT, MACHINE = "Method", "Output", "Machine"
-"""The panels of `--help` that options stand in; those of one command alone stand in "Options"."""
+"""The panels of `--help` that options stand in; those of one command only stand in "Options"."""
 
 A = Annotated[
     str | None,
@@ -214,6 +214,7 @@ DecodeProcesses = Annotated[
         min=0,
         help="Processes that decode images, sounds and other files. 0: threads do. "
         "[processes where threads are too slow for the encoder and cores are free]",
+        rich_help_panel=MACHINE,
     ),
 ]
 Evaluators = Annotated[
@@ -222,6 +223,15 @@ Evaluators = Annotated[
         "--evaluator",
         metavar="NAME",
         help='Measure by this one too: a name, ./file.py:Class, or with options "NAME KEY=VALUE".',
+        rich_help_panel=OUTPUT,
+    ),
+]
+By = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        metavar="COLUMN",
+        help="Show recall for each value of this column, too.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -323,7 +333,7 @@ def column_values(pairs: list[str] | None) -> dict[str, str]:
 
 
 def affix_values(texts: list[str] | None, option: str) -> dict[str, str]:
-    """modality → text; one without a modality is for `*`, all that are read from files."""
+    """modality → text; one without per modality is for `*`, all that are read from files."""
     pairs = [text if "=" in text else f"*={text}" for text in texts or []]
     return key_values(pairs, option, "TEXT or MODALITY=TEXT", "image=images/")
 

@@ -10,6 +10,7 @@ from fusemix_core.cli import options as o
 from fusemix_core.cli.console import Notes, out, print_json, print_table
 from fusemix_core.config import to_dict
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.project import how_to_install
 from fusemix_core.registry import registry
 from fusemix_core.specs import KINDS
 
@@ -146,7 +147,7 @@ def _show_advice(advice: Advice, install: dict[str, list[str]]) -> None:
     for note in advice.notes:
         out.print(f"- {_plain(note)}", soft_wrap=True)
     for recipe, packages in install.items():
-        where = f"pip install {' '.join(packages)}" if packages else "not part of this version"
+        where = how_to_install(*packages) if packages else "not part of this version"
         out.print(f"- {recipe} is not installed: {where}", soft_wrap=True)
 
 

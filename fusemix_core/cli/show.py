@@ -62,7 +62,7 @@ def _in_short(fact: Mapping[str, Any]) -> str:
 
 
 def show_encoders(encoders: Iterable[EncoderPlan]) -> None:
-    """What is to be encoded, a row an encoder, and what that costs."""
+    """What is to be encoded, a row per encoder, and what that costs."""
     encoders = list(encoders)
     if not encoders:
         return
@@ -150,7 +150,7 @@ def show_result(result: RunResult, json: bool) -> None:
 
 
 def show_examples(result: RunResult, count: int = 3) -> None:
-    """Three searches: text queries where there is text, right and wrong as they were drawn."""
+    """Three searches: text queries if there is text, right and wrong as they were drawn."""
     found = result.examples
     of_text = [r for r in found if _is_inline(result, r.query)] or found
     right = [r for r in of_text if r.rank == 1]

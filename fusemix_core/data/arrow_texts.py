@@ -51,7 +51,7 @@ class Texts(Sequence[str]):
         return f"Texts of {len(self):,}"
 
     def take(self, index: np.ndarray) -> Texts | list[str]:
-        """The texts `index`, which are sorted: as these are, or as a list where they are few."""
+        """The texts `index`, which are sorted: as these are, or as a list if they are few."""
         chunks, start = [], 0
         for chunk, end in zip(self.chunks, self._ends, strict=True):
             low, high = np.searchsorted(index, [start, end])

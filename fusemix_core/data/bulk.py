@@ -1,8 +1,8 @@
 """Takes blocks of rows into a gatherer, a column at a time where rows are plain.
 
 A row is plain if each of its modalities has one text, or one file, and what it says of split, group
-and trust can be read. All others, and those that are no use, go through `Gatherer.add` one by one,
-in their place: what is gathered is the same as if all rows had.
+and trust can be read. All others, and those that are of no use, go through `Gatherer.add` one by
+one, in their place: what is gathered is the same as if all rows had.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _MOST = 0.9
 """A column whose kind is not given is of the kind that so many of its filled cells can be read as.
 """
 _EXACT = 1 << 24
-"""float32 holds every whole number up to this."""
+"""float32 contains every whole number up to this."""
 _MOST_BITS = 4096
 """Python turns no whole number of many more into a text."""
 _LARGEST = float(np.finfo(np.float32).max)
@@ -44,7 +44,7 @@ class FactColumn:
 
     @classmethod
     def parse(cls, text: str) -> FactColumn:
-        """`COLUMN` or `COLUMN:KIND`; a column's name may hold colons itself."""
+        """`COLUMN` or `COLUMN:KIND`; a column's name may contain colons itself."""
         column, _, kind = text.rpartition(":")
         if column and kind in KINDS:
             return cls(column, kind)
@@ -161,14 +161,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if all(type(one) in (int, float) for one in value):
             return tuple(value) or None
-        return Fault("holds a list")
+        return Fault("contains a list")
     if is_missing(value) or value != value:  # such as pandas.NaT
         return None
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-        return Fault(f"holds a whole number of more than {_MOST_BITS:,} bits")
+        return Fault(f"contains a whole number of more than {_MOST_BITS:,} bits")
     if isinstance(value, (str, bool, int, float, Decimal, date, Fault)):
         return value
-    return Fault(f"holds a {type(value).__name__}")
+    return Fault(f"contains a {type(value).__name__}")
 
 
 def _guess(values: list[Any], counts: np.ndarray) -> str:
@@ -291,7 +291,7 @@ def _read_box(value: Any, sizes: bool = False) -> list[float] | Fault:
 
 
 def _read_name(value: Any) -> str | Fault:
-    return Fault("holds a list") if isinstance(value, tuple) else name_of(value)
+    return Fault("contains a list") if isinstance(value, tuple) else name_of(value)
 
 
 _READ: Mapping[str, Callable[[Any], Any]] = {
@@ -305,7 +305,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
 
 
 def _fact(kind: str, read: list[Any], at: np.ndarray) -> Fact:
-    """The fact whose rows `at` have these values, -1 or None where they have none."""
+    """The fact whose rows `at` have these values, -1 or None if they have none."""
     if kind in ("class", "text"):
         names = list(dict.fromkeys(one for one in read if one is not None))
         if kind == "class":

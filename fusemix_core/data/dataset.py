@@ -201,8 +201,8 @@ class PairedDataset:
         )
 
     def write_rejected(self, path: str | Path) -> None:
-        """Write `rejected`, one JSON object a line: path, row, modality, reason, `bad` where it is
-        false and `incomplete` where it is true."""
+        """Write `rejected`, one JSON object a line: path, row, modality, reason, `bad` if it is
+        false and `incomplete` if it is true."""
         with open(path, "w", encoding="utf-8") as file:
             for one in self.rejected:
                 fields = dataclasses.asdict(one)

@@ -33,7 +33,7 @@ MAX_LINE = 64 << 20
 MAX_LINES = 200
 """A quoted cell may run over this many lines, and be as long as one line may be; more is a quote
 that is never closed."""
-TOO_LONG = f"the line is longer than {MAX_LINE >> 20} MiB; write one row a line"
+TOO_LONG = f"the line is longer than {MAX_LINE >> 20} MiB; write one row per line"
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".token")
 _PIECE = 1 << 20
 _NEVER_CLOSED = "a quote is opened and never closed"
@@ -190,7 +190,7 @@ def _sample(lines: Lines, path: Path) -> list[str]:
     except LongLine as error:
         raise DataError(
             f"the header is longer than {MAX_LINE >> 20} MiB",
-            "This is not a manifest, or its line ends are lost. Write one row a line.",
+            "This is not a manifest, or its line ends are lost. Write one row per line.",
             path=path,
         ) from error
     header = sample[0] if sample else ""
@@ -238,7 +238,7 @@ class _Records:
                 yield self._pieces.popleft()
 
     def take_runs(self, header: list[str]) -> None:
-        """From here on give lines in runs, where they can be taken so."""
+        """From here on give lines in runs, if they can be taken so."""
         if self._in_runs and len(header) > 1:
             self.header = header
 
@@ -388,7 +388,7 @@ def _fault(record: list[str], header: list[str], encoding: str | None) -> str:
         if encoding:
             return f"the row is not {encoding}"
         return "the row is not UTF-8; save the file as UTF-8, or say --encoding"
-    return "the row holds a NUL byte" if any("\0" in cell for cell in record) else ""
+    return "the row contains a NUL byte" if any("\0" in cell for cell in record) else ""
 
 
 def _not_utf8(cells: list[str]) -> bool:

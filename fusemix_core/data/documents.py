@@ -18,7 +18,7 @@ _OF_COCO = re.compile(r"\w*captions_(\w+)\.json", re.IGNORECASE)
 
 
 def document_rows(content: Any, path: Path) -> Iterator[Row | Rejected | Note]:
-    """The rows that the document of a `.json` holds.
+    """The rows that the document of a `.json` contains.
 
     - a list of objects, or an object with one list of objects: an object is a row;
     - `{"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}`: Karpathy's split
@@ -49,7 +49,7 @@ def document_rows(content: Any, path: Path) -> Iterator[Row | Rejected | Note]:
     raise DataError(
         "the file is neither a list of objects nor COCO's or Karpathy's captions"
         + (f"; it has the keys {keys}" if keys else ""),
-        'Write a list, [{"image": …, "text": …}, …], or one object a line as .jsonl.',
+        'Write a list, [{"image": …, "text": …}, …], or one object per line as .jsonl.',
         path=path,
     )
 
@@ -174,7 +174,7 @@ def _coco(images: list[Any], annotations: list[Any], path: Path) -> Iterator[Row
 def _coco_folder(images: list[Any], path: Path) -> tuple[Path, str]:
     """(the folder of the data, the folder of the images in it) of COCO's captions.
 
-    As COCO is unpacked, `annotations/captions_val2017.json` stands beside `val2017/`.
+    As COCO is unpacked, `annotations/captions_val2017.json` is beside `val2017/`.
     """
     match = _OF_COCO.fullmatch(path.name)
     part = match[1] if match else ""

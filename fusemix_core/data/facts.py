@@ -65,7 +65,7 @@ class Fact:
 
 
 def trust_of(facts: Mapping[str, Fact], count: int) -> np.ndarray:
-    """float32 `[count]`: how far each row is to be trusted, 1 where nothing is said."""
+    """float32 `[count]`: how far each row is to be trusted, 1 if nothing is said."""
     if TRUST not in facts:
         return np.ones(count, np.float32)
     return np.nan_to_num(facts[TRUST].values, nan=1.0)

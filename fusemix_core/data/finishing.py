@@ -115,7 +115,7 @@ def _unpaired(
     links: np.ndarray, linked: np.ndarray, group: np.ndarray, held: np.ndarray, origin: Origin
 ) -> tuple[list[np.ndarray], dict[Rejected, None]]:
     """(items of each modality to train on without a partner; the rows with one item that may not
-    be trained on, which is no fault of theirs). linked: the rows that are links."""
+    be trained on, which is not a fault of theirs). linked: the rows that are links."""
     is_link = np.zeros(len(links), bool)
     is_link[linked] = True
     free = splits.unpaired(links, group, is_link, held)
@@ -129,7 +129,7 @@ def _unpaired(
 
 
 def _counts(dataset: PairedDataset, gatherer: Gatherer) -> list[str]:
-    """What to tell the user of rows that are not used, or used in a way they may not expect."""
+    """What the user should know of rows that are not used, or used in a way they may not expect."""
     warnings = []
     counts = dataset.counts
     if counts["repeated"]:
@@ -144,7 +144,7 @@ def _counts(dataset: PairedDataset, gatherer: Gatherer) -> list[str]:
         warnings.append(f"{count} passed over, such as {example}.")
     if gatherer.lists_in_python:
         warnings.append(
-            f"{gatherer.lists_in_python:,} cells hold a list as Python writes it, ['a', 'b']: each "
+            f"{gatherer.lists_in_python:,} cells have a list as Python writes it, ['a', 'b']: each "
             "entry is read by itself."
         )
     return warnings
@@ -190,7 +190,7 @@ def _facts(
 
 
 def _leave_unmeasured(parts: dict[str, np.ndarray], trust: np.ndarray) -> list[str]:
-    """Take rows of trust 0 out of all splits but `train`; what to tell the user of them."""
+    """Take rows of trust 0 out of all splits but `train`; what the user should know of them."""
     for name in SPLITS[1:]:
         parts[name] = parts[name][trust[parts[name]] > 0]
     count = int((trust == 0).sum())

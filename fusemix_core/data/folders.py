@@ -230,10 +230,10 @@ def _nothing(path: Path, found: Inventory, unread: list[Seen]) -> DataError:
     what = [f"{suffix} files" for suffix in list(suffixes)[:8] if suffix]
     what += [".txt files"] * bool(found.texts)
     hint = "Give a manifest (CSV, TSV, JSONL, Parquet), .tar shards, or a folder of media with a "
-    lines = [f"It holds {', '.join(what)}."] * bool(what)
+    lines = [f"It contains {', '.join(what)}."] * bool(what)
     lines += [f"{one.name}: {one.problem}" for one in unread[:5]]
     return DataError(
-        "the folder holds no images, sounds or videos that fusemix knows",
+        "the folder contains no images, sounds or videos that fusemix knows",
         "\n".join([*lines, f"{hint}.txt beside each."]),
         path=path,
     )

@@ -98,7 +98,7 @@ class GatheredTexts(Gathered):
             self._spill()
 
     def _spill(self) -> None:
-        """Write what is held to disk; where that can't be, it stays in memory."""
+        """Write what is held to disk; if that can't be, it stays in memory."""
         done = 0
         try:
             for chunk, keys in zip(self._chunks, self._keys, strict=True):

@@ -182,7 +182,7 @@ class Gatherer:
         if name is None:
             told = short(value)
             self.unknown_splits[told] = self.unknown_splits.get(told, 0) + 1
-            return Fault(f"'{told}' is no split")
+            return Fault(f"'{told}' is not a split")
         return SPLITS.index(name)
 
     def _group(self, row: Row, columns: Columns) -> int | Fault:
@@ -197,7 +197,7 @@ class Gatherer:
         return self.groups.setdefault(str(value), len(self.groups))
 
     def trust_of(self, row: Row, columns: Columns) -> float | Fault:
-        """How far the row is to be trusted, 1 where nothing is said."""
+        """How far the row is to be trusted, 1 if nothing is said."""
         value = row.values.get(columns.trust) if columns.trust else None
         if isinstance(value, Fault):
             return value
@@ -249,7 +249,7 @@ class Gatherer:
     def entries(
         self, row: Row, value: Any, modality: str, how: Medium
     ) -> list[str | Reference | Fault]:
-        """What a cell holds; nothing where it is empty."""
+        """What a cell contains; nothing if it is empty."""
         if isinstance(value, str):
             cell, value = value, list_in(value)
             if isinstance(value, list):
@@ -291,7 +291,7 @@ class Gatherer:
         if isinstance(value, str | Path):
             return self._file(row, str(value).strip())
         if isinstance(value, bool | int | float | dict | list):
-            return Fault(f"holds a {type(value).__name__}, not the path of a file")
+            return Fault(f"contains a {type(value).__name__}, not the path of a file")
         try:
             return hold(value, how, f"{row.path} {row.number}")
         except DataError as error:
@@ -306,7 +306,7 @@ class Gatherer:
         if "://" in name:
             return Fault(f"'{short(name)}' is a URL; download it and give its path")
         if "\0" in name:
-            return Fault("the path holds a NUL byte")
+            return Fault("the path contains a NUL byte")
         base = self._base(row)
         path = os.path.normpath(os.path.join(base, name))
         if len(path) > MAX_PATH:

@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 class HashMemory:
     """The keys of files already hashed, in one SQLite file that several processes may share.
 
-    It is only a memory: where it can't be used, `warning` says why and nothing is remembered.
+    It is only a memory: if it can't be used, `warning` says why and nothing is remembered.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,7 +97,7 @@ class HashMemory:
 def file_key(path: str, offset: int = 0, size: int | None = None) -> bytes:
     """`content_key` of a file's bytes, or of `size` of them from `offset` on, read in pieces.
 
-    Raises OSError where there are fewer.
+    Raises OSError if there are fewer.
     """
     digest = hashlib.blake2b(digest_size=16)
     left = sys.maxsize if size is None else size

@@ -1,4 +1,4 @@
-"""Tables that Python holds: data frames, columns or rows as lists, `datasets.Dataset` objects.
+"""Tables in Python's memory: data frames, columns or rows as lists, `datasets.Dataset` objects.
 
 They are known by their methods, so that none of their packages is imported.
 """
@@ -61,7 +61,7 @@ class HeldReader(Reader):
 
 
 def held(source: str | Path) -> Table | None:
-    """The table that goes by this name; None if it is no such name.
+    """The table that goes by this name; None if it is not such a name.
 
     Raises `DataError` if the table is no longer held.
     """
@@ -132,7 +132,7 @@ def _hold(table: Table) -> str:
 
 
 def _table(value: Any) -> Table | None:
-    """What a value holds as a table; None if it is none."""
+    """What a value contains as a table; None if it is none."""
     if hasattr(value, "column_names") and hasattr(value, "with_format"):
         return _of_dataset(value)
     if isinstance(value, Mapping):

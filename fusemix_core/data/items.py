@@ -28,7 +28,7 @@ class Origin:
         return self.files[self.file[i]], int(self.row[i])
 
     def select(self, index: np.ndarray) -> Origin:
-        """That of the things `index` (int64, or a slice), with their files alone."""
+        """That of the things `index` (int64, or a slice), with their files only."""
         used = members(self.file[index], len(self.files))
         number = (np.cumsum(used) - 1).astype(self.file.dtype)
         files = tuple(name for name, here in zip(self.files, used, strict=True) if here)
@@ -70,7 +70,7 @@ class Items:
         return medium(self.takes)
 
     def select(self, index: np.ndarray) -> Items:
-        """The items `index` alone, in that order."""
+        """The items `index` only, in that order."""
         return replace(
             self,
             references=chosen(self.references, index),

@@ -1,4 +1,4 @@
-"""JSON manifests: an object a line, or lists of objects, whatever the suffix says."""
+"""JSON manifests: an object per line, or lists of objects, whatever the suffix says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BRACKETS = (b"[", b"]", b",", b"],")
 
 
 class JsonLinesReader(Reader):
-    """`.jsonl` and `.ndjson`, also in gzip: an object a line.
+    """`.jsonl` and `.ndjson`, also in gzip: an object per line.
 
     A comma after an object does no harm. A file that holds one list, or objects that take several
     lines each, is read as `JsonReader` reads it.
@@ -125,7 +125,7 @@ class JsonReader(JsonLinesReader):
 
     These are Karpathy's split files, COCO's captions, one list inside an object, columns as lists
     (as pandas writes them), and a mapping from file names to captions; see `documents`. Commas too
-    many at the end of a list do no harm. A file with an object a line is read as `.jsonl`.
+    many at the end of a list do no harm. A file with an object per line is read as `.jsonl`.
 
     Args:
         encoding: None is UTF-8.
@@ -141,7 +141,7 @@ class JsonReader(JsonLinesReader):
         if not data and path.stat().st_size:
             raise DataError(
                 f"the file is larger than {MAX_JSON >> 20} MiB",
-                "Write one object a line, as .jsonl: jq -c '.[]' a.json > a.jsonl",
+                "Write one object per line, as .jsonl: jq -c '.[]' a.json > a.jsonl",
                 path=path,
             )
         content = parse_document(data)

@@ -35,7 +35,7 @@ class Inventory:
     Attributes:
         media: path without suffix → modality → its files.
         texts: path without suffix → its `.txt` files.
-        tables, shards: files that hold rows.
+        tables, shards: files that contain rows.
         others: what no reader knows.
     """
 
@@ -126,7 +126,7 @@ def chosen_tables(inventory: Inventory, root: Path) -> list[str]:
     if len(chosen) > 1 and not named and not parquet:
         names = ", ".join(map(short, chosen[:10]))
         raise DataError(
-            f"the folder holds several tables: {names}",
+            f"the folder contains several tables: {names}",
             f"Name one, such as --data {root / chosen[0]}",
             path=root,
         )

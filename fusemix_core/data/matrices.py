@@ -31,7 +31,7 @@ def read_matrix(path: Path, array: str = "") -> np.ndarray:
         array: Which array or column, if there are several that could be it.
 
     Raises:
-        DataError: The file can't be read, or holds no such matrix.
+        DataError: The file can't be read, or contains no such matrix.
     """
     arrays = _arrays(path)
     names = [array] if array else [name for name in arrays if name not in IDS]
@@ -41,14 +41,14 @@ def read_matrix(path: Path, array: str = "") -> np.ndarray:
         )
     if len(names) != 1:
         raise DataError(
-            f"holds {len(names)} arrays: {', '.join(names)}" if names else "holds no array",
+            f"contains {len(names)} arrays: {', '.join(names)}" if names else "contains no array",
             f"Name one of them: npy:{path}#{names[0] if names else 'NAME'}",
             path=path,
         )
     matrix = arrays[names[0]]
     if matrix.ndim != 2 or not len(matrix) or matrix.dtype.kind not in "fiu":
         raise DataError(
-            f"holds an array of {matrix.dtype} of shape {matrix.shape}",
+            f"contains an array of {matrix.dtype} of shape {matrix.shape}",
             "Latents are a matrix of numbers: one row for each item.",
             path=path,
         )
@@ -89,7 +89,7 @@ def _count(path: Path, arrays: Mapping[str, np.ndarray]) -> int:
     counts = {name: len(x) for name, x in arrays.items() if x.ndim}
     if len(set(counts.values())) != 1:
         raise DataError(
-            f"holds arrays of different lengths, or none: {counts}",
+            f"contains arrays of different lengths, or none: {counts}",
             "Write a file for each, and say which rows are pairs: --data pairs.csv",
             path=path,
         )

@@ -60,7 +60,7 @@ class NearFiles:
         return next((base for base in self._bases if within(base, path)), None)
 
     def find(self, path: str) -> str | None:
-        """The one file near to `path`, where there is none."""
+        """The one file near to `path`, if there is none."""
         base = self.base_of(path)
         if base is None:
             return None

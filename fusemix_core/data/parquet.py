@@ -18,11 +18,11 @@ _BATCH = 256
 MAX_GROUP = 4 << 30
 """Bytes that a row group may take unpacked: media are read by the row group."""
 _MAX_RATIO = 1000
-"""A row group that unpacks to so many times its file's size holds nothing pairs are made of."""
+"""A row group that unpacks to so many times its file's size contains nothing pairs are made of."""
 _SMALL = 64 << 20
 _HELD = 512 << 20
 _WIDE = 16 << 20
-"""Bytes of a row from which on what stands once in a dictionary is not repeated for each row."""
+"""Bytes of a row from which on what is once in a dictionary is not repeated for each row."""
 _PLAIN_BATCH = 1 << 14
 """Rows that are taken at once where all columns are plain."""
 _MOST_REJECTED = 1_000_000
@@ -141,7 +141,7 @@ def _check_size(file: Any, group: int, path: Path) -> None:
 def _widest(packed: Any, group: int, *column: str) -> int:
     """About the most bytes that a row of a group can take.
 
-    Rows repeat what stands once in a dictionary, so that a small file may hold a lot of bytes: this
+    Rows repeat what is once in a dictionary, so that a small file may contain a lot of bytes: this
     reads one row, and the dictionaries whole, from a file opened so that it keeps them.
     """
     batch = next(packed.iter_batches(1, row_groups=[group], columns=column or None), None)
@@ -149,7 +149,7 @@ def _widest(packed: Any, group: int, *column: str) -> int:
 
 
 def _longest(packed: Any, group: int) -> int:
-    """The most bytes that a row's texts can take that stand once in dictionaries. Those that stand
+    """The most bytes that a row's texts can take that are once in dictionaries. Those that stand
     in none take no more than the file says."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -201,7 +201,7 @@ def media_value(value: Any, cells: Any, column: str, index: int) -> Any:
             value.get("path") if value.get("bytes") is None else CellReference(cells, column, index)
         )
     if isinstance(value, list) and any(isinstance(v, bytes | dict) for v in value):
-        return Fault("holds a list of media or objects; give one a row")
+        return Fault("contains a list of media or objects; give one a row")
     return value
 
 
@@ -261,5 +261,5 @@ def cell_bytes(value: Any) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes")
     if not isinstance(value, bytes):
-        raise OSError("the cell holds no bytes")
+        raise OSError("the cell contains no bytes")
     return value

@@ -41,12 +41,12 @@ def read_pairs(
 ) -> PairedDataset:
     """The paired dataset that `config` describes.
 
-    A row whose cells hold several values links every combination of them. Splits: `validation` and
-    `test` by their own files, else by `split_column`, else as the source says (Karpathy's files,
-    the keys of a saved `DatasetDict`, folders named `train`, `val`, …). A part that none of these
-    gives is taken from the training rows by seeded fraction; see `splits` for what stays together.
-    With `config.unpaired` a training row with one item is neither a link nor a fault: the item is
-    in `unpaired`, unless it is linked or belongs together with what is held out.
+    A row whose cells contain several values links every combination of them. Splits: `validation`
+    and `test` by their own files, else by `split_column`, else as the source says (Karpathy's
+    files, the keys of a saved `DatasetDict`, folders named `train`, `val`, …). A part that none of
+    these gives is taken from the training rows by seeded fraction; see `splits` for what stays
+    together. With `config.unpaired` a training row with one item is neither a link nor a fault:
+    the item is in `unpaired`, unless it is linked or belongs together with what is held out.
 
     Args:
         config: the sources, their columns and splits.
@@ -139,7 +139,7 @@ def pairs_from(
     if set(values) != set(takes) or len(set(lengths.values())) != 1:
         raise DataError(
             f"The lists don't fit: {lengths} for the modalities {', '.join(takes)}.",
-            "Give one list a modality, all of one length, with None where an item is missing.",
+            "Give one list per modality, all of one length, with None where an item is missing.",
         )
     gatherer = Gatherer(takes, least, allow_outside=True, facts=wanted)
     columns = Columns(
@@ -241,7 +241,7 @@ class _Reading:
             values = sorted(self.gatherer.unknown_splits)
             shown = ", ".join(map(repr, values[:20]))
             raise DataError(
-                f"{len(values)} values are no split: {shown}",
+                f"{len(values)} values aren't splits: {shown}",
                 "A split is train, validation (val, valid, dev) or test.",
                 path=path,
             )

@@ -11,7 +11,8 @@ from fusemix_core.data.media import MAX_TEXT, Medium
 
 
 class Cells(Protocol):
-    """A table whose cells hold media as bytes. Hashable by what it names, not by its contents."""
+    """A table whose cells contain media as bytes. Hashable by what it names, not by its
+    contents."""
 
     stamp: str
     """A file that is written anew whenever the table changes."""
@@ -133,7 +134,7 @@ Reference = FileReference | SliceReference | CellReference | HeldReference
 
 
 def hold(value: Any, how: Medium, name: str) -> HeldReference:
-    """Bytes, or an item that Python holds, as a reference, without loss (`Medium.pack`).
+    """Bytes, or an item in Python's memory, as a reference, without loss (`Medium.pack`).
 
     Raises `DataError`.
     """

@@ -42,7 +42,7 @@ def merged_groups(first: np.ndarray, group: np.ndarray) -> np.ndarray:
 
     Args:
         first: int64 `[m]`, as `first_of_equal` returns.
-        group: int64 `[m]`, -1 where there is none.
+        group: int64 `[m]`, -1 if there is none.
     """
     return connected_components([first, group])
 

@@ -49,7 +49,7 @@ def split_named(name: str) -> str | None:
 class Row:
     """One row of a source.
 
-    path: the file it stands in. number: 1-based, header not counted.
+    path: the file it is in. number: 1-based, header not counted.
     values: column → None or "" (missing), a text, a media path relative to `base` (default: the
     folder of `path`), a reference (see `references`), bytes, a `Fault`, or a list of these.
     split: one of `SPLIT_NAMES` where the source itself tells.
@@ -76,7 +76,7 @@ class Block:
     """Rows of one table, one after another, none of which the reader rejects.
 
     path: the file. first: the number of the first row. values: column → an Arrow array of strings,
-    numbers or bools, null where there is nothing; or the rows as dicts.
+    numbers or bools, null if there is nothing; or the rows as dicts.
 
     Example:
         `Block("a.lines", 1, {"image": pa.array(["0.png"]), "text": pa.array(["a dog"])})`
@@ -98,7 +98,7 @@ class Block:
         return any(column in row for row in self.values)
 
     def texts(self, column: str) -> pa.Array | None:
-        """The texts of a column; None if it holds anything else."""
+        """The texts of a column; None if it contains anything else."""
         import pyarrow as pa
 
         if isinstance(self.values, Mapping):
@@ -111,7 +111,7 @@ class Block:
         return found if isinstance(found, pa.Array) else None
 
     def distinct(self, column: str) -> tuple[list[Any], np.ndarray]:
-        """(values, None among them where there is nothing; int64 which of them each row has)."""
+        """(values, None among them if there is nothing; int64 which of them each row has)."""
         cells = self.values.get(column) if isinstance(self.values, Mapping) else self.texts(column)
         if cells is None:
             rows = [] if isinstance(self.values, Mapping) else self.values

@@ -33,7 +33,7 @@ class Rules:
 
     Attributes:
         missing: texts in lower case that stand for nothing.
-        missing_ok: whether a row that lacks an entry is no fault.
+        missing_ok: whether a row that lacks an entry is not a fault.
         prefix, suffix: modality (or `ALL`) → what is put before or after a cell that names a file.
     """
 
@@ -49,7 +49,7 @@ class Rules:
         return cls(missing, config.prefix, config.suffix, config.missing == "ok")
 
     def is_missing(self, value: Any) -> bool:
-        """Whether a cell is empty, or holds a word for nothing."""
+        """Whether a cell is empty, or contains a word for nothing."""
         if isinstance(value, str) and self.missing:
             return not value or value.strip().lower() in self.missing
         return is_missing(value)
@@ -65,7 +65,7 @@ class Rules:
 
 
 def list_in(cell: str) -> list[str] | str:
-    """The texts of a list that a cell holds, else the cell itself.
+    """The texts of a list that a cell contains, else the cell itself.
 
     The list may be JSON, or what Python (`['a', 'b']`) and NumPy (`['a' 'b']`) write for a list,
     tuple, set or array of texts; `nan` and `None` in these are left out.
@@ -89,7 +89,7 @@ def list_in(cell: str) -> list[str] | str:
 
 
 def is_json(cell: str) -> bool:
-    """Whether a cell is JSON as it stands."""
+    """Whether a cell is JSON as it is."""
     try:
         json.loads(cell)
     except (ValueError, RecursionError):

@@ -91,7 +91,7 @@ class Runs:
 
 
 def regular_lines(data: bytes, ends: np.ndarray, mark: int, width: int) -> np.ndarray:
-    """bool: which lines of a table are one row of `width` cells whatever stands before them.
+    """bool: which lines of a table are one row of `width` cells whatever is before them.
 
     Each quote opens a cell, closes it or is doubled inside, each carriage return is part of the
     line's end, and the bytes are UTF-8 without NUL. A blank line is regular, too.

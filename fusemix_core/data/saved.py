@@ -1,4 +1,4 @@
-"""Datasets that the `datasets` package saved on disk, read by Arrow alone: what such a folder says
+"""Datasets that the `datasets` package saved on disk, read by Arrow only: what such a folder says
 is data, and nothing in it names a class to make or a file elsewhere to open."""
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _open(path: Path) -> Any:
         tables = []
         for name in [file["filename"] for file in listed]:
             if os.path.basename(name) != name or not os.path.isfile(path / name):
-                raise ValueError(f"state.json lists '{name}', which is no file of it")
+                raise ValueError(f"state.json lists '{name}', which is not a file of it")
             table = pa.ipc.open_stream(pa.memory_map(str(path / name))).read_all()
             table.validate(full=True)  # Arrow trusts what it maps, and would read beyond its end
             tables.append(table)

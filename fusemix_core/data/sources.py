@@ -92,7 +92,9 @@ def _manifest_in(path: Path) -> Path:
             return found[0]
         if found:
             names = ", ".join(sorted(p.name for p in found))
-            raise DataError(f"the folder holds several manifests: {names}", "Name one.", path=path)
+            raise DataError(
+                f"the folder contains several manifests: {names}", "Name one.", path=path
+            )
     return path
 
 

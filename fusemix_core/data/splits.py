@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FEWEST = 3
 """With fewer components than this there is nothing to split."""
 FEWEST_ROWS = 10
-"""With fewer rows than this it is no fault if most belong together: a first try, or a test."""
+"""With fewer rows than this it is not a fault if most belong together: a first try, or a test."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def assign(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """(the rows of each split, warnings).
 
-    links: int64 `[m, K]`, in the order of `items`. told: int8 `[m]`, 0, 1, 2 where the data say
+    links: int64 `[m, K]`, in the order of `items`. told: int8 `[m]`, 0, 1, 2 if the data say
     train, validation or test, else -1. groups: int64 `[m]` or None. A part that is neither told nor
     in `by_file` is drawn by its fraction from the rows that are not told or told to be train.
     """
@@ -185,7 +185,7 @@ def unpaired(
 ) -> list[np.ndarray]:
     """Sorted int64 items of each modality that may be trained on though no row links them.
 
-    links: int64 `[m, K]`; groups: int64 `[m]`, -1 where there is none; linked: bool `[m]`, the rows
+    links: int64 `[m, K]`; groups: int64 `[m]`, -1 if there is none; linked: bool `[m]`, the rows
     that are links; held: bool `[m]`, those that are not for training. An item of a row that is no
     link counts, unless a link has it too, or rows that share items or a group lead from it to one
     that is held out.
@@ -208,7 +208,7 @@ def split_rows(
     component: int64 `[m]`; least_key: uint64 `[m]`, the least key among the row's binding items.
     Both parts get at least one component wherever there are `FEWEST` components or more, and never
     more rows than their share, unless every component is larger than that. Raises `DataError` if
-    one component holds more than half of ten rows or more.
+    one component contains more than half of ten rows or more.
     """
     rows = len(component)
     sizes = np.bincount(component)
@@ -302,7 +302,7 @@ def _leaks(
                 of = int(ids[name].sum())
                 where = "training rows" if other == SPLITS[0] else f"{other} rows"
                 found.append(
-                    f"{count:,} of the {of:,} {modality} items of the {name} split also stand in "
+                    f"{count:,} of the {of:,} {modality} items of the {name} split are also in "
                     f"{where}."
                 )
     return found

@@ -13,7 +13,7 @@ _SEPARATORS = " \t\n,;:.|/-"
 class Template(str):
     """A text with places for the cells of a row, such as `Findings: {findings} ({view})`.
 
-    It stands in lists of columns beside names of columns. `{{` and `}}` are braces.
+    It is in lists of columns beside names of columns. `{{` and `}}` are braces.
 
     Attributes:
         columns: The columns that it names, in order.
@@ -34,8 +34,8 @@ class Template(str):
     def render(self, values: Mapping[str, str]) -> str:
         """The text with the values in their places; "" if there are none.
 
-        A place without a value is left out, with what belongs to it: what stands after it up to
-        white space, what stands before it from there on, and separators that it would leave at
+        A place without a value is left out, with what belongs to it: what is after it up to
+        white space, what is before it from there on, and separators that it would leave at
         either end.
         """
         parts = self._parts()

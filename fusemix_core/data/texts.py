@@ -1,4 +1,4 @@
-"""What a cell holds itself: a text, as it stands or as bytes somewhere, or another inline item."""
+"""What a cell holds itself: a text, as it is or as bytes somewhere, or another inline item."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fusemix_core.errors import DataError
 
 
 def text_of(value: Any) -> str | Fault:
-    """The normalised text that a cell holds, "" where nothing is left of it."""
+    """The normalised text that a cell contains, "" if nothing is left of it."""
     return inline_of(value, medium("text"))
 
 

@@ -34,7 +34,7 @@ Cells = Mapping[str, Any]
 def check_manifest_path(path: Path) -> None:
     """Raise `ConfigError` unless a manifest can be written there: of a known form, and new."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path} is no manifest.", f"Its name ends in {', '.join(SUFFIXES)}.")
+        raise ConfigError(f"{path} is not a manifest.", f"Its name ends in {', '.join(SUFFIXES)}.")
     if path.exists():
         raise ConfigError(f"{path} is there already.", "Name another, or delete it.")
     if not path.absolute().parent.is_dir():
@@ -83,7 +83,7 @@ def _named(reference: Any, folder: str) -> str:
         return reference
     if not isinstance(reference, FileReference):
         raise DataError(
-            f"{reference} is no file of its own, so that a manifest can't name it.",
+            f"{reference} is not a file of its own, so that a manifest can't name it.",
             "Choose while aligning instead: fusemix align --select … --pairs …",
         )
     return os.path.relpath(reference.path, folder)
@@ -92,7 +92,7 @@ def _named(reference: Any, folder: str) -> str:
 def _other_cells(
     dataset: PairedDataset, rows: np.ndarray, config: DataConfig
 ) -> dict[tuple[str, int], Cells]:
-    """(file, row) → what the row holds beside the dataset's modalities."""
+    """(file, row) → what the row contains beside the dataset's modalities."""
     wanted = {dataset.origin[row] for row in rows.tolist()}
     takes = {m: items.takes for m, items in dataset.items.items()}
     kept = {FactColumn.parse(text).column for text in config.facts.values()} | {config.trust_column}

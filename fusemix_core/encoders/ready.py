@@ -18,7 +18,7 @@ def resolve(name: str, modality: str | None = None, path: Path | None = None) ->
     place = (path or Path(file)).expanduser()
     if place.suffix.lower() not in SUFFIXES:
         raise ConfigError(
-            f"npy:{name}: '{place.suffix}' is no kind of file that holds latents.",
+            f"npy:{name}: '{place.suffix}' is not a kind of file that holds latents.",
             f"Kinds: {', '.join(SUFFIXES)}. {EXAMPLE}",
         )
     if not place.is_file():

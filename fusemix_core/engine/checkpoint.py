@@ -43,7 +43,7 @@ COUNTERS = (
     "blocks",
     "history",
 )
-"""The fields of `TrainState` that state.json holds; the rest are tensors."""
+"""The fields of `TrainState` that state.json contains; the rest are tensors."""
 _KEPT = "then resume the run: the checkpoint before this one is kept."
 ADVICE = Advice(
     f"Free some space, {_KEPT}",
@@ -89,7 +89,7 @@ def run_digest(
 
 
 def _as_trained(training: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The settings of training with the precision that is meant, or without where that is float32:
+    """The settings of training with the precision that is meant, or without if that is float32:
     so they were written before there was a choice. Whether adapters are compiled does not count."""
     values = {name: v for name, v in training.items() if name not in ("precision", "compile")}
     precision = precision_of(training.get("precision", "float32"), device).name
@@ -109,7 +109,7 @@ def checkpoint_folders(checkpoints: Path) -> list[Path]:
 
 
 def latest(checkpoints: Path) -> Checkpoint | None:
-    """The newest checkpoint, None where there is none. Raises `ArtefactError` if it is damaged."""
+    """The newest checkpoint, None if there is none. Raises `ArtefactError` if it is damaged."""
     folders = checkpoint_folders(checkpoints)
     if not folders:
         return None
@@ -153,7 +153,7 @@ def snapshot(state: TrainState, device: torch.device) -> Snapshot:
 
 
 def resumed_precision(name: str, checkpoints: Path | None) -> str:
-    """The precision to resume in where it is `auto`: that of the newest checkpoint, if there is
+    """The precision to resume in if it is `auto`: that of the newest checkpoint, if there is
     one. Those from before there was a choice are in float32."""
     found = latest(checkpoints) if name == "auto" and checkpoints is not None else None
     return name if found is None else found.values.get("precision", "float32")

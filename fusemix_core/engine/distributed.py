@@ -2,7 +2,7 @@
 
 Every process draws the same order and mixes the same whole batch; then each takes its rows through
 adapters and objective, and the gradients are averaged. The result is that of one process, up to
-rounding. The first process alone evaluates, saves and tells; see
+rounding. Only the first process evaluates, saves and tells; see
 docs/decisions/0007-several-processes.md.
 """
 
@@ -99,7 +99,7 @@ def from_first(compute: Callable[[], Any]) -> Any:
 
 
 def any_of_them(here: bool) -> bool:
-    """Whether it holds in any process."""
+    """Whether it contains in any process."""
     if processes() == 1:
         return here
     found = torch.tensor(int(here))

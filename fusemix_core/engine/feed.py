@@ -100,7 +100,7 @@ def feed(
     In several processes each has the latents of its own rows only, if the mixup that is given says
     which ones these are (`Mixup.sources`). Otherwise batches are whole.
 
-    They depend on the data, the plan and the seed alone, the unpaired items of a step, too. With
+    They depend on the data, the plan and only the seed, the unpaired items of a step, too. With
     `blocks` an epoch is shuffled by blocks (see `Blocks`), and tables that are not resident are
     read once an epoch, window by window; without, each batch is gathered from all over the tables.
     For a GPU that does not hold the tables, windows are copied there as they are stored, and their
@@ -121,7 +121,7 @@ def feed(
 
 def unpaired_draws(ids: Tensor, size: int, seed: int, step: int) -> Iterator[Tensor]:
     """Without end the items that go with each step from `step` on, `size` of `ids` or all: each
-    once in a pass, of which the last incomplete draw is dropped. They depend on these alone."""
+    once in a pass, of which the last incomplete draw is dropped. They depend only on these."""
     size = min(size, len(ids))
     first, place = divmod(step, len(ids) // size)
     for number in count(first):
@@ -174,7 +174,7 @@ def _fed(
 def _parts(
     train: PairedLatents, plan: Plan, seed: int, blocks: bool, epoch: int, index: int
 ) -> Generator[Window]:
-    """What is left of each epoch, in windows where it is shuffled by blocks."""
+    """What is left of each epoch, in windows if it is shuffled by blocks."""
     size, used = plan.rows_per_step, plan.rows_per_step * plan.steps_per_epoch
     items = None
     if plan.training.together:

@@ -100,7 +100,7 @@ class Fit(ABC):
     def validate(self, modules: Mapping[str, nn.Module]) -> Mapping[str, float]:
         """Metrics of these modules on the validation split, without gradient.
 
-        Called in the first process alone. `score` chooses the weights that are kept: more is
+        Called in only the first process. `score` chooses the weights that are kept: more is
         better. Without it, the last ones are kept. Two more are optional: `noise`, the least
         rise of the score that counts for the recipe's patience, and `enough`, which ends training
         if it is true. The modules stay in the mode they are in.

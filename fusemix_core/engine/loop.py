@@ -28,7 +28,7 @@ from fusemix_core.numerics import exact
 class Trainer:
     """Trains a fit on batches as `plan` cuts them. `run` may be called once.
 
-    Where `torch.distributed` is initialised every process runs one, all alike; the first one alone
+    Where `torch.distributed` is initialised every process runs one, all alike; only the first one
     evaluates, saves, and tells its callbacks.
 
     Args:
@@ -43,7 +43,7 @@ class Trainer:
         optimiser: by its registered name.
 
     Raises:
-        RunExistsError: if the checkpoint folder holds another run's and `context.resume` is not
+        RunExistsError: if the checkpoint folder contains another run's and `context.resume` is not
             set.
     """
 
@@ -263,7 +263,7 @@ class Trainer:
             return
         if not self.context.resume:
             raise RunExistsError(
-                f"{folder} holds the checkpoint {found.folder.name} of an earlier run.",
+                f"{folder} contains the checkpoint {found.folder.name} of an earlier run.",
                 "Resume that run, or choose another folder.",
             )
         checkpoint.load(found, self.state, self.digest, self.context.device)

@@ -17,7 +17,7 @@ def choose_batch_size(pairs: int) -> int:
     """The pairs a step should see, for this many pairs an epoch (after mixing).
 
     The power of two at or below an eighth of them, from 32 to 4096: at least eight steps an epoch
-    where the data allow it, and no batch that a small machine can't hold.
+    if the data allow it, and no batch that a small machine can't hold.
     """
     eighth = max(pairs // 8, 1)
     return min(max(1 << (eighth.bit_length() - 1), 32), 4096)
@@ -83,7 +83,7 @@ def _check(training: Training) -> None:
 
 
 def spacing(step: int, first: int) -> int:
-    """How many steps lie between evaluations about `step`, where there are `first` at first: twice
+    """How many steps lie between evaluations about `step`, if there are `first` at first: twice
     as many with each doubling from 8 · `first` on. So a doubling has 4 to 8 evaluations."""
     doublings = (step // first).bit_length() - 1
     return first << max(doublings - 2, 0)
@@ -92,7 +92,7 @@ def spacing(step: int, first: int) -> int:
 def epoch_order(rows: int, seed: int, epoch: int, items: Tensor | None = None) -> Tensor:
     """The rows of an epoch in the order they are used: a permutation, int64 `[rows]`.
 
-    It depends on the seed and the epoch alone, so that a resumed epoch needs nothing more. With
+    It depends only on the seed and the epoch, so that a resumed epoch needs nothing more. With
     items, `[rows]`, the rows of one item follow each other.
     """
     order = torch.randperm(rows, generator=stream(seed, f"order {epoch}"))

@@ -1,4 +1,4 @@
-"""Random streams that depend on the seed alone and leave the user's own generators as they were."""
+"""Random streams that depend only on the seed and leave the user's own generators as they were."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stream(seed: int, name: str) -> torch.Generator:
 
 
 def at_most(latents: PairedLatents, rows: int, seed: int) -> PairedLatents:
-    """`latents`, or a seeded sample of that many of its rows where it has more."""
+    """`latents`, or a seeded sample of that many of its rows if it has more."""
     if len(latents) <= rows:
         return latents
     sample = torch.randperm(len(latents), generator=stream(seed, "validation"))[:rows]

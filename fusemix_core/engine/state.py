@@ -1,4 +1,4 @@
-"""What a fit holds, and the one step that changes it."""
+"""What a fit contains, and the one step that changes it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TrainState:
 
     `step` counts the steps done, `epoch` the epochs done, `index` the steps done in this epoch;
     `evaluated` is the step of the last evaluation, -1 before any, and `enough` whether it ended
-    training. `averaged` holds the moving
+    training. `averaged` contains the moving
     average of the fit's modules where the recipe asks for one. `best` are the weights kept so far,
     by module, on the CPU. `waited` counts the evaluations since the score rose, beyond its noise,
     to `risen_to`. `loss_sum` is over the `loss_count` steps since the last evaluation.
@@ -158,6 +158,7 @@ def train_step(
     and then.
     """
     fit, batch = state.fit, mixed(batch, mixup, state.mixing, progress)
+    state.optimiser.zero_grad(set_to_none=True)  # first: a CUDA graph of it holds their memory
     loss = fit.loss(fit.step(batch, state.step, progress))
     metrics = StepMetrics({"loss": loss, "lr": lr, **fit.log()})
     known = metrics.known
@@ -168,7 +169,6 @@ def train_step(
         state.bad = _flagged(loss, state.bad)
     for group in state.optimiser.param_groups:
         group["lr"] = lr
-    state.optimiser.zero_grad(set_to_none=True)
     with state.gradients.averaged():
         loss.backward()
     parameters = [p for g in state.optimiser.param_groups for p in g["params"]]

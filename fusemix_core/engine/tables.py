@@ -14,7 +14,7 @@ from fusemix_core.paired import joined, load
 def on_device(
     train: PairedLatents, validation: PairedLatents, device: torch.device
 ) -> tuple[PairedLatents, PairedLatents]:
-    """Both splits with their tables on the device, where they fit in half of its free memory.
+    """Both splits with their tables on the device, if they fit in half of its free memory.
 
     Otherwise, and on the CPU, the tables stay as they are and batches are gathered from them.
     """

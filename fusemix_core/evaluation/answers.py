@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from fusemix_core.evaluation.bootstrap import (
     share,
 )
 from fusemix_core.evaluation.ranking import MAX_SCORES, Positives, cosine
-from fusemix_core.measured import Score
+from fusemix_core.measured import Measured, Score
 from fusemix_core.numerics import at_least_float32, exact
 
 LEAST_TRUSTED = 20
@@ -104,6 +104,19 @@ def answers(
         rank,
         len(gallery),
     )
+
+
+def directions(data: Measured) -> Iterator[Answers]:
+    """The first answers in each direction; if modalities were added, in those from and to these."""
+    for query in data.embeddings:
+        for target in data.embeddings:
+            if query == target or (data.added and not {query, target} & set(data.added)):
+                continue
+            found = answers(
+                data.embeddings, data.links, query, target, data.score, device=data.device
+            )
+            if found is not None:
+                yield found
 
 
 def _answered(scores: Tensor, own: Tensor) -> tuple[Tensor, ...]:

@@ -24,7 +24,7 @@ def read_classes(path: str | Path) -> list[str] | dict[str, int]:
     for row, name in rows:
         if name in seen:
             raise DataError(
-                f"the class '{short(name)}' stands in row {seen[name]} already.",
+                f"the class '{short(name)}' is in row {seen[name]} already.",
                 "Keep one of the two.",
                 path=path,
                 row=row,

@@ -53,7 +53,7 @@ class Positives:
 
 @dataclass(frozen=True)
 class Ranks:
-    """What the metrics are made of, one entry a query.
+    """What the metrics are made of, one entry per query.
 
     best: int64 `[n]`, the 0-based rank of the best-ranked positive; `gallery` where no positive has
     a score. average_precision: float64 `[n]` in 0..1, over all positives. gallery: its size.

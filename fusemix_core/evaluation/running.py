@@ -29,7 +29,7 @@ class Evaluation:
         metrics: name → metrics, in the order in which the evaluators ran.
         sections: name → what to show, in that order.
         failed: name → error of an evaluator that gave nothing, or no sections.
-        data: what is told of the data that was measured, such as `rows` and `warnings`.
+        data: what gets the notes on the data that was measured, such as `rows` and `warnings`.
     """
 
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """How alike two encoders see the same items, measured without training anything.
 
-Every function takes latents a `[n, d]` and b `[n, e]`, row i of both the same item, and holds
+Every function takes latents a `[n, d]` and b `[n, e]`, row i of both the same item, and keeps
 matrices `[n, n]`: a few thousand items are enough. The maths is that of Huh et al., "The Platonic
 Representation Hypothesis" (arXiv 2405.07987), as its code has it, unless said otherwise.
 
@@ -162,7 +162,7 @@ def svcca(a: Tensor, b: Tensor, dim: int = 10) -> float:
     """The mean canonical correlation of the first `dim` singular directions of standardised a and
     b, exactly; the original's singular vectors are randomised, and differ in the second digit.
 
-    Raises `ConfigError` where there are not so many directions.
+    Raises `ConfigError` if there are not so many directions.
     """
     if not 1 <= dim <= min(len(a) - 1, a.shape[1], b.shape[1]):
         raise ConfigError(f"svcca can't take {dim} directions of {list(a.shape)}.", "Take fewer.")

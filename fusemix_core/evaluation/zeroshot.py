@@ -125,9 +125,9 @@ def _check(labels: Tensor, items: int, embeddings: Tensor, classes: Sequence[str
 
 
 def _rank_classes(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """0-based rank of the true class (C where it has no score) and the predicted class, `[n]`.
+    """0-based rank of the true class (C if it has no score) and the predicted class, `[n]`.
 
-    The prediction is the true class only where it is strictly best.
+    The prediction is the true class only if it is strictly best.
     """
     true = scores.gather(1, labels[:, None])
     others = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)

@@ -44,7 +44,7 @@ def align(
             `"2000 steps"`.
         out: The run's folder, by default a new one under `runs/`.
         resume: Go on with the run in `out`.
-        reporter: Is told of progress.
+        reporter: Gets the progress.
         **settings: `views` (modality → view of its encoder), `fixed` (modalities that keep their
             latents as embeddings), `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`,
             `backend`, `decode_processes`.

@@ -233,7 +233,7 @@ def _overlaps(dataset: PairedDataset) -> dict[str, dict[str, int]]:
 
 
 def _repeats(dataset: PairedDataset) -> list[Finding]:
-    """Rows that repeat others, and items that several files or cells hold."""
+    """Rows that repeat others, and items that several files or cells contain."""
     count = dataset.counts["repeated"]
     found = [Finding("rows that repeat others", "", count, "")] if count else []
     return found + [

@@ -16,8 +16,11 @@ import torch
 from fusemix_core.data.media.extras import EXTRAS
 from fusemix_core.devices import resolve_device
 from fusemix_core.discovery import summary
+from fusemix_core.errors import FusemixError
 from fusemix_core.latents import exported
+from fusemix_core.latents.remote import VARIABLE, store_at
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.project import how_to_install
 from fusemix_core.registry import registry
 from fusemix_core.runs.encode import memory_free
 from fusemix_core.runs.machine import cores, cpu_quota, disk_free, memory_total, there, usage
@@ -114,7 +117,7 @@ def _plugins() -> Iterator[Finding]:
                 "plugins",
                 f"{broken.dist} {broken.version} failed to load: {broken.error}",
                 "error",
-                f"Install it again (pip install --force-reinstall {broken.dist}), or remove it.",
+                f"Install it again, or remove it: pip uninstall {broken.dist}",
                 {"plugin": broken.dist, "error": broken.error},
             )
     yield from _lacking()
@@ -134,7 +137,7 @@ def _lacking() -> Iterator[Finding]:
             "plugins",
             f"{requirement} is not installed, which {len(names)} encoders need: {shown}",
             "note",
-            f"To use {names[0]}: pip install '{requirement}'",
+            f"To use {names[0]}: {how_to_install(requirement)}",
             {"requirement": requirement, "encoders": names},
         )
 
@@ -273,6 +276,20 @@ def _store() -> Iterator[Finding]:
         yield Finding("store", text, "warning", advice, facts)
     else:
         yield Finding("store", text, facts=facts)
+    if os.environ.get(VARIABLE):
+        yield _object_store()
+
+
+def _object_store() -> Finding:
+    """The object store of the environment; it is not asked anything."""
+    try:
+        store = store_at()
+    except FusemixError as error:
+        return Finding("store", f"{VARIABLE}: {error.message}", "error", error.hint)
+    found = usage(store.folder)
+    least = "" if found.whole else "at least "
+    text = f"{store.place} ({VARIABLE}); {least}{_gb(found.bytes)} of it cached in {store.folder}"
+    return Finding("store", text, facts={"url": store.place, "cached": found.bytes})
 
 
 # -- what reads and runs ---------------------------------------------------------------------------
@@ -300,7 +317,7 @@ def _decoders() -> Iterator[Finding]:
                 "decoders",
                 f"Files that end in {', '.join(extra.suffixes)} can't be read.",
                 "note",
-                f'To read {extra.suffixes[0]}: pip install "fusemix[{extra.name}]"',
+                f"To read {extra.suffixes[0]}: {how_to_install(extra.requirement)}",
             )
 
 
@@ -318,14 +335,14 @@ def _runtimes() -> Iterator[Finding]:
         return
     package = exported.missing()
     if package is None:
-        text = f"OpenVINO {installed_version('openvino')} runs encoders where it is faster"
+        text = f"OpenVINO {installed_version('openvino')} runs encoders if it is faster"
         yield Finding("runtimes", text, facts={"openvino": True})
         return
     yield Finding(
         "runtimes",
         f"Encoders are run by torch: {package} is not installed.",
         "warning",
-        f"OpenVINO may be faster on this CPU: pip install '{exported.EXTRA}'",
+        f"OpenVINO may be faster on this CPU: {how_to_install(exported.EXTRA)}",
         {"openvino": False},
     )
 

@@ -47,7 +47,7 @@ def encode(
             as in `align`.
         device, dtype, store_dtype, encode_batch, backend: How items are encoded, as in `align`.
         store: The object store to keep latents in, such as `s3://bucket/prefix`, as in `align`.
-        reporter: Is told of progress.
+        reporter: Gets the progress.
 
     Returns:
         `dataset` with the unique items of each modality and the `links` between them, and
@@ -107,7 +107,7 @@ def plan_encoding(
     store: str | None = None,
     tell: Tell | None = None,
 ) -> EncodingPlan:
-    """What `encode` of the same arguments will do; `tell` is told of the data."""
+    """What `encode` of the same arguments will do; `tell` gets the notes on the data."""
     names, objects = encoder_names(encoders)
     specs = resolve_encoders(names)
     if not specs:

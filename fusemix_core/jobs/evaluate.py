@@ -48,7 +48,7 @@ def evaluate(
             measured.
         evaluators: further ones, beside `retrieval` and `geometry`.
         seed: splits the data, and is that of the evaluators.
-        reporter: is told of the progress.
+        reporter: gets the progress.
 
     Returns:
         evaluator → metrics; `rows`, `columns`, `trained_on` and `warnings`: what is told of
@@ -112,7 +112,7 @@ def classify(
         split: its name, or `all` for every row.
         modality: what to classify, by default the model's first that is not read as text.
         seed: of the splits and the intervals.
-        reporter: is told of the progress.
+        reporter: gets the progress.
 
     Returns:
         The metrics of the evaluator `zero-shot`.
@@ -188,7 +188,7 @@ def _told(
     seen: TrainedOn | None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """What is told of the data: their notices, and how much of them was trained on."""
+    """The notes on the data: their notices, and how much of them was trained on."""
     leaks = [] if seen is None else seen.warnings()
     for warning in leaks:
         reporter.note(warning)

@@ -57,7 +57,7 @@ def extend(
     loaded = model if isinstance(model, FusedModel) else None
     if loaded is not None and (own := [m for m in names if m in loaded.modalities]):
         raise ConfigError(
-            f"The model has an encoder of {own[0]}.", "Give it another where the model is loaded."
+            f"The model has an encoder of {own[0]}.", "Give it another when the model is loaded."
         )
     extends = model.name if loaded is not None else os.fspath(model)
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, "extends": extends}

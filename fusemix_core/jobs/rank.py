@@ -79,7 +79,7 @@ class Pairing:
 
 @dataclass
 class Ranking:
-    """Pairings, best recall first: the recipe's where there is one, else the closed form's.
+    """Pairings, best recall first: the recipe's if there is one, else the closed form's.
     `spearman`: measure → rank correlation of its excess over the pairings with the same recall,
     None where fewer than three tell nothing; with a recipe that of `closed_form`, the score of
     linear CCA, too."""
@@ -200,7 +200,7 @@ def plan_ranking(
     device: str = "auto",
     tell: Tell | None = None,
 ) -> RankingPlan:
-    """What `rank` of the same arguments will do; `tell` is told of the data."""
+    """What `rank` of the same arguments will do; `tell` gets the notes on the data."""
     probe = None if recipe is None else find_recipe(recipe)
     sides, objects = zip(*(_resolved(side) for side in (a, b)), strict=True)
     modalities = tuple(next(iter(specs.values())).modality for specs in sides)

@@ -57,4 +57,4 @@ def write_heat_map(path: Path, ranking: Ranking) -> None:
 def check_name(path: Path) -> None:
     """Raise `ConfigError` for a picture that can't be written."""
     if path.suffix.lower() not in FORMS:
-        raise ConfigError(f"{path} is no picture.", f"Its name ends in {', '.join(FORMS)}.")
+        raise ConfigError(f"{path} is not a picture.", f"Its name ends in {', '.join(FORMS)}.")

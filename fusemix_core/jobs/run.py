@@ -107,7 +107,7 @@ def run_plan(
         plan: what to do.
         out: the run's folder.
         resume: go on with the run that is there.
-        reporter: is told of progress.
+        reporter: gets the progress.
         objects: modality → loaded encoder, in place of what the plan would load.
 
     Returns:

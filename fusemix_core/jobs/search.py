@@ -109,7 +109,7 @@ class Gallery:
 def query_modality(model: FusedModel, query: str, given: str | None) -> str:
     """The modality of a query: as given, else text unless it is the path of a file.
 
-    A path is of the model's modality that takes such files. Raises `ConfigError` where that is
+    A path is of the model's modality that takes such files. Raises `ConfigError` if that is
     not clear, and for what looks like the name of a file that isn't there.
     """
     if given is not None:
@@ -135,7 +135,7 @@ def query_modality(model: FusedModel, query: str, given: str | None) -> str:
 
 
 def _check_typed(query: str) -> None:
-    """Raise `ConfigError` if a query that is no file looks like the name of one."""
+    """Raise `ConfigError` if a query that is not a file looks like the name of one."""
     path = Path(query)
     if query.split() != [query] or media_of(query) == "file" or medium(media_of(query)).inline:
         return

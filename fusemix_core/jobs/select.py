@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Chosen:
-    """`rows` of the dataset's links, int64, in the order chosen; the manifest `path`, where one was
+    """`rows` of the dataset's links, int64, in the order chosen; the manifest `path`, if one was
     asked for, and whether paths in it leave its folder (`outside`); `warnings` of the encoding."""
 
     dataset: PairedDataset
@@ -80,7 +80,7 @@ def select(
         selector: The name of a selector.
         overrides: `key=value` settings of the selector, such as `selector.by=text`.
         out: The manifest to write, `.csv`, `.tsv` or `.jsonl`, for `align` to read.
-        reporter: Is told of progress.
+        reporter: Gets the progress.
         **settings: As `align` takes them; the views are those that `recipe` prefers.
 
     Raises:
@@ -125,8 +125,8 @@ def plan_selection(
     objects: Mapping[str, Encoder] | None = None,
     tell: Tell | None = None,
 ) -> SelectionPlan:
-    """Read the data and look into the latent store; `tell` is told of the data. Raises `DataError`
-    for unusable data."""
+    """Read the data and look into the latent store; `tell` gets the notes on the data. Raises
+    `DataError` for unusable data."""
     takes = {m: s.takes for m, s in specs.items()}
     dataset = read_usable(config.data, takes, config.seed, tell=tell)
     check_choice(config.recipe, dataset)

@@ -47,8 +47,8 @@ def search_command(
 
 
 def _example_items(model: FusedModel, modality: str, dataset: PairedDataset, count: int) -> str:
-    """A list of items as Python, such as a user has; of what is no text, picture or sound, some of
-    the data's own."""
+    """A list of items as Python, such as a user has; of what is not a text, picture or sound, some
+    of the data's own."""
     how = medium(model.encoders[modality].takes)
     if how.language and modality == "text":
         return '["what you look for"]'

@@ -16,6 +16,7 @@ from fusemix_core.errors import MissingDependencyError
 from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.latents import exported
 from fusemix_core.latents.exported import Exports, Session
+from fusemix_core.project import how_to_install
 from fusemix_core.specs import EncoderSpec
 
 AGREEMENT = 0.9999
@@ -43,7 +44,7 @@ class Work:
 def accelerate(
     encoder: Encoder, work: Work, probe: Callable[[], Any | None], backend: Backend = "auto"
 ) -> str:
-    """Put OpenVINO under the encoder, a float32 one on the CPU, where that pays and agrees.
+    """Put OpenVINO under the encoder, a float32 one on the CPU, if that pays and agrees.
 
     `probe()` is a collated batch of the first items to be encoded, None if these are bad. Returns a
     sentence for the user where torch stays for a reason to know, else "". `openvino` asks neither
@@ -59,7 +60,7 @@ def accelerate(
         if forced:
             raise MissingDependencyError.of("--backend openvino", package, exported.EXTRA)
         many = work.count >= TOLD_ITEMS
-        hint = f"Encoders may run faster on a CPU with OpenVINO: pip install '{exported.EXTRA}'"
+        hint = f"Encoders may run faster on a CPU with OpenVINO: {how_to_install(exported.EXTRA)}"
         return hint if many else ""
     try:
         if (batch := probe()) is not None:
@@ -82,7 +83,7 @@ class _Trial:
         self.inputs: list[dict[str, Tensor]] = []
 
     def run(self) -> None:
-        """Leaves the better of the two under the encoder; raises `_StaysError` where that is torch
+        """Leaves the better of the two under the encoder; raises `_StaysError` if that is torch
         and the user should know."""
         expected, seconds = self._timed(self._noted)
         if not self.inputs:  # `encode` goes another way
@@ -124,7 +125,7 @@ class _Trial:
             raise _StaysError(f"it can't be exported to ONNX ({_first_line(error)})") from error
 
     def _tried(self, path: Path, expected: Tensor) -> tuple[Session, float]:
-        """(the exported network, seconds of the batch), where it gives the latents expected."""
+        """(the exported network, seconds of the batch), if it gives the latents expected."""
         try:
             session = Session(path)
             found, seconds = self._timed(lambda view, inputs: session(inputs))

@@ -16,7 +16,7 @@ from fusemix_core.allocator import keep_freed_memory
 from fusemix_core.latents.child import Line, joined, packed_error
 from fusemix_core.latents.cutting import BATCH_BYTES
 from fusemix_core.latents.packing import Shared, pack
-from fusemix_core.latents.preparing import Decoded, Preparer
+from fusemix_core.latents.preparing import BEHIND, Decoded, Preparer
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -25,7 +25,9 @@ def main(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     line, messages = joined()
     try:
-        spec, encoder = pickle.loads(next(messages)[0])  # noqa: S301
+        spec, encoder, behind = pickle.loads(next(messages)[0])  # noqa: S301
+        if behind:
+            os.nice(BEHIND)
         decoder = Decoder(Preparer(spec, encoder), line, [Shared(int(n)) for n in arguments])
     except Exception as error:  # what the user's classes need may be missing here
         line.send("failed", f"{type(error).__name__}: {error}")

@@ -83,10 +83,17 @@ class Decoders:
         encoder: whose `collate` is used; its weights stay here.
         count: how many.
         pin: batches are to be in memory that a GPU can read.
+        behind: they leave the cores to an encoder that needs them, too.
     """
 
     def __init__(
-        self, spec: EncoderSpec, items: Source, encoder: Encoder, count: int, pin: bool = False
+        self,
+        spec: EncoderSpec,
+        items: Source,
+        encoder: Encoder,
+        count: int,
+        pin: bool = False,
+        behind: bool = False,
     ) -> None:
         self.items, self.count, self.pin, self.failure = items, count, pin, ""
         self.name = spec.name
@@ -100,7 +107,7 @@ class Decoders:
         try:
             if not (can_start() and hasattr(items, "select")):
                 raise NotImplementedError("this system or these items don't allow it")
-            self._setup = pickle.dumps((spec, encoder))
+            self._setup = pickle.dumps((spec, encoder, behind))
         except Exception as error:  # pickling raises anything
             self._fail(f"{type(error).__name__}: {error}")
             return

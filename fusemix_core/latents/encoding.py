@@ -176,7 +176,7 @@ class ItemEncoder:
         return dict(sorted(self._pipeline.bad.items()))
 
     def accelerate(self, wanted: Sequence[int], work: Work, backend: Backend) -> str:
-        """Take a faster runtime where that pays and agrees; what the user should know, or ""."""
+        """Take a faster runtime if that pays and agrees; what the user should know, or ""."""
         encoder = self.encoders[0]
         if forked():  # OpenVINO's threads did not come along
             warning = f"{self.spec.name} is run by torch: this process was forked."
@@ -220,10 +220,10 @@ class ItemEncoder:
                 f"Batches of {self.spec.name} were cut to {self.limit} to fit in memory."
             )
         decoders = self._pipeline.decoders
-        if decoders is not None and not decoders.ready:
-            why = decoders.failure or "they did not start in time"
+        if decoders is not None and decoders.failure:
+            why = decoders.failure
             warnings.append(f"Threads decoded for {self.spec.name}, not processes: {why}.")
-        elif decoders is not None and self._started:
+        elif decoders is not None and decoders.ready and self._started:
             warnings.append(
                 f"{decoders.count} processes decoded for {self.spec.name}, which threads were too "
                 "slow for. To stay with threads: --decode-processes 0"

@@ -1,6 +1,6 @@
 """An encoder's network as an ONNX file: exported once, kept under the home, run on the CPU.
 
-`<home>/exports/<encoder's fingerprint>/<view>-<versions>-<SHA-256>.onnx`: the name holds the
+`<home>/exports/<encoder's fingerprint>/<view>-<versions>-<SHA-256>.onnx`: the name contains the
 content's digest, so that a damaged file is known before it is used, and appears by rename.
 """
 

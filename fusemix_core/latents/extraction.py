@@ -127,9 +127,10 @@ def _fill(
 ) -> tuple[dict[int, str], list[str]]:
     """Encode and store the missing items; (bad items, warnings).
 
-    A function of its own so that nothing holds the encoder when `held` is freed.
+    A function of its own so that nothing contains the encoder when `held` is freed.
     """
     if processes_for(held, items):
+        can_accelerate(held.devices, how)  # refuses what was asked for and can't be
         held.free()
         return fill_by_processes(target, missing, items, held, how, progress or _unheard)
     batch = batch_size_for(held.spec, how.batch_size, held.devices[0])
@@ -157,7 +158,7 @@ def _unheard(done: int, total: int) -> None:
 def _accelerate(
     encoder: ItemEncoder, target: Target, missing: np.ndarray, held: Held, how: Encoding
 ) -> list[str]:
-    """Put a faster runtime under the encoder where that pays; what the user should know."""
+    """Put a faster runtime under the encoder if that pays; what the user should know."""
     if not can_accelerate(held.devices, how):
         return []
     home = target.store.home

@@ -13,8 +13,6 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +25,7 @@ from fusemix_core.disk import Advice, explained, make_folder, write_atomically
 from fusemix_core.errors import ArtefactError
 from fusemix_core.latents import upkeep
 from fusemix_core.latents.bucket import AGAIN, PIECE, Bucket, Object
+from fusemix_core.latents.caching import ShardCache
 from fusemix_core.latents.index import FOLDER
 from fusemix_core.latents.shards import (
     MAX_HEADER,
@@ -46,10 +45,10 @@ _AT_ONCE = 8
 """Requests at a time: 64 MB of pieces at most."""
 _HEAD = 256 << 10
 """Bytes that are read of a shard to learn its keys; of shards of more than 16,000 items more."""
+_LEAST = 8
+"""Bytes that say how long the header is."""
 _TRIES = 2
 """How often a shard is fetched that arrives with a wrong checksum."""
-_SHARE = 0.8
-"""Of the disk that is free, with what is cached already: what the cache takes by default."""
 _ADVICE = Advice(
     "Free some space, or let the cache take less (FUSEMIX_STORE_CACHE_GB), " + AGAIN,
     "Set FUSEMIX_HOME to a folder that you may write to.",
@@ -72,61 +71,6 @@ class RemoteShard(Shard):
         return found
 
 
-class ShardCache:
-    """The shards of all views of one object store in the folder `root`, `bound` bytes at most.
-
-    What was used longest ago goes first. Heads are not counted: 16 bytes an item, 24 where items
-    differ in length.
-    """
-
-    def __init__(self, root: Path, bound: int | None = None) -> None:
-        self.root, self._bound = root, bound
-        self._used: dict[str, float] = {}
-
-    @property
-    def bound(self) -> int:
-        """Bytes. Without one given, a share of the disk, found at the first question."""
-        if self._bound is None:
-            held = sum(size for _, size, _ in self._held())
-            folder = next(p for p in (self.root, *self.root.parents) if p.exists())
-            self._bound = int(_SHARE * (held + shutil.disk_usage(folder).free))
-        return self._bound
-
-    def fits(self, shards: Iterable[Shard]) -> bool:
-        """Whether all these can be here at once."""
-        return sum(shard.size for shard in shards) <= self.bound
-
-    def touch(self, shards: Iterable[Shard]) -> None:
-        """Note that these are used now."""
-        self._used |= dict.fromkeys((str(shard.path) for shard in shards), time.time())
-
-    def make_room(self, needed: int, keep: Iterable[Shard]) -> None:
-        """Delete shards until `needed` bytes more are within the bound, but none of `keep`."""
-        held = self._held()
-        kept = {str(shard.path) for shard in keep}
-        over = sum(size for _, size, _ in held) + needed - self.bound
-        for path, size, _ in sorted(held, key=lambda row: row[2]):
-            if over <= 0:
-                return
-            if path not in kept:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-                    over -= size
-
-    def _held(self) -> list[tuple[str, int, float]]:
-        """(path, bytes, when it was used last) of each shard that is here."""
-        found = []
-        for view in upkeep.views(self.root):
-            with os.scandir(view) as entries:
-                for entry in entries:
-                    if entry.name.endswith(SUFFIX):
-                        with contextlib.suppress(OSError):
-                            status = entry.stat()
-                            used = max(status.st_mtime, self._used.get(entry.path, 0.0))
-                            found.append((entry.path, status.st_size, used))
-        return found
-
-
 class RemoteView:
     """One view of one encoder in an object store, and its part of the cache in `folder`."""
 
@@ -138,11 +82,11 @@ class RemoteView:
     @property
     def window(self) -> int:
         """Bytes to read at a time: those of the next window are fetched beside them."""
-        return self.cache.bound // 4
+        return self.cache.free // 4
 
-    def fits(self, shards: Iterable[Shard]) -> bool:
-        """Whether all these can be here at once."""
-        return self.cache.fits(shards)
+    def claimed(self, shards: Sequence[Shard], user: object) -> bool:
+        """Whether all these can be here at once; if so, they stay as long as their `user` does."""
+        return self.cache.claimed(shards, user)
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -222,6 +166,8 @@ class RemoteView:
 
     def _beginning(self, found: Object) -> bytes:
         """So much of an object that its whole header is in it."""
+        if found.size < _LEAST:
+            raise BadShardError(f"{self.folder / found.name} is truncated.")
         start = self._read(found, 0, min(_HEAD, found.size))
         length = 8 + int.from_bytes(start[:8], "little")
         if len(start) < length <= min(MAX_HEADER, found.size):
@@ -236,8 +182,8 @@ class RemoteView:
 
     # -- whole shards ----------------------------------------------------------------------------
 
-    def bring(self, shards: Sequence[Shard]) -> list[upkeep.BadShard]:
-        """Have shards here and verified; gives the bad ones.
+    def bring(self, shards: Sequence[Shard], beside: Sequence[Shard] = ()) -> list[upkeep.BadShard]:
+        """Have shards here and verified, `beside` others that are to stay; gives the bad ones.
 
         Raises `ArtefactError` if the object store can't be reached or the disk is full.
         """
@@ -255,7 +201,7 @@ class RemoteView:
             absent = [s for s in shards if id(s) not in present]
             if not absent:
                 return []
-            self.cache.make_room(sum(s.size for s in absent), keep=shards)
+            self.cache.make_room(sum(s.size for s in absent), keep=[*shards, *beside])
             with ThreadPoolExecutor(_AT_ONCE, "fusemix-fetch") as pool:
                 bad = [one for one in pool.map(self._fetch, absent) if one]
             sound = [s for s in absent if s.verified]
@@ -263,9 +209,9 @@ class RemoteView:
                 self.stamps.add({s.path.name: (s.state, s.metadata["checksum"]) for s in sound})
             return bad
 
-    def need(self, shards: Sequence[Shard]) -> None:
+    def need(self, shards: Sequence[Shard], beside: Sequence[Shard] = ()) -> None:
         """`bring`, where a bad shard is an `ArtefactError`; it is set aside."""
-        if bad := self.bring(shards):
+        if bad := self.bring(shards, beside):
             for one in bad:
                 self.set_aside(one.path.name)
             raise ArtefactError(
@@ -275,9 +221,11 @@ class RemoteView:
     def ahead(self, groups: Iterable[T], shards_of: Callable[[T], list[Shard]]) -> Iterator[T]:
         """The groups, each once its shards are here; those of the next are fetched meanwhile."""
         with ThreadPoolExecutor(1, "fusemix-ahead") as pool:
-            before = None
+            before, beside = None, []
             for group in groups:
-                coming = group, pool.submit(self.need, shards_of(group))
+                shards = shards_of(group)
+                coming = group, pool.submit(self.need, shards, beside)
+                beside = shards
                 if before is not None:
                     before[1].result()
                     yield before[0]
@@ -298,7 +246,7 @@ class RemoteView:
         return True
 
     def verify(self, shard: Shard) -> upkeep.BadShard | None:
-        """Read a shard whole where it is, and keep nothing."""
+        """Read a shard whole if it is, and keep nothing."""
         try:
             for _ in self._checked(shard):
                 pass
@@ -378,7 +326,7 @@ class RemoteView:
         if facts_of(found) != facts_of(shard) or ours != theirs:
             self.forget([name])
             raise ArtefactError(
-                f"What is known of {self.url(name)} is not what it holds: it was replaced, or the "
+                f"{self.url(name)} is not what it contains by the list: it was replaced, or the "
                 "cache is damaged.",
                 "Run the same command again: it is fetched again.",
             )

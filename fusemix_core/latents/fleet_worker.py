@@ -88,7 +88,7 @@ class Joined:
         return part.describe(at)
 
     def select(self, index: np.ndarray) -> Joined:
-        """The items `index` alone, in that order."""
+        """The items `index` only, in that order."""
         if not len(index):
             return Joined()
         number = np.searchsorted(self.starts, index, side="right") - 1

@@ -53,7 +53,7 @@ class Held:
         self.loaded: list[Encoder] = []
 
     def settle(self, items: Items, view: str, home: Path) -> list[str]:
-        """Choose what the encoder computes in where that is open; what the user should know."""
+        """Choose what the encoder computes in if that is open; what the user should know."""
         known = fingerprint(self.spec, "float32") if self.dtype == "auto" else None
         found = half.planned(self.dtype, self.devices[0].type, home, known, view)
         if found is None and known is None:  # only its weights tell which encoder it is

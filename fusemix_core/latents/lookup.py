@@ -1,4 +1,4 @@
-"""Which shard and row holds each item."""
+"""Which shard and row contains each item."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def used_numbers(shard: np.ndarray, count: int) -> np.ndarray:
 def find(
     shards: Sequence[Shard], keys: np.ndarray, segments: Mapping[Segment, np.ndarray] | None = None
 ) -> Places:
-    """Look up keys in shards; of several that hold one, the first counts.
+    """Look up keys in shards; of several that contain one, the first counts.
 
-    It takes 8 bytes a key for the answer, and 5 more while it runs.
+    It takes 8 bytes per key for the answer, and 5 more while it runs.
 
     Args:
         shards: in the order in which they count.

@@ -11,7 +11,8 @@ SECONDS = 5.0
 IDLE = 0.25
 """The share of the time that an encoder waits, from which decoding is too slow for it."""
 BUSY = 0.8
-"""Cores that threads keep busy where they hold each other up. Below that they wait for a disk."""
+"""Cores that threads keep busy where they contain each other up. Below that they wait for a
+disk."""
 FREE = 1.5
 """Cores that must be free."""
 WORTH = 60.0

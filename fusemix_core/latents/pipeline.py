@@ -1,7 +1,7 @@
 """From items to collated batches, decoded and collated ahead of the encoder.
 
 In threads: Pillow, soundfile, soxr and tokenizers let go of the interpreter's lock, so threads keep
-some cores at work without a second copy of anything. Where that is too slow for the encoder,
+some cores at work without a second copy of anything. If that is too slow for the encoder,
 processes take over (see `decoders`). What is held ahead is bounded in bytes.
 """
 
@@ -21,14 +21,12 @@ from typing import Self
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.cutting import SORT_BATCHES, BatchSize, Cutter
 from fusemix_core.latents.decoders import Decoders
-from fusemix_core.latents.preparing import Collated, Decoded, Preparer, Rejects, Source
+from fusemix_core.latents.preparing import BEHIND, Collated, Decoded, Preparer, Rejects, Source
 from fusemix_core.latents.sharing import locks_of
 from fusemix_core.latents.transfer import pinned
 from fusemix_core.specs import EncoderSpec
 
 _HELD_AHEAD = 512 << 20
-_BEHIND = 10
-"""By how much threads are nicer that decode beside an encoder on the same cores."""
 CHUNKS_AHEAD = 2
 """Windows of items that each process has before it, or decoded."""
 
@@ -52,7 +50,7 @@ class Pipeline:
         pin: bool = False,
         behind: bool = False,
     ) -> None:
-        self._pin = pin
+        self._pin, self._behind = pin, behind
         self.spec, self.items, self.encoder = spec, items, encoder
         self._preparer = Preparer(spec, encoder, reject)
         self.medium = self._preparer.medium
@@ -84,7 +82,9 @@ class Pipeline:
 
     def start_processes(self, count: int) -> Decoders:
         """Start so many, which decode and collate from when they are ready."""
-        self.decoders = Decoders(self.spec, self.items, self.encoder, count, pin=self._pin)
+        self.decoders = Decoders(
+            self.spec, self.items, self.encoder, count, self._pin, self._behind
+        )
         return self.decoders
 
     def batches(
@@ -209,7 +209,7 @@ def _step_back() -> None:
     """Lower the priority of this thread; only Linux has one for each."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + _BEHIND)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + BEHIND)
 
 
 def default_workers(share: int = 1) -> int:

@@ -15,6 +15,9 @@ from fusemix_core.specs import EncoderSpec
 UNREADABLE = (DataError, OSError, ValueError)
 """What a bad item raises. Anything else is a fault of the program."""
 
+BEHIND = 10
+"""By how much threads and processes are nicer that decode beside an encoder on the same cores."""
+
 
 @dataclass
 class Collated:

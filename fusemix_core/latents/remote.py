@@ -25,12 +25,12 @@ from fusemix_core.errors import ConfigError, short
 from fusemix_core.home import home as default_home
 from fusemix_core.latents import upkeep
 from fusemix_core.latents.bucket import Bucket, Object
+from fusemix_core.latents.caching import ShardCache
 from fusemix_core.latents.fetching import (
     HEADS,
     PENDING,
     RemoteShard,
     RemoteView,
-    ShardCache,
 )
 from fusemix_core.latents.index import Index
 from fusemix_core.latents.shards import SET_ASIDE, SUFFIX, Shard, write_shard
@@ -44,16 +44,16 @@ _MARK = f"{_LATENTS}/format.json"
 _READERS = 8
 
 
-def store_at(url: str | None = None) -> LatentStore:
+def store_at(url: str | None = None, home: Path | None = None) -> LatentStore:
     """The latent store at an address such as `s3://bucket/prefix`, by default that of
-    `$FUSEMIX_STORE`, else the one in `$FUSEMIX_HOME`.
+    `$FUSEMIX_STORE`, else the one in `home`, which is `$FUSEMIX_HOME` by default.
 
     Raises:
         ConfigError: If it isn't the address of an object store.
         MissingDependencyError: If the package for object stores is not installed.
     """
     url = url or os.environ.get(VARIABLE)
-    return RemoteStore(url) if url else LatentStore()
+    return RemoteStore(url, home) if url else LatentStore(home)
 
 
 class RemoteStore(LatentStore):
@@ -134,7 +134,7 @@ class RemoteStore(LatentStore):
     # -- upkeep ----------------------------------------------------------------------------------
 
     def list(self) -> list[upkeep.CachedView]:
-        """What the object store holds, one row an encoder and view."""
+        """What the object store contains, one row per encoder and view."""
         rows = []
         for folder, objects in self._all():
             modified = {o.name: o.modified.timestamp() for o in objects}
@@ -148,6 +148,7 @@ class RemoteStore(LatentStore):
         """Read every shard whole, there and not in the cache; those that are damaged. Changes
         nothing there."""
         bad = []
+        self._known.clear()
         with ThreadPoolExecutor(_READERS, "fusemix-verify") as pool:
             for folder, _ in self._all():
                 remote = self._remote(folder)
@@ -168,13 +169,9 @@ class RemoteStore(LatentStore):
         for folder, objects in self._all():
             remote, fits = self._remote(folder), folder.parent.name.startswith(fingerprint or "")
             for one in objects:
+                useless = one.name.endswith(SET_ASIDE) or remote.url(one.name) in damaged
                 chosen = selective and fits and one.modified.timestamp() <= latest
-                shard = one.name.endswith(SUFFIX)
-                if (
-                    all
-                    or (chosen if shard else one.name.endswith(SET_ASIDE))
-                    or (remote.url(one.name) in damaged)
-                ):
+                if all or useless or chosen:
                     self.bucket.delete(remote.key(one.name))
                     remote.forget([one.name])
                     files, freed = files + 1, freed + one.size
@@ -206,13 +203,14 @@ class RemoteStore(LatentStore):
         self, folder: Path, index: Index
     ) -> tuple[dict[Path, Shard], list[upkeep.BadShard]]:
         remote, shards, bad = self._remote(folder), {}, []
+        before = remote.known_names()  # what another process adds from now on is not gone
         objects = {folder / o.name: o for o in remote.objects()}
         new = []
         for path, one in objects.items():
             known = self._known.get(path)
             if known is None or known[0] != (one.size, one.tag):
                 new.append(one)
-        remote.forget(remote.known_names() - {path.name for path in objects})
+        remote.forget(before - {path.name for path in objects})
         for name, found in remote.heads(new).items():
             one = objects[folder / name]
             sound = isinstance(found, RemoteShard)
@@ -231,10 +229,10 @@ class RemoteStore(LatentStore):
             return []
         if self.cache.fits(shards):
             return self._remote(shards[0].path.parent).bring(shards)
-        whole, bound = sum(s.size for s in shards) / 1e9, self.cache.bound / 1e9
+        whole, free = sum(s.size for s in shards) / 1e9, self.cache.free / 1e9
         self._notes.append(
-            f"{whole:,.2f} GB of latents don't fit into the cache of {bound:,.2f} GB: they are "
-            f"fetched again whenever they are read. Give it more room: {CACHE_VARIABLE}."
+            f"{whole:,.2f} GB of latents don't fit into the {free:,.2f} GB of cache left: "
+            f"they are fetched again whenever they are read. Give it more room: {CACHE_VARIABLE}."
         )
         return []  # each is verified when it arrives
 

@@ -20,14 +20,14 @@ _AXES = {"pooled": "", "layers": "L, ", "tokens": "T, ", "grid": "H, W, ", "time
 
 @dataclass(frozen=True)
 class Latents:
-    """float32 latents of n items: `[n, ...]`, or with `lengths` int64 `[n]`, where the items differ
+    """float32 latents of n items: `[n, ...]`, or with `lengths` int64 `[n]`, if the items differ
     in length, those of all one after another, `[sum of lengths, d]`."""
 
     values: np.ndarray
     lengths: np.ndarray | None = None
 
     def tensor(self) -> Tensor | Padded:
-        """The same, one entry an item: `[n, ...]`, or `Padded` where the items differ in length."""
+        """The same, one entry per item: `[n, ...]`, or `Padded` if the items differ in length."""
         values = torch.from_numpy(self.values)
         if self.lengths is None:
             return values

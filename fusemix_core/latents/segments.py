@@ -57,7 +57,7 @@ class Segment:
                 if sum(map(len, self.shards)) != count:
                     raise ValueError("its counts don't fit")
             except (KeyError, TypeError, ValueError, RecursionError) as error:
-                raise BadShardError(f"{path} is no index segment: {error}") from error
+                raise BadShardError(f"{path} is not an index segment: {error}") from error
             self.digest = file.read(_DIGEST).hex()
         self.rows = np.memmap(path, "<u8", "r", start, (count, 3))
         self.verified = False

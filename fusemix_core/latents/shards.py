@@ -1,7 +1,7 @@
 """One shard: an immutable safetensors file with `keys` uint64 [n, 2] and `latents` [n, ...].
 
-Of a view whose items differ in length it holds `lengths` int64 [n] too, and `latents` are those of
-all items one after another, [sum of lengths, d].
+Of a view whose items differ in length it contains `lengths` int64 [n] too, and `latents` are those
+of all items one after another, [sum of lengths, d].
 
 Written and read here byte by byte, so that the same items give the same bytes (the safetensors
 library promises no order of metadata) and the checksum covers the header too. Any safetensors
@@ -58,8 +58,8 @@ class Source(Protocol):
 
     window: int
 
-    def fits(self, shards: Iterable[Shard]) -> bool:
-        """Whether all these can be here at once."""
+    def claimed(self, shards: Sequence[Shard], user: object) -> bool:
+        """Whether all these can be here at once; if so, they stay as long as their `user` does."""
 
     def need(self, shards: Sequence[Shard]) -> None:
         """Have shards here and verified. Raises `ArtefactError` if one can't be had."""
@@ -69,7 +69,7 @@ class Source(Protocol):
 
 
 class Shard:
-    """A complete shard file: what it holds, and where.
+    """A complete shard file: what it contains, and where.
 
     Attributes:
         shape: of one latent.
@@ -78,7 +78,7 @@ class Shard:
         ragged: items differ in length (`lengths`).
         verified: its checksum has been found right.
         state: that of the file when it was listed (`stamps.state_of`); None if it was not.
-        source: where the file is fetched from before it is read; None if it lies here.
+        source: if the file is fetched from before it is read; None if it lies here.
     """
 
     source: Source | None = None
@@ -226,7 +226,7 @@ def safetensors_header(
 
 
 def _before_latents(n: int, ragged: bool) -> int:
-    """Bytes of the keys, and of the lengths where there are some, of n items."""
+    """Bytes of the keys, and of the lengths if there are some, of n items."""
     return (24 if ragged else 16) * n
 
 
@@ -284,7 +284,7 @@ def parse_header(path: Path, file: BinaryIO, size: int) -> tuple[int, dict]:
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 0 < length <= min(MAX_HEADER, size - 8):
-        raise BadShardError(f"{path} is no shard or is truncated ({size} bytes).")
+        raise BadShardError(f"{path} is not a shard or is truncated ({size} bytes).")
     try:
         return 8 + length, json.loads(file.read(length))
     except (ValueError, RecursionError) as error:

@@ -31,7 +31,7 @@ def state_of(path: Path) -> State:
 class Stamps:
     """The stamps of one view, in its folder `index`: file name → its state and checksum.
 
-    They are only a memory: where they can't be read or written, files are verified again.
+    They are only a memory: if they can't be read or written, files are verified again.
     """
 
     def __init__(self, folder: Path) -> None:

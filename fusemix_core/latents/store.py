@@ -146,7 +146,7 @@ class LatentStore:
         items differ in length, [sum of lengths, d].
 
         Returns it and why it is float32 though float16 was asked for (see `to_float16`), or "".
-        That is decided by each shard alone, so that a run that was killed and resumed leaves the
+        Each shard decides that by itself, so that a run that was killed and resumed leaves the
         same files. Raises `ArtefactError` when it can't be written.
         """
         fault = ""
@@ -165,7 +165,7 @@ class LatentStore:
     # -- upkeep ----------------------------------------------------------------------------------
 
     def list(self) -> list[upkeep.CachedView]:
-        """What the store holds, one row an encoder and view."""
+        """What the store contains, one row per encoder and view."""
         return upkeep.cached_views(self.folder)
 
     def verify(self) -> list[upkeep.BadShard]:

@@ -22,12 +22,14 @@ from fusemix_core.paired import ResidentTokens, longest, spread
 
 MOST_MAPS = 1024
 """Shards that a table has mapped at once; a process may have 65,530 maps in all."""
+_TRIES = 5
+"""How often a shard is fetched that is gone from the cache when it is to be mapped."""
 _AT_ONCE = 256
 """Shards that are read ahead together; no more than `MOST_MAPS`."""
 
 
 class _Maps:
-    """The latents of shards, memory-mapped: all of them where they are few, else those that were
+    """The latents of shards, memory-mapped: all of them if they are few, else those that were
     read last, `most` of them."""
 
     def __init__(self, shards: Sequence[Shard], most: int) -> None:
@@ -53,18 +55,22 @@ def _mapped(shard: Shard) -> Tensor:
 
     Raises `ArtefactError` if it isn't.
     """
-    if shard.source is not None:
-        shard.source.need([shard])  # another process may have needed its room
-    try:
-        if shard.state is not None and state_of(shard.path) != shard.state:
-            check_same(shard)  # another process may have written the same items again
-        values = memory_map(shard)
-    except (OSError, RuntimeError, BadShardError) as error:
-        raise ArtefactError(
-            f"The shard {shard.path} can't be read any more: "
-            f"{getattr(error, 'strerror', None) or error}.",
-            "Run the same command again: missing items are encoded again.",
-        ) from error
+    for left in reversed(range(1 if shard.source is None else _TRIES)):
+        try:
+            if shard.source is not None:
+                shard.source.need([shard])
+            if shard.state is not None and state_of(shard.path) != shard.state:
+                check_same(shard)  # another process may have written the same items again
+            values = memory_map(shard)
+            break
+        except (OSError, RuntimeError, BadShardError) as error:
+            if left and not shard.path.exists():
+                continue  # another process needed its room in the cache just now
+            raise ArtefactError(
+                f"The shard {shard.path} can't be read any more: "
+                f"{getattr(error, 'strerror', None) or error}.",
+                "Run the same command again: missing items are encoded again.",
+            ) from error
     no_read_around(values)  # what is read asks for what it needs
     return values
 
@@ -85,9 +91,9 @@ class _Stored:
             torch.float32 if any(s.dtype == "float32" for s in self.shards) else torch.float16
         )
         self._source = self.shards[0].source
-        fits = self._source is None or self._source.fits(self.shards)
+        stay = self._source is None or self._source.claimed(self.shards, self)
         # A map keeps the disk of what the cache has deleted.
-        self._maps = _Maps(self.shards, MOST_MAPS if fits else 1)
+        self._maps = _Maps(self.shards, MOST_MAPS if stay else 1)
         self._shard = torch.from_numpy(number[places.shard])
         self._row = torch.from_numpy(places.row)
 
@@ -151,7 +157,7 @@ class StoredLatents(_Stored):
     def load(self, index: Tensor | None = None) -> ResidentLatents:
         """The latents of the items in the int64 tensor `index`, or all, in memory, in `dtype`.
 
-        They are read in the order they have on disk, and the memory map holds no memory after.
+        They are read in the order they have on disk, and the memory map uses no memory after.
         """
         index = torch.arange(len(self)) if index is None else index
         out = torch.zeros(len(index), *self.shape, dtype=self.dtype)
@@ -199,7 +205,7 @@ class RaggedLatents(_Stored):
         """The latents of the items in the int64 tensor `index`, or all, in memory, in `dtype` and
         without padding.
 
-        They are read in the order they have on disk, and the memory map holds no memory after.
+        They are read in the order they have on disk, and the memory map uses no memory after.
         """
         index = torch.arange(len(self)) if index is None else index
         lengths = self.lengths[index]

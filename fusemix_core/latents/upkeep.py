@@ -68,7 +68,7 @@ def views(folder: Path) -> Iterator[Path]:
 
 
 def cached_views(folder: Path) -> list[CachedView]:
-    """What the store holds; damaged shards are left out."""
+    """What the store contains; damaged shards are left out."""
     rows = []
     for view in views(folder):
         shards = []

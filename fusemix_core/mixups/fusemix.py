@@ -50,7 +50,7 @@ def pairing(present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FuseMixMixup(Mixup):
-    """FuseMix (arXiv 2312.10144): lambda · first + (1 - lambda) · second, one lambda a step.
+    """FuseMix (arXiv 2312.10144): lambda · first + (1 - lambda) · second, one lambda per step.
 
     lambda ~ Beta(a, a) is drawn once for the whole batch and all modalities; a goes from `alpha`
     to `alpha_max` by `schedule` (`constant`, `cosine`, `exponential`; see `alpha_at`). `[n]` rows

@@ -81,7 +81,7 @@ def others_logsumexp(
     fine: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """log Σ_j exp s_ij `[t]` and log Σ_i exp s_ij `[m]` over all but partners, with gradients to a
-    `[t, d]` and b `[m, d]`; -inf where nothing is left.
+    `[t, d]` and b `[m, d]`; -inf if nothing is left.
 
     first: the row of b that is the partner of the first of a, m or more if b has none of them.
     excluded, kept_bytes, fine: as of `contrast`.

@@ -11,13 +11,13 @@ from fusemix_core.objectives.half_passes import PLAIN, Passes
 
 
 def passes_on(device: torch.device) -> Passes:
-    """Triton's on a GPU where it gives what torch gives, else torch's."""
+    """Triton's on a GPU if it gives what torch gives, else torch's."""
     return _fused(device) or PLAIN if device.type == "cuda" else PLAIN
 
 
 @cache
 def _fused(device: torch.device) -> Passes | None:
-    """Triton's passes, None where they are not, or not the same: that is warned of once."""
+    """Triton's passes, None if they are not, or not the same: that is warned of once."""
     try:
         from fusemix_core.objectives.half_triton import FUSED
 

@@ -67,7 +67,7 @@ class Passes(Protocol):
         more: Entries | None,
     ) -> Tensor:
         """float16 `[t, m]`: scale times by_row exp(s - row_sums) + by_column exp(s - column_sums),
-        or times `partners` where these are, and `more` added. The tile stays as it is."""
+        or times `partners` if these are, and `more` added. The tile stays as it is."""
         ...
 
 

@@ -3,8 +3,8 @@
 Each process holds its own rows x of one modality, and in turn the rows y of each process of the
 other modality. The next block is on its way while one computes with this one. For the backward pass
 the blocks go round again, each followed by its gradient, which every process adds to. So a process
-holds two blocks and two gradients of a block, where gathered rows would take one of each for every
-process; about half as many bytes more are sent.
+contains two blocks and two gradients of a block, where gathered rows would take one of each for
+every process; about half as many bytes more are sent.
 
 What is computed with a block is a function `local(x, block, columns)` with gradients; `columns` is
 the slice of all rows that the block is.

@@ -23,7 +23,7 @@ class ShownHit:
 class Example:
     """A query and what came first. `rank` is that of its best partner, from 1.
 
-    `partners` are the true ones (one is shown where it is not among the hits). `note`: where the
+    `partners` are the true ones (one is shown if it is not among the hits). `note`: where the
     query was read.
     """
 

@@ -34,7 +34,7 @@ _SHAPES = {
     *("circle", "ellipse", "line", "polygon", "polyline", "linearGradient", "stop", "pattern"),
     *("metadata", "title"),
 }
-"""Elements that a figure may hold."""
+"""Elements that a figure may contain."""
 
 _MOST_POINTS = 300
 _WIDTH, _HEIGHT = 400, 260  # CSS pixels; a phone shows them as they are, at 10 px text
@@ -72,7 +72,7 @@ def markup(figure: Figure, name: str) -> str:
         name: sets the ids inside, which must differ between the figures of a page.
 
     Raises:
-        ContractError: it holds a link, a script, or bytes that are not an image.
+        ContractError: it contains a link, a script, or bytes that are not an image.
         Exception: whatever the drawing raises.
     """
     if isinstance(figure.drawing, str):
@@ -92,7 +92,7 @@ def drawn(section: Section, name: str) -> Section:
 
 
 def _png(image: bytes, alt: str) -> str:
-    """An `<img>` of the pixels of a PNG; what else its file holds is left out."""
+    """An `<img>` of the pixels of a PNG; what else its file contains is left out."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -144,7 +144,7 @@ def _svg(draw: Callable[[Axes], Any], name: str, height: int = _HEIGHT, alt: str
 
 
 def _check_harmless(svg: str) -> None:
-    """Raise `ContractError` unless an SVG file of matplotlib holds shapes and texts only."""
+    """Raise `ContractError` unless an SVG file of matplotlib contains shapes and texts only."""
     for element in ElementTree.fromstring(svg).iter():  # noqa: S314  matplotlib's own output
         tag, attributes = element.tag.rpartition("}")[2], element.attrib
         if not element.tag.startswith("{http://www.w3.org/2000/svg}"):

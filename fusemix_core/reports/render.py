@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,9 @@ def render_report(data: ReportData) -> str:
     )
 
 
+@cache
 def templates() -> Environment:
-    """Where our pages' templates are, with the filters that they share."""
+    """Where our pages' templates are, with the filters that they share; each is compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     here = Environment(

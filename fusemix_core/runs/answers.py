@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusemix_core.data.dataset import PairedDataset
-from fusemix_core.evaluation.answers import Answers, above, answers, precision_curve, threshold
+from fusemix_core.evaluation.answers import Answers, above, precision_curve, threshold
 from fusemix_core.evaluation.examples import Hit, Retrieved
 from fusemix_core.measured import Measured
 from fusemix_core.runs.folder import RunFolder, write_text
@@ -22,22 +22,6 @@ MOST_SPLIT = 1_000_000
 _KS = (1, 2, 3, 5, 10, 20, 50, 100)
 _COLUMNS = ("query", "target", "item", "file", "row", "rank", "score", "first", "partner",
             "partner_score")  # fmt: skip
-
-
-def answers_of(data: Measured) -> list[Answers]:
-    """The first answers in each direction of a split; if modalities were added, in those from and
-    to these."""
-    directions = [
-        (query, target)
-        for query in data.embeddings
-        for target in data.embeddings
-        if query != target and (not data.added or {query, target} & set(data.added))
-    ]
-    found = [
-        answers(data.embeddings, data.links, *pair, data.score, device=data.device)
-        for pair in directions
-    ]
-    return [one for one in found if one is not None]
 
 
 def trusted(

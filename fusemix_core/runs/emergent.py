@@ -53,7 +53,7 @@ def links_of(pairs: PairedLatents, a: str, b: str) -> Tensor:
 
 
 def joined(first: Tensor, second: Tensor) -> Tensor:
-    """(a, b) for each (a, t) of `first` and (t, b) of `second`; none where that is too many."""
+    """(a, b) for each (a, t) of `first` and (t, b) of `second`; none if that is too many."""
     second = second[second[:, 0].argsort(stable=True)]
     start = torch.searchsorted(second[:, 0].contiguous(), first[:, 1].contiguous())
     end = torch.searchsorted(second[:, 0].contiguous(), first[:, 1].contiguous(), right=True)

@@ -101,7 +101,7 @@ def encode_dataset(
         dataset: whose items are encoded.
         specs: modality → encoder.
         how: how items are encoded.
-        reporter: is told of progress and of warnings.
+        reporter: gets the progress and of warnings.
         objects: modality → loaded encoder, in place of what the spec would load.
         max_bad: the share of rows that may be bad, counting those that the encoders can't use.
         rejected: called with the dataset without its bad items, before these are counted.
@@ -147,12 +147,12 @@ def encode_dataset(
 
 
 def in_memory_if_it_fits(table: StoredLatents | RaggedLatents) -> LatentTable:
-    """The table in memory where it takes a quarter of what is free or less, else as it is."""
+    """The table in memory if it takes a quarter of what is free or less, else as it is."""
     return table.load() if table.nbytes < memory_free() // 4 else table
 
 
 def memory_free() -> int:
-    """Bytes of main memory that are available, or 4 GB where the system does not tell.
+    """Bytes of main memory that are available, or 4 GB if the system does not say.
 
     A container's own limit counts, too.
     """

@@ -72,7 +72,7 @@ class RunFolder:
             if self.config.exists():
                 if not resume:
                     raise RunExistsError(
-                        f"{self.path} already holds a run.",
+                        f"{self.path} already contains a run.",
                         "Go on with it by --resume, or choose another --out.",
                     )
             elif above == self.path and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
@@ -149,7 +149,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file whole or not at all; `ArtefactError` where it can't be written."""
+    """Replace a file whole or not at all; `ArtefactError` if it can't be written."""
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     with explained(f"{path}", ADVICE):
         temporary.write_text(text, encoding="utf-8")
@@ -212,7 +212,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_metrics(row: Any) -> bool:
-    """Whether a line holds a kind, a step, and numbers."""
+    """Whether a line contains a kind, a step, and numbers."""
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return False
     numbers = (value for key, value in row.items() if key != "kind")

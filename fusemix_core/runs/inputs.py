@@ -23,7 +23,7 @@ exist already: a numpy array or tensor `[n, d]`, whose items are the numbers of 
 def encoder_names(
     encoders: Mapping[str, EncoderInput],
 ) -> tuple[dict[str, str], dict[str, Encoder]]:
-    """(modality → name, modality → loaded Encoder where one was given). Classes and the specs of
+    """(modality → name, modality → loaded Encoder if one was given). Classes and the specs of
     loaded encoders are registered."""
     encoders = {m: MatrixEncoder.of(e, m) if is_matrix(e) else e for m, e in encoders.items()}
     for encoder in encoders.values():

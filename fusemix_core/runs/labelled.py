@@ -39,7 +39,7 @@ class Labelled:
 
         Args:
             classes: The names, numbered from 0, or name → number.
-            tell: Is told if labels are not names as they are written.
+            tell: Is called if labels are not names as they are written.
 
         Raises:
             DataError: A label is none of the classes, or an item has two.
@@ -64,7 +64,7 @@ class Labelled:
             if labels.setdefault(item, index[name]) != index[name]:
                 raise DataError(
                     f"one item has two labels, '{names[labels[item]]}' and '{name}'.",
-                    "Zero-shot classification needs one class an item.",
+                    "Zero-shot classification needs one class per item.",
                 )
         return labels
 
@@ -129,8 +129,8 @@ def read_labelled(
     tell: Tell | None = None,
 ) -> Labelled:
     """The items of a split of the data (`all`: every row) and the labels in `label_column`, which
-    are read as the modality `text`; `tell` is told of the data. Raises `DataError` for an empty
-    split."""
+    are read as the modality `text`; `tell` gets the notes on the data. Raises `DataError` for an
+    empty split."""
     columns = {modality: config.columns[modality]} if modality in config.columns else {}
     config = replace(config, columns={**columns, text: label_column})
     dataset = read_usable(config, takes, seed, tell=tell)

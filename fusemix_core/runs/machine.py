@@ -44,7 +44,7 @@ def _own_groups(groups: Path) -> Iterator[Path]:
 
 
 def memory_total() -> int | None:
-    """Bytes of main memory, if the system tells."""
+    """Bytes of main memory, if the system says."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

@@ -11,13 +11,13 @@ import torch
 from fusemix_core.config import to_dict
 from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import FusemixError
-from fusemix_core.evaluation.answers import Answers
+from fusemix_core.evaluation.answers import Answers, directions
 from fusemix_core.evaluation.examples import Retrieved, examples
 from fusemix_core.evaluation.running import evaluate
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, PairedLatents
 from fusemix_core.measured import Measured
-from fusemix_core.runs.answers import answers_of, trust_section, trusted
+from fusemix_core.runs.answers import trust_section, trusted
 from fusemix_core.runs.embeddings import embed_split
 from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded
@@ -114,7 +114,7 @@ def measure_run(
         found = evaluate(evaluators, shown, show=name == list(splits)[-1])
         results[name] = found.metrics
         failed |= found.failed
-        answers[name] = answers_of(shown)
+        answers[name] = list(directions(shown))
     sections = dict(found.sections)
     if "test" in answers:
         results["trusted"] = trusted(answers["validation"], answers["test"], shown)

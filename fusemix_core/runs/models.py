@@ -31,7 +31,7 @@ def model_of(path: str | Path) -> str | Path:
 def encode_for(
     model: FusedModel, dataset: PairedDataset, reporter: Reporter, max_bad: float
 ) -> Encoded:
-    """The latents of a dataset by the model's own encoders, refused where these have changed."""
+    """The latents of a dataset by the model's own encoders, refused if these have changed."""
     lazy = {m: model.encoder(m) for m in dataset.modalities}
     views = {m: model.encoders[m].view for m in lazy}
     dtypes = {m: model.encoders[m].dtype for m in lazy}

@@ -1,4 +1,4 @@
-"""What a run will do, found from metadata alone: names, data, what is cached."""
+"""What a run will do, found from metadata only: names, data, what is cached."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @dataclass
 class EncoderPlan:
     """One modality's part of the plan. `cached` is None where only loading the encoder can tell,
-    `store_bytes` where nothing tells the shape of the view's latents. `tokens` is an estimate, for
+    `store_bytes` if nothing tells the shape of the view's latents. `tokens` is an estimate, for
     an encoder that has a price. `dtype` is what the encoder will compute in; `auto` if that is
     chosen with its first items."""
 
@@ -117,7 +117,7 @@ class Plan:
 
 
 def declared_shape(spec: EncoderSpec, view: str) -> tuple[int, ...] | None:
-    """The shape of an item's latent where the spec tells: of its first view, if that is pooled."""
+    """The shape of an item's latent if the spec tells: of its first view, if that is pooled."""
     pooled = view == spec.views[0] and kind_of(view) == "pooled"
     return (spec.dim,) if pooled and spec.dim else None
 
@@ -135,7 +135,7 @@ def make_plan(
         specs: modality → encoder, of those that are given.
         model: what `config.extends` names, if it is loaded already. Modalities of the data that it
             has are encoded by its own encoders, at its own views and dtype.
-        tell: is told what became of the rows, which columns were read, and each warning.
+        tell: gets notes on what became of the rows, which columns were read, and each warning.
 
     Raises:
         DataError: If the data can't be used, or leave nothing to fit or to choose on.
@@ -188,7 +188,7 @@ def _base(
 
 
 def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:
-    """Raise `ConfigError` where the recipe can't choose its pairs among the training ones."""
+    """Raise `ConfigError` if the recipe can't choose its pairs among the training ones."""
     count, selector = len(dataset.splits["train"]), recipe.selector
     if recipe.pairs is not None and recipe.pairs > count:
         raise ConfigError(

@@ -31,7 +31,7 @@ class Rates:
         self._rates = rates if isinstance(rates, dict) else {}
 
     def seconds(self, key: str, items: int) -> float | None:
-        """Seconds that `items` would take; None where nothing is known.
+        """Seconds that `items` would take; None if nothing is known.
 
         A key of the device `auto` is served by any device's rate.
         """

@@ -23,7 +23,7 @@ def read_usable(
 
     Args:
         config, takes, seed, how: As in `read_pairs`.
-        tell: Is told what became of the rows, which columns were read, and each warning.
+        tell: Gets notes on what became of the rows, which columns were read, and each warning.
 
     Raises:
         DataError: If the data can't be read, or more than `config.max_bad` of the rows are bad.

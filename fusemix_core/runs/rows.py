@@ -39,13 +39,13 @@ def training_rows(
 
 
 def rows_to_fit(pairs: PairedLatents, fixed: Collection[str]) -> Tensor:
-    """The rows, int64, that have something to fit: not fixed modalities alone."""
+    """The rows, int64, that have something to fit: not only fixed modalities."""
     free = [k for k, m in enumerate(pairs.modalities) if m not in fixed]
     return (pairs.links[:, free] >= 0).any(1).nonzero()[:, 0]
 
 
 def check_splits(train: PairedLatents, validation: PairedLatents) -> None:
-    """Raise `DataError` where there is nothing to fit or to choose on."""
+    """Raise `DataError` if there is nothing to fit or to choose on."""
     check_count("train", len(train))
     check_count("validation", len(validation))
 

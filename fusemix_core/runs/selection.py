@@ -26,7 +26,7 @@ def choose(
 ) -> Tensor:
     """The rows of `pairs` that a selector (None: `uniform`) chooses, int64, in the order taken.
 
-    Where it gives fewer than k the reporter is told why. Raises `ContractError` for anything else
+    If it gives fewer than k the reporter is told why. Raises `ContractError` for anything else
     than different rows.
     """
     part = part or UNIFORM

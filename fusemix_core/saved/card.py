@@ -11,6 +11,7 @@ from typing import Any
 
 from fusemix_core.data.media import medium
 from fusemix_core.errors import UnknownNameError
+from fusemix_core.project import PUBLISHED, install, repository
 from fusemix_core.registry import registry
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 
@@ -63,7 +64,8 @@ def saved_by(config: SavedConfig) -> str:
     """`fitted by fusemix 0.1.0 with the recipe …`, as Markdown."""
     recipe = config.recipe.get("name")
     fitted = f" with the recipe {_code(recipe)}" if recipe else ""
-    return f"fitted by [fusemix](https://pypi.org/project/fusemix/) {_text(config.fusemix)}{fitted}"
+    name = f"[fusemix]({repository()})" if repository() else "fusemix"
+    return f"fitted by {name} {_text(config.fusemix)}{fitted}"
 
 
 def fused_text(config: SavedConfig) -> CardText:
@@ -80,12 +82,22 @@ def fused_text(config: SavedConfig) -> CardText:
     ]  # fmt: skip
     limitations = ["Scores rank the items of one gallery; they are not probabilities."]
     if scorer.tensors:
-        limitations.append("The scorer holds embeddings of training items; they are in this model.")
+        limitations.append("It contains embeddings of training items, for its scorer.")
+    if landmarks := max((_landmarks(part.options) for part in config.parts.values()), default=0):
+        limitations.append(f"It contains latents of {landmarks:,} training items per modality.")
     summary = (
         f"One space of {width} dimensions for {', '.join(first)} and {last}: small adapters on "
         f"frozen encoders, {saved_by(config)}. Scores are {_code(scorer.name)}."
     )
     return CardText(summary, "FusedModel", code, limitations)
+
+
+def _landmarks(options: Any) -> int:
+    """The most landmarks that a part has, or a part within it."""
+    if isinstance(options, Mapping):
+        own = options.get("landmarks", 0)
+        return max([own if isinstance(own, int) else 0, *map(_landmarks, options.values())])
+    return max(map(_landmarks, options), default=0) if isinstance(options, list | tuple) else 0
 
 
 def _section(title: str, body: str) -> tuple[str, ...]:
@@ -105,7 +117,7 @@ def _front_matter(encoders: list[EncoderInfo]) -> str:
 
 
 def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: CardText) -> str:
-    """Code that runs as it stands, but for the items' file names."""
+    """Code that runs as it is, but for the items' file names."""
     given = [f"{e.modality!r}: {e.name!r}" for e in encoders if not e.registered]
     extra = f", encoders={{{', '.join(given)}}}" if given else ""
     lines = [
@@ -117,7 +129,10 @@ def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: Ca
         "```",
     ]
     dists = {named.dist for named in (config, *encoders, *config.parts.values()) if named.dist}
-    return "\n".join([f"`pip install {' '.join(sorted(dists | {'fusemix'}))}`", "", *lines])
+    needed = [f"`{install(*sorted(dists | {'fusemix'}))}`", "", *lines]
+    if not (PUBLISHED or repository()):
+        needed[0] = f"In a clone of the repository of fusemix: {needed[0]}"
+    return "\n".join(needed)
 
 
 def _example(encoder: EncoderInfo) -> str:

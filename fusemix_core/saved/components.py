@@ -161,7 +161,7 @@ def load_seen(folder: Path, config: SavedConfig) -> dict[str, Tensor]:
 def _forms(kind: str, saved: SavedPart, registry: Registry) -> Mapping[str, str]:
     """The tensors that a component has, by key, as `describe` puts them.
 
-    A module is built without memory where it allows that: arguments and options come from a file
+    A module is built without memory if it allows that: arguments and options come from a file
     that may be damaged, and are compared with the tensors before anything of their size is
     allocated.
     """
@@ -253,7 +253,7 @@ def _name(kind: str, saved: SavedPart, registry: Registry) -> str:
 
 
 def brought_by(name: str, dist: str) -> str:
-    """What to tell the user about an unknown name: who brought it when the model was saved."""
+    """What the user should know about an unknown name: who brought it when the model was saved."""
     if not dist:
         return f"It was registered by the code that saved the model: register '{name}' first."
     return f"When the model was saved, the package '{dist}' brought it: install that one."

@@ -50,7 +50,7 @@ class LazyEncoder:
     ) -> None:
         if source is not None and not isinstance(source, Source):
             raise ConfigError(
-                f"{source!r} is no encoder for {info.modality}.",
+                f"{source!r} is not an encoder for {info.modality}.",
                 "Give a name, an EncoderSpec, or a loaded Encoder object.",
             )
         self.info = info
@@ -92,7 +92,7 @@ class LazyEncoder:
 
     @property
     def given(self) -> Encoder | None:
-        """The encoder as an object, where there is one already: given by the user, or loaded."""
+        """The encoder as an object, if there is one already: given by the user, or loaded."""
         return self._source if isinstance(self._source, Encoder) else self._loaded
 
     @property
@@ -110,7 +110,7 @@ class LazyEncoder:
         return spec
 
     def load(self) -> Encoder:
-        """The encoder. Raises `ArtefactError` where it is not the one of the fit."""
+        """The encoder. Raises `ArtefactError` if it is not the one of the fit."""
         with self._mine():
             if self._loaded is None:
                 self._loaded = self._load()

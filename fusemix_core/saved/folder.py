@@ -20,6 +20,7 @@ from fusemix_core.config import from_dict
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError, UnknownNameError
+from fusemix_core.project import upgrade
 from fusemix_core.registry import registry
 from fusemix_core.saved.format1 import read_format1
 from fusemix_core.saved.schema import (
@@ -30,6 +31,7 @@ from fusemix_core.saved.schema import (
     check_modality,
     check_part_name,
     describe,
+    kind_of_part,
 )
 from fusemix_core.versions import version
 
@@ -49,7 +51,8 @@ ADVICE = Advice(
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The folder that `source` names: a model's or a run's folder here, or a hub id (fetched, at
-    `revision`). A name in a folder that exists here, such as a mistyped `runs/fist`, is no hub id.
+    `revision`). A name in a folder that exists here, such as a mistyped `runs/fist`, is not a hub
+    id.
 
     Raises:
         ArtefactError: If there is no such folder and it isn't a hub id, or can't be fetched.
@@ -105,18 +108,18 @@ def read_config(folder: Path) -> SavedConfig:
     if values["format"] > FORMAT:
         raise ArtefactError(
             f"{path} has format {values['format']}; fusemix {version()} reads up to {FORMAT}.",
-            f"It was saved by fusemix {written_by}: pip install --upgrade fusemix",
+            f"It was saved by fusemix {written_by}. To upgrade: {upgrade()}",
         )
     try:
         config = read_format1(values) if values["format"] == 1 else _read_format2(values)
         _check(config)
     except ConfigError as error:
-        upgrade = (
-            f"It was saved by fusemix {written_by}, this is {version()}: if that is newer, "
-            "pip install --upgrade fusemix"
+        newer = (
+            f"It was saved by fusemix {written_by}, this is {version()}. If that is newer, "
+            f"upgrade: {upgrade()}"
         )
         raise ArtefactError(
-            f"{path}: {error.message}", "\n".join(filter(None, [error.hint, upgrade]))
+            f"{path}: {error.message}", "\n".join(filter(None, [error.hint, newer]))
         ) from error
     return config
 
@@ -138,7 +141,7 @@ def _read_format2(values: Mapping[str, Any]) -> SavedConfig:
 
 
 def _check(config: SavedConfig) -> None:
-    """Raise `ConfigError` for what types alone don't show."""
+    """Raise `ConfigError` for what types don't show."""
     if config.format not in range(1, FORMAT + 1):
         raise ConfigError(f"format is {config.format}; formats are 1 to {FORMAT}.")
     if not config.encoders:
@@ -153,6 +156,11 @@ def _check(config: SavedConfig) -> None:
         except UnknownNameError as error:
             hint = "Install the plugin that brings it."
             raise ConfigError(f"encoders.{name}.takes: {error.message}", hint) from error
+    for name, part in config.parts.items():
+        if kind_of_part(name) == "adapter" and any(w == 0 for w in part.arguments):
+            raise ConfigError(
+                f"parts.{name}.arguments are {list(part.arguments)}: widths are positive."
+            )
     for name, count in config.seen.items():
         if name not in config.encoders or type(count) is not int or count < 0:
             raise ConfigError(f"seen.{name} is {count!r}: no number of items of a modality.")
@@ -205,7 +213,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def check_tensors(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, str]) -> None:
-    """Raise `ArtefactError` unless the file holds just the tensors that are `expected`, as
+    """Raise `ArtefactError` unless the file contains just the tensors that are `expected`, as
     `describe` puts them."""
     wrong = [f"{name} is missing" for name in expected if name not in tensors]
     wrong += [f"{name} is not expected" for name in tensors if name not in expected]
@@ -215,7 +223,7 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping
         if name in tensors and describe(tensors[name]) != form
     ]
     wrong += [
-        f"{name} holds values that are not finite"
+        f"{name} contains values that are not finite"
         for name, form in expected.items()
         if name in tensors and describe(tensors[name]) == form and not _finite(tensors[name])
     ]
@@ -288,6 +296,6 @@ def _check_replaceable(folder: Path) -> None:
     held = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if others := sorted(held - set(FILES)):
         raise ArtefactError(
-            f"{folder} holds other files ({', '.join(others[:3])}{', …' if others[3:] else ''}).",
+            f"{folder} has other files ({', '.join(others[:3])}{', …' if others[3:] else ''}).",
             "Saving replaces the whole folder: choose an empty or a new one.",
         )

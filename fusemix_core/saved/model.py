@@ -210,7 +210,7 @@ class SavedModel:
 
         Args:
             folder: an empty or new folder, or one that contains a saved model.
-            name: what the card loads the model by (the folder).
+            name: what the card loads the model by (the folder; of an absolute path its last part).
 
         Raises:
             ArtefactError: the folder contains other files, or can't be written.
@@ -220,7 +220,8 @@ class SavedModel:
 
         settle()
         config, tensors = self._saved_form()
-        name = os.fspath(folder) if name is None else name
+        if name is None:  # no path of this machine in what strangers read
+            name = Path(folder).name if Path(folder).is_absolute() else os.fspath(folder)
 
         def fill(path: Path) -> None:
             weights = path / files.WEIGHTS

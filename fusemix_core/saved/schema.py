@@ -33,8 +33,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class EncoderInfo:
     """What a saved model knows of the encoder that its latents of one modality came from.
 
-    `dim` is the width of those latents as the adapter gets them, one row an item (`[n, L, d]` as
-    `[n, L * d]`), or of one token where the adapter takes tokens of any number;
+    `dim` is the width of those latents as the adapter gets them, one row per item (`[n, L, d]` as
+    `[n, L * d]`), or of one token if the adapter takes tokens of any number;
     `fingerprint` the encoder's when they were taken, `dist` the distribution that registered
     `name` (empty: user code).
     """
@@ -109,7 +109,7 @@ class SavedConfig:
     """`config.json`.
 
     `kind` is the registered name of the artefact's class, and `dist` the distribution that brought
-    it. `parts` holds each component by its name in the model: the kind of component, and after a
+    it. `parts` contains each component by its name in the model: the kind of component, and after a
     dot what it belongs to (`adapter.image`, `scorer`). `fusemix` is the version that wrote the
     file. `seen` is how many keys of training items there are, by modality: 32 bits of each item's
     content key. The fields from `recipe` on only inform.

@@ -45,7 +45,7 @@ class CSLSScorer(Scorer):
         self._banks = self._sampled(train)
 
     def extend(self, train: Mapping[str, Tensor]) -> None:
-        """Add banks of further modalities; a score needs those of its own two alone."""
+        """Add banks of further modalities; a score needs those of its own two only."""
         self._banks = {**self._sampled(train), **self._banks}
 
     def _sampled(self, train: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ class CSLSScorer(Scorer):
     def tensors(self, value: Mapping[str, Tensor]) -> None:
         for name, bank in value.items():
             if not name.startswith("bank.") or bank.dtype != torch.float16 or bank.dim() != 2:
-                raise ValueError(f"csls holds float16 banks [b, d], not {name}: {bank.dtype}")
+                raise ValueError(f"csls contains float16 banks [b, d], not {name}: {bank.dtype}")
             if not len(bank):
                 raise ValueError(f"{name} is empty")
         self._banks = {name.removeprefix("bank."): bank for name, bank in value.items()}

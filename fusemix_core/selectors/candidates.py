@@ -28,7 +28,7 @@ def check_size(k: int, n: int) -> None:
 
 
 def candidates(pairs: PairedLatents, modality: str) -> Candidates:
-    """The first row of each item of a modality (of the first modality, where it is "").
+    """The first row of each item of a modality (of the first modality, if it is "").
 
     Raises `UnknownNameError` for a modality that the pairs do not have.
     """

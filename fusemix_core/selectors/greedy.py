@@ -29,7 +29,7 @@ SINGLE = 1e-5
 
 
 class Kernel(Protocol):
-    """A positive semi-definite kernel of n items, computed where it is asked for."""
+    """A positive semi-definite kernel of n items, computed if it is asked for."""
 
     def diagonal(self) -> Tensor:
         """float64 CPU `[n]`."""
@@ -117,7 +117,7 @@ class _Taken:
 
 
 def zeros(like: Tensor, k: int, dtype: torch.dtype) -> Tensor:
-    """`[k, k]` zeros, or a `ConfigError` where there is no memory for them."""
+    """`[k, k]` zeros, or a `ConfigError` if there is no memory for them."""
     try:
         return like.new_zeros(k, k, dtype=dtype)
     except RuntimeError as error:

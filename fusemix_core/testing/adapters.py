@@ -140,7 +140,7 @@ def eval_determinism(case: ComponentCase) -> None:
 
 @ADAPTER.check()
 def seeded_construction(case: ComponentCase) -> None:
-    """Initial weights depend on torch's global generator alone."""
+    """Initial weights depend only on torch's global generator."""
     first, second = (built(case, number=3) for _ in range(2))
     x = given(case)
     expect_same(embed(first, x), embed(second, x), "built twice with one seed")

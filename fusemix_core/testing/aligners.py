@@ -105,7 +105,7 @@ def expect_fitted(adapters: Adapters, pairs: PairedLatents) -> None:
     widths = {}
     for modality, adapter in adapters.items():
         kind = type(adapter).__name__
-        expect(isinstance(adapter, Adapter), f"{modality} got a {kind}, which is no Adapter")
+        expect(isinstance(adapter, Adapter), f"{modality} got a {kind}, which is not an Adapter")
     for modality, rows in embeddings_of(adapters, pairs).items():
         expect(rows.isfinite().all(), f"embeddings of {modality} hold NaN or infinity")
         widths[modality] = rows.shape[1]
@@ -124,7 +124,7 @@ def expect_same(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: s
 def is_an_aligner(case: AlignerCase) -> None:
     """It is an Aligner."""
     name = type(case.make()).__name__
-    expect(isinstance(case.make(), Aligner), f"{name} is no subclass of Aligner")
+    expect(isinstance(case.make(), Aligner), f"{name} is not a subclass of Aligner")
 
 
 @ALIGNER.check()
@@ -165,7 +165,7 @@ def three_modalities(case: AlignerCase) -> None:
 
 @ALIGNER.check()
 def seeded(case: AlignerCase) -> None:
-    """The seed alone decides the result: not torch's global generator."""
+    """Only the seed decides the result: not torch's global generator."""
     pairs = toy_pairs()
     first = embeddings_of(case.fit(pairs, seed=3), pairs.test)
     with torch.random.fork_rng(devices=[]):

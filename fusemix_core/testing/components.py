@@ -85,7 +85,7 @@ def add_declaration_checks(suite: Suite) -> None:
 
         @suite.check()
         def declared_uses(case: ComponentCase) -> None:
-            """`uses` has names of `USES` alone; the spec has the same, and says what it wraps."""
+            """`uses` has names of `USES` only; the spec has the same, and says what it wraps."""
             own = set(getattr(case.target, "uses", ()))
             unknown = own - set(USES[suite.kind])
             expect(not unknown, f"it can't use {', '.join(unknown)}: {', '.join(USES[suite.kind])}")

@@ -153,6 +153,6 @@ def _run(check: Check, case: Callable[[], Any]) -> None:
 
 
 def _hold_floor(suite: Suite, case: Callable[[], Any], reasons: Mapping[str, str], least: int):
-    """So that a suite of which little applies, or most is excused, is no success."""
+    """So that a suite of which little applies, or most is excused, is not a success."""
     hold = [n for n, c in suite.checks.items() if n not in reasons and c.applies(case())]
     assert len(hold) >= least, f"only {len(hold)} checks apply, of {least} at least"

@@ -23,7 +23,7 @@ class EncoderCase:
     """An encoder and what it is checked with.
 
     edges: edge inputs by what they are. make: gives the encoder again; load: the same in another
-    dtype; None where it can't be had again. device: the one asked for, if any. plugin: the module
+    dtype; None if it can't be had again. device: the one asked for, if any. plugin: the module
     that lists it, or "".
     """
 

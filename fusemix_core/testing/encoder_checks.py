@@ -53,7 +53,7 @@ def declared_dim(case: EncoderCase) -> None:
 
 @ENCODER.check()
 def declared_views(case: EncoderCase) -> None:
-    """Each view has one row an item, of the shape that its kind has."""
+    """Each view has one row per item, of the shape that its kind has."""
     for view in case.spec.views:
         raw = case.raw(case.items, view)
         values = raw.values if isinstance(raw, Padded) else raw
@@ -108,7 +108,7 @@ def different_items(case: EncoderCase) -> None:
 
 @ENCODER.check()
 def declared_norm(case: EncoderCase) -> None:
-    """Rows of the first view have unit norm where the spec says `normalised`."""
+    """Rows of the first view have unit norm if the spec says `normalised`."""
     view = case.spec.views[0]
     for i, row in enumerate(case.latents[view] if case.spec.normalised else []):
         norm = row.norm().item()
@@ -242,7 +242,7 @@ def half_precision(case: EncoderCase) -> None:
 
 @ENCODER.check()
 def wrong_type(case: EncoderCase) -> None:
-    """`collate` raises TypeError for things that are no items."""
+    """`collate` raises TypeError for things that are not items."""
     for wrong in wrong_items(case.spec):
         for batch in ([wrong], [case.items[0], wrong]):
             try:

@@ -47,7 +47,7 @@ def edges(spec: EncoderSpec) -> dict[str, Any]:
 
 
 def wrong_items(spec: EncoderSpec) -> list[Any]:
-    """Things that are no item of what the encoder takes."""
+    """Things that are not item of what the encoder takes."""
     return [object(), None, 3, *_medium(spec).wrong()]
 
 

@@ -139,7 +139,7 @@ def cells_are_texts(case: ComponentCase) -> None:
 
 @MEDIUM.check()
 def other_things_are_refused(case: ComponentCase) -> None:
-    """What is no item of it is a DataError."""
+    """What is not an item of it is a DataError."""
     inline = case.make().inline
     for value in (object(), [object()], *case.make().wrong()):
         if not (inline and isinstance(value, bytes)):  # a cell may hold an item as bytes

@@ -145,7 +145,9 @@ def links_are_rows_of_the_batch(case: ComponentCase) -> None:
         given = set(map(tuple, batch.links[:, 0].tolist()))
         for row in case.make()(batch, generator(), 0.0).links.tolist():
             for source in row:
-                expect(tuple(source) in given, f"{what}: {source} is no row of the batch's links")
+                expect(
+                    tuple(source) in given, f"{what}: {source} is not a row of the batch's links"
+                )
 
 
 @MIXUP.check()
@@ -228,7 +230,7 @@ def tokens(case: ComponentCase) -> None:
 
 def with_tokens(batch: Batch) -> Batch:
     """The batch, of which the second modality has items of one token or more, the second of them
-    zeros, and none where they are missing."""
+    zeros, and none if they are missing."""
     modality = MODALITIES[1]
     rows = batch.latents[modality]
     values = torch.stack([rows * (1 - t) for t in range(5)], dim=1)  # the second is zero
@@ -266,6 +268,6 @@ def input_unmodified(case: ComponentCase) -> None:
 def is_a_mixup(case: ComponentCase) -> None:
     """It is a Mixup, and takes one row or more of data for each row that it makes."""
     mixup = case.make()
-    expect(isinstance(mixup, Mixup), f"{type(mixup).__name__} is no subclass of Mixup")
+    expect(isinstance(mixup, Mixup), f"{type(mixup).__name__} is not a subclass of Mixup")
     count = mixup.rows_per_pair
     expect(isinstance(count, int) and count >= 1, f"rows_per_pair is {count!r}")

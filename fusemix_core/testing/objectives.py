@@ -188,7 +188,7 @@ def missing_entries(case: ComponentCase) -> None:
     other = {}
     for k, (modality, x) in enumerate(given.items()):
         reached = x.grad[absent[:, k]].any() if x.grad is not None else False
-        expect(not reached, f"a gradient reaches {modality} where it is missing")
+        expect(not reached, f"a gradient reaches {modality} although it is missing")
         other[modality] = torch.where(absent[:, k, None], x.detach() + 5, x.detach())
     expect_close(loss_of(case, other, links), loss.item(), "other values where entries are missing")
 
@@ -313,7 +313,7 @@ def tokens(case: ComponentCase) -> None:
 
 @OBJECTIVE.check(when=uses("trust"))
 def trust(case: ComponentCase) -> None:
-    """Wrong pairs cost less where they are not trusted; with any trust the loss is finite."""
+    """Wrong pairs cost less if they are not trusted; with any trust the loss is finite."""
     given, links = embeddings_of(noise=0.05), links_of()
     wrong = torch.arange(ROWS) < 4
     given["text"] = torch.where(wrong[:, None], given["text"].roll(1, 0), given["text"])
@@ -374,4 +374,4 @@ def unpaired(case: ComponentCase) -> None:
 def is_an_objective(case: ComponentCase) -> None:
     """It is an Objective."""
     name = type(built(case)).__name__
-    expect(isinstance(built(case), Objective), f"{name} is no subclass of Objective")
+    expect(isinstance(built(case), Objective), f"{name} is not a subclass of Objective")

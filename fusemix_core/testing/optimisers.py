@@ -76,7 +76,7 @@ def is_an_optimiser(case: ComponentCase) -> None:
     """It is a torch optimiser with the groups that it was given."""
     optimiser = Problem(case).optimiser
     name = type(optimiser).__name__
-    expect(isinstance(optimiser, torch.optim.Optimizer), f"{name} is no torch.optim.Optimizer")
+    expect(isinstance(optimiser, torch.optim.Optimizer), f"{name} is not a torch.optim.Optimizer")
     expect(len(optimiser.param_groups) == 2, f"it has {len(optimiser.param_groups)} groups of 2")
 
 

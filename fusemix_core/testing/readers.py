@@ -127,7 +127,7 @@ def knows_its_own(case: ReaderCase) -> None:
 
 @READER.check()
 def rows(case: ReaderCase) -> None:
-    """It yields rows, each with the file it stands in, a number from 1 on, and named values."""
+    """It yields rows, each with the file it is in, a number from 1 on, and named values."""
     with case.copy() as path:
         found = case.read(path)
         for one in found:

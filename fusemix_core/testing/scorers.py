@@ -67,7 +67,7 @@ def expect_same(got: Tensor, wanted: Tensor, what: str) -> None:
 def is_a_scorer(case: ComponentCase) -> None:
     """It is a Scorer."""
     name = type(case.make()).__name__
-    expect(isinstance(case.make(), Scorer), f"{name} is no subclass of Scorer")
+    expect(isinstance(case.make(), Scorer), f"{name} is not a subclass of Scorer")
 
 
 @SCORER.check()
@@ -90,7 +90,7 @@ def larger_is_closer(case: ComponentCase) -> None:
 
 @SCORER.check()
 def in_tiles(case: ComponentCase) -> None:
-    """A score depends on its query and item alone, so that large galleries go in tiles."""
+    """A score depends only on its query and item, so that large galleries go in tiles."""
     scorer, given = fitted(case), embeddings(20, number=1)
     whole = score(scorer)
     tile = scorer.score(given["image"][3:8], given["text"][5:12], "image", "text")

@@ -62,7 +62,7 @@ def expect_same(got: Tensor, wanted: Tensor, what: str) -> None:
 def is_a_selector(case: ComponentCase) -> None:
     """It is a Selector."""
     name = type(case.make()).__name__
-    expect(isinstance(case.make(), Selector), f"{name} is no subclass of Selector")
+    expect(isinstance(case.make(), Selector), f"{name} is not a subclass of Selector")
 
 
 @SELECTOR.check()
@@ -103,7 +103,7 @@ def too_many(case: ComponentCase) -> None:
 
 @SELECTOR.check()
 def seeded(case: ComponentCase) -> None:
-    """The seed alone decides what is chosen: not torch's or numpy's global generator."""
+    """Only the seed decides what is chosen: not torch's or numpy's global generator."""
     import numpy as np
 
     given, state = pairs(), np.random.get_state()  # noqa: NPY002

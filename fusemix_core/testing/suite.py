@@ -22,9 +22,9 @@ def expect(condition: object, detail: str) -> None:
 
 @dataclass(frozen=True)
 class Check:
-    """A check: `run(case)` raises where the component does not hold what `holds` says.
+    """A check: `run(case)` raises if the component does not hold what `holds` says.
 
-    `applies(case)` is False where there is nothing to look at; such a check is not run.
+    `applies(case)` is False if there is nothing to look at; such a check is not run.
     """
 
     name: str

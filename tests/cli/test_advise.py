@@ -12,6 +12,7 @@ from fusemix_core.benchmark import advice
 from fusemix_core.benchmark.advice import Measured, Place, advise
 from fusemix_core.cli.app import app
 from fusemix_core.errors import ConfigError
+from fusemix_core.project import how_to_install
 
 IMAGES, MOLECULES = {"image": "i", "text": "t"}, {"molecule": "m", "text": "t"}
 
@@ -141,7 +142,8 @@ def test_json_has_the_same(measured):
 def test_a_recipe_that_is_not_installed_comes_with_what_to_install(measured):
     best = method("nowhere", 40, None, packages=("fusemix-nowhere",))
     measured(place("a", 500, [method("auto", 20, (5, 15)), best]))
-    assert "nowhere is not installed: pip install fusemix-nowhere" in call("--pairs", 500).stdout
+    said = f"nowhere is not installed: {how_to_install('fusemix-nowhere')}"
+    assert said in call("--pairs", 500).stdout
     found = json.loads(call("--pairs", 500, "--json").stdout)
     assert found["install"] == {"nowhere": ["fusemix-nowhere"]}
 

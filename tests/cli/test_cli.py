@@ -63,6 +63,16 @@ def test_a_run_ends_with_the_commands_that_come_next(run, world):
     assert "items searched" in run(*shlex.split(search)[1:]).stdout
 
 
+def test_recall_is_shown_by_a_column(run, world):
+    args = ["--a", A, "--b", B, "--data", world, "--recipe", "csa", "--out", "r"]
+    assert "By thing" in run("align", *args, "--by", "thing").stdout
+    table = json.loads(Path("r/results.json").read_text())["test"]["groups"]["thing"]
+    own = ["r", "-e", f"image={A}", "-e", f"text={B}"]
+    again = json.loads(run("eval", *own, "--by", "thing", "--json").stdout)
+    assert again["groups"]["thing"] == table and len(table["image->text"]) > 1
+    assert "price" in run("eval", *own, "--by", "price", code=2).stderr
+
+
 def test_ctrl_c_names_the_command_that_goes_on(run, world, monkeypatch):
     def interrupted(plan, out, **_):
         out.mkdir()
@@ -73,6 +83,24 @@ def test_ctrl_c_names_the_command_that_goes_on(run, world, monkeypatch):
     args = ["--a", A, "--b", B, "--data", world, *SMALL]
     said = run("align", *args, "--out", "my runs", code=130).stderr
     assert "Go on with: fusemix align --out 'my runs' --resume" in said and "Error" not in said
+
+
+def test_a_first_plan_knows_how_long_encoding_takes(run, world):
+    args = ["--a", A, "--b", B, "--data", world, "--recipe", "csa", "--dry-run", "--json"]
+    plan = json.loads(run("align", *args).stdout)
+    assert all(0 < e["seconds"] < 60 for e in plan["encoders"])
+    assert json.loads(run("cache", "list", "--json").stdout) == []  # nothing is kept
+
+
+def test_an_encoder_that_fails_leaves_the_plan_without_a_time(run, world):
+    broken = Path("broken.py")
+    broken.write_text(
+        TOYS.read_text() + "\n\nclass Broken(ToyImage):\n"
+        "    def encode(self, batch, view):\n        raise RuntimeError('no')\n"
+    )
+    args = ["--a", f"{broken}:Broken", "--b", B, "--data", world, "--recipe", "csa", "--dry-run"]
+    plan = json.loads(run("align", *args, "--json").stdout)
+    assert plan["encoders"][0]["seconds"] is None and plan["encoders"][1]["seconds"] > 0
 
 
 def test_the_plan_names_the_device_that_auto_is(run, world):

@@ -12,6 +12,7 @@ from fusemix_core.cli.app import app
 from fusemix_core.data.media import extras
 from fusemix_core.discovery import Plugin
 from fusemix_core.jobs import doctor
+from fusemix_core.project import how_to_install
 from fusemix_core.runs import machine
 
 
@@ -36,7 +37,7 @@ def test_a_broken_plugin_is_an_error_and_exit_1(monkeypatch, own_registry):
     monkeypatch.setattr(doctor.registry, "plugins", [*doctor.registry.plugins, broken])
     one = found("plugins", "error")
     assert "fusemix-bad 0.1 failed to load: ImportError" in one.text
-    assert "--force-reinstall fusemix-bad" in one.advice
+    assert "pip uninstall fusemix-bad" in one.advice
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
 
 
@@ -116,6 +117,15 @@ def test_little_disk_and_a_store_that_cant_be_written(monkeypatch):
     assert "FUSEMIX_HOME" in found("store", "error").advice
 
 
+def test_the_object_store_of_the_environment_is_named_without_asking_it(monkeypatch):
+    monkeypatch.setenv("FUSEMIX_STORE", "s3://no-such-bucket/x")
+    kept = [f.text for f in doctor.examine() if f.topic == "store"]
+    assert len(kept) == 2 and "s3://no-such-bucket/x (FUSEMIX_STORE)" in kept[1]
+    monkeypatch.setenv("FUSEMIX_STORE", "s3://key:secret@bucket/x")
+    one = found("store", "error")
+    assert "more in it than a bucket" in one.text and "secret" not in one.text + one.advice
+
+
 def test_a_folder_is_counted_for_a_limited_time(tmp_path):
     (tmp_path / "a").mkdir()
     for i in range(3):
@@ -128,9 +138,9 @@ def test_a_folder_is_counted_for_a_limited_time(tmp_path):
 
 def test_missing_packages_are_named_with_what_they_bring(monkeypatch):
     monkeypatch.setattr(extras, "_is_there", lambda module: module != "pydicom")
-    assert 'pip install "fusemix[dicom]"' in found("decoders", "note").advice
+    assert how_to_install("fusemix[dicom]") in found("decoders", "note").advice
     monkeypatch.setattr(doctor.exported, "missing", lambda: "openvino")
-    assert "fusemix[fast]" in found("runtimes", "warning").advice
+    assert how_to_install("fusemix[fast]") in found("runtimes", "warning").advice
 
 
 def test_little_memory(monkeypatch):

@@ -64,7 +64,7 @@ def test_json(arguments):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--picture", "rank.txt"], "no picture"),
+        (["--picture", "rank.txt"], "not a picture"),
         (["--b", "nothing-such"], "nothing-such"),
         (["--recipe", "no-recipe"], "no-recipe"),
     ],

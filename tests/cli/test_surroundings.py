@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import started
 from pairs import write_world
 
 TOYS = str(Path(__file__).parents[1] / "toys.py")
@@ -94,9 +95,9 @@ main()
 def test_without_a_home_the_error_names_the_variable(command, tmp_path, monkeypatch):
     write_world(tmp_path, count=20)
     monkeypatch.chdir(tmp_path)
-    done = run(NO_HOME, *command.replace("TOYS", TOYS).split())
-    assert done.returncode == 2, done.stderr.decode()
-    assert b"Set FUSEMIX_HOME" in done.stderr and b"fault" not in done.stderr
+    done = started.run("-c", NO_HOME, *command.replace("TOYS", TOYS).split())
+    assert done.returncode == 2, done.stderr
+    assert "Set FUSEMIX_HOME" in done.stderr and "fault" not in done.stderr
 
 
 IN_IMPORTS = """

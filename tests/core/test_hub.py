@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -17,13 +18,20 @@ SPEC = EncoderSpec(name="far", modality="image", target="x:X", weights="someone/
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """No name is found, which takes for ever; and no setting says so."""
+    """No name is found, which takes until the test is over; and no setting says so."""
+    over = threading.Event()
+
+    def connect(*_, **__):
+        over.wait(30)
+        raise OSError("no such name")
+
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(hub, "getproxies", dict)
     monkeypatch.setattr(hub, "WAIT", 0.2)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr(socket, "create_connection", connect)
     hub.connected.cache_clear()
     yield
+    over.set()
     hub.connected.cache_clear()
 
 

@@ -9,6 +9,7 @@ SIGTERM. Every child writes what it encoded and which steps it did to
 """
 
 import contextlib
+import gc
 import json
 import os
 import random
@@ -18,17 +19,20 @@ import time
 from pathlib import Path
 
 import jinja2  # noqa: F401  that children need not import it
-import matplotlib.backends.backend_svg  # noqa: F401
-import matplotlib.figure  # noqa: F401
 import torch
 from pairs import write_world
+from PIL import Image
 
-from fusemix_core.cli import main
+import fusemix_core.jobs.align
+import fusemix_core.jobs.encode  # noqa: F401
+from fusemix_core.cli import app, main  # noqa: F401
 from fusemix_core.engine import checkpoint, loop
 from fusemix_core.engine.checkpoint import checkpoint_folders
 from fusemix_core.errors import ArtefactError
 from fusemix_core.latents import extraction
 from fusemix_core.latents.shards import read_shard, verify_shard
+from fusemix_core.registry import registry
+from fusemix_core.reports import figures
 from fusemix_core.userfile import import_file
 
 toys = import_file(Path(__file__).parents[1] / "toys.py")  # the module that the runs import
@@ -196,6 +200,10 @@ def wait_until(run: Path, lines: int, pid: int) -> None:
 def nursery(folder: Path, runs: int, seed: int) -> None:
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports for seconds, once
+    Image.init()  # so do these
+    registry.load()
+    gc.freeze()  # what is imported is not looked at again
+    figures._svg = lambda *_, **__: "<svg></svg>"  # tests/reports draws them
     extraction.shard_size = lambda items: SHARD
     write_world(folder / "world", count=ROWS)
     for command in (ENCODE, ALIGN):

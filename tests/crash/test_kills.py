@@ -1,11 +1,10 @@
 """Runs that are killed and resumed leave what an undisturbed one leaves, byte for byte."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import started
 
 import fusemix_core
 
@@ -16,12 +15,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and for
 def nursery(folder: Path, runs: int, seed: int) -> None:
     paths = [Path(fusemix_core.__file__).parents[1], HERE.parent]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, HERE / "nursery.py", folder, str(runs), str(seed)],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
+    done = started.run(HERE / "nursery.py", folder, runs, seed, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     stopped = [int(line.split()[1]) for line in lines if line.startswith("stopped ")]

@@ -1,9 +1,8 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import started
 
 import fusemix_core
 
@@ -19,12 +18,7 @@ def tree(home):
 def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path, view, shards):
     env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
     env["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run(
-        [sys.executable, HERE / "store_child.py", tmp_path, view],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
+    done = started.run(HERE / "store_child.py", tmp_path, view, env=env)
     assert done.returncode == 0, done.stderr
     whole = tree(tmp_path / "whole")
     assert len(whole) == shards  # 640 good items, 100 a shard or four groups of 32
@@ -37,7 +31,5 @@ def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path, view
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
 def test_an_index_whose_maker_is_killed_is_made_by_the_next(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, HERE / "index_child.py", tmp_path], env=env, capture_output=True, text=True
-    )
+    done = started.run(HERE / "index_child.py", tmp_path, env=env)
     assert done.stdout.splitlines() == ["killed 16"], done.stdout + done.stderr

@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fusemix_core.adapters.mlp import MlpAdapter
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, Recipe, Training
+from fusemix_core.engine.compiling import Compiling
 from fusemix_core.engine.feed import feed
-from fusemix_core.engine.plan import plan_steps
+from fusemix_core.engine.plan import Plan, plan_steps
 from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.evaluation.retrieval import retrieval
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents
+from fusemix_core.numerics import Precision
 from fusemix_core.registry import registry
 
 pytestmark = pytest.mark.cuda
@@ -154,3 +157,28 @@ def test_tables_on_the_device_give_what_they_gave_in_memory(device, pairs, on):
     for modality, table in data.tables.items():
         ids = torch.tensor([3, 3, 49, 0])
         assert torch.equal(moved.tables[modality].rows(ids).cpu(), table.rows(ids))
+
+
+def test_adapters_of_small_batches_are_cuda_graphs(device):
+    torch.manual_seed(0)
+    adapter, notes = MlpAdapter(64, 32, blocks=2).to(device), []
+    plan = Plan(Training(batch_size=16), 16, 1)
+    backend = "inductor" if device.type == "cuda" else "eager"
+    forms = Compiling({"text": adapter}, {"text": 64}, plan, Precision(), notes.append, backend)
+    assert notes == [] and forms.graphs is (device.type == "cuda") and len(forms.forms) == 1
+    kept = []
+    for _ in range(5):
+        latents = torch.randn(16, 64, device=device)
+        with forms.steps():
+            found = adapter(latents)
+        found.square().sum().backward()
+        gradients = [p.grad.clone() for p in adapter.parameters()]
+        adapter.zero_grad(set_to_none=True)
+        wanted = adapter(latents)
+        wanted.square().sum().backward()
+        kept.append((found, wanted.detach()))
+        for p, gradient in zip(adapter.parameters(), gradients, strict=True):
+            torch.testing.assert_close(gradient, p.grad, rtol=1e-3, atol=1e-4)
+        adapter.zero_grad(set_to_none=True)
+    for found, wanted in kept:  # later steps did not write over earlier ones
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from latents.toy import ToyItems, texts
 
+from fusemix_core.encoders.pixels import PixelTable
 from fusemix_core.interfaces import Padded
 from fusemix_core.latents.batches import batch_size_for
 from fusemix_core.latents.encoding import Encoding, ItemEncoder
@@ -115,3 +116,20 @@ def test_auto_chooses_half_precision_where_latents_agree(device, tmp_path):
     plain = extract(spec, items, LatentStore(tmp_path), Encoding(device, "float32"))
     first, second = (e.table.rows(torch.arange(40)) for e in (done, plain))
     assert torch.nn.functional.cosine_similarity(first, second).min() > 0.9998
+
+
+def scaled(x):
+    """Of bytes `[c, h, w]`, as most image processors do it. A GPU may round divisions otherwise."""
+    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    return ((x / 255) - 0.45).div(deviation)
+
+
+def as_bytes(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def test_bytes_become_the_numbers_that_a_cpu_makes_of_them(device):
+    table = PixelTable.of(lambda image: scaled(as_bytes(image)), as_bytes, device)
+    batch = torch.randint(0, 256, (4, 3, 33, 17), dtype=torch.uint8)
+    found = table(batch.to(device)).cpu()
+    assert torch.equal(found, torch.stack([scaled(one) for one in batch]))

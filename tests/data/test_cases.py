@@ -12,6 +12,7 @@ from fusemix_core.config import DataConfig
 from fusemix_core.data import read_pairs
 from fusemix_core.data.media import extras
 from fusemix_core.errors import DataError
+from fusemix_core.project import how_to_install
 
 CASES = Path(__file__).parent / "cases"
 TAKES = {"image": "image", "text": "text"}
@@ -101,7 +102,7 @@ def test_files_that_no_reader_knows_and_lone_texts_are_rejected_by_name(case, mo
     assert data.bad_rows == 5
     assert all(name in told for name in ("h.heic", "m.m4a", "s.dcm", "v.svg", "alone.txt"))
     for extra in ("heic", "dicom", "av"):
-        assert f'pip install "fusemix[{extra}]"' in told
+        assert how_to_install(f"fusemix[{extra}]") in told
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_all_pairs_of_splits_are_compared(case):
         validation=str(folder / "validation.csv"),
         test=str(folder / "test.csv"),
     )
-    assert "3 of the 6 image items of the test split also stand in validation rows." in said(data)
+    assert "3 of the 6 image items of the test split are also in validation rows." in said(data)
     assert "training rows" not in said(data)
 
 
@@ -197,8 +198,8 @@ def test_the_splits_of_a_saved_dataset_are_compared(tmp_path):
     datasets.disable_progress_bars()
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
     data = read(tmp_path / "saved", {"molecule": "text", "text": "text"})
-    assert "1 of the 3 text items of the test split also stand in validation rows." in said(data)
-    assert "1 of the 3 text items of the test split also stand in training rows." in said(data)
+    assert "1 of the 3 text items of the test split are also in validation rows." in said(data)
+    assert "1 of the 3 text items of the test split are also in training rows." in said(data)
 
 
 # -- silent misreading -----------------------------------------------------------------------------

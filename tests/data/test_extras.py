@@ -16,6 +16,7 @@ from fusemix_core.data import decode, read_pairs
 from fusemix_core.data.media import extras
 from fusemix_core.data.suffixes import modality_of_suffix
 from fusemix_core.errors import DataError
+from fusemix_core.project import how_to_install
 
 
 def grey(data) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_a_file_without_suffix_and_one_without_an_image(tmp_path):
     del data.PixelData
     sink = io.BytesIO()
     data.save_as(sink, enforce_file_format=True)
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="contains no image"):
         decode(sink.getvalue(), "image")
     with pytest.raises(DataError):
         decode(dicom(STORED)[:200], "image")
@@ -114,7 +115,7 @@ def test_scans_of_a_folder_have_no_suffix(tmp_path, monkeypatch, installed):
     said = " ".join(one.reason for one in found.rejected if one.bad)
     for name in ("IM0001", "1.2.840.10008.17"):
         assert (f"{name} with {name}.txt: it is a DICOM file" in said) is not installed
-    assert ('pip install "fusemix[dicom]"' in said) is not installed
+    assert (how_to_install("fusemix[dicom]") in said) is not installed
 
 
 # -- HEIC ----------------------------------------------------------------------------------------

@@ -259,7 +259,7 @@ def test_odd_names_stay_data(tmp_path):
     data = read(path, {"y": "y:class"})
     expected = {*names[:4], "\u00e9", "-1"}
     assert set(data.facts["y"].names) == expected and len(data) == len(names)
-    assert data.rejected[0].reason == "fact 'y': the text holds half a surrogate pair"
+    assert data.rejected[0].reason == "fact 'y': the text contains half a surrogate pair"
 
 
 def test_facts_are_of_rows_through_links_splits_and_rejections():

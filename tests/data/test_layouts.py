@@ -63,9 +63,7 @@ def test_linked_folders_inside_are_read_once_for_each_split(tmp_path):
     (tmp_path / "train" / "loop").symlink_to("../train")
     data = read(tmp_path)
     assert sizes(data) == (2, 3, 0)
-    assert "2 of the 3 image items of the validation split also stand in training rows" in said(
-        data
-    )
+    assert "2 of the 3 image items of the validation split are also in training rows" in said(data)
     assert [one.bad for one in data.rejected] == [False, False]  # the loop, from either side
 
 

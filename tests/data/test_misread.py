@@ -14,6 +14,7 @@ from PIL import Image
 from fusemix_core.data import Audio, decode
 from fusemix_core.data.media import extras, medium
 from fusemix_core.errors import DataError
+from fusemix_core.project import how_to_install
 
 CASES = Path(__file__).parent / "cases" / "08-png-12-bit"
 
@@ -260,7 +261,7 @@ def test_an_extra_that_is_missing_is_named(no_extras, data, takes, what, extra):
     with pytest.raises(DataError) as error:
         decode(data, takes)
     assert what in error.value.message
-    assert f'pip install "fusemix[{extra}]"' in error.value.message
+    assert how_to_install(f"fusemix[{extra}]") in error.value.message
 
 
 @pytest.mark.parametrize(("takes", "form"), [("audio", "an image"), ("image", "a sound")])

@@ -592,7 +592,7 @@ def test_a_saved_dataset_opens_no_file_elsewhere_and_makes_no_class(saved):
     assert len(read(saved / "one")) == 6
     for name in ("../dict/test/" + arrow.name, str(arrow), "", ".", "none.arrow"):
         state.write_text(json.dumps({"_data_files": [{"filename": name}]}))
-        with pytest.raises(DataError, match="no file of it"):
+        with pytest.raises(DataError, match="not a file of it"):
             read(saved / "one")
 
 

@@ -1,21 +1,25 @@
 """Runs a function in several processes of torch.distributed (gloo)."""
 
 import multiprocessing
+import signal
 import time
 import traceback
 
 import torch
 import torch.distributed as dist
 
-# Forked from one that has imported what takes long.
+# Forked from one that has imported what takes long: the first optimiser imports torch._dynamo.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch.distributed", "fusemix_core.aligners.gradient"])
+CONTEXT.set_forkserver_preload(
+    ["torch.distributed", "torch._dynamo", "fusemix_core.aligners.gradient"]
+)
 
 
-def run_in_processes(count, function, folder, *arguments, timeout=300):
+def run_in_processes(count, function, folder, *arguments, timeout=300, killed=()):
     """Call `function(folder, *arguments)` of a module in `count` processes, one thread each.
 
-    What it leaves is what it writes to the folder. Raises with their tracebacks if any fails.
+    What it leaves is what it writes to the folder. Raises with their tracebacks if any fails; those
+    `killed` are to end by SIGKILL.
     """
     folder.mkdir(parents=True, exist_ok=True)
     store = folder / f"store-{time.monotonic_ns()}"
@@ -32,7 +36,8 @@ def run_in_processes(count, function, folder, *arguments, timeout=300):
     for process in processes:
         process.kill()
     told = "\n".join(p.read_text() for p in folder.glob("*.traceback"))
-    assert codes == [0] * count, f"exit codes {codes}\n{told}"
+    wanted = [-signal.SIGKILL if i in killed else 0 for i in range(count)]
+    assert codes == wanted, f"exit codes {codes}\n{told}"
 
 
 def _child(rank, count, store, function, folder, arguments):

@@ -1,9 +1,12 @@
 """What each process does in test_fits.py."""
 
+import os
+import signal
 from dataclasses import replace
 
 import torch
 from safetensors.torch import save_file
+from toys import TokenMean
 
 from fusemix_core.aligners import auto
 from fusemix_core.config import Part, Recipe, Training
@@ -18,6 +21,7 @@ from fusemix_core.interfaces import (
     ResidentLatents,
 )
 from fusemix_core.objectives.infonce import InfoNCE
+from fusemix_core.paired import ResidentTokens
 from fusemix_core.registry import registry
 
 
@@ -118,7 +122,19 @@ RECIPES = {
         adapter=Part("wide", {"hidden": 16, "dropout": 0.0}),
         training=replace(BASE.training, batch_size=10, lr=0.05, evaluate_steps=2, patience=9),
     ),
+    "infonce in float32": BASE,
+    "siglip in float32": replace(BASE, objective=Part("siglip")),
     "three modalities with gaps": BASE,
+    "three modalities with gaps, siglip": replace(BASE, objective=Part("siglip")),
+    "three modalities with gaps, gram": replace(BASE, objective=Part("gram")),
+    "three modalities with gaps, in float32": BASE,
+    "three modalities with gaps, gram in float32": replace(BASE, objective=Part("gram")),
+    "a weight for each row": replace(BASE, mixup=Part("per-sample")),
+    "along great circles": replace(BASE, mixup=Part("geodesic")),
+    "drawn partners": replace(BASE, mixup=Part("permuted")),
+    "tokens of unequal number": replace(
+        BASE, adapter=Part("token-mean"), objective=Part("structure", {"warmup": 1})
+    ),
     "trust, averaged adapters, a queue": replace(
         BASE, objective=Part("hammer", {"queue": 20, "warmup": 2})
     ),
@@ -184,6 +200,17 @@ def latents(gaps=False):
     return train, PairedLatents(tables, links[60:])
 
 
+def as_tokens(pairs):
+    """The same pairs, whose items are one to four tokens."""
+    tables = {}
+    for modality, table in pairs.tables.items():
+        lengths = 1 + torch.arange(len(table)) * 7 % 4
+        scale = 1 + torch.arange(int(lengths.sum())) % 3
+        spoken = table.latents.repeat_interleave(lengths, dim=0)
+        tables[modality] = ResidentTokens(spoken * scale[:, None], lengths)
+    return replace(pairs, tables=tables)
+
+
 class Stop(Callback):
     """Interrupts after so many steps."""
 
@@ -206,6 +233,11 @@ def fitted(recipe, **context):
     if recipe in IN_FLOAT32:  # the closed form is solved in float32
         for table in data[0].tables.values():
             table.latents = table.latents.float()
+    if recipe.endswith("in float32"):
+        for table in data[0].tables.values():
+            table.latents = table.latents.float()
+    if recipe.startswith("tokens"):
+        data = [as_tokens(pairs) for pairs in data]
     recipe = DROPOUT if recipe == "dropout" else RECIPES[recipe]
     aligner = registry.build("aligner", recipe.aligner)
     found = aligner.fit(*data, recipe, FitContext(**context))
@@ -215,12 +247,32 @@ def fitted(recipe, **context):
 def register(registry):
     """Not in the one registry of the tests' own process, which every other test sees."""
     registry.add_component("adapter", "uneven", Uneven)
+    registry.add_component("adapter", "token-mean", TokenMean)
     registry.add_component("objective", "whole", Whole)
     registry.add_component("objective", "apart", Apart)
     registry.add_component("objective", "whole-apart", WholeApart)
     registry.add_component(
         "objective", "spread", Spread, wraps="objective", objective="infonce", options={}
     )
+
+
+class Die(Callback):
+    """Kills its process after so many steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, step, metrics):
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_fit(folder):
+    """A fit with dropout whose first process is killed in its fourth step, after an evaluation."""
+    try:
+        fitted("dropout", checkpoints=folder / "checkpoints", callbacks=[Die(4)])
+    except RuntimeError:  # the first process is gone
+        assert rank() > 0
 
 
 def stopped_fit(folder):

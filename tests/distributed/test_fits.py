@@ -1,4 +1,6 @@
-"""Fits over 2 and 3 processes: the adapters of one process."""
+"""Fits over 2 and 4 processes: the adapters of one process."""
+
+import shutil
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from distributed.share_fits import (
     IN_FLOAT32,
     RECIPES,
     fitted,
+    killed_fit,
     register,
     resumed_fit,
     share_fits,
@@ -27,7 +30,7 @@ def components(monkeypatch):
     monkeypatch.setattr(auto, "LEAST", FEW)
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(scope="module", params=[2, 4])
 def found(request, tmp_path_factory):
     """The adapters that each process ended with, by `recipe/modality/name`."""
     folder = tmp_path_factory.mktemp("fits")
@@ -40,18 +43,23 @@ def test_adapters_are_one_processs(recipe, found):
     for name, wanted in fitted(recipe).items():
         parts = [process[f"{recipe}/{name}"] for process in found]
         assert all(torch.equal(part, parts[0]) for part in parts)
-        tolerance = 1e-4 if recipe in IN_FLOAT32 else 1e-6
+        tolerance = 1e-4 if recipe in IN_FLOAT32 else 1e-6 if "float32" in recipe else 1e-12
         torch.testing.assert_close(parts[0], wanted, rtol=0, atol=tolerance)
 
 
-def test_stopped_and_resumed_is_never_stopped(tmp_path):
-    run_in_processes(2, stopped_fit, tmp_path)
+@pytest.mark.parametrize(("count", "killed"), [(2, False), (4, True)], ids=["stopped", "killed"])
+def test_a_fit_that_ends_early_and_is_resumed_is_never_ended(count, killed, tmp_path):
+    run_in_processes(count, stopped_fit, tmp_path)
     assert (tmp_path / "checkpoints/step-3").exists()
-    run_in_processes(2, resumed_fit, tmp_path)
+    if killed:
+        shutil.rmtree(tmp_path / "checkpoints")
+        run_in_processes(count, killed_fit, tmp_path, killed=[0])
+        assert (tmp_path / "checkpoints/step-2").exists()
+    run_in_processes(count, resumed_fit, tmp_path)
     whole, *others = (
         load_file(tmp_path / f"{name}-{i}.safetensors")
         for name in ("whole", "resumed")
-        for i in range(2)
+        for i in range(count)
     )
     for name, wanted in whole.items():
         assert all(torch.equal(other[name], wanted) for other in others)

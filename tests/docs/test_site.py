@@ -1,22 +1,14 @@
 """The site builds without a warning, and its formulae are drawn."""
 
-import subprocess
-import sys
 import zlib
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from sites import ROOT, build
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return build(tmp_path_factory.mktemp("site"))
 
 
 def test_formulae_are_mathml(site):
@@ -53,3 +45,33 @@ def test_every_public_name_is_in_the_reference(site):
             if getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
         }
     assert public - documented == set()
+
+
+def test_a_missing_page_says_where_to_go_on(site):
+    page = (site / "404.html").read_text()
+    assert "does not exist" in page
+    for name in ("tutorial", "how-to/data", "troubleshooting", "reference/cli"):
+        assert f'href="/{name}/"' in page and (site / name / "index.html").exists()
+
+
+def test_every_page_is_in_the_navigation(site):
+    nav = (ROOT / "mkdocs.yml").read_text()
+    pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if page not in nav} == set()
+
+
+def test_figures_can_be_read_on_a_dark_page(site):
+    """Each is drawn for both, or has a light ground there."""
+    style = (site / "style.css").read_text()
+    assert '[data-md-color-scheme="slate"] .md-typeset img[src$=".svg"]' in style
+    home = (site / "index.html").read_text()
+    assert "methods-light.svg#only-light" in home and "methods-dark.svg#only-dark" in home
+
+
+def test_what_is_wide_scrolls_or_breaks_on_a_phone(site):
+    """The short form of `test_phone.py`, which measures each page in a browser."""
+    style = (site / "style.css").read_text()
+    for rule in ("overflow-x: auto", "max-width: 100%", "overflow-wrap: anywhere"):
+        assert rule in style
+    for page in site.rglob("*.html"):
+        assert 'name="viewport" content="width=device-width' in page.read_text(), page

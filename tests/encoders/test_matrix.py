@@ -126,7 +126,7 @@ def test_ids_that_do_not_fit_are_refused(ids, message, latents, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("none.npy", "no file none.npy"), ("img.pt", "no kind of file")]
+    ("name", "message"), [("none.npy", "no file none.npy"), ("img.pt", "not a kind of file")]
 )
 def test_a_name_that_is_no_such_file_is_explained(name, message):
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Small paired latents with structure, and a registry that holds the components under test."""
+"""Small paired latents with structure, and a registry that contains the components under test."""
 
 from __future__ import annotations
 

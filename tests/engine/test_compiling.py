@@ -11,8 +11,9 @@ from fusemix_core.adapters.standardised import ROOT
 from fusemix_core.adapters.wide import WideAdapter
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.config import Part, Training
+from fusemix_core.engine import compiling as compiling_module
 from fusemix_core.engine import loop
-from fusemix_core.engine.compiling import AUTO_STEPS, Compiling, pays
+from fusemix_core.engine.compiling import AUTO_STEPS, GRAPH_ROWS, Compiling, graphs_pay, pays
 from fusemix_core.engine.plan import Plan
 from fusemix_core.interfaces import Adapter, Callback, FitContext
 from fusemix_core.numerics import Precision
@@ -96,6 +97,91 @@ def test_a_fit_uses_what_is_compiled_in_steps_alone(split, recipe, monkeypatch):
         for name, value in adapter.state_dict().items():
             torch.testing.assert_close(compiled[modality].state_dict()[name], value)
     assert all(a._compiled_call_impl is None for a in compiled.values())
+
+
+# -- CUDA graphs: what is around them, by a compiler that writes over its outputs -----------------
+
+
+@pytest.mark.parametrize(
+    ("device", "rows", "wanted"),
+    [(CUDA, GRAPH_ROWS, True), (CUDA, GRAPH_ROWS + 1, False), (CPU, 8, False)],
+)
+def test_small_batches_on_a_gpu_are_graphs(device, rows, wanted):
+    assert graphs_pay(device, rows) is wanted
+
+
+class Graphs:
+    """`torch.compile`, whose `reduce-overhead` has one output for all calls, as CUDA graphs have:
+    a step may not begin without a mark. `wrong` is added by replays."""
+
+    def __init__(self, monkeypatch, refuses="", wrong=0.0):
+        self.refuses, self.wrong, self.modes, self.marks = refuses, wrong, [], 0
+        monkeypatch.setattr(compiling_module, "graphs_pay", lambda device, rows: True)
+        monkeypatch.setattr(torch, "compile", self.compile)
+        monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", self.mark)
+
+    def mark(self):
+        self.marks += 1
+
+    def compile(self, call, *, fullgraph, backend, mode=None):
+        self.modes.append(mode)
+        if mode is None:
+            return call
+        if self.refuses:
+            raise RuntimeError(self.refuses)
+        output, calls = {}, []
+
+        def replayed(x):
+            assert self.marks > len(calls)
+            calls.append(1)
+            found = call(x)
+            memory = output.setdefault("memory", torch.empty_like(found, requires_grad=False))
+            with torch.no_grad():
+                memory.copy_(found + (self.wrong if len(calls) > 2 else 0))
+            return found - found.detach() + memory
+
+        return replayed
+
+
+def test_a_graph_is_warmed_up_recorded_and_replayed_before_it_is_used(monkeypatch):
+    graphs, adapter, notes = Graphs(monkeypatch), nn.Linear(8, 4), []
+    forms = compiling({"text": adapter}, notes)
+    assert graphs.modes == ["reduce-overhead"] and graphs.marks == 3 and notes == []
+    x, y = torch.randn(2, 6, 8)
+    with forms.steps():
+        first = adapter(x)
+    with forms.steps():
+        second = adapter(y)
+    assert graphs.marks == 5  # once a step
+    torch.testing.assert_close(first, adapter(x))  # not written over by the second
+    torch.testing.assert_close(second, adapter(y))
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [({"refuses": "no graph\nof this"}, "no graph"), ({"wrong": 1.0}, "gives other numbers")],
+)
+def test_what_is_no_graph_is_compiled_without_one_and_reported(monkeypatch, fault, why):
+    graphs, adapter, notes = Graphs(monkeypatch, **fault), nn.Linear(8, 4), []
+    forms = compiling({"text": adapter}, notes)
+    assert graphs.modes == ["reduce-overhead", None] and len(forms.forms) == 1
+    assert len(notes) == 1 and notes[0].startswith("The text adapter isn't a CUDA graph: ")
+    assert why in notes[0] and "\n" not in notes[0]
+    before = graphs.marks
+    with forms.steps():
+        adapter(torch.randn(6, 8))
+    assert graphs.marks == before
+
+
+def test_a_fit_by_graphs_is_the_fit(split, recipe, monkeypatch):
+    settings = {"epochs": 2, "adapter": Part("linear")}
+    plain = GradientAligner().fit(*split(40, 10), recipe(**settings), FitContext())
+    graphs = Graphs(monkeypatch)
+    found = GradientAligner().fit(*split(40, 10), recipe(compile="on", **settings), FitContext())
+    assert graphs.modes == ["reduce-overhead"] * 2
+    for modality, adapter in plain.items():
+        for name, value in adapter.state_dict().items():
+            torch.testing.assert_close(found[modality].state_dict()[name], value)
 
 
 @pytest.mark.long

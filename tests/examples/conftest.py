@@ -17,7 +17,8 @@ def home(tmp_path_factory):
 def children():
     """Starts processes in which what imports for long is imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sentence_transformers", "timm", "fusemix_core.cli.app"])
+    libraries = ["sentence_transformers", "timm", "torch._dynamo"]
+    context.set_forkserver_preload([*libraries, "fusemix_core.cli.app"])
     return context
 
 

@@ -79,7 +79,7 @@ def test_encoders_that_must_be_given_stand_in_the_code(toys, tmp_path):
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     ast.parse(code)
     assert "encoders={'image': 'timm:x'}" in code
-    assert "not stated" in text and "holds embeddings of training items" in text
+    assert "not stated" in text and "contains embeddings of training items" in text
 
 
 def test_metrics_stand_in_a_table_with_their_intervals(card):

@@ -1,7 +1,7 @@
 """`python guided.py TARGET FOLDER [libFuzzer's options]`: the target by atheris, which looks for
 inputs that reach new lines of fusemix and of the readers of the standard library.
 
-`FOLDER/corpus` holds the inputs that did; one that fails is left in `FOLDER`. Needs the extra
+`FOLDER/corpus` contains the inputs that did; one that fails is left in `FOLDER`. Needs the extra
 `fuzz`.
 """
 

@@ -1,7 +1,7 @@
 """Files that claim, or are, far more than they should be, each read in a process of its own.
 
 `python heavy.py FOLDER NAME…` forks one process a case, so that the memory each took is known, and
-prints a JSON object a line: name, megabytes at its peak beyond those at its start, seconds, said.
+prints a JSON object per line: name, megabytes at its peak beyond those at its start, seconds, said.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def junk(*without):
 
 def check(data, path, row, blank=False):
     """Every row but `row` (from 0) is kept as it was; that one is in the dataset, or rejected.
-    A `blank` line is no row."""
+    A `blank` line is not a row."""
     images, captions = data.items["image"], data.items["text"]
     kept = {}
     for (i, j), (_, number) in zip(data.links, data.origin, strict=True):

@@ -339,11 +339,11 @@ def test_students_quantile(freedom):
         ({"sed": 1}, "sed"),
         ({"seeds": 10**12}, "seeds"),
         ({"device": 3}, "device"),
-        ({"sets": {"x": 3}}, "no table"),
-        ({"sets": {"x": {"encoders": [1]}}}, "no table"),
-        ({"sets": {"x": {"encoders": {"image": 3, "text": "x"}}}}, "no list of names"),
-        ({"methods": [{"recipe": "auto", "set": [3]}]}, "no list of names"),
-        ({"methods": [{"recipe": "auto", "label": [[]]}]}, "no list of names"),
+        ({"sets": {"x": 3}}, "not a table"),
+        ({"sets": {"x": {"encoders": [1]}}}, "not a table"),
+        ({"sets": {"x": {"encoders": {"image": 3, "text": "x"}}}}, "not a list of names"),
+        ({"methods": [{"recipe": "auto", "set": [3]}]}, "not a list of names"),
+        ({"methods": [{"recipe": "auto", "label": [[]]}]}, "not a list of names"),
     ],
 )
 def test_faults_of_a_config(world, change, says):

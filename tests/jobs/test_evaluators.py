@@ -1,11 +1,10 @@
 """Evaluators of one's own measure a run: results, card and report have what they give."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import started
 from pairs import write_world
 from toys import ToyImage, ToySound, ToyText
 from typer.testing import CliRunner
@@ -191,7 +190,7 @@ def test_one_that_takes_the_process_down_leaves_the_model(mine, world, tmp_path)
         f" evaluators=[{f'{mine}:Raises'!r}])"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code, root, root / "tests"], check=False)
+    done = started.run("-c", code, root, root / "tests")
     assert done.returncode == 7 and not (tmp_path / "r" / "results.json").exists()
     own = {"image": ToyImage.spec, "text": ToyText.spec}
     assert load_model(tmp_path / "r", "cpu", own).modalities == ("image", "text")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import started
 from pairs import write_world
 from typer.testing import CliRunner
 
@@ -56,6 +57,7 @@ def by_class():
     )
 """
 LABEL = ["--fact", "thing=thing:class"]
+CLI = ("-m", "fusemix_core.cli")
 
 
 @pytest.fixture
@@ -138,8 +140,7 @@ def test_a_fact_that_nobody_uses_is_noted(method):
 
 def test_killed_and_resumed_is_never_killed(method):
     run(*method, *LABEL, "--out", "whole")
-    command = [sys.executable, "-m", "fusemix_core.cli", *method, *LABEL, "--out", "killed"]
-    died = subprocess.run(command, env={**os.environ, "DIE_AT": "7"}, capture_output=True)
+    died = started.run(*CLI, *method, *LABEL, "--out", "killed", env={**os.environ, "DIE_AT": "7"})
     assert died.returncode == -9, died.stderr
     assert list(Path("killed/checkpoints").iterdir()) and not Path("killed/model").exists()
     assert "[data.facts]" in Path("killed/config.toml").read_text()
@@ -148,8 +149,7 @@ def test_killed_and_resumed_is_never_killed(method):
 
 
 def test_other_facts_are_no_resumption(method):
-    command = [sys.executable, "-m", "fusemix_core.cli", *method, *LABEL, "--out", "killed"]
-    subprocess.run(command, env={**os.environ, "DIE_AT": "7"}, capture_output=True)
+    started.run(*CLI, *method, *LABEL, "--out", "killed", env={**os.environ, "DIE_AT": "7"})
     given = [*method, "--fact", "thing=text:class", "--out", "killed", "--resume"]
     assert "facts" in run(*given, code=2).output
     data = Path("w/pairs.csv")

@@ -26,7 +26,8 @@ def test_a_model_of_before_images_were_decoded_otherwise_is_measured_and_extende
     model = FusedModel.from_pretrained(out / "model", encoders=SOURCES, device="cpu")
     measured = evaluate(model, DataConfig((str(data),)))
     assert measured["retrieval"] == first.results["test"]["retrieval"]
-    assert extend(model, {"audio": ToySound}, data, device="cpu").model.modalities[2] == "audio"
+    extended = extend(model, {"audio": ToySound}, data, out=tmp_path / "more", device="cpu")
+    assert extended.model.modalities[2] == "audio"
 
 
 def test_a_model_of_another_image_encoder_is_not(tmp_path):

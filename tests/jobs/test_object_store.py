@@ -16,8 +16,7 @@ from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.runs.reporter import Reporter
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
-SMALL = ["training.epochs=3", "adapter.blocks=1", "dim=8"]
-PAPER = {"recipe": "fusemix", "overrides": SMALL, "device": "cpu"}
+FAST = {"recipe": "cca", "overrides": ["dim=4"], "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +50,13 @@ def test_a_fit_keeps_its_latents_in_an_object_store_and_a_second_machine_encodes
 ):
     data = write_world(tmp_path / "w")
     log = on_machine(monkeypatch, tmp_path / "a")
-    first = align(ENCODERS, data, out=tmp_path / "ra", store=url, reporter=log, **PAPER)
+    first = align(ENCODERS, data, out=tmp_path / "ra", store=url, reporter=log, **FAST)
     assert log.encoded == {("toy-image", 64), ("toy-text", 64)}
     assert not (tmp_path / "a/latents").exists()
     assert sum(name.endswith(".safetensors") for name in server.objects(url)) == 2
 
     log = on_machine(monkeypatch, tmp_path / "b")
-    second = align(ENCODERS, data, out=tmp_path / "rb", store=url, reporter=log, **PAPER)
+    second = align(ENCODERS, data, out=tmp_path / "rb", store=url, reporter=log, **FAST)
     assert log.encoded == set()
     saved = [(tmp_path / r / "model/model.safetensors").read_bytes() for r in ("ra", "rb")]
     assert saved[0] == saved[1] and first.results["test"] == second.results["test"]
@@ -95,5 +94,5 @@ def test_the_command_line_lists_verifies_and_prunes(tmp_path, url, server):
 def test_an_address_with_credentials_is_refused_before_anything_is_written(tmp_path):
     data = write_world(tmp_path / "w", count=20)
     with pytest.raises(ConfigError, match="more in it than a bucket and a prefix"):
-        align(ENCODERS, data, out=tmp_path / "r", store="s3://key:secret@bucket/x", **PAPER)
+        align(ENCODERS, data, out=tmp_path / "r", store="s3://key:secret@bucket/x", **FAST)
     assert not (tmp_path / "r").exists()

@@ -131,7 +131,7 @@ def test_what_lies_in_an_archive_can_not_be_named(tmp_path):
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-    with pytest.raises(DataError, match="no file of its own") as caught:
+    with pytest.raises(DataError, match="not a file of its own") as caught:
         select(ENCODERS, tmp_path / "shard.tar", 5, out=tmp_path / "few.csv")
     assert "--select" in caught.value.hint and not (tmp_path / "few.csv").exists()
     assert len(select(ENCODERS, tmp_path / "shard.tar", 5).rows) == 5
@@ -142,7 +142,7 @@ def test_what_lies_in_an_archive_can_not_be_named(tmp_path):
     [
         (["--out", "few.csv"], "how many pairs"),
         (["--pairs", "5"], "where to write"),
-        (["--pairs", "5", "--out", "few.png"], "no manifest"),
+        (["--pairs", "5", "--out", "few.png"], "not a manifest"),
         (["--pairs", "5", "--out", "none/few.csv"], "does not exist"),
         (["--pairs", "5", "--out", "few.csv", "--selector", "dppp"], "Did you mean 'dpp'"),
         (["--pairs", "5", "--out", "few.csv", "--by", "sound"], "sound"),

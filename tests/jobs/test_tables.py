@@ -1,4 +1,4 @@
-"""Data that Python holds as tables do what the same data in a file do."""
+"""Data that Python contains as tables do what the same data in a file do."""
 
 import csv
 

@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-import sys
+
+import started
 
 
 def add_metadata(folder, name, module, version="0.1.0"):
@@ -13,20 +14,20 @@ def add_metadata(folder, name, module, version="0.1.0"):
     (info / "entry_points.txt").write_text(f"[fusemix]\n{name} = {module}\n")
 
 
-def python(*args, path=(), cwd=None, check=True, interpreter=sys.executable, **env):
-    """A fresh interpreter's finished process, with more on its path."""
+def python(*args, path=(), cwd=None, check=True, interpreter=None, **env):
+    """A finished process of Python, with more on its path: an interpreter's, or one of `started`,
+    which has torch imported."""
     path = os.pathsep.join(map(str, path))
-    done = subprocess.run(
-        [str(interpreter), *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, **env},
-    )
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, **env}
+    if interpreter is None:
+        done = started.run(*args, cwd=cwd, env=env)
+    else:
+        command = [str(interpreter), *map(str, args)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
     assert not check or done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done
 
 
 def fusemix(*args, **options):
-    """`fusemix ARGS` in a fresh interpreter."""
+    """`fusemix ARGS` in a process of its own."""
     return python("-c", "from fusemix_core.cli import main; main()", *args, **options)

@@ -28,7 +28,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The folder that holds a new plugin of each kind, and how they are found as if installed."""
+    """The folder with a new plugin of each kind, and how they are found as if installed."""
     folder = tmp_path_factory.mktemp("written")
     path = [folder / "installed"]
     for name, modality in KINDS.items():

@@ -4,13 +4,13 @@ import json
 import logging
 import os
 import random
-import subprocess
 import sys
 import textwrap
 import warnings
 from pathlib import Path
 
 import pytest
+import started
 import torch
 from kit.broken_encoders import Good, IgnoresView, NeverCuts
 
@@ -165,8 +165,8 @@ def test_the_decorator_fails_where_it_must(tmp_path):
         """)
     )
     env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = started.run(*command, env=env, cwd=tmp_path)
     failed = {line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith("FAILED")}
     assert failed == {
         "test_it.py::test_broken[truncated]",
@@ -180,8 +180,7 @@ def test_the_decorator_fails_where_it_must(tmp_path):
 
 def test_the_kit_needs_no_pytest_until_it_decorates():
     code = "import sys, fusemix_core.testing; print('pytest' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert started.run("-c", code).stdout.strip() == "False"
 
 
 # -- what it watches -------------------------------------------------------------------------------

@@ -56,13 +56,6 @@ def test_its_own_tests_pass(site, tmp_path):
     assert f"{len(ENCODER.checks)} passed" in done.stdout
 
 
-def test_the_kit_checks_it_on_the_command_line(site):
-    done = fusemix("encoders", "check", "colour-histogram", "--device", "cpu", "--json",
-                   path=[site], OMP_NUM_THREADS="1")  # fmt: skip
-    report = json.loads(done.stdout)
-    assert report["ok"] and report["ran"] == len(ENCODER.checks) - 1 and report["failed"] == 0
-
-
 def align(world, folder, **how):
     args = ["align", "--a", "colour-histogram", "--b", TEXT, "--data", world, "--out",
             folder / "run", "--device", "cpu", "--recipe", "fusemix", "--set", "dim=8",
@@ -127,7 +120,8 @@ def test_twenty_plugins_are_listed_quickly_and_lightly(twenty):
         "assert not heavy, heavy"
     )
     started = time.perf_counter()
-    done = python("-c", code, "encoders", "list", "--json", path=[twenty])
+    done = python("-c", code, "encoders", "list", "--json", path=[twenty],
+                  interpreter=sys.executable)  # fmt: skip
     assert time.perf_counter() - started < 10
     names = {row["name"] for row in json.loads(done.stdout)}
     assert {f"many-{i:02}-{k}" for i in range(20) for k in range(5)} <= names
@@ -154,7 +148,8 @@ def test_an_unknown_name_names_the_broken_plugins(twenty):
     assert "broken-raises failed to load: RuntimeError: out of order" in done.stderr
 
 
-def test_the_kit_runs_beside_broken_plugins(twenty, site):
-    done = fusemix("encoders", "check", "colour-histogram", "--tiny", path=[twenty, site],
-                   OMP_NUM_THREADS="1")  # fmt: skip
-    assert f"{len(ENCODER.checks) - 2} checks ran, 0 failed" in done.stdout
+def test_the_kit_checks_it_on_the_command_line_beside_broken_plugins(twenty, site):
+    done = fusemix("encoders", "check", "colour-histogram", "--device", "cpu", "--json",
+                   path=[twenty, site], OMP_NUM_THREADS="1")  # fmt: skip
+    report = json.loads(done.stdout)
+    assert report["ok"] and report["ran"] == len(ENCODER.checks) - 1 and report["failed"] == 0

@@ -15,6 +15,7 @@ from fusemix_core.latents import backends, exported
 from fusemix_core.latents.backends import agreement, vectors
 from fusemix_core.latents.exported import Session
 from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.project import how_to_install
 
 
 class Layer(nn.Module):
@@ -172,10 +173,10 @@ def test_without_its_packages_torch_encodes_and_many_items_hear_of_them(toy, sto
     monkeypatch.setattr(exported, "missing", lambda: "openvino")
     assert run(toy, store, toy.texts(40), offering(toy)).warnings == []
     (said,) = run(toy, store, toy.texts(400), offering(toy, delay=0)).warnings
-    assert "pip install 'fusemix[fast]'" in said
+    assert how_to_install("fusemix[fast]") in said
     with pytest.raises(MissingDependencyError) as caught:
         run(toy, store, toy.texts(500), offering(toy), backend="openvino")
-    assert caught.value.hint == "pip install 'fusemix[fast]'"
+    assert caught.value.hint == how_to_install("fusemix[fast]")
 
 
 def test_an_encoder_without_a_network_is_run_by_torch(toy, store, exports):

@@ -128,6 +128,15 @@ def test_threads_do_what_processes_cannot(toy, tmp_path):
     assert "pickle" in done.warnings[0]
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_decodes_leaves_the_cores_to_an_encoder_on_the_cpu(toy, tmp_path, processes):
+    done = toy.extracted(
+        toy.spec(modality="image"), toy.Telling(["how nice", "an item"]), LatentStore(tmp_path),
+        processes=processes,
+    )  # fmt: skip
+    assert done.bad == {0: str(min(os.nice(0) + 10, 19))}
+
+
 def test_texts_have_nothing_to_decode(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(decoders.Decoders, "__init__", None)
     toy.extracted(toy.spec(), toy.ToyItems(toy.texts(20)), LatentStore(tmp_path), processes=2)
@@ -202,7 +211,7 @@ toy.extracted(spec, toy.ToyItems(values), LatentStore(Path(sys.argv[2])), batch_
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_is_left_however_the_parent_ends(tmp_path, how):
     script = tmp_path / "run.py"
     script.write_text(CHILD)  # without a guard: a child does not import it again

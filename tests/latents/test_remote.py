@@ -55,6 +55,16 @@ def equal(a, b, rows=None):
 # -- writing and reading ---------------------------------------------------------------------------
 
 
+def test_processes_of_several_devices_fill_it_together(toy, machine, monkeypatch):
+    items, store = toy.ToyItems(toy.texts(230)), machine("a", cache_bytes=1 << 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(extraction, "processes_for", lambda held, items: True)
+        found = toy.extracted(toy.spec(), items, store, device=["cpu", "cpu"], batch_size=8)
+    assert found.encoded == 230 and toy.ToyEncoder.loads == 0
+    again = toy.extracted(toy.spec(), items, store)
+    assert (again.encoded, again.cached) == (0, 230) and equal(found, again)
+
+
 @pytest.mark.parametrize("view", ["pooled", "tokens"])
 def test_a_second_machine_reuses_what_the_first_has_encoded(
     toy, tmp_path, machine, url, server, view
@@ -154,11 +164,30 @@ def test_shards_go_through_a_small_cache_by_windows(toy, machine, monkeypatch, v
     reads = counted_reads(monkeypatch)
     found = toy.extracted(spec, items, store, view=view)
     assert len(reads) == count, "to open it, heads are read and no more"
-    assert [w for w in found.warnings if "don't fit into the cache" in w]
+    assert [w for w in found.warnings if "don't fit into the" in w]
     assert equal(found, done)
     assert len(reads) == 2 * count, "in one pass each shard is fetched once"
     assert held and max(held) <= bound
     assert equal(found, done, [880, 3, 4, 500])
+
+
+def test_two_tables_share_the_bound_and_one_that_is_gone_leaves_its_room(toy, machine):
+    spec, parts = toy.spec(), [toy.ToyItems(toy.texts(300, start=k)) for k in (0, 300)]
+    done = [toy.extracted(spec, items, machine("a")) for items in parts]
+    sizes = [p.stat().st_size for p in machine("a").folder.glob(f"*/*/*{SHARDS}")]
+    bound = sum(sizes) * 5 // 6
+
+    def held():
+        return sum(p.stat().st_size for p in machine("b").folder.glob(f"*/*/*{SHARDS}"))
+
+    first = toy.extracted(spec, parts[0], machine("b", cache_bytes=bound))
+    assert not first.warnings
+    second = toy.extracted(spec, parts[1], machine("b", cache_bytes=bound))
+    assert any("don't fit" in w for w in second.warnings), "the first has mapped its half"
+    assert equal(first, done[0]) and equal(second, done[1]) and held() <= bound
+    del first
+    again = toy.extracted(spec, parts[1], machine("b", cache_bytes=bound))
+    assert not again.warnings and equal(again, done[1]) and held() <= bound
 
 
 def test_what_another_process_deleted_from_the_cache_is_fetched_again(toy, machine):
@@ -176,7 +205,7 @@ def test_what_another_process_deleted_from_the_cache_is_fetched_again(toy, machi
 # -- damage ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [3, 700, -3, None])
+@pytest.mark.parametrize("at", [3, 700, -3, None, "empty"])
 def test_a_flipped_byte_is_found_on_arrival_and_its_shard_is_made_again(
     toy, machine, url, server, at
 ):
@@ -185,8 +214,8 @@ def test_a_flipped_byte_is_found_on_arrival_and_its_shard_is_made_again(
     before = server.objects(url, SHARDS)
     name, data = next(iter(before.items()))
     damaged = bytearray(data)
-    if at is None:
-        del damaged[-100:]
+    if at in (None, "empty"):
+        del damaged[-100 if at is None else 0 :]
     else:
         damaged[at] ^= 4
     server.put(url, name, bytes(damaged))
@@ -227,22 +256,24 @@ def test_a_damaged_head_is_found_before_its_lengths_are_believed(toy, machine):
         if name == "b":
             for path in machine(name).folder.glob(f"*/*/*{SHARDS}"):
                 path.unlink()
-        with pytest.raises(ArtefactError, match="is not what it holds"):
+        with pytest.raises(ArtefactError, match="what it contains"):
             toy.extracted(spec, items, machine(name), view="tokens")
         found = toy.extracted(spec, items, machine(name), view="tokens")
         assert found.encoded == 0 and equal(found, done)
 
 
-def test_verify_names_damaged_objects_and_prune_deletes_them(toy, machine, url, server):
+@pytest.mark.parametrize("kept", [-1, 5])
+def test_verify_names_damaged_objects_and_prune_deletes_them(toy, machine, url, server, kept):
     items, spec = toy.ToyItems(toy.texts(250)), toy.spec()
     toy.extracted(spec, items, machine("a"))
     before = server.objects(url, SHARDS)
     name = next(iter(before))
-    server.put(url, name, before[name][:-1] + b"\0")
     store = machine("b")
     (row,) = store.list()
     assert (row.encoder, row.view, row.items, row.dtype) == ("toy", "pooled", 250, "float16")
-    assert [bad.path for bad in store.verify()] == [f"{url}/{name}"]
+    server.put(url, name, before[name][:kept] + b"\0")
+    for _ in range(2):
+        assert [bad.path for bad in store.verify()] == [f"{url}/{name}"]
     assert store.prune().files == 1
     assert server.objects(url, SHARDS).keys() == before.keys() - {name}
     assert store.prune(older_than=1).files == 0

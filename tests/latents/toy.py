@@ -191,3 +191,12 @@ class DeadlyEncode(ToyEncoder):
         if "deadly" in batch[0]:
             os.kill(os.getpid(), signal.SIGSEGV)
         return super().encode(batch, view)
+
+
+class Telling(ToyItems):
+    """The first of them are bad, and say how nice the thread is that loads them."""
+
+    def load(self, i: int, sample_rate: int | None = None):
+        if str(self.values[i]).startswith("how nice"):
+            raise DataError(f"{os.nice(0)}")
+        return super().load(i, sample_rate)

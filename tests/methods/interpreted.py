@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from methods.dense import KEPT, MADE_AGAIN, dense, error, gradients, in_half, pairs
+from methods.dense import KEPT, MADE_AGAIN, dense, error, gradients, in_blocks, in_half, pairs
 
 from fusemix_core.objectives import half
 from fusemix_core.objectives.half_choice import check
@@ -29,6 +29,17 @@ def test_passes_are_torchs(n, m, first):
     assert found.dtype == torch.float16
     torch.testing.assert_close(found, wanted, rtol=2e-3, atol=1e-3)
     assert torch.equal(tile, before)
+
+
+def test_a_loss_of_several_blocks_has_its_gradients(monkeypatch):
+    """Where no row has its partner in a block, too."""
+    monkeypatch.setattr(half, "passes_on", lambda device: FUSED)
+    monkeypatch.setattr(half, "TILE_BYTES", 1 << 13)
+    x, y = pairs(300, 32, 0.7)
+    wanted, of_rows = gradients(dense, x, y, 0.05, torch.float64)
+    value, found = gradients(in_blocks, x, y, 0.05, torch.float32)
+    assert value == pytest.approx(wanted, rel=1e-3)
+    assert error(found[0], of_rows[0]) < 1e-3 and error(found[1], of_rows[1]) < 1e-3
 
 
 @pytest.mark.parametrize("kept", [KEPT, MADE_AGAIN])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from methods.dense import KEPT, MADE_AGAIN, dense, error, gradients, in_half, pairs
+from methods.dense import KEPT, MADE_AGAIN, dense, error, gradients, in_blocks, in_half, pairs
 from torch.nn.functional import softplus
 
 from fusemix_core.config import Part
@@ -32,7 +32,8 @@ def many_tiles(monkeypatch):
 
 @pytest.mark.parametrize("width", [512, 384, 64, 8])
 @pytest.mark.parametrize("temperature", [0.005, 0.01, 0.02, 0.07, 0.5])
-def test_gradients_are_within_a_thousandth_of_float64(width, temperature):
+@pytest.mark.parametrize("form", [in_half, in_blocks])
+def test_gradients_are_within_a_thousandth_of_float64(form, width, temperature):
     losses = []
     for noise in (0.1, 0.3, 1.0, 2.0):
         x, y = pairs(200, width, noise)
@@ -40,19 +41,20 @@ def test_gradients_are_within_a_thousandth_of_float64(width, temperature):
         if wanted < 1e-6:
             continue
         losses.append(wanted)
-        value, found = gradients(in_half, x, y, temperature, torch.float32)
+        value, found = gradients(form, x, y, temperature, torch.float32)
         assert value == pytest.approx(wanted, rel=1e-3)
         assert error(found[0], of_rows[0]) < 1e-3 and error(found[1], of_rows[1]) < 1e-3
         assert error(found[2], of_rows[2]) < 1e-2 * max(1, 1 / wanted)
     assert losses
 
 
-def test_a_loss_that_is_nearly_gone_keeps_its_gradient():
+@pytest.mark.parametrize("form", [in_half, in_blocks])
+def test_a_loss_that_is_nearly_gone_keeps_its_gradient(form):
     """Rounded before the positive is taken off, the gradient would be noise: see below."""
     x, y = pairs(300, 512, 1.0)
     wanted, (of_x, *_) = gradients(dense, x, y, 0.022, torch.float64)
     assert wanted < 1e-5
-    _, (found, *_) = gradients(in_half, x, y, 0.022, torch.float32)
+    _, (found, *_) = gradients(form, x, y, 0.022, torch.float32)
     assert error(found, of_x) < 1e-3
 
     s = (x.half().float() @ y.half().float().T) / 0.022
@@ -159,7 +161,7 @@ def test_tritons_passes_on_its_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 def test_half_is_for_float32_on_a_device_that_gains_by_it(monkeypatch):

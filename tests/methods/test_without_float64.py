@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fusemix_core import paired
+from fusemix_core import batch
 from fusemix_core.config import Part
 from fusemix_core.data.facts import Fact
 from fusemix_core.devices import exact_device, resolve_device, widest_float
@@ -115,12 +115,12 @@ def test_objectives_can_do_without_float64(name, monkeypatch):
 
 
 def test_what_has_float64_is_moved_to_apples_device_in_float32(monkeypatch):
-    monkeypatch.setattr(paired, "widest_float", lambda device: torch.float32)
+    monkeypatch.setattr(batch, "widest_float", lambda device: torch.float32)
     facts = {"time": Fact("time", np.arange(80.0))}
     wide = pairs(slice(0, 60))
     tables = {m: ResidentLatents(table.latents.double()) for m, table in wide.tables.items()}
-    batch = replace(wide, tables=tables, facts=facts).batch(torch.arange(3))
-    moved = [*batch.latents.values(), *batch.facts.values()]
+    made = replace(wide, tables=tables, facts=facts).batch(torch.arange(3))
+    moved = [*made.latents.values(), *made.facts.values()]
     assert {x.dtype for x in moved} == {torch.float32}
 
 

@@ -38,7 +38,7 @@ def decode(value: Any, takes: str, sample_rate: int | None = None) -> Any:
 
     `text`: str (or UTF-8 bytes, or the Path of a text file) → normalised str;
     `image`: path, bytes or PIL image → PIL image in RGB, turned as its EXIF data say, on white
-    where it is transparent;
+    if it is transparent;
     `audio`: path, bytes, `Audio` or `(samples, rate)` → `Audio`, mono, at `sample_rate` (None: as
     it is); samples are `[n]`, `[n, channels]` or `[channels, n]`, floats in [-1, 1] or integers;
     `file`: path → existing `Path`.

@@ -122,7 +122,7 @@ def read_audio(value: Any, sample_rate: int | None) -> Audio:
     _check_length(max(len(samples), len(samples) * (sample_rate or 0) // rate), where)
     peak = float(max(samples.max(), -samples.min()))
     if not math.isfinite(peak):
-        raise DataError("the clip holds values that are not finite", path=where)
+        raise DataError("the clip contains values that are not finite", path=where)
     if peak > MAX_PEAK:
         raise DataError(f"the samples reach {peak:g}; full scale is 1", path=where)
     if sample_rate is not None and rate != sample_rate:

@@ -32,15 +32,15 @@ class Medium(ABC):
 
     Constructed without arguments and registered as kind `medium` under its `name`. An encoder names
     it in `EncoderSpec.takes`. Everything but `decode` has a default, which suits a medium whose
-    items are files: cells hold paths, bytes or references, and files are known by their bytes.
+    items are files: cells contain paths, bytes or references, and files are known by their bytes.
 
     Attributes:
         name: The registered name.
-        inline: A cell holds the item itself, as text. Then `cell` brings it to the form by which
+        inline: A cell contains the item itself, as text. Then `cell` brings it to the form by which
             it is known, and `decode` gets that text.
         language: Items are written language: classes can be named in it, and things asked for.
         joined: An inline item takes all columns of its modality in a row, and `cell` gets a dict,
-            column → value. Otherwise each column holds an item of its own.
+            column → value. Otherwise each column contains an item of its own.
         opened: The encoder opens the file itself: `decode` gives its path, and items can't lie in
             archives or table cells.
         costly: Decoding is worth a thread.
@@ -87,12 +87,12 @@ class Medium(ABC):
             value: A str, number, bytes or `Path`; column → value if `joined`.
 
         Raises:
-            DataError: The cell holds no such item.
+            DataError: The cell contains no such item.
         """
         raise NotImplementedError(f"{type(self).__name__} is inline, and has no `cell`")
 
     def pack(self, value: Any) -> bytes:
-        """An item that Python holds, not as a path or bytes, as bytes that `decode` reads.
+        """An item in Python's memory, not as a path or bytes, as bytes that `decode` reads.
 
         Raises:
             DataError: It can't be kept so.

@@ -20,7 +20,7 @@ def read_dicom(source: Path | io.BytesIO, most_pixels: int) -> Image:
     and with MONOCHROME1 turned to white on black.
 
     Raises:
-        DataError: If pydicom is missing, or the file holds no image.
+        DataError: If pydicom is missing, or the file contains no image.
         DecompressionBombError: If it has more than `most_pixels`.
     """
     DICOM.require("a DICOM file")
@@ -30,7 +30,7 @@ def read_dicom(source: Path | io.BytesIO, most_pixels: int) -> Image:
 
     data = pydicom.dcmread(source)
     if "PixelData" not in data:
-        raise DataError("the DICOM file holds no image")
+        raise DataError("the DICOM file contains no image")
     if data.Rows * data.Columns > most_pixels:
         raise Image.DecompressionBombError(f"{data.Columns} x {data.Rows} pixels")
     stored = pixel_array(data, index=0)

@@ -7,13 +7,14 @@ from functools import cache
 from importlib.util import find_spec
 
 from fusemix_core.errors import DataError
+from fusemix_core.project import how_to_install
 
 
 @dataclass(frozen=True)
 class Extra:
     """An extra of fusemix that reads further files.
 
-    name: as in `pip install "fusemix[NAME]"`. module: what it brings. modality, suffixes: what it
+    name: as in `fusemix[NAME]`. module: what it brings. modality, suffixes: what it
     reads.
     """
 
@@ -27,9 +28,14 @@ class Extra:
         return _is_there(self.module)
 
     @property
+    def requirement(self) -> str:
+        """As pip takes it."""
+        return f"fusemix[{self.name}]"
+
+    @property
     def remedy(self) -> str:
         """How to get it."""
-        return f'to read it: pip install "fusemix[{self.name}]"'
+        return f"to read it: {how_to_install(self.requirement)}"
 
     def require(self, what: str) -> None:
         """Raise `DataError` for a file that is `what` unless the extra is there."""

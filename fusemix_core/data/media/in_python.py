@@ -21,7 +21,7 @@ _FORMS = "an image is uint8, or float from 0 to 1, [h, w] or [h, w, 3] (a tensor
 
 def unwrapped(value: Any) -> Any:
     """What a `{"bytes", "path"}`, a `{"array", "sampling_rate"}` or an audio decoder of `datasets`
-    holds: bytes, a path, or (samples, rate). Anything else as it is."""
+    contains: bytes, a path, or (samples, rate). Anything else as it is."""
     if hasattr(value, "get_all_samples"):
         clip = value.get_all_samples()
         return clip.data, int(clip.sample_rate)
@@ -58,7 +58,7 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def image_of(value: Any) -> Image:
-    """The image that an array or a tensor holds.
+    """The image that an array or a tensor contains.
 
     `[h, w]`, `[h, w, c]` or, as tensors have it, `[c, h, w]`, with 1, 3 or 4 channels; uint8, bool,
     whole numbers from 0 to 255, floats from 0 to 1, or `[h, w]` uint16.
@@ -109,7 +109,7 @@ def _bytes(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "iuf":
         raise DataError(f"an array of {values.dtype} is not an image", f"Here {_FORMS}.")
     if not np.isfinite(values).all():
-        raise DataError("the image holds values that are not finite")
+        raise DataError("the image contains values that are not finite")
     low, high = values.min(), values.max()
     most = 1 if values.dtype.kind == "f" else 255
     if low < 0 or high > most:

@@ -41,12 +41,12 @@ class TextMedium(Medium):
                     return ""
                 raise
         if not isinstance(value, str | int | float):
-            raise DataError(f"holds {kind(value)}, not a text")
+            raise DataError(f"contains {kind(value)}, not a text")
         text = normalise_text(str(value))
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise DataError("the text holds half a surrogate pair") from error
+            raise DataError("the text contains half a surrogate pair") from error
         return text
 
     def usual_length(self, spec: EncoderSpec) -> int:

@@ -41,7 +41,7 @@ def eight_bits(image: Image, significant: int | None = None) -> tuple[np.ndarray
     """
     values = np.asarray(image)
     if not all(np.isfinite(values[a:b]).all() for a, b in bands(image)):
-        raise DataError("the image holds values that are not finite")
+        raise DataError("the image contains values that are not finite")
     low, high = float(values.min()), float(values.max())
     stretched = False
     if image.mode != "F" and low >= 0 and high <= 65535:

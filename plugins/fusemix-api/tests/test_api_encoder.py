@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from email.utils import formatdate
-from multiprocessing import get_context
 from pathlib import Path
 
 import fusemix_api.client
@@ -22,6 +20,7 @@ from fusemix_api.tiny import hashed
 from fusemix_core.errors import ConfigError, ContractError, FusemixError
 from fusemix_core.jobs import encode as job
 from fusemix_core.testing import check_encoder
+from fusemix_core.testing.worker import collate_in_worker
 
 CPU = torch.device("cpu")
 DIM = 8
@@ -345,8 +344,7 @@ def test_unknown_view_and_wrong_type(server):
 
 def test_collate_in_a_spawned_process(server):
     encoder = load(server, max_tokens=20)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        assert pool.submit(encoder.collate, TEXTS).result() == encoder.collate(TEXTS)
+    assert collate_in_worker(encoder, TEXTS) == encoder.collate(TEXTS)
 
 
 def test_latents_are_kept_like_any_others(server, tmp_path):

@@ -71,12 +71,12 @@ def test_an_at_sign_in_a_models_name(registry):
     [
         ("http://h/v1", "names no model"),
         ("http://h/v1#", "names no model"),
-        ("bge-m3", "no address"),
-        ("ftp://h#m", "no address"),
-        ("http://h:port#m", "no address"),
-        ("grpc+http://h#m", "no protocol"),
-        ("http://user:secret@h/v1#m", "holds a user"),
-        ("https://h/v1?key=secret#m", "holds a user"),
+        ("bge-m3", "not an address"),
+        ("ftp://h#m", "not an address"),
+        ("http://h:port#m", "not an address"),
+        ("grpc+http://h#m", "not a protocol"),
+        ("http://user:secret@h/v1#m", "contains a user"),
+        ("https://h/v1?key=secret#m", "contains a user"),
     ],
 )
 def test_wrong_addresses(text, said):

@@ -1,5 +1,5 @@
 """fusemix-clap[laion]: the guard around the import, and checkpoints; with a stand-in for LAION's
-package that reaches for the hub as it does, and with the real one where it is installed."""
+package that reaches for the hub as it does, and with the real one although it is installed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from transformers import BartTokenizer, BertTokenizer, RobertaModel, RobertaToke
 
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ArtefactError, ConfigError, MissingDependencyError
+from fusemix_core.project import how_to_install
 
 CPU = torch.device("cpu")
 AUDIO, TEXT = LAION
@@ -133,7 +134,7 @@ def test_without_the_package_the_hint_is_the_pip_line():
         pytest.skip("laion-clap is installed")
     with pytest.raises(MissingDependencyError) as error:
         AUDIO.check_requirements()
-    assert error.value.hint == "pip install 'fusemix-clap[laion]'"
+    assert error.value.hint == how_to_install("fusemix-clap[laion]")
 
 
 def test_tokenizers_that_are_not_cached_are_named_before_anything_is_imported(stand_in, cache):
@@ -237,7 +238,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path):
 def test_another_checkpoint_is_refused_before_the_package_is_imported(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({"state_dict": {"encoder.weight": torch.ones(1)}}, path)
-    with pytest.raises(ArtefactError, match="is no CLAP checkpoint of LAION's") as error:
+    with pytest.raises(ArtefactError, match="is not a CLAP checkpoint of LAION's") as error:
         LaionAudioEncoder.load(local(AUDIO, path), CPU, torch.float32)
     assert "encoder.weight" in error.value.hint
 

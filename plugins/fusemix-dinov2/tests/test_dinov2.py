@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import started
 import torch
 from fusemix_dinov2 import PRESETS, fusemix_encoders
 from fusemix_dinov2.encoder import ARCHITECTURES, DinoEncoder
@@ -312,7 +313,7 @@ def test_pixels_do_not_depend_on_torchvision_being_there(registry, folders, imag
         f"pixels = encoder.collate([Image.open({str(tmp_path / 'i.png')!r})])\n"
         f"torch.save(pixels, {str(tmp_path / 'pixels.pt')!r})\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = started.run("-c", code)
     assert done.returncode == 0, done.stderr
     there = torch.load(tmp_path / "pixels.pt", weights_only=True)
     assert torch.equal(there, load(registry, name).collate(images[:1]))
@@ -333,7 +334,7 @@ def test_another_models_processor_is_refused(registry, folders, tmp_path):
 
 def test_registers_are_not_dropped_in_silence(registry, folders, tmp_path):
     folder = folders["dinov2-small-registers"]
-    with pytest.raises(ArtefactError, match="holds a dinov2_with_registers 384 wide") as error:
+    with pytest.raises(ArtefactError, match="contains a dinov2_with_registers 384 wide") as error:
         load(registry, f"dinov2-small@{folder}")
     assert error.value.hint == f"Use dinov2-small-registers@{folder.resolve()}"
     with pytest.raises(ArtefactError, match="dinov2-base is a dinov2 768 wide"):

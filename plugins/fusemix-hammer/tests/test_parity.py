@@ -92,7 +92,7 @@ def heads_of(case):
 
 
 def ours(name):
-    """The name of a parameter in `ManipulationHeads`, "" where it is not of the heads."""
+    """The name of a parameter in `ManipulationHeads`, "" although it is not of the heads."""
     for theirs, own in PARTS.items():
         if name == theirs or name.startswith(f"{theirs}."):
             rest = name.removeprefix(theirs)

@@ -101,7 +101,7 @@ def test_a_folder_without_a_model_is_refused(registry, tmp_path):
     with pytest.raises(ArtefactError, match=r"no config\.json"):
         registry.encoder(f"hf:tiny@{tmp_path}")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ArtefactError, match="is no JSON"):
+    with pytest.raises(ArtefactError, match="is not JSON"):
         registry.encoder(f"hf:tiny@{tmp_path}")
 
 

@@ -107,7 +107,11 @@ def test_clap(save, load, tokenizer, clips):
     roberta = {**SMALL, "vocab_size": 150, "max_position_embeddings": 60}
     config = ClapConfig(text_config=roberta, audio_config=AUDIO, projection_dim=16)
     extractor = ClapFeatureExtractor(
-        feature_size=32, sampling_rate=16_000, max_length_s=1, truncation="rand_trunc"
+        feature_size=32,
+        sampling_rate=16_000,
+        frequency_max=8_000,
+        max_length_s=1,
+        truncation="rand_trunc",
     )
     folder, model = save(lambda: ClapModel(config), extractor, tokenizer)
     encoder = load(folder, "audio")

@@ -215,8 +215,8 @@ def test_only_whispers_encoder_is_held(registry, tmp_path):
 @pytest.mark.parametrize(
     ("saved", "asked", "says"),
     [
-        ("wavlm-large", "hubert-large", "holds a model of type wavlm"),
-        ("openai-whisper-tiny", "wav2vec2-base", "holds a model of type whisper"),
+        ("wavlm-large", "hubert-large", "contains a model of type wavlm"),
+        ("openai-whisper-tiny", "wav2vec2-base", "contains a model of type whisper"),
     ],
 )
 def test_another_model_is_refused(registry, tmp_path, saved, asked, says):

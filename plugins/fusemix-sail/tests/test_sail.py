@@ -107,7 +107,7 @@ def test_the_shares_of_positives_and_negatives(case):
     n = META["hyper"]["B"]
     objective(Step.of({s: V[f"{case}.out.proj_{s}"] for s in "ab"}, links(n, 2)))
     for share in ("positive_loss", "negative_loss"):
-        close(torch.tensor(objective.log()[share], dtype=torch.float64), f"{case}.out.{share}")
+        close(torch.as_tensor(objective.log()[share], dtype=torch.float64), f"{case}.out.{share}")
 
 
 def test_barlow():

@@ -8,13 +8,12 @@ import pickle
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import started
 import torch
 from fusemix_sentence_transformers import PRESETS, fusemix_encoders, resolve
 from fusemix_sentence_transformers.encoder import (
@@ -30,6 +29,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import Registry
+from fusemix_core.testing.worker import collate_in_worker
 from fusemix_core.trust import trust_remote_code
 
 CPU = torch.device("cpu")
@@ -220,7 +220,7 @@ def test_hub_weights_at_a_pinned_revision(folder, tmp_path):
         "except ArtefactError as error:\n    print('refused', error.hint)\n"
     )
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    done = started.run("-c", code, env=env)
     assert done.returncode == 0, done.stderr
     total, refused = done.stdout.strip().splitlines()
     encoder = load(folder)
@@ -359,6 +359,5 @@ def test_miniature_is_always_the_same_and_leaves_the_generator_alone(tiny):
 
 def test_collate_in_a_spawned_process(tiny):
     assert len(pickle.dumps(tiny)) < 100_000
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        there = pool.submit(tiny.collate, TEXTS).result()
+    there = collate_in_worker(tiny, TEXTS)
     assert torch.equal(tiny.encode(there), tiny.encode(tiny.collate(TEXTS)))

@@ -129,7 +129,7 @@ def test_latents_of_tokens_are_taught_as_the_teacher_takes_them(batch, teacher):
     objective = fitted(pairs, weight=3.0)
     wanted = objective(Step.of(embeddings, links, latents=latents, unpaired=alone))
     x, behind = alone["text"]
-    if teacher == "tokens":  # one token an item, and padding where items are paired
+    if teacher == "tokens":  # one token an item, and padding although items are paired
         objective.teacher["text"] = OfFirstToken(objective.teacher["text"])
         paired, unpaired = as_tokens(latents["text"]).padded_to(3), as_tokens(behind)
     else:  # two tokens an item, of half the width

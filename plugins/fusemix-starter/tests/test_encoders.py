@@ -25,6 +25,7 @@ from fusemix_core.errors import ArtefactError, MissingDependencyError
 from fusemix_core.latents.backends import Work, accelerate, agreement, vectors
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.packaged import packaged_weights
+from fusemix_core.project import how_to_install
 from fusemix_core.registry import Registry
 
 CPU = torch.device("cpu")
@@ -91,7 +92,7 @@ def test_a_missing_package_gets_its_pip_line(monkeypatch, spec):
         with pytest.raises(MissingDependencyError) as error:
             spec.check_requirements()
         monkeypatch.undo()
-        assert error.value.hint == f"pip install '{requirement}'"
+        assert error.value.hint == how_to_install(requirement)
 
 
 # -- known facts -----------------------------------------------------------------------------------

@@ -53,6 +53,11 @@ def test_ten_books_split_by_whole_modules(rows):
         assert len({r["book"] for r in rows if r["split"] == split}) == 10
 
 
+def test_the_classes_are_the_books(rows):
+    classes = (FOLDER / "classes.txt").read_text().splitlines()
+    assert classes == sorted({r["book"] for r in rows})
+
+
 def test_texts_are_worth_retrieving_and_none_comes_twice(rows):
     assert all(5 <= len(r["text"].split()) <= 100 for r in rows)
     assert len({r["text"].lower() for r in rows}) == len(rows)

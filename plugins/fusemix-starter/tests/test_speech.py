@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 
 import ctranslate2
 import numpy as np
@@ -18,6 +16,7 @@ from transformers import WhisperFeatureExtractor
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.packaged import packaged_weights
+from fusemix_core.testing.worker import collate_in_worker
 
 CPU = torch.device("cpu")
 
@@ -98,8 +97,7 @@ def test_another_rate_is_refused(encoder):
 def test_collate_in_a_spawned_process_without_the_weights(encoder):
     assert len(pickle.dumps(encoder)) < 500_000
     clips = [tone(1), tone(0.2)]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        there = pool.submit(encoder.collate, clips).result()
+    there = collate_in_worker(encoder, clips)
     here = encoder.collate(clips)
     np.testing.assert_array_equal(there.mel, here.mel)
     assert (there.frames == here.frames).all() and (there.clip == here.clip).all()

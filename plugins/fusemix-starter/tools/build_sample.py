@@ -109,8 +109,10 @@ def split_at(share: float) -> str:
 
 
 def write(rows: list[Row], source: Path, out: Path) -> None:
-    """The shrunk images under `images/BOOK/`, and the manifest."""
+    """The shrunk images under `images/BOOK/`, the manifest, and the books as `classes.txt`."""
     out.mkdir(parents=True, exist_ok=True)
+    books = sorted({row["book"] for row in rows})
+    (out / "classes.txt").write_text("".join(f"{book}\n" for book in books), encoding="utf-8")
     with open(out / "pairs.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import started
 import timm
 import torch
 from fusemix_timm import fusemix_encoders, resolve
@@ -142,7 +143,7 @@ def test_folder_in_hub_layout(registry, tmp_path, images):
     encoder = load(registry, f"timm:test_vit@{tmp_path}")
     got = encoder.encode(encoder.collate(images))
     torch.testing.assert_close(got, expected(model, encoder, images), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ArtefactError, match="holds test_vit, not test_resnet"):
+    with pytest.raises(ArtefactError, match="contains test_vit, not test_resnet"):
         load(registry, f"timm:test_resnet@{tmp_path}")
 
 
@@ -203,7 +204,7 @@ def test_hub_weights_at_a_pinned_revision(tmp_path):
         "    print('refused', error.hint)\n"
     )
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    done = started.run("-c", code, env=env)
     assert done.returncode == 0, done.stderr
     total, refused = done.stdout.strip().splitlines()
     assert float(total) == pytest.approx(float(model.conv1[0].weight.detach().sum()))

@@ -117,7 +117,7 @@ def test_jumps_spare_most_of_the_decoding(folder, monkeypatch):
     assert decoded < 4 * 14
     decoded = 0
     assert len(seen(path, Sampling(rate=10).times(20.0))) == 200
-    assert decoded < 600  # jumps to behind where it was don't go on for ever
+    assert decoded < 600  # jumps to behind although it was don't go on for ever
 
 
 def test_variable_frame_rate(folder):
@@ -185,7 +185,7 @@ def test_sound_alone_is_no_video(folder):
         file.setsampwidth(2)
         file.setframerate(8000)
         file.writeframes(bytes(16000))
-    with pytest.raises(DataError, match="sound.wav: the file holds no video, but audio"):
+    with pytest.raises(DataError, match="sound.wav: the file contains no video, but audio"):
         Video(folder / "sound.wav")
 
 

@@ -1,4 +1,4 @@
-"""Where a model is served: `URL#MODEL`, as it stands in an encoder's name and in `spec.weights`."""
+"""Where a model is served: `URL#MODEL`, as it is in an encoder's name and in `spec.weights`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def parse_address(text: str) -> Address:
     """`http://HOST[:PORT][/PATH]#MODEL`, with `cohere+` before it for a server of that style.
 
     Raises ConfigError for anything else, and for an address that holds a password or a query: a
-    name is saved and shown, so that no key may stand in it.
+    name is saved and shown, so that no key may be in it.
     """
     form, _, fragment = text.strip().partition("#")
     protocol, plus, url = form.rpartition("+http")
@@ -54,19 +54,19 @@ def parse_address(text: str) -> Address:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"'{form}' is no address: {error}.", hint) from None
+        raise ConfigError(f"'{form}' is not an address: {error}.", hint) from None
     if parts.username or parts.password or parts.query:
         raise ConfigError(
-            f"The address of {parts.hostname} holds a user, a password or a query.",
+            f"The address of {parts.hostname} contains a user, a password or a query.",
             "Names are saved with models. Put a key in the environment variable "
             + Address("openai", f"https://{parts.hostname}", "").key_variable
             + ".",
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"'{text}' is no address of a server.", hint)
+        raise ConfigError(f"'{text}' is not an address of a server.", hint)
     if protocol not in ("openai", "cohere"):
         raise ConfigError(
-            f"'{protocol}' is no protocol.", "There are cohere+ and, without it, OpenAI's."
+            f"'{protocol}' is not a protocol.", "There are cohere+ and, without it, OpenAI's."
         )
     model = unquote(fragment).strip()
     if not model:

@@ -44,7 +44,7 @@ class Client:
         """The server's answer, parsed.
 
         Tries again after timeouts, broken connections, 429 and 5xx. Raises ConfigError for what
-        the server refuses, ContractError for an answer that is no JSON, and FusemixError where it
+        the server refuses, ContractError for an answer that is not JSON, and FusemixError where it
         can't be reached or fails too often.
         """
         url, failure = self.address.url + path, ""
@@ -93,7 +93,7 @@ class Client:
         key = os.environ.get(variable, "").strip()
         if not (key.isascii() and (key.isprintable())):
             raise ConfigError(
-                f"The environment variable {variable} holds something that can't be a key.",
+                f"The environment variable {variable} contains something that can't be a key.",
                 "A key is one line of plain letters, digits and signs: set it again.",
             )
         return key

@@ -31,7 +31,7 @@ class ApiEncoder(Encoder):
     """Texts through the model at `spec.weights` (`URL#MODEL`).
 
     A text is sent behind `spec.prompt`. One that is longer than `spec.max_tokens` is cut, by the
-    server where it does that, else here at two bytes a token, which is sure to be short enough for
+    server if it does that, else here at two bytes per token, which is sure to be short enough for
     nearly all writing. A server that refuses a text nevertheless ends the run with its message.
     """
 
@@ -84,13 +84,13 @@ class ApiEncoder(Encoder):
         return torch.from_numpy(np.concatenate(rows))
 
     def truncated(self, items: Sequence[str]) -> int:
-        """How many of the texts are cut; an estimate where the server does it."""
+        """How many of the texts are cut; an estimate if the server does it."""
         return sum(
             self.protocol.is_cut(self.spec.prompt + item, self.spec.max_tokens) for item in items
         )
 
     def notes(self) -> list[str]:
-        """What was used, and what that costs where the price is known."""
+        """What was used, and what that costs if the price is known."""
         if not self.requests:
             return []
         said = f"{self.spec.name} answered {self.requests:,} requests"
@@ -102,7 +102,7 @@ class ApiEncoder(Encoder):
 
     @property
     def weights_digest(self) -> str:
-        """A digest of the address: what a server holds can't be seen."""
+        """A digest of the address: what a server contains can't be seen."""
         return hashlib.sha256(str(self.address).encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fusemix_core.errors import ConfigError, ContractError
 from fusemix_core.specs import EncoderSpec
 
 BYTES_PER_TOKEN = 2
-"""A text is cut where it has more than this for each token that the model takes. No tokenizer is at
+"""A text is cut if it has more than this for each token that the model takes. No tokenizer is at
 hand: English has about four bytes a token, Chinese two to three, and digits two."""
 CHARACTERS_PER_TOKEN = 4
 

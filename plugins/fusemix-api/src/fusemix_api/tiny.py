@@ -12,7 +12,7 @@ DIM = 32
 
 
 def hashed(text: str, dim: int = DIM) -> list[float]:
-    """A unit vector that depends on the text alone."""
+    """A unit vector that depends only on the text."""
     digest = hashlib.shake_128(text.encode()).digest(dim)
     row = np.frombuffer(digest, np.uint8).astype(np.float64) - 127.5
     return (row / np.linalg.norm(row)).tolist()

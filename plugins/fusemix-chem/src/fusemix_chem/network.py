@@ -84,7 +84,7 @@ def _same(kind: str, wanted: str) -> bool:
 
 
 def with_state(state: dict[str, Tensor], origin: object) -> ChemNet:
-    """A `ChemNet` of exactly these tensors. Raises ArtefactError where they don't fit."""
+    """A `ChemNet` of exactly these tensors. Raises ArtefactError if they don't fit."""
     with torch.random.fork_rng(devices=[]):  # to be overwritten, so nobody's draws are spent
         network = ChemNet()
     try:

@@ -26,7 +26,7 @@ _SYMBOL = re.compile("Cl|Br|Si|.", re.DOTALL)
 
 
 def canonical(smiles: str) -> str:
-    """RDKit's canonical form. Raises ValueError, which names it, for what is no molecule."""
+    """RDKit's canonical form. Raises ValueError, which names it, for what is not a molecule."""
     # Blocks rdkit's own complaints on stderr for this call only; the error says it better.
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(smiles)

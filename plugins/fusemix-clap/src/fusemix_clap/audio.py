@@ -50,7 +50,7 @@ class ClapAudioEncoder(Encoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The audio tower of the CLAP model at the hub id or folder `spec.weights`.
 
-        Raises ArtefactError where it can't be had or does not fit.
+        Raises ArtefactError if it can't be had or does not fit.
         """
         config = read_config(spec)
         features = load_processor(ClapFeatureExtractor, spec)
@@ -140,7 +140,7 @@ def read_config(spec: EncoderSpec) -> ClapConfig:
     config = load_processor(ClapConfig, spec)
     if config.model_type != "clap":
         raise ArtefactError(
-            f"{spec.weights} holds a model of type {config.model_type}, not CLAP.",
+            f"{spec.weights} contains a model of type {config.model_type}, not CLAP.",
             "An original checkpoint of LAION's is loaded as laion-clap@FILE.pt",
         )
     if config.projection_dim != spec.dim:

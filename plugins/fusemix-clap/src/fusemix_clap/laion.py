@@ -31,14 +31,14 @@ POSITIONS = "text_branch.embeddings.position_ids"
 
 class LaionAudioEncoder(ClapAudioEncoder):
     """The audio tower of an original checkpoint. As the package does, samples are rounded to 16
-    bits; long clips are heard as by `ClapAudioEncoder`, where the package takes random crops."""
+    bits; long clips are heard as by `ClapAudioEncoder`, while the package takes random crops."""
 
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The checkpoint at `spec.weights`; whether it fuses features, it tells itself.
 
         Raises ConfigError without a file or in another dtype than float32, ArtefactError for a file
-        that is no such checkpoint and for tokenizers that are not in the cache.
+        that is not such a checkpoint and for tokenizers that are not in the cache.
         """
         model, _, fusion = read_model(spec, dtype)
         truncation = "fusion" if fusion else "rand_trunc"
@@ -129,8 +129,8 @@ def read_model(spec: EncoderSpec, dtype: torch.dtype) -> tuple[nn.Module, Any, b
     width = len(state[PATCHES]) if PATCHES in state else 0
     if width not in AUDIO_MODELS:
         raise ArtefactError(
-            f"{path} is no CLAP checkpoint of LAION's with an HTSAT audio tower.",
-            f"Those lie in lukewys/laion_clap on the hub. It holds {', '.join(list(state)[:3])}, …",
+            f"{path} is not a CLAP checkpoint of LAION's with an HTSAT audio tower.",
+            f"Those lie in lukewys/laion_clap on the hub. It has {', '.join(list(state)[:3])}, …",
         )
     fusion = any(name.startswith(FUSION) for name in state)
     with torch.random.fork_rng(devices=[]):

@@ -22,13 +22,14 @@ from torch import nn
 from transformers import RobertaConfig, RobertaModel
 
 from fusemix_core.errors import ArtefactError, MissingDependencyError
+from fusemix_core.project import how_to_install
 
 TOKENIZERS = {
     "bert-base-uncased": ("vocab.txt",),
     "roberta-base": ("vocab.json", "merges.txt"),
     "facebook/bart-base": ("vocab.json", "merges.txt"),
 }
-"""What `import laion_clap` loads, and the files that make it, where there is no tokenizer.json."""
+"""What `import laion_clap` loads, and the files that make it, if there is no tokenizer.json."""
 
 ROBERTA_BASE: dict[str, Any] = {
     "vocab_size": 50_265,
@@ -41,7 +42,7 @@ ROBERTA_BASE: dict[str, Any] = {
 def import_laion() -> Any:
     """The module `laion_clap`.
 
-    Raises MissingDependencyError where it is not installed, ArtefactError where one of the three
+    Raises MissingDependencyError if it is not installed, ArtefactError where one of the three
     tokenizers is not in the hub's cache.
     """
     with offline(), undisturbed(), quiet():
@@ -51,7 +52,7 @@ def import_laion() -> Any:
             import laion_clap
         except ImportError as error:
             raise MissingDependencyError(
-                f"LAION's package can't be imported: {error}", "pip install 'fusemix-clap[laion]'"
+                f"LAION's package can't be imported: {error}", how_to_install("fusemix-clap[laion]")
             ) from error
         return laion_clap
 
@@ -65,7 +66,7 @@ def build(amodel: str, *, fusion: bool) -> tuple[nn.Module, Any]:
 
 
 def check_tokenizers() -> None:
-    """Raise `ArtefactError` unless the cache holds all three tokenizers.
+    """Raise `ArtefactError` unless the cache contains all three tokenizers.
 
     By their files: without them transformers makes a tokenizer that knows no word, silently.
     """

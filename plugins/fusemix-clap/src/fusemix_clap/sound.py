@@ -71,7 +71,7 @@ def embed(batch: Sounds, dim: int, tower: Callable[[Tensor, Tensor], Tensor]) ->
 
 
 def samples_of(item: Audio, spec: EncoderSpec) -> np.ndarray:
-    """The clip's samples, at least one; TypeError or ValueError for what is no such clip."""
+    """The clip's samples, at least one; TypeError or ValueError for what is not such a clip."""
     if not isinstance(item, Audio):
         raise TypeError(f"{spec.name} takes Audio, not {type(item).__name__}")
     if item.rate != spec.sample_rate:

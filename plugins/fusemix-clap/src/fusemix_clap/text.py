@@ -48,7 +48,7 @@ class ClapTextEncoder(Encoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The text tower of the CLAP model at the hub id or folder `spec.weights`.
 
-        Raises ArtefactError where it can't be had or does not fit.
+        Raises ArtefactError if it can't be had or does not fit.
         """
         known = read_config(spec).text_config.vocab_size
         tokenizer = load_processor(AutoTokenizer, spec)

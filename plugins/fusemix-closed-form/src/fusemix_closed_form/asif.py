@@ -21,7 +21,7 @@ class ASIFAdapter(Adapter):
 
     `dim_out` is the number of anchors, unit rows of the modality. Largest by value, not by
     magnitude; a negative value of an even power changes its sign, as in the original. The anchors
-    are training items, or learnt where the adapter is trained by gradient.
+    are training items, or learnt if the adapter is trained by gradient.
     """
 
     def __init__(self, dim_in: int, dim_out: int, *, keep: int = 800, power: int = 8) -> None:

@@ -22,7 +22,7 @@ class CSAAdapter(Adapter):
     """v = unit((x - mean) W), z = √w ∘ v, and one number more that makes z a unit row; all of it
     times |(x - mean) W|, as an adapter's embeddings are not of one norm.
 
-    That number, √(1 - |z|²), stands in a column of the modality's own (`side` of `sides`), where
+    That number, √(1 - |z|²), is in a column of the modality's own (`side` of `sides`), where
     all others have 0: the cosine of two modalities' embeddings is then Σ_k w_k u_k v_k, the
     similarity of CSA (arXiv 2410.07610) in units of its largest weight. So `dim_out` is the number
     of variates and `sides`. Raises `ConfigError` for fewer columns than that needs.
@@ -58,7 +58,7 @@ class CSAAligner(Aligner):
     """CSA of K ≥ 2 modalities, in one pass over all pairs.
 
     Plain CCA of the latents about their training means, as the original; a column's weight is its
-    correlation, a mean over the pairs of modalities where there are more than two. dim: how many
+    correlation, a mean over the pairs of modalities if there are more than two. dim: how many
     columns, at most what the data determine. ridges: in units of the sum of variances over the
     number of pairs, 0 is the original; the map that finds most of the validation split is kept.
     Latents that lack rank have no plain CCA: such a ridge is passed over, and if none is left that

@@ -99,7 +99,7 @@ class DinoEncoder(Encoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The model and the image processor at `spec.weights`.
 
-        Raises ArtefactError where they can't be had, or are those of another architecture.
+        Raises ArtefactError if they can't be had, or are those of another architecture.
         """
         kind = ARCHITECTURES[spec.options["architecture"]]
         check_config(spec, load_processor(AutoConfig, spec))
@@ -203,7 +203,8 @@ def check_config(spec: EncoderSpec, config: PretrainedConfig) -> None:
         return
     fitting = [p.name for p in PRESETS if (p.options["architecture"], p.dim) == (found, dim)]
     raise ArtefactError(
-        f"{spec.weights} holds a {found} {dim} wide; {spec.name.partition('@')[0]} is a {wanted} "
+        f"{spec.weights} contains a {found} {dim} wide; "
+        f"{spec.name.partition('@')[0]} is a {wanted} "
         f"{spec.dim} wide.",
         f"Use {fitting[0]}@{spec.weights}"
         if fitting

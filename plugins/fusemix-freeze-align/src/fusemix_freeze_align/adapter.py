@@ -21,7 +21,7 @@ class TokenProjectors(TokenAdapter):
     by `pooling` (`mean`, `max`) over an item's own tokens. first: what is done with the
     first token: it is pooled with the others (`pool`), left out (`skip`), or left out and added
     through a projector of its own (`patch`, `mlp`), as the cls token of a picture is. The widths
-    change in `token`, or if that is an identity in `pooled`. Latents of one row an item are items
+    change in `token`, or if that is an identity in `pooled`. Latents of one row per item are items
     of one token.
 
     Raises `ConfigError` for options out of range, and where both are identities of two widths.

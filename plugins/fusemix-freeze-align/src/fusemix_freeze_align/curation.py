@@ -102,11 +102,11 @@ def poorest_first(scores: Tensor, by: str) -> Tensor:
 
 
 def assign(best: Tensor, order: Tensor, each: int) -> Tensor:
-    """int64 `[K, each]`: what each concept takes of its kept samples `[most, K]`, -1 where there is
+    """int64 `[K, each]`: what each concept takes of its kept samples `[most, K]`, -1 if there is
     no more.
 
     In the order given, each takes its best that none before it has taken. The last of the kept ones
-    serves the order alone and is never taken (but where it is the only one).
+    serves the order only and is never taken (unless it is the only one).
     """
     taken: set[int] = set()
     out = torch.full((best.shape[1], each), -1)
@@ -146,7 +146,7 @@ def find_concepts(table: LatentTable, items: Tensor, count: int, context: FitCon
 
 
 def read_prototypes(path: str, dim: int) -> Tensor:
-    """`[K, dim]`, unit norm, of a safetensors file. Raises `ConfigError` where it has none."""
+    """`[K, dim]`, unit norm, of a safetensors file. Raises `ConfigError` if it has none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -157,7 +157,7 @@ def read_prototypes(path: str, dim: int) -> Tensor:
     if found is None or found.ndim != 2 or found.shape[1] != dim or not len(found):
         got = "no such tensor" if found is None else list(found.shape)
         raise ConfigError(
-            f"{path} must hold `prototypes` [K, {dim}], and holds {got}.",
+            f"{path} must hold `prototypes` [K, {dim}], and contains {got}.",
             "A prototype is a latent of the encoder, or a mean of some.",
         )
     return normalize(found.float(), dim=1)

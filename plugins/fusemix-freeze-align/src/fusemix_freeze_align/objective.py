@@ -20,9 +20,9 @@ class TokenInfoNCE(InfoNCE):
     """InfoNCE + weight · `token_loss` / temperature of the tokens of the modality `language` with
     those of each other modality, the mean over these (SPARC's loss, as Freeze-Align has it).
 
-    threshold: None is 1/P. The other options are those of InfoNCE. A row has part where it has both
+    threshold: None is 1/P. The other options are those of InfoNCE. A row has part if it has both
     modalities; each process counts its own rows. Raises `ConfigError` for options out of range, and
-    in use where the run has no modality `language` or no tokens are given.
+    in use if the run has no modality `language` or no tokens are given.
     """
 
     uses = ("tokens",)

@@ -39,7 +39,7 @@ def hammer() -> Recipe:
     """The contrastive part of HAMMER (Shao et al., CVPR 2023) on cached latents.
 
     Adapter, width, temperature, momentum and distillation are the original's; it trains whole
-    encoders, so the optimiser's settings are those that suit adapters alone, and the queue is
+    encoders, so the optimiser's settings are those that suit adapters only, and the queue is
     shorter, so that it does not hold the items of the batch themselves in a small set.
     """
     return Recipe(

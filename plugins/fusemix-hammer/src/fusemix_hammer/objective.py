@@ -113,7 +113,7 @@ class HammerObjective(CountsCalls):
         return torch.cat([(step.links_here >= 0).all(dim=1), self._queued_here])
 
     def _remember(self, followed: Tensor, present: Tensor, present_here: Tensor) -> None:
-        """Overwrite the oldest rows of the queue with the batch's, or as many as it holds."""
+        """Overwrite the oldest rows of the queue with the batch's, or as many as it contains."""
         count = min(len(followed), self.size)
         if not count:
             return

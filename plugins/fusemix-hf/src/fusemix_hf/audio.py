@@ -28,8 +28,8 @@ Group = tuple[Tensor, dict[str, Tensor]]
 
 
 class AudioEncoder(HfEncoder):
-    """Sounds; the latent is the mean of the last hidden states over the frames that hold sound, or
-    for a model that has no such frames what it gives as `pooler_output`, else the mean of all.
+    """Sounds; the latent is the mean of the last hidden states over the frames that contain sound,
+    or for a model that has no such frames what it gives as `pooler_output`, else the mean of all.
 
     Views of a model that follows the sound in time: `time`, its frames; `layers`, their mean after
     each block. Clips are cut at what the feature extractor takes; a clip too short for one frame

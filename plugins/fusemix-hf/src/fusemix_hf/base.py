@@ -59,7 +59,7 @@ class HfEncoder(Encoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The model and its processor at `spec.weights`: safetensors, and no code of theirs.
 
-        Raises ArtefactError where they can't be had, lack a weight that is used, or do not give one
+        Raises ArtefactError if they can't be had, lack a weight that is used, or do not give one
         latent an item of the width that the config tells.
         """
         processor = cls.load_processor(spec)
@@ -84,7 +84,7 @@ class HfEncoder(Encoder):
 
     @torch.inference_mode()
     def encode(self, batch: Any, view: str = "pooled") -> Tensor | Padded:
-        """float32: `pooled [n, d]`, `layers [n, L, d]`, and what else `spec.views` holds."""
+        """float32: `pooled [n, d]`, `layers [n, L, d]`, and what else `spec.views` contains."""
         if view not in self.spec.views:
             raise ConfigError(
                 f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
@@ -118,7 +118,7 @@ class HfEncoder(Encoder):
         if len(shape) != 1 or self.spec.dim not in (None, shape[0]):
             raise ArtefactError(
                 f"{self.spec.name} gives latents of shape {shape}; its config tells of "
-                f"{self.spec.dim or 'one vector an item'}.",
+                f"{self.spec.dim or 'one vector per item'}.",
                 hint,
             )
 
@@ -157,7 +157,7 @@ class _Given(nn.Module):
 
 
 def blocks(output: Any) -> list[Tensor]:
-    """The hidden states after each block, the last one with the final norm where there is one."""
+    """The hidden states after each block, the last one with the final norm if there is one."""
     return [*output.hidden_states[1:-1], output.last_hidden_state]
 
 

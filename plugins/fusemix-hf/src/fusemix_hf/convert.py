@@ -26,14 +26,14 @@ _COPIED = ("*.json", "*.jinja", "*.md", "*.model", "*.txt", "LICENSE*")
 def source_of(name: str, registry: Registry = registry) -> tuple[str, Path]:
     """(the name without its folder, the folder) of the model to convert, downloaded if need be.
 
-    Raises ArtefactError where it can't be had, ConfigError for an encoder of no hub.
+    Raises ArtefactError if it can't be had, ConfigError for an encoder of no hub.
     """
     base, _, path = name.partition("@")
     if path:
         folder = Path(path).expanduser()
         if not (folder / "config.json").is_file():
             raise ArtefactError(
-                f"{folder} holds no transformers model: there is no config.json in it."
+                f"{folder} contains no transformers model: there is no config.json in it."
             )
         return base, folder
     if base.startswith("hf:"):
@@ -54,7 +54,7 @@ def convert(source: Path, folder: Path) -> Path:
 
     It appears whole or not at all. Raises RunExistsError for a folder that holds something,
     ConfigError for one inside the source, ArtefactError for a source without .bin, or with one
-    that is no plain table of tensors.
+    that is not a plain table of tensors.
     """
     folder = folder.expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -65,7 +65,7 @@ def convert(source: Path, folder: Path) -> Path:
     if not found:
         ready = any(source.glob("*.safetensors"))
         raise ArtefactError(
-            f"{source} holds no pytorch_model.bin.",
+            f"{source} contains no pytorch_model.bin.",
             "It has safetensors already: use it as it is." if ready else "",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,10 +115,12 @@ def _read(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # torch, pickle and zip each have their own
         raise ArtefactError(
             f"{path} can't be read as weights: {type(error).__name__}.",
-            "It is damaged, or holds more than tensors, and no code in it is run.",
+            "It is damaged, or contains more than tensors, and no code in it is run.",
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ArtefactError(f"{path} is no table of tensors, as a transformers model's would be.")
+        raise ArtefactError(
+            f"{path} is not a table of tensors, as a transformers model's would be."
+        )
     return state
 
 

@@ -15,7 +15,7 @@ _EXAMPLE = "Example: hf:google/vit-base-patch16-224-in21k"
 
 @dataclass(frozen=True)
 class Files:
-    """What a model's config, its processor's and its tokenizer's hold; empty where there is none.
+    """What a model's config, its processor's and its tokenizer's hold; empty if there is none.
 
     `revision` is the commit that they are of, empty for a folder.
     """
@@ -38,7 +38,7 @@ def read_files(name: str, path: Path | None = None) -> Files:
     """The files of the hub's model `name` (see `parse`), or of the folder `path`.
 
     A revision that moves is pinned to its commit of today; offline, to the commit in the cache.
-    Raises ArtefactError where there is no config.json to be had.
+    Raises ArtefactError if there is no config.json to be had.
     """
     repo, revision = parse(name)
     if path:
@@ -71,7 +71,7 @@ def first_line(error: Exception) -> str:
 def _from_folder(name: str, path: Path) -> Files:
     if not (path / "config.json").is_file():
         raise ArtefactError(
-            f"{path} holds no transformers model: there is no config.json in it.",
+            f"{path} contains no transformers model: there is no config.json in it.",
             f"Give the folder that save_pretrained wrote: hf:{name}@FOLDER",
         )
 
@@ -94,7 +94,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path} is no JSON: {error}", "Fetch it anew.") from error
+        raise ArtefactError(f"{path} is not JSON: {error}", "Fetch it anew.") from error
     if not isinstance(value, dict):
-        raise ArtefactError(f"{path} holds no JSON object.", "Fetch it anew.")
+        raise ArtefactError(f"{path} contains no JSON object.", "Fetch it anew.")
     return value

@@ -23,10 +23,10 @@ _AS_BYTES = {"do_rescale": False, "do_normalize": False}
 class ImageEncoder(HfEncoder):
     """Images; the latent is the model's own pooling.
 
-    That is its `pooler_output` where it has one with trained weights, else the class token, else
+    That is its `pooler_output` if it has one with trained weights, else the class token, else
     the mean over all positions. Views of a vision transformer: `tokens`, one a patch, row by row;
     `grid`, these by row and column; `layers`, after each block the class token (or the mean of the
-    patches, where there is none), and as the last one `pooled`.
+    patches, if there is none), and as the last one `pooled`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,7 +79,7 @@ class ImageEncoder(HfEncoder):
         return self._prepared([image], **_AS_BYTES)["pixel_values"][0]
 
     def encode(self, batch: dict[str, Tensor], view: str = "pooled") -> Tensor:
-        """float32: `pooled [n, d]`, `layers [n, L, d]`, and what else `spec.views` holds."""
+        """float32: `pooled [n, d]`, `layers [n, L, d]`, and what else `spec.views` contains."""
         pixels = batch.get("pixel_values") if batch else None
         if pixels is not None and pixels.dtype == torch.uint8:
             batch = {**batch, "pixel_values": self.table(pixels.to(self.device))}

@@ -36,7 +36,7 @@ def load_model(
     mode, on the CPU.
 
     unused: patterns (`re.search`) of parameters that the latents do not depend on, and which may
-    therefore be missing. Raises ArtefactError where the model can't be had, has no safetensors, or
+    therefore be missing. Raises ArtefactError if the model can't be had, has no safetensors, or
     lacks any other weight: transformers would make that one up at random.
     """
     return load_with_gaps(kind, spec, dtype, unused=unused, **kwargs)[0]
@@ -75,7 +75,7 @@ def load_with_gaps(
 
 def load_processor(kind: Any, spec: EncoderSpec, **kwargs: Any) -> Any:
     """The tokenizer, image processor, feature extractor or config of class `kind` at
-    `spec.weights`. Raises ArtefactError where it can't be had."""
+    `spec.weights`. Raises ArtefactError if it can't be had."""
     with quiet(), _explained(spec):
         processor = kind.from_pretrained(spec.weights, **origin(spec), **kwargs)
     special = getattr(processor, "all_special_ids", None)

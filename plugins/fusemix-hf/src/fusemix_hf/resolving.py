@@ -34,9 +34,9 @@ TIMED = WAVES | {"wav2vec2-bert", "whisper"}
 def resolve(name: str, modality: str | None = None, path: Path | None = None) -> EncoderSpec:
     """The spec of `hf:NAME`, NAME being a hub id, or `ID:REVISION` to pin a commit, tag or branch.
 
-    `modality` picks the tower of a model that has several (CLIP). Where the files say what the
+    `modality` picks the tower of a model that has several (CLIP). If the files say what the
     model reads, a modality that is none of theirs (`molecule`) may be any name for such items.
-    Raises ArtefactError where the files can't be had, ConfigError where the modality is missing or
+    Raises ArtefactError if the files can't be had, ConfigError if the modality is missing or
     another.
     """
     repo, _ = parse(name)
@@ -65,7 +65,7 @@ def resolve(name: str, modality: str | None = None, path: Path | None = None) ->
 
 def modalities(files: Files) -> tuple[str, ...]:
     """What the model reads, as its files tell: one of text, image, audio; several for a model of
-    several towers; none where nothing tells."""
+    several towers; none if nothing tells."""
     towers = tuple(m for m, key in _TOWERS.items() if isinstance(files.config.get(key), dict))
     if len(towers) > 1:
         return towers
@@ -101,7 +101,7 @@ def _takes(name: str, reads: tuple[str, ...], modality: str | None) -> str:
 
 
 def _dim(files: Files, takes: str, *, tower: bool) -> int | None:
-    """The width of the pooled latent where the config tells it."""
+    """The width of the pooled latent if the config tells it."""
     config = files.config
     if tower:
         return config.get("projection_dim")

@@ -124,7 +124,7 @@ class TextEncoder(HfEncoder):
         return min((n for n in limits if n and 0 < n < _NO_LIMIT), default=None)
 
     def _first_position(self) -> int:
-        """Positions that no token has: RoBERTa and its kin count from the padding's on."""
+        """Positions that no token has: RoBERTa and its relatives count from the padding's on."""
         for name, module in self.model.named_modules():
             padding = getattr(module, "padding_idx", None)
             if name.endswith("position_embeddings") and padding is not None:

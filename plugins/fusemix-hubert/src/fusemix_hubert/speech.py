@@ -25,7 +25,7 @@ class Group:
     """Windows that go through the model together.
 
     values: float32 `[g, …]`, what the feature extractor made of them; samples: int64 `[g, t]`, 1
-    where `values` is no padding, or None where nothing may be or needs to be masked; frames: int64
+    where `values` is not padding, or None where nothing may be or needs to be masked; frames: int64
     `[g]`, how many frames of the output hold sound; window: int64 `[g]`, which windows they are.
     """
 
@@ -47,8 +47,8 @@ class Windows:
 class SpeechEncoder(Encoder):
     """Speech through a transformer over frames of 20 ms.
 
-    Views: `pooled`, the mean over all frames that hold sound; `time`, these frames; `layers`, their
-    mean after each block.
+    Views: `pooled`, the mean over all frames that contain sound; `time`, these frames; `layers`,
+    their mean after each block.
     """
 
     window: int
@@ -131,7 +131,7 @@ class SpeechEncoder(Encoder):
         return Padded.of([torch.cat(frames) for frames in pieces])
 
     def _hidden(self, group: Group, *, all_blocks: bool) -> tuple[Tensor, ...]:
-        """`[g, t, d]` after every block, or after the last only; final norm where there is one."""
+        """`[g, t, d]` after every block, or after the last only; final norm if there is one."""
         mask = {} if group.samples is None else {"attention_mask": group.samples.to(self.device)}
         values = group.values.to(self.device, self.dtype)
         output = self.model(values, output_hidden_states=all_blocks, **mask)
@@ -169,7 +169,8 @@ def read_config(spec: EncoderSpec) -> PretrainedConfig:
     wanted = spec.options["model"]
     if config.model_type != wanted:
         raise ArtefactError(
-            f"{spec.weights} holds a model of type {config.model_type}; {spec.name} is {wanted}.",
+            f"{spec.weights} contains a model of type {config.model_type}; "
+            f"{spec.name} is {wanted}.",
             "Name the encoder that it is: fusemix encoders list --modality audio",
         )
     if config.hidden_size != spec.dim:

@@ -66,7 +66,7 @@ class WaveformEncoder(SpeechEncoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The model at the hub id or folder `spec.weights`.
 
-        Raises ArtefactError where it can't be had or is another one.
+        Raises ArtefactError if it can't be had or is another one.
         """
         read_config(spec)
         _, kind = KINDS[spec.options["model"]]

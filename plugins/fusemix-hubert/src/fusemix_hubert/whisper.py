@@ -42,7 +42,7 @@ class WhisperEncoder(SpeechEncoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The encoder of the whole model at the hub id or folder `spec.weights`.
 
-        Raises ArtefactError where it can't be had or is another one.
+        Raises ArtefactError if it can't be had or is another one.
         """
         config = read_config(spec)
         features = load_processor(WhisperFeatureExtractor, spec)

@@ -15,7 +15,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fusemix_core.errors import ArtefactError, ConfigError
-from fusemix_ray.job import sees
+from fusemix_ray.machine import sees
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def connected(address: str | None) -> Iterator[None]:
     """A connection to the cluster at `address`, `auto` for the one that this machine is part of.
 
     A connection that the process has already is used and kept. Without an address Ray goes by
-    `RAY_ADDRESS`, else starts on this machine alone. Raises `ConfigError` if it can't be reached.
+    `RAY_ADDRESS`, else starts on this machine only. Raises `ConfigError` if it can't be reached.
     """
     if ray.is_initialized():
         yield
@@ -46,7 +46,7 @@ def connected(address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"There is no Ray cluster at '{address or os.environ.get('RAY_ADDRESS')}': {error}",
-            "Start one with `ray start --head`, or leave --address out to use this machine alone.",
+            "Start one with `ray start --head`, or leave --address out to use this machine only.",
         ) from error
     try:
         yield
@@ -57,9 +57,9 @@ def connected(address: str | None) -> Iterator[None]:
 def lay_out(nodes: list[dict], workers: int | None, gpus: float | None) -> Layout:
     """Workers for the machines `nodes`, as `ray.nodes()` tells of them.
 
-    gpus: GPUs a worker; by default 1 where the cluster has any, else 0. workers: by default as many
-    as the GPUs allow, one a machine where there are none. Each machine's cores are shared out among
-    its workers. Raises `ConfigError` where there is no such room.
+    gpus: GPUs a worker; by default 1 if the cluster has any, else 0. workers: by default as many
+    as the GPUs allow, one a machine if there are none. Each machine's cores are shared out among
+    its workers. Raises `ConfigError` if there is no such room.
     """
     has = [n["Resources"] for n in nodes if n["Alive"]]
     if gpus is None:

@@ -23,7 +23,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="The Ray cluster; auto: the one this machine is part of. [this machine alone]",
+        help="The Ray cluster; auto: the one this machine is part of. [this machine only]",
     ),
 ]
 Workers = Annotated[
@@ -31,7 +31,7 @@ Workers = Annotated[
     typer.Option(help="How many encode at once. [one a GPU; without GPUs one a machine]"),
 ]
 GpusPerWorker = Annotated[
-    float | None, typer.Option(help="0 for CPUs only, 0.5 to share one. [1 where there are GPUs]")
+    float | None, typer.Option(help="0 for CPUs only, 0.5 to share one. [1 if there are GPUs]")
 ]
 
 

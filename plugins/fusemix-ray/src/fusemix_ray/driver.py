@@ -11,7 +11,7 @@ from fusemix_core.home import home
 from fusemix_core.jobs.encode import EncodingPlan, plan_encoding
 from fusemix_core.latents.backends import Backend
 from fusemix_core.latents.extraction import Extraction
-from fusemix_core.latents.store import LatentStore
+from fusemix_core.latents.remote import store_at
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.inputs import EncoderInput
 from fusemix_core.runs.reporter import Reporter
@@ -28,6 +28,7 @@ def encode(
     store_dtype: str = "float16",
     encode_batch: int | None = None,
     backend: Backend = "auto",
+    store: str | None = None,
     decode_processes: int | None = None,
     address: str | None = None,
     workers: int | None = None,
@@ -38,9 +39,10 @@ def encode(
 
     encoders: modality → registered name, or Encoder class; a loaded Encoder can't travel. address:
     of the cluster, `auto` for the one that this machine is part of; by default Ray's own (this
-    machine alone, unless `RAY_ADDRESS` says otherwise). workers: how many encode at once, by
-    default as many as there are GPUs, or machines where there are none. gpus_per_worker: by default
-    1 where the cluster has GPUs. `$FUSEMIX_HOME` and the files of the data must be the same to all
+    machine only, unless `RAY_ADDRESS` says otherwise). workers: how many encode at once, by
+    default as many as there are GPUs, or machines if there are none. gpus_per_worker: by default
+    1 if the cluster has GPUs. store: the object store to keep latents in, such as
+    `s3://bucket/prefix`. `$FUSEMIX_HOME` and the files of the data must be the same to all
     machines. A run that is stopped, or a worker that dies, leaves its finished shards.
 
     Raises a `FusemixError` for anything that the caller can mend.
@@ -53,6 +55,7 @@ def encode(
         store_dtype=store_dtype,
         encode_batch=encode_batch,
         backend=backend,
+        store=store,
         decode_processes=decode_processes,
         tell=reporter and reporter.note,
     )
@@ -111,7 +114,7 @@ def run_over_ray(
             done = extract(
                 part.spec,
                 plan.dataset.items[modality],
-                LatentStore(shared),
+                store_at(plan.how.store, shared),
                 layout,
                 plan.how,
                 view=part.view,

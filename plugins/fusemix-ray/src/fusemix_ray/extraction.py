@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,17 @@ import ray.data
 
 from fusemix_core import errors
 from fusemix_core.data.items import Items
+from fusemix_core.data.references import Cells
 from fusemix_core.errors import DataError, FusemixError
 from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.extraction import Extraction, Progress, shard_size
 from fusemix_core.latents.fingerprint import fingerprint
+from fusemix_core.latents.remote import RemoteStore
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.specs import EncoderSpec
 from fusemix_ray.cluster import Layout
 from fusemix_ray.job import Job, shared_environment
+from fusemix_ray.table import FOLDER, Table, strays
 from fusemix_ray.worker import Worker, found_fingerprint, load
 
 _LIVES = 5
@@ -50,11 +55,14 @@ def extract(
     a run on one machine as long as no item is bad and shards are not cut by their bytes. Raises
     what the other does.
     """
-    home = str(store.folder.parent)
-    environment, secrets = shared_environment(spec, home)
+    home = str(store.home)
+    if isinstance(store, RemoteStore):
+        how = replace(how, store=store.place)
+    environment, secrets = shared_environment(spec, home, objects=how.store is not None)
     size = shard_size(len(items))
     known = fingerprint(spec, how.dtype) or ""
-    job = Job(spec, how, view, size, known, _user_file(spec), home, layout.cpus, secrets)
+    file = _user_file(spec)
+    job = Job(spec, how, view, size, known, file, home, layout.cpus, secrets, items.takes)
     on = _Cluster(layout, environment, None if given is None else ray.put(given))
     if not job.fingerprint:
         job = replace(job, fingerprint=on.fingerprint(job))
@@ -68,9 +76,16 @@ def extract(
         tell = progress or (lambda done, total: None)
         done = 0
         tell(done, len(missing))
-        with tempfile.TemporaryDirectory(prefix=".ray-", dir=home) as attempts:
+        for folder in strays(store.home):
+            shutil.rmtree(folder, ignore_errors=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=FOLDER, dir=home) as attempts,
+            Table(Path(attempts)) as table,
+        ):
+            table.write(items, blocks)
             job = replace(job, attempts=attempts, lives=_LIVES)
-            for number, report in on.reports(job, [items.select(block) for block in blocks]):
+            for number, report in on.reports(job, len(blocks), list(table.cells)):
+                table.touch()
                 found.add(blocks[number], report)
                 done += len(blocks[number])
                 tell(done, len(missing))
@@ -79,10 +94,10 @@ def extract(
             f"None of the {len(items)} {spec.modality} items could be read.",
             f"The first: {next(iter(found.bad.values()), 'there are no items')}",
         )
-    table = store.open(known, view, items.keys, how.store_dtype, absent=found.bad)
+    opened = store.open(known, view, items.keys, how.store_dtype, absent=found.bad)
     cached = len(items) - len(missing)
     bad = dict(sorted(found.bad.items()))
-    return Extraction(table, known, bad, found.encoded, cached, warnings + found.sentences())
+    return Extraction(opened, known, bad, found.encoded, cached, warnings + found.sentences())
 
 
 @dataclass(frozen=True)
@@ -116,29 +131,34 @@ class _Cluster:
             raise _error(*found)
         return found
 
-    def reports(self, job: Job, blocks: list[Items]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def reports(
+        self, job: Job, blocks: int, cells: Sequence[Cells]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """(block number, report of `Worker.fill`) of each block, as they are finished.
 
-        Raises the `FusemixError` that a worker met. A worker that dies is started again, and its
-        blocks with it.
+        Raises the `FusemixError` that a worker met.
         """
+        for number, text in self._texts(job, blocks, cells):
+            report = json.loads(text)
+            if "error" in report:
+                raise _error(*report["error"])
+            yield number, report
+
+    def _texts(self, job: Job, blocks: int, cells: Sequence[Cells]) -> Iterator[tuple[int, str]]:
+        """What the workers answer. Of the items Ray gets the path of their table and the numbers of
+        its blocks. A worker that dies is started again, and its blocks with it."""
         _quieten()
-        references = [ray.put(block) for block in blocks]
         job_data = ray.data.from_items(
-            [{"block": i} for i in range(len(blocks))], override_num_blocks=len(blocks)
+            [{"block": i} for i in range(blocks)], override_num_blocks=blocks
         ).map_batches(
             Worker,
-            fn_constructor_args=(job, references, self.given),
+            fn_constructor_args=(job, cells, self.given),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(self.layout.workers, len(blocks))),
+            compute=ray.data.ActorPoolStrategy(size=min(self.layout.workers, blocks)),
             **self._each,
         )
         for rows in job_data.iter_batches(batch_size=None, prefetch_batches=0):
-            for number, text in zip(rows["block"], rows["report"], strict=True):
-                report = json.loads(text)
-                if "error" in report:
-                    raise _error(*report["error"])
-                yield int(number), report
+            yield from zip(rows["block"].tolist(), rows["report"].tolist(), strict=True)
 
 
 @dataclass
@@ -155,7 +175,7 @@ class _Found:
         self.warnings += report["warnings"]
 
     def sentences(self) -> list[str]:
-        """The warnings; of those that differ in their numbers alone, the first and how many."""
+        """The warnings; of those that differ in their numbers only, the first and how many."""
         alike: dict[str, list[str]] = {}
         for warning in self.warnings:
             alike.setdefault(re.sub(r"\d+", "#", warning), []).append(warning)

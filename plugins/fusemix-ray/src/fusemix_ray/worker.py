@@ -16,6 +16,7 @@ import ray
 import torch
 
 from fusemix_core.data.items import Items
+from fusemix_core.data.references import Cells
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ArtefactError, ConfigError, DataError, FusemixError
 from fusemix_core.interfaces import Encoder
@@ -23,10 +24,11 @@ from fusemix_core.latents.cutting import BatchSize
 from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.latents.pipeline import Pipeline
-from fusemix_core.latents.store import LatentStore
+from fusemix_core.latents.remote import store_at
 from fusemix_core.specs import load_target
 from fusemix_core.userfile import import_file
 from fusemix_ray.job import Job
+from fusemix_ray.table import read_block
 
 _PIECE = 64
 
@@ -34,17 +36,15 @@ _PIECE = 64
 class Worker:
     """Encodes blocks of items, one a call, into the latent store: an actor of Ray Data.
 
-    blocks: `Items` by block number; given: the encoder's class where it is the user's own object.
+    It reads its blocks from the job's table. cells: the tables that this one refers to by number;
+    given: the encoder's class if it is the user's own object.
     """
 
     def __init__(
-        self,
-        job: Job,
-        blocks: Sequence[ray.ObjectRef],
-        given: ray.ObjectRef | None = None,
+        self, job: Job, cells: Sequence[Cells] = (), given: ray.ObjectRef | None = None
     ) -> None:
-        self.job, self.blocks, self.given = job, blocks, given
-        self.store = LatentStore(Path(job.home))
+        self.job, self.cells, self.given = job, cells, given
+        self.store = store_at(job.how.store, Path(job.home))
         self.encoder: Encoder | None = None
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, list]:
@@ -52,7 +52,7 @@ class Worker:
         `error`."""
         (number,) = rows["block"].tolist()
         try:
-            items = ray.get(self.blocks[number])
+            items = self._read(number)
             self._count_attempt(number, items)
             report = self.fill(items)
         except FusemixError as error:
@@ -79,6 +79,16 @@ class Worker:
                 raise
             return {"encoded": 0, "bad": bad, "warnings": []}
         return {"encoded": len(items) - len(done.bad), "bad": done.bad, "warnings": done.warnings}
+
+    def _read(self, number: int) -> Items:
+        job = self.job
+        try:
+            return read_block(job.table, number, job.spec.modality, job.takes, self.cells)
+        except OSError as error:
+            raise ArtefactError(
+                f"The table of items {job.table} can't be read: {error.strerror or error}.",
+                "Set FUSEMIX_HOME to a folder that all machines of the cluster share.",
+            ) from error
 
     def _count_attempt(self, number: int, items: Items) -> None:
         """Raise `FusemixError` if this block has killed as many workers as it may: Ray would go on
@@ -129,7 +139,7 @@ def _target(job: Job, given: ray.ObjectRef | None) -> Any:
     if job.file:
         if not Path(job.file).is_file():
             raise ConfigError(
-                f"{job.file}, which holds {job.spec.name}, does not exist.",
+                f"{job.file}, which contains {job.spec.name}, does not exist.",
                 "Put it in a folder that all machines share, or make a package of it that is "
                 "installed on each: fusemix new-plugin",
             )

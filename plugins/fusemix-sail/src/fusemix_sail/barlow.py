@@ -12,7 +12,7 @@ class BarlowTwins(PairwiseObjective):
     """Σ_d (C_dd - 1)² + weight · Σ_d≠e C_de² (arXiv 2103.03230), as SAIL's code has it.
 
     C is the correlation of the embeddings' features over the rows that have both modalities, the
-    columns standardised by the unbiased deviation, products divided by their number. It holds
+    columns standardised by the unbiased deviation, products divided by their number. It contains
     `[d, d]`, and nothing of rows against rows. With several modalities the loss is a mean over
     their pairs; 0 where none has two rows. Raises `ConfigError` for a weight below 0.
     """

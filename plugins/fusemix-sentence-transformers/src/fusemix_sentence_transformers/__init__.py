@@ -57,7 +57,7 @@ def resolve(name: str, modality: str | None = None, path: Path | None = None) ->
 
 
 def _from_hub(repo: str, revision: str) -> Path | None:
-    """`modules.json` in the hub's cache, in the folder of its commit; None where it can't be had,
+    """`modules.json` in the hub's cache, in the folder of its commit; None if it can't be had,
     which loading will tell."""
     from huggingface_hub import hf_hub_download
 

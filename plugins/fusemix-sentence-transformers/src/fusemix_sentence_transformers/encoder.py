@@ -1,7 +1,7 @@
 """`SentenceTransformerEncoder`: a sentence-transformers folder, tokenised in workers.
 
 sentence_transformers takes seconds to import, so only what loads a model does: a worker that
-tokenises needs the tokenizer alone.
+tokenises needs the tokenizer only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SentenceTransformerEncoder(Encoder):
     """Texts through a sentence-transformers model, with the pooling and normalisation it declares.
 
     The prompt is `spec.prompt`, or else the model's default one. Texts are cut at `max_tokens`:
-    the model's own limit, or `spec.max_tokens` where that is less.
+    the model's own limit, or `spec.max_tokens` if that is less.
 
     Views: `pooled`, what the library gives; `tokens`, what its transformer gives for every token
     that attention sees, those of the prompt and special ones among them; `layers`, each block's
@@ -43,7 +43,7 @@ class SentenceTransformerEncoder(Encoder):
     `pooled`, but for a model that has more than these behind the transformer, such as a Dense;
     `layers-middle-last`, the middle and the last of these (of six the third and sixth), each of
     unit norm.
-    A model that is no plain transformer with a pooling has `pooled` alone.
+    A model that is not a plain transformer with a pooling has `pooled` only.
     """
 
     on_device = True
@@ -69,7 +69,7 @@ class SentenceTransformerEncoder(Encoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The model at the hub id or local folder `spec.weights`; safetensors, none of its code.
 
-        Raises ArtefactError where it can't be had, is no sentence-transformers model, or is not
+        Raises ArtefactError if it can't be had, is not a sentence-transformers model, or is not
         what the spec says.
         """
         model = read_model(spec.weights, spec.revision, local=spec.local)

@@ -27,7 +27,7 @@ _LOCK = threading.Lock()
 def read_model(weights: str, revision: str = "", *, local: bool = False) -> SentenceTransformer:
     """The sentence-transformers model at a hub id or in a folder, on the CPU.
 
-    Raises ArtefactError where it can't be had, has no safetensors, or lacks a weight that its
+    Raises ArtefactError if it can't be had, has no safetensors, or lacks a weight that its
     latents depend on.
     """
     from sentence_transformers import SentenceTransformer
@@ -108,7 +108,7 @@ def _reads_tokens(model: SentenceTransformer) -> bool:
 
 def _not_one(weights: str) -> ArtefactError:
     return ArtefactError(
-        f"{weights} is no sentence-transformers model: it has no modules.json.",
+        f"{weights} is not a sentence-transformers model: it has no modules.json.",
         "So nothing says how to pool its tokens. Use a model that was saved by "
         "sentence-transformers, or another plugin's family for plain transformers.",
     )

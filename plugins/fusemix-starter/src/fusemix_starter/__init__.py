@@ -1,5 +1,5 @@
 """Real pre-trained encoders whose weights are pip packages, and a sample of real pairs. Metadata
-only; imports neither torch nor the packages that hold the weights."""
+only; imports neither torch nor the packages that contain the weights."""
 
 from __future__ import annotations
 
@@ -107,9 +107,11 @@ def fusemix_encoders() -> Iterable[EncoderSpec]:
 
 @hookimpl
 def fusemix_commands(app: typer.Typer) -> None:
-    """`fusemix sample`."""
+    """`fusemix sample` and `fusemix demo`."""
     from fusemix_starter.command import sample
+    from fusemix_starter.story import demo
 
+    app.command("demo", rich_help_panel="Start")(demo)
     app.command("sample", rich_help_panel="Start")(sample)
 
 

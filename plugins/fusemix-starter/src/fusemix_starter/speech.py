@@ -44,7 +44,7 @@ class Windows:
 
 
 class WhisperEncoder(Encoder):
-    """Speech through Whisper's encoder; the latent is the mean over the frames that hold sound.
+    """Speech through Whisper's encoder; the latent is the mean over the frames that contain sound.
 
     A clip of more than 30 s is cut into windows, each weighted by its frames.
     """

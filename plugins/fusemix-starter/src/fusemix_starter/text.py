@@ -1,4 +1,4 @@
-"""MiniLM: the sentence-transformers folder that a pip package holds."""
+"""MiniLM: the sentence-transformers folder that a pip package contains."""
 
 from __future__ import annotations
 

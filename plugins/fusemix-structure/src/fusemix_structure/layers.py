@@ -1,6 +1,6 @@
 """Which layer of each encoder to align: those with most nearest neighbours in common.
 
-The aligner `best-layers` chooses them and fits another aligner on them alone; the adapter `layer`
+The aligner `best-layers` chooses them and fits another aligner on them only; the adapter `layer`
 is what it leaves, and all that a saved model needs.
 """
 
@@ -59,7 +59,7 @@ class LayerAdapter(Adapter):
 
 
 class BestLayersAligner(Aligner):
-    """Fits another aligner on one layer a modality, chosen on the training split.
+    """Fits another aligner on one layer per modality, chosen on the training split.
 
     aligner, options: the other one by its registered name. A layer is chosen of each view of two
     axes, `layers [n, L, d]`, whose modality is not fixed. The choice is the pair of layers with the
@@ -109,7 +109,7 @@ class BestLayersAligner(Aligner):
         }
 
     def _choose(self, train: PairedLatents, context: FitContext) -> tuple[dict[str, int], float]:
-        """The layer of each modality, 0 where it has one alone, and how alike the first two are."""
+        """The layer of each modality, 0 if it has one only, and how alike the first two are."""
         first, *others = train.modalities
         chosen, alike = {}, []
         for modality in others:

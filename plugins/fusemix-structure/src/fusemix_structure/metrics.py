@@ -1,6 +1,6 @@
 """The measures by which STRUCTURE's code judges latents and embeddings.
 
-Rows are items: a `[n, d]` and b `[n, e]`, row i of both the same one. Each function holds a matrix
+Rows are items: a `[n, d]` and b `[n, e]`, row i of both the same one. Each function keeps a matrix
 `[n, n]`, and follows the code (arXiv 2506.16895) in float64.
 """
 
@@ -20,7 +20,7 @@ KS = (1, 5, 10)
 
 
 def hcs(a: Tensor, b: Tensor, *, temperature: float = 0.05, levels: int = 3) -> float:
-    """Hierarchical consistency: exp(-D), 1 where both have the same neighbourhoods.
+    """Hierarchical consistency: exp(-D), 1 if both have the same neighbourhoods.
 
     D is the mean over levels of the Jensen-Shannon divergence of P^l and Q^l over l, P and Q as in
     the regulariser. As in the code the divergence is a sum over rows, not their mean, and rows of

@@ -31,7 +31,7 @@ class StructureObjective(CountsCalls):
     at call s = 0, 1, …, so that the first call has none, as in the original. levels, weighting,
     temperature, divergence, kernel, centring, centre_first, margin: see `regulariser.structure`;
     the divergence "repo" is what the original computes, "js" what the paper names. Of a batch of
-    more than `rows` rows the first `rows` are regularised: the regulariser holds matrices
+    more than `rows` rows the first `rows` are regularised: the regulariser keeps matrices
     `[rows, rows]`. A modality's rows that are missing have no part.
 
     Raises `ConfigError` for options out of range.

@@ -38,7 +38,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("test_resnet", {}),
     "": ("test_efficientnet", {}),
 }
-"""What a name holds → the miniature of its kind. The first that fits is taken."""
+"""What a name contains → the miniature of its kind. The first that fits is taken."""
 
 
 class TimmEncoder(Encoder):
@@ -86,7 +86,7 @@ class TimmEncoder(Encoder):
 
     @classmethod
     def tiny(cls, spec: EncoderSpec) -> Self:
-        """One of timm's `test_` models or a shrunken one, of the same kind where there is one;
+        """One of timm's `test_` models or a shrunken one, of the same kind if there is one;
         random weights."""
         name = spec.options["model"]
         test, shape = next(tiny for kind, tiny in TINY.items() if kind in name)
@@ -198,7 +198,7 @@ def from_path(name: str, path: Path) -> nn.Module:
         raise _misfit(name, path, error) from error
     found, wanted = model.pretrained_cfg["architecture"], name.partition(".")[0]
     if found != wanted:
-        raise ArtefactError(f"{path} holds {found}, not {wanted}.", f"Use timm:{found}@{path}")
+        raise ArtefactError(f"{path} contains {found}, not {wanted}.", f"Use timm:{found}@{path}")
     return without_classifier(model)
 
 

@@ -1,4 +1,4 @@
-"""timm models with a short name. Every fact is timm's own, and a test holds them to it."""
+"""timm models with a short name. Every fact is timm's own, and a test checks them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The views of a timm model: which it has, and how each is made of what timm gives.
 
 timm's `forward_features` gives one of two things: a map, `[n, d, H, W]` or `[n, H, W, d]`, or
-tokens `[n, T, d]`, of which the first `num_prefix_tokens` are no patches (class token, registers)
+tokens `[n, T, d]`, of which the first `num_prefix_tokens` are not patches (class token, registers)
 and the rest are those of a map, row by row.
 """
 
@@ -95,7 +95,7 @@ def channels_last(model: nn.Module) -> bool:
 
 def plane(model: nn.Module, features: Tensor, pixels: Tensor) -> Size | None:
     """Height and width of the map that the patch tokens are, as the picture's are to each other;
-    None where they can't be a map."""
+    None if they can't be a map."""
     tokens = features.shape[1] - prefix(model)
     height, width = pixels.shape[-2:]
     if tokens < 2:  # a class token alone

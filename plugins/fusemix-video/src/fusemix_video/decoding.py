@@ -21,7 +21,7 @@ _STEPS_BACK = (0.0, 1.0, 10.0)
 """Seconds: a container may list a keyframe by when it is decoded, which is before it is shown."""
 
 _STATED = ("mov", "avi")
-"""Formats whose header holds the length of each stream."""
+"""Formats whose header contains the length of each stream."""
 
 _TURN = {
     90: Image.Transpose.ROTATE_90,
@@ -33,8 +33,8 @@ _TURN = {
 class Video:
     """The first video stream of a file; a context manager. One frame is held at a time.
 
-    duration: seconds. Raises DataError for a file that is no video, has sound only, is damaged or
-    cut short.
+    duration: seconds. Raises DataError for a file that is not a video, has sound only, is damaged
+    or cut short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,7 +84,7 @@ class Video:
         return self._shown
 
     def _jump(self, target: float) -> None:
-        """Go to the last keyframe before `target`; from the start where that can't be found.
+        """Go to the last keyframe before `target`; from the start if that can't be found.
 
         Jumping ahead by less than the distance of keyframes would land behind where we were, so
         `_lead` remembers how far before its target a jump has landed.
@@ -104,7 +104,7 @@ class Video:
         self._open()
         self._lead = math.inf
         if not self._begin():
-            raise self._fault("it holds no frame that can be decoded")
+            raise self._fault("it contains no frame that can be decoded")
 
     def _begin(self) -> bool:
         """Decode the first two frames from here; whether there is one."""
@@ -143,11 +143,11 @@ class Video:
         if not found:
             kinds = sorted({s.type for s in self._container.streams}) or ["nothing"]
             self._container.close()
-            raise self._fault(f"the file holds no video, but {', '.join(kinds)}")
+            raise self._fault(f"the file contains no video, but {', '.join(kinds)}")
         self.stream: VideoStream = found[0]
 
     def _duration(self) -> float:
-        """Of the video stream, as the file says; where it doesn't, by reading all of it.
+        """Of the video stream, as the file says; if it doesn't, by reading all of it.
 
         What FFmpeg says of a stream is a guess, and may be the sound's, but in these formats.
         """

@@ -24,8 +24,8 @@ from fusemix_video.sampling import Sampling
 CHUNK = 32
 """Frames that the image encoder takes at once."""
 HELD = 256
-"""Frames that a batch holds ready for the encoder. Those beyond are decoded again when their turn
-comes, so that an hour of film takes no more memory than this."""
+"""Frames that a batch contains ready for the encoder. Those beyond are decoded again when their
+turn comes, so that an hour of film takes no more memory than this."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FrameBatch:
 
 
 class FrameEncoder(Encoder):
-    """A video's frames through the image encoder that the name holds; `pooled` is their mean.
+    """A video's frames through the image encoder that the name contains; `pooled` is their mean.
 
     View `time` is `[n, T, d]` for a number of frames, and `Padded` by rate.
     """

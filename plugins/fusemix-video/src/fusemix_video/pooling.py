@@ -17,7 +17,7 @@ class AttentionPoolAdapter(TokenAdapter):
     captions', in the same recipe) only passes the affine map.
 
     frames, dim: of models that earlier versions saved, whose frames came as one row,
-    `dim_in` = frames · dim; any other modality of theirs has the affine map alone, and so has
+    `dim_in` = frames · dim; any other modality of theirs has the affine map only, and so has
     frames=1. Raises `ConfigError` for impossible options.
     """
 

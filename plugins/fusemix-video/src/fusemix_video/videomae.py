@@ -53,7 +53,7 @@ class VideoMAEEncoder(Encoder):
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
         """The model at the hub id or folder `spec.weights`; safetensors only.
 
-        Raises ArtefactError where it can't be had or does not fit.
+        Raises ArtefactError if it can't be had or does not fit.
         """
         config = load_processor(VideoMAEConfig, spec)
         processor = load_processor(VideoMAEImageProcessorPil, spec)

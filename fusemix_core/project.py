@@ -1,0 +1,116 @@
+"""Where fusemix is to be had: the one place that says so, for hints, cards and pages. Standard
+library only.
+
+The address of the repository is `Repository` below `[project.urls]` in pyproject.toml. Until
+`PUBLISHED` is true, nothing tells a user to install `fusemix…` by name: whoever owned that name on
+PyPI would run code on the reader's machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata, requires
+
+PUBLISHED = False
+"""Whether the names of fusemix and of its plugins are on PyPI, and ours."""
+
+_NAME = re.compile(r"(?P<dist>fusemix(?:-[a-z0-9-]+)?)(?:\[(?P<extras>[a-z0-9,-]+)\])?(?P<rest>.*)")
+_EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
+
+
+@cache
+def repository() -> str:
+    """The address of the source, or "" if pyproject.toml names none."""
+    try:
+        urls = metadata("fusemix").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    named = dict(url.split(", ", 1) for url in urls)
+    return named.get("Repository", "")
+
+
+def install(*requirements: str) -> str:
+    """The command that installs these requirements.
+
+    Args:
+        requirements: as pip takes them; `fusemix`, its extras and its plugins among them.
+
+    Returns:
+        A line for a shell. Our own packages come from the repository while they are not on PyPI:
+        from its address if that is known, otherwise from the folder of a clone. An extra of
+        fusemix is replaced by the packages that it stands for.
+
+    Example:
+
+        >>> install("timm>=1.0.20")
+        "pip install 'timm>=1.0.20'"
+    """
+    wanted = list(requirements) if PUBLISHED else _with_plugins(requirements)
+    found = list(dict.fromkeys(part for one in wanted for part in _parts(one)))
+    return f"pip install {' '.join(_quoted(part) for part in found)}"
+
+
+def how_to_install(*requirements: str) -> str:
+    """`install`, and where to run it if that matters."""
+    line = install(*requirements)
+    return f"{line} (in a clone of fusemix)" if re.search(r" '?\.[/\['\s]| \.$", line) else line
+
+
+def upgrade() -> str:
+    """The command that brings the newest fusemix."""
+    if PUBLISHED or repository():
+        return install("fusemix").replace("install", "install --upgrade", 1)
+    return "git pull && pip install . (in a clone of fusemix)"
+
+
+def _with_plugins(requirements: Sequence[str]) -> list[str]:
+    """The requirements, and the plugins of ours that installed ones among them need: pip would
+    look for these on PyPI."""
+    found = dict.fromkeys(requirements)
+    queue = list(requirements)
+    while queue:
+        named = _NAME.fullmatch(queue.pop())
+        if not named or named["dist"] == "fusemix":
+            continue
+        for line in _requires_of(named["dist"]):
+            other = _NAME.fullmatch(line.split(";")[0].strip())
+            if other and "extra" not in line and other["dist"] not in {"fusemix", *found}:
+                found[other["dist"]] = None
+                queue.append(other["dist"])
+    return list(found)
+
+
+def _parts(requirement: str) -> list[str]:
+    """What pip is given for one requirement."""
+    named = _NAME.fullmatch(requirement)
+    if PUBLISHED or not named:
+        return [requirement]
+    dist, extras = named["dist"], named["extras"]
+    if dist == "fusemix" and extras:
+        wanted = set(extras.split(","))
+        found = [
+            line.split(";")[0].strip()
+            for line in _requires_of(dist)
+            if (extra := _EXTRA.search(line)) and extra[1] in wanted
+        ]
+        if found:
+            return found
+    folder = "" if dist == "fusemix" else f"plugins/{dist}"
+    brackets = f"[{extras}]" if extras else ""
+    if not repository():
+        return [f"./{folder}{brackets}" if folder else f".{brackets}"]
+    inner = f"#subdirectory={folder}" if folder else ""
+    return [f"{dist}{brackets} @ git+{repository()}{inner}"]
+
+
+def _requires_of(dist: str) -> list[str]:
+    try:
+        return requires(dist) or []
+    except PackageNotFoundError:
+        return []
+
+
+def _quoted(part: str) -> str:
+    return part if re.fullmatch(r"[\w./-]+", part) else f"'{part}'"
