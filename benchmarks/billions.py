@@ -63,8 +63,10 @@ def measure(
     widths: Sequence[int] = WIDTHS,
     dim: int = DIM,
     pool: int = POOL,
+    start: Any = None,
 ) -> dict[str, Any]:
-    """Sweep the same rows with each number of processes; the first must be 1.
+    """Sweep the same rows with each number of processes; the first must be 1. `start`: the context
+    of multiprocessing that starts them.
 
     Returns:
         rows, widths, dim; `sweeps`, one for each number of processes: rows a CPU second of the
@@ -74,7 +76,8 @@ def measure(
     sweeps, wanted, solve = [], None, 0.0
     for count in processes:
         with tempfile.TemporaryDirectory(prefix="fusemix-billions-") as folder:
-            told = _in_processes(count, Path(folder), rows, tuple(widths), dim, pool)
+            given = Path(folder), rows, tuple(widths), dim, pool
+            told = _in_processes(start, count, *given)
             found = torch.load(Path(folder) / "moments.pt", weights_only=True)
         wanted = wanted or found
         apart = max(
@@ -95,9 +98,9 @@ def measure(
     return {"rows": rows, "widths": list(widths), "dim": dim, "sweeps": sweeps, "solve": solve}
 
 
-def _in_processes(count: int, folder: Path, *arguments: Any) -> list[dict[str, Any]]:
+def _in_processes(start: Any, count: int, folder: Path, *arguments: Any) -> list[dict[str, Any]]:
     """What each of `count` processes reports."""
-    context = multiprocessing.get_context("spawn")
+    context = start or multiprocessing.get_context("spawn")
     each = [
         context.Process(target=_child, args=(i, count, folder, *arguments)) for i in range(count)
     ]
