@@ -22,6 +22,8 @@ from fusemix_core.specs import EncoderSpec
 
 DIM = 8
 
+print("as some libraries do when they are imported")
+
 
 class ToyItems:
     """Items held in memory. A value that is an exception is raised when it is loaded."""
