@@ -164,6 +164,8 @@ def carry_out(
 
     config, specs = build_config(values, overrides)
 
+    from fusemix_core.cli.progress import ConsoleReporter
+    from fusemix_core.jobs.probe import probe
     from fusemix_core.runs.plan import make_plan
 
     notes = Notes()
@@ -172,12 +174,14 @@ def carry_out(
         from fusemix_core.runs.folder import RunFolder
 
         RunFolder(run.out).check(run.resume)
+    if output.dry_run and launched().rank == 0:
+        with ConsoleReporter(notes) as reporter:
+            plan = probe(plan, reporter)
     if launched().rank == 0 and (output.dry_run or not output.json):
         show_plan(plan, output.json)
     if output.dry_run:
         return
 
-    from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.run import default_out, run_plan
 
     folder = run.out or default_out()

@@ -122,8 +122,7 @@ def bench(
 
         fusemix bench --config bench.toml --out bench/1
 
-        fusemix bench --config bench.toml --only set=icons \\
-            --only size=500,all --out bench/1
+        fusemix bench --config bench.toml --only size=500,all --out bench/1
     """
     values = config_table(config) if config else {}
     table = data.table() | splits.table() | facts.table()

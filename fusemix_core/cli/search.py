@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +19,44 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.search import Gallery, Hit
 
 
+@dataclass(frozen=True)
+class SheetOptions:
+    """A contact sheet of what is found: `--html`, `--open`."""
+
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the results.")
+    ] = None
+    open_: Annotated[bool, typer.Option("--open", help="Open the contact sheet.")] = False
+
+    def write(self, query: str, source: str, found: list[Hit], gallery: Gallery) -> None:
+        """Write the sheet if it is asked for, in a new temporary folder if no file is named."""
+        from fusemix_core.cli.console import err
+        from fusemix_core.data.media import medium
+        from fusemix_core.reports.sheet import SheetHit, write_sheet
+
+        if self.html is None and not self.open_:
+            return
+        file = self.html or Path(tempfile.mkdtemp(prefix="fusemix-")) / "search.html"
+        hits = [
+            SheetHit(
+                h.rank, h.score, near(h.item, gallery), gallery.items.show(h.number), h.columns
+            )
+            for h in found
+        ]
+        own = medium(gallery.model.encoders[source].takes)
+        asked = own.show(query, lambda: own.decode(query))
+        write_sheet(file, asked, hits, len(gallery.ids))
+        err.print(f"sheet:   {file}", soft_wrap=True)
+        if self.open_:
+            webbrowser.open(file.absolute().as_uri())
+
+
 @grouped
 def search(
     model: o.Model,
     query: Annotated[str, typer.Argument(help="A text, or the path of a file of a modality.")],
     data: DataOptions,
+    sheet: SheetOptions,
     to: Annotated[str | None, typer.Option("--to", help="Modality to search in.")] = None,
     from_: Annotated[str | None, typer.Option("--from", help="Modality of the query.")] = None,
     count: Annotated[int, typer.Option("-k", "--count", min=1, help="How many to show.")] = 10,
@@ -33,10 +67,6 @@ def search(
             help="Show this column of the data beside each item. [its text, in the run's own data]",
         ),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the results.")
-    ] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the contact sheet.")] = False,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -70,7 +100,7 @@ def search(
         )
     what = searched_data(model, fused, target, data.table(), show)
 
-    from fusemix_core.cli.console import err, print_json
+    from fusemix_core.cli.console import print_json
     from fusemix_core.cli.progress import ConsoleReporter
 
     with ConsoleReporter() as reporter:
@@ -80,11 +110,7 @@ def search(
         print_json([hit.as_dict() for hit in found])
     else:
         _show(found, gallery)
-    if html or open_:
-        file = _write_sheet(html, query, source, found, gallery)
-        err.print(f"sheet:   {file}", soft_wrap=True)
-        if open_:
-            webbrowser.open(file.absolute().as_uri())
+    sheet.write(query, source, found, gallery)
 
 
 def _show(found: list[Hit], gallery: Gallery) -> None:
@@ -119,20 +145,3 @@ def near(path: str, gallery: Gallery) -> str:
         if not inside.startswith(os.pardir):
             return inside
     return path
-
-
-def _write_sheet(
-    file: Path | None, query: str, source: str, found: list[Hit], gallery: Gallery
-) -> Path:
-    """Write the contact sheet, in a new temporary folder if no file is named."""
-    from fusemix_core.data.media import medium
-    from fusemix_core.reports.sheet import SheetHit, write_sheet
-
-    file = file or Path(tempfile.mkdtemp(prefix="fusemix-")) / "search.html"
-    hits = [
-        SheetHit(h.rank, h.score, near(h.item, gallery), gallery.items.show(h.number), h.columns)
-        for h in found
-    ]
-    own = medium(gallery.model.encoders[source].takes)
-    asked = own.show(query, lambda: own.decode(query))
-    return write_sheet(file, asked, hits, len(gallery.ids))

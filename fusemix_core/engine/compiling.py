@@ -93,7 +93,9 @@ class Compiling:
         zeros = torch.zeros(self.rows, dim, dtype=like.dtype, device=like.device)
         devices = [like.device] if like.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.precision.step():
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # `torch.manual_seed` seeds every GPU's
+            for device in devices:
+                torch.cuda.default_generators[device.index or 0].manual_seed(0)
             with self.precision.adapters():
                 found = form(zeros)
             found.float().sum().backward()

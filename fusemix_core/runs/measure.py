@@ -18,7 +18,7 @@ from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, PairedLatents
 from fusemix_core.measured import Measured
 from fusemix_core.runs.answers import trust_section, trusted
-from fusemix_core.runs.embeddings import embed_split
+from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.emergent import never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.evaluators import run_evaluators
@@ -90,37 +90,41 @@ def measure_run(
     model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)
     add_seen(model, encoded.dataset.items, train)
     results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
-    failed: dict[str, FusemixError] = {}
+    failed, answers = dict[str, FusemixError](), dict[str, list[Answers]]()
     evaluators = run_evaluators(config)
     if save is not None and (config.evaluators or config.recipe.evaluators):
         save(model)
-    answers: dict[str, list[Answers]] = {}
+    parts = {
+        "score": scorer.score,
+        "scorer": part.name,
+        "seed": config.seed,
+        "added": plan.added,
+        "bank": bank.embeddings,
+        "items": encoded.dataset.items,
+        "encoder": model.encode,
+        "device": device,
+    }
     for name, split in splits.items():
-        shown = Measured(
-            embeddings=split.embeddings,
-            links=split.links,
-            score=scorer.score,
-            scorer=part.name,
-            split=name,
-            seed=config.seed,
-            added=plan.added,
-            facts=split.facts,
-            bank=bank.embeddings,
-            items=encoded.dataset.items,
-            ids=split.ids,
-            encoder=model.encode,
-            device=device,
-        )
+        shown = Measured(split=name, **parts, **of_split(split))
         found = evaluate(evaluators, shown, show=name == list(splits)[-1])
         results[name] = found.metrics
         failed |= found.failed
         answers[name] = list(directions(shown))
-    sections = dict(found.sections)
     if "test" in answers:
         results["trusted"] = trusted(answers["validation"], answers["test"], shown)
-        sections["trusted"] = [trust_section(answers["test"], results["trusted"])]
+        found.sections["trusted"] = [trust_section(answers["test"], results["trusted"])]
     add_metrics(model, plan, found.metrics)
-    return Measurement(model, results, shown, sections, failed, answers[shown.split])
+    return Measurement(model, results, shown, found.sections, failed, answers[shown.split])
+
+
+def of_split(split: SplitEmbeddings) -> dict[str, Any]:
+    """The fields of `Measured` that differ by split."""
+    return {
+        "embeddings": split.embeddings,
+        "links": split.links,
+        "facts": split.facts,
+        "ids": split.ids,
+    }
 
 
 def measured_rows(encoded: Encoded, split: str | None, seed: int) -> PairedLatents:

@@ -85,6 +85,24 @@ def test_ctrl_c_names_the_command_that_goes_on(run, world, monkeypatch):
     assert "Go on with: fusemix align --out 'my runs' --resume" in said and "Error" not in said
 
 
+def test_a_first_plan_knows_how_long_encoding_takes(run, world):
+    args = ["--a", A, "--b", B, "--data", world, "--recipe", "csa", "--dry-run", "--json"]
+    plan = json.loads(run("align", *args).stdout)
+    assert all(0 < e["seconds"] < 60 for e in plan["encoders"])
+    assert json.loads(run("cache", "list", "--json").stdout) == []  # nothing is kept
+
+
+def test_an_encoder_that_fails_leaves_the_plan_without_a_time(run, world):
+    broken = Path("broken.py")
+    broken.write_text(
+        TOYS.read_text() + "\n\nclass Broken(ToyImage):\n"
+        "    def encode(self, batch, view):\n        raise RuntimeError('no')\n"
+    )
+    args = ["--a", f"{broken}:Broken", "--b", B, "--data", world, "--recipe", "csa", "--dry-run"]
+    plan = json.loads(run("align", *args, "--json").stdout)
+    assert plan["encoders"][0]["seconds"] is None and plan["encoders"][1]["seconds"] > 0
+
+
 def test_the_plan_names_the_device_that_auto_is(run, world):
     args = ["--a", A, "--b", B, "--data", world, "--recipe", "csa", "--dry-run"]
     (line,) = [x for x in run("align", *args).stdout.splitlines() if x.startswith("device:")]

@@ -44,7 +44,10 @@ class PaidText(ToyText):
 def world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(KEY, "x")
+    from toys import ToyImage
+
     registry.add(PaidText)
+    registry.add(ToyImage)
     PaidText.encoded = 0
     return write_world(tmp_path / "world")
 
@@ -95,9 +98,6 @@ def test_what_is_cached_costs_nothing_and_needs_no_key(world, monkeypatch):
 
 
 def test_align_plans_the_cost(world):
-    from toys import ToyImage
-
-    registry.add(ToyImage)
     args = ["align", "--a", "toy-image", "--b", "paid-text", "--data", world, "--dry-run"]
     assert "cost:    paid-text: about US$" in run(*args)
     image, text = json.loads(run(*args, "--json"))["encoders"]

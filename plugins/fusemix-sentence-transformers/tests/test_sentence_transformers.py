@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import started
 import torch
 from fusemix_sentence_transformers import PRESETS, fusemix_encoders, resolve
 from fusemix_sentence_transformers.encoder import (
@@ -219,7 +220,7 @@ def test_hub_weights_at_a_pinned_revision(folder, tmp_path):
         "except ArtefactError as error:\n    print('refused', error.hint)\n"
     )
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    done = started.run("-c", code, env=env)
     assert done.returncode == 0, done.stderr
     total, refused = done.stdout.strip().splitlines()
     encoder = load(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import started
 import timm
 import torch
 from fusemix_timm import fusemix_encoders, resolve
@@ -203,7 +204,7 @@ def test_hub_weights_at_a_pinned_revision(tmp_path):
         "    print('refused', error.hint)\n"
     )
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    done = started.run("-c", code, env=env)
     assert done.returncode == 0, done.stderr
     total, refused = done.stdout.strip().splitlines()
     assert float(total) == pytest.approx(float(model.conv1[0].weight.detach().sum()))

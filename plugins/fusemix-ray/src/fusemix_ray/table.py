@@ -97,6 +97,7 @@ class Table:
                 for block in blocks:
                     writer.write_batch(self._batch(items.select(block)))
             self._file.flush()
+            os.fsync(self._file.fileno())  # a network disk shows others only what was synced
 
     def _batch(self, items: Items) -> pa.RecordBatch:
         count = len(items)
