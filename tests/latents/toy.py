@@ -22,8 +22,6 @@ from fusemix_core.specs import EncoderSpec
 
 DIM = 8
 
-print("as some libraries do when they are imported")
-
 
 class ToyItems:
     """Items held in memory. A value that is an exception is raised when it is loaded."""
@@ -199,6 +197,7 @@ class Telling(ToyItems):
     """The first of them are bad, and say how nice the thread is that loads them."""
 
     def load(self, i: int, sample_rate: int | None = None):
+        print("as some libraries do")
         if str(self.values[i]).startswith("how nice"):
             raise DataError(f"{os.nice(0)}")
         return super().load(i, sample_rate)
