@@ -34,8 +34,7 @@ takes them back when it needs them. Times are processor seconds of one core, as 
 shared. `sorted in memory` is how keys were looked up before the store had an index. The tables have
 two different texts a row, about 70 bytes together; `row by row` is how small tables are read, and
 how all were before. Files were written just before, so that they are read from the system's cache.
-The sizes are what a machine that others used allowed; by default they are 50 million keys and 20
-million rows.
+Files and mapped pages compete for the machine's memory and cores with whatever else runs there.
 """
 
 KEYS, ROWS = 50_000_000, 20_000_000

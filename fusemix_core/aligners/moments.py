@@ -12,6 +12,7 @@ from torch import Tensor
 from fusemix_core.aligners.crosses import Matrices, Rows
 from fusemix_core.aligners.share import Share
 from fusemix_core.allocator import keep_freed_memory
+from fusemix_core.batch import sent
 from fusemix_core.engine.feed import sweep
 from fusemix_core.gathering import rank, sum_up
 from fusemix_core.interfaces import FitContext, PairedLatents
@@ -56,7 +57,8 @@ class Moments:
         self._second = {(k, m): torch.zeros(dims[k], dims[m], **zeros) for k, m in taken}
 
     def update(self, rows: Sequence[Tensor], present: Tensor) -> None:
-        """Add n rows: `[n, d_k]` of each modality, present bool `[n, K]` says which count."""
+        """Add n rows: `[n, d_k]` of each modality, present bool `[n, K]` says which count. It is on
+        the CPU, whatever the device of the rows, so that nothing waits for that."""
         complete = bool(present.all())
         if not self._origin:
             self._origin = origin_of(rows, present)
@@ -64,7 +66,7 @@ class Moments:
         self._seen += len(present)
         sums = [row.sum(0) for row in rows] if complete else []
         for k, m in self._first:
-            both = slice(None) if complete else present[:, k] & present[:, m]
+            both = _where(present[:, k] & present[:, m], rows[k].device)
             x = rows[k][both]
             self._count[k, m] += len(x)
             self._first[k, m] += sums[k] if complete else x.sum(0)
@@ -91,7 +93,8 @@ class Moments:
             return rows - self._origin[k]
         kept = self._kept[k][self._seen : self._seen + len(rows)]
         torch.sub(rows, self._origin[k], out=kept)
-        kept[~present] = 0
+        if not present.all():
+            kept[_where(~present, kept.device)] = 0
         return kept
 
     def standardise(self, centres: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
@@ -194,7 +197,7 @@ def moments_of(
     _tell(context, 0, len(pairs))
     with closing(sweep(share.pairs, size, context.device)) as batches:
         for batch in batches:
-            latents, present = batch.latents.values(), batch.present()
+            latents, present = batch.latents.values(), batch.present_here()
             rows = [feature(x) for feature, x in zip(features, latents, strict=True)]
             if not done and rank() == share.first:
                 moments.begin(share.from_first(origin_of(rows, present)))
@@ -230,6 +233,12 @@ def _add_square(total: Tensor, rows: Tensor) -> None:
 
 
 def origin_of(rows: Sequence[Tensor], present: Tensor) -> list[Tensor]:
-    """The mean `[d_k]` of each modality over the rows that have it, zero if none has."""
-    own = [row[present[:, k]] for k, row in enumerate(rows)]
+    """The mean `[d_k]` of each modality over the rows that have it, zero if none has; `present` as
+    in `Moments.update`."""
+    own = [row[_where(present[:, k], row.device)] for k, row in enumerate(rows)]
     return [row.mean(0) if len(row) else row.sum(0) for row in own]
+
+
+def _where(mask: Tensor, device: torch.device) -> Tensor | slice:
+    """The places that a mask on the CPU has, as an index on a device."""
+    return slice(None) if mask.all() else sent(mask.nonzero()[:, 0], device)

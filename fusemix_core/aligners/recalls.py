@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fusemix_core.adapters.rows import embed_rows
+from fusemix_core.batch import sent
 from fusemix_core.interfaces import PairedLatents
 from fusemix_core.numerics import exact
 
@@ -122,7 +123,7 @@ class Direction:
     def rows(self, unit: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The embeddings of queries and targets."""
         x, y = unit[self.query], unit[self.target]
-        return x[self.queries.to(x.device)], y[self.targets.to(y.device)]
+        return _taken(x, self.queries), _taken(y, self.targets)
 
     def hits(self, nearest: Tensor) -> Tensor:
         """bool `[n, len(KS)]`: whether a query has a linked target among the k nearest, int64
@@ -131,6 +132,11 @@ class Direction:
         found = torch.arange(len(nearest))[:, None] * count + nearest.cpu()
         right = torch.isin(found, self.of_queries * count + self.of_targets)
         return torch.stack([right[:, :k].any(1) for k in KS], dim=1)
+
+
+def _taken(unit: Tensor, places: Tensor) -> Tensor:
+    """Rows of embeddings; `places` are sorted and differ."""
+    return unit if len(places) == len(unit) else unit[sent(places, unit.device)]
 
 
 def directions(latents: PairedLatents, fixed: Collection[str] = ()) -> Iterator[Direction]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusemix_core.batch import sent
 from fusemix_core.errors import ContractError
 from fusemix_core.measured import Score
 from fusemix_core.numerics import at_least_float32, exact
@@ -89,17 +90,15 @@ def rank(
     if max_scores is None:
         max_scores = MAX_SCORES if queries.device.type == "cpu" else MAX_SCORES_THERE
     rows, columns = _tile_shape(n, m, max_scores)
-    pairs = pairs.to(queries.device)
-    ends = torch.searchsorted(pairs[:, 0].contiguous(), torch.arange(n + 1, device=pairs.device))
-    best, precision = [], []
+    pairs = pairs.cpu()  # where they decide on shapes, so that nothing waits for the device
+    ends = torch.searchsorted(pairs[:, 0].contiguous(), torch.arange(n + 1)).tolist()
+    found = _Found(m)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         own = pairs[ends[start] : ends[stop]] - pairs.new_tensor([start, 0])
         tiles = _Tiles(queries[start:stop], gallery, own, columns, score)
-        chunk_best, chunk_precision = _rank_chunk(tiles)
-        best.append(chunk_best)
-        precision.append(chunk_precision)
-    return Ranks(torch.cat(best), torch.cat(precision), m)
+        found.add(*_rank_chunk(tiles))
+    return Ranks(*found.all(), m)
 
 
 @torch.no_grad()
@@ -163,29 +162,32 @@ class _Tiles:
         return scores
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(scores `[q, c]`, mask over `pairs` of those inside, their columns) of each tile.
+        """(scores `[q, c]`; the numbers, rows and columns of those of `pairs` inside) of each tile.
 
         A second pass scores the same tiles again, so that a positive equals itself to the last bit.
         """
         for start in range(0, len(self.gallery), self.columns):
             scores = self._tile(start) if self._only is None else self._only
             column = self.pairs[:, 1] - start
-            inside = (column >= 0) & (column < scores.shape[1])
-            yield scores, inside, column[inside]
+            inside = ((column >= 0) & (column < scores.shape[1])).nonzero()[:, 0]
+            parts = inside, self.pairs[inside, 0], column[inside]
+            yield scores, *(sent(one, scores.device) for one in parts)
 
 
-def _rank_chunk(tiles: _Tiles) -> tuple[Tensor, Tensor]:
-    """Best ranks and average precisions of one chunk of queries."""
+def _rank_chunk(tiles: _Tiles) -> tuple[Tensor, Tensor, Tensor]:
+    """(how many are ahead of each query's positives `[q, P]`, how many of these have a score `[q]`,
+    both on the device; how many there are `[q]`, on the CPU) of one chunk of queries."""
     row, q, m = tiles.pairs[:, 0], len(tiles.queries), len(tiles.gallery)
     own = torch.bincount(row, minlength=q)
-    slot = torch.arange(len(row), device=row.device) - (own.cumsum(0) - own)[row]
+    slot = torch.arange(len(row)) - (own.cumsum(0) - own)[row]
 
     flat = None
-    for scores, inside, column in tiles:
+    for scores, inside, rows, column in tiles:
         if flat is None:
             flat = scores.new_empty(len(row))
-        flat[inside] = scores[row[inside], column]
+        flat[inside] = scores[rows, column]
 
+    row, slot, count = (sent(one, flat.device) for one in (row, slot, own))
     found = torch.zeros(q, dtype=torch.long, device=row.device)
     found.index_add_(0, row, (~flat.isnan()).long())
     wanted = flat.new_full((q, int(own.max())), -torch.inf)  # [q, P], unscored positives last
@@ -193,19 +195,48 @@ def _rank_chunk(tiles: _Tiles) -> tuple[Tensor, Tensor]:
     wanted = wanted.sort(dim=1, descending=True).values
 
     ahead = torch.zeros(wanted.shape, dtype=torch.long, device=row.device)
-    for scores, inside, column in tiles:
+    for scores, _, rows, column in tiles:
         negatives = scores.clone()
-        negatives[row[inside], column] = -torch.inf
+        negatives[rows, column] = -torch.inf
         ahead += _count_not_below(negatives, wanted)
     # Masked positives, too, are not below a positive that itself scores -inf.
-    ahead = ahead.minimum((m - own)[:, None])
+    return ahead.minimum((m - count)[:, None]), found, own
 
-    ahead, found, own = ahead.cpu(), found.cpu(), own.cpu()  # float64 is not on every device
-    best = torch.where(found > 0, ahead[:, 0], m)
-    place = torch.arange(1, wanted.shape[1] + 1)
-    precision = place.double() / (ahead + place)
-    precision = precision.masked_fill(place > found[:, None], 0).sum(dim=1) / own
-    return best, precision
+
+class _Found:
+    """What was found of chunks of queries, in a gallery of `m`. It is read from the device when
+    there is much of it, not chunk by chunk, as that waits."""
+
+    def __init__(self, m: int) -> None:
+        self._m, self._there, self._held = m, [], 0
+        self._best, self._precision = [], []
+
+    def add(self, ahead: Tensor, found: Tensor, own: Tensor) -> None:
+        """Take what `_rank_chunk` returns."""
+        self._there.append((torch.cat([ahead, found[:, None]], dim=1), own))
+        self._held += ahead.numel()
+        if self._held > MAX_SCORES:
+            self._read()
+
+    def all(self) -> tuple[Tensor, Tensor]:
+        """(best ranks, average precisions) of all queries."""
+        self._read()
+        return torch.cat(self._best), torch.cat(self._precision)
+
+    def _read(self) -> None:
+        if not self._there:
+            return
+        shapes = [there.shape for there, _ in self._there]
+        here = torch.cat([there.flatten() for there, _ in self._there]).cpu()
+        parts = here.split([shape.numel() for shape in shapes])
+        for part, shape, (_, own) in zip(parts, shapes, self._there, strict=True):
+            ahead, found = part.view(shape)[:, :-1], part.view(shape)[:, -1]
+            self._best.append(torch.where(found > 0, ahead[:, 0], self._m))
+            place = torch.arange(1, ahead.shape[1] + 1)
+            precision = place.double() / (ahead + place)  # float64 is not on every device
+            precision = precision.masked_fill(place > found[:, None], 0).sum(dim=1) / own
+            self._precision.append(precision)
+        self._there, self._held = [], 0
 
 
 def _count_not_below(scores: Tensor, wanted: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from fusemix_core.batch import sent
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Scorer
 
@@ -37,6 +38,7 @@ class CSLSScorer(Scorer):
         self.neighbours = neighbours
         self.bank_size = bank_size
         self._banks: dict[str, Tensor] = {}
+        self._there: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
 
     def fit(self, train: Mapping[str, Tensor]) -> None:
         """Keep banks of the unit-norm training embeddings, modality → `[n, d]`, n at least 1."""
@@ -102,10 +104,21 @@ class CSLSScorer(Scorer):
                 f"csls has no bank of {modality} embeddings.",
                 f"It has: {', '.join(self._banks) or 'none, as it was not fitted'}.",
             )
-        bank = self._banks[modality].to(rows.device).float()
+        bank = self._bank(modality, rows.device)
         k = min(self.neighbours, len(bank))
         parts = [(part @ bank.T).topk(k, dim=1).values.mean(dim=1) for part in rows.split(_ROWS)]
         return torch.cat(parts)
+
+    def _bank(self, modality: str, device: torch.device) -> Tensor:
+        """The bank in float32. On an accelerator it stays there, for the tiles that come."""
+        bank = self._banks[modality]
+        if device.type == "cpu":
+            return bank.float()
+        known, there = self._there.get((modality, device), (None, None))
+        if known is not bank:
+            there = sent(bank, device).float()
+            self._there[modality, device] = bank, there
+        return there
 
 
 def _even_sample(n: int, size: int) -> Tensor:

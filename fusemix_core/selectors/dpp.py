@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fusemix_core.batch import sent
 from fusemix_core.devices import exact_device
 from fusemix_core.interfaces import (
     FitContext,
@@ -79,7 +80,7 @@ class CosineKernel:
         return torch.full((len(zero),), 4.0, dtype=torch.float64).masked_fill_(zero, 1.0)
 
     def take(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-        rows = rows_of(self.table, self.items[index]).to(self.device, dtype)
+        rows = sent(rows_of(self.table, self.items[index]), self.device).to(dtype)
         return normalize(rows, dim=1, eps=1e-12)
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:

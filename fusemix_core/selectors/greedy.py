@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
+from fusemix_core.batch import sent
 from fusemix_core.errors import ConfigError
 
 HOT = 512
@@ -141,23 +142,28 @@ class _Hot:
         taken, t = self.taken, len(self.taken.index)
         place = {j: i for i, j in enumerate(self.index.tolist())}
         known = torch.tensor([place.get(j, -1) for j in index.tolist()])
-        old = known >= 0
         self.x = taken.kernel.take(index, torch.float64)
         rows = self.rows.new_zeros(len(index), taken.k)
-        rows[old, :t] = self.rows[known[old], :t]
-        rows[~old, :t] = taken.rows(self.x[~old])
+        split = (known >= 0).nonzero()[:, 0], known[known >= 0], (known < 0).nonzero()[:, 0]
+        old, before, new = (sent(one, rows.device) for one in split)
+        rows[old, :t] = self.rows[before, :t]
+        rows[new, :t] = taken.rows(self.x[new])
         self.index, self.rows = index, rows
-        self.residual = taken.variance[index].to(rows) - rows[:, :t].square().sum(1)
+        self.residual = sent(taken.variance[index], rows.device) - rows[:, :t].square().sum(1)
 
     def take(self, most: int, above: float, tolerance: float) -> None:
         """Take items until there are `most`, or none has a residual over `above`."""
-        taken = self.taken
+        taken, last = self.taken, len(self.index) - 1
+        place = torch.arange(last + 1, device=self.residual.device)
         for t in range(len(taken.index), most):
-            best = float(self.residual.max())
+            largest = self.residual.max()
+            alike = self.residual >= largest - tolerance
+            first = torch.where(alike, place, last).min()
+            found = largest, self.residual[first[None]][0], first.to(self.residual)
+            best, own, i = torch.stack(found).tolist()  # the one time an item waits for the device
             if best <= above or best < tolerance:
                 break
-            i = int((self.residual >= best - tolerance).nonzero()[0])
-            scale = math.sqrt(float(self.residual[i]))
+            i, scale = int(i), math.sqrt(own)
             taken.index.append(int(self.index[i]))
             taken.x[t], taken.factor[t, :t], taken.factor[t, t] = self.x[i], self.rows[i, :t], scale
             column = taken.kernel.between(self.x, self.x[i : i + 1])[:, 0]
@@ -199,8 +205,10 @@ class _Bounds:
     def largest(self, count: int, held: _Hot) -> tuple[Tensor, float]:
         """The `count` items with the largest residuals, sorted, their bounds up to date; and what
         no other item's bound is above."""
-        known = held.residual[held.residual > -math.inf]
-        floor = float(known.min()) if len(known) else -math.inf
+        floor = -math.inf
+        if len(known := held.residual):
+            least = float(torch.where(known > -math.inf, known, math.inf).min())
+            floor = least if least < math.inf else -math.inf
         size = count
         while True:
             bound, index = self.bound.topk(min(size + 1, len(self.bound)))
