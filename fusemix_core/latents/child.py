@@ -55,7 +55,7 @@ class Line:
             self._sink.flush()
 
     def messages(self) -> Iterator[tuple]:
-        """What the other side sends, to its end."""
+        """All that the other side sends."""
         while len(head := self._source.read(8)) == 8:
             content = self._source.read(size := int.from_bytes(head, "little"))
             if len(content) < size:
