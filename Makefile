@@ -23,6 +23,15 @@ test: $(VENV)/test.stamp lint
 smoke: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q $(addprefix tests/,$(SMOKE))
 
+# Every wheel with one version, checked; to publish them: twine upload dist/*
+DIST ?= dist
+DIST_PYTHON ?= $(VENV)/bin/python
+dist: $(if $(filter $(VENV)/bin/python,$(DIST_PYTHON)),$(VENV)/test.stamp)
+	rm -rf $(DIST)
+	$(DIST_PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(DIST) \
+	    . $(addprefix ./,$(PLUGINS))
+	$(DIST_PYTHON) -m twine check --strict $(DIST)/*.whl
+
 # Six minutes on one GPU; QUICK=--quick runs every line on a CPU.
 gpu: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks gpu $(QUICK)

@@ -57,13 +57,13 @@ its recipe with one narrow block.
 """,
     "views": """## The default, with and without
 
-What the middle layer of the text encoder beside the last gives (`layers-middle-last`, which the
+The gain of the text encoder's middle layer beside the last (`layers-middle-last`, which the
 default recipe prefers), and the linear part of the kernel:
 `fusemix bench --config benchmarks/views.toml --root DATA --out benchmarks/results/views`.
 """,
     "parts": """## Augmentations and objectives
 
-One small network, of which one part is exchanged:
+One small network, with one part exchanged:
 `fusemix bench --config benchmarks/parts.toml --root DATA --out benchmarks/results/parts`.
 The batch is counted after mixing.
 """,
@@ -90,7 +90,7 @@ def cli_page(registry: Registry) -> str:
     add_plugin_commands(app, registry)
     parts = [
         "# Command line\n",
-        "What `--help` says, in one page. `fusemix --debug COMMAND …` shows tracebacks. Exit "
+        "The texts of `--help`, in one page. `fusemix --debug COMMAND …` shows tracebacks. Exit "
         "codes: 0 done, 2 something for you to mend, 1 a fault of ours, 130 and 143 "
         "interrupted after saving.\n",
     ]
@@ -149,8 +149,8 @@ def encoders_page(registry: Registry) -> str:
     families = [(d, s) for d, s in rows if not isinstance(s, EncoderSpec)]
     parts = [
         "# Encoders\n",
-        "What the plugins of this repository bring; `fusemix encoders list` shows what is "
-        "installed, `fusemix encoders show NAME` all that is known of one. How names work: "
+        "The encoders of the plugins of this repository. `fusemix encoders list` shows the "
+        "installed ones, `fusemix encoders show NAME` the details of one. How names work: "
         "[encoders](../how-to/encoders.md).\n",
         "## Families\n",
         "| name | opens | example | plugin |",
@@ -182,7 +182,7 @@ def encoders_page(registry: Registry) -> str:
 def components_page(registry: Registry) -> str:
     parts = [
         "# Components and recipes\n",
-        "What a recipe is made of: `fusemix recipes components` shows what is installed. Options "
+        "The parts of a recipe. `fusemix recipes components` lists the installed ones. Options "
         "are given as `--set adapter.blocks=2`, with the default here.\n",
     ]
     for kind in KINDS:
@@ -208,7 +208,7 @@ def components_page(registry: Registry) -> str:
 def checks_page() -> str:
     parts = [
         "# Checks\n",
-        "What [the conformance kit](testing.md) holds, check by check. *Floor*: so many must have "
+        "The checks of [the conformance kit](testing.md). *Floor*: so many must have "
         "passed before a run counts as a success.\n",
     ]
     for suite in (
@@ -227,7 +227,7 @@ def checks_page() -> str:
         parts += [
             f"## {suite.kind.capitalize()}s\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",
-            "| check | holds |",
+            "| check | passes if |",
             "|---|---|",
             *(f"| `{c.name}` | {cell(c.holds)} |" for c in suite.checks.values()),
             "",

@@ -18,12 +18,12 @@ from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 T = TypeVar("T")
 ComputeDtype = Literal["float32", "float16", "bfloat16"]
-"""What an encoder computes in."""
+"""The precision of an encoder."""
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 """The same as asked for. `auto`: float32, or on a CUDA device a half type whose latents agree with
 float32's."""
 StoreDtype = Literal["float16", "float32"]
-"""What latents are stored in."""
+"""The type that latents are stored in."""
 Missing = Literal["bad", "ok"]
 """Whether a row without an entry of some modality counts as bad."""
 Backend = Literal["auto", "eager", "openvino"]

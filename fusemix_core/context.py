@@ -1,4 +1,4 @@
-"""What surrounds a fit: where it runs and saves, and who hears of it."""
+"""The surroundings of a fit: where it runs and saves, and its callbacks."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class _Through(Callback):
 
 @dataclass
 class FitContext:
-    """What surrounds a fit: where it runs, where it saves, who hears of it.
+    """The surroundings of a fit: where it runs, where it saves, who hears of it.
 
     `checkpoints` is the folder for `step-N/`; None saves nothing. With `resume` the fit goes on
     from the newest complete checkpoint there, to the result it would have had. `latents` says which

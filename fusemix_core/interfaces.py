@@ -1,4 +1,5 @@
-"""What users and plugins subclass: Encoder, Adapter, Mixup, Objective, Aligner, Scorer, …"""
+"""The classes that users and plugins subclass: Encoder, Adapter, Mixup, Objective, Aligner,
+Scorer, …"""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ class Network:
 
 
 class Encoder(ABC):
-    """A frozen unimodal model. Row i of what it returns is item i.
+    """A frozen unimodal model. Row i of its output is item i.
 
     A subclass sets `spec` (on the class, when it is one encoder) and implements `load`, `collate`
     and `encode`. Weights live in attributes that are `nn.Module`s: pickling an encoder for a worker
@@ -153,7 +154,7 @@ class Encoder(ABC):
         return self.collate(items), self.truncated(items)
 
     def notes(self) -> Sequence[str]:
-        """Sentences for the user when all is encoded, such as what it cost."""
+        """Sentences for the user when all is encoded, such as the cost."""
         return ()
 
     @property
@@ -206,8 +207,8 @@ class TokenAdapter(Adapter):
     one, then pools.
 
     `dim_in` is the width of one token. Latents come as `Padded`, values `[n, T, dim_in]` of any
-    T ≥ 1, whatever the view: items may differ in length, and a missing one has no tokens. What the
-    padding contains has no part in the result. A mixed item has the positions that either of the
+    T ≥ 1, whatever the view: items may differ in length, and a missing one has no tokens. The
+    values of padding have no part in the result. A mixed item has the positions that either of the
     two it was made of has.
 
     Example:
@@ -257,9 +258,9 @@ class Objective(nn.Module, ABC):
     ) -> None:
         """Take what is needed from adapters and training pairs, once, before the first step.
 
-        The same data give the same. What is taken lies in parameters, buffers or modules, so that a
-        checkpoint holds it. Choices are made on `validation` only. One that wraps another calls the
-        other's `start`.
+        The same data give the same. Keep the results in parameters, buffers or modules, so that a
+        checkpoint contains them. Choices are made on `validation` only. One that wraps another
+        calls the other's `start`.
 
         Args:
             adapters: those that are trained, by modality, with their initial weights. The fixed
@@ -379,7 +380,7 @@ class Scorer(ABC):
 class Evaluator(ABC):
     """Measures a fused model on a split; constructed as `Evaluator(**options)`.
 
-    What it returns is in `results.json` and the model card under its registered name, and its
+    Its result is in `results.json` and the model card under its registered name, and its
     sections are in the report and on the terminal.
 
     Example:
@@ -389,7 +390,7 @@ class Evaluator(ABC):
     """
 
     uses: tuple[str, ...] = ()
-    """What it needs of `Measured` that not every job has: `bank`, `classes`, `facts`. A job without
+    """Its needs of `Measured` that not every job has: `bank`, `classes`, `facts`. A job without
     it refuses the evaluator before anything is encoded. The `ComponentSpec` says the same. One
     whose options decide sets `self.uses`."""
 
@@ -401,7 +402,7 @@ class Evaluator(ABC):
             data: embeddings, links, scores and items. They stay as they are.
 
         Returns:
-            Metrics as JSON can hold them: finite numbers, texts, lists, nested mappings, None for
+            Metrics as JSON can store them: finite numbers, texts, lists, nested mappings, None for
             a number that there is none of. `NAME_interval: [low, high]` is the interval of `NAME`.
 
         Raises:
@@ -409,7 +410,7 @@ class Evaluator(ABC):
         """
 
     def sections(self, metrics: Mapping[str, Any], data: Measured) -> Sequence[Section]:
-        """What the report and the terminal show; by default a table of all numbers.
+        """The sections of the report and the terminal; by default a table of all numbers.
 
         Args:
             metrics: what this evaluator returned for `data`.

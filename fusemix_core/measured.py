@@ -1,4 +1,4 @@
-"""What an evaluator measures: the embeddings of a split, and what belongs to them."""
+"""The input of an evaluator: the embeddings of a split, and what belongs to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluator shows of its metrics: sections of text, tables and figures, as plain data.
+"""The display of an evaluator's metrics: sections of text, tables and figures, as plain data.
 
 The report, the terminal and the model card print these. They escape every text.
 """
@@ -99,7 +99,7 @@ class Section:
         title: by default the name of the evaluator.
         text: a sentence or two before the tables: what was measured, in which unit.
         tables, figures: as many as are needed.
-        note: a sentence after them, such as what the columns mean.
+        note: a sentence after them, such as the meaning of the columns.
         headline: numbers for the top of the report. A section with some comes first.
 
     Example:

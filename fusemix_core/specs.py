@@ -152,7 +152,7 @@ class FamilySpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModalitySpec:
-    """What is usual for the items of a modality. A plugin may declare a new one, or add to it.
+    """The habits of a modality's items. A plugin may declare a new one, or add to it.
 
     Attributes:
         name: The modality, such as `molecule`.

@@ -37,7 +37,7 @@ class _Declared(cached_property):
 
 
 class _BatchRows:
-    """What is known of rows without any adapter, the same for own rows and for all."""
+    """The facts of rows without any adapter, the same for own rows and for all."""
 
     def __init__(self, batch: Batch, check: Callable[[str], None]) -> None:
         self._batch, self._check = batch, check
@@ -191,7 +191,7 @@ class Step(_BatchRows):
     order. An objective that shares the work between processes reads `own` instead.
 
     Everything but `embeddings`, `links`, `present`, `number` and `progress` must be declared in
-    `Objective.uses`. See docs/how-to/components.md for a table of what there is.
+    `Objective.uses`. See docs/how-to/components.md for a table of all properties.
 
     Args:
         batch: the mixed rows of all processes.

@@ -53,7 +53,9 @@ class Compared:
 
     methods: Annotated[
         str | None,
-        typer.Option(metavar="RECIPE,RECIPE,…", help="What is compared. [every recipe installed]"),
+        typer.Option(
+            metavar="RECIPE,RECIPE,…", help="Recipes to compare. [every recipe installed]"
+        ),
     ] = None
     pairs: Annotated[
         str | None, typer.Option(metavar="N,N,…", help="How many pairs to fit and choose on. [all]")

@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_views(store: o.Store = None, json: Json = False) -> None:
-    """What is cached, one row per encoder and view.
+    """Cached views, one row per encoder and view.
 
     Example:
 

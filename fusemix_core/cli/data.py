@@ -41,7 +41,7 @@ def check(
     ] = None,
     modality: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="What the rows have; repeat it. [what is found]"),
+        typer.Option(metavar="NAME", help="A modality of the rows; repeat it. [what is found]"),
     ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="Decode all items, not 1,000 of each modality.")

@@ -42,7 +42,7 @@ def encode(
 ) -> None:
     """Encode the items of a dataset and keep their latents, for any later run.
 
-    What is in the store already is not encoded again. One encoder is enough here; its view then
+    Latents that are in the store are not encoded again. One encoder is enough here; its view then
     needs no modality. Without --view or --recipe the first view of each encoder is taken.
     `fusemix_core.encode` does the same and returns the latents.
 

@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Inst
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A name, family:NAME, NAME@PATH or file.py:Class.")]
 Modality = Annotated[
-    str | None, typer.Option(help="What a family's model is to read, if it can't tell.")
+    str | None, typer.Option(help="Modality of a family's model, if its files don't say.")
 ]
 
 

@@ -68,7 +68,7 @@ Columns = Annotated[
     typer.Option(
         "--column",
         metavar="MODALITY=COLUMN",
-        help="Which column(s) hold a modality: text=alt or text=alt,caption. A template makes one "
+        help="Column(s) of a modality: text=alt or text=alt,caption. A template makes one "
         "text of several: 'text={impression} {findings}'.",
         rich_help_panel=DATA,
     ),
@@ -111,7 +111,7 @@ Reader = Annotated[
     typer.Option(
         "--reader",
         metavar="NAME",
-        help='What reads the data: a name, ./file.py:Class, or with options "NAME KEY=VALUE". '
+        help='Reader of the data: a name, ./file.py:Class, or with options "NAME KEY=VALUE". '
         "[the first that knows the file]",
         rich_help_panel=DATA,
     ),
@@ -139,7 +139,7 @@ Delimiter = Annotated[
     str | None,
     typer.Option(
         metavar="MARK",
-        help="What separates the cells of a table: ';', tab, pipe. [what fits]",
+        help="Mark between the cells of a table: ';', tab, pipe. [what fits]",
         rich_help_panel=DATA,
     ),
 ]
@@ -181,7 +181,7 @@ Device = Annotated[
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="What encoders compute in: float32, float16, bfloat16, or auto: float32, on a CUDA "
+        help="Precision of encoders: float32, float16, bfloat16, or auto: float32, on a CUDA "
         "device half precision if the latents agree. [auto]",
         rich_help_panel=MACHINE,
     ),

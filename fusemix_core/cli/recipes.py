@@ -67,13 +67,13 @@ def advise_recipe(
         typer.Option(metavar="N", help="How many pairs there are, without those to test on."),
     ] = None,
     modalities: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="What the pairs are of: image,text.")
+        str | None, typer.Option(metavar="NAME,NAME", help="Modalities of the pairs: image,text.")
     ] = None,
     data: o.Data = None,
     column: o.Columns = None,
     json: Json = False,
 ) -> None:
-    """Which recipe to take for a number of pairs, by what was measured at the nearest sizes.
+    """Which recipe to take for a number of pairs, from measurements at the nearest sizes.
 
     With --data the pairs are counted and the modalities found. Shows the sets that the advice is
     taken from, how far their sizes are from yours, and the best and the fastest method on each.
@@ -170,7 +170,7 @@ def list_components(
     kind: Annotated[str | None, typer.Option(help="Only adapters: --kind adapter.")] = None,
     json: Json = False,
 ) -> None:
-    """What recipes are made of, with options and defaults, as for --set.
+    """The parts of recipes, with options and defaults, as for --set.
 
     Example:
 

@@ -56,7 +56,7 @@ class SelectorOptions:
 PreferredViews = Annotated[
     str | None, typer.Option("--recipe", help="Take the views that this recipe prefers. [auto]")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of what is drawn. [0]")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the draw. [0]")]
 
 
 @grouped

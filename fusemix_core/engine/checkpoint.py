@@ -72,9 +72,9 @@ def run_digest(
     validation: PairedLatents,
     context: FitContext,
 ) -> str:
-    """What a checkpoint must fit: the settings of the fit, such as a recipe's values, the seed, the
-    data's sizes, links, facts and unpaired items, which latents they are, and what is fixed. Of the
-    precision it is what that comes to on the device of the context."""
+    """The conditions that a checkpoint must fit: the settings of the fit, such as a recipe's
+    values, the seed, the data's sizes, links, facts and unpaired items, which latents they are,
+    and what is fixed. Of the precision it is what that comes to on the device of the context."""
     values = {name: v for name, v in settings.items() if name not in ("summary", "paper")}
     if values.get("training"):
         values["training"] = _as_trained(values["training"], context.device)
@@ -197,7 +197,7 @@ def load(checkpoint: Checkpoint, state: TrainState, digest: str, device: torch.d
         raise ArtefactError(
             f"{checkpoint.folder} was saved by a run with another recipe, seed, dataset, "
             "encoder or precision: one of these has changed since.",
-            "Resume with what that run had, or start a new one in another folder.",
+            "Resume with the settings of that run, or start a new one in another folder.",
         )
     try:
         if _checksum(checkpoint.values, checkpoint.folder / TENSORS) != checkpoint.values["sha256"]:

@@ -88,7 +88,7 @@ class Compiling:
         return form
 
     def _tried(self, adapter: nn.Module, form: Callable, dim: int) -> Tensor:
-        """What the form gives for zeros, float32 `[rows, d]`; the same draws at each call."""
+        """The output of the form for zeros, float32 `[rows, d]`; the same draws at each call."""
         like = next(adapter.parameters())
         zeros = torch.zeros(self.rows, dim, dtype=like.dtype, device=like.device)
         devices = [like.device] if like.device.type == "cuda" else []

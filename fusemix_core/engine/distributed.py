@@ -32,7 +32,7 @@ WAIT = timedelta(days=7)
 """How long a process waits for another, which may be encoding a large dataset."""
 
 LEAVE_SECONDS = 0.2
-"""What gloo's threads get to end in."""
+"""The seconds that gloo's threads get to end."""
 
 T = TypeVar("T")
 

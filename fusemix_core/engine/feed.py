@@ -20,13 +20,13 @@ from fusemix_core.gathering import processes
 from fusemix_core.interfaces import Batch, Mixup, PairedLatents, ResidentLatents
 
 WINDOW_BYTES = 1 << 29
-"""What the rows that are shuffled together would take in float32, in all modalities."""
+"""The bytes of the rows that are shuffled together in float32, in all modalities."""
 
 WINDOW_STEPS = 4
 """Steps that a window lasts at least, however large a batch is."""
 
 BLOCK_BYTES = 1 << 18
-"""What a block of neighbouring rows would take in float16, in all modalities."""
+"""The bytes of a block of neighbouring rows in float16, in all modalities."""
 
 T = TypeVar("T")
 
@@ -174,7 +174,7 @@ def _fed(
 def _parts(
     train: PairedLatents, plan: Plan, seed: int, blocks: bool, epoch: int, index: int
 ) -> Generator[Window]:
-    """What is left of each epoch, in windows if it is shuffled by blocks."""
+    """The rest of each epoch, in windows if it is shuffled by blocks."""
     size, used = plan.rows_per_step, plan.rows_per_step * plan.steps_per_epoch
     items = None
     if plan.training.together:

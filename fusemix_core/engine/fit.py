@@ -1,4 +1,4 @@
-"""What a trainer trains: modules, the loss of a step, a score."""
+"""The object of a trainer: modules, the loss of a step, a score."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NOISE = "noise"
 
 
 class Fit(ABC):
-    """What a `Trainer` trains, and how it is scored. Checkpoints, resuming, averages of weights,
-    interrupts and several processes are the trainer's.
+    """The modules that a `Trainer` trains, and their score. Checkpoints, resuming, averages of
+    weights, interrupts and several processes are the trainer's.
 
     Args:
         modules: what is trained, averaged, scored and kept, by name.
@@ -58,7 +58,7 @@ class Fit(ABC):
     """The score that weights must exceed, by its noise, before they count for patience."""
 
     precision: Precision = Precision()
-    """What the fit trains in; the trainer sets it."""
+    """The precision of the fit; the trainer sets it."""
 
     def __init__(
         self,
@@ -72,7 +72,8 @@ class Fit(ABC):
 
     @property
     def adapters(self) -> Mapping[str, Adapter]:
-        """What the embeddings of a step go through, by modality; none unless overridden."""
+        """The modules that the embeddings of a step go through, by modality; none unless
+        overridden."""
         return {}
 
     def step(self, batch: Batch, number: int = 0, progress: float = 0.0) -> Step:
@@ -92,7 +93,7 @@ class Fit(ABC):
     def loss(self, step: Step) -> Tensor:
         """The scalar loss of the whole batch, in each process.
 
-        What the step embeds runs in the precision of the fit. Modules that are called here run in
+        The adapters of a step run in the precision of the fit. Modules that are called here run in
         float32, unless they are called inside `step.precision.adapters()`.
         """
 

@@ -24,7 +24,7 @@ class Gradients:
 
     Parameters lie in buckets, the last ones first, as a backward pass comes to them. A bucket is
     sent as soon as its gradients are there, and after those before it, so that all processes send
-    the same ones. What a step averages depends on nothing but the parameters: a fit that was
+    the same ones. The averages of a step depend on nothing but the parameters: a fit that was
     stopped goes on bit for bit.
 
     Args:
@@ -71,7 +71,7 @@ class Gradients:
             self._sent += 1
 
     def _finish(self) -> None:
-        """Send the rest, with zeros for what this process has not, and take over the means.
+        """Send the rest, with zeros for gradients that this process lacks, and take over the means.
 
         Which gradients there are the processes tell each other's CPUs. A GPU is not waited for.
         """

@@ -17,7 +17,7 @@ READ_SECONDS = 1.0
 
 
 class StepMetrics(Mapping[str, float]):
-    """What a step reports, by name: floats to whoever asks.
+    """The reports of a step, by name: floats to the reader.
 
     On the CPU they are floats at once. On another device they stay there until one is asked for,
     which waits for the step; `read` fetches those of many steps together.

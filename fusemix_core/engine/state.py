@@ -1,4 +1,4 @@
-"""What a fit contains, and the one step that changes it."""
+"""The state of a fit, and the one step that changes it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 @dataclass
 class Reported:
-    """What a step reported, and of which batch; its latents are not held."""
+    """The report of a step, and its batch; its latents are not kept."""
 
     metrics: StepMetrics
     place: Place

@@ -56,14 +56,14 @@ class Unread:
 
 @dataclass
 class DataCheck:
-    """What was found in a data set.
+    """The findings in a data set.
 
     Attributes:
-        notices: What became of the rows, which columns were read, and warnings.
+        notices: the fate of the rows, which columns were read, and warnings.
         items: modality → type (a suffix, or the medium) → split → how many different items; `all`
             counts each item once.
         pairs: split → how many pairs.
-        unread: What is not read, by reason.
+        unread: entries that are not read, by reason.
         overlaps: "train and test" → modality → how many items both splits have.
         findings: Repeats, suspicious texts, and what decoding showed.
         decoded: modality → how many items were decoded.
@@ -107,8 +107,8 @@ def check_data(
     Args:
         config: The data.
         encoders: modality → encoder; texts longer than one takes are counted.
-        modalities: What the rows have, if no encoders are given. Without either, whatever of image,
-            text, audio and video they have.
+        modalities: The modalities of the rows, if no encoders are given. Without either, whatever
+            of image, text, audio and video they have.
         sample: How many items of a modality are decoded; None: all.
         seed: Of splits that are drawn, and of the sample.
         progress: Called with (modality, done, total) while items are decoded.
@@ -200,7 +200,7 @@ def _types(dataset: PairedDataset, modality: str) -> dict[str, dict[str, int]]:
 
 
 def _type(items: Items, i: int) -> str:
-    """What kind of file an item is, by its name."""
+    """The kind of file of an item, by its name."""
     reference = items.references[i]
     if isinstance(reference, str):
         return items.takes

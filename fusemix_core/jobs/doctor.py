@@ -1,4 +1,4 @@
-"""What this machine has, what is missing or slow on it, and what to do: `fusemix doctor`."""
+"""The machine: its parts, what is missing or slow on it, and what to do: `fusemix doctor`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Finding:
         topic: such as `device` or `store`.
         state: `ok`; `note`, something that may be of use; `warning`, something slow or soon in the
             way; `error`, something broken.
-        text: What was found.
+        text: the finding.
         advice: What to do, if anything.
         facts: The same as plain data.
     """

@@ -47,7 +47,7 @@ from fusemix_core.sections import Section
 
 @dataclass
 class RunResult:
-    """What a run leaves. `results` is the content of results.json (`failed` in it: evaluator →
+    """The outcome of a run. `results` is the content of results.json (`failed` in it: evaluator →
     message), `examples` hold item numbers of the dataset, `usage` is the Python that loads the
     model, `search` the command that searches the data, `sections` are what each evaluator shows."""
 
@@ -86,7 +86,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a run fitted: adapters by modality, on these rows, in so many seconds."""
+    """The result of a fit: adapters by modality, on these rows, in so many seconds."""
 
     adapters: dict[str, Adapter]
     train: PairedLatents
@@ -108,10 +108,10 @@ def run_plan(
         out: the run's folder.
         resume: go on with the run that is there.
         reporter: gets the progress.
-        objects: modality → loaded encoder, in place of what the plan would load.
+        objects: modality → loaded encoder, in place of the plan's own.
 
     Returns:
-        What the run leaves; None in all processes but the first.
+        The outcome of the run; None in all processes but the first.
     """
     with joined(resolve_device(plan.config.device)) as device:
         run = start(plan, out, device, resume, reporter or Reporter(), objects or {})
@@ -210,7 +210,7 @@ def token_modalities(plan: Plan) -> list[str]:
 
 
 def fit_context(run: Run, encoded: Encoded) -> FitContext:
-    """What selectors and aligners know of the run."""
+    """The run, as selectors and aligners see it."""
     return FitContext(
         device=run.device,
         seed=run.plan.config.seed,

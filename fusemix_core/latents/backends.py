@@ -23,7 +23,7 @@ AGREEMENT = 0.9999
 """What `agreement` of the latents must be."""
 PROBE_ITEMS = 8
 EXPORT_SECONDS = 20.0
-"""What torch would encode within this is not worth an export, which takes about as long."""
+"""Items that torch would encode within this are not worth an export, which takes about as long."""
 TOLD_ITEMS = 256
 """Of fewer items nobody is told what could be installed."""
 
@@ -154,7 +154,7 @@ class Runtime:
 
 
 def failure(spec: EncoderSpec, runtime: Any) -> list[str]:
-    """What the user should know of a runtime that failed on the way."""
+    """The note on a runtime that failed on the way."""
     why = getattr(runtime, "failure", "")
     warning = f"{spec.name} was run by torch after OpenVINO failed ({why})."
     return [warning] if why else []

@@ -16,7 +16,7 @@ MOST_ITEMS = 1 << 18
 
 
 def batch_size_for(spec: EncoderSpec, given: int | None, device: torch.device) -> BatchSize:
-    """The batch for what the encoder takes: as given, as its spec says, or its medium's default.
+    """The batch, by the encoder's inputs: as given, as its spec says, or its medium's default.
 
     Longer items than are usual come fewer at once, shorter texts more.
     """

@@ -1,7 +1,7 @@
 """An object store, such as `s3://bucket/prefix`, through obstore: list, read, put, rename, delete.
 
 Credentials come from the environment only, by the names that the store's own tools use. Every
-request is retried for three minutes at most. What fails for good is an `ArtefactError` that says
+request is retried for three minutes at most. A lasting failure is an `ArtefactError` that says
 what to do.
 """
 

@@ -25,7 +25,7 @@ _CLAIMS: dict[Path, dict[int, dict[str, int]]] = defaultdict(dict)
 class ShardCache:
     """The shards of all views of one object store in the folder `root`, `bound` bytes at most.
 
-    What was used longest ago goes first, and nothing that a table has mapped: deleting that would
+    The least recently used goes first, and nothing that a table has mapped: deleting that would
     free no disk. Heads are not counted: 16 bytes per item, 24 where items differ in length.
     """
 

@@ -186,7 +186,7 @@ class Decoders:
         self._settled.set()
 
     def _heard(self, worker: _Worker, kind: str, *rest: Any) -> None:
-        """A message of a process, in its thread here. What goes wrong ends the work."""
+        """A message of a process, in its thread here. An error ends the work."""
         try:
             if kind == "batch":
                 rest = self._fetched(worker, *rest)

@@ -209,11 +209,11 @@ class ItemEncoder:
 
     @property
     def notes(self) -> dict[str, int]:
-        """What media say of decoded items, and of how many."""
+        """The notes of media on decoded items, and of how many."""
         return dict(self._pipeline.notes)
 
     def warnings(self) -> list[str]:
-        """What the user should know of the run, a sentence each."""
+        """Notes for the user on the run, a sentence each."""
         warnings = []
         if self.limit < math.inf:
             warnings.append(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import openvino
 
 NEEDED = ("onnx", "onnxscript", "openvino")
-"""What exports and runs. `EXTRA` brings it."""
+"""The packages that export and run. `EXTRA` brings it."""
 EXTRA = "fusemix[fast]"
 _VERSION = "1"
 """Of the way in which networks are exported here."""

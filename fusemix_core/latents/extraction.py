@@ -74,7 +74,7 @@ def extract(
         ragged: whether items may differ in length.
         shard: how many items make a shard, if `items` are a part of more.
         progress: called with how many of the missing items are done, and how many there are.
-        encoder: used in place of what the spec would load.
+        encoder: used in place of the spec's.
 
     Raises:
         DataError: no item can be read.

@@ -1,4 +1,4 @@
-"""What is encoded for one view goes to the latent store, shard by shard."""
+"""The latents of one view go to the latent store, shard by shard."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Keyed(Protocol):
 
 @dataclass
 class Tally:
-    """What came of a run: items that were encoded, shards by what was wrong with them, items that
+    """The outcome of a run: items that were encoded, shards by their fault, items that
     were cut, what media say of items, sentences of the encoder."""
 
     done: int = 0
@@ -70,7 +70,7 @@ class Tally:
         self.said += [sentence for sentence in other.said if sentence not in self.said]
 
     def warnings(self, spec: EncoderSpec) -> list[str]:
-        """What the user should know, a sentence each."""
+        """Notes for the user, a sentence each."""
         warnings = [
             f"{self.shards[fault]} of {self.shards['all']} shards of {spec.name} {why}: "
             "stored as float32."
@@ -142,7 +142,7 @@ class Filling:
         self.progress(self.total, self.total)
 
     def tally(self) -> Tally:
-        """What came of it."""
+        """The outcome."""
         encoder = self.encoder
         return Tally(
             self.done, self.shards, encoder.cut, Counter(encoder.notes), encoder.warnings()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fusemix_core.data.items import Items
 
 BLOCKS = 4
-"""What each process takes at least, if there are items enough: the last ones end together."""
+"""The fewest items of each process, if there are items enough: the last ones end together."""
 
 
 def processes_for(held: Held, items: Items) -> bool:

@@ -30,7 +30,7 @@ float32, and three digits."""
 CHOICES = "dtypes.json"
 
 Latents = Callable[[Encoder], Any]
-"""What an encoder returns for the first items."""
+"""The latents of the first items."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Choice:
 def planned(
     dtype: Dtype, device: str, home: Path, known: str | None, view: str
 ) -> ComputeDtype | None:
-    """What an encoder computes in: as given, what `auto` is known to stand for, or None if that is
+    """The precision of an encoder: as given, what `auto` is known to stand for, or None if that is
     still to be chosen.
 
     Args:

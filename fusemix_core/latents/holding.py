@@ -36,7 +36,7 @@ class Held:
         spec: what is loaded.
         devices: where.
         dtype: what they compute in; `auto` until `settle` has chosen.
-        given: used in place of what the spec would load.
+        given: used in place of the spec's.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The index of one view: where the keys of most of its shards are, in a few sorted segments.
 
     <view>/index/<digest>.idx      segments (see `segments`)
-    <view>/index/verified.json     stamps of what was verified (see `stamps`)
+    <view>/index/verified.json     stamps of verified shards (see `stamps`)
 
 Everything in it follows from the shards: it may be deleted, and is made again. Small views have
 none. Shards that are in no segment have their keys in memory, until they have enough for another.
@@ -55,7 +55,7 @@ class Index:
         self._nameless: set[Path] = set()
 
     def take_notes(self) -> list[str]:
-        """What the user should know of the index, a sentence each, once."""
+        """Notes for the user on the index, a sentence each, once."""
         notes, self._notes = self._notes, []
         return notes
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 BATCHES = 8
 SECONDS = 5.0
-"""What is measured at least before anything is decided."""
+"""The least that is measured before anything is decided."""
 IDLE = 0.25
 """The share of the time that an encoder waits, from which decoding is too slow for it."""
 BUSY = 0.8

@@ -38,7 +38,7 @@ class Shared:
         return torch.frombuffer(self._map, dtype=torch.uint8, count=size)
 
     def close(self) -> None:
-        """Close the file. What is mapped stays as long as there is a view of it."""
+        """Close the file. Mapped parts stay as long as there is a view of it."""
         self._map = None
         os.close(self.descriptor)
 
@@ -63,7 +63,7 @@ def pack(value: Any, into: Shared) -> tuple[bytes, int]:
 
 
 def unpack(text: bytes, size: int, source: Shared, *, pin: bool = False) -> Any:
-    """A copy of what was packed; with `pin` its tensors are in memory that a GPU can read."""
+    """A copy of the packed object; with `pin` its tensors are in memory that a GPU can read."""
     memory = source.bytes(size) if size else torch.empty(0, dtype=torch.uint8)
     return _Unpacker(text, memory, pin).load()
 

@@ -1,4 +1,4 @@
-"""What the kernel is told about memory-mapped latents: which pages to read ahead, which to drop."""
+"""Advice to the kernel about memory-mapped latents: which pages to read ahead, which to drop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_ahead(values: Tensor, rows: np.ndarray) -> None:
 
 def drop(values: Tensor) -> None:
     """Take the map's pages out of the process's memory; they stay in the system's cache as long as
-    it has room. What was written to them is lost."""
+    it has room. Writes to them are lost."""
     _advise(values.data_ptr(), values.nbytes, _DONT_NEED)
 
 

@@ -2,7 +2,7 @@
 
 In threads: Pillow, soundfile, soxr and tokenizers let go of the interpreter's lock, so threads keep
 some cores at work without a second copy of anything. If that is too slow for the encoder,
-processes take over (see `decoders`). What is held ahead is bounded in bytes.
+processes take over (see `decoders`). Items held ahead are bounded in bytes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
 UNREADABLE = (DataError, OSError, ValueError)
-"""What a bad item raises. Anything else is a fault of the program."""
+"""The errors of a bad item. Anything else is a fault of the program."""
 
 BEHIND = 10
 """By how much threads and processes are nicer that decode beside an encoder on the same cores."""

@@ -1,8 +1,8 @@
 """A latent store in an object store: `<url>/latents/<fingerprint>/<view>/<shard>.safetensors`.
 
 The objects are the shards of a local store, byte for byte. Each is put whole under the hash of its
-keys, so a writer that is killed leaves nothing half done, and two writers never conflict. What is
-read lies in a local cache (see `fetching`); the index of a view is made there.
+keys, so a writer that is killed leaves nothing half done, and two writers never conflict. Shards
+that are read lie in a local cache (see `fetching`); the index of a view is made there.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class RemoteStore(LatentStore):
     # -- upkeep ----------------------------------------------------------------------------------
 
     def list(self) -> list[upkeep.CachedView]:
-        """What the object store contains, one row per encoder and view."""
+        """The contents of the object store, one row per encoder and view."""
         rows = []
         for folder, objects in self._all():
             modified = {o.name: o.modified.timestamp() for o in objects}

@@ -15,7 +15,7 @@ from fusemix_core.interfaces import Padded
 from fusemix_core.specs import EncoderSpec, kind_of
 
 _AXES = {"pooled": "", "layers": "L, ", "tokens": "T, ", "grid": "H, W, ", "time": "T, "}
-"""What each kind of view has between the items and the width."""
+"""The axes of each kind of view between the items and the width."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Latents:
 
     @property
     def form(self) -> tuple[bool, tuple[int, ...]]:
-        """What all batches of a view have in common: whether lengths differ, the shape of one."""
+        """The common form of all batches of a view: whether lengths differ, the shape of one."""
         return self.lengths is not None, self.values.shape[1:]
 
 

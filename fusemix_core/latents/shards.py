@@ -33,7 +33,7 @@ _NUMPY = {"U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4"}
 MAX_HEADER = 1 << 24
 _CHUNK = 1 << 22
 NO_CHECKSUM = "0" * 64
-"""What the header has in the checksum's place while the checksum is taken."""
+"""The header's text in the checksum's place while the checksum is taken."""
 _KEPT = "then run again: finished shards are kept."
 ADVICE = Advice(
     "Free some space (`fusemix cache prune` helps) or set FUSEMIX_HOME to a larger disk, " + _KEPT,
@@ -324,7 +324,7 @@ def check_same(shard: Shard) -> None:
 
 
 def facts_of(shard: Shard) -> tuple:
-    """What must be known of a shard to read its latents."""
+    """The facts of a shard that are needed to read its latents."""
     return len(shard), tuple(shard.shape), shard.dtype, shard.offset, shard.size, shard.ragged
 
 

@@ -23,7 +23,7 @@ _SETTLED = 2_000_000_000
 
 
 def state_of(path: Path) -> State:
-    """What changes when a file is replaced or written to. Raises OSError."""
+    """The values that change when a file is replaced or written to. Raises OSError."""
     status = os.stat(path)
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 

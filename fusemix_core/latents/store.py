@@ -79,7 +79,7 @@ class LatentStore:
         """Verify every shard that these items need, once a process, and set bad ones aside.
 
         Their items count as missing from then on. Also clears what killed writers left. Returns
-        a sentence for each bad shard, and for what is wrong with the index.
+        a sentence for each bad shard, and for each fault of the index.
         """
         folder = self._view(fingerprint, view)
         for path in upkeep.strays(folder):
@@ -165,7 +165,7 @@ class LatentStore:
     # -- upkeep ----------------------------------------------------------------------------------
 
     def list(self) -> list[upkeep.CachedView]:
-        """What the store contains, one row per encoder and view."""
+        """The contents of the store, one row per encoder and view."""
         return upkeep.cached_views(self.folder)
 
     def verify(self) -> list[upkeep.BadShard]:

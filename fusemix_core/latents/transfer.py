@@ -29,7 +29,7 @@ def pinned(batch: Any) -> Any:
 
 
 class Transfer:
-    """What goes to one device and comes back. On anything but a CUDA device nothing is copied.
+    """Transfers to one device and back. On anything but a CUDA device nothing is copied.
 
     A batch is sent on a stream of its own, so that it arrives while the one before is encoded.
     """

@@ -56,7 +56,7 @@ class BadShard:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a prune removed."""
+    """The result of a prune."""
 
     files: int
     bytes: int
@@ -68,7 +68,7 @@ def views(folder: Path) -> Iterator[Path]:
 
 
 def cached_views(folder: Path) -> list[CachedView]:
-    """What the store contains; damaged shards are left out."""
+    """The contents of the store; damaged shards are left out."""
     rows = []
     for view in views(folder):
         shards = []

@@ -25,7 +25,7 @@ _SEEN = (
 
 @dataclass(frozen=True)
 class CardText:
-    """What a kind of model says of itself in its card.
+    """The texts of a kind of model for its card.
 
     summary: one paragraph. loader: the public class that loads it. code: lines of Python that use
     `model`, once it is loaded. limitations: items of a list.

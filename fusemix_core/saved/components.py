@@ -241,7 +241,7 @@ def _construct(kind: str, part: Part, registry: Registry, *args: Any) -> Any:
 
 
 def _name(kind: str, saved: SavedPart, registry: Registry) -> str:
-    """What the registry knows the component by."""
+    """The registered name of the component."""
     try:
         registry.component(kind, saved.name)
     except UnknownNameError as error:

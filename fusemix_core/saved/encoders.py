@@ -29,7 +29,8 @@ from fusemix_core.saved.schema import EncoderInfo
 from fusemix_core.specs import EncoderSpec
 
 Source = str | EncoderSpec | Encoder
-"""What a user may give as an encoder: a name for the registry, a spec, or a loaded encoder."""
+"""Forms of an encoder that a user may give: a name for the registry, a spec, or a loaded
+encoder."""
 
 
 class LazyEncoder:

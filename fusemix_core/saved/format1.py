@@ -11,7 +11,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.saved.schema import RECORD, EncoderInfo, SavedConfig, SavedPart, check_modality
 
 _KIND = "fused"
-"""What every model of format 1 is."""
+"""The common form of every model of format 1."""
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def check_part_name(name: str) -> None:
     if not _PART.fullmatch(name) or kind_of_part(name) not in KINDS:
         raise ConfigError(
             f"{name!r} can't be a part of a saved model.",
-            "A part is named by its kind of component, and after a dot by what it belongs to: "
+            "A part is named by its kind of component, and after a dot by its modality or owner: "
             "'scorer', 'adapter.image'.",
         )
 

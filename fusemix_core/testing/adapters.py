@@ -96,7 +96,7 @@ def shape(case: ComponentCase) -> None:
 
 @ADAPTER.check()
 def finite(case: ComponentCase) -> None:
-    """No embedding holds NaN or infinity, of zeros and large latents either."""
+    """No embedding contains NaN or infinity, of zeros and large latents either."""
     adapter = built(case)
     for what, scale in (("latents", 1.0), ("zeros", 0.0), ("large latents", 1e3)):
         x = of_values(given(case), lambda values, scale=scale: values * scale)
@@ -230,7 +230,7 @@ def any_number_of_tokens(case: ComponentCase) -> None:
 
 @ADAPTER.check(when=lambda case: takes_tokens(case.target))
 def padding(case: ComponentCase) -> None:
-    """How much padding there is, and what it holds, NaN too, has no part in the embeddings."""
+    """How much padding there is, and its values, NaN too, have no part in the embeddings."""
     adapter, x = built(case), token_latents()
     wanted = embed(adapter, x)
     for value in (1e3, torch.nan):

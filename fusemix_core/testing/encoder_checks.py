@@ -91,7 +91,7 @@ def float32(case: EncoderCase) -> None:
 
 @ENCODER.check()
 def finite(case: EncoderCase) -> None:
-    """No latent holds NaN or infinity."""
+    """No latent contains NaN or infinity."""
     for view, rows in case.latents.items():
         for i, row in enumerate(rows):
             expect(row.isfinite().all(), f"{view} of item {i} holds NaN or infinity")

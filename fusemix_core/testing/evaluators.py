@@ -165,7 +165,7 @@ def declared_uses(case: ComponentCase) -> None:
 
 @EVALUATOR.check()
 def plain(case: ComponentCase) -> None:
-    """Its metrics are finite numbers, texts, lists and mappings, as JSON can hold them."""
+    """Its metrics are finite numbers, texts, lists and mappings, as JSON can store them."""
     expect(measure(case), "no metrics")
 
 
@@ -223,7 +223,7 @@ def shown(case: ComponentCase) -> None:
 
 @EVALUATOR.check()
 def figures(case: ComponentCase) -> None:
-    """Its figures can be drawn, and hold shapes and texts only."""
+    """Its figures can be drawn, and contain shapes and texts only."""
     evaluator = case.make()
     data = data_for(evaluator)
     metrics = plain_metrics(case.name, evaluator(data))

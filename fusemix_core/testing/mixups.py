@@ -208,7 +208,8 @@ def own_rows(case: ComponentCase) -> None:
 
 @MIXUP.check()
 def tokens(case: ComponentCase) -> None:
-    """Padding stays padding, whatever it holds; a mixed item has the tokens of all its sources."""
+    """Padding stays padding, whatever its values; a mixed item has the tokens of all its
+    sources."""
     for what, batch in all_batches().items():
         given, modality = with_tokens(batch), MODALITIES[1]
         found = case.make()(given, generator(1), 0.5)

@@ -275,7 +275,7 @@ def uses(name: str) -> Callable[[ComponentCase], bool]:
 
 @OBJECTIVE.check()
 def reads_what_it_declares(case: ComponentCase) -> None:
-    """It reads nothing but what `uses` declares, and each of that within three steps."""
+    """It reads nothing outside `uses`, and each of that within three steps."""
     objective = built(case)
     for _ in range(3):
         call(case, embeddings_of(), links_of(), objective)

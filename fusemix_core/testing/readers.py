@@ -148,7 +148,7 @@ def rows(case: ReaderCase) -> None:
 
 @READER.check()
 def values(case: ReaderCase) -> None:
-    """A cell holds None, a text, a number, bytes, a path, a reference, a Fault, or a list of
+    """A cell is None, a text, a number, bytes, a path, a reference, a Fault, or a list of
     these."""
     with case.copy() as path:
         for row in (one for one in case.read(path) if isinstance(one, Row)):

@@ -7,18 +7,18 @@ lower the number here.
 import pytest
 from english import PATTERNS, found, page_pieces, pages, source_pieces, sources
 
-PAGES = 234
+PAGES = 75
 SOURCES = {
-    "headless what": 376,
-    "who as a noun": 16,
+    "headless what": 280,
+    "who as a noun": 14,
     "fronted participle": 5,
     "is no N": 3,
-    "of which": 53,
-    "where for if": 11,
-    "tell, say for report": 99,
+    "of which": 51,
+    "where for if": 15,
+    "tell, say for report": 100,
     "stand for appear": 32,
     "alone for only": 5,
-    "hold for contain": 96,
+    "hold for contain": 92,
     "per": 5,
     "kin": 1,
 }

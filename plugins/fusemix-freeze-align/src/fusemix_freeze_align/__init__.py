@@ -34,7 +34,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             kind="objective",
             name="token-infonce",
             target="fusemix_freeze_align.objective:TokenInfoNCE",
-            summary="InfoNCE, and for each text token the places that it tells of",
+            summary="InfoNCE, and for each text token the places that it describes",
             options={
                 "weight": 1.0,
                 "threshold": None,

@@ -45,7 +45,7 @@ def hammer() -> Recipe:
     return Recipe(
         name="hammer",
         aligner=Part("gradient"),
-        summary="linear adapters for pairs of which some are known to be wrong",
+        summary="linear adapters for pairs in which some are known to be wrong",
         paper="arXiv:2304.02556",
         dim=256,
         adapter=Part("linear"),

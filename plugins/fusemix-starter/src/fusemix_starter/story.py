@@ -24,7 +24,7 @@ def demo(
     """From nothing to a search: the sample, a first model, three searches, the report.
 
     It takes two minutes on two cores. No account, no hub. Each command is shown before it runs.
-    What is there already is not done again.
+    Finished steps are not repeated.
 
     Examples:
 
