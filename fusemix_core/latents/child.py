@@ -71,7 +71,8 @@ class Child:
         heard: called with each message, in a thread of the child's.
         ended: called in that thread after the last message, unless the child is closed.
         helper: it computes in one thread and sees no GPU.
-        descriptors: files that it has open, too; their numbers are its arguments.
+        descriptors: files that it has open, too. Its arguments are the number of the pipe to this
+            process, and theirs.
     """
 
     def __init__(
@@ -84,15 +85,19 @@ class Child:
         descriptors: Sequence[int] = (),
     ) -> None:
         self._heard, self._ended, self._closed = heard, ended, False
+        source, sink = os.pipe()
+        files = (sink, *descriptors)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), module, *map(str, descriptors)],
+            [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), module, *map(str, files)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=tuple(descriptors),
+            stdout=subprocess.DEVNULL,  # what its libraries print
+            pass_fds=files,
             env={**os.environ, **(_HELPER if helper else {})},
             process_group=0,  # Ctrl-C is for the parent, which ends it
         )
-        self._line = Line(self.process.stdout, self.process.stdin)
+        os.close(sink)
+        self._source = os.fdopen(source, "rb")
+        self._line = Line(self._source, self.process.stdin)
         self._thread = threading.Thread(target=self._listen, name="fusemix-child", daemon=True)
 
     def start(self) -> None:
@@ -115,7 +120,7 @@ class Child:
         self.process.wait()
         if threading.current_thread() is not self._thread and self._thread.ident:
             self._thread.join()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.process.stdin, self._source):
             with contextlib.suppress(OSError):  # of what was not written
                 pipe.close()
 
@@ -130,21 +135,22 @@ class Child:
             return f"signal {-status}"
 
     def _listen(self) -> None:
-        for message in self._line.messages():
+        try:
+            for message in self._line.messages():
+                if not self._closed:
+                    self._heard(message)
+        finally:
             if not self._closed:
-                self._heard(message)
-        if not self._closed:
-            self._ended()
+                self.process.kill()  # it is gone, or was not understood
+                self._ended()
 
 
-def joined() -> tuple[Line, Iterator[tuple]]:
-    """In a child: the line to its parent, and what that sends. Prints go to stderr.
+def joined(pipe: str) -> tuple[Line, Iterator[tuple]]:
+    """In a child: the line to its parent, by the first of its arguments, and what that sends.
 
     Takes in the files that the user named.
     """
-    sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    line = Line(sys.stdin.buffer, sink)
+    line = Line(sys.stdin.buffer, os.fdopen(int(pipe), "wb"))
     messages = line.messages()
     plugins, others = next(messages, ((), ()))
     for file in plugins:

@@ -20,15 +20,15 @@ from fusemix_core.latents.preparing import BEHIND, Decoded, Preparer
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve the parent until it ends. `arguments` are the numbers of files to share."""
+    """Serve the parent until it ends. `arguments` are those of a `Child`."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    line, messages = joined()
+    line, messages = joined(arguments[0])
     try:
         spec, encoder, behind = pickle.loads(next(messages)[0])  # noqa: S301
         if behind:
             os.nice(BEHIND)
-        decoder = Decoder(Preparer(spec, encoder), line, [Shared(int(n)) for n in arguments])
+        decoder = Decoder(Preparer(spec, encoder), line, [Shared(int(n)) for n in arguments[1:]])
     except Exception as error:  # what the user's classes need may be missing here
         line.send("failed", f"{type(error).__name__}: {error}")
         return

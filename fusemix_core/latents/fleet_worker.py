@@ -21,8 +21,9 @@ _TOLD_SECONDS = 0.2
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Take blocks of items from the parent until there are none."""
-    line, messages = joined()
+    """Take blocks of items from the parent until there are none. `arguments` are those of a
+    `Child`."""
+    line, messages = joined(arguments[0])
     try:
         fill(line, heeded(messages))
     except BaseException as error:

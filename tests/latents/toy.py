@@ -197,6 +197,7 @@ class Telling(ToyItems):
     """The first of them are bad, and say how nice the thread is that loads them."""
 
     def load(self, i: int, sample_rate: int | None = None):
+        print("as some libraries do")
         if str(self.values[i]).startswith("how nice"):
             raise DataError(f"{os.nice(0)}")
         return super().load(i, sample_rate)
