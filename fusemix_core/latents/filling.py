@@ -153,19 +153,12 @@ class Filling:
         self.progress(min(self.done + len(self.encoder.bad), self.total), self.total)
 
     def _store(self, rows: list[tuple[list[int], Latents]]) -> None:
-        """Write what was encoded as one shard, in the order of the items."""
+        """Write what was encoded as one shard, in the order of the items; `rows` is emptied."""
         if not rows:
             return
         index = np.concatenate([np.asarray(i, np.int64) for i, _ in rows])
         order = np.argsort(index)
-        values = np.concatenate([latents.values for _, latents in rows])
-        lengths = None
-        if rows[0][1].lengths is None:
-            values = values[order]
-        else:
-            lengths = np.concatenate([latents.lengths for _, latents in rows])
-            parts = np.split(values, np.cumsum(lengths)[:-1])
-            values, lengths = np.concatenate([parts[i] for i in order]), lengths[order]
+        values, lengths = _in_order(rows, order)
         _, fault = self.target.store.write(
             self.target.fingerprint,
             self.target.view,
@@ -177,6 +170,31 @@ class Filling:
         )
         self.shards["all"] += 1
         self.shards[fault] += 1
+
+
+def _in_order(
+    rows: list[tuple[list[int], Latents]], order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(the latents `order` of all rows, and their lengths). `rows` is emptied meanwhile, so that
+    about one copy is in memory."""
+    first = rows[0][1]
+    counts = np.ones(len(order), np.int64)
+    if first.lengths is not None:
+        counts = np.concatenate([latents.lengths for _, latents in rows])
+    begin = np.empty(len(order), np.int64)
+    begin[order] = np.cumsum(counts[order]) - counts[order]
+    values = np.empty((int(counts.sum()), *first.values.shape[1:]), first.values.dtype)
+    at = 0
+    for place, (index, latents) in enumerate(rows):
+        rows[place] = None
+        here = slice(at, at + len(index))
+        inside = np.arange(len(latents.values)) - np.repeat(
+            np.cumsum(counts[here]) - counts[here], counts[here]
+        )
+        values[np.repeat(begin[here], counts[here]) + inside] = latents.values
+        at += len(index)
+    rows.clear()
+    return values, None if first.lengths is None else counts[order]
 
 
 def unequal_lengths(spec: EncoderSpec, view: str) -> ConfigError:

@@ -104,7 +104,7 @@ def test_the_lazy_encoder_tells_its_spec_and_checks_a_fingerprint(toys):
 def test_a_given_name_that_is_unknown_is_refused_at_once(toys):
     with pytest.raises(UnknownNameError, match="toy-txet"):
         toys.model(sources={"text": "toy-txet"})
-    with pytest.raises(ConfigError, match="no encoder"):
+    with pytest.raises(ConfigError, match="not an encoder"):
         toys.model(sources={"text": 3})
 
 
