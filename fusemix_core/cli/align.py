@@ -164,8 +164,6 @@ def carry_out(
 
     config, specs = build_config(values, overrides)
 
-    from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.jobs.probe import probe
     from fusemix_core.runs.plan import make_plan
 
     notes = Notes()
@@ -175,6 +173,9 @@ def carry_out(
 
         RunFolder(run.out).check(run.resume)
     if output.dry_run and launched().rank == 0:
+        from fusemix_core.cli.progress import ConsoleReporter
+        from fusemix_core.jobs.probe import probe
+
         with ConsoleReporter(notes) as reporter:
             plan = probe(plan, reporter)
     if launched().rank == 0 and (output.dry_run or not output.json):
@@ -182,6 +183,7 @@ def carry_out(
     if output.dry_run:
         return
 
+    from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.run import default_out, run_plan
 
     folder = run.out or default_out()

@@ -16,15 +16,15 @@ def counting(monkeypatch):
     return budget.Budget(SimpleNamespace())
 
 
-def test_a_folder_fails_above_one_and_a_half_of_its_budget():
-    assert budget.judged({"tests/a": 14.9}, BUDGETS, 1) == []
-    (line,) = budget.judged({"tests/a": 15.1}, BUDGETS, 1)
-    assert line.startswith("tests/a took 15.1 CPU seconds of 10.")
+def test_a_folder_fails_above_twice_its_budget():
+    assert budget.judged({"tests/a": 19.9}, BUDGETS, 1) == []
+    (line,) = budget.judged({"tests/a": 20.1}, BUDGETS, 1)
+    assert line.startswith("tests/a took 20.1 CPU seconds of 10.")
 
 
 def test_a_few_seconds_are_forgiven():
-    assert budget.judged({"tests/b": 3.9}, BUDGETS, 1) == []
-    assert len(budget.judged({"tests/b": 4.1}, BUDGETS, 1)) == 1
+    assert budget.judged({"tests/b": 5.9}, BUDGETS, 1) == []
+    assert len(budget.judged({"tests/b": 6.1}, BUDGETS, 1)) == 1
 
 
 def test_a_new_folder_is_asked_for_its_budget():
@@ -57,5 +57,5 @@ def test_every_folder_of_tests_has_a_budget_and_no_other():
     plugins = [path.parent for path in budget.ROOT.glob("plugins/*/tests")]
     folders = [path for path in (budget.ROOT / "tests").iterdir() if any(path.glob("test_*.py"))]
     found = {path.relative_to(budget.ROOT).as_posix() for path in [*plugins, *folders]}
-    found -= {"tests/cuda", "tests/soak"}  # not in a default run
+    found -= {"tests/cuda"}  # not in a default run
     assert set(budget.read()["seconds"]) == {budget.COLLECTING, *found}

@@ -327,7 +327,7 @@ def test_students_quantile(freedom):
     [
         ({"methods": ["nothing-such"]}, "nothing-such"),
         ({"methods": ["auto", "auto"]}, "Two methods"),
-        ({"methods": [{"set": []}]}, "no method"),
+        ({"methods": [{"set": []}]}, "not a method"),
         ({"budget": 0}, "budget"),
         ({"pairs": ["some"]}, "pairs"),
         ({"seeds": "many"}, "seeds"),

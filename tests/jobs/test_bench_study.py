@@ -230,7 +230,7 @@ def test_what_the_benchmark_lacks_is_told(world, only, says):
         ({"methods": [{**SMALL, "limit": "long"}]}, "methods.limit is 'long'"),
         ({"limit": {"time": 5}}, "limit.time"),
         ({"pairs": 20}, "are both given"),
-        ({"train": [2]}, "train holds 2"),
+        ({"train": [2]}, "train contains 2"),
     ],
 )
 def test_faults_of_limits_and_sizes(world, change, says):

@@ -85,11 +85,11 @@ def test_addresses_of_other_stores():
         assert checked_url(f"{url}/") == url
 
 
-def test_without_the_package_the_error_names_the_extra(monkeypatch):
+def test_without_the_package_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingDependencyError) as error:
         Bucket("s3://bucket/x")
-    assert error.value.hint == "pip install 'fusemix[objects]'"
+    assert error.value.hint == "pip install 'obstore>=0.8'"
 
 
 def test_a_bucket_that_is_missing():
