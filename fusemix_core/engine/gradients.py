@@ -74,10 +74,12 @@ class Gradients:
         """Send the rest, with zeros for gradients that this process lacks, and take over the means.
 
         Which gradients there are the processes tell each other's CPUs. A GPU is not waited for.
+        That goes by the group of everything else: one process may have sent more buckets by now
+        than another, so its place among the buckets would not be the same in all.
         """
         there = torch.tensor([p.grad is not None for b in self.buckets for p in b.parameters])
         there = there.to(torch.uint8)
-        told = dist.all_reduce(there, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        told = dist.all_reduce(there, dist.ReduceOp.MAX, async_op=True)
         for bucket in self.buckets[self._sent :]:
             bucket.send(self.group)
         told.wait()

@@ -18,14 +18,18 @@ def loss_of(number):
     layers = [nn.Linear(5, 5).double() for _ in range(4)]
     layers.append(nn.Linear(5, 2))  # float32
     named = {n: nn.Parameter(torch.ones(3).double()) for n in ("first's", "nobody's")}
-    named |= {f"{i}.{n}": p for i, own in enumerate(layers) for n, p in own.named_parameters()}
+    for i, own in enumerate(layers):
+        named |= {f"{i}.{n}": p for n, p in own.named_parameters()}
+        named |= {"between": nn.Parameter(torch.ones(40).double())} if i == 2 else {}
     for parameter in named.values():
         parameter.data = torch.randn(parameter.shape, generator=draw).to(parameter.dtype)
     x = torch.randn(7, 5, generator=torch.Generator().manual_seed(number)).double()
     for layer in layers[:-1]:
         x = layer(x).tanh()
     loss = layers[-1](x.float()).square().sum().double()
-    return named, loss + named["first's"].sum() if number == 0 else loss
+    if number == 0:  # what only one process has: in the last bucket, and in one between others
+        loss = loss + named["first's"].sum() + named["between"].square().sum()
+    return named, loss
 
 
 def share_gradients(folder):
