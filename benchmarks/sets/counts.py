@@ -20,16 +20,16 @@ RADIUS, DIM = 2, 1024
 def morgan_counts(smiles: Sequence[str]) -> np.ndarray:
     """float16 `[n, 1024]`: log(1 + count) of each molecule's environments; zeros where a SMILES
     can't be read."""
-    from rdkit import Chem, RDLogger
+    from rdkit import Chem, rdBase
     from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
-    RDLogger.DisableLog("rdApp.*")
     generator = GetMorganGenerator(radius=RADIUS, fpSize=DIM)
     out = np.zeros((len(smiles), DIM), np.float16)
-    for row, text in zip(out, smiles, strict=True):
-        molecule = Chem.MolFromSmiles(text)
-        if molecule is not None:
-            row[:] = np.log1p(generator.GetCountFingerprintAsNumPy(molecule))
+    with rdBase.BlockLogs():  # for this call only: others hear of theirs
+        for row, text in zip(out, smiles, strict=True):
+            molecule = Chem.MolFromSmiles(text)
+            if molecule is not None:
+                row[:] = np.log1p(generator.GetCountFingerprintAsNumPy(molecule))
     return out
 
 
