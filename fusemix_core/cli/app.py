@@ -138,7 +138,7 @@ def _main(
 
 
 START, LOOK, PREPARE, EXTEND = "Start", "Look and compare", "Prepare and keep", "Extend"
-"""The panels of `fusemix --help`, in the order of what one does first. A plugin's commands stand in
+"""The panels of `fusemix --help`, in the order of what one does first. A plugin's commands are in
 "Commands", or in one of these (`app.command(…, rich_help_panel="Start")`)."""
 
 app.command("align", rich_help_panel=START)(align.align)

@@ -12,7 +12,7 @@ from fusemix_core.errors import ConfigError
 
 ENCODERS, DATA, SPLITS = "Encoders", "Data", "Splits"
 METHOD, OUTPUT, MACHINE = "Method", "Output", "Machine"
-"""The panels of `--help` that options stand in; those of one command only stand in "Options"."""
+"""The panels of `--help`. Options that only one command has are in the panel "Options"."""
 
 A = Annotated[
     str | None,

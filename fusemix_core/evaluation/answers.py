@@ -19,7 +19,7 @@ from fusemix_core.evaluation.bootstrap import (
 )
 from fusemix_core.evaluation.ranking import MAX_SCORES, Positives, cosine
 from fusemix_core.measured import Measured, Score
-from fusemix_core.numerics import at_least_float32, exact
+from fusemix_core.numerics import exact
 
 LEAST_TRUSTED = 20
 """Answers that a threshold must leave: the precision of fewer is not known."""
@@ -80,10 +80,7 @@ def answers(
     found = Positives.of(links.cpu(), modalities.index(query), modalities.index(target))
     if not len(found.queries):
         return None
-    asked, searched = (
-        at_least_float32(embeddings[m][ids.to(embeddings[m].device)]).to(device)
-        for m, ids in ((query, found.queries), (target, found.gallery))
-    )
+    asked, searched = found.sides(embeddings, query, target, device)
     rows, parts = max(1, max_scores // len(searched)), []
     ends = torch.searchsorted(found.pairs[:, 0].contiguous(), torch.arange(len(asked) + 1))
     for start in range(0, len(asked), rows):
@@ -139,7 +136,7 @@ def _answered(scores: Tensor, own: Tensor) -> tuple[Tensor, ...]:
 
 
 def threshold(found: Answers, precision: float = 0.9) -> float | None:
-    """The lowest score from which on this share of first answers is right. None if there is no such
+    """The lowest score at or above which this share of first answers is right. None if there is no
     score, or it leaves fewer than `LEAST_TRUSTED` answers. Choose it on validation."""
     order = found.score.argsort(descending=True, stable=True)
     score, right = found.score[order].double(), found.right[order].double()

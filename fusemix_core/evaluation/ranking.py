@@ -50,6 +50,20 @@ class Positives:
         second = torch.searchsorted(gallery, linked[:, 1].contiguous())
         return cls(queries, gallery, torch.stack([first, second], dim=1))
 
+    def sides(
+        self,
+        embeddings: Mapping[str, Tensor],
+        query: str,
+        target: str,
+        device: torch.device | str | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The embeddings of the queries `[n, d]` and of the gallery `[m, d]`, on `device`."""
+        queries, gallery = (
+            at_least_float32(embeddings[m][ids.to(embeddings[m].device)]).to(device)
+            for m, ids in ((query, self.queries), (target, self.gallery))
+        )
+        return queries, gallery
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -116,10 +130,7 @@ def rank_direction(
     positives = Positives.of(links.cpu(), modalities.index(query), modalities.index(target))
     if not len(positives.queries):
         return positives, None
-    sides = [
-        at_least_float32(embeddings[m][ids.to(embeddings[m].device)]).to(device)
-        for m, ids in ((query, positives.queries), (target, positives.gallery))
-    ]
+    sides = positives.sides(embeddings, query, target, device)
 
     def tile(rows: Tensor, columns: Tensor) -> Tensor:
         return score(rows, columns, query, target)

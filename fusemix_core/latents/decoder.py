@@ -44,7 +44,7 @@ def _listen(decoder: Decoder, messages: Iterator[tuple]) -> None:
 
 
 class Decoder:
-    """Does what it is told, batches before further items.
+    """Decodes items and collates batches as the parent asks. Batches come first.
 
     It decodes no further while it has as many bytes as make a batch complete: then the parent has
     all that it needs for the next one.

@@ -3,7 +3,7 @@
 Each process holds its own rows x of one modality, and in turn the rows y of each process of the
 other modality. The next block is on its way while one computes with this one. For the backward pass
 the blocks go round again, each followed by its gradient, which every process adds to. So a process
-contains two blocks and two gradients of a block, where gathered rows would take one of each for
+needs two blocks and two gradients of a block, where gathered rows would take one of each for
 every process; about half as many bytes more are sent.
 
 What is computed with a block is a function `local(x, block, columns)` with gradients; `columns` is
