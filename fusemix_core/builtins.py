@@ -310,6 +310,22 @@ MEDIA = [
         summary="files that the encoder opens itself",
     ),
 ]
+TASKS = [
+    ComponentSpec(
+        kind="task",
+        name="classify",
+        target="fusemix_core.tasks.classify:Classify",
+        summary="one of several classes",
+        options={"classes": (), "positive": "", "weighted": False, "weights": ()},
+    ),
+    ComponentSpec(
+        kind="task",
+        name="regress",
+        target="fusemix_core.tasks.regress:Regress",
+        summary="a number",
+        options={"mean": 0.0, "scale": 1.0},
+    ),
+]
 ARTEFACTS = [
     ComponentSpec(
         kind="artefact",
@@ -359,6 +375,7 @@ def fusemix_components() -> list[ComponentSpec]:
         *EVALUATORS,
         *READERS,
         *MEDIA,
+        *TASKS,
         *ARTEFACTS,
         *RECIPES,
     ]

@@ -23,6 +23,7 @@ KINDS = (
     "reader",
     "medium",
     "recipe",
+    "task",
     "artefact",
 )
 """What a `ComponentSpec` may register."""
