@@ -310,6 +310,30 @@ MEDIA = [
         summary="files that the encoder opens itself",
     ),
 ]
+_LINEAR = {"rank": 512, "ranks": {}}
+FUSERS = [
+    ComponentSpec(
+        kind="fuser",
+        name="stack",
+        target="fusemix_core.fusers.stack:Stack",
+        summary="each modality's own prediction, weighted; closed form",
+        options=_LINEAR,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="block",
+        target="fusemix_core.fusers.block:BlockRidge",
+        summary="ridge regression with a penalty for each modality; closed form",
+        options=_LINEAR,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="concat",
+        target="fusemix_core.fusers.block:ConcatRidge",
+        summary="ridge regression on all latents side by side, the baseline; closed form",
+        options=_LINEAR,
+    ),
+]
 TASKS = [
     ComponentSpec(
         kind="task",
@@ -375,7 +399,8 @@ def fusemix_components() -> list[ComponentSpec]:
         *EVALUATORS,
         *READERS,
         *MEDIA,
-        *TASKS,
+        *FUSERS,
+        TASKS,
         *ARTEFACTS,
         *RECIPES,
     ]

@@ -99,7 +99,8 @@ class Fuser(nn.Module, ABC):
         class Mean(Fuser):
             def __init__(self, inputs, outputs):
                 super().__init__(inputs, outputs)
-                self.heads = torch.nn.ModuleList(torch.nn.Linear(d, outputs) for d in inputs.values())
+                heads = [torch.nn.Linear(width, outputs) for width in inputs.values()]
+                self.heads = torch.nn.ModuleList(heads)
 
             def forward(self, latents, present):
                 each = [head(latents[m]) for head, m in zip(self.heads, self.inputs)]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from fusemix_core.context import FitContext
 from fusemix_core.fuser import Fitted, Labelled
 from fusemix_core.fusers.blocks import Blocks
-from fusemix_core.fusers.linear import LinearFuser, subsets
+from fusemix_core.fusers.linear import RANK, LinearFuser, subsets
 from fusemix_core.prediction import Task
-
-RANK = 512
-"""The most directions of a modality."""
 
 
 class BlockRidge(LinearFuser):
@@ -31,10 +29,10 @@ class BlockRidge(LinearFuser):
         validation: Labelled,
         task: Task,
         context: FitContext,
-        rank: int = RANK,
+        **options: Any,
     ) -> Fitted:
-        blocks = Blocks(train, task, rank)
-        fuser = cls.of(train, blocks, task.outputs)
+        blocks = Blocks(train, task, options.get("rank", RANK))
+        fuser = cls.of(train, blocks, task.outputs, **options)
         every = list(range(len(train.modalities)))
         decades = cls.decades(train, blocks)
         scores = torch.zeros(len(train), task.outputs, dtype=torch.float64)
@@ -71,8 +69,7 @@ class ConcatRidge(BlockRidge):
 
 
 def whole(train: Labelled, subset: Sequence[int]) -> torch.Tensor:
-    """The rows with a target that have all these modalities; those that have any, if they are few.
-    """
+    """int64: the rows with a target that have all these modalities; any of them, if so few do."""
     own = train.present[:, list(subset)]
     known = train.targets.rows
     rows = own.all(dim=1) & known

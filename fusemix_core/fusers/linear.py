@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from fusemix_core.fusers.features import Features
 
 MOST = 8
 """Modalities. Coefficients are kept for each of their subsets."""
+RANK = 512
+"""The most directions of a modality, by default."""
 Subset = tuple[int, ...]
 """Numbers of modalities, ascending."""
 
@@ -37,14 +40,20 @@ class LinearFuser(Fuser):
 
     Args:
         inputs, outputs: as in `Fuser`.
-        ranks: modality → how many directions of its latents are used.
+        rank: the most directions of a modality's latents that are used.
+        ranks: modality → how many are, which `fit` sets.
 
     Raises:
         ConfigError: there are more than 8 modalities.
     """
 
     def __init__(
-        self, inputs: Mapping[str, int], outputs: int, ranks: Mapping[str, int]
+        self,
+        inputs: Mapping[str, int],
+        outputs: int,
+        *,
+        rank: int = RANK,
+        ranks: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         super().__init__(inputs, outputs)
         if len(inputs) > MOST:
@@ -52,17 +61,18 @@ class LinearFuser(Fuser):
                 f"A linear fuser takes {MOST} modalities at most; these are {len(inputs)}.",
                 "Choose another: --fuser attention",
             )
-        self.ranks = dict(ranks)
-        self.features = torch.nn.ModuleList(Features(inputs[m], ranks[m]) for m in inputs)
+        self.ranks = {m: ranks.get(m, min(rank, width)) for m, width in inputs.items()}
+        self.features = torch.nn.ModuleList(Features(inputs[m], r) for m, r in self.ranks.items())
         every = 1 << len(inputs)
-        self.register_buffer("weights", torch.zeros(every, sum(ranks.values()), outputs))
+        self.register_buffer("weights", torch.zeros(every, sum(self.ranks.values()), outputs))
         self.register_buffer("offsets", torch.zeros(every, outputs))
 
     @classmethod
-    def of(cls, train: Labelled, blocks: Blocks, outputs: int) -> Self:
+    def of(cls, train: Labelled, blocks: Blocks, outputs: int, **options: Any) -> Self:
         """The fuser of these features, without coefficients."""
         widths = {m: train.pairs.dims[m] for m in train.modalities}
-        fuser = cls(widths, outputs, ranks=dict(zip(widths, blocks.ranks, strict=True)))
+        ranks = dict(zip(widths, blocks.ranks, strict=True))
+        fuser = cls(widths, outputs, **options, ranks=ranks)
         fuser.features = torch.nn.ModuleList(blocks.features)
         return fuser
 
@@ -111,4 +121,3 @@ class LinearFuser(Fuser):
         """int64 `[n]`: the number of each row's subset."""
         bits = 1 << torch.arange(present.shape[1], device=present.device)
         return (present * bits).sum(dim=1)
-

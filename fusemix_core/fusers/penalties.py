@@ -83,9 +83,7 @@ class Choice:
         return decades
 
 
-def some_rows(
-    count: int, groups: Sequence[Tensor], most: int
-) -> tuple[Tensor, list[Tensor]]:
+def some_rows(count: int, groups: Sequence[Tensor], most: int) -> tuple[Tensor, list[Tensor]]:
     """`most` rows or a few more, with the whole group of each.
 
     Returns:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fusemix_core.context import FitContext
 from fusemix_core.fuser import Fitted, Labelled
-from fusemix_core.fusers.block import RANK, whole
+from fusemix_core.fusers.block import whole
 from fusemix_core.fusers.blocks import Blocks
-from fusemix_core.fusers.linear import LinearFuser, subsets
+from fusemix_core.fusers.linear import RANK, LinearFuser, subsets
 from fusemix_core.prediction import Targets, Task
 
 
@@ -32,10 +33,10 @@ class Stack(LinearFuser):
         validation: Labelled,
         task: Task,
         context: FitContext,
-        rank: int = RANK,
+        **options: Any,
     ) -> Fitted:
-        blocks = Blocks(train, task, rank)
-        fuser = cls.of(train, blocks, task.outputs)
+        blocks = Blocks(train, task, options.get("rank", RANK))
+        fuser = cls.of(train, blocks, task.outputs, **options)
         own, scores = [], []
         for k in range(len(train.modalities)):
             found = blocks.fit([k], [blocks.choice([k]).together()])
@@ -59,9 +60,7 @@ class Stack(LinearFuser):
         return Fitted(fuser.eval(), out.float())
 
 
-def non_negative(
-    task: Task, scores: Sequence[Tensor], targets: Targets
-) -> tuple[Tensor, Tensor]:
+def non_negative(task: Task, scores: Sequence[Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
     """The weights and offsets that minimise the task's loss, none of the weights negative.
 
     Args:
