@@ -349,6 +349,35 @@ TASKS = [
         summary="a number",
         options={"mean": 0.0, "scale": 1.0},
     ),
+    ComponentSpec(
+        kind="task",
+        name="multilabel",
+        target="fusemix_core.tasks.multilabel:Multilabel",
+        summary="several labels, each of which applies or doesn't, and may be missing",
+        options={"labels": (), "positive": ()},
+    ),
+    ComponentSpec(
+        kind="task",
+        name="ordinal",
+        target="fusemix_core.tasks.ordinal:Ordinal",
+        summary="one of several classes in order",
+        options={"order": ()},
+        paper="https://doi.org/10.1007/3-540-44795-4_13",
+    ),
+    ComponentSpec(
+        kind="task",
+        name="survive",
+        target="fusemix_core.tasks.survive:Survive",
+        summary="when an event comes: Cox's proportional hazards",
+        options={
+            "event_is": "",
+            "times": (),
+            "hazard": (),
+            "censor_times": (),
+            "censor_left": (),
+        },
+        paper="https://doi.org/10.1111/j.2517-6161.1972.tb00899.x",
+    ),
 ]
 ARTEFACTS = [
     ComponentSpec(

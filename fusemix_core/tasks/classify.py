@@ -28,9 +28,9 @@ from fusemix_core.tasks.coding import (
     defined,
     fact_of,
     known_rows,
-    listed,
     mean_of,
     one_class,
+    single_rows,
     unseen_of,
 )
 
@@ -88,15 +88,7 @@ class Classify(Task):
         return unseen_of(facts["target"], self.names)
 
     def notes(self, facts: Mapping[str, Fact]) -> list[str]:
-        counts = counts_of(facts["target"])
-        rare = [name for name in self.names if counts.get(name, 0) == 1]
-        if not rare:
-            return []
-        classes = f"The class {listed(rare)} has" if len(rare) == 1 else f"{listed(rare)} have"
-        return [
-            f"{classes} a single training row: nothing can be validated or learnt from one. Add "
-            "rows, or merge or remove rare classes."
-        ]
+        return single_rows(counts_of(facts["target"]), self.names)
 
     def responses(self, targets: Targets) -> tuple[Tensor, Tensor]:
         known = targets.known[:, None].expand(-1, self.outputs)

@@ -104,6 +104,18 @@ def one_class(what: str, name: str, count: int) -> DataError:
     )
 
 
+def single_rows(counts: Mapping[str, int], names: Sequence[str]) -> list[str]:
+    """A note on the classes with a single training row, if there are any."""
+    rare = [name for name in names if counts.get(name) == 1]
+    if not rare:
+        return []
+    classes = f"The class {listed(rare)} has" if len(rare) == 1 else f"{listed(rare)} have"
+    return [
+        f"{classes} a single training row: too little to learn from or to validate with. Add rows, "
+        "or merge or remove rare classes."
+    ]
+
+
 def known_rows(scores: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """(float64 scores, values) of the known rows, on the CPU. Raises `DataError` if there are none.
 

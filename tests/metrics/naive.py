@@ -47,3 +47,56 @@ def ece(confidence, right, bins=15):
         if inside.any():
             total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     return total
+
+
+def concordance(time, event, risk):
+    right = pairs = 0.0
+    for i in range(len(time)):
+        for j in range(len(time)):
+            first = time[i] < time[j] or (time[i] == time[j] and not event[j])
+            if event[i] and i != j and first:
+                pairs += 1
+                right += 1.0 if risk[i] > risk[j] else 0.5 if risk[i] == risk[j] else 0.0
+    return right / pairs
+
+
+def left(time, gone, at, first=None):
+    """The share that isn't gone by `at`, one row's time after the other. `first` are the rows that
+    leave before others at their time."""
+    share = 1.0
+    for t in sorted(set(time[gone])):
+        if t <= at:
+            risk = time >= t
+            if first is not None:
+                risk = risk & ~((time == t) & first)
+            share *= 1 - (gone & (time == t)).sum() / risk.sum()
+    return share
+
+
+def hazard(time, event, at, risk=None):
+    risk = np.zeros(len(time)) if risk is None else risk
+    total = 0.0
+    for t in sorted(set(time[event])):
+        if t <= at:
+            total += (event & (time == t)).sum() / np.exp(risk[time >= t]).sum()
+    return total
+
+
+def brier(time, event, survival, at, training):
+    """At one time; `training` are (time, event) of the rows that censoring is estimated from."""
+    total = 0.0
+    for t, came, s in zip(time, event, survival, strict=True):
+        if t <= at and came:
+            total += s**2 / left(training[0], ~training[1], t, training[1])
+        elif t > at:
+            total += (1 - s) ** 2 / left(training[0], ~training[1], at, training[1])
+    return total / len(time)
+
+
+def partial_likelihood(risk, time, event, weight):
+    total = events = 0.0
+    for i in np.flatnonzero(event):
+        later = time >= time[i]
+        total += weight[i] * (np.log((weight * np.exp(risk))[later].sum()) - risk[i])
+        events += weight[i]
+    return total / events
