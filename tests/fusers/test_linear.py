@@ -10,7 +10,7 @@ from fusemix_core.context import FitContext
 from fusemix_core.errors import ConfigError
 from fusemix_core.fusers.block import BlockRidge, ConcatRidge
 from fusemix_core.fusers.features import Features
-from fusemix_core.fusers.linear import LinearFuser, subsets
+from fusemix_core.fusers.linear import subsets
 from fusemix_core.fusers.stack import Stack, non_negative
 
 CLOSED = [Stack, BlockRidge, ConcatRidge]
@@ -151,4 +151,4 @@ def test_constant_columns_and_more_columns_than_rows_are_taken():
 def test_subsets_and_too_many_modalities():
     assert subsets(3) == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     with pytest.raises(ConfigError, match="8 modalities at most"):
-        LinearFuser({str(i): 2 for i in range(9)}, 2)
+        Stack({str(i): 2 for i in range(9)}, 2)
