@@ -429,7 +429,7 @@ def fusemix_components() -> list[ComponentSpec]:
         *READERS,
         *MEDIA,
         *FUSERS,
-        TASKS,
+        *TASKS,
         *ARTEFACTS,
         *RECIPES,
     ]
