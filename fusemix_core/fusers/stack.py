@@ -57,7 +57,8 @@ class Stack(LinearFuser):
             exact = train.has_exactly(subset)
             mixed = sum(a * scores[k] for a, k in zip(shares, subset, strict=True)) + offsets
             out[exact] = mixed[exact]
-        return Fitted(fuser.eval(), out.float())
+        parts = {m: one.float() for m, one in zip(train.modalities, scores, strict=True)}
+        return Fitted(fuser.eval(), out.float(), parts)
 
 
 def non_negative(task: Task, scores: Sequence[Tensor], targets: Targets) -> tuple[Tensor, Tensor]:

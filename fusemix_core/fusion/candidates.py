@@ -56,6 +56,7 @@ def scores_of(fuser: Fuser, rows: Labelled, nothing: Tensor, only: Iterable[str]
         only: the modalities that may be used; all, if there are none.
     """
     allowed = torch.tensor([not only or m in set(only) for m in rows.modalities])
+    rows = rows.as_taken_by(fuser)
     found = nothing.float().expand(len(rows), -1).clone()
     able = (rows.present & allowed).any(dim=1).nonzero()[:, 0]
     for part in able.split(_ROWS):
@@ -90,7 +91,8 @@ def fit_candidates(
         tell(name)
         began = time.monotonic()
         target = registry.target_of(registry.check("fuser", part))
-        done = target.fit(train, validation, task, context, **part.options)
+        taken = [one.as_taken_by(target) for one in (train, validation)]
+        done = target.fit(*taken, task, context, **part.options)
         seconds = time.monotonic() - began
         return Candidate(
             name, "fuser", lambda rows: scores_of(done.fuser, rows, nothing), seconds, done
