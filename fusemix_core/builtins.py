@@ -311,6 +311,7 @@ MEDIA = [
     ),
 ]
 _LINEAR = {"rank": 512, "ranks": {}}
+_TRAINED = {"mix": 0.4, "drop": None, "training": {}}
 FUSERS = [
     ComponentSpec(
         kind="fuser",
@@ -332,6 +333,23 @@ FUSERS = [
         target="fusemix_core.fusers.block:ConcatRidge",
         summary="ridge regression on all latents side by side, the baseline; closed form",
         options=_LINEAR,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="mlp",
+        target="fusemix_core.fusers.mlp:MlpFuser",
+        summary="a network on the sum of linear maps, trained with FuseMix",
+        options={"width": 256, "dropout": 0.3, **_TRAINED},
+        paper=PAPER,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="attention",
+        target="fusemix_core.fusers.attention:AttentionFuser",
+        summary="a transformer on the tokens of all modalities, trained with FuseMix",
+        options={"width": 128, "layers": 2, "heads": 4, "dropout": 0.2, **_TRAINED},
+        uses=("tokens",),
+        paper=PAPER,
     ),
 ]
 TASKS = [
