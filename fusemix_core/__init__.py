@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         Row,
         Scorer,
         Selector,
+        Targets,
+        Task,
         TokenAdapter,
     )
     from fusemix_core.jobs.align import align
@@ -57,6 +59,8 @@ _HOMES = {
             "Objective",
             "Scorer",
             "Selector",
+            "Targets",
+            "Task",
             "TokenAdapter",
         ],
         "fusemix_core.interfaces",
@@ -86,6 +90,8 @@ __all__ = [
     "SavedModel",
     "Scorer",
     "Selector",
+    "Targets",
+    "Task",
     "TokenAdapter",
     "align",
     "bench",

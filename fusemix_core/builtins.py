@@ -316,6 +316,75 @@ MEDIA = [
         summary="the cells of a row: numbers, classes, dates",
     ),
 ]
+_LINEAR = {"rank": 512, "ranks": {}}
+FUSERS = [
+    ComponentSpec(
+        kind="fuser",
+        name="stack",
+        target="fusemix_core.fusers.stack:Stack",
+        summary="each modality's own prediction, weighted; closed form",
+        options=_LINEAR,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="block",
+        target="fusemix_core.fusers.block:BlockRidge",
+        summary="ridge regression with a penalty for each modality; closed form",
+        options=_LINEAR,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="concat",
+        target="fusemix_core.fusers.block:ConcatRidge",
+        summary="ridge regression on all latents side by side, the baseline; closed form",
+        options=_LINEAR,
+    ),
+]
+TASKS = [
+    ComponentSpec(
+        kind="task",
+        name="classify",
+        target="fusemix_core.tasks.classify:Classify",
+        summary="one of several classes",
+        options={"classes": (), "positive": "", "weighted": False, "weights": ()},
+    ),
+    ComponentSpec(
+        kind="task",
+        name="regress",
+        target="fusemix_core.tasks.regress:Regress",
+        summary="a number",
+        options={"mean": 0.0, "scale": 1.0},
+    ),
+    ComponentSpec(
+        kind="task",
+        name="multilabel",
+        target="fusemix_core.tasks.multilabel:Multilabel",
+        summary="several labels, each of which applies or doesn't, and may be missing",
+        options={"labels": (), "positive": ()},
+    ),
+    ComponentSpec(
+        kind="task",
+        name="ordinal",
+        target="fusemix_core.tasks.ordinal:Ordinal",
+        summary="one of several classes in order",
+        options={"order": ()},
+        paper="https://doi.org/10.1007/3-540-44795-4_13",
+    ),
+    ComponentSpec(
+        kind="task",
+        name="survive",
+        target="fusemix_core.tasks.survive:Survive",
+        summary="when an event comes: Cox's proportional hazards",
+        options={
+            "event_is": "",
+            "times": (),
+            "hazard": (),
+            "censor_times": (),
+            "censor_left": (),
+        },
+        paper="https://doi.org/10.1111/j.2517-6161.1972.tb00899.x",
+    ),
+]
 ARTEFACTS = [
     ComponentSpec(
         kind="artefact",
@@ -365,6 +434,8 @@ def fusemix_components() -> list[ComponentSpec]:
         *EVALUATORS,
         *READERS,
         *MEDIA,
+        *FUSERS,
+        *TASKS,
         *ARTEFACTS,
         *RECIPES,
     ]

@@ -21,6 +21,7 @@ from fusemix_core.measured import Measured
 from fusemix_core.mixup import Mixup
 from fusemix_core.padded import Padded, as_rows, as_tokens
 from fusemix_core.paired import LatentTable, PairedLatents, ResidentLatents, rows_of
+from fusemix_core.prediction import Calibration, Targets, Task
 from fusemix_core.sections import Section, numbers_of
 from fusemix_core.specs import USES, EncoderSpec
 from fusemix_core.step import Step
@@ -33,6 +34,7 @@ __all__ = [
     "Adapter",
     "Aligner",
     "Batch",
+    "Calibration",
     "Callback",
     "Encoder",
     "Evaluator",
@@ -55,6 +57,8 @@ __all__ = [
     "Section",
     "Selector",
     "Step",
+    "Targets",
+    "Task",
     "TokenAdapter",
     "as_rows",
     "as_tokens",

@@ -23,6 +23,8 @@ KINDS = (
     "reader",
     "medium",
     "recipe",
+    "fuser",
+    "task",
     "artefact",
 )
 """What a `ComponentSpec` may register."""
@@ -33,12 +35,13 @@ USES: Mapping[str, tuple[str, ...]] = {
     "aligner": ("fixed",),
     "selector": ("latents",),
     "evaluator": ("bank", "classes", "facts"),
+    "fuser": ("tokens",),
 }
 """What components of a kind may use beyond what all get: what the class and its spec declare.
 
 An objective reads these of a `Step`; `adapters` stands for `step.through` too. An adapter of tokens
 is a `TokenAdapter`. An aligner heeds `FitContext.fixed`. A selector looks at latents. An evaluator
-reads these of a `Measured`.
+reads these of a `Measured`. A fuser of tokens takes latents as `as_tokens` makes them.
 """
 
 CORE_MEDIA: dict[str, str] = {

@@ -1,0 +1,256 @@
+"""What a prediction is: the targets of rows, the `Task` that owns them, and its calibration."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusemix_core.data.facts import Fact
+
+Gives = Literal["classes", "labels", "values", "survival", ""]
+Columns = dict[str, "np.ndarray | list[Any]"]
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The targets of n rows, coded by a task.
+
+    Attributes:
+        values: the task's own coding, first axis the row: class indices int64 `[n]`, numbers
+            float32 `[n]` or `[n, …]`. Where a target isn't known, any value.
+        known: bool `[n]`, or `[n, C]` if the outputs of a row may be known one by one.
+
+    Example:
+        task.loss(scores[rows], targets[rows])
+    """
+
+    values: Tensor
+    known: Tensor
+
+    def __getitem__(self, rows: Any) -> Targets:
+        return Targets(self.values[rows], self.known[rows])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def rows(self) -> Tensor:
+        """bool `[n]`: the rows of which anything is known."""
+        return self.known.any(dim=1) if self.known.ndim > 1 else self.known
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The targets on a device."""
+        return replace(self, values=self.values.to(device), known=self.known.to(device))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores made honest: `scale · scores + offsets`, with one scale and an offset per output.
+
+    A scale of 1/T is the temperature T of Guo et al. (2017), https://arxiv.org/abs/1706.04599.
+    All of it is plain values, so it is saved as they are.
+
+    Example:
+        calibration = task.calibrate(validation_scores, validation_targets)
+        task.probabilities(calibration(scores))
+    """
+
+    scale: float = 1.0
+    offsets: tuple[float, ...] = ()
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Calibrated scores `[n, C]` of scores `[n, C]`."""
+        if not self.offsets:
+            return self.scale * scores
+        return self.scale * scores + scores.new_tensor(self.offsets)
+
+    @property
+    def temperature(self) -> float:
+        """What scores are divided by."""
+        return 1 / self.scale
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: `Calibration.of(calibration.as_dict())` is the same again."""
+        return {"scale": self.scale, "offsets": list(self.offsets)}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Calibration:
+        """The calibration that `as_dict` gave as plain values."""
+        return cls(float(values["scale"]), tuple(float(v) for v in values["offsets"]))
+
+
+class Task(ABC):
+    """What is predicted: the coding of targets, their loss, metrics and decoding.
+
+    A task is constructed from plain options only, `Task(**options)`, and is saved as its name and
+    `options`. What it learns from training rows (the classes, a mean) are options too: `learn`
+    reads them from facts. It has no weights; a fuser gives the scores.
+
+    Scores are float `[n, outputs]`: logits for classes, a standardised value for numbers, a log
+    risk for survival. Targets of rows that aren't known have no part in anything.
+
+    Example:
+        task = Classify.learn({"target": fact})
+        targets = task.targets({"target": fact})
+        loss = task.loss(fuser(latents, present), targets)
+    """
+
+    facts: ClassVar[tuple[str, ...]] = ("target",)
+    """The facts that it reads. Empty if it reads any number of facts, each under its own name."""
+    gives: ClassVar[Gives] = ""
+    """What `probabilities` gives: `classes` `[n, K]`, each row a distribution; `labels` `[n, C]`,
+    each a probability; `values` `[n]` in the target's units; `survival` `[n, B]`; or else ""."""
+    primary: ClassVar[str]
+    """The metric by which fusers are chosen."""
+    greater_is_better: ClassVar[bool] = True
+    """Whether a larger value of `primary` is better."""
+
+    options: dict[str, Any]
+    names: tuple[str, ...]
+    """Of the outputs, for reports."""
+
+    def __new__(cls, **options: Any) -> Self:
+        task = super().__new__(cls)
+        task.options = options
+        return task
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Self:
+        """The task of these training rows: `options` and what the facts add to them.
+
+        Raises:
+            DataError: nothing can be learnt from these facts, and why: a single class, all missing,
+                infinite values.
+        """
+
+    @property
+    def outputs(self) -> int:
+        """C: how many scores a row has."""
+        return len(self.names)
+
+    @abstractmethod
+    def targets(self, facts: Mapping[str, Fact]) -> Targets:
+        """The targets of any rows. Classes that weren't in training are not known."""
+
+    def unseen(self, facts: Mapping[str, Fact]) -> dict[str, int]:
+        """How many of these rows have each class that wasn't in training."""
+        return {}
+
+    def notes(self, facts: Mapping[str, Fact]) -> list[str]:
+        """Sentences about the training rows that the user should read before anything is encoded,
+        such as which classes have one row only."""
+        return []
+
+    @abstractmethod
+    def responses(self, targets: Targets) -> tuple[Tensor, Tensor]:
+        """What least squares fits: float32 `[n, C]`, and bool `[n, C]` where they are known. Not
+        known ones are 0."""
+
+    @abstractmethod
+    def loss(self, scores: Tensor, targets: Targets, weight: Tensor | None = None) -> Tensor:
+        """The mean loss of the known rows, a differentiable scalar; 0 if none is known.
+
+        Args:
+            scores: float `[n, C]`.
+            weight: float `[n]`, of the rows in the mean; all alike if None.
+        """
+
+    def calibrate(self, scores: Tensor, targets: Targets) -> Calibration:
+        """The scale and offsets that minimise `loss` for these scores, which the fit hasn't seen:
+        those of validation rows, or out-of-fold ones."""
+        return calibrated(self.loss, scores, targets)
+
+    def settle(self, scores: Tensor, targets: Targets) -> Self:
+        """The task with what it learns from calibrated scores, such as a baseline hazard; by
+        default itself. The scores are as for `calibrate`."""
+        return self
+
+    @abstractmethod
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """What the scores say of each row; see `gives`."""
+
+    @abstractmethod
+    def decode(self, scores: Tensor) -> Columns:
+        """The columns of a table of predictions, n values each: `prediction` and more."""
+
+    @abstractmethod
+    def metrics(self, scores: Tensor, targets: Targets) -> dict[str, float | None]:
+        """The measures of the known rows, `primary` among them; None if one is undefined.
+
+        Raises:
+            DataError: no target is known.
+        """
+
+    def score(self, scores: Tensor, targets: Targets) -> float:
+        """The primary metric alone, NaN if it is undefined. Override it if the others cost more."""
+        value = self.metrics(scores, targets)[self.primary]
+        return float("nan") if value is None else value
+
+    def per_row(self, scores: Tensor, targets: Targets) -> Tensor | None:
+        """float64 `[n]` whose mean over rows is, or stands for, the primary metric, NaN for rows
+        that aren't known. Larger is better. None if the metric is no mean over rows."""
+        return None
+
+    @abstractmethod
+    def baseline(self, targets: Targets) -> Tensor:
+        """The constant scores, float32 `[C]`, that fit these targets best."""
+
+    def average(self, scores: Sequence[Tensor]) -> Tensor:
+        """The scores of the mean of several models' probabilities; by default the mean score."""
+        return torch.stack(list(scores)).mean(dim=0)
+
+
+def calibrated(
+    loss: Callable[[Tensor, Targets], Tensor],
+    scores: Tensor,
+    targets: Targets,
+    *,
+    offsets: bool = True,
+) -> Calibration:
+    """The scale and offsets that minimise a task's loss, by L-BFGS in float64.
+
+    A normal prior on the logarithm of the scale and on the offsets, which weighs as much as one
+    row, keeps them finite if the classes are separable.
+
+    Args:
+        loss: `Task.loss`.
+        scores: `[n, C]`.
+        offsets: whether each output has one; else only the scale is fitted.
+
+    Example:
+        calibrated(task.loss, scores, targets, offsets=False)
+    """
+    rows = targets.rows
+    count, outputs = int(rows.sum()), scores.shape[1]
+    if count == 0:
+        return Calibration()
+    given, known = scores.detach().double()[rows], targets[rows]
+    spread = given.std(dim=0, correction=0).mean().clamp(min=1e-12)
+    logarithm = torch.zeros((), dtype=torch.float64, device=given.device, requires_grad=True)
+    shifts = torch.zeros(outputs if offsets else 0, dtype=torch.float64, device=given.device)
+    shifts.requires_grad_(offsets)
+    parameters = [logarithm, shifts] if offsets else [logarithm]
+    search = torch.optim.LBFGS(
+        parameters, max_iter=200, tolerance_grad=1e-9, tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def value() -> Tensor:
+        search.zero_grad()
+        moved = given / spread * logarithm.exp() + (shifts if offsets else 0)
+        prior = logarithm.square() + shifts.square().sum()
+        total = loss(moved, known) + prior / (2 * count)
+        total.backward()
+        return total
+
+    with torch.enable_grad():
+        search.step(value)
+    scale = float(logarithm.detach().exp() / spread)
+    return Calibration(scale, tuple(shifts.detach().tolist()))

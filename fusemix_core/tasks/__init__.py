@@ -1,0 +1,1 @@
+"""Tasks: what a predictor predicts. One small file each."""
