@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fusemix_core.hookspecs import hookimpl
-from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
+from fusemix_core.modalities import AUDIO, IMAGE, TABLE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
 from fusemix_core.recipes.closed_forms import cca, kcca
 from fusemix_core.recipes.fusemix import fusemix
@@ -309,6 +309,12 @@ MEDIA = [
         target="fusemix_core.data.media.file:FileMedium",
         summary="files that the encoder opens itself",
     ),
+    ComponentSpec(
+        kind="medium",
+        name="table",
+        target="fusemix_core.data.media.table:TableMedium",
+        summary="the cells of a row: numbers, classes, dates",
+    ),
 ]
 _LINEAR = {"rank": 512, "ranks": {}}
 _TRAINED = {"mix": 0.4, "drop": None, "training": {}}
@@ -416,7 +422,7 @@ RECIPES = [
 @hookimpl
 def fusemix_modalities() -> list[ModalitySpec]:
     """Those that core knows by itself."""
-    return [IMAGE, TEXT, AUDIO, VIDEO]
+    return [IMAGE, TEXT, AUDIO, VIDEO, TABLE]
 
 
 @hookimpl
