@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fusemix_core.hookspecs import hookimpl
-from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
+from fusemix_core.modalities import AUDIO, IMAGE, TABLE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
 from fusemix_core.recipes.closed_forms import cca, kcca
 from fusemix_core.recipes.fusemix import fusemix
@@ -309,6 +309,54 @@ MEDIA = [
         target="fusemix_core.data.media.file:FileMedium",
         summary="files that the encoder opens itself",
     ),
+    ComponentSpec(
+        kind="medium",
+        name="table",
+        target="fusemix_core.data.media.table:TableMedium",
+        summary="the cells of a row: numbers, classes, dates",
+    ),
+]
+_LINEAR = {"rank": 512, "ranks": {}}
+_TRAINED = {"mix": 0.4, "drop": None, "training": {}}
+FUSERS = [
+    ComponentSpec(
+        kind="fuser",
+        name="stack",
+        target="fusemix_core.fusers.stack:Stack",
+        summary="each modality's own prediction, weighted; closed form",
+        options=_LINEAR,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="block",
+        target="fusemix_core.fusers.block:BlockRidge",
+        summary="ridge regression with a penalty for each modality; closed form",
+        options=_LINEAR,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="concat",
+        target="fusemix_core.fusers.block:ConcatRidge",
+        summary="ridge regression on all latents side by side, the baseline; closed form",
+        options=_LINEAR,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="mlp",
+        target="fusemix_core.fusers.mlp:MlpFuser",
+        summary="a network on the sum of linear maps, trained with FuseMix",
+        options={"width": 256, "dropout": 0.3, **_TRAINED},
+        paper=PAPER,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="attention",
+        target="fusemix_core.fusers.attention:AttentionFuser",
+        summary="a transformer on the tokens of all modalities, trained with FuseMix",
+        options={"width": 128, "layers": 2, "heads": 4, "dropout": 0.2, **_TRAINED},
+        uses=("tokens",),
+        paper=PAPER,
+    ),
 ]
 TASKS = [
     ComponentSpec(
@@ -374,7 +422,7 @@ RECIPES = [
 @hookimpl
 def fusemix_modalities() -> list[ModalitySpec]:
     """Those that core knows by itself."""
-    return [IMAGE, TEXT, AUDIO, VIDEO]
+    return [IMAGE, TEXT, AUDIO, VIDEO, TABLE]
 
 
 @hookimpl
@@ -404,6 +452,7 @@ def fusemix_components() -> list[ComponentSpec]:
         *EVALUATORS,
         *READERS,
         *MEDIA,
+        *FUSERS,
         *TASKS,
         *ARTEFACTS,
         *RECIPES,
