@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fusemix_core.hookspecs import hookimpl
-from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
+from fusemix_core.modalities import AUDIO, IMAGE, TABLE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
 from fusemix_core.recipes.closed_forms import cca, kcca
 from fusemix_core.recipes.fusemix import fusemix
@@ -309,8 +309,15 @@ MEDIA = [
         target="fusemix_core.data.media.file:FileMedium",
         summary="files that the encoder opens itself",
     ),
+    ComponentSpec(
+        kind="medium",
+        name="table",
+        target="fusemix_core.data.media.table:TableMedium",
+        summary="the cells of a row: numbers, classes, dates",
+    ),
 ]
 _LINEAR = {"rank": 512, "ranks": {}}
+_TRAINED = {"mix": 0.4, "drop": None, "training": {}}
 FUSERS = [
     ComponentSpec(
         kind="fuser",
@@ -333,6 +340,23 @@ FUSERS = [
         summary="ridge regression on all latents side by side, the baseline; closed form",
         options=_LINEAR,
     ),
+    ComponentSpec(
+        kind="fuser",
+        name="mlp",
+        target="fusemix_core.fusers.mlp:MlpFuser",
+        summary="a network on the sum of linear maps, trained with FuseMix",
+        options={"width": 256, "dropout": 0.3, **_TRAINED},
+        paper=PAPER,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="attention",
+        target="fusemix_core.fusers.attention:AttentionFuser",
+        summary="a transformer on the tokens of all modalities, trained with FuseMix",
+        options={"width": 128, "layers": 2, "heads": 4, "dropout": 0.2, **_TRAINED},
+        uses=("tokens",),
+        paper=PAPER,
+    ),
 ]
 TASKS = [
     ComponentSpec(
@@ -353,7 +377,7 @@ TASKS = [
         kind="task",
         name="multilabel",
         target="fusemix_core.tasks.multilabel:Multilabel",
-        summary="several labels, each of which applies or doesn't, and may be missing",
+        summary="several labels, any may apply or be missing",
         options={"labels": (), "positive": ()},
     ),
     ComponentSpec(
@@ -404,7 +428,7 @@ RECIPES = [
 @hookimpl
 def fusemix_modalities() -> list[ModalitySpec]:
     """Those that core knows by itself."""
-    return [IMAGE, TEXT, AUDIO, VIDEO]
+    return [IMAGE, TEXT, AUDIO, VIDEO, TABLE]
 
 
 @hookimpl

@@ -10,7 +10,13 @@ from typing import Any
 
 from fusemix_core.discovery import Declared, EntryPoints, Plugin, discover, installed
 from fusemix_core.errors import ConfigError, PluginError
-from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
+from fusemix_core.specs import (
+    ComponentSpec,
+    EncoderSpec,
+    FamilySpec,
+    ModalitySpec,
+    plain_modality,
+)
 from fusemix_core.userfile import import_file
 
 USER = "user"
@@ -136,12 +142,13 @@ class Catalogue:
 
     def modality(self, name: str) -> ModalitySpec | None:
         """What is declared of a modality, by all plugins together; None for an undeclared one.
-        What the user adds comes first.
+        What the user adds comes first. One of several of a kind, `image:front`, has the habits of
+        `image`.
 
         Raises `PluginError` if two plugins declare different media.
         """
         self.load()
-        found = self._modalities.get(name)
+        found = self._modalities.get(name) or self._modalities.get(plain_modality(name))
         if not found:
             return None
         declared = [found[dist] for dist in sorted(found, key=lambda d: (d != USER, d))]

@@ -111,6 +111,35 @@ class Encoder(ABC):
         """The encoder that `spec` describes, frozen, in eval mode, on `device` in `dtype`."""
 
     @classmethod
+    def fit(cls, spec: EncoderSpec, items: Sequence[Any]) -> EncoderSpec:
+        """The spec with what the encoder learns from training items in `options["learnt"]`.
+
+        Called once, before `load`, if the spec is `fitted`. What is learnt is plain data (strings,
+        finite numbers, booleans, None, lists and tables of these): it is part of the fingerprint
+        and is saved with a model. `load` must build the same encoder from it, and treat it as data
+        that a stranger may have written: name no file, address or class in it.
+
+        Args:
+            spec: as registered, with the options that the user set.
+            items: decoded items of the training rows, each different one once, in order of
+                appearance. Never an item that only held-out rows have.
+
+        Raises:
+            DataError: Nothing can be learnt from these items.
+
+        Example:
+            longest = max(map(len, items))
+            return replace(spec, options={**spec.options, "learnt": {"longest": longest}})
+        """
+        return spec
+
+    @classmethod
+    def learnt(cls, spec: EncoderSpec) -> Sequence[str]:
+        """What a fitted spec learnt, one line each, as a plan and a report show it:
+        "age: number, 3% missing"."""
+        return ()
+
+    @classmethod
     def tiny(cls, spec: EncoderSpec) -> Self:
         """A random miniature that behaves like the real one and needs no download."""
         raise NotImplementedError(f"{cls.__name__} has no miniature")

@@ -53,3 +53,9 @@ VIDEO = ModalitySpec(
     prompts=("a video of {}.", "a clip showing {}.", "footage of a person {}.", "{}"),
     example="clip.mp4",
 )
+
+TABLE = ModalitySpec(
+    name="table",
+    medium=CORE_MEDIA["table"],
+    example='{"age": 61, "sex": "f"}',
+)

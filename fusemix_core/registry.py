@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fusemix_core.catalogue import USER, Catalogue
-from fusemix_core.config import Part
+from fusemix_core.config import Part, parse_part
 from fusemix_core.discovery import CORE, Plugin
 from fusemix_core.errors import ConfigError, PluginError, UnknownNameError, short
 from fusemix_core.specs import (
+    LEARNT,
     ComponentSpec,
     EncoderSpec,
     FamilySpec,
     check_requirements,
     load_target,
+    plain_modality,
 )
 from fusemix_core.userfile import in_file, named_in_file
 
@@ -47,11 +50,15 @@ class Registry(Catalogue):
     # -- looking up ------------------------------------------------------------------------------
 
     def encoder(self, name: str, modality: str | None = None) -> EncoderSpec:
-        """The spec of `name`, `dist/name`, `family:name`, `NAME@PATH` or `./file.py:Class`.
+        """The spec of `name`, `dist/name`, `family:name`, `NAME@PATH` or `./file.py:Class`; of a
+        fitted encoder also with options: `NAME KEY=VALUE …`.
 
         `modality` is what the user calls it: a family may need it to know what a model reads.
         """
         self.load()
+        if _OPTIONS.search(name) and not os.path.exists(name.partition("@")[2]):
+            part = parse_part(name)
+            return _with_options(self.encoder(part.name, modality), part.options)
         base, at, path = name.partition("@")
         weights = Path(os.path.expanduser(path)) if at else None
         if weights and not os.path.exists(weights):
@@ -59,7 +66,7 @@ class Registry(Catalogue):
         if in_file(base):
             spec = self._encoder_from_file(base)
         else:
-            spec = self._named_encoder(base, modality, weights)
+            spec = self._named_encoder(base, modality and plain_modality(modality), weights)
         if weights:
             spec = replace(
                 spec,
@@ -252,6 +259,30 @@ _OWN = {
     "evaluator": "A class of your own: ./file.py:Name",
 }
 """How to name one that is not registered."""
+
+
+_OPTIONS = re.compile(r"\s\w+=")
+"""What shows that options follow the name of an encoder."""
+
+
+def _with_options(spec: EncoderSpec, options: Mapping[str, Any]) -> EncoderSpec:
+    """The spec of a fitted encoder with options that the user sets. Raises for one that it has
+    not."""
+    if not spec.fitted:
+        raise ConfigError(
+            f"The encoder '{spec.name}' takes no options.", f"Its name alone: {spec.name}"
+        )
+    known = {key: value for key, value in spec.options.items() if key != LEARNT}
+    for option, value in options.items():
+        if option not in known:
+            raise UnknownNameError.of(f"option of encoder '{spec.name}'", option, known)
+        if not _same_type(known[option], value):
+            default = known[option]
+            raise ConfigError(
+                f"{option} is {short(repr(value))}; {spec.name} wants something like {default!r} "
+                f"({type(default).__name__})."
+            )
+    return replace(spec, options={**spec.options, **options})
 
 
 def _wrapped(spec: ComponentSpec, part: Part) -> Part:

@@ -44,8 +44,18 @@ is a `TokenAdapter`. An aligner heeds `FitContext.fixed`. A selector looks at la
 reads these of a `Measured`. A fuser of tokens takes latents as `as_tokens` makes them.
 """
 
-CORE_MEDIA: dict[str, str] = {"text": "text", "image": "image", "audio": "audio", "video": "file"}
+CORE_MEDIA: dict[str, str] = {
+    "text": "text",
+    "image": "image",
+    "audio": "audio",
+    "video": "file",
+    "table": "table",
+}
 """The medium of each modality that core declares (`modalities.py`)."""
+
+
+LEARNT = "learnt"
+"""The option of a fitted encoder's spec that has what it learnt; None before."""
 
 
 def load_target(target: str) -> Any:
@@ -79,6 +89,10 @@ class EncoderSpec:
     `environment` names the variables that must be set before anything can be encoded, such as that
     of a key. `batch` is how many items `encode` gets at once, where the usual number does not suit.
 
+    `parameters` is the number of weights; 0 says that there are none: then target, options and
+    version alone decide the latents. An encoder is `fitted` if it learns from training items before
+    it encodes any (`Encoder.fit`): what it learnt is in `options["learnt"]`.
+
     `views` are what `Encoder.encode` can give, the first one by default. A name begins with its
     kind, alone or with a variant behind a dash (`pooled`, `pooled-cls-mean`): `pooled [n, d]`,
     `layers [n, L, d]`, `tokens [n, T, d]`, `grid [n, H, W, d]`, `time [n, T, d]`.
@@ -109,6 +123,7 @@ class EncoderSpec:
     requires: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     items: str = ""
+    fitted: bool = False
     version: str = "1"
     local: bool = False
     """True when weights came from the user as a path (`NAME@PATH`)."""
@@ -116,7 +131,13 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if self.takes is None:
             # A plugin's modality: the registry fills it in at look-up (`Registry.settled`).
-            object.__setattr__(self, "takes", CORE_MEDIA.get(self.modality))
+            medium = CORE_MEDIA.get(plain_modality(self.modality))
+            object.__setattr__(self, "takes", medium)
+
+    @property
+    def unfitted(self) -> bool:
+        """Whether the encoder must still be fitted before it can encode."""
+        return self.fitted and self.options.get(LEARNT) is None
 
     def check_requirements(self) -> None:
         """Raise `MissingDependencyError`, without importing, if a required module is absent."""
@@ -130,6 +151,11 @@ class EncoderSpec:
                     f"{self.name} needs the environment variable {variable}, which is not set.",
                     f"export {variable}=…",
                 )
+
+
+def plain_modality(name: str) -> str:
+    """The modality whose medium, columns and prompts another one has: `image` of `image:front`."""
+    return name.partition(":")[0]
 
 
 def kind_of(view: str) -> str:

@@ -26,6 +26,7 @@ from fusemix_core.latents.extraction import extract
 from fusemix_core.latents.remote import store_at
 from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.encode import Encoding, encode_dataset
+from fusemix_core.runs.fitting import fit_encoders
 from fusemix_core.runs.labelled import read_labelled
 from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.reading import read_usable
@@ -77,6 +78,7 @@ def make_case(
     dataset = read_set(paired, chosen, seed, reporter.note)
     loaded = {m: objects[s.name] for m, s in chosen.specs.items() if s.name in objects}
     most = paired.data.max_bad
+    chosen = replace(chosen, specs=fit_encoders(chosen.specs, dataset))
     encoded = encode_dataset(dataset, chosen.specs, how, reporter, loaded, max_bad=most)
     splits = {name: encoded.paired(name) for name in encoded.dataset.splits}
     check_splits(splits["train"], splits["validation"])

@@ -95,12 +95,13 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the items are, and how cells are written: `--data`, `--column`, `--reader`,
-    `--encoding`, `--delimiter`, `--missing-values`, `--missing`, `--prefix`, `--suffix`,
-    `--max-bad`, `--allow-outside`."""
+    """Where the items are, and how cells are written: `--data`, `--column`, `--drop`,
+    `--reader`, `--encoding`, `--delimiter`, `--missing-values`, `--missing`, `--prefix`,
+    `--suffix`, `--max-bad`, `--allow-outside`."""
 
     data: o.Data = None
     column: o.Columns = None
+    drop: o.Drop = None
     reader: o.Reader = None
     text_encoding: o.TextEncoding = None
     delimiter: o.Delimiter = None
@@ -117,6 +118,7 @@ class DataOptions:
         return given(
             source=list(self.data) if self.data else None,
             columns=o.column_values(self.column) or None,
+            drop=o.column_values(self.drop, "--drop") or None,
             reader=self.reader_table(),
             encoding=self.text_encoding,
             delimiter=self.delimiter,

@@ -73,6 +73,15 @@ Columns = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODALITY=COLUMN",
+        help="Column(s) that a table does not take: table=visit or table=visit,ward. "
+        "Without --column it takes all that nothing else uses.",
+        rich_help_panel=DATA,
+    ),
+]
 SplitColumn = Annotated[
     str | None, typer.Option(help="Column that says train/validation/test.", rich_help_panel=SPLITS)
 ]
@@ -319,14 +328,14 @@ def key_values(
     return out
 
 
-def column_values(pairs: list[str] | None) -> dict[str, str]:
+def column_values(pairs: list[str] | None, option: str = "--column") -> dict[str, str]:
     """modality → its columns, comma-separated; the columns of a repeated modality are joined."""
     out: dict[str, str] = {}
     for pair in pairs or []:
-        for modality, columns in key_values([pair], "--column").items():
+        for modality, columns in key_values([pair], option).items():
             if modality in out and "{" in f"{out[modality]}{columns}":
                 raise ConfigError(
-                    f"--column {modality}={columns}: a template is the only column of {modality}."
+                    f"{option} {modality}={columns}: a template is the only column of {modality}."
                 )
             out[modality] = f"{out[modality]},{columns}" if modality in out else columns
     return out

@@ -80,6 +80,8 @@ def show_encoders(encoders: Iterable[EncoderPlan]) -> None:
     ]
     print_table(["modality", "encoder", "items", "cached", "to encode", "to store", "time"], rows)
     for e in encoders:
+        for line in e.learnt:
+            out.print(Text(f"{e.modality + ':':<8} {line}"), soft_wrap=True)
         if e.tokens:
             out.print(
                 f"cost:    {e.spec.name}: about US${e.cost:,.4f} for about {e.tokens:,} tokens, "

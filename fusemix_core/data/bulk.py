@@ -7,7 +7,7 @@ one, in their place: what is gathered is the same as if all rows had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,15 +85,49 @@ def _plain_cells(gatherer: Gatherer, block: Block, columns: Columns) -> dict[str
         names = columns.modalities.get(modality, ())
         if not names:
             continue
-        if len(names) > 1 or isinstance(names[0], Template) or how.joined:
+        one = _joined_cells if how.joined else _column_cells
+        cells = one(gatherer, block, names, modality, how)
+        if cells is None:
             return None
-        if how.inline and how.name != "text":
-            return None
-        texts = block.texts(names[0])
-        if texts is None:
-            return None
-        found[modality] = _cells(gatherer, block, texts, modality, how)
+        found[modality] = cells
     return found if len(found) >= gatherer.least else None
+
+
+def _joined_cells(
+    gatherer: Gatherer, block: Block, names: Sequence[str], modality: str, how: Medium
+) -> _Cells | None:
+    """The items that several columns make together."""
+    if not isinstance(block.values, Mapping) or not how.inline:
+        return None
+    texts = how.join({name: _without_missing(gatherer, block.values[name]) for name in names})
+    if texts is None:
+        return None
+    plain = texts.is_valid().to_numpy(zero_copy_only=False)
+    return _Cells(texts.fill_null(""), plain, np.arange(len(texts)))
+
+
+def _without_missing(gatherer: Gatherer, cells: pa.Array) -> pa.Array:
+    """The cells of a column, null if they contain a word for nothing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not gatherer.rules.missing or cells.type != pa.string():
+        return cells
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
+    missing = pc.is_in(words, pa.array(sorted(gatherer.rules.missing), pa.string()))
+    return pc.if_else(missing, pa.scalar(None, pa.string()), cells)
+
+
+def _column_cells(
+    gatherer: Gatherer, block: Block, names: Sequence[str], modality: str, how: Medium
+) -> _Cells | None:
+    """The items of one column; None if they aren't texts or the names of files."""
+    if len(names) > 1 or isinstance(names[0], Template):
+        return None
+    if how.inline and how.name != "text":
+        return None
+    texts = block.texts(names[0])
+    return None if texts is None else _cells(gatherer, block, texts, modality, how)
 
 
 def _cells(gatherer: Gatherer, block: Block, texts: pa.Array, modality: str, how: Medium) -> _Cells:

@@ -69,6 +69,9 @@ def _plain(name: str) -> str:
 def _usual_names(modality: str, takes: Mapping[str, str]) -> list[str]:
     """What the column of a modality may be called, the likeliest first."""
     declared, how = registry.modality(modality), takes[modality]
+    kind, _, own = modality.partition(":")
+    if own:  # of several of a kind: their usual names would be the same
+        return [modality, own, f"{own}_{kind}", f"{kind}_{own}", f"{own}_path"]
     names = [modality, *(declared.columns if declared else ())]
     if medium(how).inline:
         return names
@@ -89,7 +92,7 @@ def _one_of_several(names: Sequence[str], path: str | Path) -> str:
 
 
 def _given(modality: str, names: str, available: Sequence[str], path: str | Path) -> list[str]:
-    columns = _names_in(names, available)
+    columns = names_in(names, available)
     if "{" in names and not set(columns) <= set(available):
         columns = [_template(modality, names, path)]
     for name in sources_of(columns):
@@ -113,7 +116,7 @@ def _template(modality: str, text: str, path: str | Path) -> Template:
     return template
 
 
-def _names_in(names: str, available: Sequence[str]) -> list[str]:
+def names_in(names: str, available: Sequence[str]) -> list[str]:
     """The columns that a list with commas names. A name may have commas itself: the longest that
     is there is taken."""
     parts, columns = names.split(","), []

@@ -224,7 +224,9 @@ class Gatherer:
             return
         cells = {column: row.values.get(column) for column in columns}
         cells = {c: None if self.rules.is_missing(v) else v for c, v in cells.items()}
-        if any(value is not None for value in cells.values()):
+        if faults := [value for value in cells.values() if isinstance(value, Fault)]:
+            yield from faults
+        elif any(value is not None for value in cells.values()):
             entry = inline_of(cells, how)
             if entry != "":
                 yield entry

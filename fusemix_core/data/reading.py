@@ -18,6 +18,7 @@ from fusemix_core.data.file_columns import take_file_columns
 from fusemix_core.data.finishing import Progress, finish
 from fusemix_core.data.gathering import Columns, Gatherer
 from fusemix_core.data.held import held
+from fusemix_core.data.leftover import Source, take_leftover
 from fusemix_core.data.rows import Block, Row
 from fusemix_core.data.rules import Rules
 from fusemix_core.data.sources import expand, open_source
@@ -208,6 +209,8 @@ class _Reading:
         if not (config.prefix or config.suffix):
             free = [m for m in gatherer.takes if m not in config.columns]
             warnings += take_file_columns(found, {m: gatherer.takes[m] for m in free}, rows, path)
+        source = Source(path, filled, self._used(filled, found), rows)
+        warnings += take_leftover(found, gatherer.media, source, config.drop, self.columns)
         if len(found) < (1 if gatherer.unpaired and split is None else gatherer.least):
             absent = next(m for m in gatherer.takes if m not in found)
             raise missing_column(absent, filled, sum(found.values(), []), path)
@@ -225,6 +228,16 @@ class _Reading:
             filled, {config.group_by, split_column, *sources_of(sum(found.values(), []))}
         )
         return Columns(found, config.group_by, split_column, split, trust), warnings
+
+    def _used(self, filled: Mapping[str, int], found: Mapping[str, list[str]]) -> set[str | None]:
+        """The columns that are read as an item, a fact, a group, a split or a trust."""
+        used = {*sources_of(sum(found.values(), [])), self.config.group_by}
+        return {
+            *used,
+            *(place.column for place in self.facts.values()),
+            self.config.split_column,
+            self._trust_column(filled, used),
+        }
 
     def _trust_column(self, filled: Mapping[str, int], taken: Collection[str | None]) -> str | None:
         """The column that says how far rows are to be trusted: as named, else `trust` unless it is

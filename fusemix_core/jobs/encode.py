@@ -14,6 +14,7 @@ from fusemix_core.interfaces import Encoder
 from fusemix_core.runs.config import resolve_encoders, resolve_views
 from fusemix_core.runs.cost import long_texts
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.runs.fitting import fit_encoders
 from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
@@ -128,6 +129,7 @@ def plan_encoding(
     dataset = read_usable(config, {m: s.takes for m, s in specs.items()}, tell=tell, least=1)
     for warning in long_texts(specs, dataset.items) if tell else ():
         tell(warning)
+    specs = fit_encoders(specs, dataset)
     planned = plan_encoders(dataset, specs, how, how.device.type)
     return EncodingPlan(dataset, how, planned, objects, config.max_bad)
 

@@ -31,6 +31,7 @@ from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.config import find_recipe, own_items, resolve_encoders, resolve_views
 from fusemix_core.runs.encode import Encoding, encode_dataset, paired
 from fusemix_core.runs.facts import check_facts
+from fusemix_core.runs.fitting import fit_encoders
 from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
@@ -217,6 +218,10 @@ def plan_ranking(
     dataset = read_usable(config, takes, seed, tell=tell)
     check_data(dataset, probe or CLOSED_FORM)
     _drawn(_links(dataset, "train"), sample, seed)
+    sides = tuple(
+        {name: fit_encoders({m: spec}, dataset)[m] for name, spec in side.items()}
+        for m, side in zip(modalities, sides, strict=True)
+    )
     return RankingPlan(
         modalities, sides, objects, views or {}, config, dataset, how, probe, sample, seed
     )

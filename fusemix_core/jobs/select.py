@@ -16,6 +16,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.registry import registry
 from fusemix_core.runs.checks import trusted_rows
 from fusemix_core.runs.config import build_config, chosen_by
+from fusemix_core.runs.fitting import fit_encoders
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, check_choice, plan_encoders
 from fusemix_core.runs.reading import read_usable
@@ -135,6 +136,7 @@ def plan_selection(
     trusted = trusted_rows(config.recipe, dataset.facts, len(dataset))[rows]
     dataset = dataset.with_split("train", rows[trusted])
     looked_at = {m: specs[m] for m in modalities_of(config, dataset)}
+    looked_at = fit_encoders(looked_at, dataset)
     encoders = plan_encoders(dataset, looked_at, config, config.device)
     return SelectionPlan(config, dataset, encoders, out and Path(out), objects or {})
 

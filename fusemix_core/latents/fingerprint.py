@@ -29,10 +29,10 @@ def fingerprint(
     """32 hex characters over target, weights, preprocessing, options, compute dtype and version.
 
     Names and descriptions have no part in it, so that an alias finds the same latents. Weights are
-    known by `spec.sha256`, by the content of a local path, or by hub id and pinned revision; where
-    none of these tells, by `digest` (the encoder's `weights_digest`). None without that either:
-    then the encoder must be loaded first. `decoding` is that of the medium (`Medium.decoding`), or
-    an earlier one.
+    known by `spec.sha256`, by the content of a local path, or by hub id and pinned revision; an
+    encoder of 0 `parameters` has none. If none of these tells, they are known by `digest` (the
+    encoder's `weights_digest`). None without that either: then the encoder must be loaded first.
+    `decoding` is that of the medium (`Medium.decoding`), or an earlier one.
     """
     weights = _weights(spec) or (f"digest:{digest}" if digest else None)
     if weights is None:
@@ -95,6 +95,8 @@ def _target(spec: EncoderSpec) -> str:
 
 
 def _weights(spec: EncoderSpec) -> str | None:
+    if spec.parameters == 0:
+        return "none"
     if spec.sha256:
         return f"sha256:{spec.sha256.lower()[:32]}"
     if "://" in spec.weights:  # a model behind an endpoint is known by its address alone

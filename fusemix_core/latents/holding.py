@@ -11,6 +11,7 @@ import torch
 
 from fusemix_core.config import Dtype
 from fusemix_core.devices import as_current
+from fusemix_core.errors import ConfigError
 from fusemix_core.hub import without_waiting
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents import half
@@ -92,6 +93,11 @@ class Held:
         """Of at most `most` devices, and of one at least."""
         if self.given is not None:
             return [self.given]
+        if self.spec.unfitted:
+            raise ConfigError(
+                f"{self.spec.name} learns from training items before it encodes any.",
+                "In Python: fusemix_core.runs.fitting.fit_encoders gives the spec to encode with.",
+            )
         for device in self.devices[len(self.loaded) : most]:
             target = registry.target_of(self.spec)
             with without_waiting(self.spec):

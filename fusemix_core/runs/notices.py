@@ -19,6 +19,8 @@ Tell = Callable[[str], None]
 _PARTS = ("used", "partial", "rejected", "repeated", "incomplete", "merged")
 
 _NAMES = {"partial": "of these in part"}
+_MOST_NAMED = 4
+"""Columns of a modality that are named in one line."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,18 @@ class Notices:
             if self.rows[name] or name in ("used", "rejected"):
                 shown.append(f"{self.rows[name]:,} {_NAMES.get(name, name)}")
         read = [
-            f"{modality} from {' and '.join(repr(short(c, 60)) for c in columns)}"
+            f"{modality} from {_named(columns)}"
             for modality, columns in self.columns.items()
             if columns
         ]
         where = ", ".join(short(one) for one in source[:3]) + (", …" if len(source) > 3 else "")
         return f"{where}: {', '.join(shown)}" + (f"; {', '.join(read)}." if read else ".")
+
+
+def _named(columns: Sequence[str]) -> str:
+    if len(columns) > _MOST_NAMED:
+        return f"{len(columns):,} columns"
+    return " and ".join(repr(short(c, 60)) for c in columns)
 
 
 def silent(text: str) -> None:

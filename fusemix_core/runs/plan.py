@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusemix_core.config import ComputeDtype, Recipe, RunConfig, to_dict
+from fusemix_core.config import ComputeDtype, DataConfig, Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.needs import check_needs
 from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.cost import estimate_tokens, long_texts
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
+from fusemix_core.runs.fitting import fit_encoders, learnt
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.runs.reading import read_usable
@@ -33,7 +34,7 @@ class EncoderPlan:
     """One modality's part of the plan. `cached` is None where only loading the encoder can tell,
     `store_bytes` if nothing tells the shape of the view's latents. `tokens` is an estimate, for
     an encoder that has a price. `dtype` is what the encoder will compute in; `auto` if that is
-    chosen with its first items."""
+    chosen with its first items. `learnt` is what a fitted encoder learnt, one line each."""
 
     modality: str
     spec: EncoderSpec
@@ -44,6 +45,7 @@ class EncoderPlan:
     seconds: float | None
     tokens: int | None = None
     dtype: str = "float32"
+    learnt: Sequence[str] = ()
 
     @property
     def cost(self) -> float | None:
@@ -64,6 +66,7 @@ class EncoderPlan:
             "seconds": self.seconds,
             "tokens": self.tokens,
             "cost": self.cost,
+            "learnt": list(self.learnt),
         }
 
 
@@ -156,8 +159,10 @@ def make_plan(
         from fusemix_core.runs.evaluators import check_evaluators
 
         measured = check_evaluators(config, dataset)
+    config = replace(config, data=with_columns(config.data, dataset))
     base, config, specs, views = _base(config, specs, model, dataset)
     check_data(dataset, config.recipe, base.fixed)
+    specs = fit_encoders(specs, dataset)
     how = replace(config, views=views)
     encoders = plan_encoders(dataset, specs, how, config.device, base.dtypes())
     fit = Rates().seconds(
@@ -185,6 +190,17 @@ def _base(
 
     extension = Extension.of(model, specs, dataset.modalities)
     return extension, *extension.encoders(config, specs)
+
+
+def with_columns(data: DataConfig, dataset: PairedDataset) -> DataConfig:
+    """The config with the columns of a modality that takes what is left over, so that another
+    job reads the same of other data."""
+    found = {
+        m: ",".join(dataset.columns[m])
+        for m, items in dataset.items.items()
+        if items.medium.leftover and m not in data.columns and dataset.columns.get(m)
+    }
+    return replace(data, columns={**data.columns, **found}, drop={}) if found else data
 
 
 def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:
@@ -243,5 +259,6 @@ def plan_encoders(
             rates.seconds(encode_rate_key(known, device), count) if known else None,
             estimate_tokens(spec, items, np.flatnonzero(missing)),
             dtype or "auto",
+            learnt(spec),
         )
     return encoders

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,6 +103,8 @@ class LazyEncoder:
         for an encoder that has not the view of the fit."""
         given = self._source.spec if isinstance(self._source, Encoder) else self._source
         spec = given or self._saved_spec()
+        if spec.unfitted and self.info.options:
+            spec = replace(spec, options=self.info.options)
         if self.info.view not in spec.views:
             raise ArtefactError(
                 f"This model takes the view '{self.info.view}' of its {self.info.modality} encoder "

@@ -24,8 +24,8 @@ from fusemix_core.specs import KINDS, EncoderSpec, FamilySpec
 FORMAT = 2
 """Raised when an older fusemix could not read, or would misread, what this one writes."""
 
-_MODALITY = re.compile(r"\w[\w-]*")
-_PART = re.compile(r"[a-z]+(\.\w[\w-]*)?")
+_MODALITY = re.compile(r"\w[\w-]*(:\w[\w-]*)?")
+_PART = re.compile(r"[a-z]+(\.\w[\w-]*(:\w[\w-]*)?)?")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -36,7 +36,7 @@ class EncoderInfo:
     `dim` is the width of those latents as the adapter gets them, one row per item (`[n, L, d]` as
     `[n, L * d]`), or of one token if the adapter takes tokens of any number;
     `fingerprint` the encoder's when they were taken, `dist` the distribution that registered
-    `name` (empty: user code).
+    `name` (empty: user code); `options` those of a fitted encoder, with what it learnt.
     """
 
     name: str
@@ -50,6 +50,7 @@ class EncoderInfo:
     licence: str = ""
     weights: str = ""
     revision: str = ""
+    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
     @classmethod
     def of(
@@ -76,6 +77,7 @@ class EncoderInfo:
             licence=spec.licence,
             weights="" if spec.local else spec.weights,
             revision=spec.revision,
+            options=as_json(spec.options, "options") if spec.fitted else _NOTHING,
         )
 
     @property
@@ -143,7 +145,7 @@ def check_modality(name: str) -> None:
     if not _MODALITY.fullmatch(name):
         raise ConfigError(
             f"{name!r} can't be a modality of a saved model.",
-            "Use only letters, digits, '_' and '-'.",
+            "Use only letters, digits, '_' and '-'; of several of a kind: image:front.",
         )
 
 

@@ -15,7 +15,7 @@ from fusemix_core.specs import EncoderSpec
 from fusemix_core.testing.suite import CheckFailed, Suite, expect
 from fusemix_core.testing.watch import Watch
 
-ENCODER = Suite("encoder", least=25)
+ENCODER = Suite("encoder", least=26)
 
 
 @dataclass
@@ -24,7 +24,7 @@ class EncoderCase:
 
     edges: edge inputs by what they are. make: gives the encoder again; load: the same in another
     dtype; None if it can't be had again. device: the one asked for, if any. plugin: the module
-    that lists it, or "".
+    that lists it, or "". declared: the spec before it was fitted, or what is checked has no such.
     """
 
     spec: EncoderSpec
@@ -36,6 +36,7 @@ class EncoderCase:
     load: Callable[[torch.dtype], Encoder] | None = None
     device: torch.device | None = None
     plugin: str = ""
+    declared: EncoderSpec | None = None
 
     def raw(self, items: Sequence[Any], view: str | None = None) -> Tensor | Padded:
         """What `encode` returns for `items`."""

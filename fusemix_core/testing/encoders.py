@@ -1,5 +1,5 @@
 """`check_encoder`: whether an encoder keeps its contract. The checks are in
-`encoder_checks` and `encoder_surroundings`."""
+`encoder_checks`, `encoder_fits` and `encoder_surroundings`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
-from fusemix_core.testing import encoder_checks, encoder_surroundings  # noqa: F401  their checks
+from fusemix_core.testing import (  # noqa: F401  their checks
+    encoder_checks,
+    encoder_fits,
+    encoder_surroundings,
+)
 from fusemix_core.testing.encoder_case import ENCODER, EncoderCase
 from fusemix_core.testing.items import edges, items_for
 from fusemix_core.testing.report import Report
@@ -85,6 +89,9 @@ def prepare(
         return _case(encoder.spec, encoder, items, tolerance=tolerance, registry=registry)
     spec.check_requirements()
     target = subject if isinstance(subject, type) else registry.target_of(spec)
+    declared = spec
+    if spec.unfitted:
+        spec = target.fit(spec, items_for(target, spec) if items is None else list(items))
     place = torch.device("cpu") if tiny else resolve_device(device)
 
     def load(dtype: torch.dtype) -> Encoder:
@@ -103,6 +110,7 @@ def prepare(
         make=make,
         load=None if tiny else load,
         device=place,
+        declared=declared,
         registry=registry,
     )
 

@@ -342,7 +342,85 @@ class SilencesWarnings(Good):
         return super().encode(batch, view)
 
 
+class FitsUndeclared(Good):
+    @classmethod
+    def fit(cls, spec, items):
+        return replace(spec, options={"longest": max(map(len, items))})
+
+
+class Fitted(Good):
+    """Learns a shift; keeps its contract."""
+
+    spec = replace(Good.spec, views=("pooled",), fitted=True, options={"learnt": None})
+
+    def __init__(self, spec, device, dtype):
+        super().__init__(spec, device, dtype)
+        self.learnt_shift = spec.options["learnt"]["shift"]
+
+    @classmethod
+    def load(cls, spec, device, dtype):
+        return cls(spec, device, dtype)
+
+    @classmethod
+    def fit(cls, spec, items):
+        return replace(spec, options={"learnt": {"shift": cls.shift(items)}})
+
+    @staticmethod
+    def shift(items):
+        return max(map(len, items)) / 100
+
+    def encode(self, batch, view="pooled"):
+        return super().encode(batch, view) + float(self.learnt_shift)
+
+    @property
+    def weights_digest(self):
+        return f"{super().weights_digest} {self.learnt_shift}"
+
+
+class LearnsObjects(Fitted):
+    @staticmethod
+    def shift(items):
+        return torch.tensor(0.5)
+
+
+class LearnsByChance(Fitted):
+    @staticmethod
+    def shift(items):
+        return random.random()
+
+
+class ForgetsTuples(Fitted):
+    """What is a tuple when it is fitted is a list when it is loaded."""
+
+    @staticmethod
+    def shift(items):
+        return (0.5,)
+
+    def encode(self, batch, view="pooled"):
+        shift = 0.5 if isinstance(self.learnt_shift, tuple) else 0.0
+        return Good.encode(self, batch, view) + shift
+
+
+class NanOnUnseen(Fitted):
+    @staticmethod
+    def shift(items):
+        return sorted(items)
+
+    def collate(self, items):
+        self.unseen = torch.tensor([item not in self.learnt_shift for item in items])
+        return super().collate(items)
+
+    def encode(self, batch, view="pooled"):
+        found = Good.encode(self, batch, view).clone()
+        found[self.unseen] = torch.nan
+        return found
+
+
 BROKEN = {
+    "fit_changes_nothing": [FitsUndeclared],
+    "fit_is_plain": [LearnsObjects, LearnsByChance],
+    "fit_is_kept": [ForgetsTuples],
+    "fit_to_few": [NanOnUnseen],
     "declared_spec": [ViewTwice, ViewOfNoKind],
     "declared_dim": [OtherWidth],
     "declared_views": [OtherRank, PaddedPooled, PaddingFirst, PaddingNotZero],
