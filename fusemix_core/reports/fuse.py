@@ -60,15 +60,18 @@ def report_fuse(
 
 def sections_of(study: Study, results: Mapping[str, Any]) -> list[Section]:
     """What the report and the terminal show."""
-    found = [_comparison(study, results)]
-    if len(results["shares"]) > 1:
-        found += [_shares(study, results), _missing(study, results)]
+    found = [_comparison(results), *gain_sections(results)]
     if results["conformal"]:
         found.append(_trust(study, results))
     return found
 
 
-def _comparison(study: Study, results: Mapping[str, Any]) -> Section:
+def gain_sections(results: Mapping[str, Any]) -> list[Section]:
+    """What each modality gives; nothing if there is one only."""
+    return [_shares(results), _missing(results)] if len(results["shares"]) > 1 else []
+
+
+def _comparison(results: Mapping[str, Any]) -> Section:
     metric, chosen = results["task"]["metric"], results["fuser"]
     names = list(results["candidates"][chosen]["metrics"])
     rows = []
@@ -91,7 +94,7 @@ def _span(interval: Sequence[float] | None) -> str | None:
     return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
-def _shares(study: Study, results: Mapping[str, Any]) -> Section:
+def _shares(results: Mapping[str, Any]) -> Section:
     metric, shares = results["task"]["metric"], results["shares"]
     rows = [
         [m, one["value"], _span(one["interval"]), one["alone"], one["last"]]
@@ -121,7 +124,7 @@ def _shares(study: Study, results: Mapping[str, Any]) -> Section:
     )
 
 
-def _missing(study: Study, results: Mapping[str, Any]) -> Section:
+def _missing(results: Mapping[str, Any]) -> Section:
     metric, points = results["task"]["metric"], results["by_missing"]
     rows = [[name, value] for name, value in results["combinations"].items()]
 
