@@ -85,7 +85,7 @@ def load_predictor(
     if not isinstance(model, Predictor):
         raise ArtefactError(
             f"{path} is a model of the kind '{model.kind}', not a predictor.",
-            "A predictor comes from `fusemix fuse`; `fusemix search` and `fusemix eval` take others.",
+            "A predictor comes from `fusemix fuse`.",
         )
     return model
 
@@ -137,7 +137,7 @@ def predict(
 
 
 def read_for(predictor: Predictor, config: DataConfig, reporter: Reporter) -> PairedDataset:
-    """The rows of a dataset with the predictor's modalities; those without a column are left out."""
+    """The rows of a dataset, with those of the predictor's modalities that have a column."""
     takes = {m: info.takes for m, info in predictor.encoders.items()}
     known = {m: column for m, column in config.columns.items() if m in takes}
     data = DataConfig(**{**vars(config), "columns": known})

@@ -13,6 +13,7 @@ from fusemix_core.registry import Registry, registry
 from fusemix_core.runs.config import own_items, resolve_encoders, resolve_views
 from fusemix_core.runs.cost import long_texts
 from fusemix_core.runs.facts import facts_table
+from fusemix_core.runs.fitting import fit_encoders, learnt
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reading import read_usable
@@ -54,6 +55,7 @@ class FusePlan:
             "folds": self.config.folds,
             "splits": {name: len(rows) for name, rows in self.dataset.splits.items()},
             "facts": facts_table(self.dataset.facts, self.config.data),
+            "learnt": {m: list(learnt(spec)) for m, spec in self.specs.items() if spec.fitted},
             "rejected": len(self.dataset.rejected),
             "device": self.config.device,
             **Notices.of(self.dataset, self.warnings).as_dict(),
@@ -140,6 +142,7 @@ def make_fuse_plan(
     takes = {m: spec.takes for m, spec in specs.items()}
     dataset = read_usable(data, takes, config.seed, tell=tell, least=1, repeats=True)
     found = targeted(config, dataset)
+    specs = fit_encoders(specs, found.dataset)
     encoders = plan_encoders(found.dataset, specs, config, config.device)
     estimates = long_texts(specs, dataset.items)
     for note in [*found.notes, *estimates] if tell else ():
