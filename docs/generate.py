@@ -37,6 +37,7 @@ from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.readers import READER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
+from fusemix_core.testing.tasks import TASK
 
 FOLDER = Path(__file__).parent / "reference"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -223,6 +224,7 @@ def checks_page() -> str:
         READER,
         MEDIUM,
         EVALUATOR,
+        TASK,
     ):
         parts += [
             f"## {suite.kind.capitalize()}s\n",

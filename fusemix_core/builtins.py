@@ -317,6 +317,7 @@ MEDIA = [
     ),
 ]
 _LINEAR = {"rank": 512, "ranks": {}}
+_TRAINED = {"mix": 0.4, "drop": None, "training": {}}
 FUSERS = [
     ComponentSpec(
         kind="fuser",
@@ -339,6 +340,23 @@ FUSERS = [
         summary="ridge regression on all latents side by side, the baseline; closed form",
         options=_LINEAR,
     ),
+    ComponentSpec(
+        kind="fuser",
+        name="mlp",
+        target="fusemix_core.fusers.mlp:MlpFuser",
+        summary="a network on the sum of linear maps, trained with FuseMix",
+        options={"width": 256, "dropout": 0.3, **_TRAINED},
+        paper=PAPER,
+    ),
+    ComponentSpec(
+        kind="fuser",
+        name="attention",
+        target="fusemix_core.fusers.attention:AttentionFuser",
+        summary="a transformer on the tokens of all modalities, trained with FuseMix",
+        options={"width": 128, "layers": 2, "heads": 4, "dropout": 0.2, **_TRAINED},
+        uses=("tokens",),
+        paper=PAPER,
+    ),
 ]
 TASKS = [
     ComponentSpec(
@@ -359,7 +377,7 @@ TASKS = [
         kind="task",
         name="multilabel",
         target="fusemix_core.tasks.multilabel:Multilabel",
-        summary="several labels, each of which applies or doesn't, and may be missing",
+        summary="several labels, any may apply or be missing",
         options={"labels": (), "positive": ()},
     ),
     ComponentSpec(

@@ -114,7 +114,7 @@ class Fuser(nn.Module, ABC):
 
     options: dict[str, Any]
 
-    def __new__(cls, inputs: Mapping[str, int], outputs: int, **options: Any) -> Self:
+    def __new__(cls, *shape: Any, **options: Any) -> Self:
         fuser = super().__new__(cls)
         vars(fuser)["options"] = options
         return fuser

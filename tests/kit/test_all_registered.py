@@ -28,6 +28,7 @@ ALSO = {"fusemix_clap.laion"}
 
 CHECKED = (
     *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
+    "task",
 )
 COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
 

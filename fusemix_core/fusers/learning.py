@@ -1,0 +1,96 @@
+"""What the engine minimises for a fuser, and how it is scored on validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fusemix_core.data.facts import Fact
+from fusemix_core.engine.fit import Fit
+from fusemix_core.fuser import Fuser, Labelled
+from fusemix_core.interfaces import PairedLatents, Step
+from fusemix_core.mixups.targets import SHARE
+from fusemix_core.prediction import Targets, Task
+
+PLACE = "place"
+"""The fact that says where the targets of a row are."""
+CHUNK = 1_024
+"""Rows that are scored at once."""
+
+
+def with_places(pairs: PairedLatents) -> PairedLatents:
+    """The pairs, whose batches say which rows they are and how much of each source they have."""
+    places = Fact("class", np.arange(len(pairs), dtype=np.int64))
+    share = Fact("number", np.ones(len(pairs), np.float32))
+    return replace(pairs, facts={PLACE: places, SHARE: share})
+
+
+def scores_of(fuser: Fuser, rows: Labelled, device: torch.device | str = "cpu") -> Tensor:
+    """Scores float32 CPU `[n, C]` of rows whose latents are as the fuser takes them, without
+    gradient; zeros for a row without any modality."""
+    found = torch.zeros(len(rows), fuser.outputs)
+    some = rows.present.any(dim=1).nonzero()[:, 0]
+    with torch.no_grad():
+        for part in some.split(CHUNK):
+            latents = rows.pairs.batch(part, device).latents
+            found[part] = fuser(latents, rows.present[part].to(device)).float().cpu()
+    return found
+
+
+class FuserFit(Fit):
+    """Trains a fuser on a task.
+
+    Args:
+        fuser: a `TrainedFuser`.
+        targets: of the training rows, on the device that trains.
+        validation: rows whose latents are as the fuser takes them.
+        task: whose loss is minimised.
+        drop: how often a row lacks a modality that it has.
+    """
+
+    uses = ("latents", "facts")
+    reader = "The training of a fuser"
+
+    def __init__(
+        self, fuser: Fuser, targets: Targets, validation: Labelled, task: Task, drop: float
+    ) -> None:
+        super().__init__({"fuser": fuser})
+        self.targets, self.validation, self.task = targets, validation, task
+        self.drop = drop
+
+    def loss(self, step: Step) -> Tensor:
+        present = self._thinned(step.own.present)
+        own = self.modules["fuser"].raw(step.own.latents, present)
+        scores = step.rows.gather(own)
+        places, shares = step.facts[PLACE], step.facts[SHARE]
+        return sum(
+            share.mean() * self.task.loss(scores, self.targets[rows])
+            for rows, share in zip(places.T, shares.T, strict=True)
+        )
+
+    def _thinned(self, present: Tensor) -> Tensor:
+        """Modalities left out at random, each row by itself. A row keeps one at least."""
+        if not self.drop:
+            return present
+        chance = torch.rand(present.shape, device=present.device)
+        kept = present & (chance >= self.drop)
+        return torch.where(kept.any(dim=1, keepdim=True), kept, present)
+
+    def validate(self, modules: Mapping[str, nn.Module]) -> Mapping[str, float]:
+        """Minus the calibrated loss, and the task's primary metric; nothing if no validation row
+        has a target."""
+        targets, fuser = self.validation.targets, modules["fuser"]
+        if not targets.rows.any():
+            return {}
+        scores = scores_of(fuser, self.validation, fuser.offsets.device)
+        calibrated = self.task.calibrate(scores, targets)(scores)
+        loss = float(self.task.loss(calibrated, targets))
+        return {
+            "score": -loss,
+            "validation_loss": loss,
+            self.task.primary: self.task.score(calibrated, targets),
+        }

@@ -1,0 +1,216 @@
+"""`TrainedFuser`: a fuser that the engine trains by gradient, then calibrated."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fusemix_core.config import Training, from_dict, to_dict
+from fusemix_core.context import FitContext
+from fusemix_core.engine.checkpoint import run_digest
+from fusemix_core.engine.loop import Trainer
+from fusemix_core.engine.plan import plan_steps
+from fusemix_core.engine.randomness import seeded
+from fusemix_core.engine.tables import on_device
+from fusemix_core.errors import ConfigError
+from fusemix_core.fuser import Fitted, Fuser, Labelled
+from fusemix_core.fusers.learning import FuserFit, scores_of, with_places
+from fusemix_core.mixups.none import NoMixup
+from fusemix_core.mixups.targets import TargetMix
+from fusemix_core.padded import Padded, as_rows
+from fusemix_core.prediction import Task
+
+DROP = 0.1
+"""How often a row lacks a modality that it has, if some training rows lack one."""
+SAMPLE = 4_096
+"""Rows of training at most that a standardisation is learnt from."""
+
+
+class TrainedFuser(Fuser):
+    """A fuser that is trained by gradient. A subclass defines `raw`, and `prepare` if it learns
+    anything from the rows before.
+
+    Training minimises the task's loss. The weights that are kept have the lowest loss on the
+    validation rows, after calibration, and these rows also calibrate the scores in the end.
+
+    Args:
+        inputs, outputs: as in `Fuser`.
+        mix: FuseMix on latents and targets, with λ ~ Beta(mix, mix): one λ and one pairing of rows
+            for all modalities. The loss is λ · loss(first target) + (1 - λ) · loss(second). 0 for
+            no mixing.
+        drop: how often a modality is left out of a training row, which keeps one at least. None
+            is 0.1 if some training rows lack a modality, 0 if none does.
+        training: settings of `Training` that differ from the class's, such as `{"epochs": 60}`.
+
+    Raises:
+        ConfigError: `mix` or `drop` is out of range, or `training` has an unknown setting.
+
+    Example:
+        class Mean(TrainedFuser):
+            def __init__(self, inputs, outputs, *, mix=0.4, drop=None, training={}):
+                super().__init__(inputs, outputs, mix, drop, training)
+                heads = [torch.nn.Linear(width, outputs) for width in inputs.values()]
+                self.heads = torch.nn.ModuleList(heads)
+
+            def raw(self, latents, present):
+                each = [head(latents[m]) for head, m in zip(self.heads, self.inputs)]
+                weights = present / present.sum(dim=1, keepdim=True)
+                return sum(w[:, None] * s for w, s in zip(weights.T, each))
+    """
+
+    settings: ClassVar[Training] = Training(
+        epochs=30,
+        lr=2e-3,
+        weight_decay=0.1,
+        warmup_steps=20,
+        clip_norm=1.0,
+        patience=6,
+        precision="float32",
+        compile="off",
+    )
+    """How the class is trained by default."""
+
+    def __init__(
+        self,
+        inputs: Mapping[str, int],
+        outputs: int,
+        mix: float,
+        drop: float | None,
+        training: Mapping[str, Any],
+    ) -> None:
+        super().__init__(inputs, outputs)
+        if mix < 0 or not 0 <= (drop or 0) < 1:
+            raise ConfigError(
+                f"A fuser has mix={mix} and drop={drop}.",
+                "mix is 0 (none) or more; drop is from 0 to below 1.",
+            )
+        self.mix, self.drop = mix, drop
+        self.training_settings = from_dict(Training, {**to_dict(self.settings), **training})
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("offsets", torch.zeros(outputs))
+
+    @abstractmethod
+    def raw(self, latents: Mapping[str, Tensor | Padded], present: Tensor) -> Tensor:
+        """Scores float32 `[n, outputs]` before calibration; arguments as in `forward`."""
+
+    def prepare(self, train: Labelled) -> None:  # noqa: B027  some learn nothing
+        """Take what is needed from the training rows, once, before the first step. The same rows
+        give the same."""
+
+    def forward(self, latents: Mapping[str, Tensor | Padded], present: Tensor) -> Tensor:
+        return self.scale * self.raw(latents, present) + self.offsets
+
+    @classmethod
+    def fit(
+        cls,
+        train: Labelled,
+        validation: Labelled,
+        task: Task,
+        context: FitContext,
+        **options: Any,
+    ) -> Fitted:
+        train, validation = cls.taken(train), cls.taken(validation)
+        with seeded(context.seed, context.device):
+            fuser = cls(cls.widths(train), task.outputs, **options)
+            fuser.prepare(train)
+            fuser = trained(fuser, train, validation, task, context)
+        fuser.calibrate(validation, task)
+        return Fitted(fuser.eval())
+
+    @classmethod
+    def taken(cls, rows: Labelled) -> Labelled:
+        """The rows, their latents in the form that the class takes."""
+        tokens = rows.modalities if "tokens" in cls.uses else ()
+        return replace(rows, pairs=rows.pairs.with_tokens(tokens))
+
+    @classmethod
+    def widths(cls, rows: Labelled) -> dict[str, int]:
+        """modality → the width of its latents, or of a token if the class takes tokens."""
+        if "tokens" not in cls.uses:
+            return rows.pairs.dims
+        return {m: table.shape[-1] for m, table in rows.pairs.tables.items()}
+
+    def calibrate(self, rows: Labelled, task: Task) -> None:
+        """Scale and shift the scores so that the task's loss on these rows is the least."""
+        if not rows.targets.rows.any():
+            return
+        self.scale.fill_(1.0)
+        self.offsets.zero_()
+        found = task.calibrate(scores_of(self, rows), rows.targets)
+        self.scale.fill_(found.scale)
+        if found.offsets:
+            self.offsets.copy_(torch.tensor(found.offsets))
+
+
+def trained(
+    fuser: TrainedFuser,
+    train: Labelled,
+    validation: Labelled,
+    task: Task,
+    context: FitContext,
+    **settings: Any,
+) -> TrainedFuser:
+    """The fuser after training, in eval mode on the CPU, not yet calibrated.
+
+    It has checkpoints, resumes and may be interrupted as `Trainer` says. Call it inside `seeded`.
+
+    Args:
+        fuser: its weights are the start.
+        train, validation: rows as the fuser takes them; see `TrainedFuser.taken`.
+        settings: of `Training`, in place of the fuser's.
+
+    Raises:
+        DataError: there are too few rows.
+    """
+    training = replace(fuser.training_settings, **settings)
+    train = train.select((train.present.any(dim=1) & train.targets.rows).nonzero()[:, 0])
+    mixup = TargetMix(alpha=fuser.mix, alpha_max=fuser.mix) if fuser.mix else NoMixup()
+    gaps = not bool(train.present.all())
+    drop = fuser.drop if fuser.drop is not None else DROP * gaps
+    plan = plan_steps(len(train), mixup.rows_per_pair, training)
+    described = {
+        "fuser": type(fuser).__name__,
+        "options": _plain({**fuser.options, "drop": drop}),
+        "training": to_dict(training),
+        "task": [type(task).__name__, _plain(task.options)],
+        "targets": [_digest(part) for part in (train, validation)],
+    }
+    digest = run_digest(described, train.pairs, validation.pairs, context)
+    pairs, held_out = on_device(with_places(train.pairs), validation.pairs, context.device)
+    fit = FuserFit(
+        fuser,
+        train.targets.to(context.device),
+        replace(validation, pairs=held_out),
+        task,
+        drop,
+    )
+    return Trainer(fit, pairs, mixup, plan, context, digest).run()["fuser"]
+
+
+def sample(rows: Labelled, modality: str) -> Tensor:
+    """Latents float32 `[n, d]` of some of the rows that have the modality, from all over them; each
+    token of an item is one."""
+    column = rows.modalities.index(modality)
+    there = rows.present[:, column].nonzero()[:, 0]
+    if len(there) > SAMPLE:
+        there = there[torch.linspace(0, len(there) - 1, SAMPLE).long()]
+    found = rows.select(there).latents(modality)
+    return found.values[found.mask] if isinstance(found, Padded) else as_rows(found)
+
+
+def _digest(rows: Labelled) -> str:
+    parts = [rows.targets.values, rows.targets.known]
+    return hashlib.sha256(b"".join(x.numpy().tobytes() for x in parts)).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: mappings as dicts."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
