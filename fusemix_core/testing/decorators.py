@@ -16,12 +16,13 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-from fusemix_core.testing import aligners, encoders, readers
+from fusemix_core.testing import aligners, encoders, fusers, readers
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.fusers import FUSER
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -118,6 +119,13 @@ def evaluator_suite(
 ) -> Any:
     """pytest cases of `check_evaluator(subject, **how)`."""
     return _cases(EVALUATOR, lambda: find("evaluator", subject, **how), expected_failures, least)
+
+
+def fuser_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_fuser(subject, **how)`."""
+    return _cases(FUSER, lambda: fusers.prepare(subject, **how), expected_failures, least)
 
 
 def _cases(
