@@ -38,6 +38,7 @@ from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.readers import READER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
+from fusemix_core.testing.tasks import TASK
 
 FOLDER = Path(__file__).parent / "reference"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -225,6 +226,7 @@ def checks_page() -> str:
         MEDIUM,
         EVALUATOR,
         FUSER,
+        TASK,
     ):
         parts += [
             f"## {suite.kind.capitalize()}s\n",

@@ -377,7 +377,7 @@ TASKS = [
         kind="task",
         name="multilabel",
         target="fusemix_core.tasks.multilabel:Multilabel",
-        summary="several labels, each of which applies or doesn't, and may be missing",
+        summary="several labels, any may apply or be missing",
         options={"labels": (), "positive": ()},
     ),
     ComponentSpec(

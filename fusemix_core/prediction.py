@@ -1,4 +1,4 @@
-"""What a prediction is: the targets of rows, the `Task` that owns them, and its calibration."""
+"""Predictions: the targets of rows, the `Task` that owns them, and their calibration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Targets:
 
     @property
     def rows(self) -> Tensor:
-        """bool `[n]`: the rows of which anything is known."""
+        """bool `[n]`: the rows that have anything known."""
         return self.known.any(dim=1) if self.known.ndim > 1 else self.known
 
     def to(self, device: torch.device | str) -> Targets:
@@ -72,7 +72,7 @@ class Calibration:
 
     @property
     def temperature(self) -> float:
-        """What scores are divided by."""
+        """The number by which scores are divided."""
         return 1 / self.scale
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,11 +86,11 @@ class Calibration:
 
 
 class Task(ABC):
-    """What is predicted: the coding of targets, their loss, metrics and decoding.
+    """A kind of target: how targets are coded, their loss, metrics and decoding.
 
     A task is constructed from plain options only, `Task(**options)`, and is saved as its name and
-    `options`. What it learns from training rows (the classes, a mean) are options too: `learn`
-    reads them from facts. It has no weights; a fuser gives the scores.
+    `options`. It learns some of them from the facts of training rows (the classes, a mean), by
+    `learn`. It has no weights; a fuser gives the scores.
 
     Scores are float `[n, outputs]`: logits for classes, a standardised value for numbers, a log
     risk for survival. Targets of rows that aren't known have no part in anything.
@@ -104,7 +104,7 @@ class Task(ABC):
     facts: ClassVar[tuple[str, ...]] = ("target",)
     """The facts that it reads. Empty if it reads any number of facts, each under its own name."""
     gives: ClassVar[Gives] = ""
-    """What `probabilities` gives: `classes` `[n, K]`, each row a distribution; `labels` `[n, C]`,
+    """How to read `probabilities`: `classes` `[n, K]`, each row a distribution; `labels` `[n, C]`,
     each a probability; `values` `[n]` in the target's units; `survival` `[n, B]`; or else ""."""
     primary: ClassVar[str]
     """The metric by which fusers are chosen."""
@@ -150,8 +150,8 @@ class Task(ABC):
 
     @abstractmethod
     def responses(self, targets: Targets) -> tuple[Tensor, Tensor]:
-        """What least squares fits: float32 `[n, C]`, and bool `[n, C]` where they are known. Not
-        known ones are 0."""
+        """The numbers that least squares fits: float32 `[n, C]`, and which of them are known, bool
+        `[n, C]`. The others are 0."""
 
     @abstractmethod
     def loss(self, scores: Tensor, targets: Targets, weight: Tensor | None = None) -> Tensor:
@@ -168,13 +168,15 @@ class Task(ABC):
         return calibrated(self.loss, scores, targets)
 
     def settle(self, scores: Tensor, targets: Targets) -> Self:
-        """The task with what it learns from calibrated scores, such as a baseline hazard; by
-        default itself. The scores are as for `calibrate`."""
+        """The task that has learnt from calibrated scores too, such as a baseline hazard.
+
+        By default it is the task itself. The scores are of rows as for `calibrate`.
+        """
         return self
 
     @abstractmethod
     def probabilities(self, scores: Tensor) -> Tensor:
-        """What the scores say of each row; see `gives`."""
+        """The scores of each row in the form that `gives` names."""
 
     @abstractmethod
     def decode(self, scores: Tensor) -> Columns:
@@ -189,13 +191,13 @@ class Task(ABC):
         """
 
     def score(self, scores: Tensor, targets: Targets) -> float:
-        """The primary metric alone, NaN if it is undefined. Override it if the others cost more."""
+        """Only the primary metric, NaN if it is undefined. Override it if the others cost more."""
         value = self.metrics(scores, targets)[self.primary]
         return float("nan") if value is None else value
 
     def per_row(self, scores: Tensor, targets: Targets) -> Tensor | None:
         """float64 `[n]` whose mean over rows is, or stands for, the primary metric, NaN for rows
-        that aren't known. Larger is better. None if the metric is no mean over rows."""
+        that aren't known. Larger is better. None if the metric isn't a mean over rows."""
         return None
 
     @abstractmethod

@@ -50,7 +50,7 @@ class EncoderInfo:
     licence: str = ""
     weights: str = ""
     revision: str = ""
-    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -77,7 +77,7 @@ class EncoderInfo:
             licence=spec.licence,
             weights="" if spec.local else spec.weights,
             revision=spec.revision,
-            options=as_json(spec.options, "options") if spec.fitted else _NOTHING,
+            options=as_json(spec.options, "options") if spec.fitted else {},
         )
 
     @property

@@ -1,1 +1,1 @@
-"""Tasks: what a predictor predicts. One small file each."""
+"""Tasks, the kinds of targets that a predictor has. One small file each."""

@@ -1,4 +1,4 @@
-"""How tasks read facts: classes, numbers, and the errors for what can't be learnt from."""
+"""How tasks read facts: classes, numbers, and the errors for targets without use."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from fusemix_core.tasks.coding import known_rows
 
 COVERAGE = 0.9
 METHODS = {"classes": ("lac", "aps"), "values": ("residual",)}
-"""What can be had for what a task `gives`, the default first."""
+"""The methods for each form that a task `gives`, the default first."""
 
 
 def finite_quantile(values: np.ndarray, coverage: float) -> float:
@@ -31,12 +31,12 @@ def finite_quantile(values: np.ndarray, coverage: float) -> float:
 
 @dataclass(frozen=True)
 class Conformal:
-    """What turns scores into sets or intervals that contain the truth with a chance of `coverage`.
+    """Turns scores into sets or intervals that contain the truth with a chance of `coverage`.
 
     That holds on average over rows that come as the calibration rows did, whatever the model
-    (Vovk et al. 2005). `lac` gives the smallest sets (Sadinle et al. 2019), which are empty where
-    no class is likely enough; `aps` gives sets that grow where the model is unsure (Romano et al.
-    2020); `residual` gives intervals of one width.
+    (Vovk et al. 2005). `lac` gives the smallest sets (Sadinle et al. 2019), which are empty if no
+    class is likely enough. `aps` gives sets that grow when the model is unsure (Romano et al.
+    2020). `residual` gives intervals of one width.
 
     Attributes:
         method: `lac`, `aps` or `residual`.
@@ -67,7 +67,7 @@ class Conformal:
 
         Args:
             scores: `[n, C]`, as they will be given to `sets` or `intervals`.
-            method: the default of what the task gives if empty.
+            method: a name in `METHODS`; the first that suits the task if empty.
 
         Returns:
             None if the task gives neither classes nor values.
@@ -127,7 +127,7 @@ class Conformal:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Conformal:
-        """What `as_dict` gave as plain values."""
+        """The same again, from the plain values of `as_dict`."""
         threshold = values["threshold"]
         return cls(**{**values, "threshold": math.inf if threshold is None else threshold})
 

@@ -1,4 +1,4 @@
-"""`multilabel`: several labels, each of which applies or doesn't."""
+"""`multilabel`: several labels; any of them may apply to a row."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Multilabel(Task):
 
     Args:
         labels: their names, which `learn` takes from the facts.
-        positive: the value of each label's column that means that it applies; `learn` sets it where
-            the value says so itself (`1`, `true`, `yes`).
+        positive: the value of each label's column that means that it applies; `learn` takes `1`,
+            `true`, `yes` and the like.
 
     Example:
         task = Multilabel.learn({"toxic": facts["toxic"], "soluble": facts["soluble"]})

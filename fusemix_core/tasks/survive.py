@@ -1,4 +1,4 @@
-"""`survive`: when an event comes, of rows some of which were not seen until it came."""
+"""`survive`: when an event comes, learnt from rows that weren't all followed until it came."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Survive(Task):
         return partial_likelihood(scores[known, 0], time, event > 0, share)
 
     def calibrate(self, scores: Tensor, targets: Targets) -> Calibration:
-        """The scale alone: the partial likelihood does not depend on an offset."""
+        """Only the scale: the partial likelihood does not depend on an offset."""
         return calibrated(self.loss, scores, targets, offsets=False)
 
     def settle(self, scores: Tensor, targets: Targets) -> Survive:

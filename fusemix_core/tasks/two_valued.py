@@ -1,4 +1,4 @@
-"""Facts of two values, one of which counts: an event that came, a label that applies."""
+"""Facts of two values, such as an event that came or didn't, a label that applies or doesn't."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO = ("0", "-1", "false", "no", "n", "negative", "absent", "censored", "alive", 
 
 
 def counting_value(fact: Fact, given: str, what: str, option: str) -> str:
-    """The value of a two-valued fact that counts, as text: the one given, or the one in `YES`.
+    """The value of a two-valued fact that counts, as text: the given one, or the one in `YES`.
 
     Args:
         given: the user's choice, "" if it is for us to see.
@@ -48,7 +48,7 @@ def counting_value(fact: Fact, given: str, what: str, option: str) -> str:
 
 
 def flags_of(fact: Fact, value: str) -> tuple[np.ndarray, np.ndarray]:
-    """(bool `[n]`, where the fact has that value; bool `[n]`, where it has any)."""
+    """(bool `[n]`: the rows with that value; bool `[n]`: the rows with any)."""
     names, index = labels_of(fact)
     found = np.array([*(name == value for name in names), False])
     return found[index], index >= 0

@@ -20,6 +20,7 @@ from fusemix_core.testing.decorators import (
     reader_suite,
     scorer_suite,
     selector_suite,
+    task_suite,
 )
 from fusemix_core.testing.encoders import check_encoder
 from fusemix_core.testing.evaluators import check_evaluator
@@ -32,6 +33,7 @@ from fusemix_core.testing.readers import check_reader
 from fusemix_core.testing.report import CheckResult, Report
 from fusemix_core.testing.scorers import check_scorer
 from fusemix_core.testing.selectors import check_selector
+from fusemix_core.testing.tasks import check_task
 
 __all__ = [
     "CheckResult",
@@ -50,6 +52,7 @@ __all__ = [
     "check_reader",
     "check_scorer",
     "check_selector",
+    "check_task",
     "encoder_suite",
     "evaluator_suite",
     "fuser_suite",
@@ -60,4 +63,5 @@ __all__ = [
     "reader_suite",
     "scorer_suite",
     "selector_suite",
+    "task_suite",
 ]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-from fusemix_core.testing import aligners, encoders, fusers, readers
+from fusemix_core.testing import aligners, encoders, fusers, readers, tasks
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
@@ -31,6 +31,7 @@ from fusemix_core.testing.readers import READER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
 from fusemix_core.testing.suite import Check, CheckFailed, Suite
+from fusemix_core.testing.tasks import TASK
 
 Reasons = Mapping[str, str] | None
 
@@ -119,6 +120,13 @@ def evaluator_suite(
 ) -> Any:
     """pytest cases of `check_evaluator(subject, **how)`."""
     return _cases(EVALUATOR, lambda: find("evaluator", subject, **how), expected_failures, least)
+
+
+def task_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_task(subject, **how)`."""
+    return _cases(TASK, lambda: tasks.prepare(subject, **how), expected_failures, least)
 
 
 def fuser_suite(

@@ -31,7 +31,7 @@ ALSO = {"fusemix_clap.laion"}
 
 CHECKED = (
     *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
-    "fuser",
+    *("task", "fuser"),
 )
 COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
 

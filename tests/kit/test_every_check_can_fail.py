@@ -5,7 +5,8 @@ from kit.broken_encoders import BROKEN as BROKEN_ENCODERS
 from kit.broken_encoders import Fitted, Good
 from kit.broken_evaluators import Spread
 from kit.broken_fusers import Ridge, TokenRidge
-from kit.broken_readers import BROKEN, Lines
+from kit.broken_readers import Lines
+from kit.broken_tasks import BROKEN, Scale
 
 from fusemix_core.testing import (
     aligners,
@@ -13,6 +14,7 @@ from fusemix_core.testing import (
     check_evaluator,
     check_fuser,
     check_reader,
+    check_task,
     encoders,
     fusers,
     readers,
@@ -30,12 +32,13 @@ from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.readers import READER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
+from fusemix_core.testing.tasks import TASK
 from fusemix_core.testing.watch import Watch
 
 COMPONENTS = {
     "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
     "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
-    "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM, "fuser": FUSER,
+    "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM, "task": TASK, "fuser": FUSER,
 }  # fmt: skip
 FITTED_ONLY = ("fit_is_plain", "fit_is_kept", "fit_to_few")
 """The checks that only a fitted encoder goes through."""
@@ -117,6 +120,10 @@ def test_a_good_evaluator_passes():
 
 def test_a_good_reader_passes():
     check_reader(Lines).raise_if_failed()
+
+
+def test_a_good_task_passes():
+    check_task(Scale).raise_if_failed()
 
 
 @pytest.mark.parametrize("target", [Ridge, TokenRidge])
