@@ -17,6 +17,7 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.media import Medium
 from fusemix_core.data.rows import Note, Reader, Row
 from fusemix_core.followers import Followers
+from fusemix_core.fuser import Fitted, Fuser, Labelled
 from fusemix_core.measured import Measured
 from fusemix_core.mixup import Mixup
 from fusemix_core.padded import Padded, as_rows, as_tokens
@@ -39,7 +40,10 @@ __all__ = [
     "Encoder",
     "Evaluator",
     "FitContext",
+    "Fitted",
     "Followers",
+    "Fuser",
+    "Labelled",
     "LatentTable",
     "Measured",
     "Medium",
