@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Callback,
         Encoder,
         Evaluator,
+        Fuser,
         Medium,
         Mixup,
         Objective,
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.align import align
     from fusemix_core.jobs.encode import encode
     from fusemix_core.jobs.extend import extend
+    from fusemix_core.jobs.fuse import fuse
     from fusemix_core.jobs.rank import rank
     from fusemix_core.jobs.select import select
+    from fusemix_core.predictor import Predictor
     from fusemix_core.saved.model import SavedModel, load
     from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
     from fusemix_core.trust import trust_remote_code
@@ -38,10 +41,12 @@ _HOMES = {
     "align": "fusemix_core.jobs.align",
     "bench": "fusemix_core.benchmark.run",
     "extend": "fusemix_core.jobs.extend",
+    "fuse": "fusemix_core.jobs.fuse",
     "encode": "fusemix_core.jobs.encode",
     "rank": "fusemix_core.jobs.rank",
     "select": "fusemix_core.jobs.select",
     "FusedModel": "fusemix_core.fused",
+    "Predictor": "fusemix_core.predictor",
     "SavedModel": "fusemix_core.saved.model",
     "load": "fusemix_core.saved.model",
     "trust_remote_code": "fusemix_core.trust",
@@ -55,6 +60,7 @@ _HOMES = {
             "Callback",
             "Encoder",
             "Evaluator",
+            "Fuser",
             "Mixup",
             "Objective",
             "Scorer",
@@ -80,10 +86,12 @@ __all__ = [
     "Evaluator",
     "FamilySpec",
     "FusedModel",
+    "Fuser",
     "Medium",
     "Mixup",
     "ModalitySpec",
     "Objective",
+    "Predictor",
     "Reader",
     "Rejected",
     "Row",
@@ -97,6 +105,7 @@ __all__ = [
     "bench",
     "encode",
     "extend",
+    "fuse",
     "load",
     "rank",
     "select",

@@ -410,6 +410,12 @@ ARTEFACTS = [
         target="fusemix_core.fused:FusedModel",
         summary="adapters of several modalities into one space, and a scorer",
     ),
+    ComponentSpec(
+        kind="artefact",
+        name="predictor",
+        target="fusemix_core.predictor:Predictor",
+        summary="a prediction from several modalities: a fuser and a task",
+    ),
 ]
 RECIPES = [
     ComponentSpec.recipe(auto),

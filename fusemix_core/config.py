@@ -219,6 +219,32 @@ class RunConfig:
     store: str | None = None
 
 
+@dataclass(frozen=True)
+class FuseConfig:
+    """One `fusemix fuse`. `encoders` maps each modality to an encoder's name. `targets` are the
+    facts of `data` that are predicted: `target`; `time` and `event`; or several labels by their
+    names. `fuser` `auto` is whatever does best on validation. With `folds` the rows are predicted
+    by cross-validation, and the model is fitted to all of them. `views`, `plugins`, and what
+    follows `seed` are as in `RunConfig`."""
+
+    encoders: Mapping[str, str]
+    data: DataConfig
+    targets: tuple[str, ...] = ("target",)
+    task: Part = Part("auto")
+    fuser: Part = Part("auto")
+    folds: int = 0
+    views: Mapping[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    store_dtype: StoreDtype = "float16"
+    encode_batch: int | None = None
+    backend: Backend = "auto"
+    decode_processes: int | None = None
+    store: str | None = None
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as nested plain dicts, without the fields that are None."""
     out: dict[str, Any] = {}

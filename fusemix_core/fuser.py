@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,15 @@ class Labelled:
             groups=self.groups[rows],
         )
 
+    def as_taken_by(self, fuser: Fuser | type[Fuser]) -> Labelled:
+        """The same rows, whose latents come in the form that a fuser takes: rows or tokens."""
+        tokens = self.modalities if "tokens" in fuser.uses else ()
+        return replace(self, pairs=self.pairs.with_tokens(tokens))
+
+    def with_links(self, links: Tensor) -> Labelled:
+        """The same rows with other items, int64 CPU `[n, K]`."""
+        return replace(self, pairs=replace(self.pairs, links=links))
+
     def only(self, modalities: Sequence[str]) -> Labelled:
         """The same with these modalities, without the rows that have none of them."""
         pairs = self.pairs.only(modalities)
@@ -78,11 +87,18 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fuser, in eval mode on the CPU, and the scores `[n, C]` of its training rows by fits that
-    left out each row with its group; None if there are none."""
+    """A fuser that was fitted.
+
+    Attributes:
+        fuser: in eval mode on the CPU.
+        scores: `[n, C]` of its training rows, by fits that left out each row with its group; None
+            if there are none.
+        parts: modality → such scores by that modality alone; of rows that lack it, anything.
+    """
 
     fuser: Fuser
     scores: Tensor | None = None
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Fuser(nn.Module, ABC):
@@ -111,6 +127,9 @@ class Fuser(nn.Module, ABC):
     uses: tuple[str, ...] = ()
     """`("tokens",)` if latents are taken as `as_tokens` makes them; otherwise as `as_rows` does.
     The `ComponentSpec` says the same."""
+
+    closed: ClassVar[bool] = False
+    """Whether `fit` looks at no validation row, so that all rows may be for training."""
 
     options: dict[str, Any]
 

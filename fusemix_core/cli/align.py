@@ -105,6 +105,13 @@ def align(
 def run_values(
     run: RunOptions, data: dict[str, Any], recipe: RecipeOptions, encoding: EncodingOptions
 ) -> dict[str, Any]:
+    """`config_tables` with the recipe and the seed."""
+    return config_tables(run, data, encoding) | given(recipe=recipe.recipe, seed=run.seed)
+
+
+def config_tables(
+    run: RunOptions, data: dict[str, Any], encoding: EncodingOptions
+) -> dict[str, Any]:
     """The tables of the config file (of the run to resume, if none is named), with the options that
     were given in their place, among them `data`, fields of `DataConfig`.
 
@@ -123,7 +130,7 @@ def run_values(
     if values["data"].get("base") and not {"source", "validation", "test"}.isdisjoint(data):
         values["data"] = to_dict(from_dict(DataConfig, values["data"], "data.").located())
     values["data"] |= data
-    return values | given(recipe=recipe.recipe, seed=run.seed) | encoding.table()
+    return values | encoding.table()
 
 
 def check_files(values: dict[str, Any], data: dict[str, Any], config: Path | None) -> None:
@@ -184,7 +191,8 @@ def carry_out(
         return
 
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.jobs.run import default_out, run_plan
+    from fusemix_core.jobs.run import run_plan
+    from fusemix_core.runs.folder import default_out
 
     folder = run.out or default_out()
     try:

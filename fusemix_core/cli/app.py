@@ -19,8 +19,10 @@ from fusemix_core.cli import (
     encoders,
     evaluate,
     extend,
+    fuse,
     new_plugin,
     plugins,
+    predict,
     rank,
     recipes,
     search,
@@ -144,6 +146,9 @@ START, LOOK, PREPARE, EXTEND = "Start", "Look and compare", "Prepare and keep", 
 app.command("align", rich_help_panel=START)(align.align)
 app.command("search", rich_help_panel=START)(search.search)
 app.command("eval", rich_help_panel=START)(evaluate.evaluate)
+app.command("fuse", rich_help_panel=START)(fuse.fuse)
+app.command("predict", rich_help_panel=START)(predict.predict)
+app.command("explain", rich_help_panel=START)(predict.explain)
 app.command("extend", rich_help_panel=START)(extend.extend)
 app.add_typer(encoders.app, name="encoders", rich_help_panel=LOOK)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=LOOK)

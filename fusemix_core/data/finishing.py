@@ -30,6 +30,8 @@ def finish(
     warnings: list[str],
     by_file: tuple[str, ...],
     progress: Progress | None,
+    *,
+    repeats: bool = False,
 ) -> PairedDataset:
     """The dataset of what was gathered, without what can't be read, split.
 
@@ -39,6 +41,7 @@ def finish(
         warnings: those so far; the dataset's, with what is found here.
         by_file: the splits that have files of their own.
         progress: called while files are hashed.
+        repeats: whether equal rows count each for itself.
     """
     memory = HashMemory(home() / "hashes.sqlite")
     rejected = dict.fromkeys(gatherer.rejected)
@@ -48,7 +51,7 @@ def finish(
     if not len(linked):
         raise DataError(f"No row can be used.\n{say_rejected(list(rejected))}".rstrip())
     told, group = gatherer.split.values(), gatherer.group.values()
-    first, keep, trust, groups = _links_once(gatherer, links, linked, facts)
+    first, keep, trust, groups = _links_once(gatherer, links, linked, facts, repeats)
     kept = _all_or(keep, len(links))
     once = links[kept]
     parts, notes = splits.assign(once, items, told[kept], groups, fractions, seed, by_file)
@@ -83,7 +86,11 @@ def finish(
 
 
 def _links_once(
-    gatherer: Gatherer, links: np.ndarray, linked: np.ndarray, facts: dict[str, Fact]
+    gatherer: Gatherer,
+    links: np.ndarray,
+    linked: np.ndarray,
+    facts: dict[str, Fact],
+    repeats: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """The links without those that say the same as an earlier one.
 
@@ -91,6 +98,7 @@ def _links_once(
         links: int64 `[m, K]`, of all rows.
         linked: int64 `[n]`, those of them that link enough.
         facts: of all rows.
+        repeats: whether all of them stay.
 
     Returns:
         (int64 `[n]` for each of `linked` the first in `linked` that says the same; int64 `[k]` the
@@ -99,7 +107,8 @@ def _links_once(
     told, group = gatherer.split.values(), gatherer.group.values()
     some = _all_or(linked, len(links))
     selected = {name: fact.select(some) for name, fact in facts.items()}
-    first = first_of_equal(links[some], told[some], selected)
+    every = np.arange(len(linked))
+    first = every if repeats else first_of_equal(links[some], told[some], selected)
     once = np.flatnonzero(first == np.arange(len(first)))
     trust = most_trusted(first, gatherer.trust.values()[some])
     groups = merged_groups(first, group[some])[once] if gatherer.groups else None

@@ -38,6 +38,7 @@ def read_pairs(
     *,
     least: int = 2,
     optional: Collection[str] = (),
+    repeats: bool = False,
     progress: Progress | None = None,
 ) -> PairedDataset:
     """The paired dataset that `config` describes.
@@ -56,6 +57,8 @@ def read_pairs(
         least: how many modalities a row links; one with fewer is rejected. With 1 a row may have a
             single item, as in a gallery or in data to predict from.
         optional: modalities that are left out if no source has a column for them.
+        repeats: whether rows that are equal count each for itself, as cases do; else once, as pairs
+            do.
         progress: called with (modality, done, total) while files are hashed.
 
     Returns:
@@ -88,7 +91,9 @@ def read_pairs(
         _check_gathered(reading.gatherer, before, source)
     absent = reading.absent(optional)
     by_file = tuple(name for _, name in sources if name)
-    dataset = finish(reading.gatherer, fractions, seed, reading.warnings, by_file, progress)
+    dataset = finish(
+        reading.gatherer, fractions, seed, reading.warnings, by_file, progress, repeats=repeats
+    )
     dataset.columns = {m: list(names) for m, names in reading.columns.items()}
     return dataset.leaving_out(absent) if absent else dataset
 

@@ -47,6 +47,8 @@ class LinearFuser(Fuser):
         ConfigError: there are more than 8 modalities.
     """
 
+    closed = True
+
     def __init__(
         self,
         inputs: Mapping[str, int],

@@ -57,7 +57,8 @@ class Stack(LinearFuser):
             exact = train.has_exactly(subset)
             mixed = sum(a * scores[k] for a, k in zip(shares, subset, strict=True)) + offsets
             out[exact] = mixed[exact]
-        return Fitted(fuser.eval(), out.float())
+        parts = {m: one.float() for m, one in zip(train.modalities, scores, strict=True)}
+        return Fitted(fuser.eval(), out.float(), parts)
 
 
 def non_negative(task: Task, scores: Sequence[Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
@@ -72,15 +73,15 @@ def non_negative(task: Task, scores: Sequence[Tensor], targets: Targets) -> tupl
         (`[len(scores)]`, `[C]`), float64.
     """
     stacked = torch.stack(list(scores)).double()
+    found = torch.zeros(len(stacked), dtype=torch.float64)
     active = list(range(len(stacked)))
-    while True:
+    while active:
         weights, offsets = _minimised(task, stacked[active], targets)
-        negative = [k for k, a in zip(active, weights.tolist(), strict=True) if a < 0]
-        if not negative or len(active) == 1:
-            found = torch.zeros(len(stacked), dtype=torch.float64)
-            found[active] = weights.clamp_min(0)
+        if (weights >= 0).all():
+            found[active] = weights
             return found, offsets
-        active = [k for k in active if k not in negative]
+        active = [k for k, a in zip(active, weights.tolist(), strict=True) if a >= 0]
+    return found, task.baseline(targets).double()
 
 
 def _minimised(task: Task, scores: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:

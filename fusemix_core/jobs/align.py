@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.jobs.run import RunResult, default_out, run_plan
+from fusemix_core.jobs.run import RunResult, run_plan
 from fusemix_core.runs.config import build_config, chosen_by
+from fusemix_core.runs.folder import default_out
 from fusemix_core.runs.inputs import DataInput, EncoderInput, encoder_names, table_of
 from fusemix_core.runs.plan import make_plan
 from fusemix_core.runs.reporter import Reporter

@@ -9,9 +9,10 @@ from typing import Any
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.fused import FusedModel
-from fusemix_core.jobs.run import RunResult, default_out, run_plan
+from fusemix_core.jobs.run import RunResult, run_plan
 from fusemix_core.runs.config import build_config
 from fusemix_core.runs.extension import extended_model
+from fusemix_core.runs.folder import default_out
 from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.plan import make_plan
 from fusemix_core.runs.reporter import Reporter

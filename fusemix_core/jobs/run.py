@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,8 @@ from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
 from fusemix_core.reports.run import report_run
 from fusemix_core.runs.answers import surest_wrong, write_answers, write_splits
-from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
@@ -59,13 +59,6 @@ class RunResult:
     usage: str
     search: str
     sections: dict[str, list[Section]] = field(default_factory=dict)
-
-
-def default_out() -> Path:
-    """A folder under `runs/` that is not there yet, named for the time."""
-    now = time.strftime("%Y-%m-%d-%H%M%S")
-    names = chain([now], (f"{now}-{number}" for number in count(2)))
-    return next(path for name in names if not (path := Path("runs") / name).exists())
 
 
 @dataclass(frozen=True)
@@ -160,35 +153,17 @@ def trained_in(recipe: Recipe, device: torch.device, checkpoints: Path | None) -
 
 def encode(run: Run) -> Encoded:
     """The latents of the data, by the encoders that the base was fitted to."""
-    plan, config = run.plan, run.plan.config
-    run.reporter.stage("Encoding")
-    how = Encoding(
-        run.device,
-        config.dtype,
-        config.store_dtype,
-        config.encode_batch,
-        plan.views,
-        config.backend,
-        dtypes=plan.base.dtypes(),
-        processes=config.decode_processes,
-        store=config.store,
-    )
-
-    def list_rejected(dataset: PairedDataset) -> None:
-        if run.first:
-            with explained(f"{run.folder.rejected}", ADVICE):
-                dataset.write_rejected(run.folder.rejected)
-
+    plan = run.plan
     encoded = in_turn(
-        lambda: encode_dataset(
-            plan.dataset,
-            plan.specs,
-            how,
+        lambda: encode_plan(
+            plan,
+            run.device,
+            run.folder,
             run.reporter,
             {**run.objects, **plan.base.loaded()},
-            max_bad=config.data.max_bad,
-            rejected=list_rejected,
+            dtypes=plan.base.dtypes(),
             ragged=token_modalities(plan),
+            first=run.first,
         )
     )
     plan.base.check(encoded.extractions)
@@ -325,12 +300,14 @@ def results_of(plan: Plan, encoded: Encoded, fitted: Fit, measured: Measurement)
     """The content of results.json."""
     model, dataset = measured.model, encoded.dataset
     parts = {m: model.adapter_part(m) for m in model.modalities}
+    learnt = {m: list(e.learnt) for m, e in plan.encoders.items() if e.learnt}
     return {
         "pairs": {name: len(rows) for name, rows in dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in dataset.unpaired.items()},
         "facts": facts_table(dataset.facts, plan.config.data),
         "rejected": len(dataset.rejected),
         **Notices.of(dataset, [*plan.warnings, *encoded.warnings]).as_dict(),
+        **({"learnt": learnt} if learnt else {}),
         "fit_seconds": round(fitted.seconds, 2),
         **measured.results,
         "adapters": {m: {"name": p.name, "options": p.options} for m, p in parts.items()},

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from fusemix_core.config import DataConfig, RunConfig, from_dict, read_toml, to_dict
+from fusemix_core.config import DataConfig, FuseConfig, RunConfig, from_dict, read_toml, to_dict
 from fusemix_core.disk import TEMPORARY, Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
@@ -25,6 +27,13 @@ ADVICE = Advice(
     f"Check the disk, {_GO_ON}",
 )
 """Where a run can't be written."""
+
+
+def default_out() -> Path:
+    """A folder under `runs/` that is not there yet, named for the time."""
+    now = time.strftime("%Y-%m-%d-%H%M%S")
+    names = chain([now], (f"{now}-{number}" for number in count(2)))
+    return next(path for name in names if not (path := Path("runs") / name).exists())
 
 
 class RunFolder:
@@ -43,7 +52,7 @@ class RunFolder:
         self.model = self.path / "model"
         self.report = self.path / "report.html"
 
-    def start(self, config: RunConfig, resume: bool) -> None:
+    def start(self, config: RunConfig | FuseConfig, resume: bool) -> None:
         """Make the folder, or with `resume` take up the run that is in it.
 
         Raises:
@@ -59,7 +68,8 @@ class RunFolder:
         data = replace(config.data, base=config.data.base or os.getcwd())
         config = replace(config, data=data)
         table = _without_none(to_dict(config))
-        table["recipe"][COMPLETE] = True
+        if "recipe" in table:
+            table["recipe"][COMPLETE] = True
         write_text(self.config, tomli_w.dumps(table))
 
     def check(self, resume: bool) -> None:
@@ -78,8 +88,8 @@ class RunFolder:
             elif above == self.path and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
                 raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
 
-    def _check_same(self, config: RunConfig) -> None:
-        old, new = comparable(self._begun_with()), comparable(to_dict(config))
+    def _check_same(self, config: RunConfig | FuseConfig) -> None:
+        old, new = comparable(self._begun_with(type(config))), comparable(to_dict(config))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ConfigError(
@@ -88,14 +98,14 @@ class RunFolder:
                     "--out.",
                 )
 
-    def _begun_with(self) -> dict[str, Any]:
+    def _begun_with(self, kind: type[RunConfig | FuseConfig]) -> dict[str, Any]:
         """The config of the run that is there. Settings that the version which began it did not
         have yet have their defaults."""
         table = read_toml(self.config)
         if isinstance(table.get("recipe"), Mapping):
             table["recipe"] = recorded_recipe(table["recipe"])
         try:
-            return to_dict(from_dict(RunConfig, table))
+            return to_dict(from_dict(kind, table))
         except ConfigError as error:
             raise ConfigError(
                 f"{self.config} can't be resumed by this version of fusemix: {error.message}",

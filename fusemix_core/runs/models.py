@@ -10,6 +10,7 @@ from pathlib import Path
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import PairedLatents, takes_tokens
+from fusemix_core.predictor import Predictor
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.reporter import Reporter
@@ -29,7 +30,7 @@ def model_of(path: str | Path) -> str | Path:
 
 
 def encode_for(
-    model: FusedModel, dataset: PairedDataset, reporter: Reporter, max_bad: float
+    model: FusedModel | Predictor, dataset: PairedDataset, reporter: Reporter, max_bad: float
 ) -> Encoded:
     """The latents of a dataset by the model's own encoders, refused if these have changed."""
     lazy = {m: model.encoder(m) for m in dataset.modalities}
@@ -42,11 +43,18 @@ def encode_for(
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
         max_bad=max_bad,
-        ragged=[m for m in lazy if takes_tokens(model.adapters[m])],
+        ragged=[m for m in lazy if _takes_tokens(model, m)],
     )
     for modality, extraction in encoded.extractions.items():
         lazy[modality].check(extraction.fingerprint, extraction.digest)
     return encoded
+
+
+def _takes_tokens(model: FusedModel | Predictor, modality: str) -> bool:
+    """Whether items of a modality may differ in length."""
+    if isinstance(model, FusedModel):
+        return takes_tokens(model.adapters[modality])
+    return True
 
 
 def embed_for(model: FusedModel, pairs: PairedLatents) -> SplitEmbeddings:

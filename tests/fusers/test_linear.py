@@ -125,6 +125,8 @@ def test_a_useless_model_gets_no_weight():
         task, [good, -good, torch.randn(200, 3, generator=draw)], rows.targets
     )
     assert weights[0] > 0.5 and weights[1] == 0 and (weights >= 0).all()
+    weights, offsets = non_negative(task, [-good], rows.targets)
+    assert weights == 0 and torch.equal(offsets, task.baseline(rows.targets).double())
 
 
 def test_an_outlier_of_the_training_rows_or_of_new_ones_stays_small():

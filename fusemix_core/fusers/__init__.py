@@ -1,0 +1,1 @@
+"""Ways of predicting from several modalities: one small file each."""

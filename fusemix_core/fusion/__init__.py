@@ -1,0 +1,1 @@
+"""Predicting from several modalities: what is fitted, compared, chosen and explained."""

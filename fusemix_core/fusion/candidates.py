@@ -1,0 +1,128 @@
+"""What a prediction is compared with: baselines, each modality by itself, and fusers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fusemix_core.config import Part
+from fusemix_core.context import FitContext
+from fusemix_core.fuser import Fitted, Fuser, Labelled
+from fusemix_core.prediction import Task
+from fusemix_core.registry import Registry, registry
+
+Kind = Literal["baseline", "single", "fuser"]
+NOTHING = "no modality"
+"""The candidate that predicts the same for every row."""
+MEAN = "mean of modalities"
+"""The candidate that averages the modalities' probabilities."""
+STACK = "stack"
+_ROWS = 4096
+"""Rows that are predicted at once."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to predict.
+
+    Attributes:
+        name: of the fuser, of the modality, or what the baseline does.
+        kind: `baseline`, `single` for one modality by itself, or `fuser`.
+        predict: rows → scores float32 `[n, C]`.
+        seconds: that its fit took; 0 if it is a by-product of another.
+        fitted: its fuser, and scores of training rows that were left out.
+    """
+
+    name: str
+    kind: Kind
+    predict: Callable[[Labelled], Tensor] = field(repr=False)
+    seconds: float = 0.0
+    fitted: Fitted | None = field(default=None, repr=False)
+
+
+@torch.no_grad()
+def scores_of(fuser: Fuser, rows: Labelled, nothing: Tensor, only: Iterable[str] = ()) -> Tensor:
+    """The scores of rows by a fuser, float32 `[n, C]`.
+
+    Args:
+        fuser: in eval mode.
+        rows: what is predicted; targets have no part in it.
+        nothing: `[C]`, the scores of a row that has none of the modalities.
+        only: the modalities that may be used; all, if there are none.
+    """
+    allowed = torch.tensor([not only or m in set(only) for m in rows.modalities])
+    rows = rows.as_taken_by(fuser)
+    found = nothing.float().expand(len(rows), -1).clone()
+    able = (rows.present & allowed).any(dim=1).nonzero()[:, 0]
+    for part in able.split(_ROWS):
+        own = rows.select(part)
+        latents = {m: own.latents(m) for m in own.modalities}
+        found[part] = fuser(latents, own.present & allowed).float().cpu()
+    return found
+
+
+def fit_candidates(
+    train: Labelled,
+    validation: Labelled,
+    task: Task,
+    fusers: Mapping[str, Part],
+    context: FitContext,
+    tell: Callable[[str], None] = lambda text: None,
+    registry: Registry = registry,
+) -> dict[str, Candidate]:
+    """Every candidate, fitted to `train`, by name: the simplest first.
+
+    Args:
+        train, validation: rows with a target.
+        task: what is predicted.
+        fusers: name → fuser. A `stack` is fitted anyway: each modality by itself is part of it.
+        context: as aligners get it.
+        tell: gets the name of each fit that begins.
+    """
+    nothing = task.baseline(train.targets)
+    found = {NOTHING: Candidate(NOTHING, "baseline", lambda rows: nothing.expand(len(rows), -1))}
+
+    def fit(name: str, part: Part) -> Candidate:
+        tell(name)
+        began = time.monotonic()
+        target = registry.target_of(registry.check("fuser", part))
+        taken = [one.as_taken_by(target) for one in (train, validation)]
+        done = target.fit(*taken, task, context, **part.options)
+        seconds = time.monotonic() - began
+        return Candidate(
+            name, "fuser", lambda rows: scores_of(done.fuser, rows, nothing), seconds, done
+        )
+
+    (_, stack), *others = {STACK: Part(STACK), **fusers}.items()
+    fitted = fit(STACK, stack)
+    for modality in train.modalities:
+        found[modality] = Candidate(modality, "single", _only(fitted, modality, nothing))
+    if len(train.modalities) > 1:
+        found[MEAN] = Candidate(MEAN, "baseline", _mean(fitted, task, nothing))
+    found[STACK] = fitted
+    for name, part in others:
+        found[name] = fit(name, part)
+    return found
+
+
+def _only(stack: Candidate, modality: str, nothing: Tensor) -> Callable[[Labelled], Tensor]:
+    return lambda rows: scores_of(stack.fitted.fuser, rows, nothing, [modality])
+
+
+def _mean(stack: Candidate, task: Task, nothing: Tensor) -> Callable[[Labelled], Tensor]:
+    def predict(rows: Labelled) -> Tensor:
+        found = nothing.float().expand(len(rows), -1).clone()
+        each = {m: _only(stack, m, nothing)(rows) for m in rows.modalities}
+        for pattern in rows.present.unique(dim=0):
+            own = (rows.present == pattern).all(dim=1)
+            there = [m for m, has in zip(rows.modalities, pattern.tolist(), strict=True) if has]
+            if there:
+                found[own] = task.average([each[m][own] for m in there]).float()
+        return found
+
+    return predict

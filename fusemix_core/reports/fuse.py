@@ -1,0 +1,167 @@
+"""The report of `fusemix fuse`: which way of predicting is best, and what each modality gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fusemix_core.fusion.study import Study
+from fusemix_core.reports.data import ReportData
+from fusemix_core.reports.render import write_report
+from fusemix_core.reports.run import drawn_sections, folders_of, modalities_of, without
+from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.environment import environment
+from fusemix_core.runs.folder import RunFolder
+from fusemix_core.runs.fusing import FusePlan
+from fusemix_core.sections import Figure, Section, Table, Tile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_KIND = {"baseline": "baseline", "single": "one modality", "fuser": "all modalities"}
+
+
+def report_fuse(
+    folder: RunFolder,
+    plan: FusePlan,
+    encoded: Encoded,
+    sections: Sequence[Section],
+    results: Mapping[str, Any],
+) -> None:
+    """Write report.html."""
+    dataset, config = encoded.dataset, plan.config
+    folders = folders_of(plan, folder)
+    task, model = results["task"], without(folders, str(folder.model))
+    data = ReportData(
+        title=" + ".join(spec.name for spec in plan.specs.values()),
+        summary=f"{len(dataset):,} rows. Task: {task['name']}, because {task['reason']}.",
+        facts={
+            "task": task["name"],
+            "fuser": results["fuser"],
+            "folds": config.folds or "none",
+            "device": config.device,
+            "seed": config.seed,
+        },
+        modalities=modalities_of(plan, encoded),
+        splits=results["splits"],
+        rows_read=dataset.rows_read,
+        rejected=[
+            {**dataclasses.asdict(r), "path": without(folders, r.path)} for r in dataset.rejected
+        ],
+        notes=results["warnings"],
+        sections=drawn_sections({"fuse": sections})[0],
+        load=f'from fusemix_core import load\n\npredictor = load("{model}")',
+        config=without(folders, folder.config.read_text(encoding="utf-8")),
+        environment=environment(),
+    )
+    write_report(folder.report, data)
+
+
+def sections_of(study: Study, results: Mapping[str, Any]) -> list[Section]:
+    """What the report and the terminal show."""
+    found = [_comparison(results), *gain_sections(results)]
+    if results["conformal"]:
+        found.append(_trust(study, results))
+    return found
+
+
+def gain_sections(results: Mapping[str, Any]) -> list[Section]:
+    """What each modality gives; nothing if there is one only."""
+    return [_shares(results), _missing(results)] if len(results["shares"]) > 1 else []
+
+
+def _comparison(results: Mapping[str, Any]) -> Section:
+    metric, chosen = results["task"]["metric"], results["fuser"]
+    names = list(results["candidates"][chosen]["metrics"])
+    rows = []
+    for name, one in results["candidates"].items():
+        mark = " (chosen)" if name == chosen else ""
+        measured = [one["metrics"][key] for key in names]
+        rows.append([f"{name}{mark}", _KIND[one["kind"]], *measured, _span(one["interval"])])
+    value = results["candidates"][chosen]["metrics"][metric]
+    return Section(
+        "Predictions",
+        results["verdict"],
+        tables=[Table(["predicted from", "kind", *names, f"95% interval of {metric}"], rows)],
+        note=f"Chosen on validation rows by {metric}. Test rows were measured once. Intervals are "
+        "of rows, or groups of rows, that are drawn with replacement.",
+        headline=[Tile(metric, value)],
+    )
+
+
+def _span(interval: Sequence[float] | None) -> str | None:
+    return None if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _shares(results: Mapping[str, Any]) -> Section:
+    metric, shares = results["task"]["metric"], results["shares"]
+    rows = [
+        [m, one["value"], _span(one["interval"]), one["alone"], one["last"]]
+        for m, one in shares.items()
+    ]
+
+    def draw(axes: Axes) -> None:
+        names = list(shares)[::-1]
+        values = [shares[m]["value"] for m in names]
+        axes.barh(names, values, color="C0")
+        for k, m in enumerate(names):
+            if (span := shares[m]["interval"]) is not None:
+                axes.plot(span, [k, k], color="C1")
+        axes.axvline(0, color="C2", linewidth=1)
+        axes.set_xlabel(metric)
+
+    return Section(
+        "Modalities",
+        f"What each modality adds to {metric}: Shapley values, over all orders of adding them.",
+        tables=[
+            Table(["modality", "share", "95% interval", "by itself", "beside all others"], rows)
+        ],
+        figures=[
+            Figure(draw, title="Share of each modality", alt="Shapley value of each modality")
+        ],
+        note="The shares add up to what all modalities gain over none.",
+    )
+
+
+def _missing(results: Mapping[str, Any]) -> Section:
+    metric, points = results["task"]["metric"], results["by_missing"]
+    rows = [[name, value] for name, value in results["combinations"].items()]
+
+    def draw(axes: Axes) -> None:
+        axes.plot([100 * rate for rate, _ in points], [value for _, value in points], marker="o")
+        axes.set_xlabel("% of entries missing")
+        axes.set_ylabel(metric)
+
+    return Section(
+        "Missing modalities",
+        f"{metric} from each combination of modalities, and when entries are missing at random.",
+        tables=[Table(["from", metric], rows)],
+        figures=[Figure(draw, title="Missing entries", alt=f"{metric} by missing entries")],
+    )
+
+
+def _trust(study: Study, results: Mapping[str, Any]) -> Section:
+    found, figures = results["conformal"], []
+    one = study.folds[0]
+    if one.task.gives == "classes":
+        plot = one.task.reliability(
+            one.candidates[study.chosen].predict(one.test), one.test.targets
+        )
+
+        def draw(axes: Axes) -> None:
+            points = plot.as_dict()
+            axes.plot([0, 1], [0, 1], color="C2", linewidth=1)
+            axes.plot(points["confidence"], points["accuracy"], marker="o", color="C0")
+            axes.set_xlabel("confidence")
+            axes.set_ylabel("accuracy")
+
+        figures = [Figure(draw, title="Reliability", alt="Accuracy by confidence")]
+    rows = [[name, value] for name, value in found.items()]
+    return Section(
+        "Trust",
+        "Prediction sets (or intervals) that should contain the truth for 90% of rows: their "
+        "coverage of test rows, and their mean size.",
+        tables=[Table(["measure", "value"], rows)],
+        figures=figures,
+    )

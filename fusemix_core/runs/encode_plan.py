@@ -1,0 +1,71 @@
+"""The latents of a run's data, as its plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+
+from fusemix_core.config import ComputeDtype
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.disk import explained
+from fusemix_core.interfaces import Encoder
+from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
+from fusemix_core.runs.folder import ADVICE, RunFolder
+from fusemix_core.runs.fusing import FusePlan
+from fusemix_core.runs.plan import Plan
+from fusemix_core.runs.reporter import Reporter
+
+
+def encode_plan(
+    plan: Plan | FusePlan,
+    device: torch.device,
+    folder: RunFolder,
+    reporter: Reporter,
+    objects: Mapping[str, Encoder],
+    *,
+    dtypes: Mapping[str, ComputeDtype],
+    ragged: Collection[str],
+    first: bool = True,
+) -> Encoded:
+    """Encode what the plan names, and list what can't be used in the run's folder.
+
+    Args:
+        plan: the run.
+        device: where encoders run.
+        folder: of the run.
+        reporter: gets the progress.
+        objects: modality → loaded encoder, in place of the plan's own.
+        dtypes: modality → what its encoder computes in, if not as the config says.
+        ragged: the modalities whose items may differ in length.
+        first: whether this is the process that writes.
+    """
+    config = plan.config
+    reporter.stage("Encoding")
+    how = Encoding(
+        device,
+        config.dtype,
+        config.store_dtype,
+        config.encode_batch,
+        plan.views,
+        config.backend,
+        dtypes=dtypes,
+        processes=config.decode_processes,
+        store=config.store,
+    )
+
+    def list_rejected(dataset: PairedDataset) -> None:
+        if first:
+            with explained(f"{folder.rejected}", ADVICE):
+                dataset.write_rejected(folder.rejected)
+
+    return encode_dataset(
+        plan.dataset,
+        plan.specs,
+        how,
+        reporter,
+        objects,
+        max_bad=config.data.max_bad,
+        rejected=list_rejected,
+        ragged=ragged,
+    )

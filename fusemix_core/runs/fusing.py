@@ -1,0 +1,158 @@
+"""What `fusemix fuse` will do, found from names and data before anything is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fusemix_core.config import FuseConfig, Part, from_dict
+from fusemix_core.data.cells import FactColumn
+from fusemix_core.errors import ConfigError
+from fusemix_core.registry import Registry, registry
+from fusemix_core.runs.config import own_items, resolve_encoders, resolve_views
+from fusemix_core.runs.cost import long_texts
+from fusemix_core.runs.facts import facts_table
+from fusemix_core.runs.fitting import fit_encoders, learnt
+from fusemix_core.runs.notices import Notices, Tell
+from fusemix_core.runs.plan import EncoderPlan, plan_encoders
+from fusemix_core.runs.reading import read_usable
+from fusemix_core.runs.targets import GROUP, Targeted, targeted
+from fusemix_core.specs import EncoderSpec
+
+AUTO = "auto"
+FEWEST_FOLDS = 2
+
+
+@dataclass
+class FusePlan:
+    """A run of `fusemix fuse`, resolved and ready. `targets` are the rows to predict."""
+
+    config: FuseConfig
+    targets: Targeted
+    encoders: dict[str, EncoderPlan]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def dataset(self):  # noqa: ANN201  a PairedDataset
+        """The data, whose splits contain only rows with a target."""
+        return self.targets.dataset
+
+    @property
+    def specs(self) -> dict[str, EncoderSpec]:
+        return {m: e.spec for m, e in self.encoders.items()}
+
+    @property
+    def views(self) -> dict[str, str]:
+        return {m: e.view for m, e in self.encoders.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain data, for `--json`."""
+        return {
+            "encoders": [e.as_dict() for e in self.encoders.values()],
+            "task": {"name": self.targets.part.name, "reason": self.targets.reason},
+            "fuser": self.config.fuser.name,
+            "folds": self.config.folds,
+            "splits": {name: len(rows) for name, rows in self.dataset.splits.items()},
+            "facts": facts_table(self.dataset.facts, self.config.data),
+            "learnt": {m: list(learnt(spec)) for m, spec in self.specs.items() if spec.fitted},
+            "rejected": len(self.dataset.rejected),
+            "device": self.config.device,
+            **Notices.of(self.dataset, self.warnings).as_dict(),
+        }
+
+
+def target_facts(
+    targets: tuple[str, ...], time: str | None = None, event: str | None = None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The columns of targets as facts of the data, and the names of these facts.
+
+    Args:
+        targets: columns, each `COLUMN` or `COLUMN:KIND`.
+        time, event: the columns of a survival target.
+
+    Raises:
+        ConfigError: none is given, or both a target and a time are.
+    """
+    if time or event:
+        if targets or not (time and event):
+            raise ConfigError(
+                "Survival has a time and an event, and no other target.",
+                "Example: --time months --event died",
+            )
+        return {"time": time, "event": event}, ("time", "event")
+    if not targets:
+        raise ConfigError(
+            "What is to be predicted?",
+            "Name its column: --target outcome (several for labels), or --time months --event died",
+        )
+    if len(targets) == 1:
+        return {"target": targets[0]}, ("target",)
+    columns = {FactColumn.parse(one).column: one for one in targets}
+    return columns, tuple(columns)
+
+
+def build_fuse_config(
+    values: Mapping[str, Any], registry: Registry = registry
+) -> tuple[FuseConfig, dict[str, EncoderSpec]]:
+    """A checked config and its encoders, from the tables of a TOML file or of options."""
+    encoders = values.get("encoders")
+    if not isinstance(encoders, Mapping) or not encoders:
+        raise ConfigError(
+            "No encoder is given.",
+            "Example: fusemix fuse -e image=efficientnet-lite0 -e table=columns --target price "
+            "--data houses.csv",
+        )
+    config = from_dict(FuseConfig, dict(values))
+    if config.folds == 1 or config.folds < 0:
+        raise ConfigError(f"folds is {config.folds}.", f"It is 0, or {FEWEST_FOLDS} or more.")
+    if config.task.name != AUTO:
+        registry.check("task", config.task)
+    if config.fuser.name != AUTO:
+        registry.check("fuser", config.fuser)
+    elif config.fuser.options:
+        raise ConfigError("The fuser 'auto' has no options.", "Name one: --fuser block")
+    if not config.data.source:
+        specs = {m: registry.encoder(name, m) for m, name in config.encoders.items()}
+        config = replace(config, data=replace(config.data, **own_items(specs)))
+    if missing := [file for file in config.plugins if file not in registry.files]:
+        raise ConfigError(
+            f"The config needs the plugin {missing[0]}.", f"Load it: --plugin {missing[0]}"
+        )
+    config = replace(config, plugins=tuple(registry.files))
+    if config.data.reader is not None:
+        registry.check("reader", config.data.reader)
+    specs = resolve_encoders(config.encoders, registry)
+    return replace(config, views=resolve_views(specs, config.views)), specs
+
+
+def make_fuse_plan(
+    config: FuseConfig, specs: Mapping[str, EncoderSpec], tell: Tell | None = None
+) -> FusePlan:
+    """Read the data, learn what the task is, and look into the latent store.
+
+    Raises:
+        DataError, ConfigError: the data, or the targets, can't be used.
+    """
+    facts = dict(config.data.facts)
+    if config.data.group_by:
+        facts[GROUP] = f"{config.data.group_by}:class"
+    # A row that lacks a modality is predicted from the others.
+    data = replace(config.data, facts=facts, missing="ok")
+    takes = {m: spec.takes for m, spec in specs.items()}
+    dataset = read_usable(data, takes, config.seed, tell=tell, least=1, repeats=True)
+    found = targeted(config, dataset)
+    specs = fit_encoders(specs, found.dataset)
+    encoders = plan_encoders(found.dataset, specs, config, config.device)
+    estimates = long_texts(specs, dataset.items)
+    for note in [*found.notes, *estimates] if tell else ():
+        tell(note)
+    return FusePlan(config, found, encoders, [*dataset.warnings, *found.notes, *estimates])
+
+
+def fusers_of(part: Part, registry: Registry = registry) -> dict[str, Part]:
+    """The fusers to fit beside `stack`, by name, the simplest first: those that `auto` chooses
+    from and baselines, and the one that the user names."""
+    known = {spec.name for _, spec in registry.all_components("fuser")}
+    found = {name: Part(name) for name in ("concat", "block", "mlp") if name in known}
+    return found if part.name == AUTO else {**found, part.name: part}
