@@ -142,8 +142,7 @@ class Catalogue:
 
     def modality(self, name: str) -> ModalitySpec | None:
         """What is declared of a modality, by all plugins together; None for an undeclared one.
-        What the user adds comes first. One of several of a kind, `image:front`, has the habits of
-        `image`.
+        What the user adds comes first. `image:front` is declared as `image` is.
 
         Raises `PluginError` if two plugins declare different media.
         """

@@ -112,11 +112,11 @@ class Encoder(ABC):
 
     @classmethod
     def fit(cls, spec: EncoderSpec, items: Sequence[Any]) -> EncoderSpec:
-        """The spec with what the encoder learns from training items in `options["learnt"]`.
+        """Learn from training items: the spec with the findings in `options["learnt"]`.
 
-        Called once, before `load`, if the spec is `fitted`. What is learnt is plain data (strings,
-        finite numbers, booleans, None, lists and tables of these): it is part of the fingerprint
-        and is saved with a model. `load` must build the same encoder from it, and treat it as data
+        Called once, before `load`, if the spec is `fitted`. The findings are plain data (strings,
+        finite numbers, booleans, None, lists and tables of these). They are part of the fingerprint
+        and are saved with a model. `load` must build the same encoder from it, and treat it as data
         that a stranger may have written: name no file, address or class in it.
 
         Args:
@@ -135,8 +135,8 @@ class Encoder(ABC):
 
     @classmethod
     def learnt(cls, spec: EncoderSpec) -> Sequence[str]:
-        """What a fitted spec learnt, one line each, as a plan and a report show it:
-        "age: number, 3% missing"."""
+        """The findings of a fitted spec, one line each, for plans and reports: "age: number, 3%
+        missing"."""
         return ()
 
     @classmethod

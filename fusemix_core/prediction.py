@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fusemix_core.data.facts import Fact
+from fusemix_core.metrics.reliability import Reliability
 
 Gives = Literal["classes", "labels", "values", "survival", ""]
 Columns = dict[str, "np.ndarray | list[Any]"]
@@ -200,6 +201,11 @@ class Task(ABC):
         that aren't known. Larger is better. None if the metric isn't a mean over rows."""
         return None
 
+    def reliability(self, scores: Tensor, targets: Targets) -> Reliability | None:
+        """The points of a reliability plot of the known rows; None if the task gives neither
+        classes nor labels."""
+        return None
+
     @abstractmethod
     def baseline(self, targets: Targets) -> Tensor:
         """The constant scores, float32 `[C]`, that fit these targets best."""
@@ -218,8 +224,9 @@ def calibrated(
 ) -> Calibration:
     """The scale and offsets that minimise a task's loss, by L-BFGS in float64.
 
-    A normal prior on the logarithm of the scale and on the offsets, which weighs as much as one
-    row, keeps them finite if the classes are separable.
+    Normal priors keep them finite if the classes are separable, and small if there are few rows:
+    of the logarithm of the scale (of scores with a deviation of 1) with a deviation of 1, of the
+    offsets with one of 1/2.
 
     Args:
         loss: `Task.loss`.
@@ -229,14 +236,14 @@ def calibrated(
     Example:
         calibrated(task.loss, scores, targets, offsets=False)
     """
-    rows = targets.rows
-    count, outputs = int(rows.sum()), scores.shape[1]
+    targets = targets.to("cpu")
+    given, known = scores.detach().cpu().double()[targets.rows], targets[targets.rows]
+    count = len(given)
     if count == 0:
         return Calibration()
-    given, known = scores.detach().double()[rows], targets[rows]
     spread = given.std(dim=0, correction=0).mean().clamp(min=1e-12)
-    logarithm = torch.zeros((), dtype=torch.float64, device=given.device, requires_grad=True)
-    shifts = torch.zeros(outputs if offsets else 0, dtype=torch.float64, device=given.device)
+    logarithm = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    shifts = torch.zeros(scores.shape[1] if offsets else 0, dtype=torch.float64)
     shifts.requires_grad_(offsets)
     parameters = [logarithm, shifts] if offsets else [logarithm]
     search = torch.optim.LBFGS(
@@ -247,7 +254,7 @@ def calibrated(
     def value() -> Tensor:
         search.zero_grad()
         moved = given / spread * logarithm.exp() + (shifts if offsets else 0)
-        prior = logarithm.square() + shifts.square().sum()
+        prior = logarithm.square() + 4 * shifts.square().sum()
         total = loss(moved, known) + prior / (2 * count)
         total.backward()
         return total

@@ -262,7 +262,7 @@ _OWN = {
 
 
 _OPTIONS = re.compile(r"\s\w+=")
-"""What shows that options follow the name of an encoder."""
+"""Options that follow the name of an encoder."""
 
 
 def _with_options(spec: EncoderSpec, options: Mapping[str, Any]) -> EncoderSpec:
@@ -270,7 +270,7 @@ def _with_options(spec: EncoderSpec, options: Mapping[str, Any]) -> EncoderSpec:
     not."""
     if not spec.fitted:
         raise ConfigError(
-            f"The encoder '{spec.name}' takes no options.", f"Its name alone: {spec.name}"
+            f"The encoder '{spec.name}' takes no options.", f"Only its name: {spec.name}"
         )
     known = {key: value for key, value in spec.options.items() if key != LEARNT}
     for option, value in options.items():

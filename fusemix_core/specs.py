@@ -89,9 +89,9 @@ class EncoderSpec:
     `environment` names the variables that must be set before anything can be encoded, such as that
     of a key. `batch` is how many items `encode` gets at once, where the usual number does not suit.
 
-    `parameters` is the number of weights; 0 says that there are none: then target, options and
-    version alone decide the latents. An encoder is `fitted` if it learns from training items before
-    it encodes any (`Encoder.fit`): what it learnt is in `options["learnt"]`.
+    `parameters` is the number of weights; 0 says that there are none: then only target, options and
+    version decide the latents. An encoder is `fitted` if it learns from training items before it
+    encodes any (`Encoder.fit`); its findings are in `options["learnt"]`.
 
     `views` are what `Encoder.encode` can give, the first one by default. A name begins with its
     kind, alone or with a variant behind a dash (`pooled`, `pooled-cls-mean`): `pooled [n, d]`,

@@ -1,7 +1,7 @@
 """Columns of a table that give the target away.
 
-A column that is known only once the target is known makes a model that is perfect on its own data
-and useless on others. It is told by a single column that predicts the target almost perfectly.
+A column that is filled only when the target is known makes a model perfect on its own data and
+useless on others. Such a column predicts the target almost perfectly by itself.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def leaks(
 
     Args:
         items: The table's cells of each row, column → value; None if the row has no table.
-        target: What is to be predicted, of the same rows.
+        target: The fact to predict, of the same rows.
         groups: int64 `[n]`, -1 without one. A category says nothing of a row by the rows of its
             own group.
         name: The target's column, whose words may be in the name of another.
-        modality: What the table is called, for the remedy.
+        modality: The name of the table, for the remedy.
 
     Example:
         leaks([{"dose": 1, "died": "yes"}, …], dataset.facts["outcome"])
@@ -111,7 +111,7 @@ def _of_classes(
     index, names = levels(cells)
     if _error_by_category(index, target, groups) < _ERROR * (1 - commonest):
         if len(names) == 1:
-            return "gives the target away: whether it is filled tells the class"
+            return "gives the target away: it is filled for one class only"
         return f"gives the target away: each of its {len(names):,} values is of one class"
     return ""
 

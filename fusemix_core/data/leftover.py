@@ -20,7 +20,7 @@ class Source:
     """A source of rows.
 
     Attributes:
-        path: Where it is, for messages.
+        path: Its place, for messages.
         filled: Its columns.
         used: Those that are read as something else than an item.
         rows: The first rows.
@@ -44,12 +44,12 @@ def take_leftover(
     Args:
         found: Modality → its columns; changed. Nothing is added if no column is left.
         media: Modality → how its items arrive.
-        source: What is read.
+        source: The source that is read.
         drop: Modality → columns that it does not take, comma-separated.
         earlier: Modality → the columns of earlier sources: later ones are read for these.
 
     Returns:
-        What the user should know.
+        Notes for the user.
 
     Raises:
         DataError: Two modalities want what is left, or a column to drop isn't there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.evaluation.bootstrap import RESAMPLES, draw_kinds, interval
+from fusemix_core.evaluation.bootstrap import RESAMPLES, interval
 from fusemix_core.prediction import Targets, Task
 
 
@@ -119,19 +119,27 @@ def resampled(
     names = np.arange(len(known)) if groups is None else np.asarray(groups)
     _, cluster = np.unique(names[known.numpy()], return_inverse=True)
     whole = np.array([_measure(task, scores, targets, metric) for scores in models])
-    counts = draw_kinds(np.ones(int(cluster.max(initial=-1)) + 1), resamples, seed)
-    if counts is None:
+    count = int(cluster.max(initial=-1)) + 1
+    if count < 2 or resamples < 1:
         return whole, None
+    draws = _draws(count, resamples, seed)
     rows = [task.per_row(scores, targets) for scores in models]
     if metric in ("", task.primary) and all(r is not None for r in rows):
         each = torch.stack(rows, dim=1).numpy()
         if np.allclose(each.mean(axis=0), whole, rtol=1e-9, atol=1e-12):
-            return whole, _means(each, cluster, counts)
-    drawn = np.empty((resamples, len(models)))
-    for number, one in enumerate(counts):
-        chosen = torch.from_numpy(np.repeat(np.arange(len(cluster)), one[cluster]))
-        drawn[number] = [_measure(task, s[chosen], targets[chosen], metric) for s in models]
-    return whole, drawn
+            return whole, _means(each, cluster, draws)
+    drawn = []
+    for times in draws:
+        chosen = torch.from_numpy(np.repeat(np.arange(len(cluster)), times[cluster]))
+        drawn.append([_measure(task, s[chosen], targets[chosen], metric) for s in models])
+    return whole, np.array(drawn)
+
+
+def _draws(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """int64 `[count]`: how often each group comes up, drawn with replacement, anew each time."""
+    draw, even = np.random.default_rng(seed), np.full(count, 1 / count)
+    for _ in range(resamples):
+        yield draw.multinomial(count, even)
 
 
 def _measure(task: Task, scores: Tensor, targets: Targets, metric: str) -> float:
@@ -141,8 +149,9 @@ def _measure(task: Task, scores: Tensor, targets: Targets, metric: str) -> float
     return float("nan") if value is None else value
 
 
-def _means(each: np.ndarray, cluster: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """`[resamples, S]`: the mean of rows `[n, S]`, whose clusters were drawn so often."""
-    sums = np.zeros((counts.shape[1], each.shape[1]))
+def _means(each: np.ndarray, cluster: np.ndarray, draws: Iterator[np.ndarray]) -> np.ndarray:
+    """`[resamples, S]`: the mean of rows `[n, S]`, whose groups were drawn so often."""
+    sizes = np.bincount(cluster)
+    sums = np.zeros((len(sizes), each.shape[1]))
     np.add.at(sums, cluster, each)
-    return (counts @ sums) / (counts @ np.bincount(cluster))[:, None]
+    return np.array([(times @ sums) / (times @ sizes) for times in draws])

@@ -300,12 +300,14 @@ def results_of(plan: Plan, encoded: Encoded, fitted: Fit, measured: Measurement)
     """The content of results.json."""
     model, dataset = measured.model, encoded.dataset
     parts = {m: model.adapter_part(m) for m in model.modalities}
+    learnt = {m: list(e.learnt) for m, e in plan.encoders.items() if e.learnt}
     return {
         "pairs": {name: len(rows) for name, rows in dataset.splits.items()},
         "unpaired": {m: len(ids) for m, ids in dataset.unpaired.items()},
         "facts": facts_table(dataset.facts, plan.config.data),
         "rejected": len(dataset.rejected),
         **Notices.of(dataset, [*plan.warnings, *encoded.warnings]).as_dict(),
+        **({"learnt": learnt} if learnt else {}),
         "fit_seconds": round(fitted.seconds, 2),
         **measured.results,
         "adapters": {m: {"name": p.name, "options": p.options} for m, p in parts.items()},

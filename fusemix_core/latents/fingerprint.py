@@ -30,8 +30,8 @@ def fingerprint(
 
     Names and descriptions have no part in it, so that an alias finds the same latents. Weights are
     known by `spec.sha256`, by the content of a local path, or by hub id and pinned revision; an
-    encoder of 0 `parameters` has none. If none of these tells, they are known by `digest` (the
-    encoder's `weights_digest`). None without that either: then the encoder must be loaded first.
+    encoder of 0 `parameters` has none. Otherwise they are known by `digest` (the encoder's
+    `weights_digest`). None without that either: then the encoder must be loaded first.
     `decoding` is that of the medium (`Medium.decoding`), or an earlier one.
     """
     weights = _weights(spec) or (f"digest:{digest}" if digest else None)

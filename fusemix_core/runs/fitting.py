@@ -1,5 +1,4 @@
-"""Encoders that learn from training items before they encode any: their fit, and what is told of
-it. Every job fits them by this."""
+"""Fits the encoders that learn from training items before they encode any, for every job."""
 
 from __future__ import annotations
 
@@ -16,14 +15,14 @@ from fusemix_core.latents.fingerprint import plain
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
-FIT_MOST = 100_000
+FIT_MOST = 20_000
 """Items that an encoder is fitted to; of more, so many at equal distances."""
 
 
 def fit_encoders(
     specs: Mapping[str, EncoderSpec], dataset: PairedDataset, rows: np.ndarray | None = None
 ) -> dict[str, EncoderSpec]:
-    """The specs, those that are `unfitted` with what they learn from the training items.
+    """The specs; those that were `unfitted` have learnt from the training items.
 
     Args:
         specs: Modality → encoder, of modalities that the dataset has.
@@ -47,7 +46,7 @@ def fit_encoders(
 
 
 def learnt(spec: EncoderSpec) -> Sequence[str]:
-    """What a fitted encoder learnt, one line each; nothing of another."""
+    """The findings of a fitted encoder, one line each; none of another."""
     if not spec.fitted or spec.unfitted:
         return ()
     return tuple(registry.target_of(spec).learnt(spec))

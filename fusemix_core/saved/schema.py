@@ -36,7 +36,7 @@ class EncoderInfo:
     `dim` is the width of those latents as the adapter gets them, one row per item (`[n, L, d]` as
     `[n, L * d]`), or of one token if the adapter takes tokens of any number;
     `fingerprint` the encoder's when they were taken, `dist` the distribution that registered
-    `name` (empty: user code); `options` those of a fitted encoder, with what it learnt.
+    `name` (empty: user code); `options` those of a fitted encoder, `learnt` among them.
     """
 
     name: str

@@ -107,7 +107,7 @@ class Classify(Task):
         return scores.softmax(dim=1)
 
     def decode(self, scores: Tensor) -> Columns:
-        probabilities = self.probabilities(scores.detach().double()).cpu().numpy()
+        probabilities = self.probabilities(scores.detach().cpu().double()).numpy()
         found = [self.names[i] for i in probabilities.argmax(axis=1)]
         columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(self.names)}
         return {"prediction": found, **columns}
@@ -142,8 +142,8 @@ class Classify(Task):
         return accuracy(values.numpy(), logits.argmax(dim=1).numpy())
 
     def per_row(self, scores: Tensor, targets: Targets) -> Tensor:
-        hits = (scores.argmax(dim=1) == targets.values).double()
-        return torch.where(targets.known, hits, torch.nan)
+        hits = (scores.cpu().argmax(dim=1) == targets.values.cpu()).double()
+        return torch.where(targets.known.cpu(), hits, torch.nan)
 
     def baseline(self, targets: Targets) -> Tensor:
         """The logarithms of the classes' shares, each class counted once more than it is there."""

@@ -13,6 +13,7 @@ from fusemix_core.data.facts import Fact
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.metrics.classes import accuracy, quadratic_kappa
 from fusemix_core.metrics.numbers import mae
+from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Columns, Targets, Task
 from fusemix_core.tasks.coding import (
     coded,
@@ -118,8 +119,16 @@ class Ordinal(Task):
                 "kappa": quadratic_kappa(truth, found, len(self.order)),
                 "mae": mae(truth, found),
                 "accuracy": accuracy(truth, found),
+                "ece": self.reliability(scores, targets).ece,
             }
         )
+
+    def reliability(self, scores: Tensor, targets: Targets) -> Reliability:
+        """How often the median class is right, over its probability."""
+        logits, values = known_rows(scores, targets)
+        places = self._places(logits)
+        confidence = self.probabilities(logits).gather(1, places[:, None])[:, 0]
+        return reliability(confidence.numpy(), (places == values).numpy())
 
     def score(self, scores: Tensor, targets: Targets) -> float:
         logits, values = known_rows(scores, targets)
@@ -128,7 +137,7 @@ class Ordinal(Task):
     def baseline(self, targets: Targets) -> Tensor:
         """The log odds of being above each class, with one more row of either kind."""
         above = self._above(targets[targets.known])
-        return ((above.sum(dim=0) + 1) / (len(above) + 2)).double().logit().float()
+        return ((above.sum(dim=0) + 1) / (len(above) + 2)).logit()
 
     def average(self, scores: Sequence[Tensor]) -> Tensor:
         return torch.stack([one.sigmoid() for one in scores]).mean(dim=0).logit(eps=1e-7)

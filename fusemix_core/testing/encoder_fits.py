@@ -1,4 +1,4 @@
-"""What an encoder must hold: its fit. Names here are the names of the checks."""
+"""The checks of an encoder's fit. Names here are the names of the checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fit_changes_nothing(case: EncoderCase) -> None:
 
 @ENCODER.check(when=is_fitted)
 def fit_is_plain(case: EncoderCase) -> None:
-    """What a fitted encoder learns is plain data, the same each time, and can be told."""
+    """A fitted encoder learns plain data, the same each time, and can list them."""
     encoder, spec = type(case.encoder), case.declared
     found, again = encoder.fit(spec, case.items), encoder.fit(spec, case.items)
     expect(not found.unfitted, "after `fit`, options['learnt'] is None")
@@ -39,7 +39,7 @@ def fit_is_plain(case: EncoderCase) -> None:
 
 @ENCODER.check(when=is_fitted)
 def fit_is_kept(case: EncoderCase) -> None:
-    """Loaded from what was learnt, written and read as JSON, it gives the same latents."""
+    """Loaded from its findings, written and read as JSON, it gives the same latents."""
     encoder = type(case.encoder)
     spec = encoder.fit(case.declared, case.items)
     options = json.loads(json.dumps(plain(spec.options)))

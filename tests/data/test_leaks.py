@@ -5,6 +5,8 @@ import pytest
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.data.leaks import leaks
+from fusemix_core.data.reading import pairs_from
+from fusemix_core.runs.leaks import find_leaks
 
 N = 120
 DRAW = np.random.default_rng(0)
@@ -40,7 +42,7 @@ def test_columns_of_noise_are_no_leaks(target):
     [
         (BINARY, (DRAW.normal(size=N) - 9 * BINARY.values).tolist(), "AUC of 1.000"),
         (BINARY, ["dead" if v else "alive" for v in BINARY.values], "each of its 2 values"),
-        (BINARY, ["2024-01-01" if v else None for v in BINARY.values], "whether it is filled"),
+        (BINARY, ["2024-01-01" if v else None for v in BINARY.values], "filled for one class only"),
         (THREE, [f"grade {v}" for v in CLASS], "each of its 3 values is of one class"),
         (
             THREE,
@@ -88,3 +90,32 @@ def test_huge_and_constant_numbers_are_judged_without_overflow():
     (found,) = leaks(table(huge=huge, same=[1.0] * N), NUMBER)
     assert "'huge'" in found
     assert leaks(table(x=huge), Fact("number", np.ones(N, np.float32))) == []
+
+
+# -- of a dataset ----------------------------------------------------------------------------------
+
+
+def dataset(held=(), **columns):
+    split = ["test" if i in held else "train" for i in range(N)]
+    values = {"text": [f"t{i}" for i in range(N)], "table": table(**columns)}
+    takes = {"text": "text", "table": "table"}
+    facts = {"target:class": [f"k{c}" for c in CLASS]}
+    return pairs_from(values, takes, split=split, facts=facts)
+
+
+def test_leaks_are_looked_for_in_training_rows_only():
+    given = [f"grade {v}" if i < 100 else "unknown" for i, v in enumerate(CLASS)]
+    assert find_leaks(dataset(noise=NOISE["noise"], given=given), "target") == []
+    (found,) = find_leaks(dataset(range(100, N), noise=NOISE["noise"], given=given), "target")
+    assert "'given'" in found
+    patients = np.arange(N)
+    assert len(find_leaks(dataset(range(100, N), given=given), "target", groups=patients)) == 1
+
+
+def test_rows_that_are_in_two_splits_are_reported():
+    same = {f"c{j}": [float((i * 7 + j) % 60) for i in range(N)] for j in range(6)}
+    (found,) = find_leaks(dataset(range(100, N), **same), "target")
+    assert "20 of 20 test rows have the same table as a training row" in found
+    assert "--group-by" in found
+    narrow = dict(list(same.items())[:3])
+    assert find_leaks(dataset(range(100, N), **narrow), "target") == []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Cell = str | int | float | bool
 _PLAIN = (str, int, float, bool)
 _CONSTANTS = {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"}
-"""What Python writes for numbers that JSON doesn't have."""
+"""Python's own words for numbers that JSON doesn't have."""
 _AS_IT_IS = r"^[!#-\[\]-~]([ !#-\[\]-~]*[!#-\[\]-~])?$"
 """ASCII that JSON writes without escapes, and that has no space at either end."""
 

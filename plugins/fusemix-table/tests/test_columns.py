@@ -17,7 +17,9 @@ from fusemix_table.kinds import Category, Date, Flag, Number
 
 import fusemix_core
 from fusemix_core.data.tabular import level, numbers
+from fusemix_core.encoders.matrix import MatrixEncoder
 from fusemix_core.errors import ArtefactError, DataError
+from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.registry import registry
 from fusemix_core.testing import check_encoder
 
@@ -192,9 +194,25 @@ def test_a_table_is_aligned_saved_loaded_and_asked(tmp_path):
     assert done.results["validation"]["retrieval"]["mean_r1"] > 30  # of 16, by chance 6
     assert done.results["columns"]["table"] == ["age", "bmi", "city", "smoker"]
     model = fusemix_core.FusedModel.from_pretrained(tmp_path)
+    assert "age: number" in done.results["learnt"]["table"]
     row = {"age": 61, "city": "Nowhere", "shoe size": 44}
     got = model.encode("table", [row, json.dumps(row)])
     assert torch.equal(got[0], got[1]) and got.isfinite().all()
+
+
+def test_a_table_joins_a_model_and_is_measured_on_data_with_other_columns(tmp_path):
+    table, latents = patients()
+    both = {"text": MatrixEncoder.of(latents @ latents[:8].T, "text"), "audio": latents}
+    ids = {"text": table["audio"], "audio": table["audio"]}
+    fusemix_core.align(both, ids, out=tmp_path / "a", recipe="cca")
+    sources = {"text": both["text"], "audio": MatrixEncoder.of(latents, "audio")}
+    done = fusemix_core.extend(
+        tmp_path / "a", {"table": "columns", **sources}, table, out=tmp_path / "b", recipe="cca"
+    )
+    assert done.model.modalities == ("text", "audio", "table")
+    more = {**table, "shoe size": [40 + i % 9 for i in range(len(latents))]}
+    found = evaluate(done.model, more, split="all")
+    assert found["retrieval"]["mean_r1"] > 5  # of 160, by chance 0.6
 
 
 def test_what_was_learnt_is_checked_when_it_is_read():

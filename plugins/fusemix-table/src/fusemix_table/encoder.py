@@ -46,7 +46,8 @@ class ColumnsEncoder(Encoder):
             }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtefactError(
-                f"What the encoder {spec.name} learnt is damaged: {type(error).__name__}: {error}",
+                f"The findings of the encoder {spec.name} are damaged "
+                f"({type(error).__name__}: {error}).",
                 "Fit the model again, or fetch it again.",
             ) from error
         self.dim = sum(kind.width + kind.missing for kind in self.columns.values())
@@ -94,7 +95,7 @@ class ColumnsEncoder(Encoder):
         return cls(spec)
 
     def collate(self, items: Sequence[Mapping[str, Any]]) -> Tensor:
-        """float32 `[n, dim]`: the latents themselves. Raises TypeError for what is not a row."""
+        """float32 `[n, dim]`: the latents themselves. Raises TypeError for anything but rows."""
         for item in items:
             if not isinstance(item, Mapping):
                 raise TypeError(f"{self.spec.name} takes rows, not {type(item).__name__}")
@@ -123,7 +124,7 @@ def _forced(spec: EncoderSpec, names: Sequence[str]) -> dict[str, Found]:
 
 
 def _described(kind: Kind, values: Sequence[Any], why: str) -> str:
-    """What a column became: "number, 3% missing"."""
+    """A column in a line: "number, 3% missing"."""
     missing = sum(value is None for value in values)
     more = []
     if isinstance(kind, Category):

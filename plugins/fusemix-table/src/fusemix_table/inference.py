@@ -20,7 +20,7 @@ _VARIED = 0.5
 _WORDS, _LENGTH = 4, 40
 """Texts have so many words, or so many characters, on average."""
 _FEW = 10
-"""With fewer filled cells nothing is told by how many differ."""
+"""With fewer filled cells it means nothing that all differ."""
 _NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _ID = frozenset({"id", "ids", "uid", "uuid", "guid", "idx", "index", "identifier", "key", "unnamed",
                  "nr", "no", "row"})  # fmt: skip
@@ -30,7 +30,7 @@ _ZEROS = re.compile(r"0\d+")
 
 @dataclass(frozen=True)
 class Found:
-    """What a column was found to be: its kind, None if it is left out, and why."""
+    """The kind of a column, None if it is left out, and why."""
 
     kind: type[Kind] | None
     why: str
@@ -41,7 +41,7 @@ def infer(name: str, values: Sequence[Any]) -> Found:
 
     Args:
         name: Its name, which may show that numbers are identifiers or codes.
-        values: Its training cells, None where one is missing.
+        values: Its training cells, None for missing ones.
     """
     counts = Counter(value for value in values if value is not None)
     filled = counts.total()

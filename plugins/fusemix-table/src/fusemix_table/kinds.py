@@ -38,7 +38,7 @@ class Kind(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, values: Sequence[Any]) -> Self:
-        """What the training cells teach. None is a missing one; one is filled at least."""
+        """Learn from the training cells. None is a missing one; one is filled at least."""
 
     @property
     @abstractmethod
@@ -59,7 +59,7 @@ class Kind(ABC):
         return {"kind": self.name, **asdict(self)}
 
     def check(self) -> None:  # noqa: B027  most have nothing to check
-        """Raise `ValueError` for what can't have been learnt."""
+        """Raise `ValueError` for values that no fit gives."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Date(Kind):
     centre: float
     scale: float
     time: bool
-    """Whether the time of day is told."""
+    """Whether the cells have a time of day."""
 
     @classmethod
     def fit(cls, values: Sequence[Any]) -> Self:
@@ -183,8 +183,8 @@ KINDS: Mapping[str, type[Kind]] = {k.name: k for k in (Number, Flag, Category, D
 
 
 def kind_of(table: Mapping[str, Any]) -> Kind:
-    """The kind that `Kind.as_dict` wrote. Raises `KeyError`, `TypeError` or `ValueError` for what
-    it did not."""
+    """The kind that `Kind.as_dict` wrote. Raises `KeyError`, `TypeError` or `ValueError` for
+    anything else."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "kind"}
     found = KINDS[table["kind"]](**values)
     found.check()
@@ -203,7 +203,7 @@ def frequent(values: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _spread(found: np.ndarray) -> tuple[float, float]:
-    """(centre, scale) of numbers, of which NaN does not count."""
+    """(centre, scale) of numbers; NaN does not count."""
     known = found[~np.isnan(found)]
     if not len(known):
         return 0.0, 1.0
