@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import UnknownNameError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.classes import (
     accuracy,
     auc_one_vs_rest,
@@ -140,6 +141,10 @@ class Classify(Task):
     def score(self, scores: Tensor, targets: Targets) -> float:
         logits, values = known_rows(scores, targets)
         return accuracy(values.numpy(), logits.argmax(dim=1).numpy())
+
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        known = targets.known.cpu().numpy()
+        return samples.mean(self.per_row(scores, targets).numpy()[known], times[:, known])
 
     def per_row(self, scores: Tensor, targets: Targets) -> Tensor:
         hits = (scores.cpu().argmax(dim=1) == targets.values.cpu()).double()

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import DataError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.ranks import average_precision, roc_auc
 from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Columns, Targets, Task
@@ -149,6 +150,19 @@ class Multilabel(Task):
 
     def score(self, scores: Tensor, targets: Targets) -> float:
         return _mean(self._of_labels(roc_auc, scores, targets))
+
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        logits = scores.detach().cpu().double().numpy()
+        values, known = targets.values.cpu().numpy() > 0, targets.known.cpu().numpy()
+        areas = np.stack([
+            samples.roc_auc(logits[rows, k], values[rows, k], times[:, rows])
+            for k, rows in enumerate(known.T)
+            if rows.any()
+        ])  # fmt: skip
+        defined = ~np.isnan(areas)
+        count = defined.sum(axis=0)
+        sums = np.where(defined, areas, 0.0).sum(axis=0)
+        return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
 
     def baseline(self, targets: Targets) -> Tensor:
         """The log odds of each label's share, with one more row of either value."""

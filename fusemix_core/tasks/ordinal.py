@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.classes import accuracy, quadratic_kappa
 from fusemix_core.metrics.numbers import mae
 from fusemix_core.metrics.reliability import Reliability, reliability
@@ -67,6 +69,10 @@ class Ordinal(Task):
         if len(counts) == 1:
             raise one_class("target", *next(iter(counts.items())))
         return cls(**{**options, "order": order})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.order
 
     def targets(self, facts: Mapping[str, Fact]) -> Targets:
         """int64 `[n]`: the place in the order."""
@@ -133,6 +139,12 @@ class Ordinal(Task):
     def score(self, scores: Tensor, targets: Targets) -> float:
         logits, values = known_rows(scores, targets)
         return quadratic_kappa(values.numpy(), self._places(logits).numpy(), len(self.order))
+
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        logits, values = known_rows(scores, targets)
+        drawn = times[:, targets.known.cpu().numpy()]
+        found = self._places(logits).numpy()
+        return samples.quadratic_kappa(values.numpy(), found, len(self.order), drawn)
 
     def baseline(self, targets: Targets) -> Tensor:
         """The log odds of being above each class, with one more row of either kind."""
