@@ -30,6 +30,7 @@ from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.fusers import FUSER
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -224,6 +225,7 @@ def checks_page() -> str:
         READER,
         MEDIUM,
         EVALUATOR,
+        FUSER,
         TASK,
     ):
         parts += [

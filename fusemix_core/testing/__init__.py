@@ -12,6 +12,7 @@ from fusemix_core.testing.decorators import (
     aligner_suite,
     encoder_suite,
     evaluator_suite,
+    fuser_suite,
     medium_suite,
     mixup_suite,
     objective_suite,
@@ -23,6 +24,7 @@ from fusemix_core.testing.decorators import (
 )
 from fusemix_core.testing.encoders import check_encoder
 from fusemix_core.testing.evaluators import check_evaluator
+from fusemix_core.testing.fusers import check_fuser
 from fusemix_core.testing.media import check_medium
 from fusemix_core.testing.mixups import check_mixup
 from fusemix_core.testing.objectives import check_objective
@@ -42,6 +44,7 @@ __all__ = [
     "check_aligner",
     "check_encoder",
     "check_evaluator",
+    "check_fuser",
     "check_medium",
     "check_mixup",
     "check_objective",
@@ -52,6 +55,7 @@ __all__ = [
     "check_task",
     "encoder_suite",
     "evaluator_suite",
+    "fuser_suite",
     "medium_suite",
     "mixup_suite",
     "objective_suite",

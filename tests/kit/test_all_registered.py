@@ -9,13 +9,16 @@ from fusemix_core.errors import MissingDependencyError
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 
+FAST = {"epochs": 8, "lr": 1e-2}
 OPTIONS = {
-    "sharelock": {"hidden": 32},
-    "soft-infonce": {"share": 0.0},
+    ("adapter", "sharelock"): {"hidden": 32},
+    ("objective", "soft-infonce"): {"share": 0.0},
+    ("fuser", "mlp"): {"width": 16, "training": FAST},
+    ("fuser", "attention"): {"width": 16, "training": FAST},
 }
 """Of components that with the default options have nothing to learn, are too large for the kit's
-rate, or have targets that follow the rows and get no gradient; the plugins' own tests go through
-the others."""
+rate or for a test, or have targets that follow the rows and get no gradient; the plugins' own tests
+go through the others."""
 
 FAILS = {
     "identity": {"learns": "it has nothing to learn"},
@@ -28,7 +31,7 @@ ALSO = {"fusemix_clap.laion"}
 
 CHECKED = (
     *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
-    "task",
+    *("task", "fuser"),
 )
 COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
 
@@ -37,7 +40,9 @@ COMPONENTS = [s for kind in CHECKED for _, s in registry.all_components(kind)]
 def test_component(spec):
     check = getattr(testing, f"check_{spec.kind}")
     report = check(
-        spec.name, options=OPTIONS.get(spec.name), expected_failures=FAILS.get(spec.name)
+        spec.name,
+        options=OPTIONS.get((spec.kind, spec.name)),
+        expected_failures=FAILS.get(spec.name),
     )
     report.raise_if_failed(least=report.ran - len(FAILS.get(spec.name, ())))
 

@@ -4,6 +4,7 @@ import pytest
 from kit.broken_encoders import BROKEN as BROKEN_ENCODERS
 from kit.broken_encoders import Fitted, Good
 from kit.broken_evaluators import Spread
+from kit.broken_fusers import Ridge, TokenRidge
 from kit.broken_readers import Lines
 from kit.broken_tasks import BROKEN, Scale
 
@@ -11,9 +12,11 @@ from fusemix_core.testing import (
     aligners,
     check_encoder,
     check_evaluator,
+    check_fuser,
     check_reader,
     check_task,
     encoders,
+    fusers,
     readers,
 )
 from fusemix_core.testing.adapters import ADAPTER
@@ -21,6 +24,7 @@ from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.fusers import FUSER
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -34,7 +38,7 @@ from fusemix_core.testing.watch import Watch
 COMPONENTS = {
     "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
     "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
-    "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM, "task": TASK,
+    "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM, "task": TASK, "fuser": FUSER,
 }  # fmt: skip
 FITTED_ONLY = ("fit_is_plain", "fit_is_kept", "fit_to_few")
 """The checks that only a fitted encoder goes through."""
@@ -94,7 +98,11 @@ def test_a_broken_encoder_fails_its_check(name, target, heavy_plugin):
     ids=lambda value: value if isinstance(value, str) else _name(value),
 )
 def test_a_broken_component_fails_its_check(kind, name, target, heavy_plugin):
-    prepare = {"aligner": aligners.prepare, "reader": readers.prepare}
+    prepare = {
+        "aligner": aligners.prepare,
+        "reader": readers.prepare,
+        "fuser": fusers.prepare,
+    }
     case = prepare[kind](target) if kind in prepare else find(kind, target)
     if name == "light_import":
         case.plugin = heavy_plugin
@@ -116,6 +124,11 @@ def test_a_good_reader_passes():
 
 def test_a_good_task_passes():
     check_task(Scale).raise_if_failed()
+
+
+@pytest.mark.parametrize("target", [Ridge, TokenRidge])
+def test_a_good_fuser_passes(target):
+    check_fuser(target).raise_if_failed()
 
 
 def test_every_check_has_something_that_fails_it():
