@@ -47,7 +47,7 @@ def side_by_side(latents: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, slic
     take some rows of a dict.
 
     Args:
-        latents: modality → array `[n, d]`, a row of NaN where it is missing.
+        latents: modality → array `[n, d]`; a row of NaN if the row lacks it.
 
     Returns:
         (array `[n, sum of d]`; modality → its columns, for the parameter `blocks`).
@@ -64,7 +64,7 @@ def side_by_side(latents: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, slic
 
 
 class _Fusion(BaseEstimator):
-    """What `FusionClassifier` and `FusionRegressor` share."""
+    """The base of `FusionClassifier` and `FusionRegressor`."""
 
     def __init__(
         self,
@@ -182,13 +182,13 @@ class _Fusion(BaseEstimator):
 
 
 class FusionClassifier(ClassifierMixin, _Fusion):
-    """Classifies rows from the latents of several modalities, any of which a row may lack.
+    """Classifies rows from the latents of several modalities. A row may lack some of them.
 
     Args:
         fuser: how modalities are combined: `stack`, `block`, `concat`, `mlp`, `attention` or
             another registered one. `auto` is the better of `stack` and `block` on training rows
             that are left out, exactly; ties within one standard error are `stack`. A fuser that is
-            trained by gradient holds out a tenth of the rows, to stop and to calibrate on.
+            trained by gradient keeps a tenth of the rows for validation.
         options: of the fuser, such as `{"rank": 64}`.
         blocks: modality → its columns if X is an array: slices, or widths of blocks side by side.
             An array without `blocks` is one modality.
@@ -243,7 +243,7 @@ class FusionClassifier(ClassifierMixin, _Fusion):
 
 
 class FusionRegressor(RegressorMixin, _Fusion):
-    """Predicts a number from the latents of several modalities, any of which a row may lack.
+    """Predicts a number from the latents of several modalities. A row may lack some of them.
 
     Parameters and attributes are those of `FusionClassifier`, without `classes_`.
 
@@ -279,7 +279,7 @@ def _better(rows: Labelled, task: Task, context: FitContext) -> tuple[str, Fitte
 
 
 def _fitted(part: Part, rows: Labelled, task: Task, context: FitContext) -> Fitted:
-    """A fuser fitted to rows, some of which are held out if it looks at validation rows."""
+    """A fuser fitted to rows; some are for validation if it needs that."""
     target = registry.target_of(registry.check("fuser", part))
     rows = rows.as_taken_by(target)
     held = np.zeros(len(rows), bool)
