@@ -132,6 +132,11 @@ class Task(ABC):
         """
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns of `probabilities`: by default those of the outputs."""
+        return self.names
+
+    @property
     def outputs(self) -> int:
         """C: how many scores a row has."""
         return len(self.names)
@@ -195,6 +200,17 @@ class Task(ABC):
         """Only the primary metric, NaN if it is undefined. Override it if the others cost more."""
         value = self.metrics(scores, targets)[self.primary]
         return float("nan") if value is None else value
+
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        """The primary metric of each of R samples of the rows, float64 `[R]`; NaN if undefined.
+
+        Override it if many samples can be measured at once.
+
+        Args:
+            times: int64 `[R, n]`, how often each row is in each sample.
+        """
+        rows = (torch.from_numpy(np.repeat(np.arange(len(scores)), one)) for one in times)
+        return np.array([self.score(scores[index], targets[index]) for index in rows])
 
     def per_row(self, scores: Tensor, targets: Targets) -> Tensor | None:
         """float64 `[n]` whose mean over rows is, or stands for, the primary metric, NaN for rows

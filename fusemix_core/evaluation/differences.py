@@ -13,6 +13,9 @@ from torch import Tensor
 from fusemix_core.evaluation.bootstrap import RESAMPLES, interval
 from fusemix_core.prediction import Targets, Task
 
+_CELLS = 1 << 22
+"""Rows of samples that are drawn at once."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -122,24 +125,28 @@ def resampled(
     count = int(cluster.max(initial=-1)) + 1
     if count < 2 or resamples < 1:
         return whole, None
-    draws = _draws(count, resamples, seed)
-    rows = [task.per_row(scores, targets) for scores in models]
-    if metric in ("", task.primary) and all(r is not None for r in rows):
-        each = torch.stack(rows, dim=1).numpy()
-        if np.allclose(each.mean(axis=0), whole, rtol=1e-9, atol=1e-12):
-            return whole, _means(each, cluster, draws)
-    drawn = []
-    for times in draws:
-        chosen = torch.from_numpy(np.repeat(np.arange(len(cluster)), times[cluster]))
-        drawn.append([_measure(task, s[chosen], targets[chosen], metric) for s in models])
-    return whole, np.array(drawn)
+    parts = []
+    for times in _draws(count, resamples, seed, most=max(1, _CELLS // len(cluster))):
+        own = times[:, cluster]
+        parts.append(np.stack([_sampled(task, s, targets, metric, own) for s in models], axis=1))
+    return whole, np.concatenate(parts)
 
 
-def _draws(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """int64 `[count]`: how often each group comes up, drawn with replacement, anew each time."""
+def _draws(count: int, resamples: int, seed: int, most: int) -> Iterator[np.ndarray]:
+    """int64 `[R, count]`, `most` rows at once: how often each group comes up in each sample."""
     draw, even = np.random.default_rng(seed), np.full(count, 1 / count)
-    for _ in range(resamples):
-        yield draw.multinomial(count, even)
+    for start in range(0, resamples, most):
+        yield draw.multinomial(count, even, size=min(most, resamples - start))
+
+
+def _sampled(
+    task: Task, scores: Tensor, targets: Targets, metric: str, times: np.ndarray
+) -> np.ndarray:
+    """float64 `[R]`: the metric of each sample."""
+    if metric in ("", task.primary):
+        return task.resampled(scores, targets, times)
+    rows = (torch.from_numpy(np.repeat(np.arange(len(scores)), one)) for one in times)
+    return np.array([_measure(task, scores[index], targets[index], metric) for index in rows])
 
 
 def _measure(task: Task, scores: Tensor, targets: Targets, metric: str) -> float:
@@ -147,11 +154,3 @@ def _measure(task: Task, scores: Tensor, targets: Targets, metric: str) -> float
         return task.score(scores, targets)
     value = task.metrics(scores, targets)[metric]
     return float("nan") if value is None else value
-
-
-def _means(each: np.ndarray, cluster: np.ndarray, draws: Iterator[np.ndarray]) -> np.ndarray:
-    """`[resamples, S]`: the mean of rows `[n, S]`, whose groups were drawn so often."""
-    sizes = np.bincount(cluster)
-    sums = np.zeros((len(sizes), each.shape[1]))
-    np.add.at(sums, cluster, each)
-    return np.array([(times @ sums) / (times @ sizes) for times in draws])

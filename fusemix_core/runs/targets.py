@@ -9,21 +9,20 @@ import numpy as np
 import torch
 
 from fusemix_core.config import FuseConfig, Part
+from fusemix_core.data.cells import FactColumn
 from fusemix_core.data.dataset import SPLITS, PairedDataset
 from fusemix_core.data.facts import Fact
-from fusemix_core.data.leaks import leaks
 from fusemix_core.data.splits import connected_components
 from fusemix_core.errors import DataError
 from fusemix_core.fuser import Labelled
 from fusemix_core.paired import LatentTable, PairedLatents
 from fusemix_core.prediction import Task
 from fusemix_core.registry import registry
+from fusemix_core.runs.leaks import find_leaks
 from fusemix_core.tasks.choose import check_groups, choose_task
 
 GROUP = "fusemix_group"
 """The fact that says which rows belong together."""
-_LOOKED_AT = 20_000
-"""Training rows in which columns are looked for that give the target away."""
 LEAST = {"train": 10, "validation": 3, "test": 3}
 """How many rows with a target a split must have."""
 
@@ -114,23 +113,11 @@ def groups_of(dataset: PairedDataset) -> np.ndarray:
 
 def suspects(config: FuseConfig, found: Targeted) -> list[str]:
     """A sentence for each column of a table that gives the target away, or may."""
-    dataset, said = found.dataset, []
-    names = [name for name in config.targets if name in ("target", "event")]
-    for modality, items in dataset.items.items() if names else ():
-        if not items.medium.joined:
-            continue
-        rows = dataset.splits["train"][:_LOOKED_AT]
-        column = dataset.links[rows, dataset.modalities.index(modality)]
-        cells = [items.load(i) if i >= 0 else None for i in column.tolist()]
-        source = config.data.facts.get(names[0], "")
-        said += leaks(
-            cells,
-            dataset.facts[names[0]].select(rows),
-            found.groups[rows],
-            name=source,
-            modality=modality,
-        )
-    return said
+    name = next((name for name in config.targets if name in ("target", "event")), None)
+    if name is None:
+        return []
+    column = FactColumn.parse(config.data.facts.get(name, "")).column
+    return find_leaks(found.dataset, name, column, found.groups)
 
 
 def _only(facts: Mapping[str, Fact], names: tuple[str, ...]) -> dict[str, Fact]:

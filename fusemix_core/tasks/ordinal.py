@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.classes import accuracy, quadratic_kappa
 from fusemix_core.metrics.numbers import mae
 from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Columns, Targets, Task
 from fusemix_core.tasks.coding import (
+    as_texts,
     coded,
     counts_of,
     defined,
@@ -35,8 +38,8 @@ class Ordinal(Task):
     The loss is the mean binary cross-entropy of these K - 1 questions (Frank and Hall 2001).
 
     Args:
-        order: the classes, the lowest first. `learn` takes numbers in their own order; names need
-            it given.
+        order: the classes, the lowest first: a list, or a text with commas. `learn` takes numbers
+            in their own order; names need it given.
 
     Example:
         task = Ordinal.learn({"target": facts["grade"]}, order=["low", "middle", "high"])
@@ -45,14 +48,14 @@ class Ordinal(Task):
     gives = "classes"
     primary = "kappa"
 
-    def __init__(self, *, order: Sequence[str] = ()) -> None:
-        self.order = tuple(order)
+    def __init__(self, *, order: Any = None) -> None:
+        self.order = tuple(as_texts(order))
         self.names = tuple(f"above_{name}" for name in self.order[:-1])
 
     @classmethod
     def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Ordinal:
         counts = counts_of(fact_of(facts, "target"))
-        order = list(options.get("order") or ())
+        order = as_texts(options.get("order"))
         if order:
             for name in counts:
                 if name not in order:
@@ -60,13 +63,17 @@ class Ordinal(Task):
         elif not all(_is_number(name) for name in counts):
             raise ConfigError(
                 f"The classes {listed(list(counts))} have no order of their own.",
-                'Give it, the lowest first: --set \'task.order=["low", "middle", "high"]\'',
+                f"Give it, the lowest first: --task 'ordinal order={','.join(counts)}'",
             )
         else:
             order = sorted(counts, key=float)
         if len(counts) == 1:
             raise one_class("target", *next(iter(counts.items())))
         return cls(**{**options, "order": order})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.order
 
     def targets(self, facts: Mapping[str, Fact]) -> Targets:
         """int64 `[n]`: the place in the order."""
@@ -133,6 +140,12 @@ class Ordinal(Task):
     def score(self, scores: Tensor, targets: Targets) -> float:
         logits, values = known_rows(scores, targets)
         return quadratic_kappa(values.numpy(), self._places(logits).numpy(), len(self.order))
+
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        logits, values = known_rows(scores, targets)
+        drawn = times[:, targets.known.cpu().numpy()]
+        found = self._places(logits).numpy()
+        return samples.quadratic_kappa(values.numpy(), found, len(self.order), drawn)
 
     def baseline(self, targets: Targets) -> Tensor:
         """The log odds of being above each class, with one more row of either kind."""

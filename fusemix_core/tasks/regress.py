@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import DataError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.numbers import mae, r2, rmse
 from fusemix_core.metrics.ranks import spearman
 from fusemix_core.prediction import Calibration, Columns, Targets, Task
@@ -90,6 +91,10 @@ class Regress(Task):
     def score(self, scores: Tensor, targets: Targets) -> float:
         found, truth = self._units(scores, targets)
         return r2(truth, found)
+
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        found, truth = self._units(scores, targets)
+        return samples.r2(truth, found, times[:, targets.known.cpu().numpy()])
 
     def per_row(self, scores: Tensor, targets: Targets) -> Tensor:
         """Negative squared errors, standardised: their mean is 1 less than an r2 of rows that vary

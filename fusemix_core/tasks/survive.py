@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import DataError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.cox import partial_likelihood
 from fusemix_core.metrics.survival import (
     Steps,
@@ -22,7 +23,7 @@ from fusemix_core.metrics.survival import (
     nelson_aalen,
 )
 from fusemix_core.prediction import Calibration, Columns, Targets, Task, calibrated
-from fusemix_core.tasks.coding import defined, fact_of, known_rows, numbers_of
+from fusemix_core.tasks.coding import as_text, defined, fact_of, known_rows, numbers_of
 from fusemix_core.tasks.two_valued import counting_value, flags_of
 
 CURVE = 100
@@ -59,13 +60,13 @@ class Survive(Task):
     def __init__(
         self,
         *,
-        event_is: str = "",
+        event_is: str | float | None = None,
         times: Sequence[float] = (),
         hazard: Sequence[float] = (),
         censor_times: Sequence[float] = (),
         censor_left: Sequence[float] = (),
     ) -> None:
-        self.event_is = event_is
+        self.event_is = as_text(event_is)
         self.hazard = Steps(np.array(times, float), np.array(hazard, float), 0.0)
         self.censored = Steps(np.array(censor_times, float), np.array(censor_left, float))
 
@@ -74,11 +75,17 @@ class Survive(Task):
         """float64 `[B]`, at which `probabilities` gives the survival."""
         return self.hazard.times
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The times, as texts."""
+        return tuple(f"{t:.4g}" for t in self.times)
+
     @classmethod
     def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Survive:
         fact_of(facts, "time")
         event = fact_of(facts, "event")
-        chosen = counting_value(event, options.get("event_is", ""), "event", "event_is")
+        given = as_text(options.get("event_is"))
+        chosen = counting_value(event, given, "event", "survive event_is")
         task = cls(**{**options, "event_is": chosen})
         targets = task.targets(facts)
         time, came = task._arrays(targets)
@@ -86,7 +93,7 @@ class Survive(Task):
             values = f"'{chosen}' in none of {len(came):,} training rows that have a time"
             raise DataError(
                 f"The event is {values}: all are censored, and nothing can be learnt.",
-                "See whether the other value means that the event came: --set task.event_is=VALUE",
+                "Does the other value mean that the event came? --task 'survive event_is=VALUE'",
             )
         return task._with(nelson_aalen(time, came), censoring(time, came))
 
@@ -190,6 +197,11 @@ class Survive(Task):
     def score(self, scores: Tensor, targets: Targets) -> float:
         risk, _ = known_rows(scores, targets)
         return concordance(*self._arrays(targets), risk[:, 0].numpy())
+
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        risk, _ = known_rows(scores, targets)
+        drawn = times[:, targets.known.cpu().numpy()]
+        return samples.concordance(*self._arrays(targets), risk[:, 0].numpy(), drawn)
 
     def baseline(self, targets: Targets) -> Tensor:
         """The same risk for all rows."""
