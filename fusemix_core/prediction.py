@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fusemix_core.data.facts import Fact
+from fusemix_core.metrics.reliability import Reliability
 
 Gives = Literal["classes", "labels", "values", "survival", ""]
 Columns = dict[str, "np.ndarray | list[Any]"]
@@ -131,6 +132,11 @@ class Task(ABC):
         """
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns of `probabilities`: by default those of the outputs."""
+        return self.names
+
+    @property
     def outputs(self) -> int:
         """C: how many scores a row has."""
         return len(self.names)
@@ -195,9 +201,25 @@ class Task(ABC):
         value = self.metrics(scores, targets)[self.primary]
         return float("nan") if value is None else value
 
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        """The primary metric of each of R samples of the rows, float64 `[R]`; NaN if undefined.
+
+        Override it if many samples can be measured at once.
+
+        Args:
+            times: int64 `[R, n]`, how often each row is in each sample.
+        """
+        rows = (torch.from_numpy(np.repeat(np.arange(len(scores)), one)) for one in times)
+        return np.array([self.score(scores[index], targets[index]) for index in rows])
+
     def per_row(self, scores: Tensor, targets: Targets) -> Tensor | None:
         """float64 `[n]` whose mean over rows is, or stands for, the primary metric, NaN for rows
         that aren't known. Larger is better. None if the metric isn't a mean over rows."""
+        return None
+
+    def reliability(self, scores: Tensor, targets: Targets) -> Reliability | None:
+        """The points of a reliability plot of the known rows; None if the task gives neither
+        classes nor labels."""
         return None
 
     @abstractmethod
@@ -218,8 +240,9 @@ def calibrated(
 ) -> Calibration:
     """The scale and offsets that minimise a task's loss, by L-BFGS in float64.
 
-    A normal prior on the logarithm of the scale and on the offsets, which weighs as much as one
-    row, keeps them finite if the classes are separable.
+    Normal priors keep them finite if the classes are separable, and small if there are few rows:
+    of the logarithm of the scale (of scores with a deviation of 1) with a deviation of 1, of the
+    offsets with one of 1/2.
 
     Args:
         loss: `Task.loss`.
@@ -229,14 +252,14 @@ def calibrated(
     Example:
         calibrated(task.loss, scores, targets, offsets=False)
     """
-    rows = targets.rows
-    count, outputs = int(rows.sum()), scores.shape[1]
+    targets = targets.to("cpu")
+    given, known = scores.detach().cpu().double()[targets.rows], targets[targets.rows]
+    count = len(given)
     if count == 0:
         return Calibration()
-    given, known = scores.detach().double()[rows], targets[rows]
     spread = given.std(dim=0, correction=0).mean().clamp(min=1e-12)
-    logarithm = torch.zeros((), dtype=torch.float64, device=given.device, requires_grad=True)
-    shifts = torch.zeros(outputs if offsets else 0, dtype=torch.float64, device=given.device)
+    logarithm = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    shifts = torch.zeros(scores.shape[1] if offsets else 0, dtype=torch.float64)
     shifts.requires_grad_(offsets)
     parameters = [logarithm, shifts] if offsets else [logarithm]
     search = torch.optim.LBFGS(
@@ -247,7 +270,7 @@ def calibrated(
     def value() -> Tensor:
         search.zero_grad()
         moved = given / spread * logarithm.exp() + (shifts if offsets else 0)
-        prior = logarithm.square() + shifts.square().sum()
+        prior = logarithm.square() + 4 * shifts.square().sum()
         total = loss(moved, known) + prior / (2 * count)
         total.backward()
         return total

@@ -100,7 +100,7 @@ class Predictor(SavedModel):
 
     def predict_proba(self, items: Mapping[str, Iterable[Any]], **how: Any) -> np.ndarray:
         """What the task gives for each row: probabilities `[n, classes]`, in the order of
-        `task.names`; values `[n]`; or survival `[n, times]`. Arguments and errors are those of
+        `task.columns`; values `[n]`; or survival `[n, times]`. Arguments and errors are those of
         `predict`."""
         scores = self.scores(items, **how)
         return self.task.probabilities(scores.double()).numpy()
@@ -229,5 +229,5 @@ def _sets(task: Task, conformal: Conformal, scores: Tensor) -> Columns:
     if task.gives == "values":
         low, high = conformal.intervals(task, scores).T.numpy()
         return {"low": low, "high": high}
-    names = np.array(task.names, dtype=object)
+    names = np.array(task.columns, dtype=object)
     return {"set": [" | ".join(names[row.numpy()]) for row in conformal.sets(task, scores)]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.evaluation.bootstrap import RESAMPLES, draw_kinds, interval
+from fusemix_core.evaluation.bootstrap import RESAMPLES, interval
 from fusemix_core.prediction import Targets, Task
+
+_CELLS = 1 << 22
+"""Rows of samples that are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -119,19 +122,31 @@ def resampled(
     names = np.arange(len(known)) if groups is None else np.asarray(groups)
     _, cluster = np.unique(names[known.numpy()], return_inverse=True)
     whole = np.array([_measure(task, scores, targets, metric) for scores in models])
-    counts = draw_kinds(np.ones(int(cluster.max(initial=-1)) + 1), resamples, seed)
-    if counts is None:
+    count = int(cluster.max(initial=-1)) + 1
+    if count < 2 or resamples < 1:
         return whole, None
-    rows = [task.per_row(scores, targets) for scores in models]
-    if metric in ("", task.primary) and all(r is not None for r in rows):
-        each = torch.stack(rows, dim=1).numpy()
-        if np.allclose(each.mean(axis=0), whole, rtol=1e-9, atol=1e-12):
-            return whole, _means(each, cluster, counts)
-    drawn = np.empty((resamples, len(models)))
-    for number, one in enumerate(counts):
-        chosen = torch.from_numpy(np.repeat(np.arange(len(cluster)), one[cluster]))
-        drawn[number] = [_measure(task, s[chosen], targets[chosen], metric) for s in models]
-    return whole, drawn
+    parts = []
+    for times in _draws(count, resamples, seed, most=max(1, _CELLS // len(cluster))):
+        own = times[:, cluster]
+        parts.append(np.stack([_sampled(task, s, targets, metric, own) for s in models], axis=1))
+    return whole, np.concatenate(parts)
+
+
+def _draws(count: int, resamples: int, seed: int, most: int) -> Iterator[np.ndarray]:
+    """int64 `[R, count]`, `most` rows at once: how often each group comes up in each sample."""
+    draw, even = np.random.default_rng(seed), np.full(count, 1 / count)
+    for start in range(0, resamples, most):
+        yield draw.multinomial(count, even, size=min(most, resamples - start))
+
+
+def _sampled(
+    task: Task, scores: Tensor, targets: Targets, metric: str, times: np.ndarray
+) -> np.ndarray:
+    """float64 `[R]`: the metric of each sample."""
+    if metric in ("", task.primary):
+        return task.resampled(scores, targets, times)
+    rows = (torch.from_numpy(np.repeat(np.arange(len(scores)), one)) for one in times)
+    return np.array([_measure(task, scores[index], targets[index], metric) for index in rows])
 
 
 def _measure(task: Task, scores: Tensor, targets: Targets, metric: str) -> float:
@@ -139,10 +154,3 @@ def _measure(task: Task, scores: Tensor, targets: Targets, metric: str) -> float
         return task.score(scores, targets)
     value = task.metrics(scores, targets)[metric]
     return float("nan") if value is None else value
-
-
-def _means(each: np.ndarray, cluster: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """`[resamples, S]`: the mean of rows `[n, S]`, whose clusters were drawn so often."""
-    sums = np.zeros((counts.shape[1], each.shape[1]))
-    np.add.at(sums, cluster, each)
-    return (counts @ sums) / (counts @ np.bincount(cluster))[:, None]

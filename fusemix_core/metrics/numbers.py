@@ -10,8 +10,9 @@ def r2(truth: np.ndarray, predicted: np.ndarray) -> float:
 
     NaN if all of `truth` is alike.
     """
-    total = ((truth - truth.mean()) ** 2).sum()
-    return float(1 - ((truth - predicted) ** 2).sum() / total) if total > 0 else float("nan")
+    if np.ptp(truth) == 0:
+        return float("nan")
+    return float(1 - ((truth - predicted) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
 
 
 def rmse(truth: np.ndarray, predicted: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from fusemix_core.runs.fitting import fit_encoders, learnt
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reading import read_usable
-from fusemix_core.runs.targets import GROUP, Targeted, targeted
+from fusemix_core.runs.targets import GROUP, Targeted, suspects, targeted
 from fusemix_core.specs import EncoderSpec
 
 AUTO = "auto"
@@ -144,10 +144,10 @@ def make_fuse_plan(
     found = targeted(config, dataset)
     specs = fit_encoders(specs, found.dataset)
     encoders = plan_encoders(found.dataset, specs, config, config.device)
-    estimates = long_texts(specs, dataset.items)
-    for note in [*found.notes, *estimates] if tell else ():
+    more = [*found.notes, *suspects(config, found), *long_texts(specs, dataset.items)]
+    for note in more if tell else ():
         tell(note)
-    return FusePlan(config, found, encoders, [*dataset.warnings, *found.notes, *estimates])
+    return FusePlan(config, found, encoders, [*dataset.warnings, *more])
 
 
 def fusers_of(part: Part, registry: Registry = registry) -> dict[str, Part]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fusemix_core.config import FuseConfig, Part
+from fusemix_core.data.cells import FactColumn
 from fusemix_core.data.dataset import SPLITS, PairedDataset
 from fusemix_core.data.facts import Fact
 from fusemix_core.data.splits import connected_components
@@ -17,6 +18,7 @@ from fusemix_core.fuser import Labelled
 from fusemix_core.paired import LatentTable, PairedLatents
 from fusemix_core.prediction import Task
 from fusemix_core.registry import registry
+from fusemix_core.runs.leaks import find_leaks
 from fusemix_core.tasks.choose import check_groups, choose_task
 
 GROUP = "fusemix_group"
@@ -107,6 +109,15 @@ def groups_of(dataset: PairedDataset) -> np.ndarray:
     if not columns:
         return np.arange(len(dataset))
     return connected_components(columns)
+
+
+def suspects(config: FuseConfig, found: Targeted) -> list[str]:
+    """A sentence for each column of a table that gives the target away, or may."""
+    name = next((name for name in config.targets if name in ("target", "event")), None)
+    if name is None:
+        return []
+    column = FactColumn.parse(config.data.facts.get(name, "")).column
+    return find_leaks(found.dataset, name, column, found.groups)
 
 
 def _only(facts: Mapping[str, Fact], names: tuple[str, ...]) -> dict[str, Fact]:

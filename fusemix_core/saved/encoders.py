@@ -102,14 +102,26 @@ class LazyEncoder:
         """The spec to load. Raises `ArtefactError` for a saved name that only a user may give, and
         for an encoder that has not the view of the fit."""
         given = self._source.spec if isinstance(self._source, Encoder) else self._source
-        spec = given or self._saved_spec()
-        if spec.unfitted and self.info.options:
-            spec = replace(spec, options=self.info.options)
+        spec = self._with_findings(given or self._saved_spec())
         if self.info.view not in spec.views:
             raise ArtefactError(
                 f"This model takes the view '{self.info.view}' of its {self.info.modality} encoder "
                 f"{self.info.name!r}; '{spec.name}' has {', '.join(spec.views)}.",
                 "Install the version of the fit, or give the encoder of the fit.",
+            )
+        return spec
+
+    def _with_findings(self, spec: EncoderSpec) -> EncoderSpec:
+        """The spec; of a fitted encoder, with the findings of the fit."""
+        if not spec.unfitted:
+            return spec
+        own = {key: value for key, value in self.info.options.items() if key in spec.options}
+        spec = replace(spec, options={**spec.options, **own})
+        if spec.unfitted:
+            raise ArtefactError(
+                f"This model has no findings of its {self.info.modality} encoder "
+                f"{self.info.name!r}, which learns from training items.",
+                "Give the encoder of the fit as a spec or an object.",
             )
         return spec
 

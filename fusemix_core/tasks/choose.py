@@ -11,7 +11,11 @@ from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.tasks.coding import counts_of, fact_of, listed
 
 FEW = 10
-"""Whole numbers with at most so many different values are classes."""
+"""Whole numbers with at most so many different values are classes,"""
+EACH = 3
+"""if rows are so many times as many as values."""
+CODES = 100
+"""Whole numbers with at most so many different values may be codes of classes."""
 
 
 def choose_task(facts: Mapping[str, Fact], given: str = "auto") -> tuple[str, str]:
@@ -61,13 +65,14 @@ def _of_number(name: str, fact: Fact) -> tuple[str, str]:
     whole = bool(np.isfinite(different).all() and (different == different.round()).all())
     if len(different) <= 2:
         return "classify", f"the {name} has {len(different)} different values"
-    if whole and len(different) <= FEW:
+    if whole and len(different) <= min(FEW, len(values) / EACH):
         return "classify", (
             f"the {name} has {len(different)} different whole numbers; --task ordinal keeps their "
             "order, --task regress predicts a number"
         )
     kind = "whole numbers" if whole else "numbers"
-    return "regress", f"the {name} has {len(different):,} different {kind}"
+    codes = "; --task classify takes them for classes" if whole and len(different) <= CODES else ""
+    return "regress", f"the {name} has {len(different):,} different {kind}{codes}"
 
 
 def _of_classes(name: str, fact: Fact) -> tuple[str, str]:

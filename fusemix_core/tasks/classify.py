@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import UnknownNameError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.classes import (
     accuracy,
     auc_one_vs_rest,
@@ -107,7 +108,7 @@ class Classify(Task):
         return scores.softmax(dim=1)
 
     def decode(self, scores: Tensor) -> Columns:
-        probabilities = self.probabilities(scores.detach().double()).cpu().numpy()
+        probabilities = self.probabilities(scores.detach().cpu().double()).numpy()
         found = [self.names[i] for i in probabilities.argmax(axis=1)]
         columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(self.names)}
         return {"prediction": found, **columns}
@@ -141,9 +142,13 @@ class Classify(Task):
         logits, values = known_rows(scores, targets)
         return accuracy(values.numpy(), logits.argmax(dim=1).numpy())
 
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        known = targets.known.cpu().numpy()
+        return samples.mean(self.per_row(scores, targets).numpy()[known], times[:, known])
+
     def per_row(self, scores: Tensor, targets: Targets) -> Tensor:
-        hits = (scores.argmax(dim=1) == targets.values).double()
-        return torch.where(targets.known, hits, torch.nan)
+        hits = (scores.cpu().argmax(dim=1) == targets.values.cpu()).double()
+        return torch.where(targets.known.cpu(), hits, torch.nan)
 
     def baseline(self, targets: Targets) -> Tensor:
         """The logarithms of the classes' shares, each class counted once more than it is there."""

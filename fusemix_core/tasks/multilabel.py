@@ -12,7 +12,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import DataError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.ranks import average_precision, roc_auc
+from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Columns, Targets, Task
 from fusemix_core.tasks.coding import defined, fact_of, listed, mean_of
 from fusemix_core.tasks.two_valued import counting_value, flags_of
@@ -101,7 +103,7 @@ class Multilabel(Task):
 
     def decode(self, scores: Tensor) -> Columns:
         """`prediction` has the names of the labels above one half, separated by `;`."""
-        probabilities = self.probabilities(scores.detach().double()).cpu().numpy()
+        probabilities = self.probabilities(scores.detach().cpu().double()).numpy()
         found = [
             ";".join(name for name, p in zip(self.names, row, strict=True) if p > 0.5)
             for row in probabilities
@@ -111,23 +113,30 @@ class Multilabel(Task):
 
     def metrics(self, scores: Tensor, targets: Targets) -> dict[str, float | None]:
         """Means over the labels that have both values in these rows, and the AUC of each label."""
-        areas = self._of_labels(roc_auc, scores, targets)
-        precisions = self._of_labels(average_precision, scores, targets)
         known = targets.known.cpu()
         if not known.any():
             raise DataError(
                 f"No label is known in any of {len(targets):,} rows: nothing can be measured.",
                 "Fill in the labels' columns, or predict without measuring.",
             )
+        areas = self._of_labels(roc_auc, scores, targets)
+        precisions = self._of_labels(average_precision, scores, targets)
         hits = ((scores.cpu() > 0) == (targets.values.cpu() > 0))[known]
         found = {
             "auc": _mean(areas),
             "average_precision": _mean(precisions),
-            "log_loss": float(self.loss(scores.detach().double(), targets)),
+            "log_loss": float(self.loss(scores.detach().cpu().double(), targets.to("cpu"))),
+            "ece": self.reliability(scores, targets).ece,
             "accuracy": float(hits.double().mean()),
             **{f"auc_{name}": area for name, area in zip(self.names, areas, strict=True)},
         }
         return defined(found)
+
+    def reliability(self, scores: Tensor, targets: Targets) -> Reliability:
+        """How often labels apply, over their probability; of all known labels together."""
+        known = targets.known.cpu()
+        probabilities = self.probabilities(scores.detach().cpu().double())
+        return reliability(probabilities[known].numpy(), (targets.values.cpu() > 0)[known].numpy())
 
     def _of_labels(self, measure: Any, scores: Tensor, targets: Targets) -> list[float]:
         """A measure of each label's known rows, NaN for a label with one value in them."""
@@ -142,11 +151,24 @@ class Multilabel(Task):
     def score(self, scores: Tensor, targets: Targets) -> float:
         return _mean(self._of_labels(roc_auc, scores, targets))
 
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        logits = scores.detach().cpu().double().numpy()
+        values, known = targets.values.cpu().numpy() > 0, targets.known.cpu().numpy()
+        areas = np.stack([
+            samples.roc_auc(logits[rows, k], values[rows, k], times[:, rows])
+            for k, rows in enumerate(known.T)
+            if rows.any()
+        ])  # fmt: skip
+        defined = ~np.isnan(areas)
+        count = defined.sum(axis=0)
+        sums = np.where(defined, areas, 0.0).sum(axis=0)
+        return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+
     def baseline(self, targets: Targets) -> Tensor:
         """The log odds of each label's share, with one more row of either value."""
         known = targets.known.sum(dim=0)
         share = ((targets.values * targets.known).sum(dim=0) + 1) / (known + 2)
-        return share.double().logit().float()
+        return share.logit()
 
     def average(self, scores: Sequence[Tensor]) -> Tensor:
         return torch.stack([one.sigmoid() for one in scores]).mean(dim=0).logit(eps=1e-7)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.classes import accuracy, quadratic_kappa
 from fusemix_core.metrics.numbers import mae
+from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Columns, Targets, Task
 from fusemix_core.tasks.coding import (
     coded,
@@ -67,6 +70,10 @@ class Ordinal(Task):
             raise one_class("target", *next(iter(counts.items())))
         return cls(**{**options, "order": order})
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.order
+
     def targets(self, facts: Mapping[str, Fact]) -> Targets:
         """int64 `[n]`: the place in the order."""
         values = torch.from_numpy(coded(facts["target"], self.order))
@@ -118,17 +125,31 @@ class Ordinal(Task):
                 "kappa": quadratic_kappa(truth, found, len(self.order)),
                 "mae": mae(truth, found),
                 "accuracy": accuracy(truth, found),
+                "ece": self.reliability(scores, targets).ece,
             }
         )
+
+    def reliability(self, scores: Tensor, targets: Targets) -> Reliability:
+        """How often the median class is right, over its probability."""
+        logits, values = known_rows(scores, targets)
+        places = self._places(logits)
+        confidence = self.probabilities(logits).gather(1, places[:, None])[:, 0]
+        return reliability(confidence.numpy(), (places == values).numpy())
 
     def score(self, scores: Tensor, targets: Targets) -> float:
         logits, values = known_rows(scores, targets)
         return quadratic_kappa(values.numpy(), self._places(logits).numpy(), len(self.order))
 
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        logits, values = known_rows(scores, targets)
+        drawn = times[:, targets.known.cpu().numpy()]
+        found = self._places(logits).numpy()
+        return samples.quadratic_kappa(values.numpy(), found, len(self.order), drawn)
+
     def baseline(self, targets: Targets) -> Tensor:
         """The log odds of being above each class, with one more row of either kind."""
         above = self._above(targets[targets.known])
-        return ((above.sum(dim=0) + 1) / (len(above) + 2)).double().logit().float()
+        return ((above.sum(dim=0) + 1) / (len(above) + 2)).logit()
 
     def average(self, scores: Sequence[Tensor]) -> Tensor:
         return torch.stack([one.sigmoid() for one in scores]).mean(dim=0).logit(eps=1e-7)

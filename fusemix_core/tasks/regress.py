@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import DataError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.numbers import mae, r2, rmse
 from fusemix_core.metrics.ranks import spearman
 from fusemix_core.prediction import Calibration, Columns, Targets, Task
@@ -69,7 +70,7 @@ class Regress(Task):
         return scores[:, 0] * self.scale + self.mean
 
     def decode(self, scores: Tensor) -> Columns:
-        return {"prediction": self.probabilities(scores.detach().double()).cpu().numpy()}
+        return {"prediction": self.probabilities(scores.detach().cpu().double()).numpy()}
 
     def metrics(self, scores: Tensor, targets: Targets) -> dict[str, float | None]:
         found, truth = self._units(scores, targets)
@@ -91,11 +92,15 @@ class Regress(Task):
         found, truth = self._units(scores, targets)
         return r2(truth, found)
 
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        found, truth = self._units(scores, targets)
+        return samples.r2(truth, found, times[:, targets.known.cpu().numpy()])
+
     def per_row(self, scores: Tensor, targets: Targets) -> Tensor:
         """Negative squared errors, standardised: their mean is 1 less than an r2 of rows that vary
         as the training rows do."""
-        errors = -(scores[:, 0].double() - targets.values).square()
-        return torch.where(targets.known, errors, torch.nan)
+        errors = -(scores[:, 0].detach().cpu().double() - targets.values.cpu()).square()
+        return torch.where(targets.known.cpu(), errors, torch.nan)
 
     def baseline(self, targets: Targets) -> Tensor:
-        return targets.values[targets.known].double().mean()[None].float()
+        return targets.values[targets.known].mean()[None]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import DataError
+from fusemix_core.metrics import samples
 from fusemix_core.metrics.cox import partial_likelihood
 from fusemix_core.metrics.survival import (
     Steps,
@@ -73,6 +74,11 @@ class Survive(Task):
     def times(self) -> np.ndarray:
         """float64 `[B]`, at which `probabilities` gives the survival."""
         return self.hazard.times
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The times, as texts."""
+        return tuple(f"{t:.4g}" for t in self.times)
 
     @classmethod
     def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Survive:
@@ -190,6 +196,11 @@ class Survive(Task):
     def score(self, scores: Tensor, targets: Targets) -> float:
         risk, _ = known_rows(scores, targets)
         return concordance(*self._arrays(targets), risk[:, 0].numpy())
+
+    def resampled(self, scores: Tensor, targets: Targets, times: np.ndarray) -> np.ndarray:
+        risk, _ = known_rows(scores, targets)
+        drawn = times[:, targets.known.cpu().numpy()]
+        return samples.concordance(*self._arrays(targets), risk[:, 0].numpy(), drawn)
 
     def baseline(self, targets: Targets) -> Tensor:
         """The same risk for all rows."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fusemix_core.data.facts import Fact
-from fusemix_core.errors import ConfigError, DataError, FusemixError
+from fusemix_core.errors import DataError
 from fusemix_core.prediction import Calibration, Targets, Task
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
@@ -25,11 +23,10 @@ from fusemix_core.testing.components import (
 )
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
+from fusemix_core.testing.task_case import Made, facts_for, made, same
 
 TASK = Suite("task", least=20)
 add_declaration_checks(TASK)
-
-ROWS = 60
 
 
 def check_task(
@@ -64,71 +61,6 @@ def prepare(
     case = find("task", subject, options, registry)
     case.facts = facts or {}
     return case
-
-
-def facts_for(case: ComponentCase) -> Mapping[str, Fact]:
-    """Facts that the task can learn from. Raises `ConfigError` if the kit has none."""
-    if case.facts:
-        return case.facts
-    draw = np.random.default_rng(0)
-    gone = np.arange(ROWS) % 7 == 3
-    number = np.where(gone, np.nan, draw.normal(5, 2, ROWS)).astype(np.float32)
-    flag = np.where(gone, np.nan, draw.integers(0, 2, ROWS)).astype(np.float32)
-    names = tuple(getattr(case.target, "facts", ("target",)))
-    if not names:
-        return {f"label {k}": Fact("number", np.roll(flag, 5 * k)) for k in range(3)}
-    if set(names) == {"time", "event"}:
-        return {"time": Fact("number", np.exp(number / 5)), "event": Fact("number", flag)}
-    if names != ("target",):
-        raise ConfigError(f"The kit has no facts named {', '.join(names)}.", "Give some: facts={…}")
-    of_class = Fact("class", np.where(gone, -1, draw.integers(0, 3, ROWS)), ("0", "1", "2"))
-    for fact in (of_class, Fact("number", number)):
-        try:
-            case.target.learn({"target": fact.select(np.arange(ROWS))}, **case.options)
-        except FusemixError:
-            continue
-        return {"target": fact}
-    raise ConfigError(
-        f"The kit has no facts from which {case.name} learns.", "Give some: facts={…}"
-    )
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A learnt task, its facts and targets, and scores that know nothing."""
-
-    task: Task
-    facts: Mapping[str, Fact]
-    targets: Targets
-    scores: Tensor
-
-    @property
-    def good(self) -> Tensor:
-        """Scores that know the targets: the working responses, with a little noise."""
-        return self.task.responses(self.targets)[0] + 0.1 * self.scores
-
-    @property
-    def constant(self) -> Tensor:
-        """The baseline's scores `[n, C]`."""
-        return self.task.baseline(self.targets).expand(len(self.scores), -1)
-
-    def loss(self, scores: Tensor) -> float:
-        return float(self.task.loss(scores.double(), self.targets))
-
-
-def made(case: ComponentCase, facts: Mapping[str, Fact] | None = None) -> _Made:
-    facts = facts_for(case) if facts is None else facts
-    task = case.target.learn(facts, **case.options)
-    targets = task.targets(facts)
-    draw = torch.Generator().manual_seed(1)
-    return _Made(task, facts, targets, torch.randn(len(targets), len(task.names), generator=draw))
-
-
-def same(first: Targets, second: Targets) -> bool:
-    known = first.known
-    return torch.equal(known, second.known) and torch.equal(
-        first.values[known], second.values[known]
-    )
 
 
 @TASK.check()
@@ -299,6 +231,18 @@ def score_is_the_primary_metric(case: ComponentCase) -> None:
 
 
 @TASK.check()
+def resampled(case: ComponentCase) -> None:
+    """`resampled` gives the primary metric of each sample's rows."""
+    one = made(case)
+    times = np.random.default_rng(0).integers(0, 3, (3, len(one.targets)))
+    found = one.task.resampled(one.good, one.targets, times)
+    rows = [torch.from_numpy(np.repeat(np.arange(len(one.targets)), t)) for t in times]
+    wanted = [one.task.score(one.good[index], one.targets[index]) for index in rows]
+    equal = np.allclose(found, wanted, rtol=1e-6, equal_nan=True)
+    expect(np.shape(found) == (3,) and equal, f"{found}, not {wanted}")
+
+
+@TASK.check()
 def scored_per_row(case: ComponentCase) -> None:
     """`per_row` is None; or larger for better scores, and NaN for rows that aren't known."""
     one = made(case)
@@ -325,8 +269,8 @@ def probabilities(case: ComponentCase) -> None:
         expect(torch.allclose(found.sum(dim=1), found.new_ones(())), "they don't sum to 1")
     if kind == "survival":
         expect((found.diff(dim=1) <= 0).all(), "survival rises")
-    shape = {"labels": list(one.scores.shape), "values": [len(found)]}.get(kind)
-    expect(shape in (None, list(found.shape)), f"{list(found.shape)}")
+    shape = [len(found)] if kind == "values" else [len(found), len(one.task.columns)]
+    expect(kind == "" or list(found.shape) == shape, f"{list(found.shape)}, not {shape}")
 
 
 @TASK.check()
@@ -407,14 +351,14 @@ def surroundings(case: ComponentCase) -> None:
     expect_nothing_changed(lambda: _use(case, made(case)))
 
 
-def _use(case: ComponentCase, one: _Made) -> None:
+def _use(case: ComponentCase, one: Made) -> None:
     """Whatever a run calls."""
     task = case.target.learn(one.facts, **case.options)
     task.notes(one.facts)
     task.responses(one.targets)
     calibration = task.calibrate(one.scores, one.targets)
     task = task.settle(calibration(one.scores), one.targets)
-    for use in (task.loss, task.metrics, task.score, task.per_row):
+    for use in (task.loss, task.metrics, task.score, task.per_row, task.reliability):
         use(one.scores, one.targets)
     task.baseline(one.targets)
     task.probabilities(one.scores)

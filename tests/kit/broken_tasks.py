@@ -174,6 +174,12 @@ class ScoresTheError(Scale):
         return -self.metrics(scores, targets)["rmse"]
 
 
+@breaks("task", "resampled")
+class OneForAllSamples(Scale):
+    def resampled(self, scores, targets, times):
+        return np.full(len(times), self.score(scores, targets))
+
+
 @breaks("task", "scored_per_row")
 class ErrorsPerRow(Scale):
     def per_row(self, scores, targets):
@@ -196,6 +202,11 @@ class Logits(Classify):
 class OverTheBatch(Classify):
     def probabilities(self, scores):
         return (scores - scores.mean(dim=0)).softmax(dim=1)
+
+
+@breaks("task", "probabilities")
+class OneColumnShort(Classify):
+    columns = ("0", "1")
 
 
 @breaks("task", "decoded")

@@ -16,6 +16,7 @@ from fusemix_core.jobs.rank import rank
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import registry
 from fusemix_core.runs.fitting import fit_encoders, learnt
+from fusemix_core.saved.encoders import LazyEncoder
 from fusemix_core.specs import EncoderSpec
 
 
@@ -153,6 +154,12 @@ def test_a_model_keeps_what_its_encoder_learnt(tmp_path):
     assert info.name == "toy-words" and info.dim == 5
     asked = ["blue old", "a word of its own: red"]
     assert torch.equal(fresh.encode("text", asked[:1]), done.model.encode("text", asked[:1]))
+    assert fresh.encoder("text").spec.options == {"skip": "red", "learnt": info.options["learnt"]}
+    for options in ({}, {"learnt": None}, {"another": 3}):
+        damaged = replace(info, options=options)
+        lazy = LazyEncoder(damaged, None, torch.device("cpu"), registry, "a model")
+        with pytest.raises(ArtefactError, match="no findings"):
+            lazy.load()
     other = replace(Words.spec, options={"skip": "", "learnt": ["blue", "other"]})
     with pytest.raises(ArtefactError, match="not the one this model was trained"):
         fusemix_core.FusedModel.from_pretrained(tmp_path, encoders={"text": other}).encode(

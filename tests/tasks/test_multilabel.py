@@ -73,6 +73,8 @@ def test_metrics_are_means_over_labels_with_both_values(task):
     assert metrics["auc"] == pytest.approx(np.mean(areas)) == task.score(given, targets)
     assert metrics["average_precision"] == pytest.approx(np.mean(precisions))
     assert metrics["auc_toxic"] == pytest.approx(areas[0])
+    p = given.double().sigmoid().numpy()[KNOWN]
+    assert metrics["ece"] == pytest.approx(naive.ece(p, targets.values.numpy()[KNOWN]))
     few = task.metrics(given[:2], targets[:2])
     assert few["auc_soluble"] is None and few["auc"] == few["auc_toxic"]
     with pytest.raises(DataError, match="No label is known"):

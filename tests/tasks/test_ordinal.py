@@ -69,6 +69,9 @@ def test_metrics_measure_the_distance_of_the_median_class(task):
     assert metrics["kappa"] == pytest.approx(naive.kappa(truth, found, 3))
     assert metrics["mae"] == pytest.approx(0.4) and metrics["accuracy"] == pytest.approx(0.6)
     assert task.score(given, targets) == metrics["kappa"]
+    known = targets.known.numpy()
+    confidence = task.probabilities(given.double()).numpy()[np.flatnonzero(known), found]
+    assert metrics["ece"] == pytest.approx(naive.ece(confidence, found == truth))
 
 
 def test_the_baseline_is_the_share_above_each_class(task):

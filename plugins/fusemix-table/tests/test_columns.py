@@ -69,6 +69,18 @@ def test_listing_imports_neither_torch_nor_numpy():
         ("ward", ["a", None, "a", None], Category, ""),
         ("same", ["a", "a"], None, "the same in all rows"),
         ("none", [None, None], None, "empty"),
+        (
+            "file",
+            [f"slides/of/the/hospital/number/{i:040}.svs" for i in range(20)],
+            None,
+            "identifier",
+        ),
+        (
+            "memo",
+            [f"彼は{i}と言った。" * 6 for i in range(9)],
+            None,
+            "a text",
+        ),
         ("notes", [f"he said {i} words then" for i in range(9)], None, "--column text=notes"),
     ],
 )
@@ -85,6 +97,15 @@ def test_the_plan_has_a_line_for_each_column():
         "id": "left out: an identifier: 100% of its values differ",
         "sex": "category, 2 values",
     }
+
+
+def test_many_columns_of_one_kind_have_one_line():
+    items = [{f"gene{j:02}": i * j for j in range(1, 40)} | {"sex": "fm"[i % 2]} for i in range(6)]
+    told = ColumnsEncoder.learnt(fitted(items))
+    assert told == [
+        "gene01, gene02, gene03, gene04, gene05, … (34 more): number",
+        "sex: category, 2 values",
+    ]
 
 
 def test_the_kind_can_be_forced():

@@ -24,6 +24,11 @@ _FORCED: Mapping[str, type[Kind] | None] = {
 }
 
 
+_LINES = 30
+"""Columns that have a line each."""
+_NAMED = 5
+
+
 class ColumnsEncoder(Encoder):
     """Rows, column → value; the latent has the numbers of each column side by side.
 
@@ -66,19 +71,20 @@ class ColumnsEncoder(Encoder):
         names = sorted({name for item in items for name in item})
         forced = _forced(spec, names)
         columns: dict[str, Any] = {}
-        told: list[str] = []
+        told: dict[str, str] = {}
         for name in names:
             values = [item.get(name) for item in items]
             found = forced.get(name) or infer(name, values)
             if found.kind is None:
-                told.append(f"{name}: left out: {found.why}")
+                told[name] = f"left out: {found.why}"
                 continue
             kind = found.kind.fit(values)
             columns[name] = kind.as_dict()
-            told.append(f"{name}: {_described(kind, values, found.why)}")
+            told[name] = _described(kind, values, found.why)
         if not columns:
             raise DataError(
-                f"No column of the table is of use ({len(told)}).\n" + "\n".join(told[:10]),
+                f"No column of the table is of use ({len(told)}).\n"
+                + "\n".join(f"{name}: {line}" for name, line in list(told.items())[:10]),
                 f"Force one: -e 'table={spec.name} category=NAME'",
             )
         fitted = replace(
@@ -88,7 +94,14 @@ class ColumnsEncoder(Encoder):
 
     @classmethod
     def learnt(cls, spec: EncoderSpec) -> Sequence[str]:
-        return [str(line) for line in spec.options["learnt"]["told"]]
+        """A line for each column; if there are many, one for all that became the same."""
+        told = dict(spec.options["learnt"]["told"])
+        if len(told) <= _LINES:
+            return [f"{name}: {line}" for name, line in told.items()]
+        same: dict[str, list[str]] = {}
+        for name, line in told.items():
+            same.setdefault(line, []).append(name)
+        return [f"{_some(names)}: {line}" for line, names in same.items()]
 
     @classmethod
     def tiny(cls, spec: EncoderSpec) -> Self:
@@ -121,6 +134,11 @@ def _forced(spec: EncoderSpec, names: Sequence[str]) -> dict[str, Found]:
                 )
             found[name] = Found(kind, "as asked")
     return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", … ({len(names) - _NAMED:,} more)" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _described(kind: Kind, values: Sequence[Any], why: str) -> str:

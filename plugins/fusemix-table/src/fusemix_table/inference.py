@@ -89,7 +89,8 @@ def _of_texts(name: str, counts: Counter[Any]) -> Found:
     varied = len(counts) / filled
     length = sum(map(len, texts)) / len(texts)
     words = sum(len(text.split()) for text in texts) / len(texts)
-    if varied > _VARIED and (words >= _WORDS or length > _LENGTH):
+    spaced = words >= 2 or not all(map(str.isascii, texts))  # not a path or a long code
+    if varied > _VARIED and (words >= _WORDS or (length > _LENGTH and spaced)):
         column = f"'text={name}'" if re.search(r"\W", name) else f"text={name}"
         return Found(
             None, f"a text of {words:.0f} words; to use it: -e text=ENCODER --column {column}"
