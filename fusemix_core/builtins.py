@@ -364,7 +364,7 @@ TASKS = [
         name="classify",
         target="fusemix_core.tasks.classify:Classify",
         summary="one of several classes",
-        options={"classes": (), "positive": "", "weighted": False, "weights": ()},
+        options={"classes": (), "positive": None, "weighted": False, "weights": ()},
     ),
     ComponentSpec(
         kind="task",
@@ -378,14 +378,14 @@ TASKS = [
         name="multilabel",
         target="fusemix_core.tasks.multilabel:Multilabel",
         summary="several labels, any may apply or be missing",
-        options={"labels": (), "positive": ()},
+        options={"labels": (), "positive": None},
     ),
     ComponentSpec(
         kind="task",
         name="ordinal",
         target="fusemix_core.tasks.ordinal:Ordinal",
         summary="one of several classes in order",
-        options={"order": ()},
+        options={"order": None},
         paper="https://doi.org/10.1007/3-540-44795-4_13",
     ),
     ComponentSpec(
@@ -394,7 +394,7 @@ TASKS = [
         target="fusemix_core.tasks.survive:Survive",
         summary="when an event comes: Cox's proportional hazards",
         options={
-            "event_is": "",
+            "event_is": None,
             "times": (),
             "hazard": (),
             "censor_times": (),
