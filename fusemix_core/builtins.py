@@ -5,8 +5,8 @@ from __future__ import annotations
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
-from fusemix_core.recipes.closed_forms import cca, kcca
-from fusemix_core.recipes.fusemix import fusemix
+from fusemix_core.recipes.closed_forms import CCA_SEARCH, cca, kcca
+from fusemix_core.recipes.fusemix import MLP_SEARCH, fusemix
 from fusemix_core.specs import ComponentSpec, FamilySpec, ModalitySpec
 
 PAPER = "https://arxiv.org/abs/2312.10144"
@@ -319,10 +319,10 @@ ARTEFACTS = [
     ),
 ]
 RECIPES = [
-    ComponentSpec.recipe(auto),
-    ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),
-    ComponentSpec.recipe(cca),
-    ComponentSpec.recipe(kcca),
+    ComponentSpec.recipe(auto, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
+    ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",), search=MLP_SEARCH),
+    ComponentSpec.recipe(cca, search=CCA_SEARCH),
+    ComponentSpec.recipe(kcca, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
 ]
 
 

@@ -184,6 +184,9 @@ class ComponentSpec:
     `uses` is what the class declares as its own `uses`, so that a plan can refuse what can't work
     before anything is imported. `wraps` names the option that names another component of the same
     kind, which this one builds with its option `options`; what the other uses, this one uses too.
+
+    `search` is for recipes: the settings that `fusemix bench --search` tries, as `--set` names
+    them, with their values. The recipe's own settings are always tried first.
     """
 
     kind: str
@@ -196,6 +199,7 @@ class ComponentSpec:
     paper: str = ""
     uses: tuple[str, ...] = ()
     wraps: str = ""
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -220,10 +224,10 @@ class ComponentSpec:
         """The spec of a recipe: name, summary and paper are those of the `Recipe` it returns.
 
         `function` is called when the plugin loads, so it must import nothing heavy. `more` are
-        further fields, such as `aliases` and `requires`.
+        further fields, such as `aliases`, `requires` and `search`.
 
         Example:
-            ComponentSpec.recipe(my_recipe, aliases=("mine",))
+            ComponentSpec.recipe(my_recipe, search={"training.lr": (3e-4, 1e-3, 3e-3)})
         """
         made = function()
         paper = made.paper
