@@ -52,9 +52,13 @@ class Column:
 
     @property
     def sentence(self) -> str:
-        """The verdict in plain words."""
-        at = f"{self.place.set}, {self.place.label}, {self.pairs:,} pairs, {SCORERS[self.scorer]}"
-        return f"{at}: {self._verdict}"
+        """The verdict in plain words, with the place."""
+        return f"{self.place.set}, {self.place.label}, {self.short_sentence}"
+
+    @property
+    def short_sentence(self) -> str:
+        """The verdict in plain words, with the size and the scorer."""
+        return f"{self.pairs:,} pairs, {SCORERS[self.scorer]}: {self._verdict}"
 
     @property
     def _verdict(self) -> str:

@@ -47,7 +47,7 @@ def page(
         out += [f"{'#' * level} {setting[0]}: {setting[1]}", "", *table(own), ""]
         if setting in plots:
             out += [f"![{setting[0]}, {setting[1]}]({plots[setting]})", ""]
-        out += [*(f"- {c.sentence}" for c in columns(own)), ""]
+        out += [*(f"- {c.short_sentence}" for c in columns(own)), ""]
         out += [*(sentence(v) for v in found if (v.place.set, v.place.label) == setting), ""]
         out += searched_table(own)
         out += zero_shot_table(own)
