@@ -175,6 +175,26 @@ class ModalitySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A saved model that a plugin's package contains: users name it `PLUGIN:NAME`.
+
+    Attributes:
+        name: The part of the name after the plugin's entry point.
+        path: The folder that `save_pretrained` wrote, `package/folder`.
+        summary: What it is for, in a line.
+        licence: Of the model; its card says of what it was made.
+
+    Example:
+        ModelSpec(name="figures", path="my_package/models/figures", licence="CC-BY-4.0")
+    """
+
+    name: str
+    path: str
+    summary: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComponentSpec:
     """A component of one of the `KINDS`, by its name.
 

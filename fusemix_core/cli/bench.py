@@ -182,13 +182,18 @@ def bench(
         _show_plan(checked, json)
         return
 
+    _carry_out(checked, out, exports, json)
+
+
+def _carry_out(config: BenchConfig, out: Path, exports: Exports, json: bool) -> None:
+    """Run the benchmark, write its report and tables, and show it."""
     from fusemix_core.benchmark.page import write_report
     from fusemix_core.benchmark.run import bench as run
     from fusemix_core.benchmark.summary import summarise
     from fusemix_core.cli.progress import ConsoleReporter
 
     with ConsoleReporter() as reporter:
-        lines = run(checked, out, reporter=reporter)
+        lines = run(config, out, reporter=reporter)
     report = write_report(lines, out)
     entries = summarise(lines)
     exports.write(entries)

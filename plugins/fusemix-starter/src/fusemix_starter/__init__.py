@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusemix_core.hookspecs import hookimpl
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, ModelSpec
 
 if TYPE_CHECKING:
     import typer
@@ -103,6 +103,20 @@ WHISPER_TINY = EncoderSpec(
 def fusemix_encoders() -> Iterable[EncoderSpec]:
     """Two for images, one for text, one for speech."""
     return [LITE0, LITE2, MINILM, WHISPER_TINY]
+
+
+FIGURES = ModelSpec(
+    name="figures",
+    path="fusemix_starter/models/figures",
+    summary="search figures, diagrams and photographs by English words, without pairs of your own",
+    licence="CC-BY-4.0",
+)
+
+
+@hookimpl
+def fusemix_models() -> Iterable[ModelSpec]:
+    """`starter:figures`, fitted on the sample by `tools/build_model.py`."""
+    return [FIGURES]
 
 
 @hookimpl
