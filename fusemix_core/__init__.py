@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fusemix_core.version import __version__
+from fusemix_core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fusemix_core.benchmark.run import bench
@@ -69,7 +69,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "__version__",
     "Adapter",
     "Aligner",
     "Callback",

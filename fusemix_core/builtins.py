@@ -117,6 +117,14 @@ OPTIMISERS = [
         paper="https://arxiv.org/abs/2302.06675",
     ),
 ]
+CCA_OPTIONS = {
+    "landmarks": None,
+    "linear": 0.2,
+    "dim": 384,
+    "ridges": (3.0, 1.0, 10.0),
+    "powers": (1.0, 0.75, 1.5),
+    "kernel_pairs": None,
+}
 ALIGNERS = [
     ComponentSpec(
         kind="aligner",
@@ -130,15 +138,7 @@ ALIGNERS = [
         name="auto",
         target="fusemix_core.aligners.auto:AutoAligner",
         summary="closed forms, then a network mixed with them",
-        options={
-            "budget": "",
-            "landmarks": None,
-            "linear": 0.2,
-            "dim": 384,
-            "ridges": (3.0, 1.0, 10.0),
-            "powers": (1.0, 0.75, 1.5),
-            "kernel_pairs": None,
-        },
+        options={"budget": "", **CCA_OPTIONS},
         uses=("fixed",),
     ),
     ComponentSpec(
@@ -146,14 +146,7 @@ ALIGNERS = [
         name="cca",
         target="fusemix_core.aligners.cca:CCAAligner",
         summary="regularised canonical correlation, linear or kernel, in closed form",
-        options={
-            "landmarks": None,
-            "linear": 0.2,
-            "dim": 384,
-            "ridges": (3.0, 1.0, 10.0),
-            "powers": (1.0, 0.75, 1.5),
-            "kernel_pairs": None,
-        },
+        options=CCA_OPTIONS,
         uses=("fixed",),
     ),
 ]

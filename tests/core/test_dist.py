@@ -23,6 +23,8 @@ def project(folder: Path) -> dict:
 
 
 def test_all_projects_have_one_version_and_ask_for_it():
+    listed = (ROOT / "fusemix_core/released.txt").read_text().split()
+    assert listed == [folder.name for folder in PROJECTS[1:]]
     floor = ".".join(fusemix_core.__version__.split(".")[:2])
     for folder in PROJECTS:
         one = project(folder)
