@@ -142,8 +142,6 @@ def bench(
         fusemix bench --a efficientnet-lite0 --b minilm --data pairs.csv \\
             --methods cca,csa,sail --search 8 --latex table.tex
 
-        fusemix bench --config bench.toml --out bench/1
-
         fusemix bench --config bench.toml --only size=500,all --out bench/1
     """
     values = config_table(config) if config else {}

@@ -64,9 +64,6 @@ def rank(
         fusemix rank --a dinov2,timm:convnext_tiny --b bge-large,minilm \\
             --data pairs.csv
 
-        fusemix rank --a dinov2,rad-dino --b minilm,bge-large \\
-            --data pairs.csv --picture rank.svg
-
         fusemix rank --a efficientnet-lite0 --b minilm --view text=layers \\
             --data pairs.csv
 
@@ -90,16 +87,9 @@ def rank(
     from fusemix_core.jobs.rank import plan_ranking, run_ranking
 
     notes = Notes()
-    how = {"recipe": recipe, "seed": seed or 0, "device": device or "auto", "tell": notes}
-    modalities = tuple(encoders)
-    plan = plan_ranking(
-        *encoders.values(),
-        table or None,
-        modalities=modalities,
-        views=views,
-        sample=measures.sample,
-        **how,
-    )
+    how = {"views": views, "sample": measures.sample, "recipe": recipe, "tell": notes}
+    how |= {"modalities": tuple(encoders), "seed": seed or 0, "device": device or "auto"}
+    plan = plan_ranking(*encoders.values(), table or None, **how)
     if dry_run:
         _show_plan(plan, json)
         return
