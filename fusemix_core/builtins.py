@@ -34,6 +34,8 @@ ADAPTERS = [
         target="fusemix_core.adapters.kernel:KernelAdapter",
         summary="an affine map of similarities to training items, or of latents",
         options={"landmarks": 0, "linear": 0.2},
+        keeps_items=True,
+        without_items={"landmarks": 0},
         paper="https://papers.nips.cc/paper/1866",
     ),
     ComponentSpec(
@@ -140,6 +142,8 @@ ALIGNERS = [
             "kernel_pairs": None,
         },
         uses=("fixed",),
+        keeps_items=True,
+        without_items={"landmarks": 0},
     ),
     ComponentSpec(
         kind="aligner",
@@ -155,6 +159,8 @@ ALIGNERS = [
             "kernel_pairs": None,
         },
         uses=("fixed",),
+        keeps_items=True,
+        without_items={"landmarks": 0},
     ),
 ]
 SCORERS = [
@@ -170,6 +176,7 @@ SCORERS = [
         target="fusemix_core.scorers.csls:CSLSScorer",
         summary="cosine corrected for hubs by a bank of training embeddings",
         options={"neighbours": 10, "bank_size": 4096},
+        keeps_items=True,
         paper="https://arxiv.org/abs/1710.04087",
     ),
 ]

@@ -196,7 +196,10 @@ class RunConfig:
     as embeddings, and the others are fitted to them. `extends` is a fused model, a folder or a hub
     id, that the modalities of `encoders` join; one that the model has already is the encoder to
     take in place of the saved name. `evaluators` measure the run beside those of core and of the
-    recipe. `plugins` are the Python files that were loaded by `--plugin`. `store` is the address of
+    recipe. `baselines` are what it is compared with on the rows that it is measured on: names of
+    recipes that are fitted to the same training rows, and folders or hub ids of finished models.
+    `plugins` are the Python files that were loaded by `--plugin`. A `private` run writes no media
+    and no vectors of single items (docs/how-to/private.md). `store` is the address of
     the object store that latents are kept in."""
 
     encoders: Mapping[str, str]
@@ -206,7 +209,9 @@ class RunConfig:
     fixed: tuple[str, ...] = ()
     extends: str | None = None
     evaluators: tuple[Part, ...] = ()
+    baselines: tuple[str, ...] = ("cca",)
     plugins: tuple[str, ...] = ()
+    private: bool = False
     seed: int = 0
     device: str = "auto"
     dtype: Dtype = "auto"

@@ -63,6 +63,9 @@ class Measured:
         items: modality → the dataset's items; `ids`: modality → int64 `[n]`, their numbers there.
         encoder: `encode`, if there is a model to do so.
         device: where to compare many embeddings.
+        baselines: name → the same split as another model embeds it, to compare with. It has the
+            same items and rows; of a model that lacks a modality, without its column of `links`.
+        about: of a baseline, what it is.
 
     Example:
         `data.score(data.embeddings["image"], data.embeddings["text"], "image", "text")`
@@ -82,6 +85,8 @@ class Measured:
     ids: Mapping[str, Tensor] = field(default_factory=dict)
     encoder: Callable[[str, Sequence[Any]], Tensor] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    baselines: Mapping[str, Measured] = field(default_factory=dict)
+    about: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:

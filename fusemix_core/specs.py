@@ -184,6 +184,10 @@ class ComponentSpec:
     `uses` is what the class declares as its own `uses`, so that a plan can refuse what can't work
     before anything is imported. `wraps` names the option that names another component of the same
     kind, which this one builds with its option `options`; what the other uses, this one uses too.
+
+    `keeps_items` says that what is saved of the component, or of the adapters that an aligner fits,
+    contains rows made of training items, such as landmarks or a bank. `without_items` are options
+    with which it contains none; if there are none, a private run refuses the component.
     """
 
     kind: str
@@ -196,6 +200,8 @@ class ComponentSpec:
     paper: str = ""
     uses: tuple[str, ...] = ()
     wraps: str = ""
+    keeps_items: bool = False
+    without_items: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

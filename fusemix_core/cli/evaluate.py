@@ -84,6 +84,8 @@ def evaluate(
         fusemix eval runs/1 --data labelled.csv --classes classes.txt \\
             --templates prompts.txt
 
+        fusemix eval runs/2 --baseline runs/1
+
         fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
     """
     from fusemix_core.jobs.measured_data import measured_data
@@ -92,6 +94,7 @@ def evaluate(
         model, data.table() | splits.table() | evaluators.facts(facts.table()), split, seed
     )
     classes, further = zero_shot.read(), evaluators.parts()
+    beside = evaluators.baselines() or []
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.cli.show import show_sections
@@ -102,9 +105,11 @@ def evaluate(
     with ConsoleReporter() as reporter:
         if classes:
             how = {"evaluators": further, "split": split or "all", "reporter": reporter}
-            found = job.measure_classes(fused, what.config, **classes, seed=what.seed, **how)
+            how |= {"seed": what.seed, "baselines": beside}
+            found = job.measure_classes(fused, what.config, **classes, **how)
         else:
-            found = job.measure_pairs(fused, what.config, what.split, further, what.seed, reporter)
+            rows = what.config, what.split, further, what.seed
+            found = job.measure_pairs(fused, *rows, reporter, beside)
     if json:
         print_json(found.metrics | found.data)
     else:

@@ -235,6 +235,25 @@ By = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Private = Annotated[
+    bool,
+    typer.Option(
+        "--private",
+        help="Write no media and texts of the data, and no model that keeps rows of training "
+        "items.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        metavar="NAME",
+        help="Compare with this too: the folder of a run or model, a hub id, or a recipe; "
+        "none: with nothing. [cca, fitted to the same rows]",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(help="Seed of splits and training. [0]", rich_help_panel=METHOD)
 ]

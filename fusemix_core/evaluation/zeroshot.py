@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.bootstrap import CONFIDENCE, RESAMPLES, draw_kinds, interval, share
+from fusemix_core.evaluation.compared import CHANCE, ahead
 from fusemix_core.evaluation.ranking import cosine
 from fusemix_core.interfaces import Evaluator
 from fusemix_core.measured import Classes, Measured, Score
@@ -76,14 +77,8 @@ def zero_shot(
     labels = torch.as_tensor(labels, dtype=torch.long).cpu()
     _check(labels, len(embeddings), class_embeddings, classes)
     count = len(classes)
-    gallery = at_least_float32(class_embeddings).to(device)
-    ranks, predicted = [], []
-    for rows, own in zip(embeddings.split(chunk), labels.split(chunk), strict=True):
-        scores = score(at_least_float32(rows).to(device), gallery, query, target).cpu()
-        rank, best = _rank_classes(scores, own)
-        ranks.append(rank)
-        predicted.append(best)
-    rank, best = torch.cat(ranks), torch.cat(predicted)
+    sides = score, query, target
+    rank, best = rank_classes(embeddings, labels, class_embeddings, *sides, chunk, device)
     confusion = torch.bincount(labels * count + best, minlength=count * count)
     hits = np.stack([np.ones(len(rank)), (rank < 1).numpy(), (rank < 5).numpy()], axis=1)
     totals = np.zeros((count, 3))
@@ -105,6 +100,29 @@ def zero_shot(
         "resamples": resamples,
         "seed": seed,
     }
+
+
+@exact()
+@torch.no_grad()
+def rank_classes(
+    embeddings: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    score: Score,
+    query: str,
+    target: str,
+    chunk: int = 4096,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(0-based rank of each item's class, the class that is predicted), int64 `[n]`; arguments are
+    those of `zero_shot`."""
+    gallery = at_least_float32(class_embeddings).to(device)
+    parts = []
+    for rows, own in zip(embeddings.split(chunk), labels.split(chunk), strict=True):
+        scores = score(at_least_float32(rows).to(device), gallery, query, target).cpu()
+        parts.append(_rank_classes(scores, own))
+    rank, best = zip(*parts, strict=True)
+    return torch.cat(rank), torch.cat(best)
 
 
 def _check(labels: Tensor, items: int, embeddings: Tensor, classes: Sequence[str]) -> None:
@@ -170,7 +188,7 @@ def _shares(
 
 
 class ZeroShotEvaluator(Evaluator):
-    """`zero_shot` of the items of one modality.
+    """`zero_shot` of the items of one modality, beside a random choice and `Measured.baselines`.
 
     The classes are those that the job was given (`fusemix eval --classes`). With `fact`, they are
     the classes of a fact of the rows.
@@ -190,10 +208,8 @@ class ZeroShotEvaluator(Evaluator):
 
     def __call__(self, data: Measured) -> dict[str, Any]:
         classes = self._of_fact(data) if self.fact else data.classes
-        labelled = classes.labels >= 0
         found = zero_shot(
-            data.embeddings[classes.query][labelled],
-            classes.labels[labelled],
+            *_labelled(data, classes),
             classes.embeddings,
             classes.names,
             data.score,
@@ -203,7 +219,42 @@ class ZeroShotEvaluator(Evaluator):
             seed=data.seed,
             device=data.device,
         )
-        return {"unit": "percent", **found}
+        return {"unit": "percent", **found, "baselines": self._baselines(data, classes, found)}
+
+    def _baselines(
+        self, data: Measured, classes: Classes, found: Mapping[str, Any]
+    ) -> dict[str, dict[str, Any]]:
+        """baseline → its shares, and by how much top-1 is ahead of its, paired by item."""
+        first = _first(data, classes)
+        count = len(classes.names)
+        even, top5 = 100 / count, 100 * min(5, count) / count
+        shares = {"top1": even, "top5": top5, "mean_per_class": even}
+        table = {CHANCE: {**shares, **self._ahead(first - 1 / count, data)}}
+        for name, other in data.baselines.items():
+            theirs = other.classes
+            if self.fact and {classes.query, classes.target} <= set(other.modalities):
+                theirs = self._of_fact(other)
+            if theirs is None:
+                continue
+            other_shares = zero_shot(
+                *_labelled(other, theirs),
+                theirs.embeddings,
+                theirs.names,
+                other.score,
+                query=theirs.query,
+                target=theirs.target,
+                resamples=0,
+                device=other.device,
+            )
+            own = {key: other_shares[key] for key in shares}
+            table[name] = {**own, **self._ahead(first - _first(other, theirs), data)}
+        return table
+
+    def _ahead(self, more: np.ndarray, data: Measured) -> dict[str, Any]:
+        kinds, counts = np.unique(more, return_counts=True)
+        drawn = draw_kinds(counts, self.resamples, data.seed)
+        between = None if drawn is None else interval(100 * (drawn @ kinds) / len(more))
+        return {"ahead": 100 * float(more.mean()), "ahead_interval": between}
 
     def _of_fact(self, data: Measured) -> Classes:
         """The classes of the fact. Raises `ConfigError` for a modality that there is none of."""
@@ -226,7 +277,12 @@ class ZeroShotEvaluator(Evaluator):
     def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
         shares = {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"}
         cells = [Share(metrics[key], metrics[f"{key}_interval"]) for key in shares.values()]
-        tables = [Table(["measure", *shares], [["all classes", *cells]])]
+        beside = [
+            [name, *(Share(one[key]) for key in shares.values()), ahead(one)]
+            for name, one in metrics["baselines"].items()
+        ]
+        columns = ["", *shares, "ahead at top-1"]
+        tables = [Table(columns, [["this model", *cells, "–"], *beside])]
         if mistakes := _mistakes(metrics):
             columns = ["true class", "taken for", "items", "of"]
             tables.append(Table(columns, mistakes, "Most frequent mistakes"))
@@ -241,6 +297,21 @@ class ZeroShotEvaluator(Evaluator):
         tables.append(Table(["class", "items", "top-1", "top-5"], rows, folded=folded))
         text = f"{metrics['items']:,} items, {len(classes):,} classes; in percent with 95% "
         return [Section("Zero-shot classification", f"{text}bootstrap intervals.", tables)]
+
+
+def _labelled(data: Measured, classes: Classes) -> tuple[Tensor, Tensor]:
+    """The embeddings of the items that have a class, and their classes."""
+    there = classes.labels >= 0
+    return data.embeddings[classes.query][there], classes.labels[there]
+
+
+def _first(data: Measured, classes: Classes) -> np.ndarray:
+    """float `[n]`: a one for each item with a class whose class comes first."""
+    sides = data.score, classes.query, classes.target
+    rank, _ = rank_classes(
+        *_labelled(data, classes), classes.embeddings, *sides, device=data.device
+    )
+    return (rank < 1).double().numpy()
 
 
 def _mistakes(metrics: Mapping[str, Any]) -> list[list[str | int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from fusemix_core.evaluation.running import FOR_CLASSES, FOR_PAIRS, Evaluation, 
 from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates
 from fusemix_core.fused import FusedModel
 from fusemix_core.measured import Classes, Measured
+from fusemix_core.runs.baselines import models_beside
 from fusemix_core.runs.embeddings import SplitEmbeddings
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.inputs import DataInput
@@ -35,6 +37,7 @@ def evaluate(
     split: str = "test",
     *,
     evaluators: Sequence[Part] = (),
+    baselines: Sequence[str] = (),
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
@@ -47,6 +50,7 @@ def evaluate(
         split: its name, or `all` for every row. At most `MEASURED_MOST` rows, drawn by seed, are
             measured.
         evaluators: further ones, beside `retrieval` and `geometry`.
+        baselines: folders or hub ids of models to compare with, on the same rows.
         seed: splits the data, and is that of the evaluators.
         reporter: gets the progress.
 
@@ -57,7 +61,7 @@ def evaluate(
     Raises:
         FusemixError: the data, or an evaluator, can't be used; or an evaluator failed.
     """
-    evaluation = measure_pairs(model, config, split, evaluators, seed, reporter)
+    evaluation = measure_pairs(model, config, split, evaluators, seed, reporter, baselines)
     return _metrics(evaluation) | evaluation.data
 
 
@@ -68,6 +72,7 @@ def measure_pairs(
     evaluators: Sequence[Part] = (),
     seed: int = 0,
     reporter: Reporter | None = None,
+    baselines: Sequence[str] = (),
 ) -> Evaluation:
     """`evaluate`, with sections to show; an evaluator that fails is in `failed`."""
     chosen = running.evaluators_of(evaluators, FOR_PAIRS)
@@ -82,7 +87,9 @@ def measure_pairs(
     check_available(chosen, ["facts"] if dataset.facts else [])
     encoded = encode_for(model, dataset, reporter, config.max_bad)
     found = embed_for(model, measured_rows(encoded, None if split == "all" else split, seed))
-    evaluation = running.evaluate(chosen, _measured(model, encoded, found, split, seed))
+    data = _measured(model, encoded, found, split, seed)
+    beside = models_beside(baselines, model, data, reporter)
+    evaluation = running.evaluate(chosen, replace(data, baselines=beside))
     rows = slice(None) if split == "all" else encoded.dataset.splits[split]
     seen = TrainedOn.count(model, encoded.dataset, rows)
     evaluation.data = _told(encoded.dataset, encoded.warnings, seen, reporter)
@@ -143,6 +150,7 @@ def measure_classes(
     modality: str | None = None,
     seed: int = 0,
     reporter: Reporter | None = None,
+    baselines: Sequence[str] = (),
 ) -> Evaluation:
     """`classify` with sections to show; an evaluator that fails is in `failed`."""
     chosen = running.evaluators_of(evaluators, FOR_CLASSES)
@@ -164,19 +172,20 @@ def measure_classes(
         reporter.note(note)
     encoded = encode_for(model, found.dataset, reporter, config.max_bad)
     embedded = embed_for(model, encoded.paired())
-    of_classes = Classes(
-        list(classes),
-        torch.tensor([labels[int(i)] for i in embedded.ids[modality]], dtype=torch.long),
-        class_embeddings(
-            lambda texts: model.encode(text, texts),
+    numbers = torch.tensor([labels[int(i)] for i in embedded.ids[modality]], dtype=torch.long)
+
+    def with_classes(data: Measured) -> Measured:
+        rows = class_embeddings(
+            lambda texts: data.encode(text, texts),
             list(classes),
             list(templates or default_templates(modality)),
-        ),
-        modality,
-        text,
-    )
-    data = _measured(model, encoded, embedded, split, seed, of_classes)
-    evaluation = running.evaluate(chosen, data)
+        )
+        return replace(data, classes=Classes(list(classes), numbers, rows, modality, text))
+
+    data = _measured(model, encoded, embedded, split, seed)
+    beside = models_beside(baselines, model, data, reporter)
+    beside = {name: with_classes(other) for name, other in beside.items()}
+    evaluation = running.evaluate(chosen, replace(with_classes(data), baselines=beside))
     seen = TrainedOn.count(model, encoded.dataset, slice(None))
     evaluation.data = _told(found.whole, [*told, *encoded.warnings], seen, reporter)
     return evaluation
@@ -206,7 +215,6 @@ def _measured(
     found: SplitEmbeddings,
     split: str,
     seed: int,
-    classes: Classes | None = None,
 ) -> Measured:
     return Measured(
         embeddings=found.embeddings,
@@ -216,7 +224,6 @@ def _measured(
         split=split,
         seed=seed,
         facts=found.facts,
-        classes=classes,
         items=encoded.dataset.items,
         ids=found.ids,
         encoder=model.encode,

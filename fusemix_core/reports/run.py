@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
 from fusemix_core.data.media import Shown
 from fusemix_core.errors import FusemixError
@@ -19,6 +20,7 @@ from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.folder import RunFolder, read_metrics
 from fusemix_core.runs.measure import Measurement
 from fusemix_core.runs.plan import Plan
+from fusemix_core.runs.private import OF_RUN
 from fusemix_core.sections import Section
 
 
@@ -54,10 +56,8 @@ def report_run(
         modalities=modalities_of(plan, encoded),
         splits={k: len(v) for k, v in dataset.splits.items()},
         rows_read=dataset.rows_read,
-        rejected=[
-            {**dataclasses.asdict(r), "path": without(folders, r.path)} for r in dataset.rejected
-        ],
-        notes=results["warnings"],
+        rejected=rejected_of(plan, dataset, folders),
+        notes=[*([OF_RUN] if plan.config.private else []), *results["warnings"]],
         sections=sections,
         split=measured.shown.split,
         history=history(rows),
@@ -70,6 +70,15 @@ def report_run(
     )
     write_report(folder.report, data)
     return failed
+
+
+def rejected_of(plan: Plan, dataset: PairedDataset, folders: Sequence[str]) -> list[dict[str, Any]]:
+    """What could not be used. Reasons quote the rows: those of a private run are left out."""
+    changed = {"reason": "not shown: the run is private"} if plan.config.private else {}
+    return [
+        {**dataclasses.asdict(r), "path": without(folders, r.path), **changed}
+        for r in dataset.rejected
+    ]
 
 
 def drawn_sections(
