@@ -218,7 +218,16 @@ EVALUATORS = [
         name="zero-shot",
         target="fusemix_core.evaluation.zeroshot:ZeroShotEvaluator",
         summary="classification by prompts of the class names",
-        options={"fact": "", "modality": "", "text": "", "resamples": 1000},
+        options={
+            "fact": "",
+            "modality": "",
+            "text": "",
+            "resamples": 1000,
+            "separator": "",
+            "positive": ("{}",),
+            "negative": ("no {}",),
+            "group": "",
+        },
         paper="https://arxiv.org/abs/2103.00020",
     ),
     ComponentSpec(

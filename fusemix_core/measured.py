@@ -30,9 +30,13 @@ class Classes:
 
     Attributes:
         names: C different names.
-        labels: int64 `[n]`, the class of each item of `query`, -1 for an item without one.
+        labels: int64 `[n]`, the class of each item of `query`, -1 for an item without one; or
+            bool `[n, C]`, if an item may have any number of classes.
         embeddings: unit-norm `[C, d]`, of modality `target`.
         query, target: the modality that is classified, and that of the class texts.
+        contrast: of classes that an item may have any number of, the embeddings `[C, d]` of texts
+            that say so and of texts that deny it.
+        groups: int64 `[n]`, items that depend on each other, such as those of a patient.
     """
 
     names: Sequence[str]
@@ -40,6 +44,8 @@ class Classes:
     embeddings: Tensor
     query: str
     target: str
+    contrast: tuple[Tensor, Tensor] | None = None
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

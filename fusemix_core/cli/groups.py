@@ -18,7 +18,7 @@ from fusemix_core.registry import registry
 
 NONE = "none"
 USUAL = next(f.default for f in fields(RunConfig) if f.name == "baselines")
-"""What runs are compared with if nobody says otherwise."""
+"""The baselines of runs if nobody says otherwise."""
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
@@ -237,7 +237,7 @@ class EvaluatorOptions:
         return given(evaluators=evaluators or None, baselines=self.baselines(USUAL))
 
     def baselines(self, usual: Sequence[str] = ()) -> list[str] | None:
-        """What to compare with, `usual` first; None if nothing was given."""
+        """The baselines to compare with, `usual` first; None if nothing was given."""
         if self.baseline is None:
             return None
         if NONE in self.baseline:

@@ -88,7 +88,7 @@ Facts = Annotated[
         "--fact",
         metavar="NAME=COLUMN",
         help="A further column of the rows, for components that use facts: age=age_years, "
-        "or with its kind: label=class_id:class (number, class, text, time, box, xywh).",
+        "or with its kind: label=class_id:class (number, class, text, time, box, xywh, labels).",
         rich_help_panel=DATA,
     ),
 ]

@@ -1,4 +1,4 @@
-"""What a gallery in random order gives: the exact expectation of each measure of retrieval."""
+"""A gallery in random order: the exact expectation of each measure of retrieval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fusemix_core.evaluation.ranking import Positives
 
 
 def chance(positives: Positives, ks: Sequence[int]) -> dict[str, float]:
-    """What a direction is expected to measure if all orders of the gallery are equally likely.
+    """The expected measures of a direction if all orders of the gallery are equally likely.
 
     Counted as retrieval is: a query's rank is that of its best partner among the negatives, and
     its average precision is over all partners.

@@ -19,7 +19,7 @@ from fusemix_core.measured import Measured
 from fusemix_core.sections import Share, Table
 
 CHANCE = "chance"
-"""What the baseline is called that is a random order."""
+"""The name of the baseline that is a random order."""
 
 
 def compared(
@@ -30,7 +30,7 @@ def compared(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """What baselines measure on the queries of a model, and by how much the model is ahead.
+    """The measures of baselines on the queries of a model, and by how much the model is ahead.
 
     Args:
         directions: the model's.
@@ -112,7 +112,7 @@ def _means(directions: Mapping[str, Mapping[str, Any]]) -> list[Share]:
 
 
 def described(baselines: Mapping[str, Measured]) -> str:
-    """What the baselines are, as a note below their numbers."""
+    """The baselines described, as a note below their numbers."""
     known = {CHANCE: "all orders equally likely"} | {n: b.about for n, b in baselines.items()}
     return "; ".join(f"{name}: {about}" for name, about in known.items()) + "."
 

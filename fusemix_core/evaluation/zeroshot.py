@@ -13,6 +13,13 @@ from torch.nn.functional import normalize
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.bootstrap import CONFIDENCE, RESAMPLES, draw_kinds, interval, share
 from fusemix_core.evaluation.compared import CHANCE, ahead
+from fusemix_core.evaluation.multilabel import (
+    NEGATIVE,
+    POSITIVE,
+    fact_labels,
+    measure_labels,
+    section_of,
+)
 from fusemix_core.evaluation.ranking import cosine
 from fusemix_core.interfaces import Evaluator
 from fusemix_core.measured import Classes, Measured, Score
@@ -191,23 +198,40 @@ class ZeroShotEvaluator(Evaluator):
     """`zero_shot` of the items of one modality, beside a random choice and `Measured.baselines`.
 
     The classes are those that the job was given (`fusemix eval --classes`). With `fact`, they are
-    the classes of a fact of the rows.
+    the classes of a fact of the rows. If items may have any number of classes, it is `multi_label`.
 
     Args:
         fact: the name of the fact.
         modality: which items to classify by the fact, by default the first that are not texts.
         text: the modality of the classes' prompts, by default the first that is read as text.
         resamples: of the bootstrap; 0 leaves out the intervals.
+        separator: between the classes in a value of the fact, if items may have several.
+        positive, negative: for these, prompts that say so and that deny it, with {} for the class.
+        group: for these, the fact whose values the intervals draw, such as the patient.
     """
 
     def __init__(
-        self, fact: str = "", modality: str = "", text: str = "", resamples: int = RESAMPLES
+        self,
+        fact: str = "",
+        modality: str = "",
+        text: str = "",
+        resamples: int = RESAMPLES,
+        separator: str = "",
+        positive: Sequence[str] = POSITIVE,
+        negative: Sequence[str] = NEGATIVE,
+        group: str = "",
     ) -> None:
         self.fact, self.modality, self.text, self.resamples = fact, modality, text, resamples
+        self.separator, self.group = separator, group
+        self.positive, self.negative = tuple(positive), tuple(negative)
         self.uses = ("facts",) if fact else ("classes",)
 
     def __call__(self, data: Measured) -> dict[str, Any]:
-        classes = self._of_fact(data) if self.fact else data.classes
+        classes = self._classes(data)
+        others = {name: (other, self._classes(other)) for name, other in data.baselines.items()}
+        known = {name: pair for name, pair in others.items() if pair[1] is not None}
+        if classes.labels.ndim == 2:
+            return measure_labels(data, classes, known, self.resamples)
         found = zero_shot(
             *_labelled(data, classes),
             classes.embeddings,
@@ -219,10 +243,14 @@ class ZeroShotEvaluator(Evaluator):
             seed=data.seed,
             device=data.device,
         )
-        return {"unit": "percent", **found, "baselines": self._baselines(data, classes, found)}
+        beside = self._baselines(data, classes, known)
+        return {"unit": "percent", **found, "baselines": beside}
 
     def _baselines(
-        self, data: Measured, classes: Classes, found: Mapping[str, Any]
+        self,
+        data: Measured,
+        classes: Classes,
+        others: Mapping[str, tuple[Measured, Classes]],
     ) -> dict[str, dict[str, Any]]:
         """baseline → its shares, and by how much top-1 is ahead of its, paired by item."""
         first = _first(data, classes)
@@ -230,13 +258,8 @@ class ZeroShotEvaluator(Evaluator):
         even, top5 = 100 / count, 100 * min(5, count) / count
         shares = {"top1": even, "top5": top5, "mean_per_class": even}
         table = {CHANCE: {**shares, **self._ahead(first - 1 / count, data)}}
-        for name, other in data.baselines.items():
-            theirs = other.classes
-            if self.fact and {classes.query, classes.target} <= set(other.modalities):
-                theirs = self._of_fact(other)
-            if theirs is None:
-                continue
-            other_shares = zero_shot(
+        for name, (other, theirs) in others.items():
+            found = zero_shot(
                 *_labelled(other, theirs),
                 theirs.embeddings,
                 theirs.names,
@@ -246,7 +269,7 @@ class ZeroShotEvaluator(Evaluator):
                 resamples=0,
                 device=other.device,
             )
-            own = {key: other_shares[key] for key in shares}
+            own = {key: found[key] for key in shares}
             table[name] = {**own, **self._ahead(first - _first(other, theirs), data)}
         return table
 
@@ -256,25 +279,40 @@ class ZeroShotEvaluator(Evaluator):
         between = None if drawn is None else interval(100 * (drawn @ kinds) / len(more))
         return {"ahead": 100 * float(more.mean()), "ahead_interval": between}
 
-    def _of_fact(self, data: Measured) -> Classes:
-        """The classes of the fact. Raises `ConfigError` for a modality that there is none of."""
+    def _classes(self, data: Measured) -> Classes | None:
+        """The classes of the job, or of the fact; None for a baseline that can't embed them."""
+        if not self.fact:
+            return data.classes
         texts = [m for m in data.modalities if data.items[m].medium.language]
         text = self.text or next(iter(texts), "text")
         modality = self.modality or next((m for m in data.modalities if m != text), "")
         for name in (modality, text):
+            if name not in data.modalities and data.about:
+                return None
             if name not in data.modalities:
                 raise ConfigError(
                     f"The data have no modality '{name}'.",
                     f"They have {', '.join(data.modalities)}.",
                 )
+
+        def embed(names: Sequence[str], templates: Sequence[str]) -> Tensor:
+            return class_embeddings(lambda texts: data.encode(text, texts), names, templates)
+
+        templates = default_templates(modality)
+        if self.separator:
+            names, labels, groups = fact_labels(
+                data, self.fact, modality, self.separator, self.group
+            )
+            pair = embed(names, self.positive), embed(names, self.negative)
+            rows = embed(names, templates)
+            return Classes(names, labels, rows, modality, text, pair, groups)
         labels = data.class_of(self.fact, modality)
         names = data.facts[self.fact].names
-        embeddings = class_embeddings(
-            lambda prompts: data.encode(text, prompts), names, default_templates(modality)
-        )
-        return Classes(names, labels, embeddings, modality, text)
+        return Classes(names, labels, embed(names, templates), modality, text)
 
     def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
+        if "scores" in metrics:
+            return [section_of(metrics)]
         shares = {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"}
         cells = [Share(metrics[key], metrics[f"{key}_interval"]) for key in shares.values()]
         beside = [

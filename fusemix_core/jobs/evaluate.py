@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fusemix_core.config import DataConfig, Part
 from fusemix_core.data.dataset import PairedDataset
@@ -14,15 +15,16 @@ from fusemix_core.data.held import data_config
 from fusemix_core.data.media import medium
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation import running
+from fusemix_core.evaluation.multilabel import NEGATIVE, POSITIVE
 from fusemix_core.evaluation.running import FOR_CLASSES, FOR_PAIRS, Evaluation, check_available
 from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates
 from fusemix_core.fused import FusedModel
 from fusemix_core.measured import Classes, Measured
-from fusemix_core.runs.baselines import models_beside
+from fusemix_core.runs.compare import models_beside
 from fusemix_core.runs.embeddings import SplitEmbeddings
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.inputs import DataInput
-from fusemix_core.runs.labelled import read_labelled
+from fusemix_core.runs.labelled import read_one, read_several
 from fusemix_core.runs.measure import measured_rows
 from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.notices import Notices
@@ -103,6 +105,9 @@ def classify(
     templates: Sequence[str] | None = None,
     *,
     label_column: str = "label",
+    separator: str = "",
+    positive: Sequence[str] = POSITIVE,
+    negative: Sequence[str] = NEGATIVE,
     split: str = "all",
     modality: str | None = None,
     seed: int = 0,
@@ -116,6 +121,8 @@ def classify(
         classes: names of the classes, or name → number; labels may be either.
         templates: prompts with `{}` for the class; by default those of the modality.
         label_column: the column that has each item's class.
+        separator: between the classes in a cell, if an item may have any number of them.
+        positive, negative: for these, prompts that say so and that deny it, with `{}`.
         split: its name, or `all` for every row.
         modality: what to classify, by default the model's first that is not read as text.
         seed: of the splits and the intervals.
@@ -130,6 +137,9 @@ def classify(
         classes,
         templates,
         label_column=label_column,
+        separator=separator,
+        positive=positive,
+        negative=negative,
         split=split,
         modality=modality,
         seed=seed,
@@ -146,13 +156,21 @@ def measure_classes(
     *,
     evaluators: Sequence[Part] = (),
     label_column: str = "label",
+    separator: str = "",
+    positive: Sequence[str] = POSITIVE,
+    negative: Sequence[str] = NEGATIVE,
     split: str = "all",
     modality: str | None = None,
     seed: int = 0,
     reporter: Reporter | None = None,
     baselines: Sequence[str] = (),
 ) -> Evaluation:
-    """`classify` with sections to show; an evaluator that fails is in `failed`."""
+    """`classify` with sections to show; an evaluator that fails is in `failed`.
+
+    With a `separator` an item may have any number of classes, which it is between in a cell (a list
+    in JSON needs one, too). AUROC is then measured, also by prompts that say so (`positive`) less
+    those that deny it (`negative`), and intervals draw the groups of `config.group_by`.
+    """
     chosen = running.evaluators_of(evaluators, FOR_CLASSES)
     check_available(chosen, ["classes"])
     text = next((m for m, i in model.encoders.items() if medium(i.takes).language), None)
@@ -161,26 +179,34 @@ def measure_classes(
     modality = modality or next((m for m in model.modalities if m != text), None)
     if modality not in model.modalities or modality == text:
         raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
-    takes, config = {modality: model.encoders[modality].takes, text: "text"}, data_config(config)
-    reporter = reporter or Reporter()
+    config, reporter = data_config(config), reporter or Reporter()
     told: list[str] = []
-    found = read_labelled(
-        config, modality, text, takes, label_column, split, seed, tell=reporter.note
-    )
-    labels = found.labels(classes, told.append)
-    for note in told:
+
+    def tell(note: str) -> None:
+        told.append(note)
         reporter.note(note)
+
+    takes = {modality: model.encoders[modality].takes, text: "text"}
+    how = classes, split, seed, tell
+    if separator:
+        items = config, modality, takes[modality], label_column, separator
+        found = read_several(*items, *how)
+    else:
+        found = read_one(config, modality, text, takes, label_column, *how)
     encoded = encode_for(model, found.dataset, reporter, config.max_bad)
     embedded = embed_for(model, encoded.paired())
-    numbers = torch.tensor([labels[int(i)] for i in embedded.ids[modality]], dtype=torch.long)
+    ids = embedded.ids[modality].numpy()
+    labels = torch.from_numpy(found.labels[ids])
+    groups = None if found.groups is None else torch.from_numpy(found.groups[ids])
 
     def with_classes(data: Measured) -> Measured:
-        rows = class_embeddings(
-            lambda texts: data.encode(text, texts),
-            list(classes),
-            list(templates or default_templates(modality)),
-        )
-        return replace(data, classes=Classes(list(classes), numbers, rows, modality, text))
+        def embed(prompts: Sequence[str]) -> Tensor:
+            return class_embeddings(lambda t: data.encode(text, t), list(classes), prompts)
+
+        rows = embed(templates or default_templates(modality))
+        pair = (embed(positive), embed(negative)) if separator else None
+        named = Classes(list(classes), labels, rows, modality, text, pair, groups)
+        return replace(data, classes=named)
 
     data = _measured(model, encoded, embedded, split, seed)
     beside = models_beside(baselines, model, data, reporter)

@@ -57,7 +57,7 @@ def fused_model(
 
 
 def notices_of(plan: Plan, encoded: Encoded) -> Notices:
-    """What is written of the data of a run. Warnings quote rows: a private run writes none."""
+    """The notices that a run writes of its data. Warnings quote rows: a private run writes none."""
     found = Notices.of(encoded.dataset, [*plan.warnings, *encoded.warnings])
     return replace(found, warnings=plan.private) if plan.config.private else found
 

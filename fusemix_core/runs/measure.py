@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,9 @@ from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, PairedLatents
 from fusemix_core.measured import Measured
 from fusemix_core.runs.answers import trust_section, trusted
-from fusemix_core.runs.baselines import baselines_of_run
+from fusemix_core.runs.compare import baselines_of_run
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
-from fusemix_core.runs.emergent import never_paired, with_indirect
+from fusemix_core.runs.emergent import Pair, never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.evaluators import run_evaluators
 from fusemix_core.runs.fused import add_metrics, fused_model
@@ -85,11 +85,7 @@ def measure_run(
         The model, results and sections; the errors of evaluators that failed are in `failed`.
     """
     config, unpaired = plan.config, never_paired(train, plan.added)
-    rows = {
-        name: with_indirect(measured_rows(encoded, name, config.seed), unpaired)
-        for name in ("validation", "test")
-        if len(encoded.dataset.splits[name])
-    }
+    rows = _measured_splits(encoded, config.seed, unpaired)
     splits = {name: embed_split(adapters, pairs, device) for name, pairs in rows.items()}
     bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
     part, scorer = plan.base.scorer(config, bank, splits["validation"])
@@ -114,11 +110,9 @@ def measure_run(
     for name, split in splits.items():
         shown, last = Measured(split=name, **parts, **of_split(split)), name == list(splits)[-1]
         if last:
-            sources = {m: objects.get(m, spec) for m, spec in plan.specs.items()}
-            given = rows | {"train": train}
-            beside = baselines_of_run(plan, encoded, given, model, shown, sources, reporter)
-            results["baselines"] = beside[1]
-            shown = replace(shown, baselines=beside[0])
+            given = plan, encoded, rows | {"train": train}, model
+            beside, results["baselines"] = baselines_of_run(*given, shown, objects, reporter)
+            shown = replace(shown, baselines=beside)
         found = evaluate(evaluators, shown, show=last)
         results[name] = found.metrics
         failed |= found.failed
@@ -128,6 +122,17 @@ def measure_run(
         found.sections["trusted"] = [trust_section(answers["test"], results["trusted"])]
     add_metrics(model, plan, found.metrics)
     return Measurement(model, results, shown, found.sections, failed, answers[shown.split])
+
+
+def _measured_splits(
+    encoded: Encoded, seed: int, unpaired: Sequence[Pair]
+) -> dict[str, PairedLatents]:
+    """The measured rows of validation and test, with those that link `unpaired` modalities."""
+    return {
+        name: with_indirect(measured_rows(encoded, name, seed), unpaired)
+        for name in ("validation", "test")
+        if len(encoded.dataset.splits[name])
+    }
 
 
 def of_split(split: SplitEmbeddings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fusemix_core.fused import FusedModel
 
 OF_MODEL = "no media or texts of the data, and no latents, embeddings or digests of training items"
-"""What a private model contains, for its card."""
+"""The contents of a private model, for its card."""
 
 OF_RUN = f"Private: this run contains {OF_MODEL}."
 """The same of its folder, for the report."""

@@ -77,7 +77,7 @@ def test_a_run_on_other_rows_is_refused_before_anything_is_encoded(world, closed
 
 
 def test_one_that_cannot_be_fitted_is_left_out_with_the_reason(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("fusemix_core.runs.baselines.MOST_WORK", 10)
+    monkeypatch.setattr("fusemix_core.runs.compare.MOST_WORK", 10)
     done = align(TOYS, world, out=tmp_path / "r", **HOW)
     assert "takes too long" in done.results["baselines"]["cca"]["skipped"]
     assert list(done.results["test"]["retrieval"]["baselines"]) == ["chance"]
