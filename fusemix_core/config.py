@@ -128,10 +128,10 @@ class DataConfig:
     `columns` maps a modality to one or more columns, comma-separated. With `validation` or `test`
     the split is by file; with `split_column` by that column; otherwise by seeded fraction, keeping
     all rows that share an item, or a value of `group_by`, on one side. `facts` maps a name to a
-    further column of the rows, `COLUMN` or `COLUMN:KIND` (`number`, `class`, `text`, `time`, `box`
-    or `xywh`). `trust_column` says how far each row is to be trusted (None: the column `trust` if
-    there is one; `none`: no column). `reader` names the reader of all sources
-    (None: the first that matches). `encoding` and `delimiter` are those of text files (None:
+    further column of the rows, `COLUMN` or `COLUMN:KIND` (`number`, `class`, `text`, `time`, `box`,
+    `xywh` or `labels`). `trust_column` says how far each row is to be trusted (None: the column
+    `trust` if there is one; `none`: no column). `reader` names the reader of all sources (None: the
+    first that matches). `encoding` and `delimiter` are those of text files (None:
     UTF-8, and whatever fits). Cells with one of `missing_values` are empty. With `missing` = `ok` a
     row that lacks an entry isn't bad: it is left out and counted apart. `prefix` and `suffix`
     make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row

@@ -10,10 +10,11 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from typing import Protocol
 
 from fusemix_core.evaluation.drawing import COLOURS
 from fusemix_core.sections import Points
@@ -32,8 +33,22 @@ class Named:
     image: str = ""
 
 
-Show = Callable[[str, int], Named]
-"""Modality and number of an item in the dataset → the item as a map names it."""
+class Show(Protocol):
+    """Modality and number of an item in the dataset → the item as a map names it. `private`: the
+    map gets its first colours only."""
+
+    private: bool
+
+    def __call__(self, modality: str, number: int) -> Named: ...
+
+
+class _Numbers:
+    """Items by their numbers."""
+
+    private = False
+
+    def __call__(self, modality: str, number: int) -> Named:
+        return Named(f"{modality} {number}")
 
 
 def script() -> str:
@@ -55,9 +70,9 @@ def drawn_points(points: Points, alt: str, show: Show | None = None) -> str:
         alt: what the map shows, for people who don't see it.
         show: names items; without it they have their numbers only.
     """
-    show = show or (lambda modality, number: Named(f"{modality} {number}"))
-    at = _placed(points.at)
-    colours = {title: _numbered(labels) for title, labels in points.colours.items()}
+    show, at = show or _Numbers(), _placed(points.at)
+    shown = list(points.colours.items())[: 1 if show.private else None]
+    colours = {title: _numbered(labels) for title, labels in shown}
     first = next(iter(colours.values()))
     shapes = {m: i for i, m in enumerate(dict.fromkeys(m for m, _ in points.items))}
     lines = [

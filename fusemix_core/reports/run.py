@@ -180,7 +180,8 @@ def shown_example(
 
 class Shower:
     """Names the items of a map: file and row, and unless it is `private` the start of a text, or a
-    small copy of an image. Copies are made of the first `_MOST_COPIES` images only."""
+    small copy of an image. Copies are made of the first `_MOST_COPIES` images only. If it is
+    `private` a map has its first colours only: others are values of columns."""
 
     def __init__(
         self, items: Mapping[str, Items], folders: Sequence[str], *, private: bool

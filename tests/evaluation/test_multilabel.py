@@ -20,9 +20,7 @@ RANDOM = np.random.default_rng(0)
 
 def naive(scores, positive):
     """The share of (positive, negative) pairs in the right order, ties counted half."""
-    pairs = [
-        (s, t) for s, p in zip(scores, positive) for t, q in zip(scores, positive) if p and not q
-    ]
+    pairs = [(s, t) for s in scores[positive] for t in scores[~positive]]
     return np.mean([1.0 if s > t else 0.5 if s == t else 0.0 for s, t in pairs])
 
 

@@ -355,10 +355,14 @@ def test_each_point_of_a_map_says_what_it_is_and_is_coloured_by_columns():
         [(0, 1)],
     )
 
-    def show(modality, number):
-        image = "data:image/jpeg;base64,AAAA" if modality == "image" else ""
-        return Named(f"pairs.csv, row {number}", "" if image else EVIL, image)
+    class Show:
+        private = False
 
+        def __call__(self, modality, number):
+            image = "data:image/jpeg;base64,AAAA" if modality == "image" else ""
+            return Named(f"pairs.csv, row {number}", "" if image else EVIL, image)
+
+    show = Show()
     page = Page(drawn_points(points, "Map", show))
     marks = [a for _, a in page.tags if "data-place" in a]
     assert len(marks) == 20 and marks[3]["data-image"] and marks[2]["data-text"] == EVIL
@@ -371,3 +375,5 @@ def test_each_point_of_a_map_says_what_it_is_and_is_coloured_by_columns():
     assert [books["names"][i] for i in books["of"][:3]] == ["book 0", "book 1", "book 2"]
     places = [re.match(r"M([\d.]+) ([\d.]+)", a["d"]) for a in page.find("path")[1:]]
     assert all(0 <= float(p[1]) <= 960 and 0 <= float(p[2]) <= 560 for p in places)
+    show.private = True
+    assert "book" not in drawn_points(points, "Map", show)
