@@ -62,7 +62,7 @@ def report_run(
         splits={k: len(v) for k, v in dataset.splits.items()},
         rows_read=dataset.rows_read,
         rejected=rejected_of(plan, dataset, folders),
-        notes=[*([OF_RUN] if plan.config.private else []), *results["warnings"]],
+        notes=notes_of(plan, results),
         sections=sections,
         split=measured.shown.split,
         history=history(rows),
@@ -75,6 +75,16 @@ def report_run(
     )
     write_report(folder.report, data)
     return failed
+
+
+def notes_of(plan: Plan, results: Mapping[str, Any]) -> list[str]:
+    """The notes of a report: that a run is private, warnings, baselines that were left out."""
+    skipped = [
+        f"The baseline {name} is left out: {one['skipped']}"
+        for name, one in results["baselines"].items()
+        if "skipped" in one
+    ]
+    return [*([OF_RUN] if plan.config.private else []), *results["warnings"], *skipped]
 
 
 def rejected_of(plan: Plan, dataset: PairedDataset, folders: Sequence[str]) -> list[dict[str, Any]]:

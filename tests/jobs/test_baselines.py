@@ -81,6 +81,7 @@ def test_one_that_cannot_be_fitted_is_left_out_with_the_reason(world, tmp_path, 
     done = align(TOYS, world, out=tmp_path / "r", **HOW)
     assert "takes too long" in done.results["baselines"]["cca"]["skipped"]
     assert list(done.results["test"]["retrieval"]["baselines"]) == ["chance"]
+    assert "The baseline cca is left out: fitting" in done.folder.report.read_text()
 
 
 def test_eval_compares_finished_models_in_retrieval_and_zero_shot(world, closed, compared):
