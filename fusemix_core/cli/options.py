@@ -310,7 +310,10 @@ DryRun = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]
 
-Model = Annotated[str, typer.Argument(help="A run's folder, a model's folder, or a hub id.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="A run's or model's folder, PLUGIN:NAME of a plugin's model, or a hub id."),
+]
 ModelEncoders = Annotated[
     list[str] | None,
     typer.Option(

@@ -248,14 +248,7 @@ def multi_label(
         return _Drawn.by(values[:, both], labels[:, both], weights)
 
     found = {name: measured(values) for name, values in scores.items()}
-    last = list(scores)[-1]
-    beside: dict[str, dict[str, Any]] = {
-        CHANCE: {**dict.fromkeys(scores, 0.5), **_ahead(found[last], 0.5, 0.5)}
-    }
-    for name, theirs in others.items():
-        own = {score: measured(values) for score, values in theirs.items()}
-        ahead = _ahead(found[last], own[last].mean, own[last].means)
-        beside[name] = {**{score: one.mean for score, one in own.items()}, **ahead}
+    known = {n: {s: measured(values) for s, values in own.items()} for n, own in others.items()}
     return {
         "unit": "AUROC, 0 to 1",
         "items": len(labels),
@@ -270,11 +263,23 @@ def multi_label(
             for name, one in found.items()
         },
         "per_class": _by_class(classes, labels, both, found),
-        "baselines": beside,
+        "baselines": _beside(found, known),
         "confidence": CONFIDENCE,
         "resamples": resamples,
         "seed": seed,
     }
+
+
+def _beside(
+    found: Mapping[str, _Drawn], others: Mapping[str, Mapping[str, _Drawn]]
+) -> dict[str, dict[str, Any]]:
+    """The entries of a random order and of other models."""
+    last = list(found)[-1]
+    table = {CHANCE: {**dict.fromkeys(found, 0.5), **_ahead(found[last], 0.5, 0.5)}}
+    for name, own in others.items():
+        ahead = _ahead(found[last], own[last].mean, own[last].means)
+        table[name] = {**{score: one.mean for score, one in own.items()}, **ahead}
+    return table
 
 
 def _ahead(own: _Drawn, other: float, others: np.ndarray | float | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from fusemix_core.runs.compare import models_beside
 from fusemix_core.runs.embeddings import SplitEmbeddings
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.inputs import DataInput
-from fusemix_core.runs.labelled import read_one, read_several
+from fusemix_core.runs.labelled import read_classes
 from fusemix_core.runs.measure import measured_rows
 from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.notices import Notices
@@ -167,8 +167,8 @@ def measure_classes(
 ) -> Evaluation:
     """`classify` with sections to show; an evaluator that fails is in `failed`.
 
-    With a `separator` an item may have any number of classes, which it is between in a cell (a list
-    in JSON needs one, too). AUROC is then measured, also by prompts that say so (`positive`) less
+    With a `separator`, which is between the classes in a cell, items may have any number of them (a
+    list in JSON needs one, too). AUROC is then measured, also by prompts that say so (`positive`) less
     those that deny it (`negative`), and intervals draw the groups of `config.group_by`.
     """
     chosen = running.evaluators_of(evaluators, FOR_CLASSES)
@@ -187,12 +187,8 @@ def measure_classes(
         reporter.note(note)
 
     takes = {modality: model.encoders[modality].takes, text: "text"}
-    how = classes, split, seed, tell
-    if separator:
-        items = config, modality, takes[modality], label_column, separator
-        found = read_several(*items, *how)
-    else:
-        found = read_one(config, modality, text, takes, label_column, *how)
+    columns = label_column, separator
+    found = read_classes(config, modality, text, takes, *columns, classes, split, seed, tell)
     encoded = encode_for(model, found.dataset, reporter, config.max_bad)
     embedded = embed_for(model, encoded.paired())
     ids = embedded.ids[modality].numpy()

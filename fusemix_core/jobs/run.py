@@ -26,7 +26,7 @@ from fusemix_core.errors import ContractError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.gathering import rank
-from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, Callback, Encoder, FitContext, PairedLatents
 from fusemix_core.jobs.usage import search_command, usage
 from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
@@ -87,11 +87,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Fit:
-    """The result of a fit: adapters by modality, on these rows, in so many seconds."""
+    """The result of a fit: adapters by modality, on these rows, in so many seconds; and why it
+    ended before its time, if it did."""
 
     adapters: dict[str, Adapter]
     train: PairedLatents
     seconds: float
+    cut_short: str = ""
+
+
+class CutShort(Callback):
+    """Remembers why a fit ended before its time; empty if it did not."""
+
+    why = ""
+
+    def on_cut_short(self, why: str) -> None:
+        self.why = why
 
 
 def run_plan(
@@ -246,7 +257,8 @@ def fit(run: Run, encoded: Encoded, context: FitContext) -> Fit:
     run.reporter.stage(f"Fitting ({recipe.name})")
     aligner = registry.build("aligner", recipe.aligner)
     digests = {m: digest_modules([adapter]) for m, adapter in context.fixed.items()}
-    began = time.monotonic()
+    began, stopped = time.monotonic(), CutShort()
+    context = dataclasses.replace(context, callbacks=[*context.callbacks, stopped])
     try:
         adapters = aligner.fit(train, validation, recipe, context)
     except DivergedError as error:
@@ -254,7 +266,7 @@ def fit(run: Run, encoded: Encoded, context: FitContext) -> Fit:
             list_batch(error, encoded.dataset, run.folder, run.plan.config.private)
         raise
     check_unchanged(recipe.aligner.name, adapters, digests)
-    return Fit(adapters, train, time.monotonic() - began)
+    return Fit(adapters, train, time.monotonic() - began, stopped.why)
 
 
 def check_unchanged(
@@ -339,6 +351,7 @@ def results_of(plan: Plan, encoded: Encoded, fitted: Fit, measured: Measurement)
         **({"private": True} if plan.config.private else {}),
         **notices_of(plan, encoded).as_dict(),
         "fit_seconds": round(fitted.seconds, 2),
+        **({"cut_short": fitted.cut_short} if fitted.cut_short else {}),
         **measured.results,
         "adapters": {m: {"name": p.name, "options": p.options} for m, p in parts.items()},
     }

@@ -123,6 +123,7 @@ def facts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
         "device": config.device,
         "seed": config.seed,
         "fit": f"{results['fit_seconds']:.0f} s",
+        **({"cut short": why} if (why := results.get("cut_short")) else {}),
     }
 
 

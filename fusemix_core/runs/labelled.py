@@ -133,20 +133,27 @@ class ItemLabels:
     groups: np.ndarray | None = None
 
 
-def read_one(
+def read_classes(
     config: DataConfig,
     modality: str,
     text: str,
     takes: Mapping[str, str],
     label_column: str,
+    separator: str,
     classes: Sequence[str] | Mapping[str, int],
     split: str = "all",
     seed: int = 0,
     tell: Tell | None = None,
 ) -> ItemLabels:
-    """The items of a split, each with one class; arguments and errors are those of `read_labelled`
-    and `Labelled.labels`."""
-    found = read_labelled(config, modality, text, takes, label_column, split, seed, tell=tell)
+    """The items of a split, each with one class or, with a separator, with any number of them.
+
+    Arguments and errors are those of `read_labelled`, `Labelled.labels` and `read_several`.
+    """
+    how = split, seed, tell
+    if separator:
+        columns = label_column, separator
+        return read_several(config, modality, takes[modality], *columns, classes, *how)
+    found = read_labelled(config, modality, text, takes, label_column, *how)
     labels = np.full(len(found.dataset.items[modality]), -1)
     for item, label in found.labels(classes, tell).items():
         labels[item] = label

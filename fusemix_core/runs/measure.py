@@ -97,18 +97,10 @@ def measure_run(
     evaluators = run_evaluators(config)
     if save is not None and (config.evaluators or config.recipe.evaluators):
         save(model)
-    parts = {
-        "score": scorer.score,
-        "scorer": part.name,
-        "seed": config.seed,
-        "added": plan.added,
-        "bank": bank.embeddings,
-        "items": encoded.dataset.items,
-        "encoder": model.encode,
-        "device": device,
-    }
+    parts = _of_model(plan, encoded, model, bank, device)
     for name, split in splits.items():
-        shown, last = Measured(split=name, **parts, **of_split(split)), name == list(splits)[-1]
+        last = name == list(splits)[-1]
+        shown = Measured(split=name, **parts, **of_split(split))
         if last:
             given = plan, encoded, rows | {"train": train}, model
             beside, results["baselines"] = baselines_of_run(*given, shown, objects, reporter)
@@ -132,6 +124,22 @@ def _measured_splits(
         name: with_indirect(measured_rows(encoded, name, seed), unpaired)
         for name in ("validation", "test")
         if len(encoded.dataset.splits[name])
+    }
+
+
+def _of_model(
+    plan: Plan, encoded: Encoded, model: FusedModel, bank: SplitEmbeddings, device: torch.device
+) -> dict[str, Any]:
+    """The fields of `Measured` that are the same for all splits."""
+    return {
+        "score": model.scorer.score,
+        "scorer": model.scorer_name,
+        "seed": plan.config.seed,
+        "added": plan.added,
+        "bank": bank.embeddings,
+        "items": encoded.dataset.items,
+        "encoder": model.encode,
+        "device": device,
     }
 
 

@@ -71,7 +71,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
         ),
         # Not by `from recipes import csa`: the submodule `csa` would take the function's name.
         *(
-            ComponentSpec.recipe(function)
-            for function in (recipes.csa, recipes.asif, recipes.procrustes, recipes.ridge)
+            ComponentSpec.recipe(function, search=search)
+            for function, search in recipes.SEARCHES.items()
         ),
     ]
