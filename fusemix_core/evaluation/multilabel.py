@@ -182,6 +182,11 @@ class _Drawn:
     def mean(self) -> float:
         return float(self.of.mean())
 
+    def summary(self) -> dict[str, Any]:
+        """The mean with its interval, and how many classes it is of."""
+        between = None if self.means is None else interval(self.means)
+        return {"auroc": self.mean, "auroc_interval": between, "classes": len(self.of)}
+
     @property
     def means(self) -> np.ndarray | None:
         """`[B]`."""
@@ -254,14 +259,7 @@ def multi_label(
         "items": len(labels),
         "groups": count,
         "classes": list(classes),
-        "scores": {
-            name: {
-                "auroc": one.mean,
-                "auroc_interval": None if one.means is None else interval(one.means),
-                "classes": len(both),
-            }
-            for name, one in found.items()
-        },
+        "scores": {name: one.summary() for name, one in found.items()},
         "per_class": _by_class(classes, labels, both, found),
         "baselines": _beside(found, known),
         "confidence": CONFIDENCE,

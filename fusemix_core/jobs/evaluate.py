@@ -167,18 +167,13 @@ def measure_classes(
 ) -> Evaluation:
     """`classify` with sections to show; an evaluator that fails is in `failed`.
 
-    With a `separator`, which is between the classes in a cell, items may have any number of them (a
-    list in JSON needs one, too). AUROC is then measured, also by prompts that say so (`positive`) less
-    those that deny it (`negative`), and intervals draw the groups of `config.group_by`.
+    With a `separator`, items may have any number of classes, with this between them in a cell (for
+    lists in JSON any will do). AUROC is then measured, also by prompts that say so (`positive`)
+    less those that deny it (`negative`), and intervals draw the groups of `config.group_by`.
     """
     chosen = running.evaluators_of(evaluators, FOR_CLASSES)
     check_available(chosen, ["classes"])
-    text = next((m for m, i in model.encoders.items() if medium(i.takes).language), None)
-    if text is None:
-        raise ConfigError("Zero-shot classification needs a model with a text modality.")
-    modality = modality or next((m for m in model.modalities if m != text), None)
-    if modality not in model.modalities or modality == text:
-        raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
+    text, modality = _sides(model, modality)
     config, reporter = data_config(config), reporter or Reporter()
     told: list[str] = []
 
@@ -225,6 +220,21 @@ def _told(
         reporter.note(warning)
     more = {} if seen is None else {"trained_on": seen.as_dict()}
     return more | Notices.of(dataset, [*warnings, *leaks]).as_dict()
+
+
+def _sides(model: FusedModel, modality: str | None) -> tuple[str, str]:
+    """The modality of class names, and what is classified: as given, or the first other one.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    text = next((m for m, i in model.encoders.items() if medium(i.takes).language), None)
+    if text is None:
+        raise ConfigError("Zero-shot classification needs a model with a text modality.")
+    modality = modality or next((m for m in model.modalities if m != text), None)
+    if modality not in model.modalities or modality == text:
+        raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
+    return text, modality
 
 
 def _classifiable(model: FusedModel, text: str) -> str:

@@ -113,7 +113,7 @@ def _fitted(
     """The split as adapters embed it that a recipe fits to the rows of the run.
 
     Raises:
-        ConfigError: If it would take too long, or the latents are not one row an item.
+        ConfigError: If it would take too long, or items have several latents each.
     """
     train, config, device = rows["train"], plan.config, shown.device
     _check_size(train)
