@@ -34,6 +34,8 @@ ADAPTERS = [
         target="fusemix_core.adapters.kernel:KernelAdapter",
         summary="an affine map of similarities to training items, or of latents",
         options={"landmarks": 0, "linear": 0.2},
+        keeps_items=True,
+        without_items={"landmarks": 0},
         paper="https://papers.nips.cc/paper/1866",
     ),
     ComponentSpec(
@@ -140,6 +142,8 @@ ALIGNERS = [
         summary="closed forms, then a network mixed with them",
         options={"budget": "", **CCA_OPTIONS},
         uses=("fixed",),
+        keeps_items=True,
+        without_items={"landmarks": 0},
     ),
     ComponentSpec(
         kind="aligner",
@@ -148,6 +152,8 @@ ALIGNERS = [
         summary="regularised canonical correlation, linear or kernel, in closed form",
         options=CCA_OPTIONS,
         uses=("fixed",),
+        keeps_items=True,
+        without_items={"landmarks": 0},
     ),
 ]
 SCORERS = [
@@ -163,6 +169,7 @@ SCORERS = [
         target="fusemix_core.scorers.csls:CSLSScorer",
         summary="cosine corrected for hubs by a bank of training embeddings",
         options={"neighbours": 10, "bank_size": 4096},
+        keeps_items=True,
         paper="https://arxiv.org/abs/1710.04087",
     ),
 ]
@@ -204,7 +211,16 @@ EVALUATORS = [
         name="zero-shot",
         target="fusemix_core.evaluation.zeroshot:ZeroShotEvaluator",
         summary="classification by prompts of the class names",
-        options={"fact": "", "modality": "", "text": "", "resamples": 1000},
+        options={
+            "fact": "",
+            "modality": "",
+            "text": "",
+            "resamples": 1000,
+            "separator": "",
+            "positive": ("{}",),
+            "negative": ("no {}",),
+            "group": "",
+        },
         paper="https://arxiv.org/abs/2103.00020",
     ),
     ComponentSpec(

@@ -205,6 +205,10 @@ class ComponentSpec:
     before anything is imported. `wraps` names the option that names another component of the same
     kind, which this one builds with its option `options`; what the other uses, this one uses too.
 
+    `keeps_items` says that what is saved of the component, or of the adapters that an aligner fits,
+    contains rows made of training items, such as landmarks or a bank. `without_items` are options
+    with which it contains none; if there are none, a private run refuses the component.
+
     `search` is for recipes: the settings that `fusemix bench --search` tries, as `--set` names
     them, with their values. The recipe's own settings are always tried first.
     """
@@ -219,6 +223,8 @@ class ComponentSpec:
     paper: str = ""
     uses: tuple[str, ...] = ()
     wraps: str = ""
+    keeps_items: bool = False
+    without_items: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

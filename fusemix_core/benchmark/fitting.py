@@ -17,7 +17,8 @@ from fusemix_core.benchmark.latents import Classes, Splits
 from fusemix_core.benchmark.limits import shortened
 from fusemix_core.benchmark.measuring import Cost, Course
 from fusemix_core.config import Part, Recipe
-from fusemix_core.evaluation.retrieval import KS, Direction, ranked, summed_up
+from fusemix_core.evaluation.directions import KS, Direction, ranked
+from fusemix_core.evaluation.retrieval import summed_up
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
 from fusemix_core.interfaces import Adapter, Callback, FitContext, Padded, Scorer, input_of
 from fusemix_core.registry import registry

@@ -88,7 +88,7 @@ Facts = Annotated[
         "--fact",
         metavar="NAME=COLUMN",
         help="A further column of the rows, for components that use facts: age=age_years, "
-        "or with its kind: label=class_id:class (number, class, text, time, box, xywh).",
+        "or with its kind: label=class_id:class (number, class, text, time, box, xywh, labels).",
         rich_help_panel=DATA,
     ),
 ]
@@ -232,6 +232,25 @@ By = Annotated[
         "--by",
         metavar="COLUMN",
         help="Show recall for each value of this column, too.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Private = Annotated[
+    bool,
+    typer.Option(
+        "--private",
+        help="Write no media and texts of the data, and no model that keeps rows of training "
+        "items.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        metavar="NAME",
+        help="Compare with this too: the folder of a run or model, a hub id, or a recipe; "
+        "none: with nothing. [cca, fitted to the same rows]",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -79,9 +79,8 @@ def rank(
         if value is not None:
             check(value)
     encoders, views = sides.sides(), o.key_values(view, "--view")
-    for modality, names in encoders.items():  # checked before anything heavy is imported
-        for name in names:
-            resolve_encoders({modality: name})
+    for modality, name in [(m, n) for m, names in encoders.items() for n in names]:
+        resolve_encoders({modality: name})  # before anything heavy is imported
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.rank import plan_ranking, run_ranking
