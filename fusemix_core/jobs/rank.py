@@ -145,19 +145,9 @@ def rank(
     Raises a `FusemixError` for anything that the caller can mend.
     """
     reporter = reporter or Reporter()
-    plan = plan_ranking(
-        a,
-        b,
-        data,
-        modalities=modalities,
-        views=views,
-        recipe=recipe,
-        sample=sample,
-        seed=seed,
-        device=device,
-        tell=reporter.note,
-    )
-    return run_ranking(plan, shuffles, reporter)
+    named = {"modalities": modalities, "views": views, "recipe": recipe}
+    how = {"sample": sample, "seed": seed, "device": device, "tell": reporter.note}
+    return run_ranking(plan_ranking(a, b, data, **named, **how), shuffles, reporter)
 
 
 @dataclass(frozen=True)
