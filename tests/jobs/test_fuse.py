@@ -178,3 +178,14 @@ def test_a_score_of_latents_needs_a_modality(done):
     present = torch.tensor([[True, False], [False, False]])
     with pytest.raises(DataError, match="Row 2 has none"):
         predictor.score(latents, present)
+
+
+def test_a_private_run_writes_nothing_of_single_rows(tmp_path):
+    table = rows(80)
+    table["kind"][:20] = ["k0"] * 20  # so that rows are doubtful
+    data = {"source": table, "columns": {"size": "length"}}
+    done = fuse(ENCODERS, data, target="kind", out=tmp_path / "run", fuser="stack", private=True)
+    assert not (done.folder.path / "doubtful.jsonl").exists()
+    written = b"".join(p.read_bytes() for p in done.folder.path.rglob("*") if p.is_file())
+    assert b"Private: this run" in written
+    assert not any(text.encode() in written for text in table["text"] + table["length"])
