@@ -132,6 +132,9 @@ def test_a_number_is_predicted_with_an_interval(tmp_path):
     columns = done.predictor.columns(done.predictor.scores({"text": ["river 1"]}))
     assert columns["low"][0] < columns["prediction"][0] < columns["high"][0]
     assert done.results["candidates"]["stack"]["metrics"]["r2"] > 0.5
+    (column,) = done.results["columns"]
+    assert (column["modality"], column["column"]) == ("size", "length") and column["value"] > 0
+    assert "cells of a column are exchanged" in done.folder.report.read_text()
     again = fuse(ENCODERS, data, target="price", out=tmp_path / "two", fuser="stack")
     assert _comparable(again.results) == _comparable(done.results)
 
