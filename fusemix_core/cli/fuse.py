@@ -60,8 +60,8 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help='classify, multilabel, regress, ordinal, survive; with options "NAME KEY=VALUE". '
-        "[auto: seen from the target]",
+        help="classify, multilabel, regress, ordinal, survive, match; with options "
+        '"NAME KEY=VALUE". [auto: seen from the target]',
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -120,6 +120,9 @@ def fuse(
 
         fusemix fuse -e rna=columns -e clinical=columns --column 'rna={a},{b}' \\
             --time months --event died --group-by patient --data patients.csv
+
+        fusemix fuse -e image=efficientnet-lite0 -e text=minilm --task match \\
+            --data pairs.csv
     """
     values = config_tables(run, data.table() | splits.table() | facts.table(), encoding)
     take_encoders(values, encoders.names(), encoders.views())
@@ -132,8 +135,9 @@ def fuse(
     )
     from fusemix_core.runs.fusing import build_fuse_config, make_fuse_plan, target_facts
 
-    if target or time or event or not values.get("targets"):
-        columns, values["targets"] = target_facts(tuple(target or ()), time, event)
+    if target or time or event or "targets" not in values:
+        name = values.get("task", {}).get("name")
+        columns, values["targets"] = target_facts(tuple(target or ()), time, event, name)
         values["data"]["facts"] = {**values["data"].get("facts", {}), **columns}
     notes = Notes()
     config, specs = build_fuse_config(values)
