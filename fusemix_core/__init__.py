@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fusemix_core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fusemix_core.benchmark.run import bench
+    from fusemix_core.estimators import FusionClassifier, FusionRegressor, side_by_side  # noqa: F401
     from fusemix_core.fused import FusedModel
     from fusemix_core.interfaces import (
         Adapter,
@@ -46,6 +49,9 @@ _HOMES = {
     "rank": "fusemix_core.jobs.rank",
     "select": "fusemix_core.jobs.select",
     "FusedModel": "fusemix_core.fused",
+    **dict.fromkeys(
+        ["FusionClassifier", "FusionRegressor", "side_by_side"], "fusemix_core.estimators"
+    ),
     "Predictor": "fusemix_core.predictor",
     "SavedModel": "fusemix_core.saved.model",
     "load": "fusemix_core.saved.model",
@@ -76,6 +82,7 @@ _HOMES = {
     "Rejected": "fusemix_core.data.dataset",
 }
 
+# Without the estimators, which need an extra: `from fusemix_core import *` works without it.
 __all__ = [
     "Adapter",
     "Aligner",

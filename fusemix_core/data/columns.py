@@ -120,6 +120,8 @@ def names_in(names: str, available: Sequence[str]) -> list[str]:
     """The columns that a list with commas names. A name may have commas itself: the longest that
     is there is taken."""
     parts, columns = names.split(","), []
+    if not any("," in name for name in available):
+        return [name for name in map(str.strip, parts) if name]
     while parts:
         ends = range(len(parts), 0, -1)
         joined = (",".join(parts[:end]).strip() for end in ends)

@@ -93,13 +93,27 @@ def _draw(
     seed: int,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """(rows of each split by seeded fraction, warnings)."""
-    inline = [one.medium.inline for one in items.values()]
-    component, binding, warning = bind(links, inline, list(items), groups)
+    component, binding, warning = _bind_items(links, items, groups)
     least = _least_keys(links, list(items.values()), binding)
     warnings = [warning] if warning else []
     if component.max() + 1 < FEWEST:
         warnings.append("There are too few items to split: all rows are for training.")
     return split_rows(component, least, fractions, seed), warnings
+
+
+def _bind_items(
+    links: np.ndarray, items: Mapping[str, Items], groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """`bind`, by the modalities whose items bind rows: equal rows of a table are not one thing."""
+    able = np.array([k for k, one in enumerate(items.values()) if not one.medium.joined], np.int64)
+    if not len(able):
+        alone = np.arange(len(links))
+        component = alone if groups is None else connected_components([groups])
+        return component, np.arange(links.shape[1]), ""
+    inline = [one.medium.inline for one in items.values() if not one.medium.joined]
+    names = [list(items)[k] for k in able]
+    component, binding, warning = bind(links[:, able], inline, names, groups)
+    return component, able[binding], warning
 
 
 def connected_components(columns: Sequence[np.ndarray]) -> np.ndarray:

@@ -16,8 +16,8 @@ from fusemix_core.fusers.trained import TrainedFuser, sample
 
 
 class MlpFuser(TrainedFuser):
-    """Standardises each modality, sums a linear map of each, and adds one residual block. A
-    modality that is missing adds a vector that is learnt instead.
+    """Standardises each modality, sums a normalised linear map of each, and adds one residual
+    block. A modality that is missing adds a vector that is learnt instead.
 
     Args:
         inputs, outputs, mix, drop, training: as in `TrainedFuser`.
@@ -42,6 +42,7 @@ class MlpFuser(TrainedFuser):
         super().__init__(inputs, outputs, mix, drop, training)
         self.standards = nn.ModuleList(Standard(d) for d in inputs.values())
         self.maps = nn.ModuleList(nn.Linear(d, width) for d in inputs.values())
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in inputs)
         self.absent = nn.Parameter(torch.zeros(len(inputs), width))
         self.norm, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
@@ -57,7 +58,8 @@ class MlpFuser(TrainedFuser):
         for k, modality in enumerate(self.inputs):
             there = present[:, k, None]
             rows = self.standards[k](latents[modality].masked_fill(~there, 0.0))
-            total = total + torch.where(there, self.maps[k](rows), self.absent[k])
+            own = self.norms[k](self.maps[k](rows))
+            total = total + torch.where(there, own, self.absent[k])
         hidden = self.dropout(total)
         hidden = hidden + self.down(self.dropout(gelu(self.up(self.norm(hidden)))))
         return self.head(self.last(hidden))

@@ -70,7 +70,8 @@ class TrainedFuser(Fuser):
         weight_decay=0.1,
         warmup_steps=20,
         clip_norm=1.0,
-        patience=6,
+        evaluate_every=2,
+        patience=4,
         precision="float32",
         compile="off",
     )
@@ -115,19 +116,13 @@ class TrainedFuser(Fuser):
         context: FitContext,
         **options: Any,
     ) -> Fitted:
-        train, validation = cls.taken(train), cls.taken(validation)
+        train, validation = train.as_taken_by(cls), validation.as_taken_by(cls)
         with seeded(context.seed, context.device):
             fuser = cls(cls.widths(train), task.outputs, **options)
             fuser.prepare(train)
             fuser = trained(fuser, train, validation, task, context)
         fuser.calibrate(validation, task)
         return Fitted(fuser.eval())
-
-    @classmethod
-    def taken(cls, rows: Labelled) -> Labelled:
-        """The rows, their latents in the form that the class takes."""
-        tokens = rows.modalities if "tokens" in cls.uses else ()
-        return replace(rows, pairs=rows.pairs.with_tokens(tokens))
 
     @classmethod
     def widths(cls, rows: Labelled) -> dict[str, int]:
@@ -154,6 +149,8 @@ def trained(
     validation: Labelled,
     task: Task,
     context: FitContext,
+    *,
+    score_start: bool = False,
     **settings: Any,
 ) -> TrainedFuser:
     """The fuser after training, in eval mode on the CPU, not yet calibrated.
@@ -162,7 +159,8 @@ def trained(
 
     Args:
         fuser: its weights are the start.
-        train, validation: rows as the fuser takes them; see `TrainedFuser.taken`.
+        train, validation: rows as the fuser takes them; see `Labelled.as_taken_by`.
+        score_start: whether the weights that are given may be the ones kept.
         settings: of `Training`, in place of the fuser's.
 
     Raises:
@@ -190,7 +188,8 @@ def trained(
         task,
         drop,
     )
-    return Trainer(fit, pairs, mixup, plan, context, digest).run()["fuser"]
+    trainer = Trainer(fit, pairs, mixup, plan, context, digest, score_start=score_start)
+    return trainer.run()["fuser"]
 
 
 def sample(rows: Labelled, modality: str) -> Tensor:

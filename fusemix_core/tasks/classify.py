@@ -24,6 +24,7 @@ from fusemix_core.metrics.ranks import average_precision, roc_auc
 from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Columns, Targets, Task
 from fusemix_core.tasks.coding import (
+    as_text,
     coded,
     counts_of,
     defined,
@@ -58,15 +59,16 @@ class Classify(Task):
         self,
         *,
         classes: Sequence[str] = (),
-        positive: str = "",
+        positive: str | float | None = None,
         weighted: bool = False,
         weights: Sequence[float] = (),
     ) -> None:
         self.names = tuple(classes)
-        if positive and self.names and positive not in self.names:
-            raise UnknownNameError.of("class of the target", positive, self.names)
+        chosen = as_text(positive)
+        if chosen and self.names and chosen not in self.names:
+            raise UnknownNameError.of("class of the target", chosen, self.names)
         last = len(self.names) - 1
-        self.positive = self.names.index(positive) if positive and self.names else last
+        self.positive = self.names.index(chosen) if chosen and self.names else last
         self.weights = torch.tensor([float(w) for w in weights]) if weights else None
 
     @classmethod

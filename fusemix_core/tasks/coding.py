@@ -40,6 +40,27 @@ def labels_of(fact: Fact) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(_shown(value) for value in used), filled
 
 
+def as_text(value: object) -> str:
+    """A class that an option names, as `labels_of` names it: `1` of 1 and of 1.0, `true` of True.
+
+    Nothing is "".
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _shown(np.float64(value)) if isinstance(value, int | float) else str(value)
+
+
+def as_texts(values: object) -> list[str]:
+    """Several classes that an option names: a list, or texts with commas between them."""
+    if values is None or values == "":
+        return []
+    if isinstance(values, str):
+        return [part.strip() for part in values.split(",")]
+    return [as_text(v) for v in values] if isinstance(values, list | tuple) else [as_text(values)]
+
+
 def _shown(value: np.floating) -> str:
     return np.format_float_positional(value, trim="-") if np.isfinite(value) else str(value)
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fusemix_core.data.facts import Fact
-from fusemix_core.errors import DataError
+from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.metrics import samples
 from fusemix_core.metrics.ranks import average_precision, roc_auc
 from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Columns, Targets, Task
-from fusemix_core.tasks.coding import defined, fact_of, listed, mean_of
+from fusemix_core.tasks.coding import as_texts, defined, fact_of, listed, mean_of
 from fusemix_core.tasks.two_valued import counting_value, flags_of
 
 
@@ -28,8 +28,8 @@ class Multilabel(Task):
 
     Args:
         labels: their names, which `learn` takes from the facts.
-        positive: the value of each label's column that means that it applies; `learn` takes `1`,
-            `true`, `yes` and the like.
+        positive: the value that means that a label applies, one for all or one for each; `learn`
+            takes `1`, `true`, `yes` and the like.
 
     Example:
         task = Multilabel.learn({"toxic": facts["toxic"], "soluble": facts["soluble"]})
@@ -39,20 +39,24 @@ class Multilabel(Task):
     gives = "labels"
     primary = "auc"
 
-    def __init__(self, *, labels: Sequence[str] = (), positive: Sequence[str] = ()) -> None:
+    def __init__(self, *, labels: Sequence[str] = (), positive: Any = None) -> None:
         self.names = tuple(labels)
-        self.positive = tuple(positive)
+        self.positive = tuple(as_texts(positive))
 
     @classmethod
     def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Multilabel:
         labels = list(options.get("labels") or facts)
         if not labels:
             raise DataError("There is no label.", "Name their columns: --target COLUMN,COLUMN")
-        given = options.get("positive") or [""] * len(labels)
-        if len(given) == 1:
-            given = [given[0]] * len(labels)
+        given = as_texts(options.get("positive")) or [""]
+        given = given * len(labels) if len(given) == 1 else given
+        if len(given) != len(labels):
+            raise ConfigError(
+                f"There are {len(labels)} labels, and {len(given)} values that mean yes.",
+                "Give one for all, or one for each: --task 'multilabel positive=yes'",
+            )
         positive = [
-            counting_value(fact_of(facts, name), value, f"label '{name}'", "positive")
+            counting_value(fact_of(facts, name), value, f"label '{name}'", "multilabel positive")
             for name, value in zip(labels, given, strict=True)
         ]
         task = cls(**{**options, "labels": labels, "positive": positive})

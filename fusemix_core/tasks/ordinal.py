@@ -18,6 +18,7 @@ from fusemix_core.metrics.numbers import mae
 from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Columns, Targets, Task
 from fusemix_core.tasks.coding import (
+    as_texts,
     coded,
     counts_of,
     defined,
@@ -37,8 +38,8 @@ class Ordinal(Task):
     The loss is the mean binary cross-entropy of these K - 1 questions (Frank and Hall 2001).
 
     Args:
-        order: the classes, the lowest first. `learn` takes numbers in their own order; names need
-            it given.
+        order: the classes, the lowest first: a list, or a text with commas. `learn` takes numbers
+            in their own order; names need it given.
 
     Example:
         task = Ordinal.learn({"target": facts["grade"]}, order=["low", "middle", "high"])
@@ -47,14 +48,14 @@ class Ordinal(Task):
     gives = "classes"
     primary = "kappa"
 
-    def __init__(self, *, order: Sequence[str] = ()) -> None:
-        self.order = tuple(order)
+    def __init__(self, *, order: Any = None) -> None:
+        self.order = tuple(as_texts(order))
         self.names = tuple(f"above_{name}" for name in self.order[:-1])
 
     @classmethod
     def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Ordinal:
         counts = counts_of(fact_of(facts, "target"))
-        order = list(options.get("order") or ())
+        order = as_texts(options.get("order"))
         if order:
             for name in counts:
                 if name not in order:
@@ -62,7 +63,7 @@ class Ordinal(Task):
         elif not all(_is_number(name) for name in counts):
             raise ConfigError(
                 f"The classes {listed(list(counts))} have no order of their own.",
-                'Give it, the lowest first: --set \'task.order=["low", "middle", "high"]\'',
+                f"Give it, the lowest first: --task 'ordinal order={','.join(counts)}'",
             )
         else:
             order = sorted(counts, key=float)

@@ -23,7 +23,7 @@ from fusemix_core.metrics.survival import (
     nelson_aalen,
 )
 from fusemix_core.prediction import Calibration, Columns, Targets, Task, calibrated
-from fusemix_core.tasks.coding import defined, fact_of, known_rows, numbers_of
+from fusemix_core.tasks.coding import as_text, defined, fact_of, known_rows, numbers_of
 from fusemix_core.tasks.two_valued import counting_value, flags_of
 
 CURVE = 100
@@ -60,13 +60,13 @@ class Survive(Task):
     def __init__(
         self,
         *,
-        event_is: str = "",
+        event_is: str | float | None = None,
         times: Sequence[float] = (),
         hazard: Sequence[float] = (),
         censor_times: Sequence[float] = (),
         censor_left: Sequence[float] = (),
     ) -> None:
-        self.event_is = event_is
+        self.event_is = as_text(event_is)
         self.hazard = Steps(np.array(times, float), np.array(hazard, float), 0.0)
         self.censored = Steps(np.array(censor_times, float), np.array(censor_left, float))
 
@@ -84,7 +84,8 @@ class Survive(Task):
     def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Survive:
         fact_of(facts, "time")
         event = fact_of(facts, "event")
-        chosen = counting_value(event, options.get("event_is", ""), "event", "event_is")
+        given = as_text(options.get("event_is"))
+        chosen = counting_value(event, given, "event", "survive event_is")
         task = cls(**{**options, "event_is": chosen})
         targets = task.targets(facts)
         time, came = task._arrays(targets)
@@ -92,7 +93,7 @@ class Survive(Task):
             values = f"'{chosen}' in none of {len(came):,} training rows that have a time"
             raise DataError(
                 f"The event is {values}: all are censored, and nothing can be learnt.",
-                "See whether the other value means that the event came: --set task.event_is=VALUE",
+                "Does the other value mean that the event came? --task 'survive event_is=VALUE'",
             )
         return task._with(nelson_aalen(time, came), censoring(time, came))
 

@@ -18,7 +18,8 @@ def counting_value(fact: Fact, given: str, what: str, option: str) -> str:
 
     Args:
         given: the user's choice, "" if it is for us to see.
-        what: names the fact in errors; option: the task's option that takes the choice.
+        what: names the fact in errors.
+        option: the task and its option that takes the choice, such as `survive event_is`.
 
     Raises:
         ConfigError: there are more than two values, or they don't say which one counts.
@@ -43,7 +44,7 @@ def counting_value(fact: Fact, given: str, what: str, option: str) -> str:
     raise ConfigError(
         f"The {what} has the values {listed(names)}, and neither says that it is the one that "
         "counts.",
-        f"Say which: --set task.{option}={names[-1]}",
+        f"Say which: --task '{option}={names[-1]}'",
     )
 
 

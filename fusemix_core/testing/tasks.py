@@ -162,7 +162,7 @@ def differentiable(case: ComponentCase) -> None:
 
 @TASK.check()
 def unknown_rows_have_no_part(case: ComponentCase) -> None:
-    """What is scored for rows that aren't known changes neither the loss nor a metric."""
+    """Scores of rows that aren't known change neither the loss nor a metric."""
     one = made(case)
     other = one.scores.clone()
     other[~one.targets.rows] = 1e4

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusemix_core.config import DataConfig
 from fusemix_core.data import pairs_from
+from fusemix_core.data.held import data_table
+from fusemix_core.data.reading import read_pairs
 from fusemix_core.data.splits import Fractions, _scramble, bind, connected_components, split_rows
 from fusemix_core.errors import DataError
 
@@ -237,3 +240,12 @@ def test_a_few_components_still_give_each_part_one():
 def test_impossible_fractions(validation, test):
     with pytest.raises(DataError, match="leave nothing"):
         Fractions(validation, test)
+
+
+def test_equal_rows_of_a_table_do_not_bind():
+    """Rows without a mutation are not one patient."""
+    table = {"a": ["1", "2", "3"] * 10, "b": ["0"] * 30}
+    takes = {"table": "table", "other": "table"}
+    config = DataConfig(**data_table({"source": table, "columns": {"table": "a", "other": "b"}}))
+    dataset = read_pairs(config, takes, repeats=True)
+    assert [len(rows) for rows in dataset.splits.values()] == [24, 3, 3]

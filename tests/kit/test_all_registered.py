@@ -15,6 +15,7 @@ OPTIONS = {
     ("objective", "soft-infonce"): {"share": 0.0},
     ("fuser", "mlp"): {"width": 16, "training": FAST},
     ("fuser", "attention"): {"width": 16, "training": FAST},
+    ("fuser", "lego"): {"channels": 4, "latent_width": 8, "heads": 2, "training": FAST},
 }
 """Of components that with the default options have nothing to learn, are too large for the kit's
 rate or for a test, or have targets that follow the rows and get no gradient; the plugins' own tests

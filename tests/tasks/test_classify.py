@@ -135,6 +135,13 @@ def test_auc_of_two_classes_is_that_of_the_positive_one():
         Classify.learn(facts, positive="sick")
 
 
+def test_the_positive_class_may_be_a_number_or_a_boolean():
+    number = {"target": Fact("number", np.array([0, 1, 2, 0], np.float32))}
+    assert Classify.learn(number, positive=1).positive == 1
+    flags = {"target": Fact("class", np.array([0, 1, 0]), ("false", "true"))}
+    assert Classify.learn(flags, positive=False).positive == 0
+
+
 def test_measures_of_one_class_are_undefined_and_of_no_row_an_error(task):
     targets = task.targets(FACTS)
     assert task.metrics(scores(8)[:1], targets[:1])["auc"] is None

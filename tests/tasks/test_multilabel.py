@@ -114,6 +114,13 @@ def test_labels_of_words_say_which_of_them_applies():
     ]
 
 
+def test_values_that_mean_yes_are_one_for_all_or_one_for_each():
+    assert Multilabel.learn(FACTS, positive=0).positive == ("0", "0")
+    assert Multilabel.learn(FACTS, positive="1,0").positive == ("1", "0")
+    with pytest.raises(ConfigError, match="2 labels, and 3 values"):
+        Multilabel.learn(FACTS, positive=[1, 0, 1])
+
+
 def test_what_can_not_be_learnt_is_an_error_with_a_remedy():
     with pytest.raises(DataError, match="Each of 2 labels has one value"):
         Multilabel.learn(labels(a=[0, 0, NAN], b=[1, 1, 1]))

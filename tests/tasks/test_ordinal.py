@@ -20,6 +20,7 @@ def task():
 
 
 def test_numbers_have_their_own_order_and_the_task_is_built_again(task):
+    assert Ordinal.learn(FACTS, order=[10, 2, 1.0]).order == ("10", "2", "1")
     again = Ordinal(**json.loads(json.dumps(task.options)))
     assert again.order == ("1", "2", "10") and again.names == ("above_1", "above_2")
     targets = again.targets(FACTS)
@@ -31,9 +32,10 @@ def test_names_need_an_order():
     facts = {"target": Fact("class", np.array([0, 1, 2]), ("high", "low", "middle"))}
     with pytest.raises(ConfigError, match="no order of their own") as caught:
         Ordinal.learn(facts)
-    assert "task.order" in caught.value.hint
+    assert "--task 'ordinal order=high,low,middle'" in caught.value.hint
     task = Ordinal.learn(facts, order=["low", "middle", "high"])
     assert task.targets(facts).values.tolist() == [2, 0, 1]
+    assert Ordinal.learn(facts, order="low, middle,high").order == task.order
     with pytest.raises(UnknownNameError, match="'middle'"):
         Ordinal.learn(facts, order=["low", "high"])
 

@@ -58,7 +58,8 @@ def test_targets_are_times_and_events_known_where_both_are():
         ([0, 1, 0, 1], "", [0, 1, 0, 1]),
         ([0, 1, 0, 1], "0", [1, 0, 1, 0]),
         ([1, 2, 2, 1], "2", [0, 1, 1, 0]),
-        ([1, 1, 1, 1], "", [1, 1, 1, 1]),
+        ([0, 1, 0, 1], 0, [1, 0, 1, 0]),
+        ([1, 1, 1, 1], None, [1, 1, 1, 1]),
     ],
 )
 def test_which_value_is_the_event(values, given, came):
@@ -171,7 +172,7 @@ def test_what_can_not_be_learnt_is_an_error_with_a_remedy():
     assert "event_is" in caught.value.hint
     with pytest.raises(ConfigError, match="neither says") as caught:
         Survive.learn(numbers([3, 4, 3, 4]))
-    assert "task.event_is=4" in caught.value.hint
+    assert "--task 'survive event_is=4'" in caught.value.hint
     with pytest.raises(ConfigError, match="3 different values"):
         Survive.learn(numbers([0, 1, 2, 1]))
     with pytest.raises(UnknownNameError, match="no value of the event named '7'"):

@@ -1,0 +1,1 @@
+"""`fusemix fuse` on labelled sets, beside its baselines."""
