@@ -37,7 +37,8 @@ def fusemix_modalities():
 
 def fusemix_components():
     summary = "columns of numbers"
-    return [ComponentSpec(kind="medium", name="figures", target=f"{__name__}:Figures", summary=summary)]
+    target = f"{__name__}:Figures"
+    return [ComponentSpec(kind="medium", name="figures", target=target, summary=summary)]
 
 
 class Figures(Medium):
