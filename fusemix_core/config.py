@@ -125,20 +125,21 @@ class Recipe:
 class DataConfig:
     """Where the pairs are and how they are split.
 
-    `columns` maps a modality to one or more columns, comma-separated. A `table` without any takes
-    all columns that nothing else uses, except those that `drop` has for it. With `validation` or
-    `test` the split is by file; with `split_column` by that column; otherwise by seeded fraction,
-    keeping all rows that share an item, or a value of `group_by`, on one side. `facts` maps a name
-    to a further column of the rows, `COLUMN` or `COLUMN:KIND` (`number`, `class`, `text`, `time`,
-    `box` or `xywh`). `trust_column` says how far each row is to be trusted (None: the column
-    `trust` if there is one; `none`: no column). `reader` names the reader of all sources (None: the
-    first that matches). `encoding` and `delimiter` are those of text files (None: UTF-8, and
-    whatever fits). Cells with one of `missing_values` are empty. With `missing` = `ok` a row that
-    lacks an entry isn't bad: it is left out and counted apart. `prefix` and `suffix` make paths of
-    ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row with one item
-    is not a fault: the item is kept for training without pairs (a recipe with `training.unpaired`
-    sets it). `base` is the folder that relative paths are below (None: the working folder); a run's
-    config.toml has it.
+    `columns` maps a modality to one or more columns, comma-separated. A `table` without any
+    takes all columns that nothing else uses, except those that `drop` has for it. With
+    `validation` or `test` the split is by file; with `split_column` by that column; otherwise
+    by seeded fraction, keeping all rows that share an item, or a value of `group_by`, on one
+    side. `facts` maps a name to a further column of the rows, `COLUMN` or `COLUMN:KIND`
+    (`number`, `class`, `text`, `time`, `box`, `xywh` or `labels`). `trust_column` says how far
+    each row is to be trusted (None: the column `trust` if there is one; `none`: no column).
+    `reader` names the reader of all sources (None: the first that matches). `encoding` and
+    `delimiter` are those of text files (None: UTF-8, and whatever fits). Cells with one of
+    `missing_values` are empty. With `missing` = `ok` a row that lacks an entry isn't bad: it is
+    left out and counted apart. `prefix` and `suffix` make paths of ids, modality (or `*` for
+    all) → what goes before and after. With `unpaired` a row with one item is not a fault: the
+    item is kept for training without pairs (a recipe with `training.unpaired` sets it). `base`
+    is the folder that relative paths are below (None: the working folder); a run's config.toml
+    has it.
     """
 
     source: tuple[str, ...] = ()
@@ -198,7 +199,10 @@ class RunConfig:
     as embeddings, and the others are fitted to them. `extends` is a fused model, a folder or a hub
     id, that the modalities of `encoders` join; one that the model has already is the encoder to
     take in place of the saved name. `evaluators` measure the run beside those of core and of the
-    recipe. `plugins` are the Python files that were loaded by `--plugin`. `store` is the address of
+    recipe. `baselines` are what it is compared with on the rows that it is measured on: names of
+    recipes that are fitted to the same training rows, and folders or hub ids of finished models.
+    `plugins` are the Python files that were loaded by `--plugin`. A `private` run writes no media
+    and no vectors of single items (docs/how-to/private.md). `store` is the address of
     the object store that latents are kept in."""
 
     encoders: Mapping[str, str]
@@ -208,7 +212,9 @@ class RunConfig:
     fixed: tuple[str, ...] = ()
     extends: str | None = None
     evaluators: tuple[Part, ...] = ()
+    baselines: tuple[str, ...] = ("cca",)
     plugins: tuple[str, ...] = ()
+    private: bool = False
     seed: int = 0
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -224,8 +230,8 @@ class FuseConfig:
     """One `fusemix fuse`. `encoders` maps each modality to an encoder's name. `targets` are the
     facts of `data` that are predicted: `target`; `time` and `event`; or several labels by their
     names. `fuser` `auto` is whatever does best on validation. With `folds` the rows are predicted
-    by cross-validation, and the model is fitted to all of them. `views`, `plugins`, and what
-    follows `seed` are as in `RunConfig`."""
+    by cross-validation, and the model is fitted to all of them. The other settings are as in
+    `RunConfig`."""
 
     encoders: Mapping[str, str]
     data: DataConfig
@@ -235,6 +241,7 @@ class FuseConfig:
     folds: int = 0
     views: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    private: bool = False
     seed: int = 0
     device: str = "auto"
     dtype: Dtype = "auto"

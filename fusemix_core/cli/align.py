@@ -105,8 +105,8 @@ def align(
 def run_values(
     run: RunOptions, data: dict[str, Any], recipe: RecipeOptions, encoding: EncodingOptions
 ) -> dict[str, Any]:
-    """`config_tables` with the recipe and the seed."""
-    return config_tables(run, data, encoding) | given(recipe=recipe.recipe, seed=run.seed)
+    """`config_tables` with the recipe."""
+    return config_tables(run, data, encoding) | given(recipe=recipe.recipe)
 
 
 def config_tables(
@@ -130,7 +130,7 @@ def config_tables(
     if values["data"].get("base") and not {"source", "validation", "test"}.isdisjoint(data):
         values["data"] = to_dict(from_dict(DataConfig, values["data"], "data.").located())
     values["data"] |= data
-    return values | encoding.table()
+    return values | given(seed=run.seed, private=run.private or None) | encoding.table()
 
 
 def check_files(values: dict[str, Any], data: dict[str, Any], config: Path | None) -> None:

@@ -129,7 +129,6 @@ def fuse(
         folds=folds,
         device=device,
         dtype=dtype,
-        seed=run.seed,
     )
     from fusemix_core.runs.fusing import build_fuse_config, make_fuse_plan, target_facts
 
@@ -187,7 +186,7 @@ def show_fuse_result(found: FuseResult, json: bool) -> None:
     out.print()
     out.print(f"model:   {folder.model}", soft_wrap=True)
     out.print(f"report:  {folder.report}", soft_wrap=True)
-    if count := found.results["doubtful"]:
+    if (count := found.results["doubtful"]) and not found.results.get("private"):
         file = folder.path / "doubtful.jsonl"
         out.print(f"doubt:   {count:,} rows contradict their target: {file}", soft_wrap=True)
     out.print()

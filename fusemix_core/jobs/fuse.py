@@ -252,7 +252,8 @@ def _finish(
     predictor = _predictor(plan, encoded, found, final, task, results, objects)
     reporter.stage("Saving")
     predictor.save_pretrained(folder.model)
-    _write_doubts(folder, doubts, final.rows, encoded)
+    if not plan.config.private:
+        _write_doubts(folder, doubts, final.rows, encoded)
     sections = sections_of(found, results)
     report_fuse(folder, plan, encoded, sections, results)
     folder.write_json(folder.results, results)
@@ -272,6 +273,7 @@ def results_of(
         },
         "splits": {name: len(rows) for name, rows in dataset.splits.items()},
         "folds": plan.config.folds,
+        **({"private": True} if plan.config.private else {}),
         "rejected": len(dataset.rejected),
         **Notices.of(dataset, [*plan.warnings, *encoded.warnings]).as_dict(),
         "fuser": found.chosen,

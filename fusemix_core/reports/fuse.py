@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fusemix_core.fusion.study import Study
 from fusemix_core.reports.data import ReportData
 from fusemix_core.reports.render import write_report
-from fusemix_core.reports.run import drawn_sections, folders_of, modalities_of, without
+from fusemix_core.reports.run import (
+    drawn_sections,
+    folders_of,
+    modalities_of,
+    rejected_of,
+    without,
+)
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.folder import RunFolder
 from fusemix_core.runs.fusing import FusePlan
+from fusemix_core.runs.private import OF_RUN
 from fusemix_core.sections import Figure, Section, Table, Tile
 
 if TYPE_CHECKING:
@@ -46,10 +52,8 @@ def report_fuse(
         modalities=modalities_of(plan, encoded),
         splits=results["splits"],
         rows_read=dataset.rows_read,
-        rejected=[
-            {**dataclasses.asdict(r), "path": without(folders, r.path)} for r in dataset.rejected
-        ],
-        notes=results["warnings"],
+        rejected=rejected_of(plan, dataset, folders),
+        notes=[*([OF_RUN] if config.private else []), *results["warnings"]],
         sections=drawn_sections({"fuse": sections})[0],
         load=f'from fusemix_core import load\n\npredictor = load("{model}")',
         config=without(folders, folder.config.read_text(encoding="utf-8")),

@@ -57,7 +57,7 @@ def encode_plan(
     def list_rejected(dataset: PairedDataset) -> None:
         if first:
             with explained(f"{folder.rejected}", ADVICE):
-                dataset.write_rejected(folder.rejected)
+                dataset.write_rejected(folder.rejected, reasons=not config.private)
 
     return encode_dataset(
         plan.dataset,

@@ -21,7 +21,7 @@ def rows(count=150, seed=0, gaps=0.0):
     """Rows whose class is told by a word and a number together, column → values."""
     draw = np.random.default_rng(seed)
     word, number = draw.integers(0, 3, count), draw.normal(size=count)
-    kind = np.where(number > 0, word, (word + 1) % 3)
+    kind = np.digitize(word + 0.8 * number, [0.5, 1.5])
     flip = draw.random(count) < 0.05
     kind = np.where(flip, draw.integers(0, 3, count), kind)
     texts = [f"{WORDS[w]} {draw.integers(100)}" for w in word]
@@ -178,3 +178,14 @@ def test_a_score_of_latents_needs_a_modality(done):
     present = torch.tensor([[True, False], [False, False]])
     with pytest.raises(DataError, match="Row 2 has none"):
         predictor.score(latents, present)
+
+
+def test_a_private_run_writes_nothing_of_single_rows(tmp_path):
+    table = rows(80)
+    table["kind"][:20] = ["k0"] * 20  # so that rows are doubtful
+    data = {"source": table, "columns": {"size": "length"}}
+    done = fuse(ENCODERS, data, target="kind", out=tmp_path / "run", fuser="stack", private=True)
+    assert not (done.folder.path / "doubtful.jsonl").exists()
+    written = b"".join(p.read_bytes() for p in done.folder.path.rglob("*") if p.is_file())
+    assert b"Private: this run" in written
+    assert not any(text.encode() in written for text in table["text"] + table["length"])
