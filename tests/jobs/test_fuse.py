@@ -11,7 +11,7 @@ from toys import ToyText
 from fusemix_core import fuse, load
 from fusemix_core.errors import ArtefactError, ConfigError, DataError, RunExistsError
 from fusemix_core.jobs.explain import explain_rows, explained_run
-from fusemix_core.jobs.predict import predict, predicted_data
+from fusemix_core.jobs.predict import Predictions, predict, predicted_data
 
 ENCODERS = {"text": ToyText, "size": "columns"}
 WORDS = ["river", "engine", "cloud"]
@@ -189,3 +189,11 @@ def test_a_private_run_writes_nothing_of_single_rows(tmp_path):
     written = b"".join(p.read_bytes() for p in done.folder.path.rglob("*") if p.is_file())
     assert b"Private: this run" in written
     assert not any(text.encode() in written for text in table["text"] + table["length"])
+
+
+def test_a_prediction_that_is_undefined_is_an_empty_cell(tmp_path):
+    """Such as a median survival time beyond the last one seen."""
+    columns = {"prediction": np.array([1.5, np.nan]), "modalities": ["a", "b"]}
+    Predictions([("d.csv", 1), ("d.csv", 2)], columns).write(tmp_path / "p.csv")
+    lines = (tmp_path / "p.csv").read_text().splitlines()
+    assert lines == ["row,prediction,modalities", "1,1.5,a", "2,,b"]
