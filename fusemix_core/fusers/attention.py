@@ -36,7 +36,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor, first: int | None = None) -> Tensor:
-        """Tokens `[n, T, width]`, of which only the `first` are computed if that is given.
+        """Tokens `[n, T, width]`; if `first` is given, only so many of the first ones.
 
         Args:
             tokens: `[n, T, width]`.

@@ -1,4 +1,4 @@
-"""What the engine minimises for a fuser, and how it is scored on validation rows."""
+"""The loss that the engine minimises for a fuser, and its score on validation rows."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class FuserCase(ComponentCase):
         return labelled_rows(*args, **options, tokens=self.takes_tokens)
 
     def fit(self, rows: Rows, seed: int = 0) -> Fitted:
-        """What `fit` gives for them."""
+        """The result of `fit` for these rows."""
         context = FitContext(seed=seed)
         return self.target.fit(rows.train, rows.validation, rows.task, context, **self.options)
 
@@ -219,7 +219,7 @@ def absent_changes_nothing(case: FuserCase) -> None:
             gone = ~rows.present[:, k]
             given[modality] = _filled(given[modality], gone, filling)
         found = score(fuser, rows, given)
-        expect(torch.equal(found, wanted), f"other scores with {filling} where one is missing")
+        expect(torch.equal(found, wanted), f"other scores with {filling} if one is missing")
 
 
 def _filled(latents: Tensor | Padded, rows: Tensor, value: float) -> Tensor | Padded:
@@ -239,7 +239,7 @@ def row_by_row(case: FuserCase) -> None:
     for what, own in (
         ("in another order", order),
         ("some of them", order[20:27]),
-        ("one alone", order[3:4]),
+        ("a single row", order[3:4]),
     ):
         with torch.no_grad():
             found = fuser({m: x[own] for m, x in given.items()}, rows.present[own])

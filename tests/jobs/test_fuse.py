@@ -46,9 +46,15 @@ def done(tmp_path_factory):
 def test_every_row_is_measured_once_and_baselines_stand_beside(done):
     found = done.results
     assert found["task"]["name"] == "classify" and "3 classes" in found["task"]["reason"]
-    assert {"no modality", "text", "size", "mean of modalities", "stack", "block"} <= set(
-        found["candidates"]
-    )
+    assert {
+        "no modality",
+        "text",
+        "size",
+        "mean of modalities",
+        "boosting",
+        "stack",
+        "block",
+    } <= set(found["candidates"])
     measured = np.sort(np.concatenate([part.rows for part in done.study.parts]))
     assert (measured == np.arange(sum(found["splits"].values()))).all()
     assert found["fuser"] in done.study.fusers and found["single"] in ("text", "size")

@@ -16,7 +16,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             kind="fuser",
             name="lego",
             target="fusemix_mm_lego.fuser:LegoFuser",
-            summary="a block per modality trained alone, merged without paired rows, or fused",
+            summary="a block per modality trained by itself, merged without paired rows, or fused",
             options={
                 "mode": "merge",
                 "merge": "mean",

@@ -98,7 +98,7 @@ class Head(nn.Module):
 
 
 class Block(nn.Module):
-    """What one modality writes into a latent, in the frequency domain of the latent's channels.
+    """Writes one modality into a latent, in the frequency domain of the latent's channels.
 
     Args:
         width: of the modality's tokens.

@@ -26,7 +26,7 @@ MODES, FUSES = ("merge", "fuse"), ("stack", "weave")
 
 
 class LegoFuser(TrainedFuser):
-    """A block per modality, each trained alone on the rows that have it; no row needs two of them.
+    """A block per modality, each trained by itself on the rows that have it. No row needs two.
 
     With `mode="merge"` the blocks' latents and heads are then merged, without further training. A
     modality that is missing from a row is left out of that row's merge. With `mode="fuse"` the
@@ -202,7 +202,7 @@ class LegoFuser(TrainedFuser):
 
 @torch.no_grad()
 def _start_alike(first: Block, other: Block) -> None:
-    """Give a block the first weights of another one, where they have the same shape."""
+    """Give a block the first weights of another one, if these have the same shape."""
     own = dict(other.named_parameters())
     for name, value in first.named_parameters():
         if own[name].shape == value.shape:

@@ -47,8 +47,8 @@ def harmonic_pair(first: Tensor, second: Tensor, alpha: float) -> Tensor:
 
 def slerp(first: Tensor, second: Tensor, alpha: float) -> Tensor:
     """Spherical interpolation of two tensors, each as one vector: the direction on the arc between
-    both, and the length between both lengths. `first` for alpha 0. Two of the same direction, or of
-    which one is zero, are interpolated on a line."""
+    both, and the length between both lengths. `first` for alpha 0. If both have the same direction,
+    or one is zero, it is on a line."""
     lengths = first.norm(), second.norm()
     if not min(lengths) > 0:
         return torch.lerp(first, second, alpha)
