@@ -24,8 +24,12 @@ from fusemix_core.cli.groups import (
 from fusemix_core.config import parse_part, to_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fusemix_core.config import FuseConfig
     from fusemix_core.jobs.fuse import FuseResult
     from fusemix_core.runs.fusing import FusePlan
+    from fusemix_core.specs import EncoderSpec
 
 Target = Annotated[
     list[str] | None,
@@ -133,14 +137,22 @@ def fuse(
         device=device,
         dtype=dtype,
     )
-    from fusemix_core.runs.fusing import build_fuse_config, make_fuse_plan, target_facts
+    from fusemix_core.runs.fusing import build_fuse_config, target_facts
 
     if target or time or event or "targets" not in values:
         name = values.get("task", {}).get("name")
         columns, values["targets"] = target_facts(tuple(target or ()), time, event, name)
         values["data"]["facts"] = {**values["data"].get("facts", {}), **columns}
+    _carry_out(*build_fuse_config(values), run, output)
+
+
+def _carry_out(
+    config: FuseConfig, specs: Mapping[str, EncoderSpec], run: RunOptions, output: OutputOptions
+) -> None:
+    """Show the plan of a run and, unless `--dry-run` is given, run it and show its results."""
+    from fusemix_core.runs.fusing import make_fuse_plan
+
     notes = Notes()
-    config, specs = build_fuse_config(values)
     plan = make_fuse_plan(config, specs, tell=notes)
     if run.out is not None:
         from fusemix_core.runs.folder import RunFolder

@@ -11,7 +11,7 @@ from toys import ToyText
 from fusemix_core import fuse, load
 from fusemix_core.errors import ArtefactError, ConfigError, DataError, RunExistsError
 from fusemix_core.jobs.explain import explain_rows, explained_run
-from fusemix_core.jobs.predict import predict, predicted_data
+from fusemix_core.jobs.predict import Predictions, predict, predicted_data
 
 ENCODERS = {"text": ToyText, "size": "columns"}
 WORDS = ["river", "engine", "cloud"]
@@ -46,9 +46,15 @@ def done(tmp_path_factory):
 def test_every_row_is_measured_once_and_baselines_stand_beside(done):
     found = done.results
     assert found["task"]["name"] == "classify" and "3 classes" in found["task"]["reason"]
-    assert {"no modality", "text", "size", "mean of modalities", "stack", "block"} <= set(
-        found["candidates"]
-    )
+    assert {
+        "no modality",
+        "text",
+        "size",
+        "mean of modalities",
+        "boosting",
+        "stack",
+        "block",
+    } <= set(found["candidates"])
     measured = np.sort(np.concatenate([part.rows for part in done.study.parts]))
     assert (measured == np.arange(sum(found["splits"].values()))).all()
     assert found["fuser"] in done.study.fusers and found["single"] in ("text", "size")
@@ -206,3 +212,11 @@ def test_pairs_that_belong_together_are_told_from_others(tmp_path):
     assert targets.bincount().tolist() == [320, 320]
     with pytest.raises(ConfigError, match="not by folds"):
         fuse({"image": one, "text": other}, task="match", folds=3, out=tmp_path / "two")
+
+
+def test_a_prediction_that_is_undefined_is_an_empty_cell(tmp_path):
+    """Such as a median survival time beyond the last one seen."""
+    columns = {"prediction": np.array([1.5, np.nan]), "modalities": ["a", "b"]}
+    Predictions([("d.csv", 1), ("d.csv", 2)], columns).write(tmp_path / "p.csv")
+    lines = (tmp_path / "p.csv").read_text().splitlines()
+    assert lines == ["row,prediction,modalities", "1,1.5,a", "2,,b"]
