@@ -13,6 +13,7 @@ import torch
 from fusemix_core.config import Part
 from fusemix_core.context import FitContext
 from fusemix_core.fuser import Labelled
+from fusemix_core.fusion.boosting import BOOSTING, boosting
 from fusemix_core.fusion.candidates import (
     MEAN,
     NOTHING,
@@ -187,6 +188,8 @@ def study(
         candidates = fit_candidates(
             train, validation, task, fusers, context, lambda name, of=of: tell(f"{of}{name}")
         )
+        tell(f"{of}{BOOSTING}")
+        candidates |= boosting(train, task, context.seed)
         found.append(Fitted(task, train, validation, test, rows, candidates))
         chosen_by.append(_rows(found[-1], validation, np.arange(len(validation))))
     by = measures(chosen_by)
@@ -201,7 +204,8 @@ def order_of(kinds: dict[str, str]) -> list[str]:
     """Candidates as a table lists them: what uses nothing, each modality, then all together."""
     singles = [name for name, kind in kinds.items() if kind == "single"]
     fusers = [name for name, kind in kinds.items() if kind == "fuser"]
-    return [NOTHING, *singles, *([MEAN] if MEAN in kinds else []), *fusers]
+    others = [name for name in (MEAN, BOOSTING) if name in kinds]
+    return [NOTHING, *singles, *others, *fusers]
 
 
 def table(study: Study) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from fusemix_core.config import FuseConfig, Part, from_dict
 from fusemix_core.data.cells import FactColumn
 from fusemix_core.errors import ConfigError
+from fusemix_core.fusion import boosting
 from fusemix_core.registry import Registry, registry
 from fusemix_core.runs.config import own_items, resolve_encoders, resolve_views
 from fusemix_core.runs.cost import long_texts
@@ -145,6 +146,8 @@ def make_fuse_plan(
     specs = fit_encoders(specs, found.dataset)
     encoders = plan_encoders(found.dataset, specs, config, config.device)
     more = [*found.notes, *suspects(config, found), *long_texts(specs, dataset.items)]
+    if found.part.name in ("classify", "regress") and not boosting.installed():
+        more.append(boosting.MISSING)
     for note in more if tell else ():
         tell(note)
     return FusePlan(config, found, encoders, [*dataset.warnings, *more])

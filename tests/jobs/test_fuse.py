@@ -11,7 +11,7 @@ from toys import ToyText
 from fusemix_core import fuse, load
 from fusemix_core.errors import ArtefactError, ConfigError, DataError, RunExistsError
 from fusemix_core.jobs.explain import explain_rows, explained_run
-from fusemix_core.jobs.predict import predict, predicted_data
+from fusemix_core.jobs.predict import Predictions, predict, predicted_data
 
 ENCODERS = {"text": ToyText, "size": "columns"}
 WORDS = ["river", "engine", "cloud"]
@@ -46,9 +46,15 @@ def done(tmp_path_factory):
 def test_every_row_is_measured_once_and_baselines_stand_beside(done):
     found = done.results
     assert found["task"]["name"] == "classify" and "3 classes" in found["task"]["reason"]
-    assert {"no modality", "text", "size", "mean of modalities", "stack", "block"} <= set(
-        found["candidates"]
-    )
+    assert {
+        "no modality",
+        "text",
+        "size",
+        "mean of modalities",
+        "boosting",
+        "stack",
+        "block",
+    } <= set(found["candidates"])
     measured = np.sort(np.concatenate([part.rows for part in done.study.parts]))
     assert (measured == np.arange(sum(found["splits"].values()))).all()
     assert found["fuser"] in done.study.fusers and found["single"] in ("text", "size")
@@ -189,3 +195,11 @@ def test_a_private_run_writes_nothing_of_single_rows(tmp_path):
     written = b"".join(p.read_bytes() for p in done.folder.path.rglob("*") if p.is_file())
     assert b"Private: this run" in written
     assert not any(text.encode() in written for text in table["text"] + table["length"])
+
+
+def test_a_prediction_that_is_undefined_is_an_empty_cell(tmp_path):
+    """Such as a median survival time beyond the last one seen."""
+    columns = {"prediction": np.array([1.5, np.nan]), "modalities": ["a", "b"]}
+    Predictions([("d.csv", 1), ("d.csv", 2)], columns).write(tmp_path / "p.csv")
+    lines = (tmp_path / "p.csv").read_text().splitlines()
+    assert lines == ["row,prediction,modalities", "1,1.5,a", "2,,b"]
