@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from fusemix_core.config import Training
 from fusemix_core.fuser import Labelled
 from fusemix_core.fusers.standard import Standard
 from fusemix_core.fusers.trained import TrainedFuser, sample
@@ -27,6 +29,8 @@ class MlpFuser(TrainedFuser):
     Example:
         MlpFuser.fit(train, validation, task, FitContext(), width=128).fuser
     """
+
+    settings: ClassVar[Training] = replace(TrainedFuser.settings, lr=1e-3)
 
     def __init__(
         self,

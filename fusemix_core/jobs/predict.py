@@ -189,9 +189,9 @@ def scored(predictor: Predictor, rows: Labelled, only: Sequence[str] = ()) -> Te
 
 
 def _cell(value: Any) -> Any:
-    """A value as a table has it: few digits, nothing for None."""
+    """A value as a table has it: few digits, nothing for None and NaN."""
     if value is None:
         return ""
     if isinstance(value, float | np.floating):
-        return f"{float(value):.6g}"
+        return "" if np.isnan(value) else f"{float(value):.6g}"
     return value.item() if hasattr(value, "item") else value

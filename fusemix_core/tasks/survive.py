@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fusemix_core.data.facts import Fact
-from fusemix_core.errors import DataError
+from fusemix_core.errors import DataError, short
 from fusemix_core.metrics import samples
 from fusemix_core.metrics.cox import partial_likelihood
 from fusemix_core.metrics.survival import (
@@ -23,7 +23,14 @@ from fusemix_core.metrics.survival import (
     nelson_aalen,
 )
 from fusemix_core.prediction import Calibration, Columns, Targets, Task, calibrated
-from fusemix_core.tasks.coding import as_text, defined, fact_of, known_rows, numbers_of
+from fusemix_core.tasks.coding import (
+    as_text,
+    defined,
+    fact_of,
+    known_rows,
+    labels_of,
+    numbers_of,
+)
 from fusemix_core.tasks.two_valued import counting_value, flags_of
 
 CURVE = 100
@@ -96,6 +103,17 @@ class Survive(Task):
                 "Does the other value mean that the event came? --task 'survive event_is=VALUE'",
             )
         return task._with(nelson_aalen(time, came), censoring(time, came))
+
+    def notes(self, facts: Mapping[str, Fact]) -> list[str]:
+        """Which value is the event, as the data may have it the other way round."""
+        _, came = self._arrays(self.targets(facts))
+        names, _ = labels_of(facts["event"])
+        other = [name for name in names if name != self.event_is]
+        turned = f" The other way round: --task 'survive event_is={other[0]}'" if other else ""
+        return [
+            f"The event ('{short(self.event_is, 40)}') came in {int(came.sum()):,} of "
+            f"{len(came):,} training rows; the others are censored.{turned}"
+        ]
 
     def _with(self, hazard: Steps, censored: Steps) -> Survive:
         hazard, censored = hazard.thinned(CURVE), censored.thinned(CENSORED)

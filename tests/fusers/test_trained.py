@@ -17,7 +17,7 @@ from fusemix_core.mixups.targets import SHARE, TargetMix
 from fusemix_core.paired import PairedLatents, ResidentTokens
 
 TRAINED = [MlpFuser, AttentionFuser]
-SMALL = {"width": 16, "training": {"epochs": 8, "lr": 1e-2, "warmup_steps": 2}}
+SMALL = {"width": 32, "training": {"epochs": 8, "lr": 1e-2, "warmup_steps": 2}}
 
 
 def fitted(kind, rows, validation, task, context=FitContext(), **options):
@@ -34,7 +34,8 @@ def test_new_rows_are_predicted_although_modalities_are_missing(kind, task, base
     rows, made = labelled(300, task, missing=0.2)
     validation, _ = labelled(80, task, missing=0.2, seed=2)
     new, _ = labelled(200, task, missing=0.2, seed=1)
-    fuser = fitted(kind, rows, validation, made)
+    training = {**SMALL["training"], "epochs": 20}
+    fuser = fitted(kind, rows, validation, made, training=training)
     assert made.score(scores(fuser, new), new.targets) > baseline + 0.2
     assert not any(module.training for module in fuser.modules())
 
@@ -241,7 +242,7 @@ def test_wrong_options_and_too_few_rows_are_explained():
 def test_averaged_weights_are_trained_too():
     rows, task = labelled(60)
     fuser = fitted(MlpFuser, rows, rows, task, training={**SMALL["training"], "ema": 0.9})
-    assert fuser.options["width"] == 16 and task.score(scores(fuser, rows), rows.targets) > 0.5
+    assert fuser.options["width"] == 32 and task.score(scores(fuser, rows), rows.targets) > 0.5
 
 
 def test_latents_in_float64_and_constant_columns_are_taken():

@@ -32,16 +32,17 @@ from fusemix_core.errors import DataError
 
 
 def fusemix_modalities():
-    return [ModalitySpec(name="measures", medium="table", prompts=("a row of {}.", "{}"))]
+    return [ModalitySpec(name="measures", medium="figures", prompts=("a row of {}.", "{}"))]
 
 
 def fusemix_components():
     summary = "columns of numbers"
-    return [ComponentSpec(kind="medium", name="table", target=f"{__name__}:Table", summary=summary)]
+    target = f"{__name__}:Figures"
+    return [ComponentSpec(kind="medium", name="figures", target=target, summary=summary)]
 
 
-class Table(Medium):
-    name, inline, joined, costly = "table", True, True, False
+class Figures(Medium):
+    name, inline, joined, costly = "figures", True, True, False
 
     def cell(self, value):
         try:
@@ -151,7 +152,7 @@ def test_a_table_is_aligned_reported_and_searched(measured):
     plugin = ["--plugin", measured / "tables.py"]
     ran("align", *common, "--out", out, *plugin)
     saved = json.loads((out / "model/config.json").read_text())
-    assert saved["encoders"]["measures"]["takes"] == "table"
+    assert saved["encoders"]["measures"]["takes"] == "figures"
     assert read_toml(out / "config.toml")["plugins"] == [str(measured / "tables.py")]
     report = (out / "report.html").read_text()
     assert "&#34;red&#34;" in report or "&quot;red&quot;" in report

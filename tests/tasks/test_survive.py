@@ -68,6 +68,14 @@ def test_which_value_is_the_event(values, given, came):
     assert task.targets(facts).values[:, 1].tolist() == came
 
 
+def test_a_note_says_which_value_is_the_event():
+    facts = numbers([0, 1, 0, 0])
+    (note,) = Survive.learn(facts).notes(facts)
+    assert "('1') came in 1 of 4" in note and "--task 'survive event_is=0'" in note
+    (note,) = Survive.learn(facts, event_is=0).notes(facts)
+    assert "('0') came in 3 of 4" in note and "event_is=1" in note
+
+
 def test_the_loss_is_coxs_of_known_rows():
     facts, risk = drawn(60)
     facts["time"].values[5] = np.nan
