@@ -42,7 +42,6 @@ class LinearFuser(Fuser):
         inputs, outputs: as in `Fuser`.
         rank: the most directions of a modality's latents that are used.
         ranks: modality → how many are, which `fit` sets.
-        further: further terms, each name → the modalities that it needs, and its width.
 
     Raises:
         ConfigError: there are more than 8 modalities.
@@ -57,7 +56,6 @@ class LinearFuser(Fuser):
         *,
         rank: int = RANK,
         ranks: Mapping[str, int] = MappingProxyType({}),
-        further: Mapping[str, tuple[Subset, int]] = MappingProxyType({}),
     ) -> None:
         super().__init__(inputs, outputs)
         if len(inputs) > MOST:
@@ -67,7 +65,7 @@ class LinearFuser(Fuser):
             )
         self.ranks = {m: ranks.get(m, min(rank, width)) for m, width in inputs.items()}
         self.features = torch.nn.ModuleList(Features(inputs[m], r) for m, r in self.ranks.items())
-        self.terms = {m: ((k,), r) for k, (m, r) in enumerate(self.ranks.items())} | dict(further)
+        self.terms = {m: ((k,), r) for k, (m, r) in enumerate(self.ranks.items())} | self.further()
         """Name → the modalities that a term of the sum needs, and its width."""
         every, width = 1 << len(inputs), sum(width for _, width in self.terms.values())
         self.register_buffer("weights", torch.zeros(every, width, outputs))
@@ -84,6 +82,10 @@ class LinearFuser(Fuser):
 
     def forward(self, latents: Mapping[str, Tensor], present: Tensor) -> Tensor:
         return sum(self.parts(latents, present).values()) + self.offsets[self._subset(present)]
+
+    def further(self) -> dict[str, tuple[Subset, int]]:
+        """Terms beside those of the modalities, as in `terms`; none by default."""
+        return {}
 
     def rows(self, latents: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
         """The features of each term, `[n, width]`; zeros where it is missing."""
