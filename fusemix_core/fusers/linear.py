@@ -36,7 +36,7 @@ def number_of(subset: Subset) -> int:
 
 class LinearFuser(Fuser):
     """Scores that are linear in the latents. A subset of the modalities has its own coefficients,
-    so a row is predicted by a model of what it has.
+    so a row is predicted by a model of exactly its modalities.
 
     Args:
         inputs, outputs: as in `Fuser`.
@@ -88,12 +88,12 @@ class LinearFuser(Fuser):
         return {}
 
     def rows(self, latents: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
-        """The features of each term, `[n, width]`; zeros where it is missing."""
+        """The features of each term, `[n, width]`; zeros if it is missing."""
         each = zip(self.inputs, self.features, present.T, strict=True)
         return {m: features(latents[m], there) for m, features, there in each}
 
     def parts(self, latents: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
-        """What each term adds to the scores, `[n, outputs]`; zeros where it is missing."""
+        """The part of the scores that each term adds, `[n, outputs]`; zeros if it is missing."""
         which, found = self._subset(present), {}
         rows, blocks = self.rows(latents, present), self.blocks()
         for name, columns in blocks.items():

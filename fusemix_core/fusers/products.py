@@ -1,4 +1,4 @@
-"""`products`: ridge regression on the modalities, and on products of what two of them share."""
+"""`products`: ridge regression on the modalities, and on products of their shared directions."""
 
 from __future__ import annotations
 
