@@ -344,6 +344,13 @@ FUSERS = [
     ),
     ComponentSpec(
         kind="fuser",
+        name="products",
+        target="fusemix_core.fusers.products:ProductRidge",
+        summary="block, and products of the directions that two modalities share; closed form",
+        options=_LINEAR | {"products": 128},
+    ),
+    ComponentSpec(
+        kind="fuser",
         name="concat",
         target="fusemix_core.fusers.block:ConcatRidge",
         summary="ridge regression on all latents side by side, the baseline; closed form",

@@ -24,8 +24,12 @@ from fusemix_core.cli.groups import (
 from fusemix_core.config import parse_part, to_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fusemix_core.config import FuseConfig
     from fusemix_core.jobs.fuse import FuseResult
     from fusemix_core.runs.fusing import FusePlan
+    from fusemix_core.specs import EncoderSpec
 
 Target = Annotated[
     list[str] | None,
@@ -60,8 +64,8 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help='classify, multilabel, regress, ordinal, survive; with options "NAME KEY=VALUE". '
-        "[auto: seen from the target]",
+        help="classify, multilabel, regress, ordinal, survive, match; with options "
+        '"NAME KEY=VALUE". [auto: seen from the target]',
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -120,6 +124,9 @@ def fuse(
 
         fusemix fuse -e rna=columns -e clinical=columns --column 'rna={a},{b}' \\
             --time months --event died --group-by patient --data patients.csv
+
+        fusemix fuse -e image=efficientnet-lite0 -e text=minilm --task match \\
+            --data pairs.csv
     """
     values = config_tables(run, data.table() | splits.table() | facts.table(), encoding)
     take_encoders(values, encoders.names(), encoders.views())
@@ -130,13 +137,22 @@ def fuse(
         device=device,
         dtype=dtype,
     )
-    from fusemix_core.runs.fusing import build_fuse_config, make_fuse_plan, target_facts
+    from fusemix_core.runs.fusing import build_fuse_config, target_facts
 
-    if target or time or event or not values.get("targets"):
-        columns, values["targets"] = target_facts(tuple(target or ()), time, event)
+    if target or time or event or "targets" not in values:
+        name = values.get("task", {}).get("name")
+        columns, values["targets"] = target_facts(tuple(target or ()), time, event, name)
         values["data"]["facts"] = {**values["data"].get("facts", {}), **columns}
+    _carry_out(*build_fuse_config(values), run, output)
+
+
+def _carry_out(
+    config: FuseConfig, specs: Mapping[str, EncoderSpec], run: RunOptions, output: OutputOptions
+) -> None:
+    """Show the plan of a run and, unless `--dry-run` is given, run it and show its results."""
+    from fusemix_core.runs.fusing import make_fuse_plan
+
     notes = Notes()
-    config, specs = build_fuse_config(values)
     plan = make_fuse_plan(config, specs, tell=notes)
     if run.out is not None:
         from fusemix_core.runs.folder import RunFolder

@@ -79,11 +79,7 @@ def read_pairs(
             f"A column is given for {unknown[0]}, but no encoder is.",
             f"Modalities of this run: {', '.join(takes)}.",
         )
-    reading = _Reading(config, takes, least)
-    sources = [(source, None) for source in config.source]
-    sources += [
-        (s, name) for s, name in ((config.validation, SPLITS[1]), (config.test, SPLITS[2])) if s
-    ]
+    reading, sources = _Reading(config, takes, least), _sources(config)
     for source, split in sources:
         before = len(reading.gatherer)
         for path in expand(source):
@@ -96,6 +92,12 @@ def read_pairs(
     )
     dataset.columns = {m: list(names) for m, names in reading.columns.items()}
     return dataset.leaving_out(absent) if absent else dataset
+
+
+def _sources(config: DataConfig) -> list[tuple[str, str | None]]:
+    """The sources, each with the split that is its own."""
+    own = ((config.validation, SPLITS[1]), (config.test, SPLITS[2]))
+    return [*((s, None) for s in config.source), *((s, name) for s, name in own if s)]
 
 
 def pairs_from(

@@ -33,11 +33,12 @@ class BlockRidge(LinearFuser):
     ) -> Fitted:
         blocks = Blocks(train, task, options.get("rank", RANK))
         fuser = cls.of(train, blocks, task.outputs, **options)
-        every = list(range(len(train.modalities)))
-        decades = cls.decades(train, blocks)
+        fuser.extend(blocks)
+        decades = cls.decades(blocks)
         scores = torch.zeros(len(train), task.outputs, dtype=torch.float64)
-        for subset in subsets(len(every)):
-            found = blocks.fit(subset, [decades[k] for k in subset])
+        for subset in subsets(len(train.modalities)):
+            terms = fuser.terms_of(subset)
+            found = blocks.fit(terms, [decades[k] for k in terms])
             rows = whole(train, subset)
             calibration = task.calibrate(found.scores[rows], train.targets[rows])
             own = calibration(found.scores)
@@ -47,10 +48,13 @@ class BlockRidge(LinearFuser):
             scores[exact] = own[exact]
         return Fitted(fuser.eval(), scores.float())
 
+    def extend(self, blocks: Blocks) -> None:
+        """Learn further terms of the training rows, and add them."""
+
     @classmethod
-    def decades(cls, train: Labelled, blocks: Blocks) -> list[float]:
-        """The penalty of each modality as an exponent of ten."""
-        every = list(range(len(train.modalities)))
+    def decades(cls, blocks: Blocks) -> list[float]:
+        """The penalty of each term as an exponent of ten."""
+        every = list(range(len(blocks.rows)))
         start = [blocks.choice([k]).together() for k in every]
         return blocks.choice(every).each(start) if len(every) > 1 else start
 
@@ -62,7 +66,7 @@ class ConcatRidge(BlockRidge):
     """
 
     @classmethod
-    def decades(cls, train: Labelled, blocks: Blocks) -> list[float]:
+    def decades(cls, blocks: Blocks) -> list[float]:
         columns = [-math.log10(one.columns) for one in blocks.features]
         best = blocks.choice(range(len(columns))).together(columns)
         return [best + one for one in columns]

@@ -27,7 +27,8 @@ class Regression:
 
 
 class Blocks:
-    """The features and responses of training rows, for ridge regressions on any modalities.
+    """The features and responses of training rows, for ridge regressions on any of the terms: each
+    modality is one.
 
     Args:
         train: the rows.
@@ -48,40 +49,45 @@ class Blocks:
         self.responses = responses.double()
         self.groups = train.left_out_together()
 
+    def add(self, rows: Tensor, present: Tensor) -> None:
+        """Add a term: features float64 `[n, width]`, zeros where it is not present, bool `[n]`."""
+        self.rows.append(rows)
+        self.present = torch.cat([self.present, present[:, None]], dim=1)
+
     @property
     def ranks(self) -> list[int]:
-        """How many directions each modality has."""
+        """How many features each term has: the modalities, then what was added."""
         return [rows.shape[1] for rows in self.rows]
 
-    def with_any(self, modalities: Sequence[int]) -> Tensor:
-        """int64: the rows that have one of these modalities, and a target."""
-        able = self.present[:, list(modalities)].any(dim=1) & self.known.any(dim=1)
+    def with_any(self, terms: Sequence[int]) -> Tensor:
+        """int64: the rows that have one of these terms, and a target."""
+        able = self.present[:, list(terms)].any(dim=1) & self.known.any(dim=1)
         return able.nonzero()[:, 0]
 
-    def choice(self, modalities: Sequence[int]) -> Choice:
-        """The choice of penalties for these modalities. A response that isn't known is the mean."""
-        rows = self.with_any(modalities)
+    def choice(self, terms: Sequence[int]) -> Choice:
+        """The choice of penalties for these terms. A response that isn't known is the mean."""
+        rows = self.with_any(terms)
         known, responses = self.known[rows], self.responses[rows]
         mean = (responses * known).sum(dim=0) / known.sum(dim=0).clamp_min(1)
         return Choice(
-            torch.cat([self.rows[k][rows] for k in modalities], dim=1),
+            torch.cat([self.rows[k][rows] for k in terms], dim=1),
             torch.where(known, responses, mean),
-            [self.ranks[k] for k in modalities],
+            [self.ranks[k] for k in terms],
             self._groups_in(rows),
         )
 
-    def fit(self, modalities: Sequence[int], decades: Sequence[float]) -> Regression:
-        """The regression on these modalities with penalties of 10^decade each.
+    def fit(self, terms: Sequence[int], decades: Sequence[float]) -> Regression:
+        """The regression on these terms with penalties of 10^decade each.
 
         Outputs that are known in other rows are fitted apart.
         """
-        features = torch.cat([self.rows[k] for k in modalities], dim=1)
+        features = torch.cat([self.rows[k] for k in terms], dim=1)
         count, outputs = self.responses.shape
         weights = features.new_zeros(features.shape[1], outputs)
         offsets, scores = features.new_zeros(outputs), features.new_zeros(count, outputs)
         each = 10 ** torch.tensor(list(decades), dtype=torch.float64)
-        each = each.repeat_interleave(torch.tensor([self.ranks[k] for k in modalities]))
-        able = self.present[:, list(modalities)].any(dim=1)
+        each = each.repeat_interleave(torch.tensor([self.ranks[k] for k in terms]))
+        able = self.present[:, list(terms)].any(dim=1)
         for columns in _alike(self.known):
             rows = (able & self.known[:, columns[0]]).nonzero()[:, 0]
             if not len(rows):

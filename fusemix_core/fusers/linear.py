@@ -42,6 +42,7 @@ class LinearFuser(Fuser):
         inputs, outputs: as in `Fuser`.
         rank: the most directions of a modality's latents that are used.
         ranks: modality → how many are, which `fit` sets.
+        further: further terms, each name → the modalities that it needs, and its width.
 
     Raises:
         ConfigError: there are more than 8 modalities.
@@ -56,6 +57,7 @@ class LinearFuser(Fuser):
         *,
         rank: int = RANK,
         ranks: Mapping[str, int] = MappingProxyType({}),
+        further: Mapping[str, tuple[Subset, int]] = MappingProxyType({}),
     ) -> None:
         super().__init__(inputs, outputs)
         if len(inputs) > MOST:
@@ -65,15 +67,17 @@ class LinearFuser(Fuser):
             )
         self.ranks = {m: ranks.get(m, min(rank, width)) for m, width in inputs.items()}
         self.features = torch.nn.ModuleList(Features(inputs[m], r) for m, r in self.ranks.items())
-        every = 1 << len(inputs)
-        self.register_buffer("weights", torch.zeros(every, sum(self.ranks.values()), outputs))
+        self.terms = {m: ((k,), r) for k, (m, r) in enumerate(self.ranks.items())} | dict(further)
+        """Name → the modalities that a term of the sum needs, and its width."""
+        every, width = 1 << len(inputs), sum(width for _, width in self.terms.values())
+        self.register_buffer("weights", torch.zeros(every, width, outputs))
         self.register_buffer("offsets", torch.zeros(every, outputs))
 
     @classmethod
     def of(cls, train: Labelled, blocks: Blocks, outputs: int, **options: Any) -> Self:
         """The fuser of these features, without coefficients."""
         widths = {m: train.pairs.dims[m] for m in train.modalities}
-        ranks = dict(zip(widths, blocks.ranks, strict=True))
+        ranks = dict(zip(widths, blocks.ranks, strict=False))
         fuser = cls(widths, outputs, **options, ranks=ranks)
         fuser.features = torch.nn.ModuleList(blocks.features)
         return fuser
@@ -81,41 +85,48 @@ class LinearFuser(Fuser):
     def forward(self, latents: Mapping[str, Tensor], present: Tensor) -> Tensor:
         return sum(self.parts(latents, present).values()) + self.offsets[self._subset(present)]
 
+    def rows(self, latents: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+        """The features of each term, `[n, width]`; zeros where it is missing."""
+        each = zip(self.inputs, self.features, present.T, strict=True)
+        return {m: features(latents[m], there) for m, features, there in each}
+
     def parts(self, latents: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
-        """What each modality adds to the scores, `[n, outputs]`; zeros where it is missing."""
+        """What each term adds to the scores, `[n, outputs]`; zeros where it is missing."""
         which, found = self._subset(present), {}
-        rows = {
-            m: features(latents[m], there)
-            for (m, features), there in zip(
-                zip(self.inputs, self.features, strict=True), present.T, strict=True
-            )
-        }
-        for m, one in self.blocks().items():
+        rows, blocks = self.rows(latents, present), self.blocks()
+        for name, columns in blocks.items():
             out = torch.zeros(len(present), self.outputs, device=present.device)
             for number in which.unique().tolist():
                 own = which == number
-                out[own] = rows[m][own] @ self.weights[number, one]
-            found[m] = out
+                out[own] = rows[name][own] @ self.weights[number, columns]
+            found[name] = out
         return found
 
     def blocks(self) -> dict[str, slice]:
-        """modality → where its directions are among those of all."""
+        """Term → where its features are among those of all."""
         found, at = {}, 0
-        for m in self.inputs:
-            found[m] = slice(at, at + self.ranks[m])
-            at += self.ranks[m]
+        for name, (_, width) in self.terms.items():
+            found[name] = slice(at, at + width)
+            at += width
         return found
+
+    def terms_of(self, subset: Subset) -> list[int]:
+        """The numbers of the terms that need these modalities only."""
+        needs = (needed for needed, _ in self.terms.values())
+        return [i for i, needed in enumerate(needs) if set(needed) <= set(subset)]
 
     def set(self, subset: Subset, weights: Tensor, offsets: Tensor) -> None:
         """Give a subset its coefficients.
 
         Args:
             subset: of the modalities.
-            weights: `[D, outputs]`, of the directions of the modalities in the subset.
+            weights: `[D, outputs]`, of the features of `terms_of(subset)`.
             offsets: `[outputs]`.
         """
         number, blocks = number_of(subset), list(self.blocks().values())
-        columns = torch.cat([torch.arange(blocks[k].start, blocks[k].stop) for k in subset])
+        columns = torch.cat(
+            [torch.arange(blocks[k].start, blocks[k].stop) for k in self.terms_of(subset)]
+        )
         self.weights[number, columns] = weights.to(self.weights)
         self.offsets[number] = offsets.to(self.offsets)
 

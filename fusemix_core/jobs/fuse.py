@@ -38,6 +38,7 @@ from fusemix_core.runs.fusing import (
     target_facts,
 )
 from fusemix_core.runs.inputs import DataInput, EncoderInput, encoder_names, table_of
+from fusemix_core.runs.matching import CLASSES, MATCH
 from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.targets import Targeted
@@ -83,7 +84,8 @@ def fuse(
         target: The column to predict; several are labels.
         time, event: The columns of a survival target, instead.
         task: What is predicted: `classify`, `multilabel`, `regress`, `ordinal`, `survive`, or a
-            table of a name and options. `auto` sees it from the target.
+            table of a name and options. `auto` sees it from the target. `match` has no target: it
+            learns which items belong together.
         fuser: How modalities are combined: `stack`, `block`, …, or a table of a name and options.
             `auto` is whatever is best on validation.
         folds: Measure by cross-validation with so many folds, and fit to all rows; 0 measures the
@@ -108,7 +110,8 @@ def fuse(
     """
     names, objects = encoder_names(encoders)
     targets = (target,) if isinstance(target, str) else tuple(target or ())
-    facts, read = target_facts(targets, time, event)
+    name = task if isinstance(task, str) else task.get("name")
+    facts, read = target_facts(targets, time, event, name)
     values = {"encoders": names, "task": task, "fuser": fuser, "folds": folds, **settings}
     own = dict(table_of(data, objects, len(names)))
     values |= {"data": own | {"facts": {**own.get("facts", {}), **facts}}, "targets": read}
@@ -245,6 +248,8 @@ def _finish(
 ) -> FuseResult:
     """Measure what was fitted, and save the predictor, the report and the results."""
     doubts = _doubts(final)
+    if plan.config.task.name == MATCH:  # mismatches were made, and their rows are not at fault
+        doubts = [one for one in doubts if one.target == CLASSES[1]]
     results = results_of(plan, encoded, found, doubts)
     task = final.task
     if final.candidate.fitted.scores is not None:

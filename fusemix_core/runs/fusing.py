@@ -15,6 +15,7 @@ from fusemix_core.runs.config import own_items, resolve_encoders, resolve_views
 from fusemix_core.runs.cost import long_texts
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.fitting import fit_encoders, learnt
+from fusemix_core.runs.matching import MATCH, PRODUCTS, check_match
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reading import read_usable
@@ -64,13 +65,17 @@ class FusePlan:
 
 
 def target_facts(
-    targets: tuple[str, ...], time: str | None = None, event: str | None = None
+    targets: tuple[str, ...],
+    time: str | None = None,
+    event: str | None = None,
+    task: str | None = None,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The columns of targets as facts of the data, and the names of these facts.
 
     Args:
         targets: columns, each `COLUMN` or `COLUMN:KIND`.
         time, event: the columns of a survival target.
+        task: its name; `match` has no target.
 
     Raises:
         ConfigError: none is given, or both a target and a time are.
@@ -82,6 +87,8 @@ def target_facts(
                 "Example: --time months --event died",
             )
         return {"time": time, "event": event}, ("time", "event")
+    if not targets and task == MATCH:
+        return {}, ()
     if not targets:
         raise ConfigError(
             "What is to be predicted?",
@@ -107,7 +114,11 @@ def build_fuse_config(
     config = from_dict(FuseConfig, dict(values))
     if config.folds == 1 or config.folds < 0:
         raise ConfigError(f"folds is {config.folds}.", f"It is 0, or {FEWEST_FOLDS} or more.")
-    if config.task.name != AUTO:
+    if config.task.name == MATCH:
+        check_match(len(config.encoders), config.targets, config.folds)
+        if config.fuser.name == AUTO:
+            config = replace(config, fuser=Part(PRODUCTS, config.fuser.options))
+    elif config.task.name != AUTO:
         registry.check("task", config.task)
     if config.fuser.name != AUTO:
         registry.check("fuser", config.fuser)

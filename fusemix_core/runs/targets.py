@@ -19,6 +19,7 @@ from fusemix_core.paired import LatentTable, PairedLatents
 from fusemix_core.prediction import Task
 from fusemix_core.registry import registry
 from fusemix_core.runs.leaks import find_leaks
+from fusemix_core.runs.matching import CLASSES, MATCH, matched
 from fusemix_core.tasks.choose import check_groups, choose_task
 
 GROUP = "fusemix_group"
@@ -73,7 +74,11 @@ def targeted(config: FuseConfig, dataset: PairedDataset) -> Targeted:
     Raises:
         DataError, ConfigError: nothing can be learnt from these targets, and why.
     """
-    facts = {name: dataset.facts[name] for name in config.targets}
+    groups = groups_of(dataset)
+    if config.task.name == MATCH:
+        dataset, groups = matched(dataset, groups, config.seed)
+    targets = ("target",) if config.task.name == MATCH else config.targets
+    facts = {name: dataset.facts[name] for name in targets}
     known = ~np.logical_and.reduce([fact.missing for fact in facts.values()])
     if config.targets == ("time", "event"):
         known = ~np.logical_or.reduce([fact.missing for fact in facts.values()])
@@ -87,8 +92,8 @@ def targeted(config: FuseConfig, dataset: PairedDataset) -> Targeted:
     if GROUP in dataset.facts:
         check_groups(dataset.facts[GROUP], config.data.group_by or "group")
     able = {name: fact.select(np.flatnonzero(known)) for name, fact in facts.items()}
-    name, reason = choose_task(able, config.task.name)
-    found = Targeted(dataset, replace(config.task, name=name), reason, groups_of(dataset), notes)
+    part, reason = _task_of(config.task, able)
+    found = Targeted(dataset, part, reason, groups, notes)
     _check_counts(config, found)
     task = found.task(splits["train"])
     notes += task.notes(found.facts(splits["train"]))
@@ -97,6 +102,15 @@ def targeted(config: FuseConfig, dataset: PairedDataset) -> Targeted:
             shown = ", ".join(f"'{name}' ({count:,})" for name, count in unseen.items())
             notes.append(f"Classes of the {split} split that no training row has: {shown}.")
     return found
+
+
+def _task_of(given: Part, facts: Mapping[str, Fact]) -> tuple[Part, str]:
+    """The task with the user's options, and why it is that."""
+    if given.name == MATCH:
+        options = {"classes": list(CLASSES), "positive": CLASSES[1], **given.options}
+        return Part("classify", options), "the rows are pairs, and as many mismatches were made"
+    name, reason = choose_task(facts, given.name)
+    return replace(given, name=name), reason
 
 
 def groups_of(dataset: PairedDataset) -> np.ndarray:

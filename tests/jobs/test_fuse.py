@@ -197,6 +197,23 @@ def test_a_private_run_writes_nothing_of_single_rows(tmp_path):
     assert not any(text.encode() in written for text in table["text"] + table["length"])
 
 
+def test_pairs_that_belong_together_are_told_from_others(tmp_path):
+    draw = np.random.default_rng(0)
+    shared = draw.normal(size=(400, 6)).astype(np.float32)
+    one, other = (
+        shared @ draw.normal(size=(6, d)).astype(np.float32) + 0.2 * draw.normal(size=(400, d))
+        for d in (10, 8)
+    )
+    done = fuse({"image": one, "text": other}, task="match", out=tmp_path / "run")
+    found = done.results["candidates"]
+    assert done.results["fuser"] == "products" and done.results["splits"]["test"] == 80
+    assert found["products"]["metrics"]["auc"] > 0.85 > 0.65 > found["block"]["metrics"]["auc"]
+    targets = done.study.folds[0].train.targets.values
+    assert targets.bincount().tolist() == [320, 320]
+    with pytest.raises(ConfigError, match="not by folds"):
+        fuse({"image": one, "text": other}, task="match", folds=3, out=tmp_path / "two")
+
+
 def test_a_prediction_that_is_undefined_is_an_empty_cell(tmp_path):
     """Such as a median survival time beyond the last one seen."""
     columns = {"prediction": np.array([1.5, np.nan]), "modalities": ["a", "b"]}
