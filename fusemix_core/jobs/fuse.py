@@ -83,8 +83,8 @@ def fuse(
             `datasets.Dataset`. Any item may be missing.
         target: The column to predict; several are labels.
         time, event: The columns of a survival target, instead.
-        task: The kind of prediction: `classify`, `multilabel`, `regress`, `ordinal`, `survive`, or a
-            table of a name and options. `auto` sees it from the target. `match` has no target: it
+        task: The kind of prediction: `classify`, `multilabel`, `regress`, `ordinal`, `survive`, or
+            a table of a name and options. `auto` sees it from the target. `match` has no target: it
             learns which items belong together.
         fuser: How modalities are combined: `stack`, `block`, …, or a table of a name and options.
             `auto` is whatever is best on validation.
