@@ -49,9 +49,7 @@ def align(
             latents as embeddings), `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`,
             `backend`, `decode_processes`, `store` (the object store to keep latents in, such as
             `s3://bucket/prefix`, by default `$FUSEMIX_STORE`, else the folder `$FUSEMIX_HOME`),
-            `evaluators`, `baselines` (recipes that are fitted to the same rows and folders of
-            finished models to compare with, by default `["cca"]`), `private` (write no media and no
-            rows of training items).
+            `evaluators`, `baselines` (recipes, and folders of models, to compare with), `private`.
 
     Returns:
         The run's folder, model and results; None in all processes but the first, if torchrun
