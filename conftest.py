@@ -22,11 +22,14 @@ def own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
 
 
-@pytest.fixture(autouse=True)
-def no_figures(request, monkeypatch):
-    """Reports without figures, which take half of a small run's time, but where they are tested."""
-    if not str(request.path).startswith(DRAWN):
-        monkeypatch.setattr("fusemix_core.reports.figures._svg", lambda *_, **__: "<svg></svg>")
+@pytest.fixture(autouse=True, scope="module")
+def no_figures(request):
+    """Reports without figures, which take half of a small run's time, but where they are tested.
+    Of a module, so that its own fixtures draw none either."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not str(request.path).startswith(DRAWN):
+            patch.setattr("fusemix_core.reports.figures._svg", lambda *_, **__: "<svg></svg>")
+        yield
 
 
 @pytest.fixture
