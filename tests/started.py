@@ -43,8 +43,8 @@ def run(*arguments, cwd=None, env=None, libraries=LIBRARIES) -> subprocess.Compl
         out, err = Path(folder, "out"), Path(folder, "err")
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = Popen(
-                [sys.executable, *words], stdout=stdout, stderr=stderr, cwd=cwd, env=env,
-                libraries=libraries,
+                [sys.executable, *words], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                cwd=cwd, env=env, libraries=libraries,
             )  # fmt: skip
         code = process.wait()
         printed = [path.read_text(errors="replace") for path in (out, err)]
@@ -52,8 +52,7 @@ def run(*arguments, cwd=None, env=None, libraries=LIBRARIES) -> subprocess.Compl
 
 
 class Popen:
-    """As much of `subprocess.Popen` as tests, `fusemix_core.latents.child` and torchrun use.
-    Streams are pipes, files, or None for no input and no output."""
+    """As much of `subprocess.Popen` as tests, `fusemix_core.latents.child` and torchrun use."""
 
     def __init__(
         self, args, *, stdin=None, stdout=None, stderr=None, pass_fds=(), cwd=None, env=None,
@@ -63,9 +62,8 @@ class Popen:
         assert interpreter == sys.executable, args
         self.returncode, self._lock = None, threading.Lock()
         theirs = []
-        self.stdin = _stream(stdin, theirs, "w" if text else "wb")
-        self.stdout = _stream(stdout, theirs, "r" if text else "rb")
-        self.stderr = _stream(stderr, theirs, "r" if text else "rb")
+        for name, asked in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+            setattr(self, name, _stream(name, asked, theirs, text))
         asked = {
             "arguments": words, "cwd": str(cwd or Path.cwd()), "files": [0, 1, 2, *pass_fds],
             "env": dict(os.environ if env is None else env), "group": process_group,
@@ -116,15 +114,18 @@ forked = SimpleNamespace(Popen=Popen, PIPE=subprocess.PIPE, DEVNULL=subprocess.D
 """In the place of the module `subprocess`."""
 
 
-def _stream(asked, theirs: list[int], mode: str):
+def _stream(name: str, asked, theirs: list[int], text: bool):
     """Our end of a pipe, or None. The child's file is added to `theirs`."""
     if asked == subprocess.PIPE:
         read, write = os.pipe()
-        ours, other = (write, read) if mode[0] == "w" else (read, write)
+        ours, other, mode = (write, read, "w") if name == "stdin" else (read, write, "r")
         theirs.append(other)
-        return os.fdopen(ours, mode)
-    theirs.append(os.open(os.devnull, os.O_RDWR) if asked in (None, subprocess.DEVNULL)
-                  else os.dup(asked if isinstance(asked, int) else asked.fileno()))  # fmt: skip
+        return os.fdopen(ours, mode if text else mode + "b")
+    if asked == subprocess.DEVNULL:
+        theirs.append(os.open(os.devnull, os.O_RDWR))
+    else:
+        number = ("stdin", "stdout", "stderr").index(name)
+        theirs.append(os.dup(number if asked is None else asked.fileno()))
     return None
 
 
