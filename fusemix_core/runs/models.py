@@ -5,6 +5,7 @@ What any run has encoded is not encoded again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from fusemix_core.data.dataset import PairedDataset
@@ -13,10 +14,11 @@ from fusemix_core.interfaces import PairedLatents, takes_tokens
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.saved.encoders import Source
 
 
 def load_model(
-    path: str | Path, device: str = "auto", encoders: dict[str, str] | None = None
+    path: str | Path, device: str = "auto", encoders: Mapping[str, Source] | None = None
 ) -> FusedModel:
     """The fused model in a model folder or a run folder, or of a hub id."""
     return FusedModel.from_pretrained(model_of(path), device=device, encoders=encoders)
@@ -29,16 +31,21 @@ def model_of(path: str | Path) -> str | Path:
 
 
 def encode_for(
-    model: FusedModel, dataset: PairedDataset, reporter: Reporter, max_bad: float
+    model: FusedModel,
+    dataset: PairedDataset,
+    reporter: Reporter,
+    max_bad: float,
+    store: str | None = None,
 ) -> Encoded:
-    """The latents of a dataset by the model's own encoders, refused if these have changed."""
+    """The latents of a dataset by the model's own encoders, refused if these have changed. `store`
+    is the address of the object store, as in `RunConfig`."""
     lazy = {m: model.encoder(m) for m in dataset.modalities}
     views = {m: model.encoders[m].view for m in lazy}
     dtypes = {m: model.encoders[m].dtype for m in lazy}
     encoded = encode_dataset(
         dataset,
         {m: e.spec for m, e in lazy.items()},
-        Encoding(model.device, views=views, dtypes=dtypes),
+        Encoding(model.device, views=views, dtypes=dtypes, store=store),
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
         max_bad=max_bad,
