@@ -19,16 +19,19 @@ hookimpl = pluggy.HookimplMarker("fusemix")
 @hookspec
 def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
     """The encoders, and families of encoders, that this plugin brings. Metadata only."""
+    return ()
 
 
 @hookspec
 def fusemix_components() -> Iterable[ComponentSpec]:
     """The adapters, mixups, objectives, aligners, recipes, … that it brings. Metadata only."""
+    return ()
 
 
 @hookspec
 def fusemix_modalities() -> Iterable[ModalitySpec]:
     """The modalities that it declares: their medium, suffixes, usual columns, prompts."""
+    return ()
 
 
 @hookspec

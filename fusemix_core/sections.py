@@ -58,7 +58,8 @@ class Figure:
     """A figure of the report.
 
     Attributes:
-        drawing: a function that draws on the matplotlib axes it is given, or the bytes of a PNG.
+        drawing: a function that draws on the matplotlib axes it is given, the bytes of a PNG, or
+            markup.
             Colours `C0` to `C5` follow the page, in its light and dark form.
         title, legend, caption: texts beside it; the legend names the colours in their order.
         alt: what the figure shows, for people who don't see it.
@@ -68,7 +69,7 @@ class Figure:
         `Figure(lambda axes: axes.plot(steps, losses), title="Loss", alt="Loss by step")`
     """
 
-    drawing: Callable[[Any], Any] | bytes
+    drawing: Callable[[Any], Any] | bytes | str
     title: str = ""
     legend: Sequence[str] = ()
     caption: str = ""

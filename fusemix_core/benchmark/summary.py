@@ -107,7 +107,11 @@ def is_whole(line: Line) -> bool:
     try:
         shown = [entry.interval(CHOSEN), entry.interval("cosine"), entry.seconds, entry.pairs]
         shown += [entry.zero_shot(name)[0] for name in line["zero_shot"]]
-        return all(math.isfinite(n) for s in shown for n in (s if isinstance(s, tuple) else (s,)))
+        return all(
+            n is not None and math.isfinite(n)
+            for s in shown
+            for n in (s if isinstance(s, tuple) else (s,))
+        )
     except Exception:  # the line may be anything that JSON can hold
         return False
 
@@ -158,7 +162,7 @@ def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Ver
         means = {m: statistics.fmean(v.values()) for m, v in values.items() if v}
         if not means:
             continue
-        best = max(means, key=means.get)
+        best = max(means, key=means.__getitem__)
         against = {}
         for name, theirs in values.items():
             own = values.get(DEFAULT, {})

@@ -36,15 +36,15 @@ class Sides:
         """modality → encoders."""
         from fusemix_core.registry import registry
 
-        sides = [_names(self.a), _names(self.b)]
-        if not all(sides):
+        a, b = _names(self.a), _names(self.b)
+        if not a or not b:
             raise ConfigError("Give --a and --b.", "Or a --config with [sets.NAME] tables.")
-        kinds = [registry.encoder(names[0]).modality for names in sides]
-        return dict(zip(kinds if kinds[0] != kinds[1] else ("a", "b"), sides, strict=True))
+        kinds = registry.encoder(a[0]).modality, registry.encoder(b[0]).modality
+        return dict(zip(kinds if kinds[0] != kinds[1] else ("a", "b"), (a, b), strict=True))
 
     def views(self) -> dict[str, list[str]]:
         """modality → views."""
-        return {m: _names(v) for m, v in o.key_values(self.view, "--view").items()}
+        return {m: _names(v) or [] for m, v in o.key_values(self.view, "--view").items()}
 
 
 @dataclass(frozen=True)

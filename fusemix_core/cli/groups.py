@@ -47,6 +47,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
             given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})
         function(**given)
 
+    # pyrefly: ignore[missing-attribute]  # `inspect.signature` looks for it
     command.__signature__ = inspect.Signature(list(parameters.values()))
     command.__annotations__ = {p.name: p.annotation for p in parameters.values()}
     return command

@@ -95,17 +95,18 @@ def rank(
     from fusemix_core.jobs.rank_picture import check_name, write_heat_map
     from fusemix_core.runs.config import find_recipe
 
-    for check, value in ((find_recipe, recipe), (check_name, picture)):
-        if value is not None:
-            check(value)
-    encoders, views = sides.encoders(), o.key_values(sides.view, "--view")
+    if recipe is not None:
+        find_recipe(recipe)
+    if picture is not None:
+        check_name(picture)
+    (a, b), views = sides.encoders(), o.key_values(sides.view, "--view")
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.rank import plan_ranking, run_ranking
 
     notes = Notes()
     how = {"recipe": recipe, "seed": seed or 0, "device": device or "auto", "tell": notes}
-    plan = plan_ranking(*encoders, table or None, views=views, sample=measures.sample, **how)
+    plan = plan_ranking(a, b, table or None, views=views, sample=measures.sample, **how)
     if dry_run:
         _show_plan(plan, json)
         return

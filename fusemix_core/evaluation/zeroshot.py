@@ -190,6 +190,7 @@ class ZeroShotEvaluator(Evaluator):
 
     def __call__(self, data: Measured) -> dict[str, Any]:
         classes = self._of_fact(data) if self.fact else data.classes
+        assert classes is not None  # the job gives them to an evaluator that `uses` them
         labelled = classes.labels >= 0
         found = zero_shot(
             data.embeddings[classes.query][labelled],

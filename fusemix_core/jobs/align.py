@@ -71,5 +71,5 @@ def align(
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
     config, specs = build_config(values, [*chosen_by(select, pairs, budget), *overrides])
-    plan = make_plan(config, specs, tell=reporter and reporter.note)
+    plan = make_plan(config, specs, tell=reporter.note if reporter else None)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)

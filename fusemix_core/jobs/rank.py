@@ -183,7 +183,7 @@ class RankingPlan:
     def encoders(self) -> list[EncoderPlan]:
         """What is to be encoded, encoder by encoder."""
         return [
-            plan_encoders(self.dataset, {m: spec}, how, how.device.type)[m]
+            plan_encoders(self.dataset, {m: spec}, how, how.devices[0].type)[m]
             for m, _, spec, how in self.encodings()
         ]
 
@@ -243,7 +243,7 @@ def run_ranking(plan: RankingPlan, shuffles: int, reporter: Reporter) -> Ranking
         check_latents(dataset, encoded.tables)
         candidates[modality] += _candidates(name, how.views[modality], encoded.tables[modality])
     found = _ranked(
-        dataset, candidates, plan.probe, plan.sample, shuffles, plan.seed, plan.how.device
+        dataset, candidates, plan.probe, plan.sample, shuffles, plan.seed, plan.how.devices[0]
     )
     found.notices = Notices.of(dataset, warnings)
     return found
@@ -387,8 +387,7 @@ def _spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     """The correlation of the ranks, ties sharing theirs."""
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return None
-    ranks = [_ranks(values) for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:

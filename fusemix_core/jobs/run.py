@@ -276,7 +276,7 @@ def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) 
         items = dataset.items[modality]
         for i in ids:
             path, row = items.origin[i]
-            shown = str(items.describe(i))
+            shown = items.describe(i)
             lines.append({"modality": modality, "path": path, "row": row, "item": shown})
     folder.write_json(folder.failed_batch, lines)
     error.message += f" Its items are listed in {folder.failed_batch}."
@@ -309,8 +309,8 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     sure = with_item_numbers(surest_wrong(measured.answers, measured.shown), measured.shown)
     write_answers(folder, measured.answers, measured.shown, encoded.dataset)
     write_splits(folder, encoded.dataset)
-    pair = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
-    load = usage(model, folder.model, encoded.dataset, pair)
+    a, b = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
+    load = usage(model, folder.model, encoded.dataset, (a, b))
     failed = measured.failed | report_run(
         folder, plan, encoded, measured, found, sure, results, run.environment, load
     )

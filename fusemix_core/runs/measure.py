@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -90,7 +91,6 @@ def measure_run(
     model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)
     add_seen(model, encoded.dataset.items, train)
     results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
-    failed, answers = dict[str, FusemixError](), dict[str, list[Answers]]()
     evaluators = run_evaluators(config)
     if save is not None and (config.evaluators or config.recipe.evaluators):
         save(model)
@@ -104,12 +104,13 @@ def measure_run(
         "encoder": model.encode,
         "device": device,
     }
-    for name, split in splits.items():
-        shown = Measured(split=name, **parts, **of_split(split))
-        found = evaluate(evaluators, shown, show=name == list(splits)[-1])
-        results[name] = found.metrics
-        failed |= found.failed
-        answers[name] = list(directions(shown))
+    measured = [Measured(split=s, **parts, **of_split(x)) for s, x in splits.items()]
+    shown = measured[-1]
+    outcomes = {data.split: evaluate(evaluators, data, show=data is shown) for data in measured}
+    answers = {data.split: list(directions(data)) for data in measured}
+    results |= {split: outcome.metrics for split, outcome in outcomes.items()}
+    failed = dict(chain.from_iterable(outcome.failed.items() for outcome in outcomes.values()))
+    found = outcomes[shown.split]
     if "test" in answers:
         results["trusted"] = trusted(answers["validation"], answers["test"], shown)
         found.sections["trusted"] = [trust_section(answers["test"], results["trusted"])]

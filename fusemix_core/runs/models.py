@@ -5,6 +5,7 @@ What any run has encoded is not encoded again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from fusemix_core.data.dataset import PairedDataset
@@ -13,10 +14,11 @@ from fusemix_core.interfaces import PairedLatents, takes_tokens
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.saved.encoders import Source
 
 
 def load_model(
-    path: str | Path, device: str = "auto", encoders: dict[str, str] | None = None
+    path: str | Path, device: str = "auto", encoders: Mapping[str, Source] | None = None
 ) -> FusedModel:
     """The fused model in a model folder or a run folder, or of a hub id."""
     return FusedModel.from_pretrained(model_of(path), device=device, encoders=encoders)
