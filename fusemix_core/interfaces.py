@@ -233,7 +233,7 @@ class Aligner(ABC):
     @abstractmethod
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
-    ) -> dict[str, Adapter]:
+    ) -> Mapping[str, Adapter]:
         """Adapters by modality, in eval mode on the CPU. Choices are made on `validation` only."""
 
 

@@ -26,7 +26,7 @@ def align(
     resume: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
-) -> RunResult | None:
+) -> RunResult | Any:  # None only where torchrun starts several
     """Align frozen encoders on paired data; what `fusemix align` does, from Python.
 
     Args:

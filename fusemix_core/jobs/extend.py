@@ -28,7 +28,7 @@ def extend(
     resume: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
-) -> RunResult | None:
+) -> RunResult | Any:  # None only where torchrun starts several
     """Add modalities to a fused model without moving its own; what `fusemix extend` does.
 
     The model's adapters stay as they are and its encoders must be those of the fit; new adapters
