@@ -10,7 +10,7 @@ PLUGINS = $(wildcard plugins/*)
 EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
            -e './plugins/fusemix-starter[speech]'
 
-.PHONY: demo test smoke gpu lint docs browser dist
+.PHONY: demo test smoke gpu lint docs browser dist version
 
 demo: $(VENV)/demo.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix demo
@@ -31,6 +31,14 @@ dist: $(if $(filter $(VENV)/bin/python,$(DIST_PYTHON)),$(VENV)/test.stamp)
 	$(DIST_PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(DIST) \
 	    . $(addprefix ./,$(PLUGINS))
 	$(DIST_PYTHON) -m twine check --strict $(DIST)/*.whl
+
+# make version V=0.3.0: of fusemix and all plugins, and what these ask for of each other.
+version:
+	@echo "$(V)" | grep -qE '^[0-9]+\.[0-9]+\.[0-9]+' || { echo "make version V=0.3.0"; exit 2; }
+	sed -i -E 's/^__version__ = .*/__version__ = "$(V)"/' fusemix_core/version.py
+	sed -i -E 's/^version: .*/version: $(V)/' CITATION.cff
+	grep -rlE '"fusemix[a-z-]*(\[[a-z,]+\])?>=[0-9.]+"' --include=pyproject.toml --include=__init__.py plugins examples \
+	    | xargs sed -i -E 's/"(fusemix[a-z-]*(\[[a-z,]+\])?>=)[0-9.]+"/"\1$(word 1,$(subst ., ,$(V))).$(word 2,$(subst ., ,$(V)))"/g'
 
 # Six minutes on one GPU; QUICK=--quick runs every line on a CPU.
 gpu: $(VENV)/test.stamp

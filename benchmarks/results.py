@@ -68,11 +68,12 @@ def _processor() -> str:
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def print_row(row: Row) -> None:
+def print_row(row: Row, judged: bool = True) -> None:
+    """Print a row in a line; its bar only if it is `judged`."""
     text = f"  {row.name:44} {row.value:10.4g} {row.unit:8}"
     if row.ratio is not None:
         text += f" {row.ratio:8.3f} x {row.reference}"
-    if row.bar is not None:
+    if row.bar is not None and judged:
         text += f"   bar {row.bar}: {verdict(row)}"
     print(text, flush=True)
 

@@ -135,9 +135,17 @@ def argument_usage(parameter: Any) -> str:
     return name if parameter.required else f"[{name}]"
 
 
+WORDS = {"int": "N", "int range": "N", "float": "NUMBER", "path": "PATH", "str": "NAME"}
+"""What an option takes that has no metavar: its type, as `--help` shows it, in a word."""
+
+
 def option_names(parameter: Any) -> str:
     names = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts))
-    return names if parameter.is_flag else f"{names} `{parameter.metavar or 'VALUE'}`"
+    return (
+        names
+        if parameter.is_flag
+        else f"{names} `{parameter.metavar or WORDS[parameter.type.name]}`"
+    )
 
 
 # -- the registry --------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fusemix_core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fusemix_core.benchmark.run import bench
     from fusemix_core.fused import FusedModel

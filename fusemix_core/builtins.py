@@ -5,8 +5,8 @@ from __future__ import annotations
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.modalities import AUDIO, IMAGE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
-from fusemix_core.recipes.closed_forms import cca, kcca
-from fusemix_core.recipes.fusemix import fusemix
+from fusemix_core.recipes.closed_forms import CCA_SEARCH, cca, kcca
+from fusemix_core.recipes.fusemix import MLP_SEARCH, fusemix
 from fusemix_core.specs import ComponentSpec, FamilySpec, ModalitySpec
 
 PAPER = "https://arxiv.org/abs/2312.10144"
@@ -34,6 +34,8 @@ ADAPTERS = [
         target="fusemix_core.adapters.kernel:KernelAdapter",
         summary="an affine map of similarities to training items, or of latents",
         options={"landmarks": 0, "linear": 0.2},
+        keeps_items=True,
+        without_items={"landmarks": 0},
         paper="https://papers.nips.cc/paper/1866",
     ),
     ComponentSpec(
@@ -117,6 +119,14 @@ OPTIMISERS = [
         paper="https://arxiv.org/abs/2302.06675",
     ),
 ]
+CCA_OPTIONS = {
+    "landmarks": None,
+    "linear": 0.2,
+    "dim": 384,
+    "ridges": (3.0, 1.0, 10.0),
+    "powers": (1.0, 0.75, 1.5),
+    "kernel_pairs": None,
+}
 ALIGNERS = [
     ComponentSpec(
         kind="aligner",
@@ -130,31 +140,20 @@ ALIGNERS = [
         name="auto",
         target="fusemix_core.aligners.auto:AutoAligner",
         summary="closed forms, then a network mixed with them",
-        options={
-            "budget": "",
-            "landmarks": None,
-            "linear": 0.2,
-            "dim": 384,
-            "ridges": (3.0, 1.0, 10.0),
-            "powers": (1.0, 0.75, 1.5),
-            "kernel_pairs": None,
-        },
+        options={"budget": "", **CCA_OPTIONS},
         uses=("fixed",),
+        keeps_items=True,
+        without_items={"landmarks": 0},
     ),
     ComponentSpec(
         kind="aligner",
         name="cca",
         target="fusemix_core.aligners.cca:CCAAligner",
         summary="regularised canonical correlation, linear or kernel, in closed form",
-        options={
-            "landmarks": None,
-            "linear": 0.2,
-            "dim": 384,
-            "ridges": (3.0, 1.0, 10.0),
-            "powers": (1.0, 0.75, 1.5),
-            "kernel_pairs": None,
-        },
+        options=CCA_OPTIONS,
         uses=("fixed",),
+        keeps_items=True,
+        without_items={"landmarks": 0},
     ),
 ]
 SCORERS = [
@@ -170,6 +169,7 @@ SCORERS = [
         target="fusemix_core.scorers.csls:CSLSScorer",
         summary="cosine corrected for hubs by a bank of training embeddings",
         options={"neighbours": 10, "bank_size": 4096},
+        keeps_items=True,
         paper="https://arxiv.org/abs/1710.04087",
     ),
 ]
@@ -211,7 +211,16 @@ EVALUATORS = [
         name="zero-shot",
         target="fusemix_core.evaluation.zeroshot:ZeroShotEvaluator",
         summary="classification by prompts of the class names",
-        options={"fact": "", "modality": "", "text": "", "resamples": 1000},
+        options={
+            "fact": "",
+            "modality": "",
+            "text": "",
+            "resamples": 1000,
+            "separator": "",
+            "positive": ("{}",),
+            "negative": ("no {}",),
+            "group": "",
+        },
         paper="https://arxiv.org/abs/2103.00020",
     ),
     ComponentSpec(
@@ -319,10 +328,10 @@ ARTEFACTS = [
     ),
 ]
 RECIPES = [
-    ComponentSpec.recipe(auto),
-    ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",)),
-    ComponentSpec.recipe(cca),
-    ComponentSpec.recipe(kcca),
+    ComponentSpec.recipe(auto, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
+    ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",), search=MLP_SEARCH),
+    ComponentSpec.recipe(cca, search=CCA_SEARCH),
+    ComponentSpec.recipe(kcca, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fusemix_core.discovery import Declared, EntryPoints, Plugin, discover, installed
 from fusemix_core.errors import ConfigError, PluginError
-from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
+from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec, ModelSpec
 from fusemix_core.userfile import import_file
 
 USER = "user"
@@ -30,6 +30,7 @@ class Catalogue:
         self._families: dict[str, dict[str, FamilySpec]] = defaultdict(dict)
         self._components: dict[tuple[str, str], dict[str, ComponentSpec]] = defaultdict(dict)
         self._modalities: dict[str, dict[str, ModalitySpec]] = defaultdict(dict)
+        self._models: dict[str, ModelSpec] = {}
         self._classes: dict[str, type] = {}
 
     def load(self) -> None:
@@ -42,6 +43,7 @@ class Catalogue:
             if declared is not None:
                 self._modules[plugin.name] = module
                 self._take(declared, plugin.dist)
+                self._models |= {f"{plugin.name}:{model.name}": model for model in declared.models}
 
     def module_of(self, plugin: Plugin) -> Any:
         """What the entry point of a plugin names; None for a broken one."""
@@ -159,6 +161,11 @@ class Catalogue:
         self.load()
         names = sorted(self._modalities)
         return [found for name in names if (found := self.modality(name)) is not None]
+
+    def all_models(self) -> dict[str, ModelSpec]:
+        """`PLUGIN:NAME` → the saved model that a plugin's package contains."""
+        self.load()
+        return dict(self._models)
 
     def all_encoders(self) -> list[tuple[str, EncoderSpec | FamilySpec]]:
         """(distribution, spec) of every encoder and family, sorted by modality and name."""

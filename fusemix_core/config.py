@@ -133,10 +133,10 @@ class DataConfig:
     `columns` maps a modality to one or more columns, comma-separated. With `validation` or `test`
     the split is by file; with `split_column` by that column; otherwise by seeded fraction, keeping
     all rows that share an item, or a value of `group_by`, on one side. `facts` maps a name to a
-    further column of the rows, `COLUMN` or `COLUMN:KIND` (`number`, `class`, `text`, `time`, `box`
-    or `xywh`). `trust_column` says how far each row is to be trusted (None: the column `trust` if
-    there is one; `none`: no column). `reader` names the reader of all sources
-    (None: the first that matches). `encoding` and `delimiter` are those of text files (None:
+    further column of the rows, `COLUMN` or `COLUMN:KIND` (`number`, `class`, `text`, `time`, `box`,
+    `xywh` or `labels`). `trust_column` says how far each row is to be trusted (None: the column
+    `trust` if there is one; `none`: no column). `reader` names the reader of all sources (None: the
+    first that matches). `encoding` and `delimiter` are those of text files (None:
     UTF-8, and whatever fits). Cells with one of `missing_values` are empty. With `missing` = `ok` a
     row that lacks an entry isn't bad: it is left out and counted apart. `prefix` and `suffix`
     make paths of ids, modality (or `*` for all) → what goes before and after. With `unpaired` a row
@@ -201,7 +201,10 @@ class RunConfig:
     as embeddings, and the others are fitted to them. `extends` is a fused model, a folder or a hub
     id, that the modalities of `encoders` join; one that the model has already is the encoder to
     take in place of the saved name. `evaluators` measure the run beside those of core and of the
-    recipe. `plugins` are the Python files that were loaded by `--plugin`. `store` is the address of
+    recipe. `baselines` are what it is compared with on the rows that it is measured on: names of
+    recipes that are fitted to the same training rows, and folders or hub ids of finished models.
+    `plugins` are the Python files that were loaded by `--plugin`. A `private` run writes no media
+    and no vectors of single items (docs/how-to/private.md). `store` is the address of
     the object store that latents are kept in."""
 
     encoders: Mapping[str, str]
@@ -211,7 +214,9 @@ class RunConfig:
     fixed: tuple[str, ...] = ()
     extends: str | None = None
     evaluators: tuple[Part, ...] = ()
+    baselines: tuple[str, ...] = ("cca",)
     plugins: tuple[str, ...] = ()
+    private: bool = False
     seed: int = 0
     device: str = "auto"
     dtype: Dtype = "auto"

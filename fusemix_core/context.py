@@ -11,7 +11,10 @@ import torch
 from fusemix_core.adapter import Adapter
 from fusemix_core.devices import exact_device
 
-EVENTS = ("on_stage", "on_start", "on_step", "on_evaluation", "on_pairs", "on_interrupt", "on_end")
+EVENTS = (
+    *("on_stage", "on_start", "on_step", "on_evaluation", "on_pairs"),
+    *("on_interrupt", "on_cut_short", "on_end"),
+)
 """The methods of a `Callback`."""
 
 
@@ -40,6 +43,9 @@ class Callback:
     def on_interrupt(self) -> None:
         """Ctrl-C or SIGTERM arrived, and training stops after the step that is going on. Called in
         the signal's handler: return soon, and wait for nothing."""
+
+    def on_cut_short(self, why: str) -> None:
+        """The fit was stopped from outside, and ends with the best model that it has so far."""
 
     def on_end(self) -> None: ...
 

@@ -14,7 +14,7 @@ import pluggy
 
 from fusemix_core import hookspecs
 from fusemix_core.errors import PluginError
-from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
+from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec, ModelSpec
 
 GROUP = "fusemix"
 CORE = "fusemix"
@@ -33,6 +33,7 @@ class Plugin:
     error: str = ""
     encoders: list[str] = field(default_factory=list)
     components: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Declared:
     encoders: tuple[EncoderSpec | FamilySpec, ...]
     components: tuple[ComponentSpec, ...]
     modalities: tuple[ModalitySpec, ...]
+    models: tuple[ModelSpec, ...] = ()
 
     @classmethod
     def of(cls, module: Any) -> Declared:
@@ -50,6 +52,7 @@ class Declared:
             _asked(module, "fusemix_encoders", (EncoderSpec, FamilySpec)),
             _asked(module, "fusemix_components", (ComponentSpec,)),
             _asked(module, "fusemix_modalities", (ModalitySpec,)),
+            _asked(module, "fusemix_models", (ModelSpec,)),
         )
 
 
@@ -82,6 +85,7 @@ def discover(entry_points: EntryPoints) -> Iterator[tuple[Plugin, Any, Declared 
                 s.name if isinstance(s, EncoderSpec) else f"{s.prefix}:" for s in declared.encoders
             ]
             plugin.components = [f"{s.kind} {s.name}" for s in declared.components]
+            plugin.models = [f"{plugin.name}:{s.name}" for s in declared.models]
         yield plugin, module, declared
 
 

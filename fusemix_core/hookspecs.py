@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
+from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec, ModelSpec
 
 if TYPE_CHECKING:
     import typer
@@ -31,6 +31,12 @@ def fusemix_components() -> Iterable[ComponentSpec]:
 @hookspec
 def fusemix_modalities() -> Iterable[ModalitySpec]:
     """The modalities that it declares: their medium, suffixes, usual columns, prompts."""
+    return ()
+
+
+@hookspec
+def fusemix_models() -> Iterable[ModelSpec]:
+    """The saved models that its package contains, which users name `PLUGIN:NAME`. Metadata only."""
     return ()
 
 

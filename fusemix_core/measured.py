@@ -30,9 +30,13 @@ class Classes:
 
     Attributes:
         names: C different names.
-        labels: int64 `[n]`, the class of each item of `query`, -1 for an item without one.
+        labels: int64 `[n]`, the class of each item of `query`, -1 for an item without one; or
+            bool `[n, C]`, if an item may have any number of classes.
         embeddings: unit-norm `[C, d]`, of modality `target`.
         query, target: the modality that is classified, and that of the class texts.
+        contrast: of classes that an item may have any number of, the embeddings `[C, d]` of texts
+            that say so and of texts that deny it.
+        groups: int64 `[n]`, items that depend on each other, such as those of a patient.
     """
 
     names: Sequence[str]
@@ -40,6 +44,8 @@ class Classes:
     embeddings: Tensor
     query: str
     target: str
+    contrast: tuple[Tensor, Tensor] | None = None
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,9 @@ class Measured:
         items: modality → the dataset's items; `ids`: modality → int64 `[n]`, their numbers there.
         encoder: `encode`, if there is a model to do so.
         device: where to compare many embeddings.
+        baselines: name → the same split as another model embeds it, to compare with. It has the
+            same items and rows; of a model that lacks a modality, without its column of `links`.
+        about: of a baseline, what it is.
 
     Example:
         `data.score(data.embeddings["image"], data.embeddings["text"], "image", "text")`
@@ -82,6 +91,8 @@ class Measured:
     ids: Mapping[str, Tensor] = field(default_factory=dict)
     encoder: Callable[[str, Sequence[Any]], Tensor] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    baselines: Mapping[str, Measured] = field(default_factory=dict)
+    about: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Weights that lie inside installed packages: found without importing these, and checked."""
+"""Weights and models that lie inside installed packages: found without importing these."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def packaged_weights(spec: EncoderSpec) -> Path:
     path = Path(found.submodule_search_locations[0]) / inner
     check_file(path, spec.sha256, requirement)
     return path
+
+
+def packaged_folder(path: str) -> Path:
+    """The folder `package/folder` in an installed package, which is not imported.
+
+    Raises ArtefactError if there is none.
+    """
+    package, _, inner = path.partition("/")
+    found = importlib.util.find_spec(package)
+    for place in (found and found.submodule_search_locations) or ():
+        if (folder := Path(place) / inner).is_dir():
+            return folder
+    raise ArtefactError(f"{path} is missing from its package.", "Install the plugin again.")
 
 
 def check_file(path: Path, sha256: str, requirement: str) -> None:

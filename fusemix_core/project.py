@@ -12,9 +12,13 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata, requires
+from pathlib import Path
 
 PUBLISHED = False
 """Whether the names of fusemix and of its plugins are on PyPI, and ours."""
+
+_RELEASED = Path(__file__).with_name("released.txt")
+"""The plugins of this repository, one a line; others' packages may begin with `fusemix-` too."""
 
 _NAME = re.compile(r"(?P<dist>fusemix(?:-[a-z0-9-]+)?)(?:\[(?P<extras>[a-z0-9,-]+)\])?(?P<rest>.*)")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
@@ -65,17 +69,28 @@ def upgrade() -> str:
     return "git pull && pip install . (in a clone of fusemix)"
 
 
+def _own(requirement: str) -> re.Match[str] | None:
+    """The parts of a requirement of fusemix or of a plugin of its repository; None of any other."""
+    named = _NAME.fullmatch(requirement)
+    return named if named and named["dist"] in {"fusemix", *_plugins()} else None
+
+
+@cache
+def _plugins() -> frozenset[str]:
+    return frozenset(_RELEASED.read_text(encoding="utf-8").split())
+
+
 def _with_plugins(requirements: Sequence[str]) -> list[str]:
     """The requirements, and the plugins of ours that installed ones among them need: pip would
     look for these on PyPI."""
     found = dict.fromkeys(requirements)
     queue = list(requirements)
     while queue:
-        named = _NAME.fullmatch(queue.pop())
+        named = _own(queue.pop())
         if not named or named["dist"] == "fusemix":
             continue
         for line in _requires_of(named["dist"]):
-            other = _NAME.fullmatch(line.split(";")[0].strip())
+            other = _own(line.split(";")[0].strip())
             if other and "extra" not in line and other["dist"] not in {"fusemix", *found}:
                 found[other["dist"]] = None
                 queue.append(other["dist"])
@@ -84,7 +99,7 @@ def _with_plugins(requirements: Sequence[str]) -> list[str]:
 
 def _parts(requirement: str) -> list[str]:
     """What pip is given for one requirement."""
-    named = _NAME.fullmatch(requirement)
+    named = _own(requirement)
     if PUBLISHED or not named:
         return [requirement]
     dist, extras = named["dist"], named["extras"]

@@ -54,13 +54,32 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Points:
+    """A map of items: the report shows what is under the pointer, and colours points by choice.
+
+    Attributes:
+        at: (x, y) of each point, on one scale.
+        items: (modality, number of the item in the dataset) of each; `Measured.ids` has them.
+        colours: title → a label for each point, such as its modality. The first is shown first.
+        lines: (i, j) of points that are joined.
+
+    Example:
+        `Points([(0, 0), (1, 2)], [("image", 7), ("text", 3)], {"modality": ["image", "text"]})`
+    """
+
+    at: Sequence[tuple[float, float]]
+    items: Sequence[tuple[str, int]]
+    colours: Mapping[str, Sequence[str]]
+    lines: Sequence[tuple[int, int]] = ()
+
+
+@dataclass(frozen=True)
 class Figure:
     """A figure of the report.
 
     Attributes:
         drawing: a function that draws on the matplotlib axes it is given, the bytes of a PNG, or
-            markup.
-            Colours `C0` to `C5` follow the page, in its light and dark form.
+            `Points`. Colours `C0` to `C5` follow the page, in its light and dark form.
         title, legend, caption: texts beside it; the legend names the colours in their order.
         alt: what the figure shows, for people who don't see it.
         height: pixels; the width is 400.
@@ -69,7 +88,7 @@ class Figure:
         `Figure(lambda axes: axes.plot(steps, losses), title="Loss", alt="Loss by step")`
     """
 
-    drawing: Callable[[Any], Any] | bytes | str
+    drawing: Callable[[Any], Any] | bytes | Points | str
     title: str = ""
     legend: Sequence[str] = ()
     caption: str = ""
@@ -146,10 +165,24 @@ def check_section(component: str, section: Any) -> None:
         if isinstance(figure.drawing, bytes):
             if not figure.drawing.startswith(PNG):
                 raise ContractError(component, "the bytes of a PNG", "other bytes")
+        elif isinstance(figure.drawing, Points):
+            _check_points(component, figure.drawing)
         elif not callable(figure.drawing):
             raise ContractError(component, "a function or bytes to draw", repr(figure.drawing))
     for tile in section.headline:
         _check_cell(component, tile.value)
+
+
+def _check_points(component: str, points: Points) -> None:
+    count = len(points.at)
+    lengths = [len(points.items), *map(len, points.colours.values())]
+    ends = [end for line in points.lines for end in line]
+    if not points.colours or any(n != count for n in lengths):
+        raise ContractError(
+            component, f"{count} items and colours for {count} points", f"{lengths}"
+        )
+    if ends and not 0 <= min(ends) <= max(ends) < count:
+        raise ContractError(component, f"lines between {count} points", "lines to others")
 
 
 def _check_table(component: str, table: Table) -> None:

@@ -175,6 +175,26 @@ class ModalitySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A saved model that a plugin's package contains: users name it `PLUGIN:NAME`.
+
+    Attributes:
+        name: The part of the name after the plugin's entry point.
+        path: The folder that `save_pretrained` wrote, `package/folder`.
+        summary: What it is for, in a line.
+        licence: Of the model; its card says of what it was made.
+
+    Example:
+        ModelSpec(name="figures", path="my_package/models/figures", licence="CC-BY-4.0")
+    """
+
+    name: str
+    path: str
+    summary: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComponentSpec:
     """A component of one of the `KINDS`, by its name.
 
@@ -184,6 +204,13 @@ class ComponentSpec:
     `uses` is what the class declares as its own `uses`, so that a plan can refuse what can't work
     before anything is imported. `wraps` names the option that names another component of the same
     kind, which this one builds with its option `options`; what the other uses, this one uses too.
+
+    `keeps_items` says that what is saved of the component, or of the adapters that an aligner fits,
+    contains rows made of training items, such as landmarks or a bank. `without_items` are options
+    with which it contains none; if there are none, a private run refuses the component.
+
+    `search` is for recipes: the settings that `fusemix bench --search` tries, as `--set` names
+    them, with their values. The recipe's own settings are always tried first.
     """
 
     kind: str
@@ -196,6 +223,9 @@ class ComponentSpec:
     paper: str = ""
     uses: tuple[str, ...] = ()
     wraps: str = ""
+    keeps_items: bool = False
+    without_items: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -220,10 +250,10 @@ class ComponentSpec:
         """The spec of a recipe: name, summary and paper are those of the `Recipe` it returns.
 
         `function` is called when the plugin loads, so it must import nothing heavy. `more` are
-        further fields, such as `aliases` and `requires`.
+        further fields, such as `aliases`, `requires` and `search`.
 
         Example:
-            ComponentSpec.recipe(my_recipe, aliases=("mine",))
+            ComponentSpec.recipe(my_recipe, search={"training.lr": (3e-4, 1e-3, 3e-3)})
         """
         made = function()
         paper = made.paper

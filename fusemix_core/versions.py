@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib import metadata
 
+from fusemix_core.version import __version__
+
 
 @cache
 def installed_version(distribution: str) -> str | None:
@@ -16,5 +18,5 @@ def installed_version(distribution: str) -> str | None:
 
 
 def version() -> str:
-    """The version of fusemix, or `unknown` when it runs from its source tree."""
-    return installed_version("fusemix") or "unknown"
+    """The version of fusemix."""
+    return __version__

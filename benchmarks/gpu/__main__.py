@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="fusemix-gpu-") as scratch:
         out = args.out or (Path(scratch) / KEPT.name if args.quick else KEPT)
         command = section_command(args.quick, device)
-        found = run(out, command, budget=args.budget, quick=args.quick, tell=_print)
+        tell = partial(_print, judged=device != "cpu")
+        found = run(out, command, budget=args.budget, quick=args.quick, tell=tell)
     if out == KEPT:
         from benchmarks.__main__ import BENCHMARKS
         from benchmarks.page import write_page
@@ -56,11 +58,13 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _print(line: dict[str, Any]) -> None:
+def _print(line: dict[str, Any], judged: bool = True) -> None:
+    """A line of figures; the bars are of a GPU, so a CPU isn't `judged` by them."""
     if "failed" in line:
         print(f"  {line['failed']}: FAILED: {line['error']}", flush=True)
     elif "machine" not in line:
-        print_row(Row(**{**line, "bar": Bar(**line["bar"]) if line["bar"] else None}))
+        row = Row(**{**line, "bar": Bar(**line["bar"]) if line["bar"] else None})
+        print_row(row, judged)
 
 
 def _summary(found: dict[str, Any]) -> list[str]:

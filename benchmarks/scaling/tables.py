@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from benchmarks.scaling.cells import CLOSED, GRADIENT, At, Setting
 from benchmarks.scaling.paired import Difference, difference
 from fusemix_core.benchmark.advice import seconds_text
+from fusemix_core.benchmark.columns import PLAIN
 from fusemix_core.benchmark.config import DEFAULT
 from fusemix_core.benchmark.lines import CHOSEN
-from fusemix_core.benchmark.page import PLAIN, mean_text
+from fusemix_core.benchmark.page import mean_text
 
 SCORERS = {PLAIN: "cosine", CHOSEN: "the chosen scorer"}
 NOT_MEASURED = "–"

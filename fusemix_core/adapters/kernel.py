@@ -53,7 +53,10 @@ class KernelAdapter(StandardisedAdapter):
         """
         if len(latents) < len(self.landmarks):
             raise ValueError(f"{len(latents)} latents for {len(self.landmarks)} landmarks")
-        super().prepare(latents, like)
+        if like is None:
+            super().prepare(latents)
+        else:
+            self.standardise_like(like)
         self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))
 
     @exact()

@@ -32,16 +32,8 @@ class StandardisedAdapter(Adapter):
         """Whether the power is 1, known without asking the device."""
 
     @torch.no_grad()
-    def prepare(self, latents: Tensor, like: StandardisedAdapter | None = None) -> None:
-        """Set power, centre and scale.
-
-        Args:
-            latents: of training items, `[n, dim_in]`.
-            like: an adapter that they are copied from instead.
-        """
-        if like is not None:
-            self.standardise_like(like)
-            return
+    def prepare(self, latents: Tensor) -> None:
+        """Set power, centre and scale by latents of training items, `[n, dim_in]`."""
         self.plain = not skewed(latents)
         self.power.fill_(PLAIN if self.plain else ROOT)
         unit = self.unit(latents)

@@ -123,6 +123,8 @@ class AutoAligner(Aligner):
             if not only_ctrl_c(stop):
                 raise
             tell(INTERRUPTED)
+            for callback in context.callbacks:
+                callback.on_cut_short(INTERRUPTED)
         except DivergedError as error:
             tell(f"{error.message} The closed form is kept.")
         return best.adapters

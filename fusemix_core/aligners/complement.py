@@ -43,6 +43,7 @@ UNITS, PAIRS_A_UNIT = (128, 2_048), 12
 two at or below."""
 
 INTERRUPTED = "Interrupted: going on with the best model so far"
+"""Told as a stage, and to `on_cut_short`."""
 
 SCORED = 2_000
 """Validation rows that score the network while it is trained."""
@@ -141,6 +142,7 @@ class ComplementAligner(GradientAligner):
                 raise
             for callback in trainer.callbacks:
                 callback.on_stage(INTERRUPTED)
+                callback.on_cut_short(INTERRUPTED)
             return trainer.kept()
 
 

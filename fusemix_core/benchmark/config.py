@@ -9,7 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.config import DataConfig, Recipe, from_dict
+from fusemix_core.benchmark.space import SearchBudget, Space, search_space
+from fusemix_core.config import DataConfig, Recipe, from_dict, parse_assignment
 from fusemix_core.errors import ConfigError, short
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe, resolve_encoders, resolve_views
@@ -34,11 +35,17 @@ class Limit:
 
 @dataclass(frozen=True)
 class Method:
-    """A recipe under the name that tables give it, and a limit of its own."""
+    """A recipe under the name that tables give it, and a limit of its own.
+
+    `space`: setting → the values that a search tries. `own_batch`: whether its settings name a
+    batch, which then stays whatever the benchmark's is.
+    """
 
     label: str
     recipe: Recipe
     limit: Limit | None = None
+    space: Space = field(default_factory=dict)
+    own_batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ class BenchConfig:
 
     budget: how many pairs a method that is trained by gradient may see in all, so the objective's
     rows; batch: of these at a step (None: the recipe's own); limit: how long it may take. Methods
-    in closed form have none of these.
+    in closed form have none of these. search: how long the settings of each method are tried on
+    validation (None: they stay as they are).
     """
 
     methods: tuple[Method, ...]
@@ -106,6 +114,7 @@ class BenchConfig:
     budget: int | None = None
     device: str = "auto"
     limit: Limit | None = None
+    search: SearchBudget | None = None
 
     def combinations(self, paired: PairedSet) -> list[Combination]:
         """Raises for an unknown encoder or view, or a package that is not installed."""
@@ -137,7 +146,7 @@ class BenchConfig:
         return None if limit.times is not None and limit.of == method.label else limit
 
 
-TOP = {"methods", "seeds", "pairs", "train", "batch", "budget", "limit", "device", "sets"}
+TOP = {"methods", "seeds", "pairs", "train", "batch", "budget", "limit", "search", "device", "sets"}
 OF_A_SET = {"encoders", "views", "pairs", "train", "wrong", "zero_shot", "methods"}
 
 
@@ -179,6 +188,7 @@ def bench_config(values: Mapping[str, Any], root: Path = Path()) -> BenchConfig:
         numbers["budget"],
         device,
         _limit(values.get("limit"), "limit"),
+        SearchBudget.of(values["search"]) if values.get("search") is not None else None,
     )
     for paired in config.sets:
         own = config.methods_of(paired)
@@ -197,13 +207,13 @@ def all_recipes() -> list[str]:
 
 
 def _method(given: Any) -> Method:
-    """From `"name"` or `{recipe, label, set, limit}`."""
+    """From `"name"` or `{recipe, label, set, limit, search}`."""
     table = {"recipe": given} if isinstance(given, str) else given
     if not isinstance(table, Mapping) or "recipe" not in table:
         raise ConfigError(
             f"{given!r} is not a method.", 'Write "NAME" or {recipe = "NAME", set = ["dim=256"]}.'
         )
-    _known(table, {"recipe", "label", "set", "limit"}, "methods.")
+    _known(table, {"recipe", "label", "set", "limit", "search"}, "methods.")
     changes = _texts(table.get("set", []), "methods.set")
     recipe = find_recipe(table["recipe"], changes)
     if recipe.pairs is not None:
@@ -212,8 +222,14 @@ def _method(given: Any) -> Method:
             "Leave that to the benchmark's own `pairs`; a method may have a `selector`.",
         )
     label = table.get("label") or " ".join([recipe.name, *changes])
-    limit = _limit(table.get("limit"), "methods.limit")
-    return Method("".join(_texts(label, "methods.label")), recipe, limit)
+    own_batch = any(parse_assignment(c)[0] == ["training", "batch_size"] for c in changes)
+    return Method(
+        "".join(_texts(label, "methods.label")),
+        recipe,
+        _limit(table.get("limit"), "methods.limit"),
+        search_space(table["recipe"], recipe, changes, table.get("search")),
+        own_batch,
+    )
 
 
 def _limit(given: Any, at: str) -> Limit | None:

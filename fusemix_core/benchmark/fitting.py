@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from fusemix_core.benchmark.latents import Classes, Splits
 from fusemix_core.benchmark.limits import shortened
 from fusemix_core.benchmark.measuring import Cost, Course
 from fusemix_core.config import Part, Recipe
-from fusemix_core.evaluation.retrieval import KS, Direction, ranked, summed_up
+from fusemix_core.evaluation.directions import KS, Direction, ranked
+from fusemix_core.evaluation.retrieval import summed_up
 from fusemix_core.evaluation.zeroshot import class_embeddings, zero_shot
 from fusemix_core.interfaces import Adapter, Callback, FitContext, Padded, Scorer, input_of
 from fusemix_core.registry import registry
@@ -29,7 +30,8 @@ from fusemix_core.runs.scorers import BANK_MOST, choose_scorer
 
 
 def within(recipe: Recipe, batch: int | None, budget: int | None, rows: int) -> Recipe:
-    """The recipe with a batch, and steps for so many pairs in all, on `rows` training rows.
+    """The recipe with a batch (None: its own), and steps for so many pairs in all, on `rows`
+    training rows.
 
     Nothing changes in one that has no training. Mixups that halve a batch are counted after it.
     """
@@ -59,6 +61,16 @@ def warm_up(recipe: Recipe, splits: Splits, device: torch.device) -> None:
         aligner.fit(few["train"], few["validation"], recipe, FitContext(device=device))
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """Adapters, the recipe that they were fitted by, and plain data on the fit: what it cost
+    (`Cost.facts`), its `steps`, `trajectory` (`Course`) and `limit`."""
+
+    recipe: Recipe
+    adapters: Mapping[str, Adapter]
+    facts: dict[str, Any]
+
+
 def fit(
     recipe: Recipe,
     splits: Splits,
@@ -68,17 +80,23 @@ def fit(
     callbacks: Sequence[Callback] = (),
     limit: float | None = None,
 ) -> dict[str, Any]:
-    """One fit, measured.
+    """One fit, measured: `fitted`, then `measured`."""
+    found = fitted(recipe, splits, seed, device, callbacks, limit)
+    return found.facts | measured(found, splits, device, zero_shot)
+
+
+def fitted(
+    recipe: Recipe,
+    splits: Splits,
+    seed: int,
+    device: torch.device,
+    callbacks: Sequence[Callback] = (),
+    limit: float | None = None,
+) -> Fitted:
+    """One fit.
 
     Args:
         limit: The seconds, by `clock`, that a training by gradient may take; see `shortened`.
-
-    Returns:
-        Plain data, shares in percent: what the fit cost (`Cost.facts`), its `steps` and
-        `trajectory` (`Course`), `validation` and `test` recalls by scorer and direction, the
-        `scorer` chosen on validation (whatever the recipe says, so that methods differ in their
-        maps only), which test `queries` were `hits` by scorer, and `zero_shot` top-1 by set and
-        scorer.
     """
     check_facts(recipe, splits["train"].facts)
     context = FitContext(device=device, seed=seed)
@@ -94,17 +112,25 @@ def fit(
             given, validation, recipe, replace(context, callbacks=[course, *callbacks])
         )
     facts |= {**cost.facts(), "steps": course.steps, "trajectory": course.trajectory()}
-    return facts | _measured(recipe, adapters, splits, device, zero_shot)
+    return Fitted(recipe, adapters, facts)
 
 
-def _measured(
-    recipe: Recipe,
-    adapters: Mapping[str, Adapter],
-    splits: Splits,
-    device: torch.device,
-    zero_shot: Mapping[str, Classes],
+def validation_recall(found: Fitted, splits: Splits, device: torch.device) -> float:
+    """Mean of R@1, R@5 and R@10 on validation in percent, by the scorer that does best there."""
+    train = embed_split(found.adapters, splits["train"], device, most=BANK_MOST)
+    validation = embed_split(found.adapters, splits["validation"], device)
+    _, scorer = choose_scorer(replace(found.recipe, scorer=None), train, validation)
+    recall = recalls(validation, ranked_by(validation, scorer))
+    return sum(recall[f"r{k}"] for k in KS) / len(KS)
+
+
+def measured(
+    found: Fitted, splits: Splits, device: torch.device, zero_shot: Mapping[str, Classes]
 ) -> dict[str, Any]:
-    """What `fit` returns of the adapters."""
+    """Plain data, shares in percent: `validation` and `test` recalls by scorer and direction, the
+    `scorer` chosen on validation (whatever the recipe says, so that methods differ in their maps
+    only), which test `queries` were `hits` by scorer, and `zero_shot` top-1 by set and scorer."""
+    recipe, adapters = found.recipe, found.adapters
     train = embed_split(adapters, splits["train"], device, most=BANK_MOST)
     validation = embed_split(adapters, splits["validation"], device)
     test = embed_split(adapters, splits["test"], device)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fusemix_core.benchmark.lines import CHOSEN, Line, of_scorer
 from fusemix_core.evaluation.bootstrap import cluster_sums, components, paired_interval
-from fusemix_core.evaluation.retrieval import Direction
+from fusemix_core.evaluation.directions import Direction
 
 
 def queries_of(

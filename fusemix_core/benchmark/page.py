@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from fusemix_core.benchmark.columns import PAIRED, SCORERS, column, columns, intervals_of
 from fusemix_core.benchmark.config import DEFAULT
 from fusemix_core.benchmark.lines import CHOSEN, Line
 from fusemix_core.benchmark.summary import Entry, Place, Verdict, summarise, verdicts
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 Setting = tuple[str, str]
 """A set and the label of its encoders."""
-
-PLAIN = "cosine"
 
 
 def write_report(lines: Sequence[Line], folder: Path, name: str = "report.md") -> Path:
@@ -42,13 +41,15 @@ def page(
     """Lines of Markdown: how it was measured, who wins, and a section per set and encoders, with
     headings of that level."""
     found = verdicts(entries)
-    out = [*protocol(lines), "", *overview(found), ""]
+    out = [*protocol(lines, entries), "", *overview(found), ""]
     for setting in settings(entries):
         own = of_setting(entries, setting)
         out += [f"{'#' * level} {setting[0]}: {setting[1]}", "", *table(own), ""]
         if setting in plots:
             out += [f"![{setting[0]}, {setting[1]}]({plots[setting]})", ""]
+        out += [*(f"- {c.short_sentence}" for c in columns(own)), ""]
         out += [*(sentence(v) for v in found if (v.place.set, v.place.label) == setting), ""]
+        out += searched_table(own)
         out += zero_shot_table(own)
         out += failures(own)
     return out
@@ -62,16 +63,17 @@ def of_setting(entries: Sequence[Entry], setting: Setting) -> list[Entry]:
     return [e for e in entries if (e.place.set, e.place.label) == setting]
 
 
-def protocol(lines: Sequence[Line]) -> list[str]:
+def protocol(lines: Sequence[Line], entries: Sequence[Entry]) -> list[str]:
     """How the figures were made, from what the lines say."""
     seeds = len({line["seed"] for line in lines})
     text = (
-        f"Test R@1 in percent, mean of both directions; means over {seeds} seed{'s' * (seeds > 1)} "
-        "and 95% intervals: Student's where each seed has a split of its own, else a bootstrap "
-        "over the test items. All methods have the same cached latents, splits and rule of choice: "
-        "weights, and the scorer in the columns *chosen*, by mean recall on validation, then test "
-        "once. Sizes count the pairs to fit and choose on; s are seconds of a fit. Zero-shot "
-        "intervals are over the fits only, which share the items."
+        "Test R@1 in percent, mean of both directions; means over "
+        f"{seeds} seed{'s' * (seeds > 1)}. {' '.join(intervals_of(entries))} {PAIRED} "
+        "Bold: the highest mean, and whatever is not shown to differ from it. All methods have the "
+        "same cached latents, splits and rule of choice: weights, and the scorer in the columns "
+        "*chosen*, by mean recall on validation, then test once. Sizes count the pairs to fit and "
+        "choose on; s are seconds of a fit. Zero-shot intervals are over the fits only, which "
+        "share the items."
     )
     given = {n: {line[n] for line in lines} for n in ("batch", "budget")}
     same = {n: f"{v.pop():,}" for n, v in given.items() if len(v) == 1 and None not in v}
@@ -79,11 +81,60 @@ def protocol(lines: Sequence[Line]) -> list[str]:
         what = {"batch": "pairs a step", "budget": "in all"}
         counts = ", ".join(f"{number} {what[n]}" for n, number in same.items())
         text += f" Training by gradient sees {counts}."
+    if replaced := replaced_batches(lines):
+        text += f" The benchmark's pairs a step replace those of the recipe: {replaced}."
+    if any("searched" in line for line in lines):
+        text += (
+            " Settings of a method were searched on validation within one budget for all; test was "
+            "measured once, with those chosen."
+        )
     versions: dict[str, str] = {}
     for line in lines:
         versions |= line["versions"]
     listed = ", ".join(f"{dist} {version}" for dist, version in sorted(versions.items()))
     return [fill(text, 120), "", f"Versions: {listed}."]
+
+
+def replaced_batches(lines: Iterable[Line]) -> str:
+    """Methods whose recipe has another batch than the benchmark gave them: `sail` 4,096."""
+    own = {}
+    for line in lines:
+        batch = (line.get("recipe", {}).get("training") or {}).get("batch_size")
+        if line["batch"] and batch and batch != line["batch"]:
+            own[line["method"]] = f"`{line['method']}` {batch:,}"
+    return ", ".join(own.values())
+
+
+def searched_table(entries: Sequence[Entry]) -> list[str]:
+    """What a search chose, by method, size and seed, and how much better it is on validation."""
+    rows = [
+        (e, seed, line["searched"])
+        for e in entries
+        for seed, line in e.lines.items()
+        if "searched" in line
+    ]
+    if not rows:
+        return []
+    out = [
+        "| settings searched on validation | pairs | seed | tried | chosen | mean recall, % | s |",
+        "|---" * 7 + "|",
+    ]
+    for entry, seed, found in rows:
+        chosen = ", ".join(f"`{c}`" for c in found["chosen"]) or "its own"
+        tried = f"{len(found['tried'])} of {found['of']}"
+        out.append(
+            f"| {entry.method} | {entry.pairs:,} | {seed} | {tried} | {chosen} | "
+            f"{gained(found)} | {found['seconds']:.3g} |"
+        )
+    return [*out, ""]
+
+
+def gained(found: Mapping[str, Any]) -> str:
+    """Validation's mean recall of the own settings and of those chosen: `39.8 → 41.2`."""
+    scores = [t["validation"] for t in found["tried"] if "validation" in t]
+    own = found["tried"][0].get("validation")
+    first = "failed" if own is None else f"{own:.1f}"
+    return first if not found["chosen"] else f"{first} → {max(scores):.1f}"
 
 
 def overview(found: Sequence[Verdict]) -> list[str]:
@@ -98,7 +149,7 @@ def overview(found: Sequence[Verdict]) -> list[str]:
     out = [f"Highest mean in {len(found)} places (set, encoders, size): {listed}."]
     if any(v.default is not None for v in found):
         beaten = [v for v in found if v.ahead]
-        sure = f"`{DEFAULT}` is surely behind (95%, seed by seed) in {len(beaten)} of them."
+        sure = f"`{DEFAULT}` is behind beyond the noise (95%) in {len(beaten)} of them."
         out += ["", sure, ""]
         out += [
             f"- {where(v)}: behind "
@@ -106,7 +157,8 @@ def overview(found: Sequence[Verdict]) -> list[str]:
             for v in beaten
         ]
         out += [
-            f"- {where(v)}: `{v.best}` has the higher mean, by {mean_text(v.against[v.best])}"
+            f"- {where(v)}: `{v.best}` has the higher mean, by {mean_text(v.against[v.best])}, "
+            "which is not beyond the noise"
             for v in found
             if v.best in v.against and not v.ahead
         ]
@@ -142,27 +194,28 @@ def mean_text(found: tuple[float, float | None]) -> str:
 def table(entries: Sequence[Entry]) -> list[str]:
     """A row a method; for each size R@1 by cosine and by the scorer chosen; seconds of a fit."""
     sizes = list(dict.fromkeys(e.place for e in entries if e.lines))
-    heads, columns = ["method"], []
+    heads, cells = ["method"], []
     for place in sizes:
         pairs = round(max(e.pairs for e in entries if e.place == place and e.lines))
-        for scorer, name in ((PLAIN, "cosine"), (CHOSEN, "chosen")):
-            heads.append(f"{pairs:,}: {name}")
-            columns.append(_column(entries, place, scorer))
+        for scorer in SCORERS:
+            heads.append(f"{pairs:,}: {scorer}")
+            cells.append(_column(entries, place, scorer))
         heads.append(f"{pairs:,}: s")
-        columns.append(
+        cells.append(
             {e.method: f"{e.seconds:.3g}" for e in entries if e.place == place and e.lines}
         )
     out = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for method in dict.fromkeys(e.method for e in entries):
-        cells = [column.get(method, "–") for column in columns]
-        out.append(f"| {method} | {' | '.join(cells)} |")
+        row = [one.get(method, "–") for one in cells]
+        out.append(f"| {method} | {' | '.join(row)} |")
     return out
 
 
 def _column(entries: Sequence[Entry], place: Place, scorer: str) -> dict[str, str]:
+    """method → its cell; the best, and those that tie with it, in bold."""
     found = {e.method: e.interval(scorer) for e in entries if e.place == place and e.lines}
-    best = max(mean for mean, _ in found.values())
-    return {m: f"**{mean_text(v)}**" if v[0] == best else mean_text(v) for m, v in found.items()}
+    bold = column(entries, place, scorer).leaders
+    return {m: f"**{mean_text(v)}**" if m in bold else mean_text(v) for m, v in found.items()}
 
 
 def zero_shot_table(entries: Sequence[Entry]) -> list[str]:

@@ -12,11 +12,26 @@ import torch
 from torch import Tensor
 
 from fusemix_core.benchmark.config import BenchConfig, Combination, Method, PairedSet, bench_config
-from fusemix_core.benchmark.fitting import fit, warm_up, within
-from fusemix_core.benchmark.latents import Case, make_case, read_set, sized, with_wrong
+from fusemix_core.benchmark.fitting import (
+    fit,
+    fitted,
+    measured,
+    validation_recall,
+    warm_up,
+    within,
+)
+from fusemix_core.benchmark.latents import (
+    Case,
+    Splits,
+    make_case,
+    read_set,
+    sized,
+    with_wrong,
+)
 from fusemix_core.benchmark.lines import NAME, add_line, key_of, read_lines
+from fusemix_core.benchmark.searching import search
 from fusemix_core.benchmark.summary import is_whole
-from fusemix_core.config import PARTS, to_dict
+from fusemix_core.config import PARTS, Recipe, to_dict
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ArtefactError, ConfigError, FusemixError
 from fusemix_core.interfaces import Encoder, FitContext
@@ -91,7 +106,7 @@ def bench(
                 make_case(trial.paired, trial.chosen, trial.seed, device, reporter, objects),
             )
         line = described(trial, case, config)
-        if note := _fewer(trial, case):
+        for note in filter(None, (_fewer(trial, case), _other_batch(trial.method, config))):
             reporter.note(note)
         if line["key"] not in done:
             reporter.stage(f"{number:,} of {len(trials):,}  {trial.label}")
@@ -144,6 +159,23 @@ def _fewer(trial: Trial, case: Case) -> str:
     )
 
 
+def batch_of(method: Method, config: BenchConfig) -> int | None:
+    """The pairs a step that the benchmark says; None if the method's own settings name a batch."""
+    return None if method.own_batch else config.batch
+
+
+def _other_batch(method: Method, config: BenchConfig) -> str:
+    """What to tell if the benchmark's batch replaces one that the recipe has itself."""
+    own = method.recipe.training and method.recipe.training.batch_size
+    batch = batch_of(method, config)
+    if not own or batch in (None, own):
+        return ""
+    return (
+        f"{method.label}: {batch:,} pairs a step, as the benchmark says, instead of its own "
+        f'{own:,}. To keep that: set = ["training.batch_size={own}"]'
+    )
+
+
 def check_sets(config: BenchConfig, tell: Tell | None = None) -> None:
     """Raise `DataError` or `ConfigError` for a set that can't be benchmarked, before anything is
     encoded; `tell` gets the notes on the data."""
@@ -175,7 +207,7 @@ def described(trial: Trial, case: Case, config: BenchConfig) -> dict[str, Any]:
         "seed": trial.seed,
         "method": trial.method.label,
         "recipe": to_dict(trial.method.recipe),
-        "batch": config.batch,
+        "batch": batch_of(trial.method, config),
         "budget": config.budget,
         "zero_shot_sets": sorted(case.zero_shot),
         "latents": case.digest,
@@ -189,6 +221,11 @@ def described(trial: Trial, case: Case, config: BenchConfig) -> dict[str, Any]:
         facts["wrong"] = paired.wrong
     if (limit := config.limit_of(trial.method)) is not None:
         facts["limited"] = to_dict(limit)
+    if config.search is not None and (space := trial.method.space):
+        facts["search"] = {
+            "budget": str(config.search),
+            "space": {setting: list(values) for setting, values in space.items()},
+        }
     return {"key": key_of(facts), **facts}
 
 
@@ -238,14 +275,41 @@ def attempt(
         )
         splits = with_wrong(splits, paired.wrong, trial.seed)
         pairs = {name: len(part) for name, part in splits.items()}
-        recipe = within(trial.method.recipe, config.batch, config.budget, pairs["train"])
-        return {"pairs": pairs} | fit(
-            recipe, splits, trial.seed, device, case.zero_shot, [reporter], limit()
-        )
+        return {"pairs": pairs} | _fit(trial, case, splits, config, device, reporter, limit())
     except Exception as error:  # whatever a plugin raises, the others are still to be compared
         message = error.message if isinstance(error, FusemixError) else f"{error!r}"
         reporter.note(f"{trial.label} failed: {message}")
         return {"pairs": pairs, "error": message}
+
+
+def _fit(
+    trial: Trial,
+    case: Case,
+    splits: Splits,
+    config: BenchConfig,
+    device: torch.device,
+    reporter: Reporter,
+    limit: float | None,
+) -> dict[str, Any]:
+    """One fit of the method, or of the settings of it that a search chooses, measured on test."""
+    method, rows = trial.method, len(splits["train"])
+
+    def bounded(recipe: Recipe) -> Recipe:
+        return within(recipe, batch_of(method, config), config.budget, rows)
+
+    if config.search is None or not method.space:
+        own = bounded(method.recipe)
+        return fit(own, splits, trial.seed, device, case.zero_shot, [reporter], limit)
+    found, searched = search(
+        method.recipe,
+        method.space,
+        config.search,
+        trial.seed,
+        device,
+        lambda recipe: fitted(bounded(recipe), splits, trial.seed, device, [reporter], limit),
+        lambda one: validation_recall(one, splits, device),
+    )
+    return found.facts | measured(found, splits, device, case.zero_shot) | {"searched": searched}
 
 
 def chooser(

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fusemix_core.benchmark.config import DEFAULT
 from fusemix_core.benchmark.lines import CHOSEN, Line, of_scorer
@@ -36,6 +37,22 @@ class Entry:
         if None in found:
             return mean, None
         return mean, statistics.fmean((high - low) / 2 for low, high in found)
+
+    @property
+    def interval_kind(self) -> str:
+        """What `interval` is: of what, how many, and at which level."""
+        seeds = len(self.lines)
+        if self.own_tests:
+            return (
+                f"± is a 95% interval between {seeds} seeds, each with its own split (Student's t)."
+            )
+        counts = {_groups(line) for line in self.lines.values()}
+        groups = f"{min(counts):,} linked groups of test items" if all(counts) else "test items"
+        mean = f"; mean of {seeds} seeds that share them" if seeds > 1 else ""
+        return (
+            f"± is a 95% interval within a split: a bootstrap over {groups} "
+            f"(1,000 resamples{mean}). It says nothing about other splits or seeds."
+        )
 
     @property
     def own_tests(self) -> bool:
@@ -83,9 +100,8 @@ class Place:
 @dataclass(frozen=True)
 class Verdict:
     """Who wins at a place. `against`: method → how far it is ahead of the default, a mean of
-    differences seed by seed, and the half-width of its 95% interval: over the seeds or, where these
-    share their test items, by query (`hits.difference`); None if the lines don't say which
-    queries were right."""
+    differences seed by seed, and the half-width of its 95% interval (`gap`; of classes, Student's
+    over the seeds); None if there is none."""
 
     place: Place
     pairs: int
@@ -139,15 +155,65 @@ def places(entries: Iterable[Entry]) -> list[Place]:
     return list(dict.fromkeys(e.place for e in entries if e.lines))
 
 
-def _half_by_query(first: Entry, second: Entry) -> float | None:
-    """The half-width of the interval of the difference of two methods, query by query."""
+@dataclass(frozen=True)
+class Gap:
+    """How far a method is ahead of another in R@1, in percent points, and the 95% interval of that;
+    None if there is none."""
+
+    mean: float
+    interval: tuple[float, float] | None
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval."""
+        return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
+
+    @property
+    def tied(self) -> bool:
+        """Whether the interval contains 0: no difference is shown."""
+        return self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
+
+    @property
+    def text(self) -> str:
+        """`1.2 [-0.4, 2.8]`."""
+        if self.interval is None:
+            return f"{self.mean:.1f}"
+        return f"{self.mean:.1f} [{self.interval[0]:.1f}, {self.interval[1]:.1f}]"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        low_high = self.interval and [round(v, 3) for v in self.interval]
+        return {"mean": round(self.mean, 3), "interval": low_high}
+
+
+def gap(first: Entry, second: Entry, scorer: str = CHOSEN) -> Gap:
+    """How far the first method is ahead of the second at their place.
+
+    The interval is the paired bootstrap of `hits.difference`. Lines without hits have Student's
+    over the differences seed by seed, if each seed has its own test items.
+    """
     from fusemix_core.benchmark.hits import difference  # imports numpy
 
-    found = difference(first.lines, second.lines)
-    if found is None or found[1] is None:
-        return None
-    low, high = found[1]
-    return (high - low) / 2
+    if (found := difference(first.lines, second.lines, scorer)) is not None:
+        mean, interval = found
+        return Gap(mean, None if interval is None else (interval[0], interval[1]))
+    ours, theirs = first.values(scorer), second.values(scorer)
+    both = [ours[s] - theirs[s] for s in ours if s in theirs]
+    if not both:
+        means = (statistics.fmean(values.values()) for values in (ours, theirs))
+        return Gap(next(means) - next(means), None)
+    mean, half = mean_interval(both)
+    if half is None or not first.own_tests:
+        return Gap(mean, None)
+    return Gap(mean, (mean - half, mean + half))
+
+
+def _groups(line: Line) -> int:
+    """How many groups of linked test items a line's queries are of; 0 if it doesn't say."""
+    from fusemix_core.benchmark.hits import unpacked_labels  # imports numpy
+
+    queries = line.get("queries", {}).values()
+    return len({int(label) for q in queries for label in unpacked_labels(q["groups"])})
 
 
 def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Verdict]:
@@ -169,8 +235,8 @@ def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Ver
             both = [theirs[s] - own[s] for s in theirs if s in own]
             if name != DEFAULT and both:
                 mean, half = mean_interval(both)
-                if not zero_shot and not here[name].own_tests:
-                    half = _half_by_query(here[name], here[DEFAULT])
+                if not zero_shot:
+                    half = gap(here[name], here[DEFAULT]).half
                 against[name] = mean, half
         pairs = here[best].pairs
         out.append(Verdict(place, pairs, best, means[best], means.get(DEFAULT), against))

@@ -124,7 +124,8 @@ def run_values(
     if values["data"].get("base") and not {"source", "validation", "test"}.isdisjoint(data):
         values["data"] = to_dict(from_dict(DataConfig, values["data"], "data.").located())
     values["data"] |= data
-    return values | given(recipe=recipe.recipe, seed=run.seed) | encoding.table()
+    chosen = given(recipe=recipe.recipe, seed=run.seed, private=run.private or None)
+    return values | chosen | encoding.table()
 
 
 def check_files(values: dict[str, Any], data: dict[str, Any], config: Path | None) -> None:

@@ -30,6 +30,7 @@ from fusemix_core.cli.console import err, print_error
 from fusemix_core.cli.terminate import Terminated
 from fusemix_core.errors import FusemixError
 from fusemix_core.registry import registry
+from fusemix_core.versions import version as fusemix_version
 
 
 class FusemixGroup(TyperGroup):
@@ -94,9 +95,7 @@ app = typer.Typer(
 
 def _version(show: bool) -> None:
     if show:
-        from importlib.metadata import version
-
-        typer.echo(version("fusemix"))
+        typer.echo(fusemix_version())
         raise typer.Exit
 
 

@@ -15,6 +15,7 @@ from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusemix_core.benchmark.config import BenchConfig
+    from fusemix_core.benchmark.summary import Entry
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,47 @@ class Compared:
     ] = None
     seeds: Annotated[int | None, typer.Option(help="How many seeds, each a new split. [3]")] = None
     batch: Annotated[
-        int | None, typer.Option(help="Pairs a step, after mixing. [the recipe's own]")
+        int | None,
+        typer.Option(help="Pairs a step, after mixing, for all methods. [the recipe's own]"),
     ] = None
     budget: Annotated[
         int | None, typer.Option(help="Pairs that a training sees in all. [the recipe's own]")
+    ] = None
+
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRIALS|TIME",
+            help="Try each method's own settings on validation first: so many of them, or for so "
+            "long, e.g. 8 or 60s; the same for every method.",
+        ),
     ] = None
 
     def table(self) -> dict[str, Any]:
         """The fields of a benchmark's config that were given."""
         pairs = [int(p) if p.isdecimal() else p for p in _names(self.pairs) or []]
         return given(**{**vars(self), "methods": _names(self.methods), "pairs": pairs or None})
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Tables for a paper and for other programs."""
+
+    latex: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write tables for LaTeX (booktabs).")
+    ] = None
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one line per method and size.")
+    ] = None
+
+    def write(self, entries: list[Entry]) -> None:
+        """Write the files that are asked for."""
+        from fusemix_core.benchmark.export import write_csv, write_latex
+        from fusemix_core.cli.console import err
+
+        for write, file in ((write_latex, self.latex), (write_csv, self.csv)):
+            if file is not None:
+                err.print(f"table:   {write(entries, file)}", soft_wrap=True)
 
 
 ConfigFile = Annotated[
@@ -104,6 +136,7 @@ def bench(
     root: Root = None,
     only: Only = None,
     out: Out = Path("bench"),
+    exports: Exports = Exports(),
     device: o.Device = None,
     dry_run: o.DryRun = False,
     json: o.Json = False,
@@ -112,7 +145,7 @@ def bench(
 
     Every recipe with every combination of encoders, number of pairs and seed. What is in --out
     already is not made again, so that a benchmark can be stopped, gone on with and added to. Writes
-    `report.md` with tables, intervals and plots.
+    `report.md` with tables, intervals and plots. Says where there is no difference at this size.
 
     Examples:
 
@@ -121,6 +154,9 @@ def bench(
 
         fusemix bench --a dinov2,rad-dino --b minilm --data pairs.csv \\
             --methods fusemix,csa
+
+        fusemix bench --a efficientnet-lite0 --b minilm --data pairs.csv \\
+            --methods cca,csa,sail --search 8 --latex table.tex
 
         fusemix bench --config bench.toml --out bench/1
 
@@ -146,14 +182,22 @@ def bench(
         _show_plan(checked, json)
         return
 
+    _carry_out(checked, out, exports, json)
+
+
+def _carry_out(config: BenchConfig, out: Path, exports: Exports, json: bool) -> None:
+    """Run the benchmark, write its report and tables, and show it."""
     from fusemix_core.benchmark.page import write_report
     from fusemix_core.benchmark.run import bench as run
+    from fusemix_core.benchmark.summary import summarise
     from fusemix_core.cli.progress import ConsoleReporter
 
     with ConsoleReporter() as reporter:
-        lines = run(checked, out, reporter=reporter)
+        lines = run(config, out, reporter=reporter)
     report = write_report(lines, out)
-    _show(lines, report, json)
+    entries = summarise(lines)
+    exports.write(entries)
+    _show(lines, entries, report, json)
 
 
 def config_table(path: Path) -> dict[str, Any]:
@@ -217,44 +261,50 @@ def _set_name(table: dict[str, Any]) -> str:
     return path.parent.name if path.stem in ("manifest", "metadata") else path.stem or "data"
 
 
-def _show(lines: list[dict[str, Any]], report: Path, json: bool) -> None:
-    from fusemix_core.benchmark.lines import CHOSEN
-    from fusemix_core.benchmark.page import mean_text, overview
-    from fusemix_core.benchmark.summary import summarise, verdicts
-    from fusemix_core.cli.console import out, print_json, print_table
+def _show(lines: list[dict[str, Any]], entries: list[Entry], report: Path, json: bool) -> None:
+    from fusemix_core.benchmark.columns import PAIRED, columns, intervals_of
+    from fusemix_core.benchmark.page import overview
+    from fusemix_core.benchmark.summary import verdicts
+    from fusemix_core.cli.console import out, print_json
 
+    found = columns(entries)
     if json:
-        print_json(lines)
+        kinds = {"means": intervals_of(entries), "differences": PAIRED}
+        print_json({"fits": lines, "columns": [c.as_dict() for c in found], "intervals": kinds})
         return
-    entries = summarise(lines)
-    rows = [
-        [
-            e.place.set,
-            e.place.label,
-            e.pairs,
-            e.fitted,
-            e.method,
-            mean_text(e.interval("cosine")),
-            mean_text(e.interval(CHOSEN)),
-            e.seconds,
-        ]
+    _show_table(entries)
+    texts = [*intervals_of(entries), PAIRED, "", *(c.sentence for c in found), ""]
+    texts += overview(verdicts(entries))
+    texts += [
+        f"{e.method} failed: {message}"
         for e in entries
-        if e.lines
+        for message in dict.fromkeys(e.errors.values())
     ]
-    heads = [
-        "set",
-        "encoders",
-        "pairs",
-        "fitted on",
-        "method",
-        "R@1 by cosine",
-        "by the scorer chosen",
-        "s",
-    ]
-    print_table(heads, rows, title="Test recall in percent, mean and 95% interval over seeds")
-    for line in overview(verdicts(entries)):
-        out.print(line.replace("`", ""), soft_wrap=True, highlight=False)
-    for e in entries:
-        for message in dict.fromkeys(e.errors.values()):
-            out.print(f"{e.method} failed: {message}", soft_wrap=True, highlight=False)
+    for text in texts:
+        out.print(text.replace("`", ""), soft_wrap=True, highlight=False)
     out.print(f"report:  {report}", soft_wrap=True)
+
+
+def _show_table(entries: list[Entry]) -> None:
+    from fusemix_core.benchmark.lines import CHOSEN
+    from fusemix_core.benchmark.page import gained, mean_text
+    from fusemix_core.cli.console import print_table
+
+    heads = ["set", "encoders", "pairs", "fitted", "method", "R@1 by cosine"]
+    heads += ["by the scorer chosen", "s"]
+    rows: list[list[Any]] = []
+    searched: list[list[Any]] = []
+    for e in entries:
+        if not e.lines:
+            continue
+        means = [mean_text(e.interval(scorer)) for scorer in ("cosine", CHOSEN)]
+        rows.append([e.place.set, e.place.label, e.pairs, e.fitted, e.method, *means, e.seconds])
+        for seed, line in e.lines.items():
+            if found := line.get("searched"):
+                tried = f"{len(found['tried'])} of {found['of']}"
+                chosen = " ".join(found["chosen"]) or "its own"
+                searched.append([e.method, e.pairs, seed, tried, chosen, gained(found)])
+    print_table(heads, rows, title="Test recall in percent")
+    if searched:
+        heads = ["method", "pairs", "seed", "tried", "chosen", "mean recall"]
+        print_table(heads, searched, title="Settings searched on validation")

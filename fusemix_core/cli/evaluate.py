@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,13 @@ from fusemix_core.cli.groups import (
     EvaluatorOptions,
     FactOptions,
     SplitOptions,
+    given,
     grouped,
 )
 from fusemix_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fusemix_core.evaluation.running import Evaluation
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,29 @@ class ZeroShotOptions:
         Path | None, typer.Option(help="Prompts with {} for the class, one a line.")
     ] = None
     label_column: Annotated[str, typer.Option(help="Column of each item's class.")] = "label"
+    label_separator: Annotated[
+        str | None,
+        typer.Option(help="Any number of classes an item, with this between them; AUROC by class."),
+    ] = None
+    positive: Annotated[
+        list[str] | None, typer.Option(help="For these, a prompt that says so. ['{}']")
+    ] = None
+    negative: Annotated[
+        list[str] | None, typer.Option(help="For these, a prompt that denies it. ['no {}']")
+    ] = None
     modality: Annotated[str | None, typer.Option(help="What to classify.")] = None
 
     def read(self) -> dict[str, Any] | None:
         """What `measure_classes` takes of these; None without classes."""
         if self.templates and not self.classes:
             raise ConfigError("--templates needs --classes.", "Add --classes classes.txt")
+        if (self.label_separator or self.positive or self.negative) and not self.classes:
+            raise ConfigError("--label-separator needs --classes.", "Add --classes classes.txt")
+        if (self.positive or self.negative) and not self.label_separator:
+            raise ConfigError(
+                "--positive and --negative are for items with several classes.",
+                "Add --label-separator ';', or give --templates.",
+            )
         if not self.classes:
             return None
         from fusemix_core.evaluation.prompt_files import read_classes, read_templates
@@ -45,8 +66,22 @@ class ZeroShotOptions:
             "classes": read_classes(self.classes),
             "templates": read_templates(self.templates) if self.templates else None,
             "label_column": self.label_column,
+            **given(
+                separator=self.label_separator,
+                positive=self._prompts(self.positive),
+                negative=self._prompts(self.negative),
+            ),
             "modality": self.modality,
         }
+
+    def _prompts(self, given: list[str] | None) -> list[str] | None:
+        for prompt in given or ():
+            if prompt.count("{}") != 1:
+                raise ConfigError(
+                    f"The prompt '{prompt}' must contain {{}} once, for the class.",
+                    "Example: --negative 'no {}'",
+                )
+        return given
 
 
 Split = Annotated[
@@ -84,6 +119,11 @@ def evaluate(
         fusemix eval runs/1 --data labelled.csv --classes classes.txt \\
             --templates prompts.txt
 
+        fusemix eval runs/1 --data findings.csv --classes findings.txt \\
+            --label-column findings --label-separator ';' --group-by patient_id
+
+        fusemix eval runs/2 --baseline runs/1
+
         fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
     """
     from fusemix_core.jobs.measured_data import measured_data
@@ -92,19 +132,32 @@ def evaluate(
         model, data.table() | splits.table() | evaluators.facts(facts.table()), split, seed
     )
     classes, further = zero_shot.read(), evaluators.parts()
+    beside = evaluators.baselines() or []
 
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.cli.show import show_sections
     from fusemix_core.jobs import evaluate as job
     from fusemix_core.runs.models import load_model
 
     fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
     with ConsoleReporter() as reporter:
         if classes:
-            how = {"evaluators": further, "split": split or "all", "reporter": reporter}
-            found = job.measure_classes(fused, what.config, **classes, seed=what.seed, **how)
+            how: dict[str, Any] = {
+                "evaluators": further,
+                "split": split or "all",
+                "reporter": reporter,
+            }
+            how |= {"seed": what.seed, "baselines": beside}
+            found = job.measure_classes(fused, what.config, **classes, **how)
         else:
-            found = job.measure_pairs(fused, what.config, what.split, further, what.seed, reporter)
+            rows = what.config, what.split, further, what.seed
+            found = job.measure_pairs(fused, *rows, reporter, beside)
+    show_evaluation(found, json)
+
+
+def show_evaluation(found: Evaluation, json: bool) -> None:
+    """Print what evaluators found; with any that failed, end with the exit code of the worst."""
+    from fusemix_core.cli.show import show_sections
+
     if json:
         print_json(found.metrics | found.data)
     else:

@@ -7,14 +7,18 @@ takes groups as parameters; its users see one option per field.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from typing import Any, get_type_hints
 
 from fusemix_core.cli import options as o
-from fusemix_core.config import Part, parse_part, to_dict
+from fusemix_core.config import Part, RunConfig, parse_part, to_dict
 from fusemix_core.registry import registry
+
+NONE = "none"
+USUAL = RunConfig.baselines
+"""The baselines of runs if nobody says otherwise."""
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
@@ -203,10 +207,12 @@ class RecipeOptions:
 
 @dataclass(frozen=True)
 class EvaluatorOptions:
-    """Which evaluators measure, beside those that always do: `--evaluator`, `--by`."""
+    """Which evaluators measure, beside those that always do, and what is compared with:
+    `--evaluator`, `--by`, `--baseline`."""
 
     evaluator: o.Evaluators = None
     by: o.By = None
+    baseline: o.Baselines = None
 
     def parts(self) -> list[Part]:
         """The evaluators that were given, with their options.
@@ -228,17 +234,27 @@ class EvaluatorOptions:
 
     def table(self) -> dict[str, Any]:
         """The fields of `RunConfig` that were given."""
-        return given(evaluators=[to_dict(part) for part in self.parts()] or None)
+        evaluators = [to_dict(part) for part in self.parts()]
+        return given(evaluators=evaluators or None, baselines=self.baselines(USUAL))
+
+    def baselines(self, usual: Sequence[str] = ()) -> list[str] | None:
+        """The baselines to compare with, `usual` first; None if nothing was given."""
+        if self.baseline is None:
+            return None
+        if NONE in self.baseline:
+            return []
+        return list(dict.fromkeys([*usual, *self.baseline]))
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """A run and its folder: `--config`, `--out`, `--resume`, `--seed`."""
+    """A run and its folder: `--config`, `--out`, `--resume`, `--seed`, `--private`."""
 
     config: o.ConfigFile = None
     out: o.Out = None
     resume: o.Resume = False
     seed: o.Seed = None
+    private: o.Private = False
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ Facts = Annotated[
         "--fact",
         metavar="NAME=COLUMN",
         help="A further column of the rows, for components that use facts: age=age_years, "
-        "or with its kind: label=class_id:class (number, class, text, time, box, xywh).",
+        "or with its kind: label=class_id:class (number, class, text, time, box, xywh, labels).",
         rich_help_panel=DATA,
     ),
 ]
@@ -235,6 +235,25 @@ By = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Private = Annotated[
+    bool,
+    typer.Option(
+        "--private",
+        help="Write no media and texts of the data, and no model that keeps rows of training "
+        "items.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        metavar="NAME",
+        help="Compare with this too: the folder of a run or model, a hub id, or a recipe; "
+        "none: with nothing. [cca, fitted to the same rows]",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(help="Seed of splits and training. [0]", rich_help_panel=METHOD)
 ]
@@ -291,7 +310,10 @@ DryRun = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]
 
-Model = Annotated[str, typer.Argument(help="A run's folder, a model's folder, or a hub id.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="A run's or model's folder, PLUGIN:NAME of a plugin's model, or a hub id."),
+]
 ModelEncoders = Annotated[
     list[str] | None,
     typer.Option(

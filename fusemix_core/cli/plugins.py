@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fusemix_core.cli.console import print_json, print_table
+from fusemix_core.cli.console import out, print_json, print_table
 from fusemix_core.registry import registry
 
 
@@ -31,3 +31,9 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         for p in registry.plugins
     ]
     print_table(["plugin", "distribution", "version", "encoders", "components", "state"], rows)
+    if models := registry.all_models():
+        out.print()
+        print_table(
+            ["model", "what it is for", "licence"],
+            [[name, m.summary, m.licence] for name, m in models.items()],
+        )

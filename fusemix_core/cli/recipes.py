@@ -228,6 +228,8 @@ def show_recipe(
         print_json(values)
     else:
         out.file.write(tomli_w.dumps(_without_none(values)))
+        for setting, tried in registry.component("recipe", name).search.items():
+            out.file.write(f"# fusemix bench --search tries {setting} = {list(tried)}\n")
 
 
 def _without_none(table: dict) -> dict:

@@ -132,6 +132,8 @@ def show_result(result: RunResult, json: bool) -> None:
     results = result.results
     for sections in result.sections.values():
         show_sections(sections)
+    if why := results.get("cut_short"):
+        out.print(f"The fit was cut short. {why}.", style="yellow")
     if unpaired := results.get("never_paired"):
         out.print(f"Never paired in training: {', '.join(unpaired)}.")
     show_examples(result)

@@ -22,8 +22,9 @@ from fusemix_core.data.rows import is_missing
 from fusemix_core.data.texts import text_of
 from fusemix_core.errors import ConfigError, short
 
-KINDS = ("number", "class", "text", "time", "box", "xywh")
-"""The kinds that may follow a column: those of `Fact`, and boxes as left, top, width, height."""
+KINDS = ("number", "class", "text", "time", "box", "xywh", "labels")
+"""The kinds that may follow a column: those of `Fact`, boxes as left, top, width, height, and
+labels, read as text: a cell may contain several, and a list of them becomes a JSON list."""
 _MOST = 0.9
 """A column whose kind is not given is of the kind that so many of its filled cells can be read as.
 """
@@ -161,6 +162,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if all(type(one) in (int, float) for one in value):
             return tuple(value) or None
+        if all(type(one) is str for one in value):
+            return tuple(value)
         return Fault("contains a list")
     if is_missing(value) or value != value:  # such as pandas.NaT
         return None
@@ -294,6 +297,11 @@ def _read_name(value: Any) -> str | Fault:
     return Fault("contains a list") if isinstance(value, tuple) else name_of(value)
 
 
+def _read_labels(value: Any) -> str | Fault:
+    listed = isinstance(value, tuple)
+    return json.dumps(list(map(name_of, value)), ensure_ascii=False) if listed else name_of(value)
+
+
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "number": _read_number,
     "class": _read_name,
@@ -301,18 +309,19 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "time": _read_time,
     "box": _read_box,
     "xywh": lambda value: _read_box(value, sizes=True),
+    "labels": _read_labels,
 }
 
 
 def _fact(kind: str, read: list[Any], at: np.ndarray) -> Fact:
     """The fact whose rows `at` have these values, -1 or None if they have none."""
-    if kind in ("class", "text"):
+    if kind in ("class", "text", "labels"):
         names = list(dict.fromkeys(one for one in read if one is not None))
         if kind == "class":
             names = _sorted(names)
         index = {name: i for i, name in enumerate(names)}
         ids = np.array([index.get(one, -1) for one in read] + [-1], np.int64)
-        return Fact(kind, ids[at], tuple(names))
+        return Fact("class" if kind == "class" else "text", ids[at], tuple(names))
     if kind in ("box", "xywh"):
         none = [math.nan] * 4
         boxes = np.array([one or none for one in read] + [none], np.float32)

@@ -200,12 +200,14 @@ class PairedDataset:
             f"Mend these rows, or allow as many: --max-bad {enough:g}",
         )
 
-    def write_rejected(self, path: str | Path) -> None:
+    def write_rejected(self, path: str | Path, reasons: bool = True) -> None:
         """Write `rejected`, one JSON object a line: path, row, modality, reason, `bad` if it is
-        false and `incomplete` if it is true."""
+        false and `incomplete` if it is true. Reasons quote the rows: they may be left out."""
         with open(path, "w", encoding="utf-8") as file:
             for one in self.rejected:
                 fields = dataclasses.asdict(one)
+                if not reasons:
+                    del fields["reason"]
                 if one.bad:
                     del fields["bad"]
                 if not one.incomplete:

@@ -1,8 +1,9 @@
-"""What the built-in evaluators draw, on matplotlib axes."""
+"""Histograms and planes for the built-in evaluators."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,36 +34,25 @@ def draw_histogram(axes: Axes, edges: Sequence[float], groups: Sequence[Sequence
     axes.set_ylabel("% per bin")
 
 
-def draw_map(axes: Axes, points: Sequence[np.ndarray], lines: np.ndarray) -> None:
-    """Scatter of `[n_k, 2]` points of each modality; lines `[L, 2, 2]` join partners."""
-    from matplotlib import rcParams
+@dataclass(frozen=True)
+class Plane:
+    """Items of a plane through a space.
 
-    if len(lines):
-        gaps = np.full((len(lines), 1, 2), np.nan)
-        path = np.concatenate([lines, gaps], axis=1).reshape(-1, 2)
-        axes.plot(*path.T, color=rcParams["text.color"], alpha=0.25, linewidth=0.6)
-    for i, rows in enumerate(points):
-        axes.plot(
-            *rows.T,
-            linestyle="",
-            marker="os^Dvp"[i % COLOURS],
-            markersize=3.4,
-            color=f"C{i % COLOURS}",
-            alpha=0.8,
-            markeredgewidth=0,
-        )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(False)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.set_aspect("equal", adjustable="datalim")
+    ids: modality → int64 `[n]`, sorted items; the points are of one modality after the other.
+    points: `[N, 2]`. lines: `[L, 2]`, numbers of points that are partners. explained: percent of
+    the variance along each axis.
+    """
+
+    ids: dict[str, np.ndarray]
+    points: np.ndarray
+    lines: np.ndarray
+    explained: list[float]
 
 
 def principal_map(
-    embeddings: Mapping[str, np.ndarray], links: np.ndarray, most: int = 400, seed: int = 0
-) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
-    """A plane through the space: points of each modality, lines between partners, variance in %.
+    embeddings: Mapping[str, np.ndarray], links: np.ndarray, most: int = 300, seed: int = 0
+) -> Plane:
+    """A plane through the space, with items and the lines between partners.
 
     Takes at most `most` rows of the links `[m, K]`, drawn with `seed`; the plane is that of the
     first two principal components of their items of all modalities together.
@@ -80,13 +70,16 @@ def principal_map(
     largest = np.abs(axes).argmax(axis=1)
     axes = axes * np.where(axes[[0, 1], largest] < 0, -1, 1)[:, None]
     flat = centred @ axes.T
-    points = np.split(flat, np.cumsum([len(i) for i in ids])[:-1])
+    starts = np.cumsum([0, *(len(i) for i in ids)])
+    number = [
+        np.where(column >= 0, start + np.searchsorted(own, column), -1)
+        for column, own, start in zip(links.T, ids, starts, strict=False)
+    ]
     lines = []
-    for row in links:
-        ends = [
-            p[np.searchsorted(i, x)] for p, i, x in zip(points, ids, row, strict=True) if x >= 0
-        ]
+    for row in np.stack(number, axis=1):
+        ends = row[row >= 0]
         lines += zip(ends, ends[1:], strict=False)
     total = max(float((lengths**2).sum()), 1e-30)
     explained = [100 * float(length**2) / total for length in lengths[:2]]
-    return points, np.array(lines).reshape(-1, 2, 2), explained
+    joined = np.array(lines, dtype=np.int64).reshape(-1, 2)
+    return Plane(dict(zip(embeddings, ids, strict=True)), flat, joined, explained)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from fusemix_core.errors import DataError
-from fusemix_core.evaluation.drawing import draw_histogram, draw_map, principal_map
+from fusemix_core.evaluation.drawing import draw_histogram, principal_map
 from fusemix_core.evaluation.ranking import Positives
 from fusemix_core.interfaces import Evaluator
 from fusemix_core.measured import Measured
-from fusemix_core.sections import Figure, Section, Table
+from fusemix_core.sections import Figure, Points, Section, Table
 
 SAMPLE = 2048
 BINS = 100
@@ -193,17 +193,26 @@ class GeometryEvaluator(Evaluator):
 
 def _map(data: Measured) -> Figure:
     embeddings = {m: e.numpy() for m, e in data.embeddings.items()}
-    points, lines, explained = principal_map(embeddings, data.links.numpy())
-    shown = sum(len(p) for p in points)
-    variance = " and ".join(f"{share:.0f}%" for share in explained)
+    plane = principal_map(embeddings, data.links.numpy())
+    items = [
+        (m, int(data.ids[m][i]) if m in data.ids else i)
+        for m, ids in plane.ids.items()
+        for i in ids.tolist()
+    ]
+    colours = {"modality": [modality for modality, _ in items]}
+    for name, fact in data.facts.items():
+        if fact.kind == "class":
+            of = [data.class_of(name, m).numpy()[ids] for m, ids in plane.ids.items()]
+            labels = np.concatenate(of).tolist()
+            colours[name] = [fact.names[i] if i >= 0 else "none" for i in labels]
+    variance = " and ".join(f"{share:.0f}%" for share in plane.explained)
     return Figure(
-        lambda axes: draw_map(axes, points, lines),
+        Points(plane.points.tolist(), items, colours, plane.lines.tolist()),
         "Map",
-        list(embeddings),
-        f"{shown:,} items on the first two principal components ({variance} of the variance); "
-        "lines join partners.",
-        "Map of the shared space",
-        height=340,
+        caption=f"{len(items):,} items on the first two principal components ({variance} of the "
+        "variance); shapes are modalities, and lines join partners. Point at an item, or use the "
+        "arrow keys.",
+        alt="Map of the shared space",
     )
 
 

@@ -46,10 +46,16 @@ class GroupsEvaluator(Evaluator):
     def __call__(self, data: Measured) -> dict[str, Any]:
         facts = self._facts(data.facts)
         found: dict[str, Any] = {"unit": "percent", "scorer": data.scorer}
+        others = {
+            name: {(a.query, a.target): a for a in directions(other)}
+            for name, other in data.baselines.items()
+        }
         for one in directions(data):
+            sides = one.query, one.target
+            beside = {name: known[sides] for name, known in others.items() if sides in known}
             for name, fact in facts.items():
                 own = found.setdefault(name, {})
-                own[f"{one.query}->{one.target}"] = self._by_value(one, fact, data)
+                own[f"{one.query}->{one.target}"] = self._by_value(one, fact, data, beside)
         return found
 
     def _facts(self, facts: Mapping[str, Fact]) -> dict[str, Fact]:
@@ -62,7 +68,9 @@ class GroupsEvaluator(Evaluator):
             )
         return {self.fact: classes[self.fact]} if self.fact else classes
 
-    def _by_value(self, found: Answers, fact: Fact, data: Measured) -> dict[str, Any]:
+    def _by_value(
+        self, found: Answers, fact: Fact, data: Measured, beside: Mapping[str, Answers]
+    ) -> dict[str, Any]:
         modalities = list(data.embeddings)
         columns = [modalities.index(m) for m in (found.query, found.target)]
         links = data.links[:, columns].numpy()
@@ -72,6 +80,7 @@ class GroupsEvaluator(Evaluator):
         place = np.full(sizes[0], -1)
         place[found.queries.numpy()] = np.arange(len(found.queries))
         hits = torch.stack([found.rank <= k for k in (1, 10)], dim=1).double().numpy()
+        theirs = {name: other.right.double().numpy() for name, other in beside.items()}
         known = both & (fact.values >= 0)
         value, query = fact.values[known], place[links[known, 0]]
         table = {}
@@ -85,6 +94,7 @@ class GroupsEvaluator(Evaluator):
                 "r1": float(r1),
                 "r1_interval": None if drawn is None else interval(share(drawn[:, 1], drawn[:, 0])),
                 "r10": float(r10),
+                "baselines": {name: 100 * float(r[mine].mean()) for name, r in theirs.items()},
             }
         return table
 
@@ -93,22 +103,7 @@ class GroupsEvaluator(Evaluator):
         for name, by_direction in metrics.items():
             if not isinstance(by_direction, Mapping):
                 continue
-            tables = [
-                Table(
-                    [name, "queries", "R@1", "R@10"],
-                    [
-                        [
-                            value,
-                            row["queries"],
-                            Share(row["r1"], row["r1_interval"]),
-                            Share(row["r10"]),
-                        ]
-                        for value, row in _largest(table)
-                    ],
-                    _caption(direction, table),
-                )
-                for direction, table in by_direction.items()
-            ]
+            tables = [_table(name, direction, table) for direction, table in by_direction.items()]
             sections.append(
                 Section(
                     f"By {name}",
@@ -118,6 +113,23 @@ class GroupsEvaluator(Evaluator):
                 )
             )
         return sections
+
+
+def _table(fact: str, direction: str, table: Mapping[str, Any]) -> Table:
+    """The recalls of each value of a fact in one direction, and the R@1 of baselines."""
+    beside = list(next(iter(table.values()))["baselines"]) if table else []
+    rows = [
+        [
+            value,
+            row["queries"],
+            Share(row["r1"], row["r1_interval"]),
+            Share(row["r10"]),
+            *(Share(row["baselines"][name]) for name in beside),
+        ]
+        for value, row in _largest(table)
+    ]
+    columns = [fact, "queries", "R@1", "R@10", *(f"R@1 of {name}" for name in beside)]
+    return Table(columns, rows, _caption(direction, table))
 
 
 def _largest(table: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.errors import DataError
-from fusemix_core.evaluation.bootstrap import (
-    CONFIDENCE,
-    RESAMPLES,
-    cluster_sums,
-    components,
-    interval,
-    resample,
-    share,
+from fusemix_core.evaluation.bootstrap import CONFIDENCE, RESAMPLES, interval
+from fusemix_core.evaluation.compared import compared, comparisons, described
+from fusemix_core.evaluation.directions import (
+    KS,
+    Direction,
+    hits_of_clusters,
+    ranked,
+    resampled_recalls,
 )
-from fusemix_core.evaluation.ranking import (
-    Positives,
-    Ranks,
-    cosine,
-    rank_direction,
-)
+from fusemix_core.evaluation.ranking import cosine
 from fusemix_core.interfaces import Evaluator
 from fusemix_core.measured import Measured, Score
 from fusemix_core.sections import Section, Share, Table, Tile
-
-KS = (1, 5, 10)
 
 
 def retrieval(
@@ -74,68 +64,6 @@ def retrieval(
     return summed_up(found, links.cpu().numpy(), sizes, resamples, seed)
 
 
-@dataclass(frozen=True)
-class Direction:
-    """The ranks of all queries of one modality in the items of another."""
-
-    query: str
-    target: str
-    positives: Positives
-    ranks: Ranks
-
-    @property
-    def name(self) -> str:
-        return f"{self.query}->{self.target}"
-
-    def hits(self) -> np.ndarray:
-        """float `[n, 1 + len(ks)]`: a one for each query, and whether it hits at each k."""
-        hits = [torch.ones(len(self.ranks.best))] + [self.ranks.hits(k) for k in KS]
-        return torch.stack([h.double() for h in hits], dim=1).numpy()
-
-    def metrics(self) -> dict[str, Any]:
-        rank = self.ranks.best.double() + 1
-        found = self.ranks.best < self.ranks.gallery
-        recalls = share(self.hits().sum(axis=0)[1:], len(rank))
-        return {
-            "queries": len(rank),
-            "gallery": self.ranks.gallery,
-            "positives": len(self.positives.pairs),
-            **{f"r{k}": float(r) for k, r in zip(KS, recalls, strict=True)},
-            "median_rank": float(np.median(rank.numpy())),
-            "map": 100 * float(self.ranks.average_precision.mean()),
-            "mrr": 100 * float((found / rank).mean()),
-        }
-
-
-def ranked(
-    embeddings: Mapping[str, Tensor],
-    links: Tensor,
-    score: Score = cosine,
-    *,
-    device: torch.device | str | None = None,
-    max_scores: int | None = None,
-    of: Collection[str] = (),
-) -> list[Direction]:
-    """Every direction that the links allow, at least one; arguments as in `retrieval`."""
-    if links.shape[1] != len(embeddings):
-        raise ValueError(f"{links.shape[1]} columns of links for {len(embeddings)} modalities")
-    directions = []
-    for query, target in permutations(embeddings, 2):
-        if of and query not in of and target not in of:
-            continue
-        positives, ranks = rank_direction(
-            embeddings, links, query, target, score, device, max_scores
-        )
-        if ranks is not None:
-            directions.append(Direction(query, target, positives, ranks))
-    if not directions:
-        raise DataError(
-            "No row of this split links two modalities, so there is nothing to retrieve.",
-            "Evaluate another split, or give it a larger fraction of the data.",
-        )
-    return directions
-
-
 def summed_up(
     directions: list[Direction],
     links: np.ndarray,
@@ -154,14 +82,16 @@ def summed_up(
         columns = [modalities.index(d.query), modalities.index(d.target)]
         linked = links[:, columns]
         linked = linked[(linked >= 0).all(axis=1)]
-        sums = _sums(both, linked, {m: sizes[m] for m in (d.query, d.target)})
-        recalls = _resampled(both, sums, resamples, seed)
+        own = {m: sizes[m] for m in (d.query, d.target)}
+        sums = hits_of_clusters(both, [e.hits() for e in both], linked, own)
+        recalls = resampled_recalls(both, sums, resamples, seed)
         for e in both:
             metrics[e.name] |= {"clusters": len(sums)} | {
                 f"r{k}_interval": _interval(recalls, e.name, i) for i, k in enumerate(KS)
             }
         pairs[f"{d.query}-{d.target}"] = _means(both, metrics, recalls) | {"clusters": len(sums)}
-    everything = _resampled(directions, _sums(directions, links, sizes), resamples, seed)
+    sums = hits_of_clusters(directions, [d.hits() for d in directions], links, sizes)
+    everything = resampled_recalls(directions, sums, resamples, seed)
     return {
         **_means(directions, metrics, everything),
         "directions": metrics,
@@ -170,24 +100,6 @@ def summed_up(
         "resamples": resamples,
         "seed": seed,
     }
-
-
-def _sums(directions: list[Direction], links: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
-    """Queries and hits by connected component of `links`, `[C, directions · (1 + ks)]`."""
-    labels = dict(zip(sizes, components(links, list(sizes.values())), strict=True))
-    queries = [labels[d.query][d.positives.queries.numpy()] for d in directions]
-    return cluster_sums(queries, [d.hits() for d in directions])
-
-
-def _resampled(
-    directions: list[Direction], sums: np.ndarray, resamples: int, seed: int
-) -> dict[str, np.ndarray] | None:
-    """Direction → recalls `[resamples, len(ks)]`."""
-    drawn = resample(sums, resamples, seed)
-    if drawn is None:
-        return None
-    parts = np.split(drawn, len(directions), axis=1)
-    return {d.name: share(p[:, 1:], p[:, :1]) for d, p in zip(directions, parts, strict=True)}
 
 
 def _interval(recalls: dict[str, np.ndarray] | None, name: str, k: int) -> list[float] | None:
@@ -210,27 +122,28 @@ def _means(
 class RetrievalEvaluator(Evaluator):
     """`retrieval` by the model's scorer and, if that is another, by cosine too (`cosine`).
 
-    `resamples=0` leaves out the intervals.
+    `baselines` has what a random order and each of `Measured.baselines` give on the same queries
+    (see `evaluation.compared`). `resamples=0` leaves out the intervals.
     """
 
     def __init__(self, resamples: int = RESAMPLES) -> None:
         self.resamples = resamples
 
     def __call__(self, data: Measured) -> dict[str, Any]:
-        def found(score: Score) -> dict[str, Any]:
-            return retrieval(
-                data.embeddings,
-                data.links,
-                score,
-                resamples=self.resamples,
-                seed=data.seed,
-                device=data.device,
-                of=data.added,
-            )
-
-        metrics = {"unit": "percent", "scorer": data.scorer, **found(data.score)}
+        links = data.links.cpu().numpy()
+        sizes = {m: len(rows) for m, rows in data.embeddings.items()}
+        directions = _directions(data, data.score)
+        found = summed_up(directions, links, sizes, self.resamples, data.seed)
+        others = {name: _directions(other, other.score) for name, other in data.baselines.items()}
+        metrics = {
+            "unit": "percent",
+            "scorer": data.scorer,
+            **found,
+            "baselines": compared(directions, others, links, sizes, self.resamples, data.seed),
+        }
         if data.scorer != "cosine":
-            metrics["cosine"] = found(cosine)
+            ranks = _directions(data, cosine)
+            metrics["cosine"] = summed_up(ranks, links, sizes, self.resamples, data.seed)
         return metrics
 
     def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
@@ -242,10 +155,15 @@ class RetrievalEvaluator(Evaluator):
             "Retrieval",
             f"On the {data.split} split, in percent, with 95% bootstrap intervals over groups of "
             "linked items. Ties count against the query.",
-            tables=tables,
+            tables=[*tables, *comparisons(metrics)],
+            note=described(data.baselines),
             headline=_headline(metrics),
         )
         return [section]
+
+
+def _directions(data: Measured, score: Score) -> list[Direction]:
+    return ranked(data.embeddings, data.links, score, device=data.device, of=data.added)
 
 
 def _table(metrics: Mapping[str, Any], caption: str) -> Table:
@@ -274,9 +192,9 @@ def _table(metrics: Mapping[str, Any], caption: str) -> Table:
 def _headline(metrics: Mapping[str, Any]) -> list[Tile]:
     """The mean R@1, and R@10 of the first two directions."""
     directions = metrics["directions"]
-    chance = float(np.mean([_chance(d) for d in directions.values()]))
     mean = Share(metrics["mean_r1"], metrics["mean_r1_interval"])
-    return [Tile("mean R@1", mean, f"chance {chance:.2g}%")] + [
+    beside = ", ".join(f"{name} {b['mean_r1']:.2g}%" for name, b in metrics["baselines"].items())
+    return [Tile("mean R@1", mean, beside)] + [
         Tile(f"R@10 {_arrow(name)}", Share(d["r10"], d["r10_interval"]), f"among {d['gallery']:,}")
         for name, d in list(directions.items())[:2]
     ]

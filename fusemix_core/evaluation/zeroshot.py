@@ -12,6 +12,14 @@ from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.bootstrap import CONFIDENCE, RESAMPLES, draw_kinds, interval, share
+from fusemix_core.evaluation.compared import CHANCE, ahead
+from fusemix_core.evaluation.multilabel import (
+    NEGATIVE,
+    POSITIVE,
+    fact_labels,
+    measure_labels,
+    section_of,
+)
 from fusemix_core.evaluation.ranking import cosine
 from fusemix_core.interfaces import Evaluator
 from fusemix_core.measured import Classes, Measured, Score
@@ -76,14 +84,8 @@ def zero_shot(
     labels = torch.as_tensor(labels, dtype=torch.long).cpu()
     _check(labels, len(embeddings), class_embeddings, classes)
     count = len(classes)
-    gallery = at_least_float32(class_embeddings).to(device)
-    ranks, predicted = [], []
-    for rows, own in zip(embeddings.split(chunk), labels.split(chunk), strict=True):
-        scores = score(at_least_float32(rows).to(device), gallery, query, target).cpu()
-        rank, best = _rank_classes(scores, own)
-        ranks.append(rank)
-        predicted.append(best)
-    rank, best = torch.cat(ranks), torch.cat(predicted)
+    sides = score, query, target
+    rank, best = rank_classes(embeddings, labels, class_embeddings, *sides, chunk, device)
     confusion = torch.bincount(labels * count + best, minlength=count * count)
     hits = np.stack([np.ones(len(rank)), (rank < 1).numpy(), (rank < 5).numpy()], axis=1)
     totals = np.zeros((count, 3))
@@ -105,6 +107,29 @@ def zero_shot(
         "resamples": resamples,
         "seed": seed,
     }
+
+
+@exact()
+@torch.no_grad()
+def rank_classes(
+    embeddings: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    score: Score,
+    query: str,
+    target: str,
+    chunk: int = 4096,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(0-based rank of each item's class, the class that is predicted), int64 `[n]`; arguments are
+    those of `zero_shot`."""
+    gallery = at_least_float32(class_embeddings).to(device)
+    parts = []
+    for rows, own in zip(embeddings.split(chunk), labels.split(chunk), strict=True):
+        scores = score(at_least_float32(rows).to(device), gallery, query, target).cpu()
+        parts.append(_rank_classes(scores, own))
+    rank, best = zip(*parts, strict=True)
+    return torch.cat(rank), torch.cat(best)
 
 
 def _check(labels: Tensor, items: int, embeddings: Tensor, classes: Sequence[str]) -> None:
@@ -170,31 +195,48 @@ def _shares(
 
 
 class ZeroShotEvaluator(Evaluator):
-    """`zero_shot` of the items of one modality.
+    """`zero_shot` of the items of one modality, beside a random choice and `Measured.baselines`.
 
     The classes are those that the job was given (`fusemix eval --classes`). With `fact`, they are
-    the classes of a fact of the rows.
+    the classes of a fact of the rows. If items may have any number of classes, it is `multi_label`.
 
     Args:
         fact: the name of the fact.
         modality: which items to classify by the fact, by default the first that are not texts.
         text: the modality of the classes' prompts, by default the first that is read as text.
         resamples: of the bootstrap; 0 leaves out the intervals.
+        separator: between the classes in a value of the fact, if items may have several.
+        positive, negative: for these, prompts that say so and that deny it, with {} for the class.
+        group: for these, the fact whose values the intervals draw, such as the patient.
     """
 
     def __init__(
-        self, fact: str = "", modality: str = "", text: str = "", resamples: int = RESAMPLES
+        self,
+        fact: str = "",
+        modality: str = "",
+        text: str = "",
+        resamples: int = RESAMPLES,
+        separator: str = "",
+        positive: Sequence[str] = POSITIVE,
+        negative: Sequence[str] = NEGATIVE,
+        group: str = "",
     ) -> None:
         self.fact, self.modality, self.text, self.resamples = fact, modality, text, resamples
+        self.separator, self.group = separator, group
+        self.positive, self.negative = tuple(positive), tuple(negative)
         self.uses = ("facts",) if fact else ("classes",)
 
     def __call__(self, data: Measured) -> dict[str, Any]:
-        classes = self._of_fact(data) if self.fact else data.classes
+        classes = self._classes(data)
         assert classes is not None  # the job gives them to an evaluator that `uses` them
-        labelled = classes.labels >= 0
+        known: dict[str, tuple[Measured, Classes]] = {}
+        for name, other in data.baselines.items():
+            if (theirs := self._classes(other)) is not None:
+                known[name] = other, theirs
+        if classes.labels.ndim == 2:
+            return measure_labels(data, classes, known, self.resamples)
         found = zero_shot(
-            data.embeddings[classes.query][labelled],
-            classes.labels[labelled],
+            *_labelled(data, classes),
             classes.embeddings,
             classes.names,
             data.score,
@@ -204,30 +246,84 @@ class ZeroShotEvaluator(Evaluator):
             seed=data.seed,
             device=data.device,
         )
-        return {"unit": "percent", **found}
+        beside = self._baselines(data, classes, known)
+        return {"unit": "percent", **found, "baselines": beside}
 
-    def _of_fact(self, data: Measured) -> Classes:
-        """The classes of the fact. Raises `ConfigError` for a modality that there is none of."""
+    def _baselines(
+        self,
+        data: Measured,
+        classes: Classes,
+        others: Mapping[str, tuple[Measured, Classes]],
+    ) -> dict[str, dict[str, Any]]:
+        """baseline → its shares, and by how much top-1 is ahead of its, paired by item."""
+        first = _first(data, classes)
+        count = len(classes.names)
+        even, top5 = 100 / count, 100 * min(5, count) / count
+        shares = {"top1": even, "top5": top5, "mean_per_class": even}
+        table = {CHANCE: {**shares, **self._ahead(first - 1 / count, data)}}
+        for name, (other, theirs) in others.items():
+            found = zero_shot(
+                *_labelled(other, theirs),
+                theirs.embeddings,
+                theirs.names,
+                other.score,
+                query=theirs.query,
+                target=theirs.target,
+                resamples=0,
+                device=other.device,
+            )
+            own = {key: found[key] for key in shares}
+            table[name] = {**own, **self._ahead(first - _first(other, theirs), data)}
+        return table
+
+    def _ahead(self, more: np.ndarray, data: Measured) -> dict[str, Any]:
+        kinds, counts = np.unique(more, return_counts=True)
+        drawn = draw_kinds(counts, self.resamples, data.seed)
+        between = None if drawn is None else interval(100 * (drawn @ kinds) / len(more))
+        return {"ahead": 100 * float(more.mean()), "ahead_interval": between}
+
+    def _classes(self, data: Measured) -> Classes | None:
+        """The classes of the job, or of the fact; None for a baseline that can't embed them."""
+        if not self.fact:
+            return data.classes
         texts = [m for m in data.modalities if data.items[m].medium.language]
         text = self.text or next(iter(texts), "text")
         modality = self.modality or next((m for m in data.modalities if m != text), "")
         for name in (modality, text):
+            if name not in data.modalities and data.about:
+                return None
             if name not in data.modalities:
                 raise ConfigError(
                     f"The data have no modality '{name}'.",
                     f"They have {', '.join(data.modalities)}.",
                 )
+
+        def embed(names: Sequence[str], templates: Sequence[str]) -> Tensor:
+            return class_embeddings(lambda texts: data.encode(text, texts), names, templates)
+
+        templates = default_templates(modality)
+        if self.separator:
+            names, labels, groups = fact_labels(
+                data, self.fact, modality, self.separator, self.group
+            )
+            pair = embed(names, self.positive), embed(names, self.negative)
+            rows = embed(names, templates)
+            return Classes(names, labels, rows, modality, text, pair, groups)
         labels = data.class_of(self.fact, modality)
         names = data.facts[self.fact].names
-        embeddings = class_embeddings(
-            lambda prompts: data.encode(text, prompts), names, default_templates(modality)
-        )
-        return Classes(names, labels, embeddings, modality, text)
+        return Classes(names, labels, embed(names, templates), modality, text)
 
     def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
+        if "scores" in metrics:
+            return [section_of(metrics)]
         shares = {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"}
         cells = [Share(metrics[key], metrics[f"{key}_interval"]) for key in shares.values()]
-        tables = [Table(["measure", *shares], [["all classes", *cells]])]
+        beside = [
+            [name, *(Share(one[key]) for key in shares.values()), ahead(one)]
+            for name, one in metrics["baselines"].items()
+        ]
+        columns = ["", *shares, "ahead at top-1"]
+        tables = [Table(columns, [["this model", *cells, "–"], *beside])]
         if mistakes := _mistakes(metrics):
             columns = ["true class", "taken for", "items", "of"]
             tables.append(Table(columns, mistakes, "Most frequent mistakes"))
@@ -242,6 +338,21 @@ class ZeroShotEvaluator(Evaluator):
         tables.append(Table(["class", "items", "top-1", "top-5"], rows, folded=folded))
         text = f"{metrics['items']:,} items, {len(classes):,} classes; in percent with 95% "
         return [Section("Zero-shot classification", f"{text}bootstrap intervals.", tables)]
+
+
+def _labelled(data: Measured, classes: Classes) -> tuple[Tensor, Tensor]:
+    """The embeddings of the items that have a class, and their classes."""
+    there = classes.labels >= 0
+    return data.embeddings[classes.query][there], classes.labels[there]
+
+
+def _first(data: Measured, classes: Classes) -> np.ndarray:
+    """float `[n]`: a one for each item with a class whose class comes first."""
+    sides = data.score, classes.query, classes.target
+    rank, _ = rank_classes(
+        *_labelled(data, classes), classes.embeddings, *sides, device=data.device
+    )
+    return (rank < 1).double().numpy()
 
 
 def _mistakes(metrics: Mapping[str, Any]) -> list[list[str | int]]:

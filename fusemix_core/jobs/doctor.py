@@ -229,11 +229,11 @@ def _threads() -> Iterator[Finding]:
             f"Threads that wait for each other cost time: OMP_NUM_THREADS={max(1, round(allowed))}",
             facts,
         )
-    elif threads < found // 2:
+    elif threads <= allowed // 2:
         set_to = os.environ.get("OMP_NUM_THREADS")
         yield Finding(
             "threads",
-            f"{text}: most cores stay idle.",
+            f"{text}: half of the cores or more stay idle.",
             "warning",
             f"Unset OMP_NUM_THREADS (now {set_to})." if set_to else f"OMP_NUM_THREADS={found}",
             facts,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fusemix_core.config import DataConfig, Part
 from fusemix_core.data.dataset import PairedDataset
@@ -13,14 +15,16 @@ from fusemix_core.data.held import data_config
 from fusemix_core.data.media import medium
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation import running
+from fusemix_core.evaluation.multilabel import NEGATIVE, POSITIVE
 from fusemix_core.evaluation.running import FOR_CLASSES, FOR_PAIRS, Evaluation, check_available
 from fusemix_core.evaluation.zeroshot import class_embeddings, default_templates
 from fusemix_core.fused import FusedModel
 from fusemix_core.measured import Classes, Measured
+from fusemix_core.runs.compare import models_beside
 from fusemix_core.runs.embeddings import SplitEmbeddings
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.inputs import DataInput
-from fusemix_core.runs.labelled import read_labelled
+from fusemix_core.runs.labelled import read_classes
 from fusemix_core.runs.measure import measured_rows
 from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.notices import Notices
@@ -35,6 +39,7 @@ def evaluate(
     split: str = "test",
     *,
     evaluators: Sequence[Part] = (),
+    baselines: Sequence[str] = (),
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
@@ -47,6 +52,7 @@ def evaluate(
         split: its name, or `all` for every row. At most `MEASURED_MOST` rows, drawn by seed, are
             measured.
         evaluators: further ones, beside `retrieval` and `geometry`.
+        baselines: folders or hub ids of models to compare with, on the same rows.
         seed: splits the data, and is that of the evaluators.
         reporter: gets the progress.
 
@@ -57,7 +63,7 @@ def evaluate(
     Raises:
         FusemixError: the data, or an evaluator, can't be used; or an evaluator failed.
     """
-    evaluation = measure_pairs(model, config, split, evaluators, seed, reporter)
+    evaluation = measure_pairs(model, config, split, evaluators, seed, reporter, baselines)
     return _metrics(evaluation) | evaluation.data
 
 
@@ -68,6 +74,7 @@ def measure_pairs(
     evaluators: Sequence[Part] = (),
     seed: int = 0,
     reporter: Reporter | None = None,
+    baselines: Sequence[str] = (),
 ) -> Evaluation:
     """`evaluate`, with sections to show; an evaluator that fails is in `failed`."""
     chosen = running.evaluators_of(evaluators, FOR_PAIRS)
@@ -82,7 +89,9 @@ def measure_pairs(
     check_available(chosen, ["facts"] if dataset.facts else [])
     encoded = encode_for(model, dataset, reporter, config.max_bad)
     found = embed_for(model, measured_rows(encoded, None if split == "all" else split, seed))
-    evaluation = running.evaluate(chosen, _measured(model, encoded, found, split, seed))
+    data = _measured(model, encoded, found, split, seed)
+    beside = models_beside(baselines, model, data, reporter)
+    evaluation = running.evaluate(chosen, replace(data, baselines=beside))
     rows = slice(None) if split == "all" else encoded.dataset.splits[split]
     seen = TrainedOn.count(model, encoded.dataset, rows)
     evaluation.data = _told(encoded.dataset, encoded.warnings, seen, reporter)
@@ -96,6 +105,9 @@ def classify(
     templates: Sequence[str] | None = None,
     *,
     label_column: str = "label",
+    separator: str = "",
+    positive: Sequence[str] = POSITIVE,
+    negative: Sequence[str] = NEGATIVE,
     split: str = "all",
     modality: str | None = None,
     seed: int = 0,
@@ -109,6 +121,8 @@ def classify(
         classes: names of the classes, or name → number; labels may be either.
         templates: prompts with `{}` for the class; by default those of the modality.
         label_column: the column that has each item's class.
+        separator: between the classes in a cell, if an item may have any number of them.
+        positive, negative: for these, prompts that say so and that deny it, with `{}`.
         split: its name, or `all` for every row.
         modality: what to classify, by default the model's first that is not read as text.
         seed: of the splits and the intervals.
@@ -123,6 +137,9 @@ def classify(
         classes,
         templates,
         label_column=label_column,
+        separator=separator,
+        positive=positive,
+        negative=negative,
         split=split,
         modality=modality,
         seed=seed,
@@ -139,44 +156,53 @@ def measure_classes(
     *,
     evaluators: Sequence[Part] = (),
     label_column: str = "label",
+    separator: str = "",
+    positive: Sequence[str] = POSITIVE,
+    negative: Sequence[str] = NEGATIVE,
     split: str = "all",
     modality: str | None = None,
     seed: int = 0,
     reporter: Reporter | None = None,
+    baselines: Sequence[str] = (),
 ) -> Evaluation:
-    """`classify` with sections to show; an evaluator that fails is in `failed`."""
+    """`classify` with sections to show; an evaluator that fails is in `failed`.
+
+    With a `separator`, items may have any number of classes, with this between them in a cell (for
+    lists in JSON any will do). AUROC is then measured, also by prompts that say so (`positive`)
+    less those that deny it (`negative`), and intervals draw the groups of `config.group_by`.
+    """
     chosen = running.evaluators_of(evaluators, FOR_CLASSES)
     check_available(chosen, ["classes"])
-    text = next((m for m, i in model.encoders.items() if medium(i.takes).language), None)
-    if text is None:
-        raise ConfigError("Zero-shot classification needs a model with a text modality.")
-    modality = modality or next((m for m in model.modalities if m != text), None)
-    if modality not in model.modalities or modality == text:
-        raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
-    takes, config = {modality: model.encoders[modality].takes, text: "text"}, data_config(config)
-    reporter = reporter or Reporter()
+    text, modality = _sides(model, modality)
+    config, reporter = data_config(config), reporter or Reporter()
     told: list[str] = []
-    found = read_labelled(
-        config, modality, text, takes, label_column, split, seed, tell=reporter.note
-    )
-    labels = found.labels(classes, told.append)
-    for note in told:
+
+    def tell(note: str) -> None:
+        told.append(note)
         reporter.note(note)
+
+    takes = {modality: model.encoders[modality].takes, text: "text"}
+    columns = label_column, separator
+    found = read_classes(config, modality, text, takes, *columns, classes, split, seed, tell)
     encoded = encode_for(model, found.dataset, reporter, config.max_bad)
     embedded = embed_for(model, encoded.paired())
-    of_classes = Classes(
-        list(classes),
-        torch.tensor([labels[int(i)] for i in embedded.ids[modality]], dtype=torch.long),
-        class_embeddings(
-            lambda texts: model.encode(text, texts),
-            list(classes),
-            list(templates or default_templates(modality)),
-        ),
-        modality,
-        text,
-    )
-    data = _measured(model, encoded, embedded, split, seed, of_classes)
-    evaluation = running.evaluate(chosen, data)
+    ids = embedded.ids[modality].numpy()
+    labels = torch.from_numpy(found.labels[ids])
+    groups = None if found.groups is None else torch.from_numpy(found.groups[ids])
+
+    def with_classes(data: Measured) -> Measured:
+        def embed(prompts: Sequence[str]) -> Tensor:
+            return class_embeddings(lambda t: data.encode(text, t), list(classes), prompts)
+
+        rows = embed(templates or default_templates(modality))
+        pair = (embed(positive), embed(negative)) if separator else None
+        named = Classes(list(classes), labels, rows, modality, text, pair, groups)
+        return replace(data, classes=named)
+
+    data = _measured(model, encoded, embedded, split, seed)
+    beside = models_beside(baselines, model, data, reporter)
+    beside = {name: with_classes(other) for name, other in beside.items()}
+    evaluation = running.evaluate(chosen, replace(with_classes(data), baselines=beside))
     seen = TrainedOn.count(model, encoded.dataset, slice(None))
     evaluation.data = _told(found.whole, [*told, *encoded.warnings], seen, reporter)
     return evaluation
@@ -196,6 +222,21 @@ def _told(
     return more | Notices.of(dataset, [*warnings, *leaks]).as_dict()
 
 
+def _sides(model: FusedModel, modality: str | None) -> tuple[str, str]:
+    """The modality of class names, and what is classified: as given, or the first other one.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    text = next((m for m, i in model.encoders.items() if medium(i.takes).language), None)
+    if text is None:
+        raise ConfigError("Zero-shot classification needs a model with a text modality.")
+    modality = modality or next((m for m in model.modalities if m != text), None)
+    if modality not in model.modalities or modality == text:
+        raise ConfigError(f"'{modality}' can't be classified.", _classifiable(model, text))
+    return text, modality
+
+
 def _classifiable(model: FusedModel, text: str) -> str:
     return f"Modalities that can be: {', '.join(m for m in model.modalities if m != text)}."
 
@@ -206,7 +247,6 @@ def _measured(
     found: SplitEmbeddings,
     split: str,
     seed: int,
-    classes: Classes | None = None,
 ) -> Measured:
     return Measured(
         embeddings=found.embeddings,
@@ -216,7 +256,6 @@ def _measured(
         split=split,
         seed=seed,
         facts=found.facts,
-        classes=classes,
         items=encoded.dataset.items,
         ids=found.ids,
         encoder=model.encode,

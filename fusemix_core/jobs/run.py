@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from fusemix_core.errors import ContractError, DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.gathering import rank
-from fusemix_core.interfaces import Adapter, Encoder, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, Callback, Encoder, FitContext, PairedLatents
 from fusemix_core.jobs.usage import search_command, usage
 from fusemix_core.measured import Measured
 from fusemix_core.registry import registry
@@ -35,8 +36,8 @@ from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
+from fusemix_core.runs.fused import notices_of
 from fusemix_core.runs.measure import Measurement, draw_examples, measure_run
-from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.plan import Plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
 from fusemix_core.runs.reporter import Reporter
@@ -86,11 +87,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Fit:
-    """The result of a fit: adapters by modality, on these rows, in so many seconds."""
+    """The result of a fit: adapters by modality, on these rows, in so many seconds; and why it
+    ended before its time, if it did."""
 
     adapters: dict[str, Adapter]
     train: PairedLatents
     seconds: float
+    cut_short: str = ""
+
+
+class CutShort(Callback):
+    """Remembers why a fit ended before its time; empty if it did not."""
+
+    why = ""
+
+    def on_cut_short(self, why: str) -> None:
+        self.why = why
 
 
 def run_plan(
@@ -177,7 +189,7 @@ def encode(run: Run) -> Encoded:
     def list_rejected(dataset: PairedDataset) -> None:
         if run.first:
             with explained(f"{run.folder.rejected}", ADVICE):
-                dataset.write_rejected(run.folder.rejected)
+                dataset.write_rejected(run.folder.rejected, reasons=not config.private)
 
     encoded = in_turn(
         lambda: encode_dataset(
@@ -245,15 +257,16 @@ def fit(run: Run, encoded: Encoded, context: FitContext) -> Fit:
     run.reporter.stage(f"Fitting ({recipe.name})")
     aligner = registry.build("aligner", recipe.aligner)
     digests = {m: digest_modules([adapter]) for m, adapter in context.fixed.items()}
-    began = time.monotonic()
+    began, stopped = time.monotonic(), CutShort()
+    context = dataclasses.replace(context, callbacks=[*context.callbacks, stopped])
     try:
         adapters = aligner.fit(train, validation, recipe, context)
     except DivergedError as error:
         if run.first:
-            list_batch(error, encoded.dataset, run.folder)
+            list_batch(error, encoded.dataset, run.folder, run.plan.config.private)
         raise
     check_unchanged(recipe.aligner.name, adapters, digests)
-    return Fit(adapters, train, time.monotonic() - began)
+    return Fit(adapters, train, time.monotonic() - began, stopped.why)
 
 
 def check_unchanged(
@@ -267,8 +280,11 @@ def check_unchanged(
             )
 
 
-def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) -> None:
-    """List the items of the batch that the error is about in the run's folder, and say so in it."""
+def list_batch(
+    error: DivergedError, dataset: PairedDataset, folder: RunFolder, private: bool = False
+) -> None:
+    """List the items of the batch that the error is about in the run's folder, and say so in it. If
+    it is `private`, by their rows only."""
     if not error.items:
         return
     lines = []
@@ -276,8 +292,8 @@ def list_batch(error: DivergedError, dataset: PairedDataset, folder: RunFolder) 
         items = dataset.items[modality]
         for i in ids:
             path, row = items.origin[i]
-            shown = items.describe(i)
-            lines.append({"modality": modality, "path": path, "row": row, "item": shown})
+            shown = {} if private else {"item": items.describe(i)}
+            lines.append({"modality": modality, "path": path, "row": row, **shown})
     folder.write_json(folder.failed_batch, lines)
     error.message += f" Its items are listed in {folder.failed_batch}."
 
@@ -296,6 +312,7 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
         fitted.adapters,
         run.device,
         run.objects,
+        run.reporter,
         save=lambda model: model.save_pretrained(folder.model),
     )
     results = results_of(plan, encoded, fitted, measured)
@@ -305,9 +322,8 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     run.reporter.stage("Saving")
     model = measured.model
     model.save_pretrained(folder.model)
-    found = with_item_numbers(draw_examples(measured.shown), measured.shown)
-    sure = with_item_numbers(surest_wrong(measured.answers, measured.shown), measured.shown)
-    write_answers(folder, measured.answers, measured.shown, encoded.dataset)
+    found, sure = examples_of(measured, plan.config.private)
+    write_answers(folder, measured.answers, measured.shown, encoded.dataset, plan.config.private)
     write_splits(folder, encoded.dataset)
     a, b = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
     load = usage(model, folder.model, encoded.dataset, (a, b))
@@ -317,6 +333,8 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     if failed:
         results["failed"] = {name: error.message for name, error in failed.items()}
     folder.write_json(folder.results, results)
+    if plan.config.private:  # they contain the state of a fit, such as a queue of embeddings
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
     search = search_command(model, folder.path, encoded.dataset, plan.config.encoders)
     return RunResult(folder, model, results, encoded, found, load, search, measured.sections)
 
@@ -330,11 +348,22 @@ def results_of(plan: Plan, encoded: Encoded, fitted: Fit, measured: Measurement)
         "unpaired": {m: len(ids) for m, ids in dataset.unpaired.items()},
         "facts": facts_table(dataset.facts, plan.config.data),
         "rejected": len(dataset.rejected),
-        **Notices.of(dataset, [*plan.warnings, *encoded.warnings]).as_dict(),
+        **({"private": True} if plan.config.private else {}),
+        **notices_of(plan, encoded).as_dict(),
         "fit_seconds": round(fitted.seconds, 2),
+        **({"cut_short": fitted.cut_short} if fitted.cut_short else {}),
         **measured.results,
         "adapters": {m: {"name": p.name, "options": p.options} for m, p in parts.items()},
     }
+
+
+def examples_of(measured: Measurement, private: bool) -> tuple[list[Retrieved], list[Retrieved]]:
+    """Drawn retrievals, and wrong ones with the highest scores; a private run shows none."""
+    if private:
+        return [], []
+    shown = measured.shown
+    drawn, sure = draw_examples(shown), surest_wrong(measured.answers, shown)
+    return with_item_numbers(drawn, shown), with_item_numbers(sure, shown)
 
 
 def with_item_numbers(found: list[Retrieved], split: Measured) -> list[Retrieved]:

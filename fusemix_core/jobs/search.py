@@ -126,7 +126,8 @@ def query_modality(model: FusedModel, query: str, given: str | None) -> str:
     if not fitting and is_file:
         fitting = [m for m, i in model.encoders.items() if i.takes == "file"]
     if len(fitting) != 1:
-        what = "a file" if is_file else "a text"
+        ids = all(i.takes == "id" for i in model.encoders.values())
+        what = "a file" if is_file else "an id" if ids else "a text"
         raise ConfigError(
             f"'{query}' is {what}; this model's modalities are {', '.join(model.modalities)}.",
             "Say which it is with --from MODALITY, or mend the path.",

@@ -33,13 +33,19 @@ def searched_data(
 
     Args:
         path: The folder of the model or of its run.
-        given: Fields of `DataConfig`. Without a source, the data of the model's own run.
+        given: Fields of `DataConfig`. Without a source, the items that the target's encoder lists
+            (own latents), else the data of the model's own run.
         columns: The columns to show. None: of the model's own data, the texts that belong to the
             items.
 
     Raises:
         ConfigError: If there are no data.
     """
+    if not given.get("source") and model.encoders[target].takes == "id":
+        listed = model.encoder(target).spec.items
+        if listed:
+            own_list = {"source": [listed], "columns": {target: "id"}, **given}
+            return SearchedData(from_dict(DataConfig, own_list, "data."), tuple(columns or ()))
     run = run_of(path)
     table, own = data_table(path, run, given)
     if columns is None:

@@ -37,7 +37,9 @@ def search_command(
     source = asked[0] if asked else model.modalities[-1]
     example = json.loads(_example_items(model, source, dataset, 1))[0]
     words = ["fusemix", "search", str(run), example]
-    inferred = source == "text" or not medium(model.encoders[source].takes).inline
+    takes = model.encoders[source].takes
+    alone = sum(e.takes == takes for e in model.encoders.values()) == 1
+    inferred = alone and (takes == "text" or not medium(takes).inline)
     words += [] if inferred else ["--from", source]
     for modality, encoder in model.encoders.items():
         # What no plugin registered by this name is only taken from the user.

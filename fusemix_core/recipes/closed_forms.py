@@ -5,6 +5,9 @@ from __future__ import annotations
 from fusemix_core.config import Part, Recipe
 from fusemix_core.recipes.auto import VIEWS
 
+CCA_SEARCH = {"aligner.dim": (384, 128, 256)}
+"""What a search tries; ridge and power are chosen on validation in any case."""
+
 
 def cca() -> Recipe:
     """Regularised linear CCA; ridge, power and scorer are chosen on the validation split."""

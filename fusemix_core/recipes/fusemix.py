@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from fusemix_core.config import Part, Recipe, Training
 
+MLP_SEARCH = {
+    "training.lr": (1e-3, 3e-4, 3e-3),
+    "adapter.blocks": (4, 1),
+    "adapter.expansion": (4.0, 2.0),
+    "adapter.dropout": (0.6, 0.3),
+}
+"""What a search tries."""
+
 
 def fusemix() -> Recipe:
     """Vouitsis et al., "Data-Efficient Multimodal Fusion on a Single GPU" (CVPR 2024).

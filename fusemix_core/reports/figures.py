@@ -19,7 +19,8 @@ import numpy as np
 
 from fusemix_core.errors import ContractError
 from fusemix_core.evaluation.drawing import COLOURS
-from fusemix_core.sections import Figure, Section
+from fusemix_core.reports.points import Show, drawn_points
+from fusemix_core.sections import Figure, Points, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,13 +64,14 @@ def curves(
     return _svg(draw, alt)
 
 
-def markup(figure: Figure, name: str) -> str:
-    """A figure as an element of the page: an `<svg>`, or the `<img>` of a PNG.
+def markup(figure: Figure, name: str, show: Show | None = None) -> str:
+    """A figure as an element of the page: an `<svg>`, the `<img>` of a PNG, or a map.
 
     Args:
         figure: the function that draws it may be a plugin's; nothing but shapes and texts of it
             gets into the page.
         name: sets the ids inside, which must differ between the figures of a page.
+        show: names the items of a map.
 
     Raises:
         ContractError: it contains a link, a script, or bytes that are not an image.
@@ -79,13 +81,15 @@ def markup(figure: Figure, name: str) -> str:
         return figure.drawing
     if isinstance(figure.drawing, bytes):
         return _png(figure.drawing, figure.alt)
+    if isinstance(figure.drawing, Points):
+        return drawn_points(figure.drawing, figure.alt or name, show)
     return _svg(figure.drawing, name, figure.height, figure.alt)
 
 
-def drawn(section: Section, name: str) -> Section:
+def drawn(section: Section, name: str, show: Show | None = None) -> Section:
     """The section with its figures drawn. Raises as `markup`; `name` is that of the evaluator."""
     figures = [
-        replace(figure, drawing=markup(figure, f"{name} {section.title} {i}"))
+        replace(figure, drawing=markup(figure, f"{name} {section.title} {i}", show))
         for i, figure in enumerate(section.figures)
     ]
     return replace(section, figures=figures)

@@ -1,4 +1,4 @@
-"""Turns `ReportData` into one HTML file: no script, no address outside itself."""
+"""Turns `ReportData` into one HTML file: no address outside itself, no script but that of maps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusemix_core.reports import figures
 from fusemix_core.reports.data import Example, ReportData, Shown
+from fusemix_core.reports.points import policy, script
 from fusemix_core.runs.folder import write_text
 from fusemix_core.sections import Section, Share
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from PIL.Image import Image
 
-THUMBNAIL = 160
-"""The longer side of a thumbnail, in pixels."""
+THUMBNAIL, SMALL = 160, 72
+"""The longer side of a thumbnail in pixels, and of one on a map."""
 
 _MOST_TEXT = 260
 _MOST_REJECTED = 20
@@ -39,11 +40,16 @@ def render_report(data: ReportData) -> str:
     from markupsafe import Markup
 
     here = templates()
+    first = [shown(s, Markup) for s in data.sections if s.headline]
+    last = [shown(s, Markup) for s in data.sections if not s.headline]
+    maps = any('class="map"' in element for p in (*first, *last) for _, element in p["figures"])
     return here.get_template("report.html.j2").render(
         data=data,
         style=style_sheet(here),
-        first=[shown(s, Markup) for s in data.sections if s.headline],
-        last=[shown(s, Markup) for s in data.sections if not s.headline],
+        first=first,
+        last=last,
+        script=Markup(script()) if maps else "",  # noqa: S704  our own file
+        policy=Markup(f"; {policy()}") if maps else "",  # noqa: S704
         headline=[tile for s in data.sections for tile in s.headline],
         groups=example_groups(data.examples),
         sure=example_groups(data.sure),
@@ -146,17 +152,22 @@ def recall(value: float | None) -> str:
 
 def short(text: str) -> str:
     """Text that fits a card."""
+    return clipped(text, _MOST_TEXT)
+
+
+def clipped(text: str, most: int = 140) -> str:
+    """The start of a text, on one line."""
     text = " ".join(text.split())
-    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1].rstrip() + "…"
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def thumbnail(shown: Shown) -> str:
+def thumbnail(shown: Shown, side: int = THUMBNAIL) -> str:
     """The image as a `data:` URL of a small JPEG, transparency on white."""
     assert shown.image is not None
     image = _on_white(shown.image)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((side, side))
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=80, optimize=True)
+    image.save(out, "JPEG", quality=80 if side >= THUMBNAIL else 60, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 

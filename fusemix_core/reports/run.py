@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
 from fusemix_core.data.media import Shown
 from fusemix_core.errors import FusemixError
@@ -14,12 +15,17 @@ from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.evaluation.running import named
 from fusemix_core.reports.data import Example, ReportData, ShownHit
 from fusemix_core.reports.figures import drawn
-from fusemix_core.reports.render import write_report
+from fusemix_core.reports.points import Named, Show
+from fusemix_core.reports.render import SMALL, clipped, thumbnail, write_report
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.folder import RunFolder, read_metrics
 from fusemix_core.runs.measure import Measurement
 from fusemix_core.runs.plan import Plan
+from fusemix_core.runs.private import OF_RUN
 from fusemix_core.sections import Section
+
+_MOST_COPIES = 200
+"""Images of a map that are shown when pointed at; the others are named."""
 
 
 def report_run(
@@ -45,8 +51,9 @@ def report_run(
         evaluator → error, for those whose figures could not be drawn and are left out.
     """
     dataset, rows = encoded.dataset, read_metrics(folder.metrics)
-    sections, failed = drawn_sections(measured.sections)
     folders = folders_of(plan, folder)
+    show = Shower(dataset.items, folders, private=plan.config.private)
+    sections, failed = drawn_sections(measured.sections, show)
     data = ReportData(
         title=" + ".join(spec.name for spec in plan.specs.values()),
         summary=f"{len(dataset):,} pairs, aligned by the recipe {plan.config.recipe.name}.",
@@ -54,10 +61,8 @@ def report_run(
         modalities=modalities_of(plan, encoded),
         splits={k: len(v) for k, v in dataset.splits.items()},
         rows_read=dataset.rows_read,
-        rejected=[
-            {**dataclasses.asdict(r), "path": without(folders, r.path)} for r in dataset.rejected
-        ],
-        notes=results["warnings"],
+        rejected=rejected_of(plan, dataset, folders),
+        notes=notes_of(plan, results),
         sections=sections,
         split=measured.shown.split,
         history=history(rows),
@@ -72,8 +77,27 @@ def report_run(
     return failed
 
 
+def notes_of(plan: Plan, results: Mapping[str, Any]) -> list[str]:
+    """The notes of a report: that a run is private, warnings, baselines that were left out."""
+    skipped = [
+        f"The baseline {name} is left out: {one['skipped']}"
+        for name, one in results["baselines"].items()
+        if "skipped" in one
+    ]
+    return [*([OF_RUN] if plan.config.private else []), *results["warnings"], *skipped]
+
+
+def rejected_of(plan: Plan, dataset: PairedDataset, folders: Sequence[str]) -> list[dict[str, Any]]:
+    """The entries that could not be used; of a private run without reasons, which quote rows."""
+    changed = {"reason": "not shown: the run is private"} if plan.config.private else {}
+    return [
+        {**dataclasses.asdict(r), "path": without(folders, r.path), **changed}
+        for r in dataset.rejected
+    ]
+
+
 def drawn_sections(
-    sections: Mapping[str, Sequence[Section]],
+    sections: Mapping[str, Sequence[Section]], show: Show | None = None
 ) -> tuple[list[Section], dict[str, FusemixError]]:
     """The sections of all evaluators with their figures drawn, and evaluator → error for those
     whose figures can't be drawn: their sections have none."""
@@ -81,7 +105,7 @@ def drawn_sections(
     failed: dict[str, FusemixError] = {}
     for name, own in sections.items():
         try:
-            found += [drawn(section, name) for section in own]
+            found += [drawn(section, name, show) for section in own]
         except (Exception, SystemExit) as error:  # whatever a plugin does, the report is written
             failed[name] = named(name, error)
             found += [dataclasses.replace(section, figures=()) for section in own]
@@ -99,6 +123,7 @@ def facts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
         "device": config.device,
         "seed": config.seed,
         "fit": f"{results['fit_seconds']:.0f} s",
+        **({"cut short": why} if (why := results.get("cut_short")) else {}),
     }
 
 
@@ -162,6 +187,31 @@ def shown_example(
         partners=[show(target, p) for p in retrieved.partners[:1]],
         note=f"{without(folders, path)}, row {row}",
     )
+
+
+class Shower:
+    """Names the items of a map: file and row, and unless it is `private` the start of a text, or a
+    small copy of an image. Copies are made of the first `_MOST_COPIES` images only. If it is
+    `private` a map has its first colours only: others are values of columns."""
+
+    def __init__(
+        self, items: Mapping[str, Items], folders: Sequence[str], *, private: bool
+    ) -> None:
+        self.items, self.folders, self.private, self.copies = items, folders, private, 0
+
+    def __call__(self, modality: str, number: int) -> Named:
+        items = self.items[modality]
+        path, row = items.origin[number]
+        place = f"{without(self.folders, path)}, row {row}"
+        if self.private:
+            return Named(place)
+        if items.medium.inline or self.copies >= _MOST_COPIES:
+            return Named(place, clipped(without(self.folders, items.describe(number))))
+        shown = items.show(number)
+        if shown.image is None:
+            return Named(place, clipped(shown.text or without(self.folders, shown.note)))
+        self.copies += 1
+        return Named(place, image=thumbnail(shown, SMALL))
 
 
 def folders_of(plan: Plan, run: RunFolder) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.items import Items
 from fusemix_core.evaluation.answers import Answers, above, precision_curve, threshold
 from fusemix_core.evaluation.examples import Hit, Retrieved
 from fusemix_core.measured import Measured
@@ -120,10 +121,19 @@ def surest_wrong(test: Sequence[Answers], data: Measured, count: int = 3) -> lis
 
 
 def write_answers(
-    folder: RunFolder, test: Sequence[Answers], data: Measured, dataset: PairedDataset
+    folder: RunFolder,
+    test: Sequence[Answers],
+    data: Measured,
+    dataset: PairedDataset,
+    private: bool = False,
 ) -> None:
     """Write `<split>_ranks.csv`: a row for each query of each direction, with the file and row that
-    it was read from, the rank of its partner, what came first, and the scores of both."""
+    it was read from, the rank of its partner, what came first, and the scores of both. If it is
+    `private`, items are named by their rows only."""
+
+    def name(items: Items, item: int) -> str:
+        return "row {1} of {0}".format(*items.origin[item]) if private else items.describe(item)
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -142,12 +152,12 @@ def write_answers(
                 [
                     one.query,
                     one.target,
-                    asked.describe(item),
+                    name(asked, item),
                     *asked.origin[item],
                     rank,
                     f"{score:.6g}",
-                    searched.describe(first),
-                    searched.describe(partner),
+                    name(searched, first),
+                    name(searched, partner),
                     f"{theirs:.6g}",
                 ]
             )

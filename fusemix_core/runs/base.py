@@ -119,7 +119,7 @@ class Fresh(Base):
     def scorer(
         self, config: RunConfig, bank: SplitEmbeddings, validation: SplitEmbeddings
     ) -> tuple[Part, Scorer]:
-        return choose_scorer(config.recipe, bank, validation)
+        return choose_scorer(config.recipe, bank, validation, private=config.private)
 
     def model(self, config: RunConfig, fitted: Fitted) -> FusedModel:
         part, scorer = fitted.scorer

@@ -151,6 +151,13 @@ def build_config(
         )
     check_selection(recipe)
     config = from_dict(RunConfig, {**values, "recipe": to_dict(recipe)})
+    if not config.data.source and extends and len(config.encoders) == 1:
+        raise ConfigError(
+            "No data given.",
+            "Add --data PATH: pairs of the new items with items of the model.\nLatents of your own "
+            "need none if you name those of the model too, and rows correspond: "
+            "-e image=npy:img.npy -e audio=npy:aud.npy",
+        )
     if not config.data.source:
         specs = {m: registry.encoder(name, m) for m, name in config.encoders.items()}
         config = replace(config, data=replace(config.data, **own_items(specs)))

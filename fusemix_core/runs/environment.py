@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.versions import installed_version
+from fusemix_core.versions import installed_version, version
 
 PACKAGES = (
     "numpy",
@@ -39,7 +39,7 @@ def environment() -> dict[str, Any]:
     registry.load()
     cuda = torch.cuda.is_available()
     return {
-        "fusemix": installed_version("fusemix"),
+        "fusemix": version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fusemix_core.config import Part
@@ -12,6 +13,7 @@ from fusemix_core.runs.base import Fitted, Pair
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.plan import Plan
+from fusemix_core.runs.private import OF_MODEL, check_private
 
 
 def fused_model(
@@ -42,12 +44,22 @@ def fused_model(
         "pairs": {name: len(rows) for name, rows in splits.items()},
         "split": "test" if len(splits["test"]) else "validation",
     }
-    given = plan.config.data
-    notices = Notices.of(encoded.dataset, [*plan.warnings, *encoded.warnings])
-    data |= notices.without_folders(given.files)
+    data |= notices_of(plan, encoded).without_folders(plan.config.data.files)
+    if plan.config.private:
+        data["private"] = OF_MODEL
     sources = {m: objects.get(m, spec) for m, spec in plan.specs.items()}
     fitted = Fitted(adapters, encoders, sources, scorer, data, unpaired)
-    return plan.base.model(plan.config, fitted)
+    model = plan.base.model(plan.config, fitted)
+    if plan.config.private:
+        check_private(model, "The fitted model")
+        model.seen = {}
+    return model
+
+
+def notices_of(plan: Plan, encoded: Encoded) -> Notices:
+    """The notices that a run writes of its data. Warnings quote rows: a private run writes none."""
+    found = Notices.of(encoded.dataset, [*plan.warnings, *encoded.warnings])
+    return replace(found, warnings=plan.private) if plan.config.private else found
 
 
 def add_metrics(model: FusedModel, plan: Plan, metrics: Mapping[str, Any]) -> None:

@@ -12,8 +12,12 @@ from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.items import Items
 from fusemix_core.errors import DataError, short
+from fusemix_core.evaluation.multilabel import groups_of, label_table, labels_in, of_items
 from fusemix_core.runs.notices import Tell
 from fusemix_core.runs.reading import read_usable
+
+_LABELS, _GROUP = "labels of items", "group of items"
+"""The facts that labels and groups are read as."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,25 @@ class Labelled:
         for item, label in self.links.tolist():
             name = found[label]
             if name not in index:
-                path, row = self.texts.origin[label]
-                near = difflib.get_close_matches(name, names, n=1)
-                raise DataError(
-                    f"the label '{short(name)}' is none of the {len(names)} classes.",
-                    "".join(f"Did you mean '{short(one)}'?\n" for one in near)
-                    + "Add it to --classes, or mend the row.",
-                    path=path,
-                    row=row,
-                )
+                raise unknown_label(name, names, *self.texts.origin[label])
             if labels.setdefault(item, index[name]) != index[name]:
                 raise DataError(
                     f"one item has two labels, '{names[labels[item]]}' and '{name}'.",
                     "Zero-shot classification needs one class per item.",
                 )
         return labels
+
+
+def unknown_label(label: str, classes: Sequence[str], path: str, row: int) -> DataError:
+    """The error for a label that is none of the classes."""
+    near = difflib.get_close_matches(label, classes, n=1)
+    return DataError(
+        f"the label '{short(label)}' is none of the {len(classes)} classes.",
+        "".join(f"Did you mean '{short(one)}'?\n" for one in near)
+        + "Add it to --classes, or mend the row.",
+        path=path,
+        row=row,
+    )
 
 
 def match_labels(
@@ -106,6 +114,101 @@ def match_labels(
         f"'{short(first)}' is '{short(names[changed[first]])}'."
     )
     return index | changed, note
+
+
+@dataclass(frozen=True)
+class ItemLabels:
+    """Items and their classes.
+
+    Attributes:
+        dataset: The items, a row each.
+        labels: By item, int64 `[items]` (-1: none), or bool `[items, C]` if it may have several.
+        whole: What they were read from, with all of its rows.
+        groups: int64 `[items]`, the group of each; None if no column says.
+    """
+
+    dataset: PairedDataset
+    labels: np.ndarray
+    whole: PairedDataset
+    groups: np.ndarray | None = None
+
+
+def read_classes(
+    config: DataConfig,
+    modality: str,
+    text: str,
+    takes: Mapping[str, str],
+    label_column: str,
+    separator: str,
+    classes: Sequence[str] | Mapping[str, int],
+    split: str = "all",
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> ItemLabels:
+    """The items of a split, each with one class or, with a separator, with any number of them.
+
+    Arguments and errors are those of `read_labelled`, `Labelled.labels` and `read_several`.
+    """
+    how = split, seed, tell
+    if separator:
+        columns = label_column, separator
+        return read_several(config, modality, takes[modality], *columns, classes, *how)
+    found = read_labelled(config, modality, text, takes, label_column, *how)
+    labels = np.full(len(found.dataset.items[modality]), -1)
+    for item, label in found.labels(classes, tell).items():
+        labels[item] = label
+    return ItemLabels(found.dataset, labels, found.whole)
+
+
+def read_several(
+    config: DataConfig,
+    modality: str,
+    takes: str,
+    label_column: str,
+    separator: str,
+    classes: Sequence[str] | Mapping[str, int],
+    split: str = "all",
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> ItemLabels:
+    """The items of a split of the data (`all`: every row), each with any number of the classes.
+
+    An empty cell means none of them. An item of several rows has the classes of all of them. Groups
+    are by the column `config.group_by`.
+
+    Raises:
+        DataError: For a label that is none of the classes, or an empty split.
+    """
+    columns = {modality: config.columns[modality]} if modality in config.columns else {}
+    facts = {_LABELS: f"{label_column}:labels"}
+    if config.group_by:
+        facts[_GROUP] = f"{config.group_by}:text"
+    config = replace(config, columns=columns, facts=facts)
+    dataset = read_usable(config, {modality: takes}, seed, tell=tell, least=1)
+    rows = np.arange(len(dataset)) if split == "all" else dataset.splits[split]
+    if not len(rows):
+        raise DataError(f"The data has no {split} split.", "Use --split all.")
+    cells, items = dataset.facts[_LABELS], dataset.links[rows, 0]
+    found = [labels_in(cell, separator) for cell in cells.names]
+    distinct = list(dict.fromkeys(label for cell in found for label in cell))
+    index, note = match_labels(distinct, classes) if distinct else ({}, "")
+    if note and tell is not None:
+        tell(note)
+    for number, cell in enumerate(found):
+        for label in cell:
+            if label not in index:
+                at = np.flatnonzero(cells.values == number)[0]
+                raise unknown_label(label, list(classes), *dataset.origin[at])
+    table = label_table(cells.names, separator, index, len(classes))
+    count = len(dataset.items[modality])
+    groups = None
+    if _GROUP in dataset.facts:
+        values = dataset.facts[_GROUP].values[rows]
+        groups = groups_of(np.stack([items, values], axis=1), count)
+    origin = dataset.origin.select(rows)
+    splits = {"all": np.arange(len(rows))}
+    one = replace(dataset, links=items[:, None], splits=splits, origin=origin, facts={})
+    return ItemLabels(one, of_items(table, cells.values[rows], items, count), dataset, groups)
 
 
 def _number(label: str) -> int | None:

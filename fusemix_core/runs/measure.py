@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -19,12 +19,14 @@ from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Adapter, Encoder, PairedLatents
 from fusemix_core.measured import Measured
 from fusemix_core.runs.answers import trust_section, trusted
+from fusemix_core.runs.compare import baselines_of_run
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
-from fusemix_core.runs.emergent import never_paired, with_indirect
+from fusemix_core.runs.emergent import Pair, never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.evaluators import run_evaluators
 from fusemix_core.runs.fused import add_metrics, fused_model
 from fusemix_core.runs.plan import Plan
+from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.scorers import BANK_MOST
 from fusemix_core.runs.seen import add_seen
 from fusemix_core.sections import Section
@@ -40,8 +42,9 @@ class Measurement:
 
     Attributes:
         model: the fused model, with the metrics of the split that is shown.
-        results: what results.json has of it: `scorer`, split → evaluator → metrics, and `trusted`
-            (see `runs.answers.trusted`); of an extended model also `never_paired`.
+        results: what results.json has of it: `scorer`, split → evaluator → metrics, `trusted` (see
+            `runs.answers.trusted`) and `baselines` (see `runs.baselines`); of an extended model
+            also `never_paired`.
         shown: the test split, or validation if that is empty.
         sections: evaluator → what it shows of that split.
         failed: evaluator → its error.
@@ -63,6 +66,7 @@ def measure_run(
     adapters: Mapping[str, Adapter],
     device: torch.device,
     objects: Mapping[str, Encoder],
+    reporter: Reporter,
     save: Callable[[FusedModel], None] | None = None,
 ) -> Measurement:
     """Measure the fitted adapters of a run on its validation and test splits.
@@ -74,6 +78,7 @@ def measure_run(
         adapters: modality → fitted adapter.
         device: where to embed and to compare.
         objects: modality → loaded encoder, for those that the caller has.
+        reporter: gets notes on baselines.
         save: is called with the model before evaluators run that aren't core's own: one of them
             may take the whole process down.
 
@@ -81,34 +86,27 @@ def measure_run(
         The model, results and sections; the errors of evaluators that failed are in `failed`.
     """
     config, unpaired = plan.config, never_paired(train, plan.added)
-    splits = {}
-    for name in ("validation", "test"):
-        if len(encoded.dataset.splits[name]):
-            rows = with_indirect(measured_rows(encoded, name, config.seed), unpaired)
-            splits[name] = embed_split(adapters, rows, device)
+    rows = _measured_splits(encoded, config.seed, unpaired)
+    splits = {name: embed_split(adapters, pairs, device) for name, pairs in rows.items()}
     bank = embed_split(adapters, encoded.paired("train"), device, most=BANK_MOST)
     part, scorer = plan.base.scorer(config, bank, splits["validation"])
     model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)
-    add_seen(model, encoded.dataset.items, train)
+    if not config.private:
+        add_seen(model, encoded.dataset.items, train)
     results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
     evaluators = run_evaluators(config)
     if save is not None and (config.evaluators or config.recipe.evaluators):
         save(model)
-    parts = {
-        "score": scorer.score,
-        "scorer": part.name,
-        "seed": config.seed,
-        "added": plan.added,
-        "bank": bank.embeddings,
-        "items": encoded.dataset.items,
-        "encoder": model.encode,
-        "device": device,
-    }
-    measured = [Measured(split=s, **parts, **of_split(x)) for s, x in splits.items()]
-    shown = measured[-1]
+    parts = _of_model(plan, encoded, model, bank, device)
+    *others, shown = [Measured(split=s, **parts, **of_split(x)) for s, x in splits.items()]
+    given = plan, encoded, rows | {"train": train}, model
+    beside, baselines = baselines_of_run(*given, shown, objects, reporter)
+    shown = replace(shown, baselines=beside)
+    measured = [*others, shown]
     outcomes = {data.split: evaluate(evaluators, data, show=data is shown) for data in measured}
     answers = {data.split: list(directions(data)) for data in measured}
     results |= {split: outcome.metrics for split, outcome in outcomes.items()}
+    results["baselines"] = baselines
     failed = dict(chain.from_iterable(outcome.failed.items() for outcome in outcomes.values()))
     found = outcomes[shown.split]
     if "test" in answers:
@@ -116,6 +114,33 @@ def measure_run(
         found.sections["trusted"] = [trust_section(answers["test"], results["trusted"])]
     add_metrics(model, plan, found.metrics)
     return Measurement(model, results, shown, found.sections, failed, answers[shown.split])
+
+
+def _measured_splits(
+    encoded: Encoded, seed: int, unpaired: Sequence[Pair]
+) -> dict[str, PairedLatents]:
+    """The measured rows of validation and test, with those that link `unpaired` modalities."""
+    return {
+        name: with_indirect(measured_rows(encoded, name, seed), unpaired)
+        for name in ("validation", "test")
+        if len(encoded.dataset.splits[name])
+    }
+
+
+def _of_model(
+    plan: Plan, encoded: Encoded, model: FusedModel, bank: SplitEmbeddings, device: torch.device
+) -> dict[str, Any]:
+    """The fields of `Measured` that are the same for all splits."""
+    return {
+        "score": model.scorer.score,
+        "scorer": model.scorer_name,
+        "seed": plan.config.seed,
+        "added": plan.added,
+        "bank": bank.embeddings,
+        "items": encoded.dataset.items,
+        "encoder": model.encode,
+        "device": device,
+    }
 
 
 def of_split(split: SplitEmbeddings) -> dict[str, Any]:

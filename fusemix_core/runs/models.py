@@ -31,16 +31,21 @@ def model_of(path: str | Path) -> str | Path:
 
 
 def encode_for(
-    model: FusedModel, dataset: PairedDataset, reporter: Reporter, max_bad: float
+    model: FusedModel,
+    dataset: PairedDataset,
+    reporter: Reporter,
+    max_bad: float,
+    store: str | None = None,
 ) -> Encoded:
-    """The latents of a dataset by the model's own encoders, refused if these have changed."""
+    """The latents of a dataset by the model's own encoders, refused if these have changed. `store`
+    is the address of the object store, as in `RunConfig`."""
     lazy = {m: model.encoder(m) for m in dataset.modalities}
     views = {m: model.encoders[m].view for m in lazy}
     dtypes = {m: model.encoders[m].dtype for m in lazy}
     encoded = encode_dataset(
         dataset,
         {m: e.spec for m, e in lazy.items()},
-        Encoding(model.device, views=views, dtypes=dtypes),
+        Encoding(model.device, views=views, dtypes=dtypes, store=store),
         reporter,
         {m: e.given for m, e in lazy.items() if e.given is not None},
         max_bad=max_bad,

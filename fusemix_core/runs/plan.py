@@ -18,6 +18,7 @@ from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.cost import estimate_tokens, long_texts
 from fusemix_core.runs.facts import check_facts, facts_table, unused_facts
 from fusemix_core.runs.notices import Notices, Tell
+from fusemix_core.runs.private import check_private, private_recipe
 from fusemix_core.runs.rates import Rates, encode_rate_key, fit_rate_key
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.specs import EncoderSpec, kind_of
@@ -71,7 +72,7 @@ class EncoderPlan:
 class Plan:
     """A run, resolved and ready: no configuration error can follow. `base` is what it starts from:
     nothing, or the model that it extends. `estimates` are warnings of what encoding will tell for
-    sure."""
+    sure. `private`: what is changed in the recipe for a private run."""
 
     config: RunConfig
     dataset: PairedDataset
@@ -80,6 +81,7 @@ class Plan:
     fit_seconds: float | None = None
     warnings: list[str] = field(default_factory=list)
     estimates: list[str] = field(default_factory=list)
+    private: list[str] = field(default_factory=list)
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ class Plan:
             "extends": self.config.extends,
             "device": self.config.device,
             "fit_seconds": self.fit_seconds,
-            **Notices.of(self.dataset, [*self.warnings, *self.estimates]).as_dict(),
+            **Notices.of(self.dataset, [*self.private, *self.warnings, *self.estimates]).as_dict(),
         }
 
 
@@ -141,12 +143,18 @@ def make_plan(
         DataError: If the data can't be used, or leave nothing to fit or to choose on.
         ConfigError: If the recipe can't do what the run asks of it.
     """
+    private: list[str] = []
+    if config.private:
+        recipe, private = private_recipe(config.recipe)
+        config = replace(config, recipe=recipe)
     check_facts(config.recipe, config.data.facts)
     check_needs(config.recipe, specs, config.fixed or ((config.extends,) if config.extends else ()))
     if config.extends and model is None:
         from fusemix_core.runs.extension import extended_model
 
         model = extended_model(config, specs)
+    if model is not None and config.private:
+        check_private(model, f"The model {config.extends}")
     known = {} if model is None else {m: info.takes for m, info in model.encoders.items()}
     takes = known | {m: s.takes for m, s in specs.items() if m not in known}
     dataset = read_usable(config.data, takes, config.seed, tell=tell, optional=known)
@@ -156,6 +164,9 @@ def make_plan(
         from fusemix_core.runs.evaluators import check_evaluators
 
         measured = check_evaluators(config, dataset)
+    from fusemix_core.runs.baselines import check_baselines
+
+    check_baselines(config, dataset)
     base, config, specs, views = _base(config, specs, model, dataset)
     check_data(dataset, config.recipe, base.fixed)
     how = replace(config, views=views)
@@ -165,9 +176,10 @@ def make_plan(
     )
     more, estimates = unused_facts(config, measured), long_texts(specs, dataset.items)
     if tell is not None:
-        for warning in [*more, *estimates]:
+        for warning in [*private, *more, *estimates]:
             tell(warning)
-    return Plan(config, dataset, encoders, base, fit, dataset.warnings + more, estimates)
+    warnings = dataset.warnings + more
+    return Plan(config, dataset, encoders, base, fit, warnings, estimates, private)
 
 
 def _base(

@@ -7,6 +7,7 @@ from fusemix_core.evaluation.retrieval import retrieval
 from fusemix_core.interfaces import Scorer
 from fusemix_core.registry import Registry, registry
 from fusemix_core.runs.embeddings import SplitEmbeddings
+from fusemix_core.runs.private import private_scorers, scorers
 
 BANK_MOST = 65_536
 """Training items of each modality that a scorer is shown; more would not change its statistics."""
@@ -17,15 +18,17 @@ def choose_scorer(
     train: SplitEmbeddings,
     validation: SplitEmbeddings,
     registry: Registry = registry,
+    private: bool = False,
 ) -> tuple[Part, Scorer]:
-    """The recipe's scorer, or whichever registered one has the best validation mean recall.
+    """The recipe's scorer, or whichever registered one has the best validation mean recall. If it
+    is `private`, none that keeps training embeddings.
 
     Scorers learn from training embeddings only. `cosine` wins ties.
     """
     if recipe.scorer is not None:
         candidates = [recipe.scorer]
     else:
-        names = [spec.name for _, spec in registry.all_components("scorer")]
+        names = private_scorers(registry) if private else scorers(registry)
         candidates = [Part(n) for n in sorted(names, key=lambda n: (n != "cosine", n))]
     best: tuple[float, Part, Scorer] | None = None
     for part in candidates:

@@ -20,6 +20,7 @@ from fusemix_core.config import from_dict
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError, UnknownNameError
+from fusemix_core.packaged import packaged_folder
 from fusemix_core.project import upgrade
 from fusemix_core.registry import registry
 from fusemix_core.saved.format1 import read_format1
@@ -50,9 +51,9 @@ ADVICE = Advice(
 
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder that `source` names: a model's or a run's folder here, or a hub id (fetched, at
-    `revision`). A name in a folder that exists here, such as a mistyped `runs/fist`, is not a hub
-    id.
+    """The folder that `source` names: a model's or a run's folder here, `PLUGIN:NAME` of a model
+    that a plugin brings, or a hub id (fetched, at `revision`). A name in a folder that exists here,
+    such as a mistyped `runs/fist`, is not a hub id.
 
     Raises:
         ArtefactError: If there is no such folder and it isn't a hub id, or can't be fetched.
@@ -68,9 +69,13 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
         inside = path / "model"  # of a run's folder
         return inside if not (path / CONFIG).exists() and (inside / CONFIG).exists() else path
     if path.exists() or not _HUB_ID.fullmatch(text):
+        models = registry.all_models()
+        if text in models and not path.exists():
+            return packaged_folder(models[text].path)
+        more = f", or a model of a plugin: {', '.join(models)}" if models else ""
         raise ArtefactError(
             f"{text} is not a folder.",
-            "Give the folder that save_pretrained wrote, or a hub id such as 'someone/model'.",
+            f"Give the folder that save_pretrained wrote, a hub id such as 'someone/model'{more}.",
         )
     if path.parent.is_dir() and path.parent != Path():
         near = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()])

@@ -18,6 +18,7 @@ from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.registry import Registry, registry
 from fusemix_core.scaffold.components import TEMPLATES, facts_of, files_of
 from fusemix_core.specs import EncoderSpec
+from fusemix_core.versions import version
 
 _FACTS = {
     "image": (384, "patch colours", "image_size=64,"),
@@ -138,7 +139,8 @@ def _new_folder(out: Path, name: str) -> Path:
 
 
 def _write(folder: Path, files: Mapping[str, str], values: Mapping[str, object]) -> None:
-    """Write each file of a package from its template."""
+    """Write each file of a package from its template; it asks for this minor version of fusemix."""
+    values = {**values, "floor": ".".join(version().split(".")[:2])}
     for path, template in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(Template(_template(template)).substitute(values), "utf-8")

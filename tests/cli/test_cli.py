@@ -65,7 +65,7 @@ def test_a_run_ends_with_the_commands_that_come_next(run, world):
 
 def test_recall_is_shown_by_a_column(run, world):
     args = ["--a", A, "--b", B, "--data", world, "--recipe", "csa", "--out", "r"]
-    assert "By thing" in run("align", *args, "--by", "thing").stdout
+    assert "By thing" in run("align", *args, "--by", "thing", "--baseline", "none").stdout
     table = json.loads(Path("r/results.json").read_text())["test"]["groups"]["thing"]
     own = ["r", "-e", f"image={A}", "-e", f"text={B}"]
     again = json.loads(run("eval", *own, "--by", "thing", "--json").stdout)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import fusemix_core
+
 ROOT = Path(__file__).parents[2]
 PROJECTS = [ROOT, *sorted(p.parent for p in ROOT.glob("plugins/*/pyproject.toml"))]
 
@@ -21,11 +23,15 @@ def project(folder: Path) -> dict:
 
 
 def test_all_projects_have_one_version_and_ask_for_it():
-    version = project(ROOT)["version"]
-    floor = ".".join(version.split(".")[:2])
+    listed = (ROOT / "fusemix_core/released.txt").read_text().split()
+    assert listed == [folder.name for folder in PROJECTS[1:]]
+    floor = ".".join(fusemix_core.__version__.split(".")[:2])
     for folder in PROJECTS:
         one = project(folder)
-        assert one["version"] == version, one["name"]
+        hatch = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["hatch"]
+        assert one["dynamic"] == ["version"] and "version" not in one, one["name"]
+        source = (folder / hatch["version"]["path"]).resolve()
+        assert source == ROOT / "fusemix_core/version.py", one["name"]
         for requirement in one["dependencies"]:
             if requirement.startswith("fusemix"):
                 assert requirement.endswith(f">={floor}"), (one["name"], requirement)

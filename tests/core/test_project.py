@@ -41,6 +41,7 @@ def unpublished(monkeypatch):
             "fusemix-dinov2",
             "pip install ./plugins/fusemix-dinov2 ./plugins/fusemix-hf (in a clone of fusemix)",
         ),
+        ("fusemix-birds[songs]>=2", "pip install 'fusemix-birds[songs]>=2'"),  # another's
         ("fusemix[dicom]", "pip install 'pydicom>=3'"),
         ("fusemix[fast]", "pip install 'onnx>=1.17' 'openvino>=2024.6'"),
         ("fusemix[unknown]", "pip install '.[unknown]' (in a clone of fusemix)"),

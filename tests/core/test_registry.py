@@ -195,6 +195,9 @@ def test_a_command_that_fails_or_is_taken_is_noted_and_the_others_are_added():
     assert [c.name for c in app.registered_commands] == ["mine"]
     assert [p.name for p in r.plugins if p.error] == ["bad", "thief"]
     assert "'mine'" in r.plugins[-1].error
+    again = registry(good)
+    add_plugin_commands(app, again)  # the same app a second time, as a test or a notebook does
+    assert not again.plugins[0].error and len(app.registered_commands) == 1
 
 
 def test_families_of_one_prefix_are_told_apart_by_their_distribution():

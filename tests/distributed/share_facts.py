@@ -1,16 +1,12 @@
 """What each process does in test_facts.py."""
 
 import torch
+from distributed.three_steps import three_steps
 from safetensors.torch import save_file
-from torch import nn
 from torch.nn.functional import normalize
 
-from fusemix_core.aligners.alignment import Alignment
-from fusemix_core.config import Training
-from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.gathering import rank, total
-from fusemix_core.interfaces import Batch, FitContext, Objective
-from fusemix_core.mixups.fusemix import FuseMixMixup
+from fusemix_core.interfaces import Objective
 
 
 class SameClass(Objective):
@@ -41,34 +37,19 @@ class OwnTimes(Objective):
 OBJECTIVES = {"all rows": SameClass, "own rows": OwnTimes}
 
 
+def facts_of(draw, latents, links):
+    """A class, a time and a box for each row."""
+    box = torch.rand(18, 1, 4, generator=draw)
+    box[3] = torch.nan
+    return {
+        "label": torch.randint(-1, 4, (18, 1), generator=draw),
+        "time": torch.rand(18, 1, generator=draw, dtype=torch.float64),
+        "box": box,
+    }
+
+
 def results(name):
-    """Three steps on batches of 18 rows with a class, a time and a box each, mixed to nine."""
-    draw = torch.Generator().manual_seed(0)
-    adapters = {m: nn.Linear(d, 3).double() for m, d in (("image", 5), ("text", 4))}
-    for adapter in adapters.values():
-        for parameter in adapter.parameters():
-            parameter.data.copy_(torch.randn(parameter.shape, generator=draw))
-    objective = OBJECTIVES[name]().double()
-    objective.start(adapters, None, None, FitContext())
-    state = TrainState.new(Alignment(adapters, objective), Training(), seed=0)
-    losses = []
-    for _ in range(3):
-        latents = {
-            m: torch.randn(18, a.in_features, generator=draw, dtype=torch.float64)
-            for m, a in adapters.items()
-        }
-        links = torch.arange(36).reshape(18, 1, 2)
-        box = torch.rand(18, 1, 4, generator=draw)
-        box[3] = torch.nan
-        facts = {
-            "label": torch.randint(-1, 4, (18, 1), generator=draw),
-            "time": torch.rand(18, 1, generator=draw, dtype=torch.float64),
-            "box": box,
-        }
-        metrics = train_step(state, Batch(latents, links, facts), FuseMixMixup(), lr=0.1)
-        losses.append(metrics["loss"])
-    found = {f"{m}/{n}": p for m, a in adapters.items() for n, p in a.state_dict().items()}
-    return {"loss": torch.tensor(losses), **found}
+    return three_steps(OBJECTIVES[name]().double(), facts_of)
 
 
 def share_facts(folder):

@@ -1,16 +1,12 @@
 """What each process does in test_hammer.py."""
 
 import torch
+from distributed.three_steps import three_steps
 from fusemix_hammer.objective import HammerObjective
 from safetensors.torch import save_file
-from torch import nn
 
-from fusemix_core.aligners.alignment import Alignment
-from fusemix_core.config import Training
-from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.gathering import rank, total
-from fusemix_core.interfaces import Batch, FitContext, Followers
-from fusemix_core.mixups.fusemix import FuseMixMixup
+from fusemix_core.interfaces import Followers
 from fusemix_core.objectives.infonce import InfoNCE
 
 
@@ -36,32 +32,16 @@ OBJECTIVES = {
 }
 
 
+def doubtful(draw, latents, links):
+    """Some rows lack their image, some are doubtful."""
+    links[[1, 6], :, 0] = -1
+    latents["image"][[1, 6]] = 0
+    return {"trust": torch.rand(18, generator=draw).round(decimals=1)[:, None]}
+
+
 def results(name):
-    """Three steps on batches of 18 rows, some doubtful, mixed to nine."""
-    draw = torch.Generator().manual_seed(0)
-    adapters = {m: nn.Linear(d, 3).double() for m, d in (("image", 5), ("text", 4))}
-    for adapter in adapters.values():
-        for parameter in adapter.parameters():
-            parameter.data.copy_(torch.randn(parameter.shape, generator=draw))
     objective = OBJECTIVES[name]().double()
-    objective.start(adapters, None, None, FitContext())
-    state = TrainState.new(Alignment(adapters, objective), Training(), seed=0)
-    losses = []
-    for _ in range(3):
-        latents = {
-            m: torch.randn(18, a.in_features, generator=draw, dtype=torch.float64)
-            for m, a in adapters.items()
-        }
-        links = torch.arange(36).reshape(18, 1, 2)
-        links[[1, 6], :, 0] = -1
-        latents["image"][[1, 6]] = 0
-        trust = torch.rand(18, generator=draw).round(decimals=1)
-        metrics = train_step(
-            state, Batch(latents, links, {"trust": trust[:, None]}), FuseMixMixup(), lr=0.1
-        )
-        losses.append(metrics["loss"])
-    found = {f"{m}/{n}": p for m, a in adapters.items() for n, p in a.state_dict().items()}
-    return {"loss": torch.tensor(losses), **found, **objective.state_dict()}
+    return three_steps(objective, doubtful) | objective.state_dict()
 
 
 def share_hammer(folder):

@@ -149,8 +149,26 @@ def test_two_files_are_aligned_row_by_row_without_data(latents, tmp_path):
     assert "whole numbers" not in output
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["test"]["retrieval"]["mean_r1"] == 100
-    code, output = run("eval", "run", "-e", "image=npy:img.npy", "-e", "text=npy:txt.npy")
-    assert code == 0, output
+    own = ["-e", "image=npy:img.npy", "-e", "text=npy:txt.npy"]
+    command = output.partition("look at the report:")[2].split("fusemix ")[1].splitlines()[0]
+    for arguments in (["eval", "run", *own], command.split()):
+        code, output = run(*arguments)
+        assert code == 0, output
+    code, output = run("search", "run/model", "3", "--from", "image", "-k", "1", *own)
+    assert code == 0 and " 3\n" in output, output
+
+
+def test_select_and_extend_take_rows_without_data(latents, tmp_path):
+    for name, matrix in zip(("img", "txt", "aud"), (*latents, latents[0][:, :5]), strict=True):
+        write(matrix, tmp_path / f"{name}.npy")
+    code, output = run("select", *ALIGN[1:5], "--pairs", "9", "--out", "few.csv")
+    assert code == 0 and len((tmp_path / "few.csv").read_text().splitlines()) == 10, output
+    assert run(*ALIGN, "--recipe", "cca")[0] == 0
+    more = ["extend", "run", "-e", "audio=npy:aud.npy", "--recipe", "cca", "--out", "more"]
+    code, output = run(*more)
+    assert code == 2 and "-e image=npy:img.npy -e audio=npy:aud.npy" in output, output
+    code, output = run(*more, "-e", "image=npy:img.npy")
+    assert code == 0 and "audio" in output, output
 
 
 def test_two_arrays_of_one_file_are_aligned_without_data(latents, tmp_path):

@@ -3,7 +3,7 @@
 import torch
 
 from fusemix_core.config import Part, Recipe
-from fusemix_core.evaluation import examples, ranking, retrieval, zeroshot
+from fusemix_core.evaluation import directions, examples, ranking, retrieval, zeroshot
 from fusemix_core.evaluation.ranking import cosine
 from fusemix_core.measured import Classes, Measured
 from fusemix_core.runs.embeddings import SplitEmbeddings
@@ -39,7 +39,7 @@ def measured(device=HERE):
 
 
 def test_retrieval_ranks_on_the_device_of_what_is_measured(monkeypatch):
-    found = seen(monkeypatch, retrieval)
+    found = seen(monkeypatch, directions)
     retrieval.RetrievalEvaluator()(measured())
     assert found == [HERE, HERE]
 
@@ -51,7 +51,7 @@ def test_examples_are_found_there(monkeypatch):
 
 
 def test_the_scorer_is_chosen_there(monkeypatch):
-    found = seen(monkeypatch, retrieval)
+    found = seen(monkeypatch, directions)
     rows = {m: torch.nn.functional.normalize(torch.randn(6, 4), dim=1) for m in ("image", "text")}
     links, ids = torch.arange(6)[:, None].repeat(1, 2), {m: torch.arange(6) for m in rows}
     split = SplitEmbeddings(rows, links, ids, device=HERE)

@@ -278,7 +278,7 @@ def test_differences_are_taken_seed_by_seed():
     assert (mean - half, mean + half) == pytest.approx((wanted.low, wanted.high), abs=2e-3)
     assert verdict.best == "other" and verdict.ahead == ["other"]
     told = "\n".join(overview([verdict]))
-    assert "surely behind (95%, seed by seed) in 1 of them" in told and "`other` by 1.0" in told
+    assert "behind beyond the noise (95%) in 1 of them" in told and "`other` by 1.0" in told
 
 
 def test_seeds_that_share_their_test_items_prove_nothing():
@@ -387,7 +387,7 @@ def test_from_the_command_line(world, tmp_path):
     assert done.exit_code == 0, done.output
     assert "R@1 by cosine" in done.stdout and (tmp_path / "o/report.md").exists()
     as_json = json.loads(run(*sides, "--data", world, *more, "--json").stdout)
-    assert [n["size"] for n in as_json] == [40, None]
+    assert [n["size"] for n in as_json["fits"]] == [40, None]
 
 
 def test_from_a_file_whose_paths_are_below_its_folder(world, tmp_path):

@@ -8,6 +8,7 @@ from pairs import write_world
 from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align
+from fusemix_core.runs.reporter import Reporter
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
 
@@ -56,3 +57,24 @@ def test_each_better_map_is_logged(tmp_path):
     assert rows and {(r["kind"], r["step"]) for r in rows} == {("validation", 0)}
     assert done.model.recipe["aligner"]["name"] == "auto"
     assert "R@10" in (tmp_path / "r/report.html").read_text()
+
+
+class Interrupted(Reporter):
+    """Ctrl-C at the end of the second pass, which is the kernel's."""
+
+    passes = 0
+
+    def on_pairs(self, done, total):
+        self.passes += done == total
+        if self.passes == 2:
+            self.passes += 1
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_was_cut_short_says_so(tmp_path):
+    data = write_world(tmp_path / "w", count=80)
+    out = {"out": tmp_path / "r", "device": "cpu"}
+    done = align(ENCODERS, data, overrides=["adapter=none"], reporter=Interrupted(), **out)
+    saved = json.loads((tmp_path / "r/results.json").read_text())
+    assert saved["cut_short"].startswith("Interrupted") and done.results == saved
+    assert "Interrupted" in (tmp_path / "r/report.html").read_text()

@@ -76,7 +76,7 @@ def test_align_and_bench_take_it(method, tmp_path, request):
     saved = json.loads((out / "model/config.json").read_text())
     assert saved["parts"]["adapter.image"]["name"] == "halved-in-a-file"
     arguments = ["--methods", f"auto,{method}", "--seeds", "1", "--out", str(tmp_path / "b")]
-    lines = json.loads(run("bench", *arguments, "--json"))
+    lines = json.loads(run("bench", *arguments, "--json"))["fits"]
     assert [line["method"] for line in lines] == ["auto", "mine"]
     assert not any("error" in line for line in lines)
 

@@ -171,6 +171,10 @@ class Interrupting(Callback):
 
     def __init__(self, stop, steps=None, passes=None):
         self.stop, self.steps, self.passes = stop, steps, passes
+        self.cut_short = []
+
+    def on_cut_short(self, why):
+        self.cut_short.append(why)
 
     def on_step(self, step, metrics):
         if step == self.steps:
@@ -191,6 +195,7 @@ def test_ctrl_c_while_training_leaves_the_best_so_far(folded):
     few = 40
     stopped = FitContext(callbacks=[Interrupting(KeyboardInterrupt, steps=101)])
     adapters = fit(folded, context=stopped, landmarks=few)
+    assert stopped.callbacks[0].cut_short == [complement.INTERRUPTED]
     assert found(adapters, folded[1]) > found(fit(folded, "adapter=none", landmarks=few), folded[1])
 
 
@@ -198,6 +203,7 @@ def test_ctrl_c_in_the_kernels_pass_leaves_the_linear_map(folded):
     stopped = FitContext(callbacks=[Interrupting(KeyboardInterrupt, passes=2)])
     adapters = fit(folded, context=stopped)
     assert all(not len(a.landmarks) for a in adapters.values())
+    assert stopped.callbacks[0].cut_short == [complement.INTERRUPTED]
 
 
 @pytest.mark.parametrize("where", [{"steps": 30}, {"passes": 2}])

@@ -1,5 +1,7 @@
 import base64
+import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -24,7 +26,8 @@ from fusemix_core.reports import (
     render_report,
     write_report,
 )
-from fusemix_core.sections import Figure, Section, Table, Tile
+from fusemix_core.reports.points import Named, drawn_points, script
+from fusemix_core.sections import Figure, Points, Section, Table, Tile
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&$x_{$"
 
@@ -115,13 +118,17 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_report_is_one_self_contained_file_without_script(tmp_path):
+def test_report_is_one_self_contained_file_whose_only_script_is_ours(tmp_path):
     path = write_report(tmp_path / "deep" / "report.html", report())
     html = path.read_text(encoding="utf-8")
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     page = Page(html)
     assert "http:" not in html and "https:" not in html and "@import" not in html
-    assert not page.find("script") and not page.find("link") and not page.find("iframe")
+    assert not page.find("link") and not page.find("iframe")
+    (ours,) = re.findall("<script>(.*?)</script>", html, re.S)
+    assert ours == f"\n{script()}\n" and page.find("script") == [{}]
+    for reaches_out in ("fetch", "XMLHttp", "import", "eval", "innerHTML", "open(", "location"):
+        assert reaches_out not in ours
     for _, attributes in page.tags:
         for name, value in attributes.items():
             assert not name.startswith("on")
@@ -131,7 +138,9 @@ def test_report_is_one_self_contained_file_without_script(tmp_path):
                 assert value.startswith("#")
     assert set(re.findall(r"url\((.)", html)) <= {"#"}
     policy = next(m["content"] for m in page.find("meta") if "http-equiv" in m)
-    assert "default-src 'none'" in policy
+    digest = base64.b64encode(hashlib.sha256(ours.encode()).digest()).decode()
+    assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
+    assert "script" not in render_report(ReportData(title="no map"))
 
 
 def test_every_section_shows_its_data():
@@ -189,7 +198,7 @@ def test_data_of_strangers_is_never_markup():
         Example(EVIL, EVIL, 1, Shown(image=picture(), note=EVIL), [ShownHit(evil, 0.1, True)]),
     ]
     page = Page(render_report(data))
-    assert not page.find("script")
+    assert page.find("script") == [{}]
     assert {t for t, _ in page.tags} <= {t for t, _ in harmless.tags}
     assert not any(name.startswith("on") for _, a in page.tags for name in a)
     assert page.text.count(EVIL) > 25
@@ -261,14 +270,14 @@ def test_unknown_intervals_are_left_out():
 def test_map_is_the_plane_of_the_first_principal_components():
     embeddings = {m: rows(50, i).double().numpy() for i, m in enumerate("ab")}
     links = np.stack([np.arange(50), np.arange(50)], 1)
-    points, lines, explained = principal_map(embeddings, links)
+    plane = principal_map(embeddings, links)
     stacked = np.concatenate(list(embeddings.values()))
     centred = stacked - stacked.mean(0)
     values = np.sort(np.linalg.eigvalsh(centred.T @ centred))[::-1]
-    assert explained == pytest.approx(100 * values[:2] / values.sum())
-    flat = np.concatenate(points)
+    assert plane.explained == pytest.approx(100 * values[:2] / values.sum())
+    flat = plane.points
     assert flat.T @ flat == pytest.approx(np.diag(values[:2]), abs=1e-9)
-    assert lines == pytest.approx(np.stack([points[0], points[1]], axis=1))
+    assert (plane.lines == np.stack([np.arange(50), np.arange(50, 100)], axis=1)).all()
 
 
 def test_map_draws_a_sample_and_takes_nan_and_missing_entries():
@@ -276,9 +285,12 @@ def test_map_draws_a_sample_and_takes_nan_and_missing_entries():
     embeddings["a"][3] = np.nan
     links = np.stack([np.arange(900), np.arange(900)], 1)
     links[::3, 1] = -1
-    points, lines, _ = principal_map(embeddings, links, most=100)
-    assert len(points[0]) == 100 and len(points[1]) == len(lines) < 100
-    assert all(np.isfinite(p).all() for p in points)
+    plane = principal_map(embeddings, links, most=100)
+    assert len(plane.ids["a"]) == 100 and len(plane.ids["b"]) == len(plane.lines) < 100
+    assert len(plane.points) == len(plane.ids["a"]) + len(plane.ids["b"])
+    assert np.isfinite(plane.points).all()
+    ends = np.concatenate(list(plane.ids.values()))[plane.lines]
+    assert (ends[:, 0] == ends[:, 1]).all()
 
 
 def figure_of(drawing, **more):
@@ -332,3 +344,36 @@ def test_a_png_is_shown_as_its_pixels_alone():
 def test_other_bytes_are_refused(content):
     with pytest.raises(ContractError, match="PNG"):
         figure_of(content)
+
+
+def test_each_point_of_a_map_says_what_it_is_and_is_coloured_by_columns():
+    names = [f"book {i % 9}" for i in range(20)]
+    points = Points(
+        [(i, i * i) for i in range(20)],
+        [("image", i) if i % 2 else ("text", i) for i in range(20)],
+        {"modality": ["image" if i % 2 else "text" for i in range(20)], "book": names},
+        [(0, 1)],
+    )
+
+    class Show:
+        private = False
+
+        def __call__(self, modality, number):
+            image = "data:image/jpeg;base64,AAAA" if modality == "image" else ""
+            return Named(f"pairs.csv, row {number}", "" if image else EVIL, image)
+
+    show = Show()
+    page = Page(drawn_points(points, "Map", show))
+    marks = [a for _, a in page.tags if "data-place" in a]
+    assert len(marks) == 20 and marks[3]["data-image"] and marks[2]["data-text"] == EVIL
+    assert page.text.count(f"text: {EVIL}") == 10 and "image: pairs.csv, row 3" in page.text
+    assert marks[0]["class"] == "p s0" and marks[1]["class"] == "p s1"
+    (whole,) = page.find("div")[:1]
+    assert whole["tabindex"] == "0" and "Arrow keys" in whole["aria-label"]
+    books = json.loads(whole["data-colours"])["book"]
+    assert len(books["names"]) == 6 and books["names"][-1] == "other"
+    assert [books["names"][i] for i in books["of"][:3]] == ["book 0", "book 1", "book 2"]
+    places = [re.match(r"M([\d.]+) ([\d.]+)", a["d"]) for a in page.find("path")[1:]]
+    assert all(0 <= float(p[1]) <= 960 and 0 <= float(p[2]) <= 560 for p in places)
+    show.private = True
+    assert "book" not in drawn_points(points, "Map", show)

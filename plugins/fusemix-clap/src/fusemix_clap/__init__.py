@@ -9,7 +9,7 @@ from typing import Any
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import EncoderSpec
 
-REQUIRES = {"fusemix_hf": "fusemix-hf>=0.1", "transformers": "transformers>=5"}
+REQUIRES = {"fusemix_hf": "fusemix-hf>=0.2", "transformers": "transformers>=5"}
 LAION_REQUIRES = REQUIRES | {"laion_clap": "fusemix-clap[laion]"}
 PAPER = "https://arxiv.org/abs/2211.06687"
 SAMPLE_RATE = 48_000

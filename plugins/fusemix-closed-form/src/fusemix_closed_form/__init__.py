@@ -40,6 +40,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_closed_form.asif:ASIFAligner",
             summary="similarities to training pairs as embeddings: nothing is trained",
             options={"anchors": 4096, "keeps": (100, 400, 800), "powers": (1, 4, 8)},
+            keeps_items=True,
             paper=ASIF,
         ),
         ComponentSpec(
@@ -48,6 +49,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             target="fusemix_closed_form.asif:ASIFAdapter",
             summary="the largest similarities to anchors, raised to a power",
             options={"keep": 800, "power": 8},
+            keeps_items=True,
             paper=ASIF,
         ),
         ComponentSpec(
@@ -69,7 +71,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
         ),
         # Not by `from recipes import csa`: the submodule `csa` would take the function's name.
         *(
-            ComponentSpec.recipe(function)
-            for function in (recipes.csa, recipes.asif, recipes.procrustes, recipes.ridge)
+            ComponentSpec.recipe(function, search=search)
+            for function, search in recipes.SEARCHES.items()
         ),
     ]

@@ -29,3 +29,12 @@ def procrustes() -> Recipe:
 def ridge() -> Recipe:
     """Ridge regression on the last modality's latents. Validation chooses the ridge."""
     return Recipe("ridge", Part("ridge"), "one side regressed on the other", scorer=COSINE)
+
+
+SEARCHES = {
+    csa: {"aligner.dim": (128, 64, 256, 384)},
+    asif: {"aligner.anchors": (4096, 1024, 2048)},
+    procrustes: {"aligner.dim": (384, 128, 256)},
+    ridge: {},
+}
+"""Recipe → what a search tries, beyond what validation chooses in any case."""

@@ -9,7 +9,7 @@ from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import EncoderSpec
 
 REQUIRES = {
-    "fusemix_hf": "fusemix-hf>=0.1",
+    "fusemix_hf": "fusemix-hf>=0.2",
     "transformers": "transformers>=5.4",
 }
 REQUIRES_V3 = {**REQUIRES, "torchvision": "torchvision>=0.21"}

@@ -55,7 +55,10 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             uses=("latents",),
             paper=PAPER,
         ),
-        ComponentSpec.recipe(freeze_align),
+        ComponentSpec.recipe(
+            freeze_align,
+            search={"training.lr": (1e-3, 3e-4, 3e-3), "training.weight_decay": (0.02, 0.1)},
+        ),
     ]
 
 

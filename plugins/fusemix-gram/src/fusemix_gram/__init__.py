@@ -15,6 +15,8 @@ PAPER = "https://arxiv.org/abs/2412.11959"
 @hookimpl
 def fusemix_components() -> Iterable[ComponentSpec]:
     """The objective, and FuseMix's recipe with it."""
+    from fusemix_core.recipes.fusemix import MLP_SEARCH
+
     return [
         ComponentSpec(
             kind="objective",
@@ -24,7 +26,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             options={"anchor": "", "temperature": 0.07, "learnable": True, "smoothing": 0.1},
             paper=PAPER,
         ),
-        ComponentSpec.recipe(gram),
+        ComponentSpec.recipe(gram, search=MLP_SEARCH),
     ]
 
 

@@ -31,7 +31,10 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             uses=("trust", "adapters"),
             paper=PAPER,
         ),
-        ComponentSpec.recipe(hammer),
+        ComponentSpec.recipe(
+            hammer,
+            search={"training.lr": (1e-3, 3e-4, 3e-3), "training.weight_decay": (0.02, 0.1)},
+        ),
     ]
 
 

@@ -11,6 +11,9 @@ from fusemix_core.specs import ComponentSpec
 
 PAPER = "https://arxiv.org/abs/2412.04616"
 
+SEARCH = {"training.lr": (3e-4, 1e-4, 9e-4), "training.weight_decay": (1e-4, 1e-2)}
+"""What a search tries."""
+
 
 @hookimpl
 def fusemix_components() -> Iterable[ComponentSpec]:
@@ -54,8 +57,8 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             options={"weight": 0.0051},
             paper="https://arxiv.org/abs/2103.03230",
         ),
-        ComponentSpec.recipe(sail),
-        ComponentSpec.recipe(alignment_probing),
+        ComponentSpec.recipe(sail, search=SEARCH | {"adapter.width_factor": (8, 2)}),
+        ComponentSpec.recipe(alignment_probing, search=SEARCH),
     ]
 
 

@@ -36,7 +36,10 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             wraps="objective",
             paper=PAPER,
         ),
-        ComponentSpec.recipe(sotalign),
+        ComponentSpec.recipe(
+            sotalign,
+            search={"training.lr": (1e-3, 3e-4, 3e-3), "training.weight_decay": (1e-4, 1e-2)},
+        ),
     ]
 
 

