@@ -44,7 +44,7 @@ def _row(entry: Entry, of: Column) -> list[object]:
     recalls = [_short(mean), _short(half), entry.interval_kind]
     cells: list[object] = [entry.place.set, entry.place.label, entry.pairs, entry.fitted]
     cells += [entry.method, len(entry.lines), "+".join(scorers), *recalls]
-    cells += [_short(at_k(entry, 5)), _short(at_k(entry, 10)), entry.seconds]
+    cells += [_short(at_k(entry, 5)), _short(at_k(entry, 10)), _short(entry.seconds)]
     if entry.method == of.best:
         return [*cells, "yes", 0, 0, 0, "yes"]
     lead = of.behind[entry.method]

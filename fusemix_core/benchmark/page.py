@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -141,12 +142,13 @@ def overview(found: Sequence[Verdict]) -> list[str]:
     """Who wins how often, and where the default loses."""
     if not found:
         return ["Nothing was measured."]
-    wins: dict[str, int] = {}
-    for v in found:
-        wins[v.best] = wins.get(v.best, 0) + 1
-    ordered = sorted(wins.items(), key=lambda item: -item[1])
-    listed = ", ".join(f"`{m}` in {n}" for m, n in ordered)
-    out = [f"Highest mean in {len(found)} places (set, encoders, size): {listed}."]
+    ordered = Counter(v.best for v in found).most_common()
+    ties = Counter(v.best for v in found if v.tied)
+    listed = ", ".join(
+        f"`{m}` in {n}" + (f" (in {ties[m]} a tie)" if m in ties else "") for m, n in ordered
+    )
+    places = "1 place" if len(found) == 1 else f"{len(found)} places"
+    out = [f"Highest mean in {places} (set, encoders, size): {listed}."]
     if any(v.default is not None for v in found):
         beaten = [v for v in found if v.ahead]
         sure = f"`{DEFAULT}` is behind beyond the noise (95%) in {len(beaten)} of them."

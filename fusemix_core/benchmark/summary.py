@@ -101,7 +101,8 @@ class Place:
 class Verdict:
     """Who wins at a place. `against`: method → how far it is ahead of the default, a mean of
     differences seed by seed, and the half-width of its 95% interval (`gap`; of classes, Student's
-    over the seeds); None if there is none."""
+    over the seeds); None if there is none. `tied`: whether another method isn't shown to
+    differ from the best."""
 
     place: Place
     pairs: int
@@ -109,6 +110,7 @@ class Verdict:
     value: float
     default: float | None
     against: Mapping[str, tuple[float, float | None]]
+    tied: bool = False
 
     @property
     def ahead(self) -> list[str]:
@@ -239,5 +241,7 @@ def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Ver
                     half = gap(here[name], here[DEFAULT]).half
                 against[name] = mean, half
         pairs = here[best].pairs
-        out.append(Verdict(place, pairs, best, means[best], means.get(DEFAULT), against))
+        tied = not zero_shot and any(gap(here[best], e).tied for m, e in here.items() if m != best)
+        found = Verdict(place, pairs, best, means[best], means.get(DEFAULT), against, tied)
+        out.append(found)
     return out

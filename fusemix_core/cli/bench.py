@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, given, grouped
+from fusemix_core.cli.groups import (
+    DataOptions,
+    FactOptions,
+    SideOptions,
+    SplitOptions,
+    given,
+    grouped,
+)
 from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 
@@ -18,34 +25,10 @@ if TYPE_CHECKING:
     from fusemix_core.benchmark.summary import Entry
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The encoders of two modalities; each combination is compared."""
-
-    a: Annotated[
-        str | None, typer.Option("--a", metavar="NAME,NAME,…", help="Encoders of one modality.")
-    ] = None
-    b: Annotated[
-        str | None, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")
-    ] = None
-    view: Annotated[
-        list[str] | None,
-        typer.Option("--view", metavar="MODALITY=VIEW,VIEW", help="Views to try. [the first]"),
-    ] = None
-
-    def encoders(self) -> dict[str, list[str]]:
-        """modality → encoders."""
-        from fusemix_core.registry import registry
-
-        a, b = _names(self.a), _names(self.b)
-        if not a or not b:
-            raise ConfigError("Give --a and --b.", "Or a --config with [sets.NAME] tables.")
-        kinds = registry.encoder(a[0]).modality, registry.encoder(b[0]).modality
-        return dict(zip(kinds if kinds[0] != kinds[1] else ("a", "b"), (a, b), strict=True))
-
-    def views(self) -> dict[str, list[str]]:
-        """modality → views."""
-        return {m: _names(v) or [] for m, v in o.key_values(self.view, "--view").items()}
+Views = Annotated[
+    list[str] | None,
+    typer.Option("--view", metavar="MODALITY=VIEW,VIEW", help="Views to try. [the first]"),
+]
 
 
 @dataclass(frozen=True)
@@ -127,11 +110,12 @@ Out = Annotated[Path, typer.Option(help="Folder of results.jsonl and the report.
 
 @grouped
 def bench(
-    sides: Sides,
+    sides: SideOptions,
     data: DataOptions,
     splits: SplitOptions,
     facts: FactOptions,
     compared: Compared,
+    view: Views = None,
     config: ConfigFile = None,
     root: Root = None,
     only: Only = None,
@@ -158,8 +142,6 @@ def bench(
         fusemix bench --a efficientnet-lite0 --b minilm --data pairs.csv \\
             --methods cca,csa,sail --search 8 --latex table.tex
 
-        fusemix bench --config bench.toml --out bench/1
-
         fusemix bench --config bench.toml --only size=500,all --out bench/1
     """
     values = config_table(config) if config else {}
@@ -168,7 +150,10 @@ def bench(
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     values |= compared.table() | given(device=device)
     if not config:
-        values["sets"] = _one_set(table, sides)
+        if not sides.given:
+            raise ConfigError("Give --a and --b.", "Or a --config with [sets.NAME] tables.")
+        views = {m: _names(v) for m, v in o.key_values(view, "--view").items()}
+        values["sets"] = _one_set(table, sides.sides(), views)
 
     from fusemix_core.benchmark.config import bench_config
     from fusemix_core.benchmark.narrowing import narrowed
@@ -244,16 +229,17 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
 
 
-def _one_set(table: dict[str, Any], sides: Sides) -> dict[str, Any]:
+def _one_set(
+    table: dict[str, Any], encoders: dict[str, list[str]], views: dict[str, list[str] | None]
+) -> dict[str, Any]:
     """The set of the options, by its name. Without data it is that of the encoders' own items."""
-    encoders = sides.encoders()
     if "source" not in table:
         from fusemix_core.registry import registry
         from fusemix_core.runs.config import own_items
 
         found = own_items({m: registry.encoder(names[0], m) for m, names in encoders.items()})
         table = {**table, **found, "source": list(found["source"])}
-    return {_set_name(table): {**table, "encoders": encoders, "views": sides.views()}}
+    return {_set_name(table): {**table, "encoders": encoders, "views": views}}
 
 
 def _set_name(table: dict[str, Any]) -> str:

@@ -10,10 +10,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
+
+import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.config import Part, RunConfig, parse_part, to_dict
+from fusemix_core.errors import ConfigError
 from fusemix_core.registry import registry
 
 NONE = "none"
@@ -96,6 +99,64 @@ class EncoderOptions:
     def views(self) -> dict[str, str]:
         """modality → view; with one encoder, `--view` may leave out the modality."""
         return o.view_values(self.view, o.key_values(self.encoder, "--encoder"))
+
+
+@dataclass(frozen=True)
+class SideOptions:
+    """The encoders of two modalities, several of each: `--a`, `--b`, `--encoder`."""
+
+    a: Annotated[
+        str | None,
+        typer.Option(
+            "--a",
+            metavar="NAME,NAME,…",
+            help="Encoders of one modality.",
+            rich_help_panel=o.ENCODERS,
+        ),
+    ] = None
+    b: Annotated[
+        str | None,
+        typer.Option(
+            "--b", metavar="NAME,NAME,…", help="Those of the other.", rich_help_panel=o.ENCODERS
+        ),
+    ] = None
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--encoder",
+            "-e",
+            metavar="MODALITY=NAME,NAME",
+            help="The same with the name of the modality, as the data have it; give two.",
+            rich_help_panel=o.ENCODERS,
+        ),
+    ] = None
+
+    @property
+    def given(self) -> bool:
+        """Whether any encoder is named."""
+        return any((self.a, self.b, self.encoder))
+
+    def sides(self) -> dict[str, list[str]]:
+        """modality → encoders; the modalities of `--a` and `--b` are those of their first encoders,
+        or `a` and `b` if these are of one.
+
+        Raises:
+            ConfigError: Unless there are encoders of two modalities.
+        """
+        named = {m: _names(v) for m, v in o.key_values(self.encoder, "--encoder").items()}
+        pair = [_names(self.a), _names(self.b)]
+        if named:
+            if len(named) != 2 or any(pair) or not all(named.values()):
+                raise ConfigError("Give --encoder for two modalities, or --a and --b.")
+            return named
+        if not all(pair):
+            raise ConfigError("Give --a and --b, or --encoder for two modalities.")
+        kinds = [registry.encoder(names[0]).modality for names in pair]
+        return dict(zip(kinds if kinds[0] != kinds[1] else ("a", "b"), pair, strict=True))
+
+
+def _names(text: str | None) -> list[str]:
+    return [n.strip() for n in (text or "").split(",") if n.strip()]
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.cli.console import Notes
-from fusemix_core.cli.groups import DataOptions, FactOptions, SplitOptions, grouped
+from fusemix_core.cli.groups import DataOptions, FactOptions, SideOptions, SplitOptions, grouped
 
 if TYPE_CHECKING:
     from fusemix_core.jobs.rank import Ranking, RankingPlan
@@ -23,24 +23,6 @@ class MeasureOptions:
 
     sample: Annotated[int, typer.Option(help="Pairs that the measures look at.")] = 1000
     shuffles: Annotated[int, typer.Option(help="Random pairings that chance is taken from.")] = 20
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The encoders of two modalities; each combination is a row."""
-
-    a: Annotated[str, typer.Option("--a", metavar="NAME,NAME,…", help="Encoders of one modality.")]
-    b: Annotated[str, typer.Option("--b", metavar="NAME,NAME,…", help="Those of the other.")]
-    view: o.Views = None
-
-    def encoders(self) -> list[list[str]]:
-        """The encoders of each side; names are checked before anything heavy is imported."""
-        from fusemix_core.runs.config import resolve_encoders
-
-        split = [[n.strip() for n in side.split(",") if n.strip()] for side in (self.a, self.b)]
-        for side in split:
-            resolve_encoders({str(i): name for i, name in enumerate(side)})
-        return split
 
 
 Probe = Annotated[
@@ -56,11 +38,12 @@ HeatMap = Annotated[
 
 @grouped
 def rank(
-    sides: Sides,
+    sides: SideOptions,
     data: DataOptions,
     splits: SplitOptions,
     facts: FactOptions,
     measures: MeasureOptions,
+    view: o.Views = None,
     recipe: Probe = None,
     seed: o.Seed = None,
     device: o.Device = None,
@@ -81,9 +64,6 @@ def rank(
         fusemix rank --a dinov2,timm:convnext_tiny --b bge-large,minilm \\
             --data pairs.csv
 
-        fusemix rank --a dinov2,rad-dino --b minilm,bge-large \\
-            --data pairs.csv --picture rank.svg
-
         fusemix rank --a efficientnet-lite0 --b minilm --view text=layers \\
             --data pairs.csv
 
@@ -93,20 +73,22 @@ def rank(
     table = data.table() | splits.table() | facts.table()
 
     from fusemix_core.jobs.rank_picture import check_name, write_heat_map
-    from fusemix_core.runs.config import find_recipe
+    from fusemix_core.runs.config import find_recipe, resolve_encoders
 
     if recipe is not None:
         find_recipe(recipe)
     if picture is not None:
         check_name(picture)
-    (a, b), views = sides.encoders(), o.key_values(sides.view, "--view")
-
+    encoders, views = sides.sides(), o.key_values(view, "--view")
+    for modality, name in [(m, n) for m, names in encoders.items() for n in names]:
+        resolve_encoders({modality: name})  # before anything heavy is imported
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.rank import plan_ranking, run_ranking
 
     notes = Notes()
-    how = {"recipe": recipe, "seed": seed or 0, "device": device or "auto", "tell": notes}
-    plan = plan_ranking(a, b, table or None, views=views, sample=measures.sample, **how)
+    how = dict[str, Any](views=views, sample=measures.sample, recipe=recipe, tell=notes)
+    how |= {"modalities": tuple(encoders), "seed": seed or 0, "device": device or "auto"}
+    plan = plan_ranking(*encoders.values(), data=table or None, **how)
     if dry_run:
         _show_plan(plan, json)
         return

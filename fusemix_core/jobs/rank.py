@@ -120,6 +120,7 @@ def rank(
     b: Sequence[EncoderInput],
     data: DataInput | None = None,
     *,
+    modalities: Sequence[str] | None = None,
     views: Mapping[str, str] | None = None,
     recipe: str | Mapping[str, Any] | None = None,
     sample: int = SAMPLE,
@@ -130,31 +131,23 @@ def rank(
 ) -> Ranking:
     """Every encoder of `a` with every encoder of `b`, as `fusemix rank` shows them.
 
-    a, b: encoders of one modality each, as `align` takes them. views: modality → view; with
-    `layers` each layer is a candidate of its own. Measures look at `sample` training pairs of items
-    that occur once; each has the `value`, what it is by `chance` (the mean of `shuffles` random
-    pairings of the same latents), the `excess` over that, (value - chance) / (1 - chance), and `p`,
-    how often the best of all pairings is as high when items are shuffled: that is what choosing the
-    best of many layers must be held against. `recall_at_1` and `score` (mean recall) are those of
-    linear CCA on the validation split, both directions. With a recipe, a name or a table as `align`
-    takes, that is fitted to each pairing too, which takes as long as so many runs: `probe` has its
-    best `recall_at_1` and `score` on the validation split, and its `seconds`.
+    a, b: encoders of one modality each, as `align` takes them. modalities: how the data call them
+    (by default as the encoders do, or `a` and `b` if that is one name). views: modality → view;
+    with `layers` each layer is a candidate of its own. Measures look at `sample` training pairs of
+    items that occur once; each has the `value`, what it is by `chance` (the mean of `shuffles`
+    random pairings of the same latents), the `excess` over that, (value - chance) / (1 - chance),
+    and `p`, how often the best of all pairings is as high when items are shuffled: that is what
+    choosing the best of many layers must be held against. `recall_at_1` and `score` (mean recall)
+    are those of linear CCA on the validation split, both directions. With a recipe, a name or a
+    table as `align` takes, that is fitted to each pairing too, which takes as long as so many runs:
+    `probe` has its best `recall_at_1` and `score` on the validation split, and its `seconds`.
 
     Raises a `FusemixError` for anything that the caller can mend.
     """
     reporter = reporter or Reporter()
-    plan = plan_ranking(
-        a,
-        b,
-        data,
-        views=views,
-        recipe=recipe,
-        sample=sample,
-        seed=seed,
-        device=device,
-        tell=reporter.note,
-    )
-    return run_ranking(plan, shuffles, reporter)
+    named = {"modalities": modalities, "views": views, "recipe": recipe}
+    how = {"sample": sample, "seed": seed, "device": device, "tell": reporter.note}
+    return run_ranking(plan_ranking(a, b, data, **named, **how), shuffles, reporter)
 
 
 @dataclass(frozen=True)
@@ -193,6 +186,7 @@ def plan_ranking(
     b: Sequence[EncoderInput],
     data: DataInput | None = None,
     *,
+    modalities: Sequence[str] | None = None,
     views: Mapping[str, str] | None = None,
     recipe: str | Mapping[str, Any] | None = None,
     sample: int = SAMPLE,
@@ -202,10 +196,13 @@ def plan_ranking(
 ) -> RankingPlan:
     """What `rank` of the same arguments will do; `tell` gets the notes on the data."""
     probe = None if recipe is None else find_recipe(recipe)
-    sides, objects = zip(*(_resolved(side) for side in (a, b)), strict=True)
-    modalities = tuple(next(iter(specs.values())).modality for specs in sides)
-    if modalities[0] == modalities[1]:
-        modalities = ("a", "b")
+    given = modalities or (None, None)
+    found = [_resolved(side, name) for side, name in zip((a, b), given, strict=True)]
+    sides, objects = zip(*found, strict=True)
+    if modalities is None:
+        modalities = [next(iter(specs.values())).modality for specs in sides]
+        modalities = modalities if modalities[0] != modalities[1] else ("a", "b")
+    first, second = modalities
     _check_views(views, modalities)
     how = Encoding(resolve_device(device))
     firsts = {m: next(iter(s.values())) for m, s in zip(modalities, sides, strict=True)}
@@ -218,7 +215,7 @@ def plan_ranking(
     check_data(dataset, probe or CLOSED_FORM)
     _drawn(_links(dataset, "train"), sample, seed)
     return RankingPlan(
-        modalities, sides, objects, views or {}, config, dataset, how, probe, sample, seed
+        (first, second), sides, objects, views or {}, config, dataset, how, probe, sample, seed
     )
 
 
@@ -255,14 +252,18 @@ def _check_views(views: Mapping[str, str] | None, modalities: Sequence[str]) -> 
             raise UnknownNameError.of("modality of this ranking", modality, modalities)
 
 
-def _resolved(side: Sequence[EncoderInput]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _resolved(
+    side: Sequence[EncoderInput], modality: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """(name → spec, name → loaded Encoder) of the encoders of one side."""
     if not side:
         raise ConfigError(
             "No encoder given.", "Example: fusemix rank --a dinov2 --b minilm,e5-base"
         )
     names, objects = encoder_names({str(i): e for i, e in enumerate(side)})
-    specs = resolve_encoders(names)
+    specs = {
+        i: next(iter(resolve_encoders({modality or i: name}).values())) for i, name in names.items()
+    }
     kinds = {s.modality for s in specs.values()}
     if len(kinds) > 1:
         raise ConfigError(

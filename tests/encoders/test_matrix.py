@@ -200,8 +200,11 @@ def test_rank_and_bench_take_them_too(latents, tmp_path):
     sides = ["--a", "npy:img.npy", "--b", "npy:txt.npy"]
     code, output = run("rank", *sides, "--shuffles", "2")
     assert code == 0 and "npy:txt.npy" in output, output
-    code, output = run("bench", *sides, "--methods", "cca", "--seeds", "1", "--out", "bench")
-    assert code == 0 and "100.0" in output, output
+    named = ["-e", "image=npy:img.npy", "-e", "text=npy:txt.npy"]
+    assert run("rank", *named, "--dry-run")[0] == 0
+    code, output = run("bench", *named, "--methods", "cca", "--seeds", "1", "--out", "bench")
+    assert code == 0 and "100.0" in output and "from 'id', text from 'id'" in output, output
+    assert run("rank", *named, *sides)[0] == run("bench", *named[:2])[0] == 2
 
 
 def test_arrays_are_aligned_in_python(latents):
