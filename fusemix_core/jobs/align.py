@@ -47,9 +47,9 @@ def align(
         reporter: Gets the progress.
         **settings: `views` (modality → view of its encoder), `fixed` (modalities that keep their
             latents as embeddings), `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`,
-            `backend`, `decode_processes`.
-            `backend`, `store` (the object store to keep latents in, such as `s3://bucket/prefix`,
-            by default `$FUSEMIX_STORE`, else the folder `$FUSEMIX_HOME`).
+            `backend`, `decode_processes`, `store` (the object store to keep latents in, such as
+            `s3://bucket/prefix`, by default `$FUSEMIX_STORE`, else the folder `$FUSEMIX_HOME`),
+            `evaluators`, `baselines` (recipes, and folders of models, to compare with), `private`.
 
     Returns:
         The run's folder, model and results; None in all processes but the first, if torchrun

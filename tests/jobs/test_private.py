@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -16,7 +17,9 @@ from safetensors.torch import load_file
 from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align, extend
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ConfigError, DivergedError
+from fusemix_core.jobs.run import list_batch
+from fusemix_core.runs.folder import RunFolder
 
 CHILD = """
 import sys
@@ -174,3 +177,10 @@ def test_a_private_model_can_be_extended_in_private(private, world):
     done = extend(private.model, {"audio": ToySound}, source, **how)
     assert not done.model.seen and set(done.model.modalities) == {"image", "text", "audio"}
     assert not [p for p, c in contents(done.folder.path).items() if b" number " in c]
+
+
+def test_a_batch_that_diverges_is_listed_by_its_rows_only(private, tmp_path):
+    error, folder = DivergedError("no number", items={"text": [3]}), RunFolder(tmp_path)
+    list_batch(error, private.encoded.dataset, folder, private=True)
+    (line,) = json.loads(folder.failed_batch.read_text())
+    assert line["row"] == 4 and "item" not in line
