@@ -48,6 +48,7 @@ lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/pyrefly check --python-interpreter-path $(VENV)/bin/python
 
 docs: $(VENV)/test.stamp
 	$(VENV)/bin/python docs/generate.py

@@ -88,7 +88,7 @@ class EncoderSpec:
     summary: str = ""
     aliases: tuple[str, ...] = ()
     views: tuple[str, ...] = ("pooled",)
-    takes: str | None = None
+    takes: str = ""
     weights: str = ""
     sha256: str = ""
     revision: str = ""
@@ -111,9 +111,9 @@ class EncoderSpec:
     """True when weights came from the user as a path (`NAME@PATH`)."""
 
     def __post_init__(self) -> None:
-        if self.takes is None:
+        if not self.takes:
             # A plugin's modality: the registry fills it in at look-up (`Registry.settled`).
-            object.__setattr__(self, "takes", CORE_MEDIA.get(self.modality))
+            object.__setattr__(self, "takes", CORE_MEDIA.get(self.modality, ""))
 
     def check_requirements(self) -> None:
         """Raise `MissingDependencyError`, without importing, if a required module is absent."""

@@ -26,7 +26,7 @@ def align(
     resume: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
-) -> RunResult | None:
+) -> RunResult | Any:  # None only where torchrun starts several
     """Align frozen encoders on paired data; what `fusemix align` does, from Python.
 
     Args:
@@ -71,5 +71,5 @@ def align(
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
     config, specs = build_config(values, [*chosen_by(select, pairs, budget), *overrides])
-    plan = make_plan(config, specs, tell=reporter and reporter.note)
+    plan = make_plan(config, specs, tell=reporter.note if reporter else None)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
