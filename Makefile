@@ -10,6 +10,9 @@ PLUGINS = $(wildcard plugins/*)
 EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
            -e './plugins/fusemix-starter[speech]'
 
+# Processes find compiled what others compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test smoke gpu lint docs browser dist version
 
 demo: $(VENV)/demo.stamp
@@ -48,6 +51,7 @@ lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/pyrefly check --python-interpreter-path $(VENV)/bin/python
 
 docs: $(VENV)/test.stamp
 	$(VENV)/bin/python docs/generate.py

@@ -62,12 +62,13 @@ def rates(
 ) -> Iterator[Row]:
     """Stretches of steps in turn; the first step of each, which the feed before may still slow
     down, is left out."""
-    with patch.object(feed_module, "ahead", lambda items: items):
+    with patch.object(feed_module, "ahead", lambda items, source: items):
         not_ahead = feed(stored, plan, 0, CPU, blocks=True)
+    batches = feed(held, plan, 0, CPU, blocks=False)
     feeds = {
         "no feed": fixed(held, plan),
         "resident": feed(held, plan, 0, CPU, blocks=False),
-        "resident, made ahead": ahead(feed(held, plan, 0, CPU, blocks=False)),
+        "resident, made ahead": ahead(batches, batches),
         "memory map, full shuffle": feed(stored, plan, 0, CPU, blocks=False),
         "memory map, by blocks, not ahead": not_ahead,
         "memory map, by blocks": feed(stored, plan, 0, CPU, blocks=True),

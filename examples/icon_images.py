@@ -89,7 +89,9 @@ def contact_sheet(searches: Sequence[tuple[str, Sequence[Found]]]) -> Image.Imag
             x, y = EDGE + place * (TILE + GAP), top + HEAD - 8
             pen.rounded_rectangle((x, y, x + TILE - 1, y + TILE - 1), 10, "white", LINE)
             with Image.open(icon.image) as image:
-                inside = image.convert("RGB").resize((TILE - 12, TILE - 12), Image.LANCZOS)
+                inside = image.convert("RGB").resize(
+                    (TILE - 12, TILE - 12), Image.Resampling.LANCZOS
+                )
             sheet.paste(inside, (x + 6, y + 6))
             lines = _lines(icon.words, text, TILE)
             for down, line in enumerate(lines):

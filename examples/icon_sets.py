@@ -102,13 +102,13 @@ class Package:
     def __init__(self, source: Path, logos: bool = False) -> None:
         self.source = source
         self._no_logos = "" if logos else "logos (--logos keeps them)"
-        heads = {"collections.json": None, "package.json": None}
-        for name, data in self._members(heads.__contains__):
+        names, heads = ("collections.json", "package.json"), dict[str, bytes]()
+        for name, data in self._members(names.__contains__):
             heads[name] = data
-            if None not in heads.values():
+            if len(heads) == len(names):
                 break
-        for name, data in heads.items():
-            if data is None:
+        for name in names:
+            if name not in heads:
                 raise self._unusable(f"it has no {name}")
         version = self._parsed(heads["package.json"], "package.json").get("version")
         self.version = version if re.fullmatch(r"[\w.-]+", str(version)) else "unknown"
@@ -194,8 +194,10 @@ class Package:
             with tarfile.open(self.source, "r|*") as tar:
                 for member in tar:
                     name = member.name.removeprefix("package/")
-                    if member.isfile() and member.name != name and wanted(name):
-                        yield name, tar.extractfile(member).read()
+                    if not member.isfile() or member.name == name or not wanted(name):
+                        continue
+                    if (file := tar.extractfile(member)) is not None:
+                        yield name, file.read()
         except FileNotFoundError:
             raise SystemExit(
                 f"There is no {self.source}. Get the icons with\n    npm pack @iconify/json"
@@ -224,8 +226,10 @@ class Names:
     """Tells words from style in the names of one set."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        listed = [[a for a in data.get(key) or {} if a] for key in ("prefixes", "suffixes")]
-        self._prefixes, self._suffixes = (sorted(one, key=len, reverse=True) for one in listed)
+        self._prefixes, self._suffixes = (
+            sorted(map(str, filter(None, data.get(key) or {})), key=len, reverse=True)
+            for key in ("prefixes", "suffixes")
+        )
         icons = data["icons"]
         last = Counter(name.rpartition("-")[2] for name in icons)
         many = max(2, MANY * len(icons))
@@ -233,7 +237,7 @@ class Names:
 
     def split(self, name: str) -> tuple[str, str]:
         """`arrow-left-bold` → ("arrow left", "bold")."""
-        style = []
+        style: list[str] = []
         for prefix in self._prefixes:
             if name.startswith(f"{prefix}-"):
                 name = name.removeprefix(f"{prefix}-")

@@ -183,7 +183,7 @@ def fit(pairs: Path, run: Path) -> None:
 
 def search(run: Path, rows: Sequence[dict[str, str]], queries: Sequence[str], out: Path) -> None:
     """Write a contact sheet of the best icons for each query, and the list that belongs to it."""
-    model = fusemix_core.load(run / "model")
+    model = fusemix_core.FusedModel.from_pretrained(run / "model")
     collection = load_file(collection_of(run))
     scores = model.similarity(
         model.encode("text", queries), collection["embedding"], "text", "image"

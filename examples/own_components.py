@@ -26,17 +26,19 @@ import fusemix_core
 from fusemix_core import Adapter, Aligner, Encoder, EncoderSpec, Evaluator, Mixup, Objective, Scorer
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.config import Recipe
-from fusemix_core.interfaces import Batch, FitContext, Measured, PairedLatents, Step
+from fusemix_core.interfaces import Batch, FitContext, Measured, PairedLatents, Step, as_rows
 from fusemix_core.registry import registry
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.sections import Figure, Section, Table
 
+DIM = 1024
+
 
 class Letters(Encoder):
-    """Texts as counts of their letter triples, hashed to `dim` numbers. No weights at all."""
+    """Texts as counts of their letter triples, hashed to `DIM` numbers. No weights at all."""
 
     spec = EncoderSpec(
-        name="letters", modality="text", target="own_components:Letters", dim=1024, normalised=True
+        name="letters", modality="text", target="own_components:Letters", dim=DIM, normalised=True
     )
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -51,13 +53,13 @@ class Letters(Encoder):
         return cls(spec)
 
     def collate(self, items: Sequence[str]) -> Tensor:
-        counts = torch.zeros(len(items), self.spec.dim)
+        counts = torch.zeros(len(items), DIM)
         for row, item in zip(counts, items, strict=True):
             if not isinstance(item, str):
                 raise TypeError(f"letters takes str, not {type(item).__name__}")
             text = f" {item.lower()} "
             for i in range(len(text) - 2):
-                row[zlib.crc32(text[i : i + 3].encode()) % self.spec.dim] += 1
+                row[zlib.crc32(text[i : i + 3].encode()) % DIM] += 1
         return counts
 
     def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
@@ -130,10 +132,10 @@ class Ridge(Aligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         rows = torch.arange(len(train))[(train.links >= 0).all(dim=1)]
-        latents = train.batch(rows).latents
+        latents = {m: as_rows(x) for m, x in train.batch(rows).latents.items()}
         goal = latents[train.modalities[-1]]
         goal_mean = goal.mean(dim=0)
-        adapters = {}
+        adapters: dict[str, Adapter] = {}
         for modality, own in latents.items():
             mean = own.mean(dim=0)
             own = (own - mean).double()

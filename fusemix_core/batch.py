@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class Batch:
 
     def part(self, rows: slice, unpaired: Mapping[str, slice]) -> Batch:
         """Some of the rows, and of each modality's unpaired items."""
-        here = rows if self.own is None else self.own.slice(rows)
+        here = rows if self.own is None else self.own.within(rows)
         links, copied = self.links[rows], None
         if self.copied is not None and self.copied.is_of(self.links):
             copied = Copied.of(links, self.copied.here[rows])
@@ -101,11 +102,13 @@ class Batch:
         """
         device, count, here = self.links.device, len(rows[0]), None
         share = slice(None) if self.own is None else self.own.share(count)
-        read = rows if self.own is None else [self.own.places(own[share]) for own in rows]
+        read = rows
+        if self.own is not None:
+            read = tuple(self.own.places(own[share]) for own in rows)
         if all(own.device.type == "cpu" for own in rows):
             own_links = self.links_here()
             here = torch.cat([own_links[own] for own in rows], dim=1)
-            rows, read = ([sent(own, device) for own in of] for of in (rows, read))
+            rows, read = (tuple(sent(own, device) for own in of) for of in (rows, read))
         links = torch.cat([self.links[own] for own in rows], dim=1)
         facts = {f: torch.cat([x[own] for own in rows], dim=1) for f, x in self.facts.items()}
         mixed = replace(
@@ -150,6 +153,10 @@ class Batch:
         return replace(self, latents=latents)
 
 
+@overload
+def without(latents: Tensor, rows: Tensor) -> Tensor: ...
+@overload
+def without(latents: Padded, rows: Tensor) -> Padded: ...
 def without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
     """Latents with nothing in the rows that bool `[n]` says."""
     if isinstance(latents, Padded):
@@ -158,6 +165,10 @@ def without(latents: Tensor | Padded, rows: Tensor) -> Tensor | Padded:
     return latents.masked_fill(rows[:, None], 0)
 
 
+@overload
+def sent(x: Tensor, device: torch.device) -> Tensor: ...
+@overload
+def sent(x: Padded, device: torch.device) -> Padded: ...
 def sent(x: Tensor | Padded, device: torch.device) -> Tensor | Padded:
     """The same on the device; to a GPU by way of pinned memory, without waiting for the copy. A
     device that has no float64 gets float32."""

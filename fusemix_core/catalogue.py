@@ -138,7 +138,7 @@ class Catalogue:
 
     def settled(self, spec: EncoderSpec) -> EncoderSpec:
         """The spec with `takes` filled in: the medium of its modality, or `text`."""
-        if spec.takes is not None:
+        if spec.takes:
             return spec
         modality = self.modality(spec.modality)
         return replace(spec, takes=modality.medium if modality else "text")
@@ -166,7 +166,8 @@ class Catalogue:
     def all_modalities(self) -> list[ModalitySpec]:
         """Every declared modality, in order of name."""
         self.load()
-        return [self.modality(name) for name in sorted(self._modalities)]
+        names = sorted(self._modalities)
+        return [found for name in names if (found := self.modality(name)) is not None]
 
     def all_models(self) -> dict[str, ModelSpec]:
         """`PLUGIN:NAME` → the saved model that a plugin's package contains."""
@@ -184,7 +185,7 @@ class Catalogue:
             ((d, s) for by in self._families.values() for d, s in by.items()),
             key=lambda r: (r[1].prefix, r[0]),
         )
-        return [(d, s) for (d, _), s in encoders] + families
+        return [*((d, s) for (d, _), s in encoders), *families]
 
     def all_components(self, kind: str | None = None) -> list[tuple[str, ComponentSpec]]:
         """(distribution, spec) of every component of a kind, or of all kinds."""
@@ -207,7 +208,7 @@ def _united(declared: list[ModalitySpec]) -> ModalitySpec:
     """One spec with what all say; the words of each are kept in their order."""
     first, *others = declared
     for other in others:
-        changed = {}
+        changed: dict[str, Any] = {}
         for field in fields(ModalitySpec):
             old, new = getattr(first, field.name), getattr(other, field.name)
             changed[field.name] = (

@@ -9,14 +9,17 @@ import shlex
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fusemix_core.errors import ConfigError, UnknownNameError, short
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 ComputeDtype = Literal["float32", "float16", "bfloat16"]
 """The precision of an encoder."""
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
@@ -24,6 +27,8 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 float32's."""
 StoreDtype = Literal["float16", "float32"]
 """The type that latents are stored in."""
+FitPrecision = Literal["auto", "float32", "tf32", "half"]
+"""What a fit computes in; see `Training`."""
 Missing = Literal["bad", "ok"]
 """Whether a row without an entry of some modality counts as bad."""
 Backend = Literal["auto", "eager", "openvino"]
@@ -82,7 +87,7 @@ class Training:
     evaluate_every: int = 1
     evaluate_steps: int | None = None
     patience: int = 0
-    precision: Literal["auto", "float32", "tf32", "half"] = "auto"
+    precision: FitPrecision = "auto"
     compile: Literal["auto", "off", "on"] = "auto"
 
 
@@ -344,7 +349,7 @@ def parse_part(text: str) -> Part:
     return Part(name, values)
 
 
-def override_recipe(recipe: Recipe, assignments: list[str]) -> Recipe:
+def override_recipe(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """`recipe` with `key=value` overrides: `dim=256`, `adapter=linear`, `adapter.blocks=2`,
     `adapters.text=linear` (that of one modality; its options on from those it has),
     `objective.options.queue=64` (an option of the objective that the recipe's wraps), …"""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from fusemix_core.adapter import Adapter
 from fusemix_core.devices import exact_device
 
 EVENTS = (
@@ -90,7 +90,7 @@ class FitContext:
     checkpoints: Path | None = None
     resume: bool = False
     callbacks: Sequence[Callback] = ()
-    fixed: Mapping[str, nn.Module] = field(default_factory=dict)
+    fixed: Mapping[str, Adapter] = field(default_factory=dict)
     latents: str = ""
 
     def exact(self) -> FitContext:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+M = TypeVar("M", bound=nn.Module)
 
-class Followers(nn.Module):
+
+class Followers(nn.Module, Generic[M]):
     """Copies of modules, in eval mode and without gradient, that follow the trained modules.
 
     An objective makes them in `Objective.start` and owns them: they are part of its state, so
@@ -29,13 +32,14 @@ class Followers(nn.Module):
             targets = step.through(self.followers)
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], momentum: float) -> None:
+    def __init__(self, modules: Mapping[str, M], momentum: float) -> None:
         super().__init__()
-        self.names, self.momentum = tuple(modules), momentum
-        self.copies = nn.ModuleList(deepcopy(m).requires_grad_(False) for m in modules.values())
+        self.momentum = momentum
+        self.by_name = {name: deepcopy(m).requires_grad_(False) for name, m in modules.items()}
+        self.copies = nn.ModuleList(self.by_name.values())
         self.eval()
 
-    def train(self, mode: bool = True) -> Followers:
+    def train(self, mode: bool = True) -> Followers[M]:
         """The copies stay in eval mode, whatever the mode of who owns them."""
         return super().train(False)
 
@@ -51,21 +55,21 @@ class Followers(nn.Module):
             for name, copy in self.items():
                 _move(copy, modules[name], share)
 
-    def __getitem__(self, name: str) -> nn.Module:
-        return self.copies[self.names.index(name)]
+    def __getitem__(self, name: str) -> M:
+        return self.by_name[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names
+        return name in self.by_name
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter(self.by_name)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.by_name)
 
-    def items(self) -> Iterator[tuple[str, nn.Module]]:
+    def items(self) -> ItemsView[str, M]:
         """(name, copy) of each module."""
-        return zip(self.names, self.copies, strict=True)
+        return self.by_name.items()
 
 
 def _move(copy: nn.Module, module: nn.Module, share: float) -> None:

@@ -54,7 +54,7 @@ class FusedModel(SavedModel):
         encoders: Mapping[str, EncoderInfo],
         scorer: Scorer,
         *,
-        adapter_parts: Part | Mapping[str, Part] | None = None,
+        adapter_parts: Part | Mapping[str, Part | None] | None = None,
         scorer_part: Part | None = None,
         sources: Mapping[str, Source] | None = None,
         recipe: Mapping[str, Any] | None = None,
@@ -347,7 +347,10 @@ class FusedModel(SavedModel):
             )
         a, b = self.modalities
         other = {a: b, b: a}
-        return (query, other[query]) if query is not None else (other[target], target)
+        if query is not None:
+            return query, other[query]
+        assert target is not None  # or they would be equal
+        return other[target], target
 
     def _embeddings(self, rows: Tensor | ArrayLike, modality: str) -> Tensor:
         """`[n, dim]`, as given if it is a tensor. Raises `ConfigError` for another shape."""

@@ -70,7 +70,7 @@ class Labelled:
         return replace(self, pairs=pairs).select(rows)
 
     def latents(self, modality: str) -> Tensor | Padded:
-        """The latents of a modality, float32 `[n, d]` or tokens, zeros where it is missing."""
+        """The latents of a modality, float32 `[n, d]` or tokens, zeros if it is missing."""
         return self.pairs.only([modality]).batch(torch.arange(len(self))).latents[modality]
 
     def has_exactly(self, modalities: Collection[int]) -> Tensor:
@@ -93,7 +93,7 @@ class Fitted:
         fuser: in eval mode on the CPU.
         scores: `[n, C]` of its training rows, by fits that left out each row with its group; None
             if there are none.
-        parts: modality → such scores by that modality alone; of rows that lack it, anything.
+        parts: modality → such scores by only that modality; of rows that lack it, anything.
     """
 
     fuser: Fuser

@@ -12,16 +12,14 @@ process calls them, in the same order. In one process they change nothing and co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from fusemix_core.numerics import once_differentiable
 from fusemix_core.padded import Padded
-
-Latents = TypeVar("Latents", Tensor, Padded)
 
 
 def processes() -> int:
@@ -71,7 +69,11 @@ class Rows:
         dist.all_gather(found, own)
         return cls(torch.cat(found).tolist())
 
-    def gather(self, x: Latents) -> Latents:
+    @overload
+    def gather(self, x: Tensor) -> Tensor: ...
+    @overload
+    def gather(self, x: Padded) -> Padded: ...
+    def gather(self, x: Tensor | Padded) -> Tensor | Padded:
         """All rows `[n, …]`, given this process's; gradients go back to the process of a row."""
         if len(self.sizes) == 1:
             return x

@@ -19,21 +19,25 @@ hookimpl = pluggy.HookimplMarker("fusemix")
 @hookspec
 def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
     """The encoders, and families of encoders, that this plugin brings. Metadata only."""
+    return ()
 
 
 @hookspec
 def fusemix_components() -> Iterable[ComponentSpec]:
     """The adapters, mixups, objectives, aligners, recipes, … that it brings. Metadata only."""
+    return ()
 
 
 @hookspec
 def fusemix_modalities() -> Iterable[ModalitySpec]:
     """The modalities that it declares: their medium, suffixes, usual columns, prompts."""
+    return ()
 
 
 @hookspec
 def fusemix_models() -> Iterable[ModelSpec]:
     """The saved models that its package contains, which users name `PLUGIN:NAME`. Metadata only."""
+    return ()
 
 
 @hookspec

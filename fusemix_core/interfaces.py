@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.adapter import Adapter, TokenAdapter, input_of, takes_tokens
 from fusemix_core.batch import Batch
 from fusemix_core.context import Callback, FitContext
 from fusemix_core.data.dataset import Rejected
@@ -20,7 +21,7 @@ from fusemix_core.followers import Followers
 from fusemix_core.fuser import Fitted, Fuser, Labelled
 from fusemix_core.measured import Measured
 from fusemix_core.mixup import Mixup
-from fusemix_core.padded import Padded, as_rows, as_tokens
+from fusemix_core.padded import Padded, as_rows, as_tokens, cat_latents
 from fusemix_core.paired import LatentTable, PairedLatents, ResidentLatents, rows_of
 from fusemix_core.prediction import Calibration, Targets, Task
 from fusemix_core.sections import Section, numbers_of
@@ -66,6 +67,7 @@ __all__ = [
     "TokenAdapter",
     "as_rows",
     "as_tokens",
+    "cat_latents",
     "dim_in",
     "input_of",
     "rows_of",
@@ -167,7 +169,9 @@ class Encoder(ABC):
         """What `network(view)` gives for these inputs, by the runtime in use; for `encode`."""
         if self.runtime is not None:
             return self.runtime(view, inputs)
-        return self.network(view).module(**inputs)
+        network = self.network(view)
+        assert network is not None, f"{type(self).__name__} has no network for '{view}'"
+        return network.module(**inputs)
 
     @classmethod
     def sample_items(cls, spec: EncoderSpec) -> Sequence[Any]:
@@ -208,74 +212,6 @@ class Encoder(ABC):
         return {
             k: v for k, v in vars(self).items() if not isinstance(v, nn.Module) and k != "runtime"
         }
-
-
-class Adapter(nn.Module, ABC):
-    """The trained module of one modality: latents `[n, dim_in]` → embeddings `[n, dim_out]`.
-
-    Embeddings leave it without normalisation. Constructed as `Adapter(dim_in, dim_out, **options)`,
-    if the options are plain values: they are all that a saved model contains beside the weights,
-    and are remembered as `options`.
-    """
-
-    options: dict[str, Any]
-
-    uses: tuple[str, ...] = ()
-    """`("tokens",)` of a `TokenAdapter`. The `ComponentSpec` says the same."""
-
-    def __new__(cls, *dims: int, **options: Any) -> Self:
-        adapter = super().__new__(cls)
-        vars(adapter)["options"] = options
-        return adapter
-
-    @abstractmethod
-    def forward(self, latents: Tensor) -> Tensor: ...
-
-    def prepare(self, latents: Tensor) -> None:  # noqa: B027  most need nothing
-        """Take what is needed from latents of training items, `[n, dim_in]`, before training."""
-
-    def start_from(self, closed_form: Adapter) -> None:
-        """Take over a map fitted in closed form, so that both give the same embeddings."""
-        raise NotImplementedError(f"{type(self).__name__} can't start from a closed-form map")
-
-
-class TokenAdapter(Adapter):
-    """An adapter of items that have several latents each (tokens, frames, places): it embeds each
-    one, then pools.
-
-    `dim_in` is the width of one token. Latents come as `Padded`, values `[n, T, dim_in]` of any
-    T ≥ 1, whatever the view: items may differ in length, and a missing one has no tokens. The
-    values of padding have no part in the result. A mixed item has the positions that either of the
-    two it was made of has.
-
-    Example:
-        class TokenMean(TokenAdapter):
-            def __init__(self, dim_in, dim_out):
-                super().__init__()
-                self.out = torch.nn.Linear(dim_in, dim_out)
-
-            def tokens(self, latents):
-                return Padded(self.out(latents.filled()), latents.mask)
-
-            def pool(self, tokens, latents):
-                count = tokens.mask.sum(dim=1, keepdim=True).clamp(min=1)
-                return tokens.filled().sum(dim=1) / count
-    """
-
-    uses = ("tokens",)
-
-    @abstractmethod
-    def tokens(self, latents: Padded) -> Padded:
-        """The embedded tokens, values `[n, T', dim_out]`, for pooling and for objectives that
-        compare tokens. T' depends on T only."""
-
-    @abstractmethod
-    def pool(self, tokens: Padded, latents: Padded) -> Tensor:
-        """Embeddings `[n, dim_out]` of what `tokens(latents)` gave; finite for an item that has
-        none."""
-
-    def forward(self, latents: Padded) -> Tensor:
-        return self.pool(self.tokens(latents), latents)
 
 
 class Objective(nn.Module, ABC):
@@ -323,17 +259,6 @@ def dim_in(adapter: Adapter | type[Adapter], table: LatentTable) -> int:
     return table.shape[-1] if takes_tokens(adapter) else table.dim
 
 
-def takes_tokens(adapter: Any) -> bool:
-    """Whether an adapter, or its class, is a `TokenAdapter`."""
-    kind = adapter if isinstance(adapter, type) else type(adapter)
-    return issubclass(kind, TokenAdapter)
-
-
-def input_of(adapter: Adapter, latents: Tensor | Padded) -> Tensor | Padded:
-    """Latents of any view in the form that an adapter takes: `as_tokens`, or `as_rows`."""
-    return as_tokens(latents) if takes_tokens(adapter) else as_rows(latents)
-
-
 class Aligner(ABC):
     """Fits one adapter per modality, by gradient or in closed form."""
 
@@ -345,7 +270,7 @@ class Aligner(ABC):
     @abstractmethod
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
-    ) -> dict[str, Adapter]:
+    ) -> Mapping[str, Adapter]:
         """Adapters by modality, in eval mode on the CPU. Choices are made on `validation` only."""
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import function
 
 Numbers = Literal["float32", "tf32", "half"]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -100,3 +102,9 @@ _NEW = {"highest": "ieee", "high": "tf32"}
 def _device_types() -> list[str]:
     accelerator = torch.accelerator.current_accelerator()
     return ["cpu"] if accelerator is None else ["cpu", accelerator.type]
+
+
+def once_differentiable(backward: Callable[..., T]) -> Callable[..., T]:
+    """`torch.autograd.function.once_differentiable` with a type that fits any `backward`: each
+    takes the gradients of what its own `forward` returns."""
+    return function.once_differentiable(backward)

@@ -67,7 +67,7 @@ class Own:
             )
         return places
 
-    def slice(self, rows: slice) -> slice:
+    def within(self, rows: slice) -> slice:
         """Where neighbouring rows of the batch are among `rows`; see `places`."""
         wanted = torch.arange(rows.start, rows.stop)
         first = int(self.places(wanted)[0]) if len(wanted) else 0

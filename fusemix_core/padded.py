@@ -74,6 +74,14 @@ class Padded:
         return self.values.masked_fill(~self.mask[..., None], value)
 
 
+def cat_latents(parts: Sequence[Tensor | Padded]) -> Tensor | Padded:
+    """The items of all parts, one part or more, one after another."""
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if len(tensors) == len(parts):
+        return torch.cat(tensors)
+    return Padded.cat([as_tokens(part) for part in parts])
+
+
 def as_rows(latents: Tensor | Padded, dim: int | None = None) -> Tensor:
     """Latents of any view as a plain adapter takes them: one row per item, `[n, dim]`.
 

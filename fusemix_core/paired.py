@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -56,7 +56,7 @@ class ResidentLatents:
     def __len__(self) -> int:
         return len(self.latents)
 
-    def rows(self, index: Tensor) -> Tensor:
+    def rows(self, index: Tensor) -> Tensor | Padded:
         rows = self.latents.index_select(0, sent(index, self.latents.device))
         return rows if rows.dtype == torch.float64 else rows.float()
 
@@ -139,8 +139,9 @@ def load(table: LatentTable, ids: Tensor) -> ResidentLatents:
 def joined(tables: Sequence[ResidentLatents]) -> ResidentLatents:
     """The items of tables of one view, one after another."""
     latents = torch.cat([table.latents for table in tables])
-    if isinstance(tables[0], ResidentTokens):
-        return ResidentTokens(latents, torch.cat([table.lengths for table in tables]))
+    tokens = [table.lengths for table in tables if isinstance(table, ResidentTokens)]
+    if tokens:
+        return ResidentTokens(latents, torch.cat(tokens))
     return ResidentLatents(latents)
 
 
@@ -155,7 +156,7 @@ class PairedLatents:
     batches contain as `Padded`; see `with_tokens`.
     """
 
-    tables: dict[str, LatentTable]
+    tables: Mapping[str, LatentTable]
     links: Tensor
     facts: dict[str, Fact] = field(default_factory=dict)
     unpaired: dict[str, Tensor] = field(default_factory=dict)
@@ -222,7 +223,7 @@ class PairedLatents:
             for m, ids in zip(self.tables, read.T, strict=True)
         }
         for modality, length in ({} if own is None else own.longest).items():
-            latents[modality] = latents[modality].padded_to(length)
+            latents[modality] = as_tokens(latents[modality]).padded_to(length)
         facts = {
             name: sent(torch.from_numpy(fact.values)[rows, None], torch.device(device))
             for name, fact in self.facts.items()
@@ -259,7 +260,8 @@ class PairedLatents:
         if modality not in self.tokens:
             found = self.latents_of(modality, ids.clamp(min=0), device)
             return without(found, sent(absent, device))
-        own = self.latents_of(modality, ids[~absent], device)  # so that T is that of these items
+        # Of these items only, so that T is theirs.
+        own = as_tokens(self.latents_of(modality, ids[~absent], device))
         values = own.values.new_zeros(len(ids), *own.values.shape[1:])
         mask = own.mask.new_zeros(values.shape[:2])
         there = sent((~absent).nonzero()[:, 0], device)

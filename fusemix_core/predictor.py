@@ -80,7 +80,7 @@ class Predictor(SavedModel):
 
     @property
     def conformal(self) -> Conformal | None:
-        """What makes prediction sets or intervals; None if the task has none."""
+        """The maker of prediction sets or intervals; None if the task has none."""
         saved = self.metrics.get("conformal")
         return None if saved is None else Conformal.of(saved)
 
@@ -90,7 +90,7 @@ class Predictor(SavedModel):
         """The prediction of each row: a class, a number, a risk.
 
         Args:
-            items: modality → an item per row, None where it is missing. A modality may be left out
+            items: modality → an item per row, None if it is missing. A modality may be left out
                 altogether; each row needs one. Items are those of `FusedModel.encode`; of a table
                 they are dicts, column → value.
             how: `batch_size` and `backend`, as in `FusedModel.encode`.
@@ -102,7 +102,7 @@ class Predictor(SavedModel):
         return list(self.columns(self.scores(items, **how))["prediction"])
 
     def predict_proba(self, items: Mapping[str, Iterable[Any]], **how: Any) -> np.ndarray:
-        """What the task gives for each row: probabilities `[n, classes]`, in the order of
+        """The probabilities of each row `[n, classes]`, in the order of
         `task.columns`; values `[n]`; or survival `[n, times]`. Arguments and errors are those of
         `predict`."""
         scores = self.scores(items, **how)
@@ -170,7 +170,7 @@ class Predictor(SavedModel):
 
     def columns(self, scores: Tensor, present: Tensor | None = None) -> Columns:
         """The columns of a table of predictions: those of `Task.decode`; the prediction set or
-        interval; and, if it is said what is `present` (bool `[n, K]`), the modalities used and the
+        interval; and, with `present` (bool `[n, K]`), the modalities used and the
         primary metric to expect with these."""
         found = self.task.decode(scores)
         if (conformal := self.conformal) is not None:

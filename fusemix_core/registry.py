@@ -161,7 +161,7 @@ class Registry(Catalogue):
         file = name.rpartition(":")[0]
         module, attribute = named_in_file(name, "./my_encoder.py:MyEncoder")
         found = getattr(module, attribute, None)
-        if not isinstance(getattr(found, "spec", None), EncoderSpec):
+        if found is None or not isinstance(getattr(found, "spec", None), EncoderSpec):
             raise ConfigError(f"{file} has no Encoder class '{attribute}' with a `spec`.")
         spec = replace(
             found.spec, name=name, aliases=(), target=f"{module.__name__}:{attribute}", local=True

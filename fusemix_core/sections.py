@@ -88,7 +88,7 @@ class Figure:
         `Figure(lambda axes: axes.plot(steps, losses), title="Loss", alt="Loss by step")`
     """
 
-    drawing: Callable[[Any], Any] | bytes | Points
+    drawing: Callable[[Any], Any] | bytes | Points | str
     title: str = ""
     legend: Sequence[str] = ()
     caption: str = ""

@@ -105,7 +105,7 @@ class EncoderSpec:
     summary: str = ""
     aliases: tuple[str, ...] = ()
     views: tuple[str, ...] = ("pooled",)
-    takes: str | None = None
+    takes: str = ""
     weights: str = ""
     sha256: str = ""
     revision: str = ""
@@ -129,9 +129,9 @@ class EncoderSpec:
     """True when weights came from the user as a path (`NAME@PATH`)."""
 
     def __post_init__(self) -> None:
-        if self.takes is None:
+        if not self.takes:
             # A plugin's modality: the registry fills it in at look-up (`Registry.settled`).
-            medium = CORE_MEDIA.get(plain_modality(self.modality))
+            medium = CORE_MEDIA.get(plain_modality(self.modality), "")
             object.__setattr__(self, "takes", medium)
 
     @property

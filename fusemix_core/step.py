@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
+from fusemix_core.adapter import TokenAdapter
 from fusemix_core.batch import Batch, sent
 from fusemix_core.errors import ContractError
 from fusemix_core.gathering import Rows
 from fusemix_core.numerics import Precision, at_least_float32
-from fusemix_core.padded import Padded
+from fusemix_core.padded import Padded, as_tokens
 
 Latents = Tensor | Padded
+T = TypeVar("T", covariant=True)
+
+
+class Modules(Protocol):
+    """Modules by name: a mapping, or `Followers`."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def __getitem__(self, name: str, /) -> nn.Module: ...
 
 
 class Unpaired(NamedTuple):
@@ -27,13 +37,17 @@ class Unpaired(NamedTuple):
     """Those behind the embeddings, `[u, d_m]`."""
 
 
-class _Declared(cached_property):
+class _Declared(cached_property[T]):
     """A property that only an objective with its name in `uses` may read."""
 
-    def __get__(self, rows: Any, owner: type | None = None) -> Any:
-        if rows is not None:
-            rows._check(self.attrname)
-        return super().__get__(rows, owner)
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> T: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is not None:
+            instance._check(self.attrname)
+        return super().__get__(instance, owner)
 
 
 class _BatchRows:
@@ -152,7 +166,7 @@ class OwnRows(_BatchRows):
             for m, x in self._batch.unpaired.items()
         }
 
-    def through(self, adapters: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
+    def through(self, adapters: Modules) -> Mapping[str, Tensor]:
         """The embeddings of the same rows by other adapters, without gradient.
 
         A modality that `adapters` lacks goes through the step's own adapter.
@@ -176,10 +190,11 @@ class OwnRows(_BatchRows):
         """(embeddings, projected tokens if there are some), whatever the caller's grad mode."""
         grad = torch.set_grad_enabled(self.grad and modality not in self._fixed)
         with grad, self.precision.adapters():
-            if "tokens" not in getattr(adapter, "uses", ()):  # not a `TokenAdapter`
+            if not isinstance(adapter, TokenAdapter):
                 return at_least_float32(adapter(latents)), None
-            tokens = adapter.tokens(latents)
-            pooled = adapter.pool(tokens, latents)
+            given = as_tokens(latents)
+            tokens = adapter.tokens(given)
+            pooled = adapter.pool(tokens, given)
             return at_least_float32(pooled), Padded(at_least_float32(tokens.values), tokens.mask)
 
 
@@ -270,8 +285,12 @@ class Step(_BatchRows):
         if trust is not None:
             facts["trust"] = trust[:, None].expand(-1, links.shape[1])
         rows = Rows.of(len(links), links.device)
-        batch = Batch(_gathered(rows, latents or {}), rows.gather(links), _gathered(rows, facts))
-        given = {"embeddings": embeddings}
+        batch = Batch(
+            {m: rows.gather(x) for m, x in (latents or {}).items()},
+            rows.gather(links),
+            {name: rows.gather(x) for name, x in facts.items()},
+        )
+        given: dict[str, Any] = {"embeddings": embeddings}
         if tokens is not None:
             given["tokens"] = tokens
         given["unpaired"] = {m: Unpaired(*pair) for m, pair in (unpaired or {}).items()}
@@ -290,19 +309,19 @@ class Step(_BatchRows):
         """
         if self._batch.own is None:
             return _given(self._batch.latents, "latents")
-        return _gathered(self.rows, self.own.latents)
+        return {m: self.rows.gather(x) for m, x in self.own.latents.items()}
 
     @cached_property
     def embeddings(self) -> Mapping[str, Tensor]:
         """modality → `[n, d]` as the adapters give them, not normalised, with gradient."""
         with torch.set_grad_enabled(self.own.grad):
-            return _gathered(self.rows, self.own.embeddings)
+            return {m: self.rows.gather(x) for m, x in self.own.embeddings.items()}
 
     @_Declared
     def tokens(self) -> Mapping[str, Padded]:
         """modality → the projected tokens behind the embeddings, of adapters that have such."""
         with torch.set_grad_enabled(self.own.grad):
-            return _gathered(self.rows, self.own.tokens)
+            return {m: self.rows.gather(x) for m, x in self.own.tokens.items()}
 
     @_Declared
     def unpaired(self) -> Mapping[str, Unpaired]:
@@ -319,20 +338,16 @@ class Step(_BatchRows):
                 for m, rows in self._of_unpaired.items()
             }
 
-    def through(self, adapters: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
+    def through(self, adapters: Modules) -> Mapping[str, Tensor]:
         """The embeddings of the same rows by other adapters, without gradient.
 
         A modality that `adapters` lacks goes through the step's own adapter.
         """
         with torch.no_grad():
-            return _gathered(self.rows, self.own.through(adapters))
+            return {m: self.rows.gather(x) for m, x in self.own.through(adapters).items()}
 
 
 def _given(latents: Mapping[str, Latents], name: str) -> Mapping[str, Latents]:
     if not latents:
         raise ValueError(f"This step has no {name}. Give them: Step.of(…, {name}=…)")
     return latents
-
-
-def _gathered(rows: Rows, values: Mapping[str, Latents]) -> dict[str, Latents]:
-    return {name: rows.gather(x) for name, x in values.items()}

@@ -86,7 +86,7 @@ def _set(name: str, one: dict[str, Any]) -> str:
     for label, share in one["shares"].items():
         low, high = share["interval"]
         lines.append(
-            f"| {label} | {share['value']:.3f} ({low:.3f} to {high:.3f}) | {share['alone']:+.3f} "
+            f"| {label} | {share['value']:.3f} ({low:.3f} to {high:.3f}) | {share['first']:+.3f} "
             f"| {share['last']:+.3f} |"
         )
     rates = ", ".join(f"{100 * rate:.0f}%: {value:.3f}" for rate, value in one["by_missing"])

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import dropout as torch_dropout
 from torch.nn.functional import gelu, linear
+
+from fusemix_core.numerics import once_differentiable
 
 _CHUNK = 1 << 20
 """Hidden values that are worked on at once between two products: they stay in the cache."""
@@ -98,7 +99,7 @@ class _Drop:
     """
 
     def __init__(self, dropout: float) -> None:
-        seed = torch.randint(2**63 - 1, (1,)).item()
+        seed = int(torch.randint(2**63 - 1, (1,)))
         self.bits = np.random.SFC64(seed)
         self.rows = np.random.Generator(self.bits)
         self.whole, self.part = divmod(dropout * 256, 1)

@@ -48,10 +48,12 @@ class StandardisedAdapter(Adapter):
             getattr(self, name).copy_(getattr(other, name))
         self.plain = other.plain
 
-    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        super()._load_from_state_dict(state, prefix, *rest)
-        if prefix + "power" in state:
-            self.plain = bool(state[prefix + "power"] == PLAIN)
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *rest: Any, **named: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+        if prefix + "power" in state_dict:
+            self.plain = bool(state_dict[prefix + "power"] == PLAIN)
 
     def unit(self, latents: Tensor) -> Tensor:
         """p(x), `[n, dim_in]`, of unit norm."""

@@ -12,7 +12,7 @@ from fusemix_core.engine.fit import Fit
 from fusemix_core.interfaces import Adapter, Objective, PairedLatents, Step
 
 
-class Alignment(Fit):
+class Alignment(Fit[Adapter]):
     """Adapters by modality, an objective, and what stays fixed.
 
     Args:
@@ -32,7 +32,7 @@ class Alignment(Fit):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(adapters, objective, fixed)
-        self.validation, self.device = validation, device
+        self.validation, self.device, self._log = validation, device, objective.log
         self.uses, self.reader = objective.uses, f"The objective {type(objective).__name__}"
 
     @property
@@ -43,13 +43,15 @@ class Alignment(Fit):
         return self.objective(step)
 
     def log(self) -> Mapping[str, float | Tensor]:
-        return self.objective.log()
+        return self._log()
 
     def validate(self, modules: Mapping[str, Adapter]) -> dict[str, float]:
+        assert self.validation is not None, "this fit has no validation split"
         adapters = {**modules, **self.fixed}
         found = recalls(adapters, self.validation, self.device, fixed=self.fixed)
-        if not found:
+        score = mean_recall(found)
+        if score is None:
             return {}
         metrics = {f"recall_at_1/{a}-{b}": shares[0] for (a, b), shares in found.items()}
         metrics["recall_at_1"] = sum(shares[0] for shares in found.values()) / len(found)
-        return {**metrics, "score": mean_recall(found)}
+        return {**metrics, "score": score}

@@ -164,7 +164,8 @@ class CCAAligner(Aligner):
         most = self.most(train, context).pairs
         some = at_most(train, most, context.seed) if landmarks else train
         dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
-        adapters = prepared(some, dim, landmarks, context, self.linear, best.adapters)
+        like = {m: a for m, a in best.adapters.items() if isinstance(a, KernelAdapter)}
+        adapters = prepared(some, dim, landmarks, context, self.linear, like)
         full = Problem.of(adapters, some, context)
         if sorted(full.moments.dims)[-2] > MANY and full.norms[0] is not None:
             few = self._chosen(full.first(FEW), best.validation)
@@ -288,7 +289,7 @@ class Problem:
     def first(self, count: int) -> Problem:
         """The same of each modality's first `count` landmarks."""
         adapters = {m: adapter.first(count) for m, adapter in self.adapters.items()}
-        norms = [norm[:count, :count] for norm in self.norms]
+        norms = [None if norm is None else norm[:count, :count] for norm in self.norms]
         return replace(self, adapters=adapters, moments=self.moments.first(count), norms=norms)
 
     def solved(self, ridge: float, start: Sequence[Tensor] = ()) -> Canonical:

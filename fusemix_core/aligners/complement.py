@@ -12,7 +12,7 @@ from torch import Tensor
 from fusemix_core.adapters.mixture import MixtureAdapter, as_member, check_member
 from fusemix_core.aligners.alignment import Alignment
 from fusemix_core.aligners.budget import Budget
-from fusemix_core.aligners.gradient import GradientAligner
+from fusemix_core.aligners.gradient import GradientAligner, adapter_part
 from fusemix_core.aligners.judge import Judge, Units, first_of, score_of
 from fusemix_core.aligners.recalls import Hits, gain
 from fusemix_core.config import Part, Recipe, Training
@@ -112,7 +112,7 @@ class ComplementAligner(GradientAligner):
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
         for modality in train.modalities:
-            check_member(recipe.adapter_of(modality))
+            check_member(adapter_part(recipe, modality))
         recipe = sized(recipe, len(train))
         training = recipe.training or Training()
         batch = training.batch_size or min(choose_batch_size(len(train)), BATCH)
@@ -151,13 +151,14 @@ def sized(recipe: Recipe, pairs: int) -> Recipe:
     says how many: more learn no better from few pairs, and take longer."""
     units = min(max(1 << (max(pairs // PAIRS_A_UNIT, 1).bit_length() - 1), UNITS[0]), UNITS[1])
 
-    def fitting(part: Part | None) -> Part | None:
-        if part is None or part.name != "wide" or "hidden" in part.options:
+    def fitting(part: Part) -> Part:
+        if part.name != "wide" or "hidden" in part.options:
             return part
         return replace(part, options={**part.options, "hidden": units})
 
     adapters = {m: fitting(part) for m, part in (recipe.adapters or {}).items()}
-    return replace(recipe, adapter=fitting(recipe.adapter), adapters=adapters or None)
+    adapter = recipe.adapter and fitting(recipe.adapter)
+    return replace(recipe, adapter=adapter, adapters=adapters or None)
 
 
 def only_ctrl_c(stop: KeyboardInterrupt) -> bool:

@@ -66,13 +66,9 @@ class GradientAligner(Aligner):
     def fit(
         self, train: PairedLatents, validation: PairedLatents, recipe: Recipe, context: FitContext
     ) -> dict[str, Adapter]:
-        named = [recipe.adapter_of(m) for m in train.modalities]
-        for kind, parts in (("adapter", named), ("objective", [recipe.objective])):
-            if None in parts:
-                raise ConfigError(
-                    f"The recipe '{recipe.name}' trains by gradient but names no {kind}.",
-                    f"Example: --set {kind}={'mlp' if kind == 'adapter' else 'infonce'}",
-                )
+        for modality in train.modalities:
+            adapter_part(recipe, modality)
+        objective_part(recipe)
         training = recipe.training or Training()
         if training.together and training.together not in train.modalities:
             raise UnknownNameError.of("modality of this run", training.together, train.modalities)
@@ -111,7 +107,7 @@ class GradientAligner(Aligner):
                     optimiser=recipe.optimiser or ADAMW,
                 )
             )
-            return {m: (trained | context.fixed)[m] for m in train.modalities}
+            return {m: {**trained, **context.fixed}[m] for m in train.modalities}
 
     def _alignment(
         self,
@@ -128,13 +124,11 @@ class GradientAligner(Aligner):
         return trainer.run()
 
     def _objective(self, recipe: Recipe) -> Objective:
-        objective, declared = (
-            registry.build("objective", recipe.objective),
-            registry.uses("objective", recipe.objective),
-        )
+        part = objective_part(recipe)
+        objective, declared = registry.build("objective", part), registry.uses("objective", part)
         if more := [use for use in objective.uses if use not in declared]:
             raise ContractError(
-                f"The objective '{recipe.objective.name}'",
+                f"The objective '{part.name}'",
                 f"a spec with '{more[0]}' in `uses`, as its class has; or with `wraps`, if it "
                 "builds another objective",
                 f"uses = {declared}",
@@ -149,7 +143,7 @@ class GradientAligner(Aligner):
         if recipe.start is None:
             widths = [width_of(a, dim_in(a, train.tables[m])) for m, a in context.fixed.items()]
             dim = widths[0] if widths else recipe.dim or DIM
-            adapters = {m: _build(recipe.adapter_of(m), t, dim) for m, t in tables.items()}
+            adapters = {m: _build(adapter_part(recipe, m), t, dim) for m, t in tables.items()}
             for modality, adapter in adapters.items():
                 if not takes_tokens(adapter):
                     adapter.prepare(sample(train, modality, context.seed))
@@ -158,7 +152,7 @@ class GradientAligner(Aligner):
         maps = registry.build("aligner", recipe.start).fit(train, validation, recipe, start)
         adapters = {}
         for modality, table in tables.items():
-            part, map_ = recipe.adapter_of(modality), maps[modality]
+            part, map_ = adapter_part(recipe, modality), maps[modality]
             adapters[modality] = _build(part, table, width_of(map_, table.dim))
             try:
                 adapters[modality].start_from(map_)
@@ -170,12 +164,31 @@ class GradientAligner(Aligner):
         return adapters
 
 
+def adapter_part(recipe: Recipe, modality: str) -> Part:
+    """The adapter of a modality. Raises `ConfigError` for a recipe that names none."""
+    return _named(recipe, "adapter", recipe.adapter_of(modality), "mlp")
+
+
+def objective_part(recipe: Recipe) -> Part:
+    """The objective. Raises `ConfigError` for a recipe that names none."""
+    return _named(recipe, "objective", recipe.objective, "infonce")
+
+
+def _named(recipe: Recipe, kind: str, part: Part | None, example: str) -> Part:
+    if part is None:
+        raise ConfigError(
+            f"The recipe '{recipe.name}' trains by gradient but names no {kind}.",
+            f"Example: --set {kind}={example}",
+        )
+    return part
+
+
 def _check_tokens(adapters: Mapping[str, Adapter], recipe: Recipe) -> None:
     for modality, adapter in adapters.items():
         if not takes_tokens(adapter):
             raise ConfigError(
-                f"The objective '{recipe.objective.name}' takes tokens, and the {modality} adapter "
-                "gives none.",
+                f"The objective '{objective_part(recipe).name}' takes tokens, and the {modality} "
+                "adapter gives none.",
                 "Take an adapter with tokens, or another objective.",
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from fusemix_core.batch import sent
 from fusemix_core.engine.feed import sweep
 from fusemix_core.gathering import rank, sum_up
 from fusemix_core.interfaces import FitContext, PairedLatents
+
+Feature = Callable[[Any], Tensor]
+"""Latents in the form in which batches have those of a modality → float `[n, d_k]`."""
 
 _CHUNK_BYTES, _LEAST_ROWS, _MOST_ROWS = 1 << 28, 1_024, 8_192
 """What the rows of an update take in float32, and how few or many these are. Each update adds its
@@ -165,7 +169,7 @@ class Moments:
 def moments_of(
     pairs: PairedLatents,
     context: FitContext,
-    features: Sequence[Callable[[Tensor], Tensor]] | None = None,
+    features: Sequence[Feature] | None = None,
     dims: Sequence[int] | None = None,
     keep: bool = False,
 ) -> Moments:
@@ -208,9 +212,7 @@ def moments_of(
     return moments
 
 
-def _like(
-    pairs: PairedLatents, features: Sequence[Callable[[Tensor], Tensor]], context: FitContext
-) -> list[Tensor]:
+def _like(pairs: PairedLatents, features: Sequence[Feature], context: FitContext) -> list[Tensor]:
     """Tensors like one row of the features, `[d_k]` each."""
     latents = pairs.batch(torch.zeros(1, dtype=torch.int64), context.device).latents.values()
     return [feature(x)[0] for feature, x in zip(features, latents, strict=True)]

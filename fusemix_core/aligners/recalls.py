@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusemix_core.adapters.rows import embed_rows
 from fusemix_core.batch import sent
-from fusemix_core.interfaces import PairedLatents
+from fusemix_core.interfaces import Adapter, PairedLatents
 from fusemix_core.numerics import exact
 
 VALIDATION_ROWS = 10_000
@@ -36,7 +36,7 @@ def mean_recall(found: Recalls) -> float | None:
 
 @torch.no_grad()
 def recalls(
-    adapters: Mapping[str, nn.Module],
+    adapters: Mapping[str, Adapter],
     latents: PairedLatents,
     device: torch.device | str = "cpu",
     chunk: int = 2048,
@@ -60,7 +60,7 @@ def recalls(
 
 
 def embedded(
-    adapters: Mapping[str, nn.Module], latents: PairedLatents, device: torch.device | str = "cpu"
+    adapters: Mapping[str, Adapter], latents: PairedLatents, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """Modality → unit-norm embeddings of its linked items, in the order of their ids."""
     return {

@@ -126,7 +126,8 @@ class RidgeSolution:
         shares = [moments.met(0, k) / sum(moments.met(0, m) for m in ks) for k in ks]
 
         def mean_over(values: Sequence[Tensor]) -> Tensor:
-            return sum(share * value for share, value in zip(shares, values, strict=True))
+            parts = [share * value for share, value in zip(shares, values, strict=True)]
+            return sum(parts, torch.zeros_like(values[0]))
 
         return cls(
             adapter,

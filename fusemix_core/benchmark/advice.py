@@ -250,8 +250,8 @@ def place_of(table: Mapping[str, Any]) -> Place:
     methods = []
     for one in table["methods"]:
         interval = one["behind_interval"]
-        lists = {k: tuple(one[k]) for k in ("overrides", "packages")}
-        methods.append(
-            Measured(**{**one, **lists, "behind_interval": interval and tuple(interval)})
-        )
-    return Place(**{**table, "methods": tuple(methods)})
+        lists: dict[str, Any] = {k: tuple(one[k]) for k in ("overrides", "packages")}
+        facts: dict[str, Any] = {**one, **lists, "behind_interval": interval and tuple(interval)}
+        methods.append(Measured(**facts))
+    place: dict[str, Any] = {**table, "methods": tuple(methods)}
+    return Place(**place)

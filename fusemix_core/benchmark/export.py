@@ -87,8 +87,8 @@ def _table(entries: Sequence[Entry]) -> str:
         cells = []
         for place, of in found.items():
             entry = by.get((place, method))
-            own = ["--"] * 4 if entry is None else _cells(entry, of)
-            cells += own if len(found) == 1 else own[:1]
+            width = 4 if len(found) == 1 else 1
+            cells += ["--"] * width if entry is None else _cells(entry, of, width)
         rows.append(" & ".join([escaped(method), *cells]) + r" \\")
     first = next(iter(found))
     what = "recall" if len(found) == 1 else "R@1"
@@ -116,11 +116,14 @@ def _table(entries: Sequence[Entry]) -> str:
     )
 
 
-def _cells(entry: Entry, of: Column) -> list[str]:
+def _cells(entry: Entry, of: Column, width: int) -> list[str]:
+    """R@1 with its interval, and if there is the width R@5, R@10 and seconds."""
     mean, half = entry.interval(CHOSEN)
     text = f"{mean:.1f}" if half is None else rf"{mean:.1f} $\pm$ {half:.1f}"
     if entry.method in of.leaders:
         text = rf"\textbf{{{mean:.1f}}}{text[len(f'{mean:.1f}') :]}"
+    if width == 1:
+        return [text]
     return [text, f"{at_k(entry, 5):.1f}", f"{at_k(entry, 10):.1f}", f"{entry.seconds:.3g}"]
 
 

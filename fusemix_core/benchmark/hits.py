@@ -36,7 +36,7 @@ def hits_of(directions: Sequence[Direction]) -> dict[str, str]:
 
 def packed_bits(bits: np.ndarray) -> str:
     """bool `[n]` in base64, eight to a byte, the first in the highest place."""
-    return base64.b64encode(np.packbits(bits)).decode()
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
 def unpacked_bits(text: str, count: int) -> np.ndarray:

@@ -91,7 +91,7 @@ def shortened(
         ConfigError: If the aligner takes no steps.
     """
     mixup = registry.build("mixup", recipe.mixup or Part("none"))
-    plan = plan_steps(len(train), mixup.rows_per_pair, recipe.training)
+    plan = plan_steps(len(train), mixup.rows_per_pair, recipe.training or Training())
     step, evaluation, took = _probed(recipe, plan, train, validation, context, seconds)
     training, rows = _that_fits(plan, step, evaluation, seconds)
     if rows is not None:

@@ -107,7 +107,7 @@ def replaced_batches(lines: Iterable[Line]) -> str:
 
 
 def searched_table(entries: Sequence[Entry]) -> list[str]:
-    """What a search chose, by method, size and seed, and how much better it is on validation."""
+    """The settings that a search chose, by method, size and seed, and the gain on validation."""
     rows = [
         (e, seed, line["searched"])
         for e in entries
@@ -268,9 +268,13 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         shown = [e for e in entries if e.lines]
         methods = list(dict.fromkeys(e.method for e in shown))
-        colours = matplotlib.colormaps["tab20"].colors
+        palette = matplotlib.colormaps["tab20"]
+        colours = [palette(i) for i in range(palette.N)]
         for number, method in enumerate(methods):
-            style = {"color": colours[number % len(colours)], "marker": "os^Dv"[number // 20 % 5]}
+            style: dict[str, Any] = {
+                "color": colours[number % len(colours)],
+                "marker": "os^Dv"[number // 20 % 5],
+            }
             if method == DEFAULT:
                 style = {"color": "black", "marker": "o", "zorder": 5}
             _curve(left, right, [e for e in shown if e.method == method], method, style)
@@ -288,6 +292,6 @@ def _curve(
     own = sorted(entries, key=lambda e: e.pairs)
     means, halves = zip(*(e.interval(CHOSEN) for e in own), strict=True)
     bars = [half or 0.0 for half in halves]
-    common = {"capsize": 2, "linewidth": 1, "markersize": 4, **style}
+    common: dict[str, Any] = {"capsize": 2, "linewidth": 1, "markersize": 4, **style}
     left.errorbar([e.pairs for e in own], means, bars, label=method, **common)
     right.errorbar([own[-1].seconds], means[-1:], bars[-1:], **common)

@@ -96,10 +96,15 @@ def bench(
     check_sets(config)
     device, facts = resolve_device(config.device), environment()
     trials, lines = list(trials_of(config)), []
-    case, of, warm = None, None, set()
+    case: Case | None = None
+    of, warm = None, set()
     for number, trial in enumerate(trials, 1):
-        if of != (of := (trial.paired, trial.chosen.label, trial.seed)):
-            case = make_case(trial.paired, trial.chosen, trial.seed, device, reporter, objects)
+        place = trial.paired, trial.chosen.label, trial.seed
+        if case is None or place != of:
+            of, case = (
+                place,
+                make_case(trial.paired, trial.chosen, trial.seed, device, reporter, objects),
+            )
         line = described(trial, case, config)
         for note in filter(None, (_fewer(trial, case), _other_batch(trial.method, config))):
             reporter.note(note)
@@ -193,7 +198,7 @@ def trials_of(config: BenchConfig) -> Iterator[Trial]:
 
 def described(trial: Trial, case: Case, config: BenchConfig) -> dict[str, Any]:
     """What a fit is of, and its key."""
-    facts = {
+    facts: dict[str, Any] = {
         "set": trial.paired.name,
         "encoders": {m: s.name for m, s in trial.chosen.specs.items()},
         "views": dict(trial.chosen.views),
@@ -236,8 +241,10 @@ def limit_of(
     Raises `ConfigError` if the method whose time limits it has none here, as its fit failed.
     """
     limit = config.limit_of(trial.method)
-    if limit is None or limit.times is None:
-        return limit and limit.seconds
+    if limit is None:
+        return None
+    if limit.times is None:
+        return limit.seconds
     method = next(m for m in config.methods if m.label == limit.of)
     line = done.get(described(replace(trial, method=method), case, config)["key"])
     if line is None or "error" in line:

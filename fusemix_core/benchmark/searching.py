@@ -44,7 +44,7 @@ def search(
     for settings, changed in candidates(recipe, space, seed):
         if tried and not _goes_on(budget, len(tried), clock(device) - began, longest):
             break
-        start, trial = clock(device), {"set": settings}
+        start, trial = clock(device), dict[str, Any](set=settings)
         try:
             found = fit_one(changed)
             value = score(found)

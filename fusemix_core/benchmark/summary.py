@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def interval_kind(self) -> str:
-        """What `interval` is: of what, how many, and at which level."""
+        """The kind of `interval`: over how many seeds or groups, and its level."""
         seeds = len(self.lines)
         if self.own_tests:
             return (
@@ -125,7 +125,11 @@ def is_whole(line: Line) -> bool:
     try:
         shown = [entry.interval(CHOSEN), entry.interval("cosine"), entry.seconds, entry.pairs]
         shown += [entry.zero_shot(name)[0] for name in line["zero_shot"]]
-        return all(math.isfinite(n) for s in shown for n in (s if isinstance(s, tuple) else (s,)))
+        return all(
+            n is not None and math.isfinite(n)
+            for s in shown
+            for n in (s if isinstance(s, tuple) else (s,))
+        )
     except Exception:  # the line may be anything that JSON can hold
         return False
 
@@ -194,7 +198,7 @@ def gap(first: Entry, second: Entry, scorer: str = CHOSEN) -> Gap:
 
     if (found := difference(first.lines, second.lines, scorer)) is not None:
         mean, interval = found
-        return Gap(mean, interval and (interval[0], interval[1]))
+        return Gap(mean, None if interval is None else (interval[0], interval[1]))
     ours, theirs = first.values(scorer), second.values(scorer)
     both = [ours[s] - theirs[s] for s in ours if s in theirs]
     if not both:
@@ -226,7 +230,7 @@ def verdicts(entries: Sequence[Entry], zero_shot: str | None = None) -> list[Ver
         means = {m: statistics.fmean(v.values()) for m, v in values.items() if v}
         if not means:
             continue
-        best = max(means, key=means.get)
+        best = max(means, key=means.__getitem__)
         against = {}
         for name, theirs in values.items():
             own = values.get(DEFAULT, {})

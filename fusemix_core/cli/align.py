@@ -119,10 +119,11 @@ def config_tables(
         ConfigError: If `views` or `data` of the file is not a table, or `--resume` has no `--out`.
     """
     config = run.config
-    if run.resume and run.out is None:
-        raise ConfigError("--resume needs the run's folder.", "Add --out runs/…")
-    if run.resume and config is None and (run.out / "config.toml").exists():
-        config = run.out / "config.toml"
+    if run.resume:
+        if run.out is None:
+            raise ConfigError("--resume needs the run's folder.", "Add --out runs/…")
+        if config is None and (run.out / "config.toml").exists():
+            config = run.out / "config.toml"
     values = read_toml(config) if config else {}
     for name in ("views", "data"):
         values[name] = dict(_table(values, name, config))

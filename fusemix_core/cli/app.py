@@ -38,10 +38,11 @@ from fusemix_core.versions import version as fusemix_version
 class FusemixGroup(TyperGroup):
     """Shows a `FusemixError` as message and hint; a traceback only with `--debug`."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    # Typer has no public name for the class of `ctx`.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, plugins_first(args))
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:

@@ -223,6 +223,10 @@ def _show_plan(config: BenchConfig, json: bool) -> None:
         return
     for trial in trials:
         out.print(trial, soft_wrap=True)
+    for method in config.methods if config.search is not None else ():
+        what = ", ".join(f"{key} = {list(tried)}" for key, tried in method.space.items())
+        found = f"{config.search} of {what}" if what else "nothing to search"
+        out.print(f"{method.label}: {found}", soft_wrap=True, highlight=False)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -27,7 +27,7 @@ def list_views(store: o.Store = None, json: Json = False) -> None:
     from fusemix_core.latents.remote import store_at
 
     opened = store_at(store)
-    rows = [vars(v) | {} for v in opened.list()]
+    rows = [vars(v) | {} for v in opened.views()]
     if json:
         print_json(rows)
         return

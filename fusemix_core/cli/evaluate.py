@@ -141,7 +141,7 @@ def evaluate(
     fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
     with ConsoleReporter() as reporter:
         if classes:
-            how = {"evaluators": further, "split": split or "all", "reporter": reporter}
+            how = dict[str, Any](evaluators=further, split=split or "all", reporter=reporter)
             how |= {"seed": what.seed, "baselines": beside}
             found = job.measure_classes(fused, what.config, **classes, **how)
         else:

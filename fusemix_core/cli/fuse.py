@@ -108,7 +108,7 @@ def fuse(
     device: o.Device = None,
     dtype: o.Dtype = None,
 ) -> None:
-    """Predict something from several modalities, any of which may be missing.
+    """Predict something from several modalities. Any of them may be missing.
 
     Encodes each item once, fits fusers and baselines on the cached latents, chooses on the
     validation split, measures once on the test split, and saves a predictor and a report that says
@@ -172,7 +172,7 @@ def _carry_out(
 
 
 def show_fuse_plan(plan: FusePlan, json: bool) -> None:
-    """What a run will do."""
+    """Print the plan of a run."""
     from fusemix_core.cli.show import show_encoders
 
     if json:
@@ -188,7 +188,7 @@ def show_fuse_plan(plan: FusePlan, json: bool) -> None:
 
 
 def show_fuse_result(found: FuseResult, json: bool) -> None:
-    """What a run gave, where it is, and the next commands."""
+    """Print the results of a run, where they are, and the next commands."""
     from fusemix_core.cli.show import show_sections
 
     folder = found.folder

@@ -20,7 +20,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.registry import registry
 
 NONE = "none"
-USUAL = next(f.default for f in fields(RunConfig) if f.name == "baselines")
+USUAL = RunConfig.baselines
 """The baselines of runs if nobody says otherwise."""
 
 
@@ -54,6 +54,7 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
             given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})
         function(**given)
 
+    # pyrefly: ignore[missing-attribute]  # `inspect.signature` looks for it
     command.__signature__ = inspect.Signature(list(parameters.values()))
     command.__annotations__ = {p.name: p.annotation for p in parameters.values()}
     return command

@@ -32,13 +32,13 @@ class ConsoleReporter(Reporter):
             self._bars.stop()
         self._bars, self._tasks = None, {}
 
-    def _bar(self, name: str, total: int | None, unit: str) -> TaskID:
+    def _bar(self, name: str, total: int | None, unit: str) -> tuple[Progress, TaskID]:
         if self._bars is None:
             self._bars = progress(unit)
             self._bars.start()
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total, note="")
-        return self._tasks[name]
+        return self._bars, self._tasks[name]
 
     def stage(self, text: str) -> None:
         self._close()
@@ -48,8 +48,8 @@ class ConsoleReporter(Reporter):
         self._notes(text)
 
     def encoding(self, name: str, done: int, total: int) -> None:
-        task = self._bar(name, total, "items")
-        self._bars.update(task, completed=done, total=total)
+        bars, task = self._bar(name, total, "items")
+        bars.update(task, completed=done, total=total)
 
     def on_stage(self, text: str) -> None:
         self._close()
@@ -69,8 +69,8 @@ class ConsoleReporter(Reporter):
             self._bars.update(self._tasks["steps"], completed=step, note=note)
 
     def on_pairs(self, done: int, total: int) -> None:
-        task = self._bar("pairs", total, "pairs")
-        self._bars.update(task, completed=done, total=total)
+        bars, task = self._bar("pairs", total, "pairs")
+        bars.update(task, completed=done, total=total)
         if done == total:
             self._close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -75,20 +75,20 @@ def rank(
     from fusemix_core.jobs.rank_picture import check_name, write_heat_map
     from fusemix_core.runs.config import find_recipe, resolve_encoders
 
-    for check, value in ((find_recipe, recipe), (check_name, picture)):
-        if value is not None:
-            check(value)
+    if recipe is not None:
+        find_recipe(recipe)
+    if picture is not None:
+        check_name(picture)
     encoders, views = sides.sides(), o.key_values(view, "--view")
     for modality, name in [(m, n) for m, names in encoders.items() for n in names]:
         resolve_encoders({modality: name})  # before anything heavy is imported
-
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs.rank import plan_ranking, run_ranking
 
     notes = Notes()
-    how = {"views": views, "sample": measures.sample, "recipe": recipe, "tell": notes}
+    how = dict[str, Any](views=views, sample=measures.sample, recipe=recipe, tell=notes)
     how |= {"modalities": tuple(encoders), "seed": seed or 0, "device": device or "auto"}
-    plan = plan_ranking(*encoders.values(), table or None, **how)
+    plan = plan_ranking(*encoders.values(), data=table or None, **how)
     if dry_run:
         _show_plan(plan, json)
         return

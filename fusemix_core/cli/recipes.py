@@ -176,7 +176,7 @@ def list_components(
 
         fusemix recipes components --kind objective
     """
-    if kind not in (None, *KINDS):
+    if kind is not None and kind not in KINDS:
         raise UnknownNameError.of("kind of component", kind, KINDS)
     rows = [
         {"kind": s.kind, "name": s.name, "options": dict(s.options), "summary": s.summary,

@@ -144,4 +144,6 @@ def _options_to_read(chosen: Chosen, data: DataConfig) -> list[str]:
         place = FactColumn.parse(text)
         kind = place.kind or chosen.dataset.facts[name].kind  # which fewer rows might not show
         options.append(f"--fact {quote(f'{name}={place.column}:{kind}')}")
-    return options + [f"--trust-column {quote(data.trust_column)}"] * bool(data.trust_column)
+    if data.trust_column:
+        options.append(f"--trust-column {quote(data.trust_column)}")
+    return options

@@ -115,7 +115,7 @@ def _cell(cell: Cell) -> str | int | None:
     """A cell of a section as people read it."""
     if isinstance(cell, Share):
         return None if cell.value is None else with_interval(cell.value, cell.interval)
-    if isinstance(cell, float) and not cell.is_integer():
+    if isinstance(cell, float) and not float(cell).is_integer():
         return f"{cell:.3f}" if abs(cell) < 10 else f"{cell:.1f}"
     return int(cell) if isinstance(cell, float) else cell
 

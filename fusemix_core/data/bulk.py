@@ -15,6 +15,7 @@ import numpy as np
 
 from fusemix_core.data.arrow_texts import plain_texts
 from fusemix_core.data.dataset import SPLITS
+from fusemix_core.data.gathered import GatheredTexts
 from fusemix_core.data.gathering import Columns, Gatherer
 from fusemix_core.data.media import Medium
 from fusemix_core.data.references import Fault, FileReference
@@ -229,7 +230,7 @@ def _numbers(
     if len(kept) < len(which):
         first = np.full(len(kept), len(which))
         np.minimum.at(first, which, np.arange(len(which)))
-    if not isinstance(cells.values, list):
+    if isinstance(gathered, GatheredTexts) and not isinstance(cells.values, list):
         whole = len(kept) == len(cells.values) and (kept == np.arange(len(kept))).all()
         texts = cells.values if whole else cells.values.take(kept)
         return gathered.add_all(texts, file, rows[first]) + which

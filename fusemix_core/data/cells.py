@@ -237,8 +237,8 @@ def _four(value: Any) -> list[float] | None:
         return None
     if any(isinstance(one, bool) for one in value):
         return None
-    numbers = [_number(one) for one in value]
-    return None if None in numbers else numbers
+    numbers = [number for one in value if (number := _number(one)) is not None]
+    return numbers if len(numbers) == 4 else None
 
 
 def name_of(value: Any) -> str:
@@ -327,8 +327,9 @@ def _fact(kind: str, read: list[Any], at: np.ndarray) -> Fact:
         boxes = np.array([one or none for one in read] + [none], np.float32)
         return Fact("box", boxes[at])
     values = [math.nan if one is None else one for one in read]
-    table = np.array([*values, math.nan], np.float32 if kind == "number" else np.float64)
-    return Fact(kind, table[at])
+    if kind == "number":
+        return Fact("number", np.array([*values, math.nan], np.float32)[at])
+    return Fact("time", np.array([*values, math.nan], np.float64)[at])
 
 
 def _sorted(names: list[str]) -> list[str]:

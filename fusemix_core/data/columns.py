@@ -92,7 +92,7 @@ def _one_of_several(names: Sequence[str], path: str | Path) -> str:
 
 
 def _given(modality: str, names: str, available: Sequence[str], path: str | Path) -> list[str]:
-    columns = names_in(names, available)
+    columns: list[str] = names_in(names, available)
     if "{" in names and not set(columns) <= set(available):
         columns = [_template(modality, names, path)]
     for name in sources_of(columns):

@@ -24,7 +24,7 @@ from fusemix_core.data.dialect import (
 )
 from fusemix_core.data.opening import open_text
 from fusemix_core.data.references import Fault
-from fusemix_core.data.rows import MAX_PATH, Block, Reader, Row, one_by_one
+from fusemix_core.data.rows import MAX_PATH, Block, Note, Reader, Row, one_by_one
 from fusemix_core.data.runs import Runs, table
 from fusemix_core.errors import DataError, short
 
@@ -70,7 +70,7 @@ class DelimitedReader(Reader):
     def matches(self, path: Path) -> bool:
         return path.is_file() and table_suffix(path) in SUFFIXES
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected]:
+    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
         return one_by_one(self.blocks(path))
 
     def blocks(self, path: Path) -> Iterator[Row | Rejected | Block]:
@@ -314,7 +314,9 @@ def _table_rows(
     records: _Records, path: Path, encoding: str | None
 ) -> Iterator[Row | Rejected | Block]:
     of_table = iter(records)
-    header = _header(next(of_table, ""), path)
+    names = next(of_table, "")
+    assert not isinstance(names, dict)  # runs are taken from the header on
+    header = _header(names, path)
     records.width = len(header)
     doubles = {name for name, count in Counter(filter(None, header)).items() if count > 1}
     first = next(of_table, None)
@@ -331,8 +333,9 @@ def _table_rows(
             number += len(block) - 1
             yield block
             continue
-        fault = record if isinstance(record, str) else _fault(record, header, encoding)
-        if fault:
+        if isinstance(record, str):
+            yield Rejected(str(path), number, "", record)
+        elif fault := _fault(record, header, encoding):
             yield Rejected(str(path), number, "", fault)
         else:
             yield Row(str(path), number, _values(header, record, doubles))

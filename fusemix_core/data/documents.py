@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.dialect import is_media_name
@@ -54,7 +54,7 @@ def document_rows(content: Any, path: Path) -> Iterator[Row | Rejected | Note]:
     )
 
 
-def _holds(entries: Any, key: str) -> bool:
+def _holds(entries: Any, key: str) -> TypeGuard[list[Any]]:
     return isinstance(entries, list) and any(key in e for e in entries if isinstance(e, dict))
 
 

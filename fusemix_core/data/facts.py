@@ -40,8 +40,8 @@ class Fact:
     def __len__(self) -> int:
         return len(self.values)
 
-    def select(self, rows: np.ndarray) -> Fact:
-        """The fact of these rows (int64 indices or a bool mask), with all of its names."""
+    def select(self, rows: np.ndarray | slice) -> Fact:
+        """The fact of these rows (int64 indices, a bool mask or a slice), with all of its names."""
         return Fact(self.kind, self.values[rows], self.names)
 
     def with_missing(self, count: int) -> Fact:
@@ -56,7 +56,7 @@ class Fact:
         if self.kind in ("class", "text"):
             return self.values < 0
         absent = np.isnan(self.values)
-        return absent.any(axis=1) if self.kind == "box" else absent
+        return np.any(absent, axis=1) if self.kind == "box" else absent
 
     def as_dict(self) -> dict[str, Any]:
         """What it is in short, for plans and results: kind, missing values, number of classes."""

@@ -14,6 +14,7 @@ from fusemix_core.data.gathering import Gatherer
 from fusemix_core.data.hashes import HashMemory, reference_keys
 from fusemix_core.data.items import Items, Origin, chosen, first_occurrences
 from fusemix_core.data.near import NearFiles, near_references
+from fusemix_core.data.references import Reference
 from fusemix_core.data.repeats import first_of_equal, merged_groups, most_trusted
 from fusemix_core.data.suspects import suspicious_texts
 from fusemix_core.errors import DataError
@@ -223,7 +224,8 @@ def _unite(
     if isinstance(gathered, GatheredTexts):
         references, keys = gathered.finished()
     else:
-        references = gathered.references
+        found_here: list[Reference] = gathered.references
+        references = found_here
         tell = None if progress is None else lambda done, total: progress(modality, done, total)
         keys, faults = reference_keys(references, memory, tell)
         if faults:

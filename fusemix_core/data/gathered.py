@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -16,22 +16,24 @@ from fusemix_core.data.spilled import Spilled
 if TYPE_CHECKING:
     import pyarrow as pa
 
+R = TypeVar("R", bound=str | Reference)
+
 HELD = 4 << 20
 """Bytes of texts that are held in memory; more go to disk and are mapped from there."""
 
 
-class Gathered:
+class Gathered(Generic[R]):
     """The distinct references of one modality, and where each was met first."""
 
     def __init__(self) -> None:
         self.ids: dict[Hashable, int] = {}
-        self.references: list[str | Reference] = []
+        self.references: list[R] = []
         self.file, self.row = Growing("i"), Growing("q")
 
     def __len__(self) -> int:
         return len(self.file)
 
-    def add(self, reference: str | Reference, file: int, row: int) -> int:
+    def add(self, reference: R, file: int, row: int) -> int:
         """The number of a reference, a new one if it is new."""
         found = self.ids.get(reference)
         if found is None:
@@ -42,7 +44,7 @@ class Gathered:
         return found
 
 
-class GatheredTexts(Gathered):
+class GatheredTexts(Gathered[str]):
     """The texts of one modality and where each was met. Blocks of them are kept in Arrow; a text
     may occur again in another block."""
 

@@ -64,7 +64,7 @@ class Gatherer:
         self.takes = dict(takes)
         self.media = {modality: medium(name) for modality, name in takes.items()}
         self.least, self.allow_outside, self.unpaired = least, allow_outside, unpaired
-        self.gathered = {
+        self.gathered: dict[str, Gathered[Any]] = {
             modality: GatheredTexts() if how.inline else Gathered()
             for modality, how in self.media.items()
         }
@@ -98,8 +98,8 @@ class Gatherer:
         values, faults = self._values(row, columns)
         split, trust = self._split(row, columns), self.trust_of(row, columns)
         group = self._group(row, columns)
-        wrong = [one for one in (split, trust, group) if isinstance(one, Fault)]
-        if wrong:
+        if isinstance(split, Fault) or isinstance(trust, Fault) or isinstance(group, Fault):
+            wrong = [one for one in (split, trust, group) if isinstance(one, Fault)]
             faults += [_rejected(row, "", one.reason) for one in wrong]
         elif sum(map(bool, values.values())) < (1 if self.unpaired and split <= 0 else self.least):
             faults = faults or [self._too_few(row, values)]
@@ -198,7 +198,7 @@ class Gatherer:
 
     def trust_of(self, row: Row, columns: Columns) -> float | Fault:
         """How far the row is to be trusted, 1 if nothing is said."""
-        value = row.values.get(columns.trust) if columns.trust else None
+        value: Any = row.values.get(columns.trust) if columns.trust else None
         if isinstance(value, Fault):
             return value
         if self.rules.is_missing(value.strip() if isinstance(value, str) else value):
@@ -233,7 +233,7 @@ class Gatherer:
 
     def _rendered(
         self, row: Row, template: Template, modality: str, how: Medium
-    ) -> list[str | Reference | Fault]:
+    ) -> Sequence[str | Reference | Fault]:
         """The one item that several cells make. A text leaves out what is missing; a path with a
         part missing is missing."""
         values = {}
@@ -358,9 +358,9 @@ class Gatherer:
 
     def origin(self, file: Growing | None = None, row: Growing | None = None) -> Origin:
         """Where the links (or what `file` and `row` tell) were read."""
-        file = (self.file if file is None else file).values()
-        row = (self.row if row is None else row).values()
-        return Origin(tuple(self.files), _narrow(file), _narrow(row))
+        files = (self.file if file is None else file).values()
+        rows = (self.row if row is None else row).values()
+        return Origin(tuple(self.files), _narrow(files), _narrow(rows))
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ class HashMemory:
         self.path = path
         self.warning = ""
 
-    def _run(self, work: Callable[[sqlite3.Connection], None]) -> None:
+    def _run(self, work: Callable[[sqlite3.Connection], object]) -> None:
         if self.warning:
             return
         try:
@@ -148,7 +148,8 @@ def _chunk_keys(
     pool: ThreadPoolExecutor,
 ) -> list[bytes | str]:
     """For each reference its key, or the reason why there is none."""
-    results: list[bytes | str | None] = [None] * len(references)
+    results: dict[int, bytes | str] = {}
+    names: dict[int, str] = {}
     stamps: dict[str, Stamp] = {}
     for i, reference in enumerate(references):
         if isinstance(reference, HeldReference):
@@ -161,24 +162,17 @@ def _chunk_keys(
         if isinstance(stamp, str):
             results[i] = stamp
         else:
-            stamps[name] = stamp
+            stamps[name], names[i] = stamp, name
     known = memory.recall(stamps)
-    new = []
-    for i, reference in enumerate(references):
-        if results[i] is None:
-            results[i] = known.get(reference.remembered_as()[0])
-            if results[i] is None:
-                new.append(i)
+    results |= {i: known[name] for i, name in names.items() if name in known}
+    new = [i for i in names if i not in results]
     # Tables keep an open handle each, which threads may not share.
     threaded = [i for i in new if not isinstance(references[i], CellReference)]
-    for i, result in zip(threaded, pool.map(lambda i: _key(references[i]), threaded), strict=True):
-        results[i] = result
-    for i in new:
-        if results[i] is None:
-            results[i] = _key(references[i])
-    names = {i: references[i].remembered_as()[0] for i in new if isinstance(results[i], bytes)}
-    memory.remember((name, stamps[name], results[i]) for i, name in names.items())
-    return results
+    results |= zip(threaded, pool.map(lambda i: _key(references[i]), threaded), strict=True)
+    results |= {i: _key(references[i]) for i in new if i not in results}
+    found = ((names[i], results[i]) for i in new)
+    memory.remember((name, stamps[name], key) for name, key in found if isinstance(key, bytes))
+    return [results[i] for i in range(len(references))]
 
 
 def _stat(path: str) -> Stamp | str:

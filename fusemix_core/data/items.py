@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -24,10 +24,10 @@ class Origin:
     file: np.ndarray  # int [n]
     row: np.ndarray  # int [n]
 
-    def __getitem__(self, i: int) -> tuple[str, int]:
+    def __getitem__(self, i: SupportsIndex) -> tuple[str, int]:
         return self.files[self.file[i]], int(self.row[i])
 
-    def select(self, index: np.ndarray) -> Origin:
+    def select(self, index: np.ndarray | slice) -> Origin:
         """That of the things `index` (int64, or a slice), with their files only."""
         used = members(self.file[index], len(self.files))
         number = (np.cumsum(used) - 1).astype(self.file.dtype)

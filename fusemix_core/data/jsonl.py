@@ -20,6 +20,7 @@ MAX_JSON = 256 << 20
 """Bytes. A document is read as a whole, and takes several times its size in memory."""
 _FIRST = 1 << 20
 """Bytes of a first line that is looked at."""
+# pyrefly: ignore[missing-attribute]  # typeshed lacks it
 _SCAN = json.JSONDecoder().scan_once
 _BRACKETS = (b"[", b"]", b",", b"],")
 

@@ -14,7 +14,7 @@ from fusemix_core.data.dialect import find_mark, plain_cells
 from fusemix_core.data.jsonl import JsonLinesReader, JsonReader
 from fusemix_core.data.opening import open_text
 from fusemix_core.data.parquet import ParquetReader
-from fusemix_core.data.rows import SPLIT_NAMES, Note, Row, split_named
+from fusemix_core.data.rows import SPLIT_NAMES, Note, Reader, Row, split_named
 from fusemix_core.data.shards import ShardReader, is_shard
 from fusemix_core.data.suffixes import is_about
 from fusemix_core.errors import DataError, short
@@ -202,12 +202,12 @@ def rows_of_files(
             yield row
 
 
-def _reader_of(name: str, options: Mapping[str, str | None]) -> ShardReader | ParquetReader:
+def _reader_of(name: str, options: Mapping[str, str | None]) -> Reader:
     suffix = table_suffix(Path(name))
     encoding = options.get("encoding")
     if is_shard(name):
         return ShardReader(encoding=encoding)
-    readers: Mapping[str, Callable[[], object]] = {
+    readers: Mapping[str, Callable[[], Reader]] = {
         ".parquet": ParquetReader,
         ".pq": ParquetReader,
         ".jsonl": lambda: JsonLinesReader(encoding=encoding),

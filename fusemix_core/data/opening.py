@@ -7,15 +7,18 @@ import gzip
 import io
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from fusemix_core.data.foreign import HEAD, what_is
 from fusemix_core.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _PIECE = 1 << 18
 
 
-def open_text(path: Path, encoding: str | None = None) -> BinaryIO:
+def open_text(path: Path, encoding: str | None = None) -> io.BufferedIOBase:
     """The bytes of a text file in UTF-8.
 
     A byte order mark is left out. If the first lines end in carriage returns only, these become
@@ -31,7 +34,7 @@ def open_text(path: Path, encoding: str | None = None) -> BinaryIO:
     """
     decode = _decoder(encoding)
     opened = gzip.open if path.suffix.lower() == ".gz" else open
-    file: BinaryIO = opened(path, "rb")
+    file: io.BufferedIOBase = opened(path, "rb")
     try:
         head = _piece(file)
         if (found := what_is(head[:HEAD])) is not None:
@@ -63,7 +66,7 @@ def _decoder(encoding: str | None) -> codecs.IncrementalDecoder | None:
     return found.incrementaldecoder(_ESCAPE)
 
 
-def _piece(file: BinaryIO) -> bytes:
+def _piece(file: io.BufferedIOBase) -> bytes:
     try:
         return file.read(_PIECE)
     except (EOFError, zlib.error) as error:
@@ -92,7 +95,7 @@ class _Piped(io.RawIOBase):
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: io.BufferedIOBase,
         first: bytes,
         decode: codecs.IncrementalDecoder | None = None,
         only_returns: bool = False,
@@ -105,13 +108,14 @@ class _Piped(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer)
         while self._at >= len(self._ready):
             if self._ended:
                 return 0
             self._ready, self._at = self._next(), 0
-        count = min(len(buffer), len(self._ready) - self._at)
-        buffer[:count] = self._ready[self._at : self._at + count]
+        count = min(len(view), len(self._ready) - self._at)
+        view[:count] = self._ready[self._at : self._at + count]
         self._at += count
         return count
 

@@ -11,7 +11,7 @@ from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.foreign import head_of, what_is
 from fusemix_core.data.labels import named, names_in_schema
 from fusemix_core.data.references import CellReference, Fault
-from fusemix_core.data.rows import Block, Reader, Row, one_by_one
+from fusemix_core.data.rows import Block, Note, Reader, Row, one_by_one
 from fusemix_core.errors import DataError
 
 _BATCH = 256
@@ -34,7 +34,7 @@ class ParquetReader(Reader):
     def matches(self, path: Path) -> bool:
         return path.is_file() and path.suffix.lower() in (".parquet", ".pq")
 
-    def rows(self, path: Path) -> Iterator[Row | Rejected]:
+    def rows(self, path: Path) -> Iterator[Row | Rejected | Note]:
         return one_by_one(self.blocks(path))
 
     def blocks(self, path: Path) -> Iterator[Row | Rejected | Block]:

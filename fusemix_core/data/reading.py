@@ -156,7 +156,7 @@ def pairs_from(
         trust="<trust>" if trust is not None else None,
     )
     for i in range(next(iter(lengths.values()))):
-        row = {name: column[i] for name, column in lists.items()}
+        row: dict[str, Any] = {name: column[i] for name, column in lists.items()}
         gatherer.add(Row("<list>", i + 1, row, row.get("<split>"), base="."), columns)
     _check_gathered(gatherer, 0, "<list>")
     return finish(gatherer, fractions, seed, [], SPLITS[1:] if split else (), None)
@@ -202,7 +202,11 @@ class _Reading:
         self._check_splits(path)
 
     def _columns(
-        self, path: Path, filled: Mapping[str, int], split: str | None, head: list[Row | Rejected]
+        self,
+        path: Path,
+        filled: Mapping[str, int],
+        split: str | None,
+        head: Sequence[Row | Rejected | Block],
     ) -> tuple[Columns, list[str]]:
         """(which columns of a source hold what, warnings)."""
         config, gatherer = self.config, self.gatherer

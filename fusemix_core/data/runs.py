@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,7 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 class Runs:
     """The lines of a file, one by one (`readline`) or in runs."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | io.BufferedIOBase) -> None:
         self._file, self._data, self._at, self._ended = file, b"", 0, False
         self._before = 0  # bytes that were let go of
         self._form: tuple[str, int] | None = None

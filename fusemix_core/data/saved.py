@@ -44,7 +44,7 @@ class SavedReader(Reader):
                 f"Give the folders one by one, such as --data {path / unknown[0]}",
                 path=path,
             )
-        listed = _json(path / "dataset_dict.json").get("splits")
+        listed: Any = _json(path / "dataset_dict.json").get("splits")
         lost = {n for n in listed if isinstance(n, str)} if isinstance(listed, list) else set()
         for name in sorted(lost - {part.name for part in parts}):
             yield Note(f"{path}: the split '{short(name)}' is listed, but not there.")
@@ -73,10 +73,10 @@ def _open(path: Path) -> Any:
     """The Arrow table in a folder, mapped from its files, which are those that state.json lists."""
     import pyarrow as pa
 
-    listed = _json(path / "state.json").get("_data_files")
+    state = _json(path / "state.json")
     try:
         tables = []
-        for name in [file["filename"] for file in listed]:
+        for name in [file["filename"] for file in state["_data_files"]]:
             if os.path.basename(name) != name or not os.path.isfile(path / name):
                 raise ValueError(f"state.json lists '{name}', which is not a file of it")
             table = pa.ipc.open_stream(pa.memory_map(str(path / name))).read_all()

@@ -218,6 +218,7 @@ def _headers(file: BinaryIO, at: int) -> Iterator[tuple[tarfile.TarInfo, int]]:
     """(member, where the next one begins) from byte `at` on, as far as tarfile understands."""
     file.seek(at)
     capped = _Capped(file)
+    # pyrefly: ignore[no-matching-overload]  # tarfile asks for more than it calls
     with tarfile.open(fileobj=capped, mode="r:") as archive:
         while (member := archive.next()) is not None:
             if archive.offset <= at or member.size < 0:

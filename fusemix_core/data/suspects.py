@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
 from fusemix_core.data.arrow_texts import Texts
 from fusemix_core.data.items import Items
+from fusemix_core.data.media import Medium
+from fusemix_core.data.references import Reference
 from fusemix_core.data.rules import NULL_WORDS
 from fusemix_core.errors import short
 
@@ -45,10 +48,10 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
     """
     found = []
     for column, (modality, one) in zip(links.T, items.items(), strict=True):
-        if not one.medium.inline or not len(one):
+        texts = one.references
+        if not _are_texts(texts, one.medium) or not len(one):
             continue
         rows = np.bincount(column[column >= 0], minlength=len(one))
-        texts = one.references
 
         def add(kind: str, at: list[int], warning: str, modality=modality, rows=rows, texts=texts):
             count = len(at) if kind == "number" else int(rows[at].sum())
@@ -81,6 +84,10 @@ def suspicious_texts(items: Mapping[str, Items], links: np.ndarray) -> list[Susp
     return found
 
 
+def _are_texts(references: Sequence[str | Reference], how: Medium) -> TypeGuard[Sequence[str]]:
+    return how.inline
+
+
 def _candidates(texts: Sequence[str]) -> tuple[Iterable[int], Iterable[int], Iterable[int]]:
     """The texts that may be a word for nothing, by their length; those whose first character is a
     digit; those that begin with a bracket. There may be others among them."""
@@ -99,6 +106,6 @@ def _rows(count: int, one: str, many: str) -> str:
     return f"{count:,} row {one}" if count == 1 else f"{count:,} rows {many}"
 
 
-def _listed(texts: list[str], at: list[int]) -> str:
+def _listed(texts: Sequence[str], at: list[int]) -> str:
     names = [f"'{short(texts[i], 20)}'" for i in at[:5]]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

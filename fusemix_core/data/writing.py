@@ -95,7 +95,9 @@ def _other_cells(
     """(file, row) → what the row contains beside the dataset's modalities."""
     wanted = {dataset.origin[row] for row in rows.tolist()}
     takes = {m: items.takes for m, items in dataset.items.items()}
-    kept = {FactColumn.parse(text).column for text in config.facts.values()} | {config.trust_column}
+    kept = {FactColumn.parse(text).column for text in config.facts.values()}
+    if config.trust_column is not None:
+        kept.add(config.trust_column)
     found: dict[tuple[str, int], Cells] = {place: {} for place in wanted}
     sources = (config.source, (config.validation, config.test))
     for source in filter(None, [s for part in sources for s in part]):

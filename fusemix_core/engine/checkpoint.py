@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fusemix_core.config import FitPrecision
 from fusemix_core.data.facts import Fact
 from fusemix_core.digests import digest_modules, file_sha256
 from fusemix_core.disk import Advice, explained, flush, give_usual_mode
@@ -152,7 +153,7 @@ def snapshot(state: TrainState, device: torch.device) -> Snapshot:
     return Snapshot(values, {n: x.contiguous() for n, x in tensors.items()})
 
 
-def resumed_precision(name: str, checkpoints: Path | None) -> str:
+def resumed_precision(name: FitPrecision, checkpoints: Path | None) -> FitPrecision:
     """The precision to resume in if it is `auto`: that of the newest checkpoint, if there is
     one. Those from before there was a choice are in float32."""
     found = latest(checkpoints) if name == "auto" and checkpoints is not None else None

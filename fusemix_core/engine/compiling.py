@@ -48,7 +48,7 @@ class Compiling:
     ) -> None:
         self.forms: list[tuple[nn.Module, Callable]] = []
         self.graphs = False
-        own = Rows.split(plan.training.batch_size).own
+        own = Rows.split(plan.batch_size).own
         self.rows, self.precision, self.backend = own.stop - own.start, precision, backend
         for modality, adapter in adapters.items():
             if takes_tokens(adapter) or not any(p.requires_grad for p in adapter.parameters()):

@@ -168,7 +168,7 @@ def _fed(
     # Gathers from memory to a CPU need the cores that compute: a thread gains nothing there. Nor is
     # one needed to gather on a GPU.
     gathers = not there if device.type != "cpu" else not held
-    return ahead(batches) if gathers and (drawn or not streamed) else batches
+    return ahead(batches, batches) if gathers and (drawn or not streamed) else batches
 
 
 def _parts(
@@ -229,14 +229,19 @@ def _all_on(train: PairedLatents, device: torch.device) -> bool:
     )
 
 
-def ahead(items: Iterator[T], source: Generator | None = None) -> Generator[T]:
-    """The same items, each made in a thread while the one before is used. Then `source`, or what
-    they are made by, is closed."""
-    end = object()
+def ahead(items: Iterator[T], source: Generator) -> Generator[T]:
+    """The same items, each made in a thread while the one before is used. Then `source`, which they
+    are made from, is closed."""
+
+    def made() -> tuple[T] | None:
+        for item in items:
+            return (item,)
+        return None
+
     # One torch thread: the others belong to the step.
     threads = ThreadPoolExecutor(1, "fusemix-feed", torch.set_num_threads, (1,))
-    with closing(source or items), threads as pool:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield item
+    with closing(source), threads as pool:
+        coming = pool.submit(made)
+        while (found := coming.result()) is not None:
+            coming = pool.submit(made)
+            yield found[0]

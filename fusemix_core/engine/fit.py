@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
 from fusemix_core.interfaces import Adapter, Batch, Step
 from fusemix_core.numerics import Precision
+
+M = TypeVar("M", bound=nn.Module)
 
 ENOUGH = "enough"
 """The metric by which a fit's `validate` ends training early."""
@@ -18,7 +20,7 @@ NOISE = "noise"
 """The metric that says by how much a score must rise for `Training.patience` to start anew."""
 
 
-class Fit(ABC):
+class Fit(ABC, Generic[M]):
     """The modules that a `Trainer` trains, and their score. Checkpoints, resuming, averages of
     weights, interrupts and several processes are the trainer's.
 
@@ -51,7 +53,7 @@ class Fit(ABC):
     uses: tuple[str, ...] = ()
     """What `loss` reads of a step, as an objective's `uses`."""
 
-    reader: ClassVar[str] = "The fit"
+    reader: str = "The fit"
     """Who reads, for the error about what is not declared."""
 
     least: float | None = None
@@ -62,9 +64,9 @@ class Fit(ABC):
 
     def __init__(
         self,
-        modules: Mapping[str, nn.Module],
+        modules: Mapping[str, M],
         objective: nn.Module | None = None,
-        fixed: Mapping[str, nn.Module] | None = None,
+        fixed: Mapping[str, M] | None = None,
     ) -> None:
         self.modules = dict(modules)
         self.objective = nn.Module() if objective is None else objective
@@ -98,7 +100,7 @@ class Fit(ABC):
         """
 
     @abstractmethod
-    def validate(self, modules: Mapping[str, nn.Module]) -> Mapping[str, float]:
+    def validate(self, modules: Mapping[str, M]) -> Mapping[str, float]:
         """Metrics of these modules on the validation split, without gradient.
 
         Called in only the first process. `score` chooses the weights that are kept: more is

@@ -104,6 +104,7 @@ class _Bucket:
 
     def take(self, there: list[bool]) -> None:
         """Wait for the sums, and make the means the gradients of the parameters that have some."""
+        assert self._flat is not None, "nothing was sent"
         self._work.wait()
         means = self._flat.div_(processes()).split([p.numel() for p in self.parameters])
         for parameter, any_has, mean in zip(self.parameters, there, means, strict=True):

@@ -21,6 +21,8 @@ def step_unless(optimiser: torch.optim.Optimizer, bad: Tensor | None) -> None:
     if bad is None:
         optimiser.step()
     elif getattr(optimiser, "_step_supports_amp_scaling", False):  # torch's name for `found_inf`
+        # Attributes that torch reads and does not declare; `GradScaler` sets them so.
+        # pyrefly: ignore[missing-attribute]
         optimiser.grad_scale, optimiser.found_inf = None, bad
         optimiser.step()
     else:

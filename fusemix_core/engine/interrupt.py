@@ -19,11 +19,12 @@ def deferred_interrupt(notice: Callable[[], None] | None = None) -> Iterator[Cal
     A second signal acts at once. Outside the main thread, where signals don't arrive, and where
     the program handles SIGINT in its own way, nothing is changed.
     """
-    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {int(s): signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     main = threading.current_thread() is threading.main_thread()
-    if not main or previous[signal.SIGINT] is not signal.default_int_handler:
+    if not main or handlers[signal.SIGINT] is not signal.default_int_handler:
         yield lambda: None
         return
+    previous = {s: handler for s, handler in handlers.items() if callable(handler)}
     pending: list[int] = []
 
     def note(signum: int, frame: object) -> None:
@@ -42,15 +43,14 @@ def deferred_interrupt(notice: Callable[[], None] | None = None) -> Iterator[Cal
         if pending:
             act()
 
-    deferred = [s for s, handler in previous.items() if callable(handler)]
-    for s in deferred:
+    for s in previous:
         signal.signal(s, note)
     try:
         yield check
         check()
     finally:
-        for s in deferred:
-            signal.signal(s, previous[s])
+        for s, handler in previous.items():
+            signal.signal(s, handler)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from fusemix_core.config import Part
 from fusemix_core.engine import checkpoint, distributed
 from fusemix_core.engine.compiling import Compiling, pays
 from fusemix_core.engine.feed import feed, resident
-from fusemix_core.engine.fit import ENOUGH, NOISE, Fit
+from fusemix_core.engine.fit import ENOUGH, NOISE, Fit, M
 from fusemix_core.engine.interrupt import deferred_interrupt, no_interrupt
 from fusemix_core.engine.plan import Plan, spacing
 from fusemix_core.engine.precision import precision_of
@@ -25,7 +26,7 @@ from fusemix_core.interfaces import Batch, FitContext, Mixup, PairedLatents
 from fusemix_core.numerics import exact
 
 
-class Trainer:
+class Trainer(Generic[M]):
     """Trains a fit on batches as `plan` cuts them. `run` may be called once.
 
     Where `torch.distributed` is initialised every process runs one, all alike; only the first one
@@ -49,7 +50,7 @@ class Trainer:
 
     def __init__(
         self,
-        fit: Fit,
+        fit: Fit[M],
         train: PairedLatents,
         mixup: Mixup,
         plan: Plan,
@@ -80,9 +81,11 @@ class Trainer:
         self.compiled: Compiling | None = None
         self.whole = True  # False while the state is between two steps
         checkpoints = context.checkpoints if self.first else None
-        self.saver = checkpoints and Saver(checkpoints, digest, context.device)
+        self.saver: Saver | None = None
+        if checkpoints is not None:
+            self.saver = Saver(checkpoints, digest, context.device)
 
-    def run(self) -> dict[str, nn.Module]:
+    def run(self) -> dict[str, M]:
         """Train to the end and return the fit's modules with the kept weights, in eval mode on the
         CPU.
 
@@ -203,8 +206,7 @@ class Trainer:
             metrics["loss"] = state.loss_sum / state.loss_count
         metrics |= distributed.from_first(self._validated)
         if "score" in metrics:
-            self._keep_if_better(metrics["score"], metrics.get(NOISE, 0.0))
-            metrics["best"] = state.best_score
+            metrics["best"] = self._best_of(metrics["score"], metrics.get(NOISE, 0.0))
         state.loss_sum, state.loss_count = 0.0, 0
         state.evaluated = state.step
         state.enough = bool(metrics.pop(ENOUGH, False))
@@ -227,16 +229,18 @@ class Trainer:
             for name, module in kept.items():
                 module.train(training[name])
 
-    def _keep_if_better(self, score: float, noise: float) -> None:
+    def _best_of(self, score: float, noise: float) -> float:
+        """The best score with this one, whose weights are kept if it is."""
         state = self.state
         if state.risen_to is None or score > state.risen_to + noise:
             state.risen_to, state.waited = score, 0
         else:
             state.waited += 1
         if state.best_score is not None and score <= state.best_score:
-            return
+            return state.best_score
         state.best_score, state.best_step = score, state.step
         state.best = {name: _weights(module) for name, module in state.kept.items()}
+        return score
 
     def _finished(self) -> bool:
         state, patience = self.state, self.training.patience
@@ -244,7 +248,7 @@ class Trainer:
             return True
         return state.enough
 
-    def kept(self) -> dict[str, nn.Module]:
+    def kept(self) -> dict[str, M]:
         """The fit's modules with the best weights so far, or the last ones if there was no score,
         in eval mode on the CPU. Training can't go on afterwards."""
         kept = self.state.kept

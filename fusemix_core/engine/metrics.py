@@ -58,7 +58,9 @@ class StepMetrics(Mapping[str, float]):
     def __getitem__(self, name: str) -> float:
         if self._numbers[name] is None:
             read([self])
-        return self._numbers[name]
+        number = self._numbers[name]
+        assert number is not None  # `read` has set it
+        return number
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._numbers)
@@ -76,11 +78,11 @@ class StepMetrics(Mapping[str, float]):
 
 def read(steps: Sequence[StepMetrics]) -> None:
     """Fetch what these steps report, all with one copy from their device."""
-    unread = [step for step in steps if not step.known]
+    unread = [(step, step._there) for step in steps if step._there is not None]
     if not unread:
         return
-    values = torch.cat([step._there for step in unread]).cpu().tolist()
-    for step in unread:
+    values = torch.cat([there for _, there in unread]).cpu().tolist()
+    for step, _ in unread:
         count = len(step._names)
         step._take(values[:count])
         values = values[count:]

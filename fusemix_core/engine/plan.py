@@ -32,6 +32,12 @@ class Plan:
     steps_per_epoch: int
 
     @property
+    def batch_size(self) -> int:
+        """The pairs of a step."""
+        assert self.training.batch_size is not None  # `plan_steps` has chosen it
+        return self.training.batch_size
+
+    @property
     def total_steps(self) -> int:
         return self.training.epochs * self.steps_per_epoch
 

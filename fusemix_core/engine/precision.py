@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fusemix_core.config import FitPrecision
 from fusemix_core.errors import ConfigError
 from fusemix_core.numerics import Precision
 
@@ -11,7 +12,7 @@ LEAST_CAPABILITY = (8, 0)
 """Of a GPU whose products in bfloat16 and TF32 are faster than those in float32 (Ampere)."""
 
 
-def precision_of(name: str, device: torch.device) -> Precision:
+def precision_of(name: FitPrecision, device: torch.device) -> Precision:
     """What `training.precision` stands for on a device.
 
     Args:

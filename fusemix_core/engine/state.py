@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fusemix_core.config import Part, Training
-from fusemix_core.engine.fit import Fit
+from fusemix_core.engine.fit import Fit, M
 from fusemix_core.engine.gradients import Gradients
 from fusemix_core.engine.guard import step_unless
 from fusemix_core.engine.metrics import Reading, StepMetrics, read
@@ -48,7 +48,7 @@ class Reported:
 
 
 @dataclass
-class TrainState:
+class TrainState(Generic[M]):
     """Everything that decides the next step of a fit.
 
     `step` counts the steps done, `epoch` the epochs done, `index` the steps done in this epoch;
@@ -64,11 +64,11 @@ class TrainState:
     weight moves. See docs/decisions/0022-no-synchronisation-in-a-step.md.
     """
 
-    fit: Fit
+    fit: Fit[M]
     optimiser: torch.optim.Optimizer
     mixing: torch.Generator
     gradients: Gradients
-    averaged: Followers | None = None
+    averaged: Followers[M] | None = None
     step: int = 0
     epoch: int = 0
     index: int = 0
@@ -88,7 +88,9 @@ class TrainState:
     reading: Reading = field(default_factory=Reading)
 
     @classmethod
-    def new(cls, fit: Fit, training: Training, seed: int, optimiser: Part = ADAMW) -> TrainState:
+    def new(
+        cls, fit: Fit[M], training: Training, seed: int, optimiser: Part = ADAMW
+    ) -> TrainState[M]:
         """The state before the first step. The modules are on their device already."""
         trained = [*fit.modules.values(), fit.objective]
         return cls(
@@ -101,7 +103,7 @@ class TrainState:
         )
 
     @property
-    def kept(self) -> dict[str, nn.Module]:
+    def kept(self) -> dict[str, M]:
         """The fit's modules as they are evaluated and kept: averaged where the recipe asks."""
         return self.fit.modules if self.averaged is None else dict(self.averaged.items())
 
@@ -193,7 +195,9 @@ def _flagged(loss: Tensor, bad: Tensor | None) -> Tensor:
 
 def _without_values(batch: Batch) -> Batch:
     """Which items it has, and nothing of theirs."""
-    return replace(batch, latents=dict.fromkeys(batch.latents), facts={}, unpaired={})
+    return replace(
+        batch, latents=dict.fromkeys(batch.latents, torch.empty(0)), facts={}, unpaired={}
+    )
 
 
 def ema_momentum(ema: float, step: int) -> float:

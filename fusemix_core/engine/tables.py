@@ -25,10 +25,11 @@ def on_device(
     if sum(_bytes_there(t) for t in tables.values()) > free // 2:
         return train, validation
     moved = {i: _moved(t, device) for i, t in tables.items()}
-    return tuple(
+    train, validation = (
         replace(d, tables={m: moved[id(t)] for m, t in d.tables.items()})
         for d in (train, validation)
     )
+    return train, validation
 
 
 def _bytes_there(table: LatentTable) -> int:

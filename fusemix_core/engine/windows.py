@@ -28,7 +28,7 @@ class Window:
     latents: PairedLatents
     rows: Tensor
     links: Tensor
-    ready: torch.cuda.Event | None = None
+    ready: torch.Event | None = None
     owns: tuple[Own | None, ...] = ()
 
     def cut(self, size: int) -> Generator[Window]:
@@ -43,11 +43,12 @@ class Window:
 
     def read(self) -> Tensor | None:
         """bool `[n]`: the rows whose latents this process reads; None for all."""
-        if None in (self.owns or (None,)):
+        owns = [own for own in self.owns if own is not None]
+        if not owns or len(owns) < len(self.owns):
             return None
-        size = -(-len(self.rows) // len(self.owns))
+        size = -(-len(self.rows) // len(owns))
         found = torch.zeros(len(self.rows), dtype=torch.bool)
-        for number, own in enumerate(self.owns):
+        for number, own in enumerate(owns):
             found[number * size + own.rows] = True
         return found
 
@@ -58,7 +59,8 @@ class Window:
         stream = torch.cuda.current_stream(device)
         stream.wait_event(self.ready)
         for table in self.latents.tables.values():
-            table.latents.record_stream(stream)  # which still reads it when it is let go of
+            if isinstance(table, ResidentLatents):
+                table.latents.record_stream(stream)  # which still reads it when it is let go of
 
 
 class Loader:

@@ -105,9 +105,9 @@ def paired_interval(
         drawn = None if whole is None else np.split(whole, len(sums), axis=1)
     else:
         drawn = [resample(s, resamples, seed + number) for number, s in enumerate(flat)]
-    if drawn is None or any(d is None for d in drawn):
+    parts = [d.reshape(resamples, -1, 2) for d in drawn or () if d is not None]
+    if len(parts) < len(sums):
         return None
-    parts = [d.reshape(resamples, -1, 2) for d in drawn]
     of_seeds = np.stack([share(p[..., 1], p[..., 0]).mean(axis=1) for p in parts], axis=1)
     take = max(len(sums) - 1, 1)
     even = np.full(len(sums), 1 / len(sums))
@@ -115,7 +115,7 @@ def paired_interval(
     return interval((of_seeds * counts).sum(axis=1) / take)
 
 
-def share(hits: np.ndarray, of: np.ndarray) -> np.ndarray:
+def share(hits: np.ndarray, of: np.ndarray | int) -> np.ndarray:
     """`hits / of` in percent, NaN where `of` is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return 100 * hits / of

@@ -72,7 +72,7 @@ def _beside(
         theirs = less if hits is None else hits[d.name][:, 1:]
         more.append(np.concatenate([own[:, :1], own[:, 1:] - theirs], axis=1))
     drawn = resampled_recalls(both, hits_of_clusters(both, more, links, sizes), resamples, seed)
-    table = {}
+    table: dict[str, dict[str, Any]] = {}
     for d, values in zip(both, more, strict=True):
         between = None if drawn is None else interval(drawn[d.name][:, 0])
         ahead = 100 * float(values[:, 1].mean())

@@ -291,12 +291,15 @@ def _by_class(
     table: dict[str, dict[str, Any]] = {}
     place = {int(c): k for k, c in enumerate(both)}
     for c, name in enumerate(classes):
-        row = table[name] = {"positives": int(labels[:, c].sum())}
+        row: dict[str, Any] = {"positives": int(labels[:, c].sum())}
+        table[name] = row
         for score, one in found.items():
             k = place.get(c)
-            known = k is not None and one.resampled is not None
+            drawn = one.resampled
             row[score] = None if k is None else float(one.of[k])
-            row[f"{score}_interval"] = interval(one.resampled[:, k]) if known else None
+            row[f"{score}_interval"] = None
+            if k is not None and drawn is not None:
+                row[f"{score}_interval"] = interval(drawn[:, k])
     return table
 
 

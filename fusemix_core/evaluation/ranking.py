@@ -172,7 +172,7 @@ class _Tiles:
             )
         return scores
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """(scores `[q, c]`; the numbers, rows and columns of those of `pairs` inside) of each tile.
 
         A second pass scores the same tiles again, so that a positive equals itself to the last bit.
@@ -181,8 +181,9 @@ class _Tiles:
             scores = self._tile(start) if self._only is None else self._only
             column = self.pairs[:, 1] - start
             inside = ((column >= 0) & (column < scores.shape[1])).nonzero()[:, 0]
-            parts = inside, self.pairs[inside, 0], column[inside]
-            yield scores, *(sent(one, scores.device) for one in parts)
+            rows, columns = self.pairs[inside, 0], column[inside]
+            device = scores.device
+            yield scores, sent(inside, device), sent(rows, device), sent(columns, device)
 
 
 def _rank_chunk(tiles: _Tiles) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,6 +199,7 @@ def _rank_chunk(tiles: _Tiles) -> tuple[Tensor, Tensor, Tensor]:
             flat = scores.new_empty(len(row))
         flat[inside] = scores[rows, column]
 
+    assert flat is not None  # there is a positive, so there is a tile
     row, slot, count = (sent(one, flat.device) for one in (row, slot, own))
     found = torch.zeros(q, dtype=torch.long, device=row.device)
     found.index_add_(0, row, (~flat.isnan()).long())

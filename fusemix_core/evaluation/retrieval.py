@@ -148,14 +148,15 @@ class RetrievalEvaluator(Evaluator):
 
     def sections(self, metrics: Mapping[str, Any], data: Measured) -> list[Section]:
         chosen = ", chosen on validation" if "cosine" in metrics else ""
-        tables = [_table(metrics, f"Scored with {metrics['scorer']}{chosen}")]
+        means, by_direction = comparisons(metrics)
+        tables = [_table(metrics, f"Scored with {metrics['scorer']}{chosen}"), means]
         if "cosine" in metrics:
             tables.append(_table(metrics["cosine"], "Scored with cosine"))
         section = Section(
             "Retrieval",
             f"On the {data.split} split, in percent, with 95% bootstrap intervals over groups of "
             "linked items. Ties count against the query.",
-            tables=[*tables, *comparisons(metrics)],
+            tables=[*tables, by_direction],
             note=described(data.baselines),
             headline=_headline(metrics),
         )
@@ -190,14 +191,24 @@ def _table(metrics: Mapping[str, Any], caption: str) -> Table:
 
 
 def _headline(metrics: Mapping[str, Any]) -> list[Tile]:
-    """The mean R@1, and R@10 of the first two directions."""
-    directions = metrics["directions"]
-    mean = Share(metrics["mean_r1"], metrics["mean_r1_interval"])
-    beside = ", ".join(f"{name} {b['mean_r1']:.2g}%" for name, b in metrics["baselines"].items())
-    return [Tile("mean R@1", mean, beside)] + [
-        Tile(f"R@10 {_arrow(name)}", Share(d["r10"], d["r10_interval"]), f"among {d['gallery']:,}")
-        for name, d in list(directions.items())[:2]
+    """The mean R@1, and R@10 of the first two directions, with those of the baselines."""
+    directions, baselines = metrics["directions"], metrics["baselines"]
+    first = {name: one["mean_r1"] for name, one in baselines.items()}
+    tiles = [
+        Tile("mean R@1", Share(metrics["mean_r1"], metrics["mean_r1_interval"]), _notes(first))
     ]
+    for name, d in list(directions.items())[:2]:
+        known = {n: b["directions"] for n, b in baselines.items() if name in b["directions"]}
+        beside = _notes({n: own[name]["r10"] for n, own in known.items()})
+        tenth = Share(d["r10"], d["r10_interval"])
+        tiles.append(Tile(f"R@10 {_arrow(name)}", tenth, f"{beside}; among {d['gallery']:,}"))
+    return tiles
+
+
+def _notes(values: Mapping[str, float]) -> str:
+    """`chance 0.37%, cca 24.7%`."""
+    shown = {name: f"{v:.1f}" if v >= 1 else f"{v:.2g}" for name, v in values.items()}
+    return ", ".join(f"{name} {value}%" for name, value in shown.items())
 
 
 def _chance(direction: Mapping[str, Any]) -> float:

@@ -228,8 +228,11 @@ class ZeroShotEvaluator(Evaluator):
 
     def __call__(self, data: Measured) -> dict[str, Any]:
         classes = self._classes(data)
-        others = {name: (other, self._classes(other)) for name, other in data.baselines.items()}
-        known = {name: pair for name, pair in others.items() if pair[1] is not None}
+        assert classes is not None  # the job gives them to an evaluator that `uses` them
+        known: dict[str, tuple[Measured, Classes]] = {}
+        for name, other in data.baselines.items():
+            if (theirs := self._classes(other)) is not None:
+                known[name] = other, theirs
         if classes.labels.ndim == 2:
             return measure_labels(data, classes, known, self.resamples)
         found = zero_shot(

@@ -50,7 +50,7 @@ class Blocks:
         self.groups = train.left_out_together()
 
     def add(self, rows: Tensor, present: Tensor) -> None:
-        """Add a term: features float64 `[n, width]`, zeros where it is not present, bool `[n]`."""
+        """Add a term: features float64 `[n, width]`, zeros if it is not present, bool `[n]`."""
         self.rows.append(rows)
         self.present = torch.cat([self.present, present[:, None]], dim=1)
 

@@ -36,13 +36,12 @@ def number_of(subset: Subset) -> int:
 
 class LinearFuser(Fuser):
     """Scores that are linear in the latents. A subset of the modalities has its own coefficients,
-    so a row is predicted by a model of what it has.
+    so a row is predicted by a model of exactly its modalities.
 
     Args:
         inputs, outputs: as in `Fuser`.
         rank: the most directions of a modality's latents that are used.
         ranks: modality → how many are, which `fit` sets.
-        further: further terms, each name → the modalities that it needs, and its width.
 
     Raises:
         ConfigError: there are more than 8 modalities.
@@ -57,7 +56,6 @@ class LinearFuser(Fuser):
         *,
         rank: int = RANK,
         ranks: Mapping[str, int] = MappingProxyType({}),
-        further: Mapping[str, tuple[Subset, int]] = MappingProxyType({}),
     ) -> None:
         super().__init__(inputs, outputs)
         if len(inputs) > MOST:
@@ -67,7 +65,7 @@ class LinearFuser(Fuser):
             )
         self.ranks = {m: ranks.get(m, min(rank, width)) for m, width in inputs.items()}
         self.features = torch.nn.ModuleList(Features(inputs[m], r) for m, r in self.ranks.items())
-        self.terms = {m: ((k,), r) for k, (m, r) in enumerate(self.ranks.items())} | dict(further)
+        self.terms = {m: ((k,), r) for k, (m, r) in enumerate(self.ranks.items())} | self.further()
         """Name → the modalities that a term of the sum needs, and its width."""
         every, width = 1 << len(inputs), sum(width for _, width in self.terms.values())
         self.register_buffer("weights", torch.zeros(every, width, outputs))
@@ -85,13 +83,17 @@ class LinearFuser(Fuser):
     def forward(self, latents: Mapping[str, Tensor], present: Tensor) -> Tensor:
         return sum(self.parts(latents, present).values()) + self.offsets[self._subset(present)]
 
+    def further(self) -> dict[str, tuple[Subset, int]]:
+        """Terms beside those of the modalities, as in `terms`; none by default."""
+        return {}
+
     def rows(self, latents: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
-        """The features of each term, `[n, width]`; zeros where it is missing."""
+        """The features of each term, `[n, width]`; zeros if it is missing."""
         each = zip(self.inputs, self.features, present.T, strict=True)
         return {m: features(latents[m], there) for m, features, there in each}
 
     def parts(self, latents: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
-        """What each term adds to the scores, `[n, outputs]`; zeros where it is missing."""
+        """The part of the scores that each term adds, `[n, outputs]`; zeros if it is missing."""
         which, found = self._subset(present), {}
         rows, blocks = self.rows(latents, present), self.blocks()
         for name, columns in blocks.items():

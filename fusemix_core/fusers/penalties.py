@@ -14,7 +14,7 @@ ENOUGH = 1_000
 _DECADES = range(-7, 3)
 """Penalties are tried from 10^-7 to 10² times the sum of squares of a modality's features."""
 _STEPS = (1.0, 0.5)
-"""By how many decades a penalty is changed, one after another."""
+"""Changes of a penalty in decades, the larger first."""
 
 
 class Choice:

@@ -1,4 +1,4 @@
-"""`products`: ridge regression on the modalities, and on products of what two of them share."""
+"""`products`: ridge regression on the modalities, and on products of their shared directions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from fusemix_core.fusers.block import BlockRidge
 from fusemix_core.fusers.blocks import Blocks
-from fusemix_core.fusers.linear import RANK
+from fusemix_core.fusers.linear import RANK, Subset
 
+PRODUCTS = 128
+"""The most products of two modalities, by default."""
 SHRINK = 1e-3
-"""What is added to variances, as a share of a modality's total, before directions are whitened."""
+"""Added to variances, as a share of a modality's total, before directions are whitened."""
 
 
 class ProductRidge(BlockRidge):
@@ -39,37 +41,37 @@ class ProductRidge(BlockRidge):
         *,
         rank: int = RANK,
         ranks: Mapping[str, int] = MappingProxyType({}),
-        products: int = 128,
+        products: int = PRODUCTS,
     ) -> None:
-        used = {m: ranks.get(m, min(rank, width)) for m, width in inputs.items()}
-        pairs = {
-            f"{a} x {b}": ((i, j), min(products, used[a], used[b]))
-            for (i, a), (j, b) in combinations(enumerate(inputs), 2)
-        }
-        super().__init__(inputs, outputs, rank=rank, ranks=ranks, further=pairs)
+        super().__init__(inputs, outputs, rank=rank, ranks=ranks)
+        used = list(self.ranks.values())
         self.products = nn.ModuleList(
-            Products(list(used.values())[i], list(used.values())[j], width)
-            for (i, j), width in pairs.values()
+            Products(used[i], used[j], width) for (i, j), width in self.further().values()
         )
+
+    def further(self) -> dict[str, tuple[Subset, int]]:
+        most = self.options.get("products", PRODUCTS)
+        return {
+            f"{a} x {b}": ((i, j), min(most, self.ranks[a], self.ranks[b]))
+            for (i, a), (j, b) in combinations(enumerate(self.inputs), 2)
+        }
 
     def rows(self, latents: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
         found = super().rows(latents, present)
         own = list(found.values())
-        for (name, ((i, j), _)), product in zip(self._pairs(), self.products, strict=True):
+        pairs = self.further().items()
+        for (name, ((i, j), _)), product in zip(pairs, self.products, strict=True):
             found[name] = product(own[i], own[j], present[:, i] & present[:, j])
         return found
 
     def extend(self, blocks: Blocks) -> None:
         modules = []
-        for (_, ((i, j), width)), _ in zip(self._pairs(), self.products, strict=True):
+        for (i, j), width in self.further().values():
             both = blocks.present[:, i] & blocks.present[:, j]
             modules.append(Products.of(blocks.rows[i], blocks.rows[j], both, width))
             rows = modules[-1](blocks.rows[i].float(), blocks.rows[j].float(), both)
             blocks.add(rows.double(), both)
         self.products = nn.ModuleList(modules)
-
-    def _pairs(self) -> list[tuple[str, tuple[tuple[int, ...], int]]]:
-        return [one for one in self.terms.items() if len(one[1][0]) > 1]
 
 
 class Products(nn.Module):

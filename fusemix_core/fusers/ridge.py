@@ -15,7 +15,7 @@ moments are taken anew."""
 
 @dataclass(frozen=True)
 class Moments:
-    """What a ridge regression needs of its rows.
+    """The sums over rows that a ridge regression needs.
 
     Attributes:
         gram: `[D, D]`, the products of the features, whose columns have the mean 0.
@@ -57,7 +57,7 @@ def left_out(
     penalties: Tensor,
     groups: Sequence[Tensor] = (),
 ) -> Tensor:
-    """What ridge regression predicts for each of some rows if it is fitted to all others, exactly.
+    """The predictions of ridge regression for rows that are left out of its fit, exactly.
 
     The residuals of rows g that are left out together are (I - H_gg)⁻¹ (y - Hy)_g, for the hat
     matrix H of the regression, whose mean response counts as a column (Cook & Weisberg 1982, §2.2).

@@ -65,7 +65,7 @@ class TrainedFuser(Fuser):
     """
 
     settings: ClassVar[Training] = Training(
-        epochs=30,
+        epochs=24,
         lr=2e-3,
         weight_decay=0.1,
         warmup_steps=20,

@@ -1,4 +1,4 @@
-"""What a prediction is compared with: baselines, each modality by itself, and fusers."""
+"""The ways to predict that are compared: baselines, each modality by itself, and fusers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def fit_candidates(
     task: Task,
     fusers: Mapping[str, Part],
     context: FitContext,
-    tell: Callable[[str], None] = lambda text: None,
+    stage: Callable[[str], None] = lambda text: None,
     registry: Registry = registry,
 ) -> dict[str, Candidate]:
     """Every candidate, fitted to `train`, by name: the simplest first.
@@ -82,13 +82,13 @@ def fit_candidates(
         task: what is predicted.
         fusers: name → fuser. A `stack` is fitted anyway: each modality by itself is part of it.
         context: as aligners get it.
-        tell: gets the name of each fit that begins.
+        stage: gets the name of each fit that begins.
     """
     nothing = task.baseline(train.targets)
     found = {NOTHING: Candidate(NOTHING, "baseline", lambda rows: nothing.expand(len(rows), -1))}
 
     def fit(name: str, part: Part) -> Candidate:
-        tell(name)
+        stage(name)
         began = time.monotonic()
         target = registry.target_of(registry.check("fuser", part))
         taken = [one.as_taken_by(target) for one in (train, validation)]

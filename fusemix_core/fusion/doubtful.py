@@ -28,7 +28,7 @@ class Doubt:
         predicted: by fits that left the row out.
         surprise: minus the logarithm of the target's probability; of a value, how many standard
             deviations it is off.
-        by: modality → what that modality alone predicts.
+        by: modality → its own prediction.
         disagree: whether the modalities contradict each other, as they do where the items of a row
             don't belong together.
     """
@@ -49,7 +49,7 @@ def doubtful(
     Args:
         task: gives classes or values; for any other there are none.
         scores: `[n, C]` of all modalities, by fits that left each row out.
-        parts: modality → such scores of that modality alone.
+        parts: modality → such scores by only that modality.
         targets: of these rows.
         present: bool `[n, K]`, in the order of `parts`.
     """

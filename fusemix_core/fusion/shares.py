@@ -1,4 +1,4 @@
-"""What each modality gives: Shapley values of a metric, exact for few modalities."""
+"""The share of each modality: Shapley values of a metric, exact for few modalities."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Share:
     """The Shapley value of a modality, in units of the metric.
 
     Attributes:
-        value: the mean, over all orders in which modalities may be added, of what it adds.
+        value: the mean, of its gain over all orders in which modalities may be added.
         interval: its 95% interval over resampled rows; None if there is none.
-        alone: what it adds to no modality.
-        last: what it adds to all others.
+        first: its gain over no modality.
+        last: its gain over all others.
     """
 
     value: float
     interval: list[float] | None
-    alone: float
+    first: float
     last: float
 
     def as_dict(self) -> dict[str, Any]:

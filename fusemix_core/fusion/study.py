@@ -47,7 +47,7 @@ class Fitted:
 
 @dataclass
 class Study:
-    """What was found. All measures are of test rows unless their name says otherwise.
+    """The findings. All measures are of test rows unless their name says otherwise.
 
     Attributes:
         folds: the fits.
@@ -149,14 +149,14 @@ class Study:
         if len(self.folds[0].test.modalities) == 1:
             return f"There is one modality, {self.single}."
         if gain.interval is None:
-            return "There are too few groups of rows to tell whether fusing helps."
+            return "There are too few groups of rows to measure whether fusing helps."
         low, high = gain.interval
         shown = f"{gain.value:+.3f} [{low:+.3f}, {high:+.3f}] {name}"
         if gain.better:
-            return f"All modalities together are better than {self.single} alone: {shown}."
+            return f"All modalities together are better than only {self.single}: {shown}."
         if gain.worse:
-            return f"All modalities together are worse than {self.single} alone: {shown}."
-        return f"No gain: all modalities together do not differ from {self.single} alone: {shown}."
+            return f"All modalities together are worse than only {self.single}: {shown}."
+        return f"No gain: all modalities together do not differ from only {self.single}: {shown}."
 
 
 def _rows(one: Fitted, rows: Labelled, numbers: np.ndarray) -> Rows:
@@ -169,7 +169,7 @@ def study(
     fusers: dict[str, Part],
     wanted: str,
     contexts: Sequence[FitContext],
-    tell: Callable[[str], None] = lambda text: None,
+    stage: Callable[[str], None] = lambda text: None,
 ) -> Study:
     """Fit every candidate on every fold, choose on validation, and measure the test rows once.
 
@@ -178,7 +178,7 @@ def study(
         fusers: those to fit beside `stack`, by name.
         wanted: the fuser that the user names; `auto` to choose.
         contexts: of the fits, one for each fold.
-        tell: gets the stages.
+        stage: gets the stages.
     """
     found, chosen_by = [], []
     for number, ((task, train, validation, test, rows), context) in enumerate(
@@ -186,9 +186,9 @@ def study(
     ):
         of = f"fold {number + 1} of {len(folds)}, " if len(folds) > 1 else ""
         candidates = fit_candidates(
-            train, validation, task, fusers, context, lambda name, of=of: tell(f"{of}{name}")
+            train, validation, task, fusers, context, lambda name, of=of: stage(f"{of}{name}")
         )
-        tell(f"{of}{BOOSTING}")
+        stage(f"{of}{BOOSTING}")
         candidates |= boosting(train, task, context.seed)
         found.append(Fitted(task, train, validation, test, rows, candidates))
         chosen_by.append(_rows(found[-1], validation, np.arange(len(validation))))

@@ -27,7 +27,7 @@ def align(
     resume: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
-) -> RunResult | None:
+) -> RunResult | Any:  # None only where torchrun starts several
     """Align frozen encoders on paired data; what `fusemix align` does, from Python.
 
     Args:
@@ -48,9 +48,9 @@ def align(
         reporter: Gets the progress.
         **settings: `views` (modality → view of its encoder), `fixed` (modalities that keep their
             latents as embeddings), `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`,
-            `backend`, `decode_processes`.
-            `backend`, `store` (the object store to keep latents in, such as `s3://bucket/prefix`,
-            by default `$FUSEMIX_STORE`, else the folder `$FUSEMIX_HOME`).
+            `backend`, `decode_processes`, `store` (the object store to keep latents in, such as
+            `s3://bucket/prefix`, by default `$FUSEMIX_STORE`, else the folder `$FUSEMIX_HOME`),
+            `evaluators`, `baselines` (recipes, and folders of models, to compare with), `private`.
 
     Returns:
         The run's folder, model and results; None in all processes but the first, if torchrun
@@ -72,5 +72,5 @@ def align(
     if isinstance(values.get("fixed"), str):
         values["fixed"] = [values["fixed"]]
     config, specs = build_config(values, [*chosen_by(select, pairs, budget), *overrides])
-    plan = make_plan(config, specs, tell=reporter and reporter.note)
+    plan = make_plan(config, specs, tell=reporter.note if reporter else None)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)

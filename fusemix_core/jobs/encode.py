@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fusemix_core.config import DataConfig, from_dict
+from fusemix_core.config import Backend, DataConfig, Dtype, StoreDtype, from_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.reading import NO_TRUST
 from fusemix_core.devices import resolve_device
@@ -28,10 +28,10 @@ def encode(
     *,
     views: Mapping[str, str] | None = None,
     device: str = "auto",
-    dtype: str = "auto",
-    store_dtype: str = "float16",
+    dtype: Dtype = "auto",
+    store_dtype: StoreDtype = "float16",
     encode_batch: int | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     decode_processes: int | None = None,
     store: str | None = None,
     reporter: Reporter | None = None,
@@ -78,7 +78,7 @@ def encode(
         backend=backend,
         decode_processes=decode_processes,
         store=store,
-        tell=reporter and reporter.note,
+        tell=reporter.note if reporter else None,
     )
     return run_encoding(plan, reporter)
 
@@ -100,10 +100,10 @@ def plan_encoding(
     *,
     views: Mapping[str, str] | None = None,
     device: str = "auto",
-    dtype: str = "auto",
-    store_dtype: str = "float16",
+    dtype: Dtype = "auto",
+    store_dtype: StoreDtype = "float16",
     encode_batch: int | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     decode_processes: int | None = None,
     store: str | None = None,
     tell: Tell | None = None,
@@ -127,10 +127,11 @@ def plan_encoding(
     table |= {"validation_fraction": 0.0, "test_fraction": 0.0}
     config = from_dict(DataConfig, table, "data.")
     dataset = read_usable(config, {m: s.takes for m, s in specs.items()}, tell=tell, least=1)
-    for warning in long_texts(specs, dataset.items) if tell else ():
-        tell(warning)
+    if tell is not None:
+        for warning in long_texts(specs, dataset.items):
+            tell(warning)
     specs = fit_encoders(specs, dataset)
-    planned = plan_encoders(dataset, specs, how, how.device.type)
+    planned = plan_encoders(dataset, specs, how, how.devices[0].type)
     return EncodingPlan(dataset, how, planned, objects, config.max_bad)
 
 

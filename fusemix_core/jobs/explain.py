@@ -1,4 +1,4 @@
-"""What each modality gives to a predictor: of its run, and row by row."""
+"""The share of each modality in a prediction: in a run, and row by row."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def explained_run(run: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ArtefactError(
             f"{file} has no results of `fusemix fuse`.",
-            "Give the folder of its run; of a model alone, rows can be explained: --data PATH",
+            "Give the folder of its run; without a run, rows can be explained: --data PATH",
         ) from error
 
 
 def sections(results: dict[str, Any]) -> list[Section]:
-    """What the terminal shows of these results."""
+    """The sections that the terminal shows of these results."""
     return gain_sections(results)
 
 

@@ -29,7 +29,7 @@ def extend(
     resume: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
-) -> RunResult | None:
+) -> RunResult | Any:  # None only where torchrun starts several
     """Add modalities to a fused model without moving its own; what `fusemix extend` does.
 
     The model's adapters stay as they are and its encoders must be those of the fit; new adapters
@@ -60,10 +60,10 @@ def extend(
         raise ConfigError(
             f"The model has an encoder of {own[0]}.", "Give it another when the model is loaded."
         )
-    extends = model.name if loaded is not None else os.fspath(model)
+    extends = model.name if isinstance(model, FusedModel) else os.fspath(model)
     values = {"encoders": names, "data": data_table(data), "recipe": recipe, "extends": extends}
     config, specs = build_config({**values, **settings}, list(overrides))
     if loaded is None and objects:
         loaded = extended_model(config, {**specs, **objects})
-    plan = make_plan(config, specs, loaded, reporter and reporter.note)
+    plan = make_plan(config, specs, loaded, reporter.note if reporter else None)
     return run_plan(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)

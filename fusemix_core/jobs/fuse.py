@@ -85,8 +85,8 @@ def fuse(
             `datasets.Dataset`. Any item may be missing.
         target: The column to predict; several are labels.
         time, event: The columns of a survival target, instead.
-        task: What is predicted: `classify`, `multilabel`, `regress`, `ordinal`, `survive`, or a
-            table of a name and options. `auto` sees it from the target. `match` has no target: it
+        task: The kind of prediction: `classify`, `multilabel`, `regress`, `ordinal`, `survive`, or
+            a table of a name and options. `auto` sees it from the target. `match` has no target: it
             learns which items belong together.
         fuser: How modalities are combined: `stack`, `block`, …, or a table of a name and options.
             `auto` is whatever is best on validation.
@@ -179,8 +179,8 @@ class Final:
 
 
 def _task_of(targets: Targeted, fits: Sequence[Fold], fold: Fold) -> Task:
-    """The task of a fold. What is only coding, such as the names of the classes, is that of all
-    rows, so that scores of different folds mean the same."""
+    """The task of a fold. Coding, such as the names of the classes, is that of all rows, so that
+    scores of different folds mean the same."""
     task = targets.task(fold.train)
     coding = task.gives != "survival" and len(fits) > 1
     return targets.task(np.concatenate(dataclasses.astuple(fold))) if coding else task
@@ -366,7 +366,7 @@ def _predictor(
 
 
 def _conformal(found: Study, task: Task) -> Conformal | None:
-    """What makes prediction sets: calibrated on validation rows, or on the rows of all folds as
+    """The maker of prediction sets: calibrated on validation rows, or on the rows of all folds as
     they were predicted by the others."""
     if len(found.folds) == 1:
         one = found.folds[0]

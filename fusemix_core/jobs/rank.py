@@ -177,7 +177,7 @@ class RankingPlan:
     def encoders(self) -> list[EncoderPlan]:
         """What is to be encoded, encoder by encoder."""
         return [
-            plan_encoders(self.dataset, {m: spec}, how, how.device.type)[m]
+            plan_encoders(self.dataset, {m: spec}, how, how.devices[0].type)[m]
             for m, _, spec, how in self.encodings()
         ]
 
@@ -197,13 +197,13 @@ def plan_ranking(
 ) -> RankingPlan:
     """What `rank` of the same arguments will do; `tell` gets the notes on the data."""
     probe = None if recipe is None else find_recipe(recipe)
-    names = tuple(modalities or (None, None))
-    found = [_resolved(side, name) for side, name in zip((a, b), names, strict=True)]
+    given = modalities or (None, None)
+    found = [_resolved(side, name) for side, name in zip((a, b), given, strict=True)]
     sides, objects = zip(*found, strict=True)
     if modalities is None:
-        names = tuple(next(iter(specs.values())).modality for specs in sides)
-        names = names if names[0] != names[1] else ("a", "b")
-    modalities = names
+        modalities = [next(iter(specs.values())).modality for specs in sides]
+        modalities = modalities if modalities[0] != modalities[1] else ("a", "b")
+    first, second = modalities
     _check_views(views, modalities)
     how = Encoding(resolve_device(device))
     firsts = {m: next(iter(s.values())) for m, s in zip(modalities, sides, strict=True)}
@@ -220,7 +220,7 @@ def plan_ranking(
         for m, side in zip(modalities, sides, strict=True)
     )
     return RankingPlan(
-        modalities, sides, objects, views or {}, config, dataset, how, probe, sample, seed
+        (first, second), sides, objects, views or {}, config, dataset, how, probe, sample, seed
     )
 
 
@@ -245,7 +245,7 @@ def run_ranking(plan: RankingPlan, shuffles: int, reporter: Reporter) -> Ranking
         check_latents(dataset, encoded.tables)
         candidates[modality] += _candidates(name, how.views[modality], encoded.tables[modality])
     found = _ranked(
-        dataset, candidates, plan.probe, plan.sample, shuffles, plan.seed, plan.how.device
+        dataset, candidates, plan.probe, plan.sample, shuffles, plan.seed, plan.how.devices[0]
     )
     found.notices = Notices.of(dataset, warnings)
     return found
@@ -393,8 +393,7 @@ def _spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     """The correlation of the ranks, ties sharing theirs."""
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return None
-    ranks = [_ranks(values) for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:

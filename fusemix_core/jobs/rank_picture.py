@@ -27,7 +27,7 @@ def write_heat_map(path: Path, ranking: Ranking) -> None:
     columns = list(dict.fromkeys(p.b for p in ranking.pairings))
     panels: dict[str, Callable[[Pairing], float]] = {"linear CCA, %": lambda p: 100 * p.score}
     if ranking.recipe is not None:
-        panels[f"{ranking.recipe}, %"] = lambda p: 100 * p.probe["score"]
+        panels[f"{ranking.recipe}, %"] = lambda p: 100 * p.reached
     for name in ranking.pairings[0].measures:
         panels[name] = lambda p, name=name: p.measures[name]["excess"]
     wide, high = 1.5 + 0.6 * len(columns), 1.2 + 0.35 * len(rows)

@@ -267,7 +267,7 @@ def list_batch(
         items = dataset.items[modality]
         for i in ids:
             path, row = items.origin[i]
-            shown = {} if private else {"item": str(items.describe(i))}
+            shown = {} if private else {"item": items.describe(i)}
             lines.append({"modality": modality, "path": path, "row": row, **shown})
     folder.write_json(folder.failed_batch, lines)
     error.message += f" Its items are listed in {folder.failed_batch}."
@@ -300,8 +300,8 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     found, sure = examples_of(measured, plan.config.private)
     write_answers(folder, measured.answers, measured.shown, encoded.dataset, plan.config.private)
     write_splits(folder, encoded.dataset)
-    pair = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
-    load = usage(model, folder.model, encoded.dataset, pair)
+    a, b = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
+    load = usage(model, folder.model, encoded.dataset, (a, b))
     failed = measured.failed | report_run(
         folder, plan, encoded, measured, found, sure, results, run.environment, load
     )

@@ -96,7 +96,7 @@ def select(
     names, objects = encoder_names(encoders)
     values = {"encoders": names, "data": data_table(data), **settings}
     config, specs = selection_config(values, selector, pairs, overrides, out)
-    plan = plan_selection(config, specs, out, objects, reporter and reporter.note)
+    plan = plan_selection(config, specs, out, objects, reporter.note if reporter else None)
     return run_selection(plan, reporter)
 
 
@@ -138,12 +138,13 @@ def plan_selection(
     looked_at = {m: specs[m] for m in modalities_of(config, dataset)}
     looked_at = fit_encoders(looked_at, dataset)
     encoders = plan_encoders(dataset, looked_at, config, config.device)
-    return SelectionPlan(config, dataset, encoders, out and Path(out), objects or {})
+    return SelectionPlan(config, dataset, encoders, Path(out) if out else None, objects or {})
 
 
 def modalities_of(config: RunConfig, dataset: PairedDataset) -> tuple[str, ...]:
     """The modalities whose latents the selector looks at."""
     part = config.recipe.selector
+    assert part is not None  # `selection_config` sets it
     spec = registry.check("selector", part)
     if "latents" not in registry.uses("selector", part):
         return ()
@@ -164,6 +165,8 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     from fusemix_core.runs.selection import choose
 
     config, reporter = plan.config, reporter or Reporter()
+    selector, most = config.recipe.selector, config.recipe.pairs
+    assert selector is not None and most is not None  # `selection_config` sets them
     how = Encoding(
         resolve_device(config.device),
         config.dtype,
@@ -183,7 +186,7 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
     dataset = encoded.dataset
     check_latents(dataset, encoded.tables)
 
-    reporter.stage(f"Choosing pairs ({config.recipe.selector.name})")
+    reporter.stage(f"Choosing pairs ({selector.name})")
     rows = dataset.splits["train"]
     columns = [dataset.modalities.index(m) for m in specs]
     pairs = PairedLatents(
@@ -191,9 +194,9 @@ def run_selection(plan: SelectionPlan, reporter: Reporter | None = None) -> Chos
         torch.from_numpy(dataset.links[rows][:, columns]),
         {name: fact.select(rows) for name, fact in dataset.facts.items()},
     )
-    context = FitContext(device=how.device, seed=config.seed, callbacks=[reporter])
-    k = min(config.recipe.pairs, len(rows))
-    chosen = rows[choose(config.recipe.selector, pairs, k, context, reporter).numpy()]
+    context = FitContext(device=how.devices[0], seed=config.seed, callbacks=[reporter])
+    k = min(most, len(rows))
+    chosen = rows[choose(selector, pairs, k, context, reporter).numpy()]
     if plan.out is None:
         return Chosen(dataset, chosen, warnings=encoded.warnings)
     others = [dataset.splits[name] for name in dataset.splits if name != "train"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fusemix_core.config import Backend
 from fusemix_core.errors import MissingDependencyError
-from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.interfaces import Encoder, Network, Padded
 from fusemix_core.latents import exported
 from fusemix_core.latents.exported import Exports, Session
 from fusemix_core.project import how_to_install
@@ -104,7 +104,7 @@ class _Trial:
     def _noted(self, view: str, inputs: dict[str, Tensor]) -> Tensor:
         if view == self.work.view:
             self.inputs.append(inputs)
-        return self.encoder.network(view).module(**inputs)
+        return _network(self.encoder, view).module(**inputs)
 
     def _timed(self, runtime: Run) -> tuple[Tensor, float]:
         """(vectors `[m, d]`, seconds) of the batch; of the second time, for the first warms up."""
@@ -118,7 +118,7 @@ class _Trial:
             self.encoder.runtime = None
 
     def _export(self) -> Path:
-        network = self.encoder.network(self.work.view)
+        network = _network(self.encoder, self.work.view)
         try:
             return self.exports.make(network, self.inputs[0])
         except Exception as error:  # an exporter raises anything
@@ -137,6 +137,12 @@ class _Trial:
         return session, seconds
 
 
+def _network(encoder: Encoder, view: str) -> Network:
+    network = encoder.network(view)
+    assert network is not None, f"{encoder.spec.name} calls `compute`, and has no network"
+    return network
+
+
 class Runtime:
     """A session in place of an encoder's network, which has its work again should that fail."""
 
@@ -150,7 +156,7 @@ class Runtime:
                 return self.session(inputs)
             except Exception as error:  # a runtime raises anything
                 self.failure = _first_line(error)
-        return self.encoder.network(view).module(**inputs)
+        return _network(self.encoder, view).module(**inputs)
 
 
 def failure(spec: EncoderSpec, runtime: Any) -> list[str]:

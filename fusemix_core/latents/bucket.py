@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fusemix_core.errors import ArtefactError, ConfigError, MissingDependencyError, short
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
 EXTRA = "fusemix[objects]"
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
-RETRY = {
+RETRY: RetryConfig = {
     "max_retries": 20,
     "retry_timeout": timedelta(minutes=3),
     "backoff": {
@@ -31,7 +34,7 @@ RETRY = {
     },
 }
 """How often and how long one request is tried."""
-_CLIENT = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
+_CLIENT: ClientConfig = {"timeout": timedelta(minutes=2), "connect_timeout": timedelta(seconds=10)}
 """Of one request, which moves `PIECE` at most."""
 PIECE = 8 << 20
 """Bytes that are read, or put as one part, at once."""
@@ -173,7 +176,7 @@ class Bucket:
                 os.environ.get(name, "").startswith("http://")
                 for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
             )
-            options = {**_CLIENT, "allow_http": True} if plain else _CLIENT
+            options: ClientConfig = {**_CLIENT, "allow_http": True} if plain else _CLIENT
             with self._explained("opened"):
                 made = from_url(self.url, client_options=options, retry_config=RETRY)
             self._client = os.getpid(), made

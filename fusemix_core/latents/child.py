@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from fusemix_core.errors import FusemixError
 from fusemix_core.registry import registry
@@ -42,7 +42,7 @@ def can_start() -> bool:
 class Line:
     """Messages over a pair of pipes; several threads may send."""
 
-    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(self, source: IO[bytes], sink: IO[bytes]) -> None:
         self._source, self._sink = source, sink
         self._lock = threading.Lock()
 
@@ -97,7 +97,9 @@ class Child:
         )
         os.close(sink)
         self._source = os.fdopen(source, "rb")
-        self._line = Line(self._source, self.process.stdin)
+        assert self.process.stdin is not None  # it is a pipe
+        self._sink = self.process.stdin
+        self._line = Line(self._source, self._sink)
         self._thread = threading.Thread(target=self._listen, name="fusemix-child", daemon=True)
 
     def start(self) -> None:
@@ -120,7 +122,7 @@ class Child:
         self.process.wait()
         if threading.current_thread() is not self._thread and self._thread.ident:
             self._thread.join()
-        for pipe in (self.process.stdin, self._source):
+        for pipe in (self._sink, self._source):
             with contextlib.suppress(OSError):  # of what was not written
                 pipe.close()
 

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,12 +80,11 @@ class Decoder:
         while True:
             with self._changed:
                 self._changed.wait_for(self._something_to_do)
-                batch = self._batches.popleft() if self._batches and self._free else None
-                item = None if batch else self._items.popleft()
-            if batch:
-                self._collate(*batch)
-            else:
-                self._decode(*item)
+                if self._batches and self._free:
+                    work = partial(self._collate, *self._batches.popleft())
+                else:
+                    work = partial(self._decode, *self._items.popleft())
+            work()
 
     def _something_to_do(self) -> bool:
         ready = self._batches and self._free

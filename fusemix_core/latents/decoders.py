@@ -21,7 +21,7 @@ from fusemix_core.errors import FusemixError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.latents.child import Child, can_start, unpacked_error
 from fusemix_core.latents.packing import Shared, unpack
-from fusemix_core.latents.preparing import Collated, Decoded, Source
+from fusemix_core.latents.preparing import Collated, Decoded, Selectable, Source
 from fusemix_core.specs import EncoderSpec
 
 LIVES = 2
@@ -95,7 +95,7 @@ class Decoders:
         pin: bool = False,
         behind: bool = False,
     ) -> None:
-        self.items, self.count, self.pin, self.failure = items, count, pin, ""
+        self.count, self.pin, self.failure = count, pin, ""
         self.name = spec.name
         self._lock = threading.RLock()
         self._settled = threading.Event()
@@ -105,8 +105,9 @@ class Decoders:
         self._numbers = counting()
         self._workers: list[_Worker] = []
         try:
-            if not (can_start() and hasattr(items, "select")):
+            if not (can_start() and isinstance(items, Selectable)):
                 raise NotImplementedError("this system or these items don't allow it")
+            self.items = items
             self._setup = pickle.dumps((spec, encoder, behind))
         except Exception as error:  # pickling raises anything
             self._fail(f"{type(error).__name__}: {error}")
@@ -226,17 +227,18 @@ class Decoders:
 
     def _note_trying(self, worker: _Worker, number: int, index: int) -> None:
         batch = worker.batches[number]
-        if batch.trying is not None:
+        if batch.trying is not None and batch.tried is not None:
             batch.tried.add(batch.trying)
         batch.trying = index
 
     def _note_fault(
         self, worker: _Worker, number: int | None, index: int | None, error: bytes
     ) -> None:
-        if number is None:
-            future = worker.items.pop(index)
-        else:
+        if number is not None:
             worker.current, future = None, worker.batches.pop(number).future
+        else:
+            assert index is not None  # the fault of a batch, or of an item
+            future = worker.items.pop(index)
         future.set_exception(unpacked_error(error))
 
     def _ended(self, worker: _Worker) -> None:

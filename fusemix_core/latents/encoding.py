@@ -81,8 +81,9 @@ class Encoding:
     @property
     def devices(self) -> list[torch.device]:
         """The devices, one at least."""
-        several = isinstance(self.device, Sequence) and not isinstance(self.device, str)
-        return [torch.device(d) for d in (self.device if several else [self.device])]
+        if isinstance(self.device, str | torch.device):
+            return [torch.device(self.device)]
+        return [torch.device(device) for device in self.device]
 
 
 _Part = tuple[list[int], Latents]

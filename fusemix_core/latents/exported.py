@@ -116,6 +116,8 @@ def exported(network: Network, inputs: Mapping[str, Tensor]) -> bytes:
             input_names=list(inputs),
             dynamic_shapes=(tuple(varying for _ in inputs),),
         )
+        assert program is not None  # by dynamo
+        # pyrefly: ignore[bad-argument-type]  # `onnx.save` takes a file as well as a path
         program.save(content)
     return content.getvalue()
 

@@ -106,7 +106,7 @@ def extract(
     if not ragged and isinstance(table, RaggedLatents):
         raise unequal_lengths(spec, view)
     encoded, cached = len(missing) - len(bad), len(items) - len(missing)
-    return Extraction(table, known, bad, encoded, cached, warnings, digest, held.dtype)
+    return Extraction(table, known, bad, encoded, cached, warnings, digest, held.compute_dtype)
 
 
 def none_read(spec: EncoderSpec, bad: Mapping[int, str]) -> DataError:

@@ -62,10 +62,10 @@ class RemoteShard(Shard):
     """A shard of an object store: `path` is where it lies once it is fetched. Its keys and lengths
     are read from its head, which lies here already."""
 
-    source: RemoteView
+    view: RemoteView
 
     def _read(self, offset: int, dtype: str, count: int) -> np.ndarray:
-        found = np.fromfile(self.source.head_path(self.path.name), dtype, count, offset=offset)
+        found = np.fromfile(self.view.head_path(self.path.name), dtype, count, offset=offset)
         if len(found) != count:
             raise BadShardError(f"The head of {self.path.name} is truncated.")
         return found
@@ -152,7 +152,7 @@ class RemoteView:
         shard = header_of(path, io.BytesIO(start), size, RemoteShard)
         if whole and len(start) < shard.offset:
             raise BadShardError(f"{path} is truncated.")
-        shard.source = self
+        shard.source = shard.view = self
         return shard
 
     def _local(self, found: Object) -> bytes:
@@ -204,16 +204,14 @@ class RemoteView:
             self.cache.make_room(sum(s.size for s in absent), keep=[*shards, *beside])
             with ThreadPoolExecutor(_AT_ONCE, "fusemix-fetch") as pool:
                 bad = [one for one in pool.map(self._fetch, absent) if one]
-            sound = [s for s in absent if s.verified]
-            if sum(s.size for s in sound) >= upkeep.STAMPED:
-                self.stamps.add({s.path.name: (s.state, s.metadata["checksum"]) for s in sound})
+            upkeep.stamp(absent, self.stamps)
             return bad
 
     def need(self, shards: Sequence[Shard], beside: Sequence[Shard] = ()) -> None:
         """`bring`, where a bad shard is an `ArtefactError`; it is set aside."""
         if bad := self.bring(shards, beside):
             for one in bad:
-                self.set_aside(one.path.name)
+                self.set_aside(one.name)
             raise ArtefactError(
                 bad[0].reason, "Run the same command again: missing items are encoded again."
             )
@@ -299,14 +297,14 @@ class RemoteView:
                 found = self._header(shard, start)
                 digest = _begun(found, start)
         stated = "" if found is None else found.metadata.get("checksum", "")
-        if digest is None or digest.hexdigest() != stated:
+        if found is None or digest is None or digest.hexdigest() != stated:
             raise BadShardError(f"{self.url(name)} does not match its checksum.")
         self._check_head(shard, found, start)
         shard.metadata = found.metadata
 
     def _header(self, shard: Shard, start: bytes) -> Shard:
         try:
-            return header_of(shard.path, io.BytesIO(start), shard.size)
+            return header_of(shard.path, io.BytesIO(start), shard.size, Shard)
         except BadShardError as error:
             raise BadShardError(self._named(error.message, shard.path.name)) from error
 

@@ -47,7 +47,8 @@ class Target:
 class Keyed(Protocol):
     """Whose `keys`, uint64 `[n, 2]`, items are stored by."""
 
-    keys: np.ndarray
+    @property
+    def keys(self) -> np.ndarray: ...
 
 
 @dataclass
@@ -180,20 +181,20 @@ def _in_order(
     first = rows[0][1]
     counts = np.ones(len(order), np.int64)
     if first.lengths is not None:
-        counts = np.concatenate([latents.lengths for _, latents in rows])
+        lengths = [latents.lengths for _, latents in rows if latents.lengths is not None]
+        counts = np.concatenate(lengths)
     begin = np.empty(len(order), np.int64)
     begin[order] = np.cumsum(counts[order]) - counts[order]
     values = np.empty((int(counts.sum()), *first.values.shape[1:]), first.values.dtype)
     at = 0
-    for place, (index, latents) in enumerate(rows):
-        rows[place] = None
+    while rows:
+        index, latents = rows.pop(0)
         here = slice(at, at + len(index))
         inside = np.arange(len(latents.values)) - np.repeat(
             np.cumsum(counts[here]) - counts[here], counts[here]
         )
         values[np.repeat(begin[here], counts[here]) + inside] = latents.values
         at += len(index)
-    rows.clear()
     return values, None if first.lengths is None else counts[order]
 
 

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from fusemix_core.digests import file_sha256, path_sha256
 from fusemix_core.errors import PluginError
@@ -23,6 +23,14 @@ _BRANCHES = {"", "main", "master"}
 """Revisions of a hub that move, so that they pin nothing."""
 
 
+@overload
+def fingerprint(
+    spec: EncoderSpec, dtype: str, digest: str, *, decoding: int | None = None
+) -> str: ...
+@overload
+def fingerprint(
+    spec: EncoderSpec, dtype: str, digest: str | None = None, *, decoding: int | None = None
+) -> str | None: ...
 def fingerprint(
     spec: EncoderSpec, dtype: str, digest: str | None = None, *, decoding: int | None = None
 ) -> str | None:

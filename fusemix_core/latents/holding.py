@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fusemix_core.config import Dtype
+from fusemix_core.config import ComputeDtype, Dtype
 from fusemix_core.devices import as_current
 from fusemix_core.errors import ConfigError
 from fusemix_core.hub import without_waiting
@@ -65,6 +65,7 @@ class Held:
         if found:
             self.dtype = found
             return []
+        assert known is not None  # or the type was given
         return self._choose(items, view, home, known)
 
     def _choose(self, items: Items, view: str, home: Path, known: str) -> list[str]:
@@ -81,6 +82,12 @@ class Held:
         self._load(choice.dtype)
         half.remember(home, known, view, choice.dtype)
         return [choice.sentence(self.spec.name)]
+
+    @property
+    def compute_dtype(self) -> ComputeDtype:
+        """What the encoder computes in; `settle` chooses it."""
+        assert self.dtype != "auto"
+        return self.dtype
 
     def _load(self, dtype: Dtype) -> Encoder:
         """The encoder of the first device in this type, in place of one in another."""
@@ -104,7 +111,7 @@ class Held:
                 self.loaded.append(target.load(self.spec, device, getattr(torch, self.dtype)))
         return self.loaded
 
-    def fingerprint(self) -> tuple[str | None, str | None]:
+    def fingerprint(self) -> tuple[str, str | None]:
         """The encoder's, and the digest of its weights where only the loaded encoder tells that."""
         if known := fingerprint(self.spec, self.dtype):
             return known, None

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
@@ -89,7 +89,7 @@ class Pipeline:
 
     def batches(
         self, wanted: Iterable[int], size: BatchSize, group_size: int
-    ) -> Iterator[tuple[int, Collated]]:
+    ) -> Generator[tuple[int, Collated]]:
         """(group number, batch) of the wanted items, cut by a `Cutter`."""
         window = size.items
         if self.medium.usual_length(self.spec):  # worth sorting; what is inline is small
@@ -98,7 +98,7 @@ class Pipeline:
         ahead: deque[tuple[int, Future[Collated]]] = deque()
         for group, items in cutter.batches(self._decoded(wanted, cutter)):
             ahead.append((group, self._collated(items)))
-            if len(ahead) > max(self._collators, self.decoders.count if self._remote else 0):
+            if len(ahead) > max(self._collators, self._remote.count if self._remote else 0):
                 yield self._finished(*ahead.popleft())
         while ahead:
             yield self._finished(*ahead.popleft())
@@ -112,9 +112,9 @@ class Pipeline:
         return collated
 
     @property
-    def _remote(self) -> bool:
-        """Whether processes decode what comes next."""
-        return self.decoders is not None and self.decoders.ready
+    def _remote(self) -> Decoders | None:
+        """The processes, if they decode what comes next."""
+        return self.decoders if self.decoders is not None and self.decoders.ready else None
 
     # -- decoding --------------------------------------------------------------------------------
 
@@ -136,8 +136,8 @@ class Pipeline:
         queue: deque[Future[Decoded]] = deque()
         most = max(cutter.window, 2 * cutter.size.items)
         while True:
-            if self._remote:
-                self._hand_out(queue, wanted, cutter)
+            if (remote := self._remote) is not None:
+                self._hand_out(remote, queue, wanted, cutter)
             else:
                 while len(queue) < most and (len(queue) < self.workers or self._room(len(queue))):
                     if (i := next(wanted, None)) is None:
@@ -153,15 +153,19 @@ class Pipeline:
             yield item
 
     def _hand_out(
-        self, queue: deque[Future[Decoded]], wanted: Iterator[int], cutter: Cutter
+        self,
+        decoders: Decoders,
+        queue: deque[Future[Decoded]],
+        wanted: Iterator[int],
+        cutter: Cutter,
     ) -> None:
         """Give items to the processes, by the window: a batch whose items one process has is
         collated there."""
-        while len(queue) < CHUNKS_AHEAD * self.decoders.count * cutter.window:
+        while len(queue) < CHUNKS_AHEAD * decoders.count * cutter.window:
             chunk = list(islice(wanted, cutter.to_boundary(len(queue))))
             if not chunk:
                 return
-            queue.extend(self.decoders.decode(chunk))
+            queue.extend(decoders.decode(chunk))
 
     def _room(self, queued: int) -> bool:
         """Whether one more may be decoded ahead; those under way count as the mean of all."""
@@ -182,7 +186,7 @@ class Pipeline:
     # -- batches ---------------------------------------------------------------------------------
 
     def _collated(self, group: list[Decoded]) -> Future[Collated]:
-        if all(item.place is not None for item in group):
+        if self.decoders is not None and all(item.place is not None for item in group):
             return self.decoders.collate(group)
         return self._collating.submit(self._collate, group)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from fusemix_core.data.media import medium
 from fusemix_core.errors import DataError
@@ -55,6 +57,15 @@ class Source(Protocol):
 
     def describe(self, i: int) -> str:
         """Item i as messages name it."""
+
+
+@runtime_checkable
+class Selectable(Source, Protocol):
+    """A source of which some items can be sent to another process."""
+
+    def select(self, index: np.ndarray) -> Selectable:
+        """The items `index` only, in that order."""
+        ...
 
 
 Rejects = Callable[[int, Exception], None]

@@ -68,7 +68,7 @@ class RemoteStore(LatentStore):
     Example:
 
         store = RemoteStore("s3://bucket/prefix")
-        store.list()
+        store.views()
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class RemoteStore(LatentStore):
 
     # -- upkeep ----------------------------------------------------------------------------------
 
-    def list(self) -> list[upkeep.CachedView]:
+    def views(self) -> list[upkeep.CachedView]:
         """The contents of the object store, one row per encoder and view."""
         rows = []
         for folder, objects in self._all():
@@ -153,7 +153,7 @@ class RemoteStore(LatentStore):
             for folder, _ in self._all():
                 remote = self._remote(folder)
                 shards, broken = self._listed(folder, self._index(folder))
-                bad += [upkeep.BadShard(remote.url(b.path.name), b.reason) for b in broken]
+                bad += [upkeep.BadShard(remote.url(b.name), b.reason) for b in broken]
                 bad += [fault for fault in pool.map(remote.verify, shards.values()) if fault]
         return bad
 
@@ -213,10 +213,10 @@ class RemoteStore(LatentStore):
         remote.forget(before - {path.name for path in objects})
         for name, found in remote.heads(new).items():
             one = objects[folder / name]
-            sound = isinstance(found, RemoteShard)
+            sound = found if isinstance(found, RemoteShard) else None
             # A bad one that credentials don't let us set aside stays, and must be known as bad.
-            self._known[folder / name] = (one.size, one.tag), found if sound else None
-            if not sound:
+            self._known[folder / name] = (one.size, one.tag), sound
+            if not isinstance(found, RemoteShard):
                 bad.append(found)
         for path, one in objects.items():
             known = self._known.get(path)

@@ -59,7 +59,7 @@ class Segment:
             except (KeyError, TypeError, ValueError, RecursionError) as error:
                 raise BadShardError(f"{path} is not an index segment: {error}") from error
             self.digest = file.read(_DIGEST).hex()
-        self.rows = np.memmap(path, "<u8", "r", start, (count, 3))
+        self.rows: np.ndarray = np.memmap(path, "<u8", "r", start, (count, 3))
         self.verified = False
 
     def __len__(self) -> int:

@@ -24,6 +24,7 @@ import numpy as np
 
 from fusemix_core.disk import TEMPORARY, Advice, explained, make_folder, write_atomically
 from fusemix_core.errors import ArtefactError
+from fusemix_core.latents.stamps import State
 
 SUFFIX = ".safetensors"
 SET_ASIDE = ".bad"
@@ -43,6 +44,7 @@ ADVICE = Advice(
 """Where latents can't be written."""
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Shard")
 
 
 class BadShardError(ArtefactError):
@@ -56,7 +58,8 @@ class Source(Protocol):
         window: bytes of shards to read at a time.
     """
 
-    window: int
+    @property
+    def window(self) -> int: ...
 
     def claimed(self, shards: Sequence[Shard], user: object) -> bool:
         """Whether all these can be here at once; if so, they stay as long as their `user` does."""
@@ -102,7 +105,7 @@ class Shard:
         self.offset, self.size, self.metadata, self.verified = offset, size, metadata, verified
         self.count = count if keys is None else len(keys)
         self.ragged = ragged or lengths is not None
-        self.state: tuple[int, ...] | None = None
+        self.state: State | None = None
         self._keys, self._lengths = keys, lengths
 
     def __len__(self) -> int:
@@ -244,10 +247,10 @@ def read_shard(path: Path) -> Shard:
 def read_header(path: Path) -> Shard:
     """As `read_shard`, but keys and lengths are left in the file."""
     with open(path, "rb") as file:
-        return header_of(path, file, os.fstat(file.fileno()).st_size)
+        return header_of(path, file, os.fstat(file.fileno()).st_size, Shard)
 
 
-def header_of(path: Path, file: BinaryIO, size: int, kind: type[Shard] = Shard) -> Shard:
+def header_of(path: Path, file: BinaryIO, size: int, kind: type[S]) -> S:
     """The shard of `size` bytes whose header is read from `file`; `kind` is the class of it.
 
     Raises `BadShardError` if the header is malformed or does not fit the size.

@@ -34,7 +34,7 @@ from fusemix_core.latents.shards import (
     set_aside,
     write_shard,
 )
-from fusemix_core.latents.stamps import Stamps, State, state_of
+from fusemix_core.latents.stamps import Stamps, state_of
 from fusemix_core.specs import EncoderSpec
 from fusemix_core.versions import version
 
@@ -58,7 +58,7 @@ class LatentStore:
         self.home = Path(home or default_home())
         self.folder = self.home / "latents"
         self.place = str(self.folder)
-        self._known: dict[Path, tuple[State, Shard | None]] = {}
+        self._known: dict[Path, tuple[tuple[int | str, ...], Shard | None]] = {}
         self._indexes: dict[Path, Index] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -164,7 +164,7 @@ class LatentStore:
 
     # -- upkeep ----------------------------------------------------------------------------------
 
-    def list(self) -> list[upkeep.CachedView]:
+    def views(self) -> list[upkeep.CachedView]:
         """The contents of the store, one row per encoder and view."""
         return upkeep.cached_views(self.folder)
 
@@ -212,7 +212,7 @@ class LatentStore:
             if not bad:
                 return places, warnings
             for shard in bad:
-                self._set_aside(shard.path)
+                self._set_aside(Path(shard.path))
                 warnings.append(f"{shard.reason} Its items must be encoded again.")
 
     def _verified(self, shards: list[Shard], stamps: Stamps) -> list[upkeep.BadShard]:

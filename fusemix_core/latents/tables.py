@@ -55,7 +55,9 @@ def _mapped(shard: Shard) -> Tensor:
 
     Raises `ArtefactError` if it isn't.
     """
-    for left in reversed(range(1 if shard.source is None else _TRIES)):
+    left = 1 if shard.source is None else _TRIES
+    while True:
+        left -= 1
         try:
             if shard.source is not None:
                 shard.source.need([shard])
@@ -150,7 +152,7 @@ class StoredLatents(_Stored):
         """Bytes of memory that `load` takes."""
         return len(self) * self.dim * self.dtype.itemsize
 
-    def rows(self, index: Tensor) -> Tensor:
+    def rows(self, index: Tensor) -> Tensor | Padded:
         """float32 `[len(index), *shape]`."""
         return self.load(index).rows(torch.arange(len(index)))
 
@@ -250,7 +252,9 @@ class _StoredLayer:
         return len(self.table)
 
     def rows(self, index: Tensor) -> Tensor:
-        return self.table.rows(index)[:, self.layer]
+        rows = self.table.rows(index)
+        assert isinstance(rows, Tensor)  # each item has all layers
+        return rows[:, self.layer]
 
 
 def memory_map(shard: Shard) -> Tensor:

@@ -53,6 +53,10 @@ class BadShard:
     path: Path | str
     reason: str
 
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
+
 
 @dataclass(frozen=True)
 class Pruned:
@@ -106,10 +110,15 @@ def verified(shards: Iterable[Shard], stamps: Stamps) -> list[BadShard]:
         return []
     unknown = [s for s in new if not _stamped(s, stamps)]
     bad = bad_shards(unknown)
-    sound = [s for s in unknown if s.verified and s.state]
-    if sum(s.size for s in sound) >= STAMPED:
-        stamps.add({s.path.name: (s.state, s.metadata["checksum"]) for s in sound})
+    stamp(unknown, stamps)
     return bad
+
+
+def stamp(shards: Iterable[Shard], stamps: Stamps) -> None:
+    """Remember which of these are verified, if reading them takes a time worth it."""
+    sound = [(shard, shard.state) for shard in shards if shard.verified and shard.state]
+    if sum(shard.size for shard, _ in sound) >= STAMPED:
+        stamps.add({s.path.name: (state, s.metadata["checksum"]) for s, state in sound})
 
 
 def _stamped(shard: Shard, stamps: Stamps) -> bool:
@@ -185,7 +194,7 @@ def prune(folder: Path, fingerprint: str | None, older_than: float | None, all: 
         if all or (selective and view.parent.name.startswith(fingerprint or "")):
             doomed += [p for p in shards if all or _modified(p) <= newest_kept]
         elif not selective:
-            doomed += [bad.path for bad in bad_shards(shards)]
+            doomed += [Path(bad.path) for bad in bad_shards(shards)]
             doomed += [p for p in segment_paths(view / FOLDER) if _bad_segment(p)]
         if set(shards) <= set(doomed):  # nothing is left to index
             doomed += [*segment_paths(view / FOLDER), view / FOLDER / NAME]

@@ -84,7 +84,7 @@ class FuseMixMixup(Mixup):
     def draw(self, generator: torch.Generator, progress: float) -> float:
         """One lambda. Torch has no public Beta that takes a generator: its draw seeds numpy's."""
         alpha = alpha_at(progress, self.alpha, self.alpha_max, self.schedule)
-        seed = torch.randint(2**63 - 1, (1,), generator=generator).item()
+        seed = int(torch.randint(2**63 - 1, (1,), generator=generator))
         return float(np.random.default_rng(seed).beta(alpha, alpha))
 
     def mix(self, batch: Batch, weight: float) -> Batch:

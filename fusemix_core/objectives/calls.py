@@ -32,6 +32,8 @@ class CountsCalls(Objective):
         self.calls += 1
         return before
 
-    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *rest: Any, **named: Any
+    ) -> None:
         self._known = None
-        super()._load_from_state_dict(state, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)

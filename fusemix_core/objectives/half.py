@@ -19,10 +19,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from fusemix_core.gathering import everyones
+from fusemix_core.numerics import once_differentiable
 from fusemix_core.objectives.half_choice import passes_on
 from fusemix_core.objectives.half_passes import PLAIN, Entries, finite
 from fusemix_core.objectives.tiles import Excluded, none_excluded
@@ -144,9 +144,9 @@ class _Tiles:
     def made(self) -> Iterator[tuple[slice, Tensor]]:
         """(rows, their similarities `[t, m]`, -inf where excluded), to be written into; those that
         are kept stay as they are left."""
-        scratch = self._scratch() if self.kept is None else None
+        room = self._scratch() if self.kept is None else self.kept
         for rows in self.rows:
-            out = scratch[: rows.stop - rows.start] if self.kept is None else self.kept[rows]
+            out = room[: rows.stop - rows.start] if self.kept is None else room[rows]
             yield rows, self._tile(rows, out)
 
     def again(self) -> Iterator[tuple[slice, Tensor]]:

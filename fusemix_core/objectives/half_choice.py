@@ -38,13 +38,15 @@ def check(passes: Passes, device: torch.device) -> None:
     draw = torch.Generator().manual_seed(0)
     tile = (30 * torch.randn(70, 300, generator=draw)).to(device)
     tile[3, 5:] = -torch.inf
-    sums = [tile.logsumexp(1), tile.logsumexp(0)]
-    vectors = [torch.randn(n, generator=draw).to(device) for n in (70, 300, 70)]
+    row_sums, column_sums = tile.logsumexp(1), tile.logsumexp(0)
+    by_row, by_column, partners = (torch.randn(n, generator=draw).to(device) for n in (70, 300, 70))
     scale = torch.tensor(100.0).to(device)
     results = [
         (
             *own.statistics(tile.clone(), 9),
-            own.weights(tile.clone(), 9, *sums, *vectors, scale, None).float(),
+            own.weights(
+                tile.clone(), 9, row_sums, column_sums, by_row, by_column, partners, scale, None
+            ).float(),
         )
         for own in (PLAIN, passes)
     ]

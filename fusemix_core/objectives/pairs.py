@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
 from fusemix_core.gathering import Rows, processes, rank, total
+from fusemix_core.numerics import once_differentiable
 from fusemix_core.objectives import ring as rings
 from fusemix_core.objectives.ring import Ring
 from fusemix_core.objectives.tiles import KEPT_BYTES, Excluded, kept_bytes_on, none_excluded
@@ -27,7 +27,7 @@ _PART = 1 << 16
 class Pair:
     """The rows that have both of two modalities, of unit norm in float32 (float64 if they are).
 
-    x, y: rows of this process `[t, d]`, of the first and the second modality. all_y: the second
+    x, y: rows of this process `[t, d]`, of the first and the second modality. gathered: the second
     modality's rows of all processes `[n, d]`, among which the own ones start at `start`; None if
     they go round in `ring` instead. ids: the sources `[n, S, 2]` of all rows, on the CPU. In one
     process t = n and y is all_y. rounds: whether products of the rows may be taken in half
@@ -36,13 +36,19 @@ class Pair:
 
     x: Tensor
     y: Tensor
-    all_y: Tensor | None
+    gathered: Tensor | None
     ids: Tensor
     start: int
     rounds: bool = False
     kept_bytes: int = KEPT_BYTES
     step: int = 0
     ring: Ring | None = None
+
+    @property
+    def all_y(self) -> Tensor:
+        """What is `gathered`, for a loss that does not ask for a ring."""
+        assert self.gathered is not None, "the rows go round in a ring"
+        return self.gathered
 
     @property
     def count(self) -> int:
@@ -205,7 +211,7 @@ def _parts(*values: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def no_loss(embeddings: Mapping[str, Tensor]) -> Tensor:
     """0 with a gradient of 0: the loss of a batch that has nothing to compare."""
-    return sum(x.sum() for x in embeddings.values()) * 0
+    return torch.stack([x.sum() for x in embeddings.values()]).sum() * 0
 
 
 def unit_rows(x: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fusemix_core.gathering import processes, rank
+from fusemix_core.numerics import once_differentiable
 
 GATHER_BYTES = 2 << 30
 """What the gathered rows of a modality may take; above it they go round."""
@@ -60,6 +60,7 @@ class Ring:
             if coming is not None:
                 found[: len(own)] += own
             coming = _Sent(found)
+        assert coming is not None  # there is one block or more
         return coming.wait()[: len(y)]
 
     def _padded(self, x: Tensor) -> Tensor:
@@ -143,11 +144,11 @@ class _RingSum(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, ring: Ring, local: Local, *parameters: Tensor
     ) -> Tensor:
         given = [value.detach() for value in (x, y, *parameters)]
-        x, y, *parameters = given
+        x, y, *others = given
         found = x.new_zeros(())
         for columns, block in ring.blocks(y):
             if len(x) and len(block):
-                found = found + local(x, block, columns, *parameters)
+                found = found + local(x, block, columns, *others)
         ctx.ring, ctx.local = ring, local
         ctx.save_for_backward(*given)
         return found

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from fusemix_core.devices import widest_float
+from fusemix_core.numerics import once_differentiable
 
 KEPT_BYTES, KEPT_SHARE = 1 << 30, 0.25
 """What may be kept for the backward: bytes, or on a GPU a share of its free memory."""
@@ -95,9 +95,9 @@ class _Tiles:
 
     def made(self) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """(rows, their similarities `[t, m]`, what of them is excluded); to be written into."""
-        scratch = self._scratch() if self.kept is None else None
+        room = self._scratch() if self.kept is None else self.kept
         for rows in self.slices():
-            out = self.kept[rows] if self.kept is not None else scratch[: rows.stop - rows.start]
+            out = room[: rows.stop - rows.start] if self.kept is None else room[rows]
             yield rows, torch.mm(self.a[rows], self.b.T, out=out), self.excluded(rows)
 
     def gradients(self, weights: Weights) -> tuple[Tensor, Tensor]:
@@ -126,14 +126,16 @@ class _TwoWayLogSumExp(torch.autograd.Function):
         a, b = a.detach(), b.detach()
         tiles = _Tiles(a, b, excluded, kept_bytes)
         bound = a.norm(dim=1).max() * b.norm(dim=1).max() if len(a) and len(b) else a.new_zeros(())
-        ctx.shared, shift = a.device.type == "cpu", 0.0  # a GPU is not asked: all would wait
-        if ctx.shared:
+        sums, shift = None, 0.0
+        if a.device.type == "cpu":  # a GPU is not asked: all would wait
             shift = max(bound.item() - _EXPONENT[a.dtype], 0.0)
             row_sums, column_sums = _sums(tiles, shift)
             least = _LEAST_SUM[a.dtype]
-            ctx.shared = bool((row_sums >= least).all() and (column_sums >= least).all())
-        if ctx.shared:
-            rows, columns = row_sums.log() + shift, column_sums.log() + shift
+            if (row_sums >= least).all() and (column_sums >= least).all():
+                sums = row_sums, column_sums
+        ctx.shared = sums is not None
+        if sums is not None:
+            rows, columns = sums[0].log() + shift, sums[1].log() + shift
         else:
             rows, columns = _logsumexps(tiles)
         ctx.tiles, ctx.shift = tiles, shift
@@ -151,15 +153,15 @@ class _TwoWayLogSumExp(torch.autograd.Function):
             by_column = grad_columns * (shift - columns).exp()
 
             def weights(part: slice, scratch: Tensor, spare: Tensor) -> Tensor:
-                kept = tiles.kept
-                if kept is None:
+                if tiles.kept is None:
                     tile, out = torch.mm(tiles.a[part], tiles.b.T, out=spare), tiles.excluded(part)
+                else:
+                    tile, out = tiles.kept[part], None
                 own = by_row[part, None]
                 for piece in _pieces(scratch):
-                    if kept is None:
+                    powers = tile[piece]
+                    if tiles.kept is None:
                         powers = _exponentials(tile, piece, shift, out)
-                    else:
-                        powers = kept[part][piece]
                     torch.add(own[piece], by_column, out=scratch[piece]).mul_(powers)
                 return scratch
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -24,8 +24,16 @@ class Lion(torch.optim.Optimizer):
     ) -> None:
         super().__init__(groups, {"lr": lr, "betas": checked(betas), "weight_decay": 0.0})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             (beta, kept), lr = group["betas"], group["lr"]
             for p in group["params"]:
@@ -38,3 +46,4 @@ class Lion(torch.optim.Optimizer):
                 p.mul_(1 - lr * group["weight_decay"])
                 p.add_(momentum.lerp(p.grad, 1 - beta).sign_(), alpha=-lr)
                 momentum.lerp_(p.grad, 1 - kept)
+        return loss

@@ -111,7 +111,8 @@ def _png(image: bytes, alt: str) -> str:
 
 def _svg(draw: Callable[[Axes], Any], name: str, height: int = _HEIGHT, alt: str = "") -> str:
     """The axes that `draw` fills, as an `<svg>` element."""
-    from matplotlib import cycler, rc_context
+    from cycler import cycler
+    from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

@@ -63,7 +63,7 @@ def report_fuse(
 
 
 def sections_of(study: Study, results: Mapping[str, Any]) -> list[Section]:
-    """What the report and the terminal show."""
+    """The sections of the report and the terminal."""
     found = [_comparison(results), *gain_sections(results)]
     if results["conformal"]:
         found.append(_trust(study, results))
@@ -71,7 +71,7 @@ def sections_of(study: Study, results: Mapping[str, Any]) -> list[Section]:
 
 
 def gain_sections(results: Mapping[str, Any]) -> list[Section]:
-    """The gain from each modality if there are several, and from each column of tables."""
+    """The share of each modality if there are several, and the columns of tables."""
     several = [_shares(results), _missing(results)] if len(results["shares"]) > 1 else []
     return [*several, *([_columns(results)] if results["columns"] else [])]
 
@@ -102,7 +102,7 @@ def _span(interval: Sequence[float] | None) -> str | None:
 def _shares(results: Mapping[str, Any]) -> Section:
     metric, shares = results["task"]["metric"], results["shares"]
     rows = [
-        [m, one["value"], _span(one["interval"]), one["alone"], one["last"]]
+        [m, one["value"], _span(one["interval"]), one["first"], one["last"]]
         for m, one in shares.items()
     ]
 

@@ -53,7 +53,7 @@ class _Numbers:
 
 def script() -> str:
     """Our script."""
-    return (files(__package__) / "points.js").read_text(encoding="utf-8")
+    return (files("fusemix_core.reports") / "points.js").read_text(encoding="utf-8")
 
 
 def policy() -> str:

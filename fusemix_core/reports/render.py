@@ -65,15 +65,15 @@ def templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     here = Environment(
-        loader=PackageLoader(__package__, ""),
+        loader=PackageLoader("fusemix_core.reports", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     here.filters |= {"number": number, "recall": recall, "short": short, "thumbnail": thumbnail}
-    here.tests |= {"share": lambda cell: isinstance(cell, Share)}
-    here.tests |= {"text": lambda cell: isinstance(cell, str)}
+    here.tests |= {"share": lambda value: isinstance(value, Share)}
+    here.tests |= {"text": lambda value: isinstance(value, str)}
     return here
 
 
@@ -81,6 +81,7 @@ def style_sheet(here: Environment) -> Markup:
     """`style.css`, to stand inside a page."""
     from markupsafe import Markup
 
+    assert here.loader is not None  # see `templates`
     style, _, _ = here.loader.get_source(here, "style.css")
     return Markup(style)  # noqa: S704  our own file
 

@@ -41,6 +41,7 @@ class Fitted:
     unpaired: Sequence[Pair] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
 class Base(ABC):
     """What a run starts from.
 
@@ -49,8 +50,8 @@ class Base(ABC):
         added: the modalities that join a model; none in a run of its own.
     """
 
-    fixed: tuple[str, ...]
-    added: tuple[str, ...]
+    fixed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
     @abstractmethod
     def loaded(self) -> dict[str, Encoder]:
@@ -94,9 +95,6 @@ class Base(ABC):
 @dataclass(frozen=True)
 class Fresh(Base):
     """Nothing: all adapters are fitted, and the latents of fixed modalities are embeddings."""
-
-    fixed: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
 
     def loaded(self) -> dict[str, Encoder]:
         return {}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fusemix_core.config import RunConfig, read_toml
 from fusemix_core.data.dataset import PairedDataset
@@ -141,5 +142,5 @@ def check_rows(name: str, dataset: PairedDataset) -> None:
 def same_encoders(name: str, sources: Mapping[str, Source]) -> dict[str, Source]:
     """Those of the sources that are what a saved model names."""
     own = files.read_config(files.locate(model_of(name))).encoders
-    spec = {m: getattr(source, "spec", source) for m, source in sources.items()}
+    spec: dict[str, Any] = {m: getattr(source, "spec", source) for m, source in sources.items()}
     return {m: sources[m] for m, info in own.items() if m in spec and spec[m].name == info.name}

@@ -34,7 +34,7 @@ def check_data(
         fixed: The modalities that stay as they are.
     """
     free = [k for k, m in enumerate(dataset.modalities) if m not in fixed]
-    able = (dataset.links[:, free] >= 0).any(axis=1)
+    able = np.any(dataset.links[:, free] >= 0, axis=1)
     trusted = np.ones(len(dataset), bool)
     if recipe is not None:
         trusted = trusted_rows(recipe, dataset.facts, len(dataset))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ the registered recipe of that name. So a run records `mixup=none`, or options th
 
 
 def find_recipe(
-    given: str | Mapping | Recipe, overrides: list[str] = (), registry: Registry = registry
+    given: str | Mapping | Recipe, overrides: Sequence[str] = (), registry: Registry = registry
 ) -> Recipe:
     """The recipe of a name (registered, or `./file.py:function`), of a table `{name, …overrides}`,
     of one that is `COMPLETE`, or as given, checked.
@@ -130,7 +130,7 @@ def resolve_views(
 
 
 def build_config(
-    values: Mapping, overrides: list[str] = (), registry: Registry = registry
+    values: Mapping, overrides: Sequence[str] = (), registry: Registry = registry
 ) -> tuple[RunConfig, dict[str, EncoderSpec]]:
     """A checked `RunConfig` and its encoders, from the tables of a TOML file or of options.
 

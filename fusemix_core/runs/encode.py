@@ -113,7 +113,7 @@ def encode_dataset(
     """
     views = {m: how.views.get(m, spec.views[0]) for m, spec in specs.items()}
     devices = devices_like(how.devices[0])
-    extractions: dict[str, Extraction] = dict.fromkeys(specs)
+    extractions: dict[str, Extraction] = {}
     reported: set[str] = set()
     # What may prove to be no rows for a fit goes first, not after hours of another encoder.
     for modality in sorted(specs, key=lambda m: kind_of(views[m]) not in ("tokens", "time")):
@@ -136,7 +136,7 @@ def encode_dataset(
         reported.update(done.warnings)
         key = encode_rate_key(done.fingerprint, devices[0].type)
         Rates().record(key, done.encoded, time.monotonic() - began)
-    encoded = Encoded.of(dataset, extractions)
+    encoded = Encoded.of(dataset, {m: extractions[m] for m in specs})
     for warning in encoded.warnings:
         if warning not in reported:
             reporter.note(warning)

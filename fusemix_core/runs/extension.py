@@ -27,6 +27,7 @@ from fusemix_core.specs import EncoderSpec
 def extended_model(config: RunConfig, given: Mapping[str, Source]) -> FusedModel:
     """The model that `config.extends` names. Of `given` those of its modalities are its encoders,
     in place of the saved names."""
+    assert config.extends is not None
     own = files.read_config(files.locate(model_of(config.extends), None)).encoders
     return load_model(config.extends, config.device, {m: s for m, s in given.items() if m in own})
 
@@ -36,8 +37,6 @@ class Extension(Base):
     """A fused model that takes in more modalities; its own adapters and encoders stay."""
 
     source: FusedModel
-    fixed: tuple[str, ...]
-    added: tuple[str, ...]
 
     @classmethod
     def of(cls, model: FusedModel, new: Collection[str], modalities: Sequence[str]) -> Extension:
@@ -64,7 +63,8 @@ class Extension(Base):
                 "Pairs of a new item and one of these are needed; "
                 "--column MODALITY=NAME says where.",
             )
-        base = cls(model, known, tuple(m for m in modalities if m not in known))
+        added = tuple(m for m in modalities if m not in known)
+        base = cls(model, fixed=known, added=added)
         base._extended_scorer({})
         return base
 
@@ -116,6 +116,7 @@ class Extension(Base):
         return self.source.scorer_part, self._extended_scorer(added)
 
     def model(self, config: RunConfig, fitted: Fitted) -> FusedModel:
+        assert config.extends is not None
         folder = Path(config.extends)
         facts = {
             "model": folder.name if folder.exists() else config.extends,

@@ -1,4 +1,4 @@
-"""What `fusemix fuse` will do, found from names and data before anything is encoded."""
+"""The plan of `fusemix fuse`, found from names and data before anything is encoded."""
 
 from __future__ import annotations
 

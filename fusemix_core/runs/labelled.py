@@ -93,9 +93,9 @@ def match_labels(
     given = classes.values() if isinstance(classes, Mapping) else range(len(names))
     numbers = {number: i for i, number in enumerate(given)}
     read = {label: _number(label) for label in labels}
-    if all(number in numbers for number in read.values()):
+    index = {label: numbers[number] for label, number in read.items() if number in numbers}
+    if len(index) == len(read):
         first = labels[0]
-        index = {label: numbers[number] for label, number in read.items()}
         name = short(names[index[first]])
         return index, f"Labels are read as numbers of classes: {first} is '{name}'."
     folded: dict[str, list[int]] = {}

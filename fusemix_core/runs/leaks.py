@@ -35,7 +35,7 @@ def find_leaks(
 
     Example:
         for sentence in find_leaks(plan.dataset, "target", "price"):
-            tell(sentence)
+            print(sentence)
     """
     rows = dataset.splits["train"]
     if len(rows) > LOOKED_AT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -93,22 +94,21 @@ def measure_run(
     if not config.private:
         add_seen(model, encoded.dataset.items, train)
     results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
-    failed, answers = dict[str, FusemixError](), dict[str, list[Answers]]()
     evaluators = run_evaluators(config)
     if save is not None and (config.evaluators or config.recipe.evaluators):
         save(model)
     parts = _of_model(plan, encoded, model, bank, device)
-    for name, split in splits.items():
-        last = name == list(splits)[-1]
-        shown = Measured(split=name, **parts, **of_split(split))
-        if last:
-            given = plan, encoded, rows | {"train": train}, model
-            beside, results["baselines"] = baselines_of_run(*given, shown, objects, reporter)
-            shown = replace(shown, baselines=beside)
-        found = evaluate(evaluators, shown, show=last)
-        results[name] = found.metrics
-        failed |= found.failed
-        answers[name] = list(directions(shown))
+    *others, shown = [Measured(split=s, **parts, **of_split(x)) for s, x in splits.items()]
+    given = plan, encoded, rows | {"train": train}, model
+    beside, baselines = baselines_of_run(*given, shown, objects, reporter)
+    shown = replace(shown, baselines=beside)
+    measured = [*others, shown]
+    outcomes = {data.split: evaluate(evaluators, data, show=data is shown) for data in measured}
+    answers = {data.split: list(directions(data)) for data in measured}
+    results |= {split: outcome.metrics for split, outcome in outcomes.items()}
+    results["baselines"] = baselines
+    failed = dict(chain.from_iterable(outcome.failed.items() for outcome in outcomes.values()))
+    found = outcomes[shown.split]
     if "test" in answers:
         results["trusted"] = trusted(answers["validation"], answers["test"], shown)
         found.sections["trusted"] = [trust_section(answers["test"], results["trusted"])]

@@ -180,8 +180,9 @@ def make_plan(
         fit_rate_key(config.recipe.name, config.device), len(dataset.splits["train"])
     )
     more, estimates = unused_facts(config, measured), long_texts(specs, dataset.items)
-    for warning in [*private, *more, *estimates] if tell else ():
-        tell(warning)
+    if tell is not None:
+        for warning in [*private, *more, *estimates]:
+            tell(warning)
     warnings = dataset.warnings + more
     return Plan(config, dataset, encoders, base, fit, warnings, estimates, private)
 
@@ -197,7 +198,7 @@ def _base(
     if model is None:
         from fusemix_core.runs.base import Fresh
 
-        return Fresh(config.fixed), config, specs, config.views
+        return Fresh(fixed=config.fixed), config, specs, config.views
     from fusemix_core.runs.extension import Extension
 
     extension = Extension.of(model, specs, dataset.modalities)

@@ -35,7 +35,8 @@ def private_recipe(recipe: Recipe, registry: Registry = registry) -> tuple[Recip
         if part is not None:
             kind = "aligner" if name == "start" else name
             changed = _without_items(recipe.name, kind, name, part, registry, notes)
-            recipe = replace(recipe, **{name: changed})
+            parts: dict[str, Any] = {name: changed}
+            recipe = replace(recipe, **parts)
     adapters = {
         m: _without_items(recipe.name, "adapter", f"adapters.{m}", part, registry, notes)
         for m, part in (recipe.adapters or {}).items()

@@ -25,7 +25,7 @@ from fusemix_core.tasks.choose import check_groups, choose_task
 GROUP = "fusemix_group"
 """The fact that says which rows belong together."""
 LEAST = {"train": 10, "validation": 3, "test": 3}
-"""How many rows with a target a split must have."""
+"""The fewest rows with a target in each split."""
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> str:
 
 
 def _tables(
-    table: Mapping[str, Any], at: tuple[str, ...] = ()
+    table: Mapping[Any, Any], at: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     for key, value in table.items():
         if isinstance(value, Mapping):
@@ -245,7 +245,7 @@ def _listing(table: Mapping[str, Any]) -> str:
 
 
 def _walk(
-    table: Mapping[str, Any], at: tuple[str, ...] = ()
+    table: Mapping[Any, Any], at: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in table.items():
         path = (*at, str(key))

@@ -137,10 +137,11 @@ def _read_format2(values: Mapping[str, Any]) -> SavedConfig:
         check_part_name(name)
     encoders = {
         name: from_dict(EncoderInfo, value, f"encoders.{name}.")
-        for name, value in config.encoders.items()
+        for name, value in values["encoders"].items()
     }
     parts = {
-        name: from_dict(SavedPart, value, f"parts.{name}.") for name, value in config.parts.items()
+        name: from_dict(SavedPart, value, f"parts.{name}.")
+        for name, value in values["parts"].items()
     }
     return dataclasses.replace(config, encoders=encoders, parts=parts)
 

@@ -18,7 +18,7 @@ from fusemix_core.devices import resolve_device
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import give_usual_mode
 from fusemix_core.errors import ArtefactError, ConfigError, PluginError, UnknownNameError
-from fusemix_core.interfaces import Padded
+from fusemix_core.interfaces import Padded, cat_latents
 from fusemix_core.latents.encoding import Encoding
 from fusemix_core.latents.given import as_list
 from fusemix_core.latents.sharing import settle
@@ -154,7 +154,7 @@ class SavedModel:
             raise UnknownNameError.of("part of this model", name, self.parts)
         return self.parts[name].saved(kind_of_part(name), self.registry)
 
-    def _check_known(self, modality: str) -> None:
+    def _check_known(self, modality: object) -> None:
         if modality not in self.encoders:
             raise UnknownNameError.of("modality of this model", str(modality), self.modalities)
 
@@ -185,8 +185,7 @@ class SavedModel:
             found.append(latents)
         if not found:
             return torch.zeros(0, self.encoders[modality].dim)
-        whole = Padded.cat(found) if isinstance(found[0], Padded) else torch.cat(found)
-        return whole[torch.tensor(places).argsort()]
+        return cat_latents(found)[torch.tensor(places).argsort()]
 
     def _as_items(self, modality: str, items: Iterable[Any]) -> list[Any]:
         self._check_known(modality)

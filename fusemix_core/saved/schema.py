@@ -61,7 +61,7 @@ class EncoderInfo:
         dim: int,
         fingerprint: str,
         view: str,
-        dtype: str = "float32",
+        dtype: ComputeDtype = "float32",
         registry: Registry = registry,
     ) -> EncoderInfo:
         """The info of a spec. Folders of local files are left out: a model may be published."""

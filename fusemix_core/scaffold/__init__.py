@@ -147,7 +147,7 @@ def _write(folder: Path, files: Mapping[str, str], values: Mapping[str, object])
 
 
 def _template(name: str) -> str:
-    return files(__package__).joinpath("files", f"{name}.tmpl").read_text("utf-8")
+    return files("fusemix_core.scaffold").joinpath("files", f"{name}.tmpl").read_text("utf-8")
 
 
 def _check_names(name: str, package: str) -> None:
@@ -156,7 +156,7 @@ def _check_names(name: str, package: str) -> None:
             f"'{name}' can't be the name of a package.",
             "Small letters, digits and single dashes, a letter first: fusemix-birds",
         )
-    dists = {str(d.name).lower().replace("_", "-") for d in metadata.distributions()}
+    dists = {d.name.lower().replace("_", "-") for d in metadata.distributions()}
     taken = package in sys.stdlib_module_names or importlib.util.find_spec(package) is not None
     if taken or name in dists or keyword.iskeyword(package):
         raise ConfigError(

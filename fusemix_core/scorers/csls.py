@@ -114,11 +114,10 @@ class CSLSScorer(Scorer):
         bank = self._banks[modality]
         if device.type == "cpu":
             return bank.float()
-        known, there = self._there.get((modality, device), (None, None))
-        if known is not bank:
-            there = sent(bank, device).float()
-            self._there[modality, device] = bank, there
-        return there
+        held = self._there.get((modality, device))
+        if held is None or held[0] is not bank:
+            held = self._there[modality, device] = bank, sent(bank, device).float()
+        return held[1]
 
 
 def _even_sample(n: int, size: int) -> Tensor:

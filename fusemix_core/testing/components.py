@@ -50,8 +50,11 @@ def find(
     options = dict(options or {})
     if isinstance(subject, str):
         subject = registry.check(kind, Part(subject, options))
-    spec = subject if isinstance(subject, ComponentSpec) else None
-    target = registry.target_of(spec) if spec else subject
+    spec: ComponentSpec | None = None
+    if isinstance(subject, ComponentSpec):
+        spec, target = subject, registry.target_of(subject)
+    else:
+        target = subject
     name = spec.name if spec else getattr(target, "__name__", repr(target))
 
     def make(*args: Any) -> Any:
@@ -78,6 +81,7 @@ def add_declaration_checks(suite: Suite) -> None:
         """The spec lists every keyword option of the target with its default."""
         parameters = inspect.signature(case.target).parameters.values()
         found = {p.name: p.default for p in parameters if p.default is not p.empty}
+        assert case.spec is not None
         declared = dict(case.spec.options)
         expect(declared == found, f"the spec says {declared}, the constructor {found}")
 
@@ -105,6 +109,7 @@ def add_declaration_checks(suite: Suite) -> None:
     @suite.check(when=lambda case: bool(case.plugin))
     def light_import(case: ComponentCase) -> None:
         """Listing the plugin's components imports neither torch nor any other heavy package."""
+        assert case.spec is not None  # which the plugin has
         found = heavy(imported_by_listing(case.plugin, "", ""), case.spec.requires)
         expect(not found, f"listing {case.plugin} imports {', '.join(found)}")
 

@@ -30,7 +30,7 @@ RANKS = {"pooled": 1, "layers": 2, "tokens": 2, "grid": 3, "time": 2}
 @ENCODER.check()
 def declared_spec(case: EncoderCase) -> None:
     """The encoder carries its spec, whose views have known kinds and different names."""
-    spec = getattr(case.encoder, "spec", None)
+    spec: Any = getattr(case.encoder, "spec", None)
     expect(spec is not None, "the encoder has no attribute `spec`")
     expect(spec.modality == case.spec.modality, f"its spec says {spec.modality}")
     expect(spec.views, "the spec declares no view")
@@ -220,6 +220,7 @@ def device(case: EncoderCase) -> None:
 @ENCODER.check(when=lambda case: case.load is not None)
 def half_precision(case: EncoderCase) -> None:
     """Asked for bfloat16 or float16 it computes in that, or refuses with ConfigError."""
+    assert case.load is not None
     view = case.spec.views[0]
     for dtype in (torch.bfloat16, torch.float16):
         try:

@@ -88,7 +88,7 @@ class changed:  # noqa: N801  reads as what it does
     """A tensor or array with other values inside the block, and its own after it."""
 
     def __init__(self, values: Any) -> None:
-        self.values = values.detach() if isinstance(values, Tensor) else values
+        self.values: Any = values.detach() if isinstance(values, Tensor) else values
 
     def __enter__(self) -> None:
         tensor = isinstance(self.values, Tensor)

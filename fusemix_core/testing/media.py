@@ -56,7 +56,9 @@ def values(case: ComponentCase) -> list[Any]:
         found = [medium.pack(item) for item in medium.samples(spec)]
     if len(found) < 2 and not medium.opened:
         method = "cells()" if medium.inline else "samples(spec)"
-        raise ContractError(f"Medium '{case.name}'", f"two items or more from `{method}`", found)
+        raise ContractError(
+            f"Medium '{case.name}'", f"two items or more from `{method}`", str(found)
+        )
     return found
 
 

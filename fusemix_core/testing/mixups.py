@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from fusemix_core.interfaces import Batch, Mixup, Padded, as_rows
+from fusemix_core.interfaces import Batch, Mixup, Padded, as_rows, as_tokens
 from fusemix_core.mixup import sources_of
 from fusemix_core.own import Own
 from fusemix_core.registry import Registry, registry
@@ -54,7 +55,7 @@ def batch_of(
     if missing:
         for row in range(0, rows, 3):
             links[row, 0, (row // 3) % modalities] = -1
-    latents = {}
+    latents: dict[str, Tensor | Padded] = {}
     for k, modality in enumerate(MODALITIES[:modalities]):
         values = torch.randn(rows, 8 + 4 * k, generator=draw).to(dtype or torch.float32)
         latents[modality] = values.masked_fill((links[:, 0, k] < 0)[:, None], 0)
@@ -78,7 +79,9 @@ def all_batches() -> dict[str, Batch]:
 
 def expect_equal(got: Batch, wanted: Batch, what: str) -> None:
     same = torch.equal(got.links, wanted.links) and list(got.latents) == list(wanted.latents)
-    same = same and all(torch.equal(x, wanted.latents[m]) for m, x in got.latents.items())
+    same = same and all(
+        torch.equal(as_rows(x), as_rows(wanted.latents[m])) for m, x in got.latents.items()
+    )
     expect(same, what)
 
 
@@ -103,7 +106,7 @@ def shapes(case: ComponentCase) -> None:
         expect(isinstance(mixed, Batch), f"it gave a {type(mixed).__name__}, not a Batch")
         expect(list(mixed.latents) == list(batch.latents), f"modalities: {list(mixed.latents)}")
         for modality, x in mixed.latents.items():
-            width = batch.latents[modality].shape[1]
+            width = as_rows(batch.latents[modality]).shape[1]
             expect(x.ndim == 2 and x.shape[1] == width, f"{modality} is {list(x.shape)}")
             expect(x.dtype == dtype, f"{modality} became {x.dtype} from {dtype}")
         links = mixed.links
@@ -126,7 +129,7 @@ def one_lambda_and_pairing(case: ComponentCase) -> None:
     """All modalities get the same lambda and the same pairing, where rows are mixed."""
     for number in range(5):
         batch = batch_of(12, 3)
-        batch.latents = {m: batch.latents["image"].clone() for m in batch.latents}
+        batch.latents = {m: as_rows(batch.latents["image"]).clone() for m in batch.latents}
         found = case.make()(batch, generator(number), 0.5)
         if found.links.shape[1] == batch.links.shape[1]:
             return  # noise is drawn for each modality
@@ -216,14 +219,18 @@ def tokens(case: ComponentCase) -> None:
         x = found.latents[modality]
         expect(isinstance(x, Padded), f"{what}: tokens became a {type(x).__name__}")
         lengths = dict(
-            zip(batch.links[:, 0, 1].tolist(), given.latents[modality].mask.sum(1), strict=True)
+            zip(
+                batch.links[:, 0, 1].tolist(),
+                as_tokens(given.latents[modality]).mask.sum(1),
+                strict=True,
+            )
         )
         most = [max(int(lengths[i]) for i in row) for row in found.links[:, :, 1].tolist()]
         count = torch.tensor(most).where(found.present()[:, 1], 0)
         wanted = torch.arange(x.values.shape[1]) < count[:, None]
         expect(torch.equal(x.mask, wanted), f"{what}: other tokens than those of the sources")
         expect(x.values[x.mask].isfinite().all(), f"{what}: NaN in a token")
-        tokens = given.latents[modality]
+        tokens = as_tokens(given.latents[modality])
         given.latents[modality] = Padded(tokens.filled(torch.nan), tokens.mask)
         spoilt = case.make()(given, generator(1), 0.5).latents[modality]
         expect(torch.equal(spoilt.filled(), x.filled()), f"{what}: padding has a part in tokens")
@@ -233,7 +240,7 @@ def with_tokens(batch: Batch) -> Batch:
     """The batch, of which the second modality has items of one token or more, the second of them
     zeros, and none if they are missing."""
     modality = MODALITIES[1]
-    rows = batch.latents[modality]
+    rows = as_rows(batch.latents[modality])
     values = torch.stack([rows * (1 - t) for t in range(5)], dim=1)  # the second is zero
     count = (1 + torch.arange(len(rows)) % 5).where(batch.present()[:, 1], 0)
     mask = torch.arange(5) < count[:, None]
@@ -260,7 +267,7 @@ def surroundings(case: ComponentCase) -> None:
 def input_unmodified(case: ComponentCase) -> None:
     """The batch that it is given stays as it was."""
     for what, batch in all_batches().items():
-        kept = Batch({m: x.clone() for m, x in batch.latents.items()}, batch.links.clone())
+        kept = Batch({m: as_rows(x).clone() for m, x in batch.latents.items()}, batch.links.clone())
         case.make()(batch, generator(), 0.5)
         expect_equal(batch, kept, f"{what}: it changed its input")
 

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fusemix_core.interfaces import Adapter, PairedLatents, ResidentLatents
+from fusemix_core.interfaces import Adapter, LatentTable, PairedLatents, ResidentLatents, rows_of
 
 DIMS = {"image": 24, "text": 16}
 DIMS3 = {**DIMS, "audio": 20}
 HIDDEN = 6
+
+
+def all_rows(table: LatentTable) -> Tensor:
+    """Every item of a table, one row each."""
+    return rows_of(table, torch.arange(len(table)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents, Selector
+from fusemix_core.interfaces import (
+    FitContext,
+    Padded,
+    PairedLatents,
+    ResidentLatents,
+    Selector,
+    rows_of,
+)
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
     ComponentCase,
@@ -21,7 +28,7 @@ from fusemix_core.testing.components import (
     find,
     seed,
 )
-from fusemix_core.testing.pairs import DIMS3, toy_pairs
+from fusemix_core.testing.pairs import DIMS3, all_rows, toy_pairs
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
@@ -132,7 +139,7 @@ def order_of_items(case: ComponentCase) -> None:
     tables, links = {}, given.links.clone()
     for k, (modality, table) in enumerate(given.tables.items()):
         order = torch.randperm(len(table), generator=torch.Generator().manual_seed(k))
-        tables[modality] = ResidentLatents(table.rows(order))
+        tables[modality] = ResidentLatents(rows_of(table, order))
         place = torch.cat([order.argsort(), torch.tensor([-1])])
         links[:, k] = place[links[:, k]]
     other = select(case, PairedLatents(tables, links), 20)
@@ -144,7 +151,8 @@ def view_of_more_axes(case: ComponentCase) -> None:
     """Layers `[L, d]` of an item are looked at as one row: see `rows_of`."""
     given = pairs()
     tables = {
-        m: ResidentLatents(table.latents.unflatten(1, (2, -1))) for m, table in given.tables.items()
+        m: ResidentLatents(all_rows(table).unflatten(1, (2, -1)))
+        for m, table in given.tables.items()
     }
     layered = select(case, replace(given, tables=tables), 20)
     expect_same(layered, select(case, given, 20), "of layers")
@@ -160,7 +168,7 @@ def by_one_modality(case: ComponentCase) -> None:
         first = selector.select(given, 20, FitContext())
         for other in names:
             tables = dict(given.tables)
-            tables[other] = ResidentLatents(tables[other].latents.flip(0).square())
+            tables[other] = ResidentLatents(all_rows(tables[other]).flip(0).square())
             found = selector.select(PairedLatents(tables, given.links), 20, FitContext())
             if other == (modality or names[0]):
                 expect(not torch.equal(found, first), f"by {other}: its latents have no part")
@@ -181,7 +189,7 @@ class _Large(ResidentLatents):
 
     most = 0
 
-    def rows(self, index: Tensor) -> Tensor:
+    def rows(self, index: Tensor) -> Tensor | Padded:
         self.most = max(self.most, len(index))
         return super().rows(index)
 
@@ -201,7 +209,7 @@ def input_unmodified(case: ComponentCase) -> None:
     """Latents and links stay as they were."""
     given, kept = pairs(), pairs()
     select(case, given, 20)
-    same = all(torch.equal(t.latents, kept.tables[m].latents) for m, t in given.tables.items())
+    same = all(torch.equal(all_rows(t), all_rows(kept.tables[m])) for m, t in given.tables.items())
     expect(same and torch.equal(given.links, kept.links), "it changed its input")
 
 

@@ -73,7 +73,7 @@ def step_of(embeddings: Embeddings, links: Tensor, **given: Any) -> Step:
     for k, m in enumerate(embeddings):
         latents[m] = latents[m].masked_fill(~present[:, k, None], 0)
         tokens[m] = Padded(tokens[m].values, tokens[m].mask & present[:, k, None])
-    made = {
+    made: dict[str, Any] = {
         "latents": latents,
         "tokens": tokens,
         "adapters": adapters_of(embeddings),

@@ -44,7 +44,7 @@ class Watch:
                     restore(before[thing])
 
 
-Thing = tuple[str, Callable[[], Any], Callable[[Any], None]]
+Thing = tuple[str, Callable[[], Any], Callable[[Any], object]]
 
 
 def _things() -> dict[str, Thing]:
@@ -122,7 +122,8 @@ def _set_sys_path(before: list[str]) -> None:
 
 
 def _set_filters(before: list[Any]) -> None:
-    warnings.filters[:] = before
+    filters: Any = warnings.filters  # a list, whatever its type says
+    filters[:] = before
 
 
 def _set_default_device(device: torch.device) -> None:
@@ -141,9 +142,10 @@ def _reader(logger: logging.Logger) -> Callable[[], Any]:
     return lambda: (logger.level, logger.disabled, logger.propagate, list(logger.handlers))
 
 
-def _restorer(logger: logging.Logger) -> Callable[[Any], None]:
+def _restorer(logger: logging.Logger) -> Callable[[Any], object]:
     def restore(state: Any) -> None:
         logger.level, logger.disabled, logger.propagate, logger.handlers[:] = state
-        logging.root.manager._clear_cache()
+        manager: Any = logging.root.manager
+        manager._clear_cache()
 
     return restore

@@ -358,6 +358,7 @@ def test_texts_are_a_sequence():
     texts = Texts([pa.array(["a", "b"]), pa.array([]).cast(pa.string()), pa.array(["c", "日本"])])
     assert (len(texts), texts[0], texts[-1], texts[np.int64(2)]) == (4, "a", "日本", "c")
     assert texts == ["a", "b", "c", "日本"] and texts != ["a"]
+    assert texts[1:] == ["b", "c", "日本"] and texts[::-2] == ["日本", "b"]
     assert texts.take(np.array([1, 3])) == ["b", "日本"]
     with pytest.raises(IndexError):
         texts[4]

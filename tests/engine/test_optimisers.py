@@ -22,3 +22,16 @@ def test_what_decays():
     assert rest["params"] == [layer.bias] and rest["weight_decay"] == 0.0
     every, none = parameter_groups([layer], Training(weight_decay=0.3, decay="all"))
     assert len(every["params"]) == 2 and none["params"] == []
+
+
+def test_lion_takes_a_step_by_its_closure():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimiser = make_optimiser([torch.nn.ParameterList([weight])], Training(lr=0.5), Part("lion"))
+
+    def closure():
+        loss = (weight * torch.tensor([1.0, -1.0])).sum()
+        loss.backward()
+        return loss.item()
+
+    assert optimiser.step(closure) == 0.0
+    assert weight[0] < 1.0 < weight[1]

@@ -196,7 +196,7 @@ def test_rows_that_were_not_read_are_named():
     own = Own.of([torch.arange(4), torch.arange(4, 8)], 1, 2)
     assert own.rows.tolist() == [2, 3, 6, 7]
     assert own.places(torch.tensor([7, 2])).tolist() == [3, 0]
-    assert own.slice(slice(2, 4)) == slice(0, 2)
+    assert own.within(slice(2, 4)) == slice(0, 2)
     for rows in ([4], [0], [99]):
         with pytest.raises(ContractError, match="sources"):
             own.places(torch.tensor(rows))

@@ -164,7 +164,7 @@ def read_latents(data: bytes, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         store.missing("f", "pooled", KEYS, "float16")
-        store.list()
+        store.views()
         try:
             shard = read_shard(path)
             shards.verify_shard(shard)

@@ -160,6 +160,10 @@ def test_tables_for_a_paper(tmp_path):
     assert "method & R@1 & R@5 & R@10 & seconds" in text
     assert text.count(r"\textbf{") == 2 and r"auto & \textbf{" in text  # kcca ties
     assert escaped("a_b & 5%") == r"a\_b \& 5\%"
+    both = lines_of(sizes=(1000, 10000), methods=("auto", "sail"))
+    several = summarise([n for n in both if (n["method"], n["size"]) != ("sail", 10000)])
+    text = write_latex(several, tmp_path / "t.tex").read_text()
+    assert "method & 1,000 pairs & 10,000 pairs" in text and r" & -- \\" in text
     rows = list(csv.DictReader(write_csv(one, tmp_path / "t.csv").read_text().splitlines()))
     assert set(rows[0]) == set(HEADS)
     assert [(r["method"], r["tied_with_best"]) for r in rows] == [

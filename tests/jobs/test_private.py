@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
-import subprocess
-import sys
 
 import fusemix_starter
 import pytest
+import started
 import torch
 from pairs import write_world
 from safetensors.torch import load_file
 from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align, extend
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ConfigError, DivergedError
+from fusemix_core.jobs.run import list_batch
+from fusemix_core.runs.folder import RunFolder
 
 CHILD = """
 import sys
@@ -58,14 +60,8 @@ def folder(tmp_path_factory):
         (folder / row["image"]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source.parent / row["image"], folder / row["image"])
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD],
-        cwd=folder,
-        env=environment | {"FUSEMIX_HOME": str(folder / "home")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment["FUSEMIX_HOME"] = str(folder / "home")
+    done = started.run("-c", CHILD, cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "printed.txt").write_text(done.stdout)
     return folder
@@ -174,3 +170,10 @@ def test_a_private_model_can_be_extended_in_private(private, world):
     done = extend(private.model, {"audio": ToySound}, source, **how)
     assert not done.model.seen and set(done.model.modalities) == {"image", "text", "audio"}
     assert not [p for p, c in contents(done.folder.path).items() if b" number " in c]
+
+
+def test_a_batch_that_diverges_is_listed_by_its_rows_only(private, tmp_path):
+    error, folder = DivergedError("no number", items={"text": [3]}), RunFolder(tmp_path)
+    list_batch(error, private.encoded.dataset, folder, private=True)
+    (line,) = json.loads(folder.failed_batch.read_text())
+    assert line["row"] == 4 and "item" not in line

@@ -119,7 +119,7 @@ def test_unequal_lengths_are_refused_with_a_view_that_will_do(tmp_path, data):
     with pytest.raises(ConfigError, match="view 'tokens' of toy-tokens") as caught:
         align(BOTH, data, views={"text": "tokens"}, out=tmp_path / "r", **PAPER)
     assert "such as 'pooled'" in caught.value.hint
-    assert LatentStore().list() == []  # found before the other encoder's work was done
+    assert LatentStore().views() == []  # found before the other encoder's work was done
 
 
 def test_the_plan_tells_the_bytes_once_the_shape_is_known(data):

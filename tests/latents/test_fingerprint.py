@@ -143,7 +143,7 @@ def test_neither_fingerprint_nor_planning_imports_torch():
     code = (
         "import sys, numpy, fusemix_core.latents.fingerprint\n"
         "from fusemix_core.latents.store import LatentStore\n"
-        "s = LatentStore(); s.list(); s.verify(); s.prune()\n"
+        "s = LatentStore(); s.views(); s.verify(); s.prune()\n"
         "s.missing('ab', 'pooled', numpy.zeros((3, 2), numpy.uint64), 'float16')\n"
         "assert 'torch' not in sys.modules"
     )

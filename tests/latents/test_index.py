@@ -412,7 +412,7 @@ def test_prune_deletes_a_damaged_segment(store, small):
 def test_list_counts_what_shards_hold(store, small):
     keys = filled(store, [30, 30])
     values(store, keys)
-    (row,) = again(store).list()
+    (row,) = again(store).views()
     paths = list((store.folder / FP / "pooled").glob("*.safetensors"))
     assert (row.items, row.bytes) == (60, sum(p.stat().st_size for p in paths))
     assert all(len(read_header(p)) == 30 for p in paths)

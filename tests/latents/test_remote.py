@@ -269,7 +269,7 @@ def test_verify_names_damaged_objects_and_prune_deletes_them(toy, machine, url, 
     before = server.objects(url, SHARDS)
     name = next(iter(before))
     store = machine("b")
-    (row,) = store.list()
+    (row,) = store.views()
     assert (row.encoder, row.view, row.items, row.dtype) == ("toy", "pooled", 250, "float16")
     server.put(url, name, before[name][:kept] + b"\0")
     for _ in range(2):
@@ -279,7 +279,7 @@ def test_verify_names_damaged_objects_and_prune_deletes_them(toy, machine, url, 
     assert store.prune(older_than=1).files == 0
     assert store.prune(fingerprint="no such").files == 0
     assert store.prune(fingerprint=row.fingerprint[:6]).files == 2
-    assert store.list() == [] and not server.objects(url, SHARDS)
+    assert store.views() == [] and not server.objects(url, SHARDS)
 
 
 # -- interruptions ---------------------------------------------------------------------------------

@@ -235,11 +235,11 @@ def test_a_shard_is_verified_once_a_process_until_it_changes(store, toy, monkeyp
 
 
 def test_list_tells_what_is_there(store, toy):
-    assert store.list() == []
+    assert store.views() == []
     fill(store, toy, keys_of(20), [10, 10])
     fill(store, toy, keys_of(5, seed=9), [5], "float32", fp="f" * 32, view="layers", shape=(2, 3))
     fill(store, toy, keys_of(5, seed=8), [5], "float32")
-    first, second = store.list()
+    first, second = store.views()
     assert (first.encoder, first.fingerprint, first.view) == ("toy", FP, "pooled")
     assert (first.items, first.dtype) == (25, "mixed")
     assert first.bytes == sum(p.stat().st_size for p in paths(store))

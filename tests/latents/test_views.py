@@ -52,7 +52,7 @@ def test_a_view_of_more_axes_keeps_them(toy, store):
     assert torch.equal(table.load().rows(torch.arange(30)), latents)
     # Views don't get in each other's way.
     assert run(toy, items, store, "pooled").encoded == 30
-    assert [v.view for v in store.list()] == ["layers", "pooled"]
+    assert [v.view for v in store.views()] == ["layers", "pooled"]
 
 
 # -- unequal lengths -----------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_the_store_tells_a_damaged_shard_and_lists_the_view(toy, store, small_sh
     items = toy.ToyItems(toy.texts(150))
     run(toy, items, store, "tokens")
     before = files(store)
-    (row,) = store.list()
+    (row,) = store.views()
     assert (row.view, row.items, row.dtype) == ("tokens", 150, "float32")
     path = shard_paths(store)[0]
     data = bytearray(path.read_bytes())

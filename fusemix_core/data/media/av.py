@@ -39,7 +39,7 @@ def read_by_av(
 
     try:
         source = io.BytesIO(value) if isinstance(value, bytes) else str(value)
-        with av.open(source, metadata_errors="replace") as container:
+        with av.open(source, "r", metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise DataError("the file has no sound", path=where)
             stream = container.streams.audio[0]

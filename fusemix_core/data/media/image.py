@@ -20,6 +20,7 @@ from fusemix_core.data.media.wide import (
     STRETCHED,
     bands,
     eight_bits,
+    extremes,
     is_wide,
     significant_bits,
     stretch_colours,
@@ -55,7 +56,7 @@ class ImageMedium(Medium):
         return getattr(item, "info", {}).get(_NOTE, "")
 
     def blank(self, item: Image) -> str:
-        ends = item.getextrema()
+        ends = extremes(item)
         if all(high <= _BLACK for _, high in ends):
             return "black"
         return "of one colour" if all(low == high for low, high in ends) else ""

@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from fusemix_core.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 STRETCHED = "hold fewer bits than their 16-bit files: each was stretched to the range in use"
 """What is told of such items, after how many they are."""
@@ -58,7 +59,17 @@ def eight_bits(image: Image, significant: int | None = None) -> tuple[np.ndarray
     return out, stretched
 
 
-def stretch_colours(image: Image, opened_again: Callable[[], Image]) -> bool:
+def extremes(image: Image) -> list[tuple[float, float]]:
+    """(lowest value, highest value) of each band."""
+    ends = image.getextrema()
+    pairs: list[tuple[float, float]] = [pair for pair in ends if isinstance(pair, tuple)]
+    if pairs:
+        return pairs
+    low, high = (end for end in ends if not isinstance(end, tuple))
+    return [(low, high)]
+
+
+def stretch_colours(image: ImageFile, opened_again: Callable[[], ImageFile]) -> bool:
     """Stretch colours of 16 bits, of which Pillow gives the upper 8, if they use fewer.
 
     Args:
@@ -73,7 +84,7 @@ def stretch_colours(image: Image, opened_again: Callable[[], Image]) -> bool:
     if image.mode not in ("RGB", "RGBA") or not _other_half(image):
         return False
     image.load()
-    colours = [high for _, high in image.getextrema()[:3]]
+    colours = [high for _, high in extremes(image)[:3]]
     if max(colours) >= 128:
         return False
     with opened_again() as again:
@@ -98,7 +109,7 @@ def _joined(upper: Image, lower: Image, top: int, bottom: int) -> np.ndarray:
     return (halves[0] << 8) | halves[1]
 
 
-def _other_half(image: Image) -> list[tuple]:
+def _other_half(image: ImageFile) -> list[Any]:
     """The tiles of a file of 16 bits a colour, so that the lower bytes are read; else []."""
     other = {
         ";16B": ";16L",

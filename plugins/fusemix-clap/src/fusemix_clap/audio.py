@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from fusemix_hf.loading import load_model, load_processor
-from torch import Tensor, nn
+from fusemix_hf.loading import frozen, load_model, load_processor
+from torch import Tensor
 from transformers import (
     ClapAudioConfig,
     ClapAudioModelWithProjection,
@@ -34,9 +34,7 @@ class ClapAudioEncoder(Encoder):
     model with fusion hears it shrunk to 10 s, and three crops from fixed places: see `fuse`.
     """
 
-    def __init__(
-        self, spec: EncoderSpec, model: nn.Module, features: Any, device: torch.device
-    ) -> None:
+    def __init__(self, spec: EncoderSpec, model: Any, features: Any, device: torch.device) -> None:
         self.spec = spec
         self.features = features
         self.fusion: bool = features.truncation == "fusion"
@@ -44,7 +42,7 @@ class ClapAudioEncoder(Encoder):
         self.device = device
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.dim: int = model.config.projection_dim
-        self.model = model.requires_grad_(False).eval().to(device)
+        self.model = frozen(model, device)
 
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
@@ -54,10 +52,11 @@ class ClapAudioEncoder(Encoder):
         """
         config = read_config(spec)
         features = load_processor(ClapFeatureExtractor, spec)
-        if (features.truncation == "fusion") != config.audio_config.enable_fusion:
+        audio: Any = config.audio_config
+        if (features.truncation == "fusion") != audio.enable_fusion:
             raise ArtefactError(
                 f"The model in {spec.weights} has enable_fusion="
-                f"{config.audio_config.enable_fusion}; its preprocessor_config.json says "
+                f"{audio.enable_fusion}; its preprocessor_config.json says "
                 f"truncation={features.truncation!r}.",
                 "These files belong to two models.",
             )

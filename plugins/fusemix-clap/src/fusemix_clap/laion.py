@@ -48,7 +48,7 @@ class LaionAudioEncoder(ClapAudioEncoder):
         return cls(spec, _AudioTower(model, fusion=fusion), features, device)
 
     @classmethod
-    def tiny(cls, spec: EncoderSpec) -> ClapAudioEncoder:  # type: ignore[override]
+    def tiny(cls, spec: EncoderSpec) -> ClapAudioEncoder:  # pyrefly: ignore[bad-override]
         """transformers' miniature of the same architecture, which needs no package."""
         return ClapAudioEncoder.tiny(replace(spec, local=False))
 
@@ -76,7 +76,7 @@ class LaionTextEncoder(ClapTextEncoder):
         return cls(spec, _TextTower(model), tokenizer, device)
 
     @classmethod
-    def tiny(cls, spec: EncoderSpec) -> ClapTextEncoder:  # type: ignore[override]
+    def tiny(cls, spec: EncoderSpec) -> ClapTextEncoder:  # pyrefly: ignore[bad-override]
         """transformers' miniature of the same architecture, which needs no package."""
         return ClapTextEncoder.tiny(replace(spec, local=False))
 
@@ -84,7 +84,7 @@ class LaionTextEncoder(ClapTextEncoder):
 class _AudioTower(nn.Module):
     """The package's audio branch and projection, called as transformers' audio tower is."""
 
-    def __init__(self, clap: nn.Module, *, fusion: bool) -> None:
+    def __init__(self, clap: Any, *, fusion: bool) -> None:
         super().__init__()
         self.branch, self.projection = clap.audio_branch, clap.audio_projection
         self.input = "mel_fusion" if fusion else "waveform"
@@ -99,7 +99,7 @@ class _AudioTower(nn.Module):
 class _TextTower(nn.Module):
     """The package's text branch and projection, called as transformers' text tower is."""
 
-    def __init__(self, clap: nn.Module) -> None:
+    def __init__(self, clap: Any) -> None:
         super().__init__()
         self.branch, self.projection = clap.text_branch, clap.text_projection
         self.config = SimpleNamespace(
@@ -114,7 +114,7 @@ class _TextTower(nn.Module):
         )
 
 
-def read_model(spec: EncoderSpec, dtype: torch.dtype) -> tuple[nn.Module, Any, bool]:
+def read_model(spec: EncoderSpec, dtype: torch.dtype) -> tuple[Any, Any, bool]:
     """(the package's model with the checkpoint's weights, its tokenizer, whether it fuses)."""
     if not spec.local:
         raise ConfigError(

@@ -18,7 +18,6 @@ from typing import Any
 
 from fusemix_hf.loading import quiet
 from huggingface_hub import constants, try_to_load_from_cache
-from torch import nn
 from transformers import RobertaConfig, RobertaModel
 
 from fusemix_core.errors import ArtefactError, MissingDependencyError
@@ -49,7 +48,7 @@ def import_laion() -> Any:
         if "laion_clap" not in sys.modules:
             check_tokenizers()
         try:
-            import laion_clap
+            import laion_clap  # pyrefly: ignore[missing-import]  # an extra
         except ImportError as error:
             raise MissingDependencyError(
                 f"LAION's package can't be imported: {error}", how_to_install("fusemix-clap[laion]")
@@ -57,7 +56,7 @@ def import_laion() -> Any:
         return laion_clap
 
 
-def build(amodel: str, *, fusion: bool) -> tuple[nn.Module, Any]:
+def build(amodel: str, *, fusion: bool) -> tuple[Any, Any]:
     """(model, tokenizer) of a CLAP whose weights are still random, on the CPU."""
     laion = import_laion()
     with offline(), undisturbed(), quiet(), roberta_from_its_configuration():
@@ -133,7 +132,7 @@ class _Roberta:
 @contextmanager
 def roberta_from_its_configuration() -> Iterator[None]:
     """The package's CLAP is built without RoBERTa's weights."""
-    module = sys.modules["clap_module.model"]
+    module: Any = sys.modules["clap_module.model"]
     before, module.RobertaModel = module.RobertaModel, _Roberta
     try:
         yield

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any, Self
 
 import torch
-from fusemix_hf.loading import load_model, load_processor
+from fusemix_hf.loading import frozen, load_model, load_processor
 from tokenizers import pre_tokenizers
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import (
     AutoTokenizer,
@@ -34,15 +34,13 @@ class ClapTextEncoder(Encoder):
     the last block, before the projection: wider than `pooled`.
     """
 
-    def __init__(
-        self, spec: EncoderSpec, model: nn.Module, tokenizer: Any, device: torch.device
-    ) -> None:
+    def __init__(self, spec: EncoderSpec, model: Any, tokenizer: Any, device: torch.device) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
         self.device = device
         self.dim: int = model.config.projection_dim
         self.width: int = model.config.hidden_size
-        self.model = model.requires_grad_(False).eval().to(device)
+        self.model = frozen(model, device)
 
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
@@ -50,7 +48,8 @@ class ClapTextEncoder(Encoder):
 
         Raises ArtefactError if it can't be had or does not fit.
         """
-        known = read_config(spec).text_config.vocab_size
+        config: Any = read_config(spec).text_config
+        known = config.vocab_size
         tokenizer = load_processor(AutoTokenizer, spec)
         # Without its files transformers makes a tokenizer that knows no word, silently.
         if len(tokenizer) != known:

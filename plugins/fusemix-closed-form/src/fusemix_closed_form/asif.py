@@ -12,7 +12,7 @@ from fusemix_core.aligners.best import Best
 from fusemix_core.aligners.links import check_links
 from fusemix_core.config import Recipe
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, Aligner, FitContext, PairedLatents, as_rows
 from fusemix_core.numerics import exact
 
 
@@ -69,7 +69,8 @@ class ASIFAligner(Aligner):
         generator = torch.Generator().manual_seed(context.seed)
         most = recipe.dim or self.anchors
         rows = torch.randperm(len(train), generator=generator)[:most].sort().values
-        anchors = {m: normalize(x, dim=1, eps=1e-12) for m, x in train.batch(rows).latents.items()}
+        latents = train.batch(rows).latents
+        anchors = {m: normalize(as_rows(x), dim=1, eps=1e-12) for m, x in latents.items()}
         best = Best(validation, context)
         for keep in dict.fromkeys(min(k, len(rows)) for k in self.keeps):
             for power in self.powers:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from fusemix_hf.loading import load_model, load_processor
+from fusemix_hf.loading import frozen, load_model, load_processor
 from PIL import Image
 from torch import Tensor
 from transformers import (
@@ -44,7 +44,7 @@ class Architecture:
     """
 
     model: type[PreTrainedModel]
-    config: type[PretrainedConfig]
+    config: Callable[..., PretrainedConfig]
     processor: str
     backend: str
     patch: int
@@ -91,7 +91,7 @@ class DinoEncoder(Encoder):
         self.patch: int = model.config.patch_size
         self.blocks: int = model.config.num_hidden_layers
         self.prefix = 1 + getattr(model.config, "num_register_tokens", 0)
-        self.model = model.requires_grad_(False).eval().to(device, dtype)
+        self.model = frozen(model, device, dtype)
         on_gpu = device.type == "cuda"
         self.table = PixelTable.of(self._pixels, self._bytes, device) if on_gpu else None
 
@@ -178,6 +178,7 @@ class DinoEncoder(Encoder):
             return self.encode(batch.new_zeros(1, *batch.shape[1:]), view)[:0]
         pixels = batch.to(self.device)
         if pixels.dtype == torch.uint8:
+            assert self.table is not None  # `collate` gives bytes for it only
             pixels = self.table(pixels)
         pixels = pixels.to(self.dtype)
         output = self.model(pixels, output_hidden_states=view == "layers")

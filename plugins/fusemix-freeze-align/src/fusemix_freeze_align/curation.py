@@ -86,14 +86,15 @@ def keep_best(chunks: Iterable[tuple[Tensor, Tensor]], most: int) -> tuple[Tenso
 
     chunks: (int64 `[m]` ids, scores `[m, K]`). A sample may be kept by several concepts.
     """
-    scores, best = None, None
+    kept: tuple[Tensor, Tensor] | None = None
     for ids, chunk in chunks:
         ids = ids.to(chunk.device)[:, None].expand_as(chunk)
-        if scores is not None:
-            chunk, ids = torch.cat([scores, chunk]), torch.cat([best, ids])
+        if kept is not None:
+            chunk, ids = torch.cat([kept[0], chunk]), torch.cat([kept[1], ids])
         order = chunk.argsort(dim=0, descending=True, stable=True)[:most]
-        scores, best = chunk.gather(0, order), ids.gather(0, order)
-    return scores.cpu(), best.cpu()
+        kept = chunk.gather(0, order), ids.gather(0, order)
+    assert kept is not None, "there is no chunk"
+    return kept[0].cpu(), kept[1].cpu()
 
 
 def poorest_first(scores: Tensor, by: str) -> Tensor:

@@ -94,17 +94,17 @@ def token_loss(
     word tells of. Within an item each word must find its own mean among those of the other words,
     and each mean its word: half the sum of both cross-entropies of cosines over `temperature`.
     """
-    (places, has_place), (words, is_word) = (_trimmed(x) for x in (places, words))
-    if not places.numel() or not words.numel():
-        return places.sum() + words.sum(), words.new_zeros(())
+    (place, has_place), (word, is_word) = _trimmed(places), _trimmed(words)
+    if not place.numel() or not word.numel():
+        return place.sum() + word.sum(), word.new_zeros(())
     is_word = is_word & has_place.any(dim=1, keepdim=True)
-    grouped = normalize(_weights(places, words, has_place, threshold) @ places, dim=2)
-    logits = grouped @ normalize(words, dim=2).transpose(1, 2) / temperature  # [n, T, T]
+    grouped = normalize(_weights(place, word, has_place, threshold) @ place, dim=2)
+    logits = grouped @ normalize(word, dim=2).transpose(1, 2) / temperature  # [n, T, T]
     both = [
         _own_place(x.masked_fill(~is_word[:, None], _MASKED), is_word)
         for x in (logits, logits.transpose(1, 2))
     ]
-    return (both[0] + both[1]) / 2, is_word.sum().to(words.dtype)
+    return (both[0] + both[1]) / 2, is_word.sum().to(word.dtype)
 
 
 def _weights(places: Tensor, words: Tensor, has_place: Tensor, threshold: float | None) -> Tensor:

@@ -61,17 +61,16 @@ class ManipulationHeads(nn.Module):
 
 def mlp(width: int, outputs: int) -> nn.Sequential:
     """Three layers, the inner ones twice as wide, each with a norm and a GELU."""
-    return nn.Sequential(
-        OrderedDict(
-            fc0=nn.Linear(width, 2 * width),
-            norm0=nn.LayerNorm(2 * width),
-            gelu0=nn.GELU(),
-            fc1=nn.Linear(2 * width, 2 * width),
-            norm1=nn.LayerNorm(2 * width),
-            gelu1=nn.GELU(),
-            fc2=nn.Linear(2 * width, outputs),
-        )
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        fc0=nn.Linear(width, 2 * width),
+        norm0=nn.LayerNorm(2 * width),
+        gelu0=nn.GELU(),
+        fc1=nn.Linear(2 * width, 2 * width),
+        norm1=nn.LayerNorm(2 * width),
+        gelu1=nn.GELU(),
+        fc2=nn.Linear(2 * width, outputs),
     )
+    return nn.Sequential(layers)
 
 
 def head_losses(

@@ -69,6 +69,10 @@ class HammerObjective(CountsCalls):
         self._queued_here: Tensor | None = None  # these two as the CPU knows them
         self._pointer_here = 0
 
+    queue: Tensor
+    queued: Tensor
+    pointer: Tensor
+
     def start(
         self,
         adapters: Mapping[str, Adapter],
@@ -117,6 +121,7 @@ class HammerObjective(CountsCalls):
         count = min(len(followed), self.size)
         if not count:
             return
+        assert self._queued_here is not None  # see `_there`
         places = (self._pointer_here + torch.arange(count)) % self.size
         self._queued_here[places] = present_here[-count:]
         self._pointer_here = (self._pointer_here + count) % self.size

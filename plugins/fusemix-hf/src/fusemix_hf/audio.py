@@ -17,7 +17,7 @@ from transformers import AutoFeatureExtractor
 
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Padded
+from fusemix_core.interfaces import Padded, cat_latents
 from fusemix_core.specs import EncoderSpec
 from fusemix_hf.base import HfEncoder, blocks, masked_mean, padded
 from fusemix_hf.loading import load_processor
@@ -96,9 +96,7 @@ class AudioEncoder(HfEncoder):
     def give(self, batch: list[Group], view: str) -> Tensor | Padded:
         parts = [self._given(inputs, view) for _, inputs in batch]
         order = torch.cat([rows for rows, _ in batch]).argsort().to(self.device)
-        if not isinstance(parts[0], Padded):
-            return torch.cat(parts)[order]
-        return Padded.cat(parts)[order]
+        return cat_latents(parts)[order]
 
     def _given(self, inputs: dict[str, Tensor], view: str) -> Tensor | Padded:
         if self.spec.options.get("tower"):
@@ -119,8 +117,9 @@ class AudioEncoder(HfEncoder):
 
     def _frames(self, mask: Tensor, frames: int) -> Tensor:
         """bool `[g, frames]`: which frames of the output hold sound, of a mask of the input."""
-        if hasattr(self.model, "_get_feature_vector_attention_mask"):
-            return self.model._get_feature_vector_attention_mask(frames, mask).bool()
+        model: Any = self.model
+        if hasattr(model, "_get_feature_vector_attention_mask"):
+            return model._get_feature_vector_attention_mask(frames, mask).bool()
         found = mask[:, :: mask.shape[1] // frames].bool()
         found[:, 0] = True  # a clip without samples
         return found

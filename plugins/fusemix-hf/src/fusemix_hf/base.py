@@ -16,7 +16,7 @@ from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder, Network, Padded
 from fusemix_core.specs import EncoderSpec, kind_of
 from fusemix_hf.files import first_line
-from fusemix_hf.loading import load_with_gaps
+from fusemix_hf.loading import frozen, load_with_gaps
 
 POOLER = r"(^|\.)pooler\."
 """The pooler of a BERT or ViT. Many checkpoints lack it: then it is not used."""
@@ -53,7 +53,7 @@ class HfEncoder(Encoder):
             model = model.get_encoder()
         if getattr(model.config, "use_cache", False):
             model.config.use_cache = False  # keys and values are for generating
-        self.model = model.requires_grad_(False).eval().to(device, dtype)
+        self.model = frozen(model, device, dtype)
 
     @classmethod
     def load(cls, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> Self:
@@ -105,7 +105,8 @@ class HfEncoder(Encoder):
         """Raise ArtefactError for a model that this plugin can't use."""
         hint = "Its architecture needs a plugin of its own: fusemix new-plugin"
         try:
-            shape = list(self.encode([]).shape[1:])
+            found = self.encode([])
+            shape = list((found.values if isinstance(found, Padded) else found).shape[1:])
         except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
             if out_of_memory(error):
                 raise
@@ -153,7 +154,9 @@ class _Given(nn.Module):
         self.model, self.give, self.view = encoder.model, encoder.give, view
 
     def forward(self, **batch: Tensor) -> Tensor:
-        return self.give(batch, self.view)
+        found = self.give(batch, self.view)
+        assert isinstance(found, Tensor)  # see `network_of`
+        return found
 
 
 def blocks(output: Any) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from fusemix_core.encoders.pixels import PixelTable
-from fusemix_core.interfaces import Network
+from fusemix_core.interfaces import Network, Padded
 from fusemix_core.specs import EncoderSpec
 from fusemix_hf.base import HfEncoder, blocks
 from fusemix_hf.loading import load_processor
@@ -78,10 +78,11 @@ class ImageEncoder(HfEncoder):
         """The same, neither scaled nor normalised."""
         return self._prepared([image], **_AS_BYTES)["pixel_values"][0]
 
-    def encode(self, batch: dict[str, Tensor], view: str = "pooled") -> Tensor:
+    def encode(self, batch: dict[str, Tensor], view: str = "pooled") -> Tensor | Padded:
         """float32: `pooled [n, d]`, `layers [n, L, d]`, and what else `spec.views` contains."""
         pixels = batch.get("pixel_values") if batch else None
         if pixels is not None and pixels.dtype == torch.uint8:
+            assert self.table is not None  # `collate` gives bytes for it only
             batch = {**batch, "pixel_values": self.table(pixels.to(self.device))}
         return super().encode(batch, view)
 

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -23,7 +24,34 @@ from fusemix_core.specs import EncoderSpec
 from fusemix_core.trust import trusts_code_of
 from fusemix_hf.files import first_line
 
+M = TypeVar("M", bound=PreTrainedModel)
+N = TypeVar("N", bound=nn.Module)
 
+
+def frozen(model: N, device: torch.device, dtype: torch.dtype | None = None) -> N:
+    """The model itself: without gradients, in eval mode, on a device and in a dtype."""
+    model.requires_grad_(False).eval().to(device=device, dtype=dtype)
+    return model
+
+
+@overload
+def load_model(
+    kind: type[M],
+    spec: EncoderSpec,
+    dtype: torch.dtype = torch.float32,
+    *,
+    unused: Sequence[str] = (),
+    **kwargs: Any,
+) -> M: ...
+@overload
+def load_model(
+    kind: Any,
+    spec: EncoderSpec,
+    dtype: torch.dtype = torch.float32,
+    *,
+    unused: Sequence[str] = (),
+    **kwargs: Any,
+) -> PreTrainedModel: ...
 def load_model(
     kind: Any,
     spec: EncoderSpec,

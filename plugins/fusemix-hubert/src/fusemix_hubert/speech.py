@@ -10,9 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from fusemix_hf.loading import load_processor
+from fusemix_hf.loading import frozen, load_processor
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ArtefactError, ConfigError
@@ -57,7 +57,7 @@ class SpeechEncoder(Encoder):
     """Samples behind one frame: a shorter clip is padded to this with silence."""
 
     def __init__(
-        self, spec: EncoderSpec, model: nn.Module, features: Any, device: torch.device
+        self, spec: EncoderSpec, model: PreTrainedModel, features: Any, device: torch.device
     ) -> None:
         self.spec = spec
         self.features = features
@@ -65,7 +65,7 @@ class SpeechEncoder(Encoder):
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.dim: int = model.config.hidden_size
         self.blocks: int = len(layers_of(model))
-        self.model = model.requires_grad_(False).eval().to(device)
+        self.model = frozen(model, device)
 
     @classmethod
     @abstractmethod
@@ -160,7 +160,8 @@ def cut(samples: np.ndarray, window: int, least: int) -> list[np.ndarray]:
 
 def layers_of(model: nn.Module) -> Sequence[nn.Module]:
     """The model's transformer blocks."""
-    return getattr(model, "encoder", model).layers
+    encoder: Any = getattr(model, "encoder", model)
+    return encoder.layers
 
 
 def read_config(spec: EncoderSpec) -> PretrainedConfig:

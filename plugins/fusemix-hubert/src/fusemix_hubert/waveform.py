@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from fusemix_hf.loading import load_model, load_processor
-from torch import nn
 from transformers import (
     HubertConfig,
     HubertModel,
+    PreTrainedModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
@@ -48,7 +48,7 @@ class WaveformEncoder(SpeechEncoder):
     def __init__(
         self,
         spec: EncoderSpec,
-        model: nn.Module,
+        model: PreTrainedModel,
         features: Wav2Vec2FeatureExtractor,
         device: torch.device,
     ) -> None:
@@ -79,7 +79,7 @@ class WaveformEncoder(SpeechEncoder):
                 f"Take it as it is: hf:{spec.weights}",
             )
         # Used in training alone; where the file lacks it, it would be made up.
-        model.masked_spec_embed = None
+        model.register_parameter("masked_spec_embed", None)
         return cls(spec, model, features, device)
 
     @classmethod

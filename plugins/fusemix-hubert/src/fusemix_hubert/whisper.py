@@ -9,8 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 from fusemix_hf.loading import load_model, load_processor
-from torch import nn
-from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers import PreTrainedModel, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as WhisperTransformer
 
 from fusemix_core.errors import ArtefactError
@@ -29,7 +28,7 @@ class WhisperEncoder(SpeechEncoder):
     def __init__(
         self,
         spec: EncoderSpec,
-        model: nn.Module,
+        model: PreTrainedModel,
         features: WhisperFeatureExtractor,
         device: torch.device,
     ) -> None:

@@ -44,7 +44,7 @@ class _Mixing(Mixup):
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` of λ, float64. Torch has no public Beta that takes a generator: its draw seeds
         numpy's."""
-        seed = torch.randint(2**63 - 1, (1,), generator=generator).item()
+        seed = int(torch.randint(2**63 - 1, (1,), generator=generator))
         return torch.from_numpy(np.random.default_rng(seed).beta(self.alpha, self.alpha, count))
 
     def weights(self, count: int, generator: torch.Generator) -> Tensor:

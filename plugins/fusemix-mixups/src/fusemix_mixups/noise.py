@@ -78,5 +78,5 @@ def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
     seeds: drawing there takes no time, and nothing has to be copied."""
     if device.type == "cpu":
         return generator
-    seed = torch.randint(2**63 - 1, (1,), generator=generator).item()
+    seed = int(torch.randint(2**63 - 1, (1,), generator=generator))
     return torch.Generator(device=device).manual_seed(seed)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fusemix_core.errors import ArtefactError, ConfigError
@@ -108,7 +109,7 @@ def check_machines(home: Path) -> None:
             f"{home} can't be written: {error.strerror or error}.",
             "Set FUSEMIX_HOME to a folder that all machines of the cluster share.",
         ) from error
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         raise ConfigError(
             f"A machine of the Ray cluster can't run fusemix-ray: {str(error).strip()[-300:]}",
             "Install fusemix, fusemix-ray and the encoder's plugin on each, in the same versions.",

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,7 +104,7 @@ class Table:
         count = len(items)
         origins = (items.origin[i] for i in range(count))
         sources, rows = zip(*origins, strict=True) if count else ((), ())
-        columns = {"first": items.keys[:, 0], "second": items.keys[:, 1]}
+        columns: dict[str, Any] = {"first": items.keys[:, 0], "second": items.keys[:, 1]}
         columns |= {"source": [_bytes(source) for source in sources], "row": rows}
         references = [self._reference(reference) for reference in items.references]
         for name in _SCHEMA.names[4:]:

@@ -106,6 +106,7 @@ class Worker:
 
     def _unreadable(self, items: Items) -> dict[int, str]:
         """Why items can't be read. `extract` tells only if others can; a block may have none."""
+        assert self.encoder is not None  # `fill` has loaded it
         with Pipeline(self.job.spec, items, self.encoder, self.job.cpus) as pipeline:
             deque(pipeline.batches(range(len(items)), BatchSize(_PIECE), _PIECE), maxlen=0)
         return pipeline.bad

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Encoder, Network, Padded
+from fusemix_core.interfaces import Encoder, Network, Padded, cat_latents
 from fusemix_core.specs import EncoderSpec
 from fusemix_sentence_transformers.loading import check_facts, modules_of, read_model
 
@@ -129,9 +129,7 @@ class SentenceTransformerEncoder(Encoder):
             return latents.float()
         parts = [self._part(view, tokens) for _, tokens in batch]
         order = torch.cat([rows for rows, _ in batch]).argsort().to(self.device)
-        if isinstance(parts[0], Padded):
-            return Padded.cat(parts)[order]
-        return torch.cat(parts)[order]
+        return cat_latents(parts)[order]
 
     def truncated(self, items: Sequence[str]) -> int:
         """How many of the texts are longer than `max_tokens`, and so are cut."""
@@ -188,10 +186,11 @@ class SentenceTransformerEncoder(Encoder):
 
     def _blocks(self, features: dict[str, Any]) -> tuple[dict[str, Any], list[Tensor]]:
         """What the transformer gives, and the tokens `[g, t, d]` that each block gives."""
-        config = self.model[0].model.config
+        transformer: Any = self.model[0]
+        config = transformer.model.config
         before, config.output_hidden_states = config.output_hidden_states, True
         try:
-            features = self.model[0](features)
+            features = transformer(features)
         finally:
             config.output_hidden_states = before
         # The last hidden state may lack the final norm that the token embeddings have.
@@ -248,7 +247,7 @@ def _tokenizer(model: SentenceTransformer) -> Any:
     """The fast tokenizer of a plain text model; None where the model must read the texts itself."""
     from sentence_transformers.sentence_transformer.modules import Transformer
 
-    first = model[0]
+    first: Any = model[0]
     tokenizer = getattr(first, "tokenizer", None)
     plain = isinstance(first, Transformer) and getattr(tokenizer, "is_fast", False)
     special = "message" in getattr(first, "modality_config", {}) or getattr(

@@ -96,13 +96,14 @@ def modules_of(model: SentenceTransformer, *kinds: str) -> list[nn.Module]:
 
 
 def _pooling(model: SentenceTransformer) -> str:
-    modes = [module.pooling_mode for module in modules_of(model, "Pooling")]
+    modes: list[Any] = [module.pooling_mode for module in modules_of(model, "Pooling")]
     return "+".join(m if isinstance(m, str) else "+".join(m) for m in modes)
 
 
 def _reads_tokens(model: SentenceTransformer) -> bool:
     """Whether the latents come from the transformer's tokens, so that its pooler plays no part."""
-    text = getattr(model[0], "modality_config", {}).get("text", {})
+    first: Any = model[0]
+    text = getattr(first, "modality_config", {}).get("text", {})
     return text.get("method_output_name") == "last_hidden_state"
 
 

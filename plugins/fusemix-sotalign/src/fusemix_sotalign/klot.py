@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from fusemix_core.numerics import once_differentiable
 
 CHECK_EVERY = 5
 """Iterations from one look at the marginals to the next."""
@@ -114,7 +115,7 @@ def _factors(
     scaled: Tensor, plan: Tensor, u: Tensor, v: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
     n, m = plan.shape
-    columns = torch.ones_like(v)
+    rows, columns = torch.ones_like(u), torch.ones_like(v)
     for _ in range(count):
         rows = 1 / (n * (plan @ columns))
         columns = 1 / (m * (plan.T @ rows))

@@ -23,6 +23,7 @@ from fusemix_core.interfaces import (
     FitContext,
     LatentTable,
     PairedLatents,
+    as_rows,
     input_of,
 )
 from fusemix_core.latents.tables import one_layer
@@ -145,10 +146,10 @@ class BestLayersAligner(Aligner):
 def _layers(table: LatentTable, index: Tensor, fixed: Adapter | None) -> Tensor:
     """`[n, L, d]` on the CPU; `[n, 1, d]` of a table without layers, and of the embeddings of a
     fixed adapter."""
-    rows = table.rows(index).cpu()
+    rows = table.rows(index).to("cpu")
     if fixed is not None:
         return fixed(input_of(fixed, rows))[:, None]
-    return rows if rows.ndim == 3 else rows.flatten(1)[:, None]
+    return rows if isinstance(rows, Tensor) and rows.ndim == 3 else as_rows(rows)[:, None]
 
 
 def _of_layers(pairs: PairedLatents, chosen: Mapping[str, int]) -> PairedLatents:

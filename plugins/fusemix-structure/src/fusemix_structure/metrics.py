@@ -32,8 +32,8 @@ def hcs(a: Tensor, b: Tensor, *, temperature: float = 0.05, levels: int = 3) -> 
         if level > 1:
             p_level, q_level = p_level @ p, q_level @ q
         mean = (p_level + q_level) / 2 + 1e-8
-        found = sum((x.xlogy(x) - x * mean.log()).sum() for x in (p_level, q_level)) / 2
-        total += found.item() / level
+        parts = [(x.xlogy(x) - x * mean.log()).sum() for x in (p_level, q_level)]
+        total += ((parts[0] + parts[1]) / 2).item() / level
     return math.exp(-total / levels)
 
 

@@ -72,7 +72,7 @@ class StructureObjective(CountsCalls):
         self.objective = registry.build("objective", Part(objective, options))
         self.uses = (*self.objective.uses, *type(self).uses)
         self.weight, self.warmup, self.rows = weight, warmup, rows
-        self.how = {
+        self.how: dict[str, Any] = {
             **words,
             "levels": levels,
             "temperature": temperature,

@@ -82,8 +82,8 @@ def _similarities(x: Tensor, kernel: Kernel, temperature: float) -> Tensor:
 def _divergence(p: Tensor, q: Tensor, how: Divergence) -> Tensor:
     mean = (p + q) / 2
     if how == "js":
-        return sum(_kl(x, mean) for x in (p, q)) / 2
-    return sum(_kl(mean, x) for x in (p, q)) / 2
+        return (_kl(p, mean) + _kl(q, mean)) / 2
+    return (_kl(mean, p) + _kl(mean, q)) / 2
 
 
 def _kl(first: Tensor, second: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import timm
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
-from timm.models import load_state_dict
-from torch import Tensor, nn
+from timm.models import PretrainedCfg, load_state_dict
+from torch import Tensor
 from torchvision.transforms import Compose
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -20,7 +20,7 @@ from fusemix_core.encoders.pixels import PixelTable
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, UnknownNameError
 from fusemix_core.interfaces import Encoder, Network
 from fusemix_core.specs import EncoderSpec
-from fusemix_timm.views import ViewNetwork, view_of, views_of
+from fusemix_timm.views import TimmModel, ViewNetwork, view_of, views_of
 
 HUB = "hf-hub:"
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,12 +51,14 @@ class TimmEncoder(Encoder):
     on_device = True
 
     def __init__(
-        self, spec: EncoderSpec, model: nn.Module, device: torch.device, dtype: torch.dtype
+        self, spec: EncoderSpec, model: TimmModel, device: torch.device, dtype: torch.dtype
     ) -> None:
-        config = resolve_model_data_config(model)
+        config: dict[str, Any] = resolve_model_data_config(model)
         self.device, self.dtype = device, dtype
-        self.input_size: tuple[int, int, int] = tuple(config["input_size"])
-        self.transform = create_transform(**config, is_training=False)
+        self.input_size: tuple[int, ...] = tuple(config["input_size"])
+        transform = create_transform(**config, is_training=False)
+        assert isinstance(transform, Compose)  # of no other kind is one without `separate`
+        self.transform = transform
         # channels_last is how oneDNN and cuDNN want their convolutions, CPU and GPU alike.
         self.model = model.requires_grad_(False).eval()
         self.model.to(device, dtype, memory_format=torch.channels_last)
@@ -93,7 +95,7 @@ class TimmEncoder(Encoder):
         overlay = {"input_size": (3, *2 * (shape["img_size"],))} if "img_size" in shape else None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            model = timm.create_model(
+            model: TimmModel = timm.create_model(
                 test, pretrained=False, num_classes=0, pretrained_cfg_overlay=overlay, **shape
             )
         size = model.pretrained_cfg["input_size"][-1]
@@ -146,6 +148,7 @@ class TimmEncoder(Encoder):
             return self.encode(batch.new_zeros(1, *batch.shape[1:]), view)[:0]
         pixels = batch.to(self.device)
         if pixels.dtype == torch.uint8:
+            assert self.table is not None  # `collate` gives bytes for it only
             pixels = self.table(pixels)
         latents = self.compute(view, pixels=pixels.to(self.dtype))
         if view == "pooled" and latents.ndim != 2:
@@ -170,13 +173,13 @@ def check_name(name: str, *, local: bool) -> None:
         )
 
 
-def from_hub(name: str, revision: str = "") -> nn.Module:
+def from_hub(name: str, revision: str = "") -> TimmModel:
     """timm's model with its weights from the hub, at `revision` if given; every tensor must fit."""
     overlay = None
     if revision and name.startswith(HUB):
         name = f"{name}@{revision}"
     elif revision:
-        overlay = {"hf_hub_id": f"{timm.get_pretrained_cfg(name).hf_hub_id}@{revision}"}
+        overlay = {"hf_hub_id": f"{_config(name).hf_hub_id}@{revision}"}
     try:
         # With its own number of classes timm loads strictly; the classifier goes afterwards.
         model = _created(name, pretrained_cfg_overlay=overlay)
@@ -188,7 +191,7 @@ def from_hub(name: str, revision: str = "") -> nn.Module:
     return without_classifier(model)
 
 
-def from_path(name: str, path: Path) -> nn.Module:
+def from_path(name: str, path: Path) -> TimmModel:
     """timm's model with weights from a file, or from a folder in hub layout."""
     if path.is_file():
         return with_state(name, read_state(path), path)
@@ -213,12 +216,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def with_state(name: str, state: Mapping[str, Tensor], origin: object) -> nn.Module:
+def with_state(name: str, state: Mapping[str, Tensor], origin: object) -> TimmModel:
     """timm's model `name` without its classifier, holding exactly the tensors of `state`.
 
     A classifier in `state` is left out; timm's own filter for original checkpoints is applied.
     """
-    config = timm.get_pretrained_cfg(name)
+    config = _config(name)
     classifiers = config.classifier or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
     heads = {f"{c}.{part}" for c in classifiers for part in ("weight", "bias")}
@@ -235,13 +238,19 @@ def with_state(name: str, state: Mapping[str, Tensor], origin: object) -> nn.Mod
     return model
 
 
-def _created(name: str, **options: Any) -> nn.Module:
+def _config(name: str) -> PretrainedCfg:
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None, f"timm has no {name}"
+    return config
+
+
+def _created(name: str, **options: Any) -> TimmModel:
     """timm's model with its weights; what it draws before it reads them is not the user's."""
     with torch.random.fork_rng(devices=[]):
         return timm.create_model(name, pretrained=True, **options)
 
 
-def without_classifier(model: nn.Module) -> nn.Module:
+def without_classifier(model: TimmModel) -> TimmModel:
     """The model, its classifier removed."""
     model.reset_classifier(0)
     return model

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 Size = tuple[int, int]
+TimmModel: TypeAlias = Any
+"""A model of timm's: they have methods in common, and no class."""
 
 
 class ViewNetwork(nn.Module):
     """`view_of` as a module."""
 
-    def __init__(self, model: nn.Module, view: str) -> None:
+    def __init__(self, model: TimmModel, view: str) -> None:
         super().__init__()
         self.model, self.view = model, view
 
@@ -28,7 +31,7 @@ class ViewNetwork(nn.Module):
         return view_of(self.model, pixels, self.view)
 
 
-def views_of(model: nn.Module, pixels: Tensor) -> tuple[str, ...]:
+def views_of(model: TimmModel, pixels: Tensor) -> tuple[str, ...]:
     """The views that the model has for pictures of the size of `pixels [1, 3, h, w]`."""
     features = model.forward_features(pixels)
     if not isinstance(features, Tensor):
@@ -46,7 +49,7 @@ def views_of(model: nn.Module, pixels: Tensor) -> tuple[str, ...]:
     return tuple(views)
 
 
-def view_of(model: nn.Module, pixels: Tensor, view: str) -> Tensor:
+def view_of(model: TimmModel, pixels: Tensor, view: str) -> Tensor:
     """A view that the model has, of a batch of pictures `[n, 3, h, w]`."""
     if view == "layers":
         return layers(model, pixels)
@@ -63,7 +66,7 @@ def view_of(model: nn.Module, pixels: Tensor, view: str) -> Tensor:
     return patches
 
 
-def layers(model: nn.Module, pixels: Tensor) -> Tensor:
+def layers(model: TimmModel, pixels: Tensor) -> Tensor:
     """`[n, L, d]`: what timm's own pooling gives after every block.
 
     The last is `pooled` itself, last norm and all. Where timm pools in a way that was trained for
@@ -83,17 +86,17 @@ def layers(model: nn.Module, pixels: Tensor) -> Tensor:
     return torch.stack(pooled, dim=1)
 
 
-def prefix(model: nn.Module) -> int:
+def prefix(model: TimmModel) -> int:
     """How many tokens come before those of the patches."""
     return getattr(model, "num_prefix_tokens", 0)
 
 
-def channels_last(model: nn.Module) -> bool:
+def channels_last(model: TimmModel) -> bool:
     """Whether the model's maps are `[n, H, W, d]`."""
     return getattr(model, "output_fmt", "NCHW") == "NHWC"
 
 
-def plane(model: nn.Module, features: Tensor, pixels: Tensor) -> Size | None:
+def plane(model: TimmModel, features: Tensor, pixels: Tensor) -> Size | None:
     """Height and width of the map that the patch tokens are, as the picture's are to each other;
     None if they can't be a map."""
     tokens = features.shape[1] - prefix(model)

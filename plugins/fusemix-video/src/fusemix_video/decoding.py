@@ -46,6 +46,7 @@ class Video:
         """Seconds from the keyframe to the wanted frame, the most that a jump has landed before."""
         self._open()
         try:
+            assert self.stream.time_base is not None  # as each stream of a file has
             self._tick = float(self.stream.time_base)
             self.start = (self.stream.start_time or 0) * self._tick
             self.duration = self._duration()
@@ -79,9 +80,11 @@ class Video:
             self._jump(target)
         while self._next is not None and self._next.time <= target:
             self._shown, self._next = self._next, self._decoded()
+        shown = self._shown
+        assert shown is not None  # `_jump` has found one
         if self._next is None:
-            self._check_end(target)
-        return self._shown
+            self._check_end(shown, target)
+        return shown
 
     def _jump(self, target: float) -> None:
         """Go to the last keyframe before `target`; from the start if that can't be found.
@@ -97,7 +100,7 @@ class Video:
                 self._container.seek(int(at / self._tick), stream=self.stream)
             except av.FFmpegError:
                 break
-            if self._begin() and self._shown.time <= target:
+            if self._begin() and self._shown is not None and self._shown.time <= target:
                 self._lead = max(self._lead, target - self._shown.time)
                 return
         self._container.close()
@@ -122,9 +125,8 @@ class Video:
             )
         return frame
 
-    def _check_end(self, target: float) -> None:
+    def _check_end(self, last: VideoFrame, target: float) -> None:
         """Raise if the last frame was over long before `target`: part of the file is missing."""
-        last = self._shown
         end = last.time + (last.duration or 0) * self._tick
         if target - end > min(1.0, self.duration / 10):
             raise self._fault(

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.interfaces import Encoder, Padded, as_rows
 from fusemix_core.registry import registry
 from fusemix_core.specs import EncoderSpec
 from fusemix_video.decoding import Video
@@ -94,7 +94,8 @@ class FrameEncoder(Encoder):
                 f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
             )
         kind, dash, variant = view.partition("-")
-        parts = [self.image.encode(b, f"pooled{dash}{variant}") for b in self._collated(batch)]
+        pooled = f"pooled{dash}{variant}"
+        parts = [as_rows(self.image.encode(b, pooled)) for b in self._collated(batch)]
         videos = torch.cat(parts).split(batch.counts)
         if kind == "pooled":
             empty = parts[0].new_empty(0, parts[0].shape[1])
@@ -110,7 +111,7 @@ class FrameEncoder(Encoder):
     def weights_digest(self) -> str:
         return self.image.weights_digest
 
-    def _in_time(self, videos: Sequence[Tensor], dim: int) -> Tensor | Padded:
+    def _in_time(self, videos: tuple[Tensor, ...], dim: int) -> Tensor | Padded:
         if self.sampling.rate is None:
             return torch.stack(videos) if videos else torch.empty(0, self.sampling.frames, dim)
         if not videos:

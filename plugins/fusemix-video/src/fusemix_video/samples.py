@@ -51,6 +51,7 @@ def write_video(
     height, width = pictures[0].shape[:2]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.VideoStream), f"{codec} is not a codec of videos"
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = keyframes
         stream.codec_context.bit_rate = 2_000_000

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from fusemix_hf.loading import load_model, load_processor
+from fusemix_hf.loading import frozen, load_model, load_processor
 from torch import Tensor, nn
 from transformers import (
     VideoMAEConfig,
@@ -42,8 +42,7 @@ class VideoMAEEncoder(Encoder):
     ) -> None:
         self.spec = spec
         self.device, self.dtype = device, model.dtype
-        self.model = model.requires_grad_(False).eval().to(device)
-        self.norm = norm.requires_grad_(False).eval().to(device)
+        self.model, self.norm = frozen(model, device), frozen(norm, device)
         self.processor = processor
         self.frames: int = model.config.num_frames
         crop = processor.crop_size
@@ -60,6 +59,7 @@ class VideoMAEEncoder(Encoder):
         classifies = "VideoMAEForVideoClassification" in (config.architectures or ())
         if classifies and config.use_mean_pooling:
             whole = load_model(VideoMAEForVideoClassification, spec, dtype, unused=["^classifier"])
+            assert whole.fc_norm is not None  # with mean pooling
             return cls(spec, whole.videomae, whole.fc_norm, processor, device)
         model = load_model(VideoMAEModel, spec, dtype)
         return cls(spec, model, nn.Identity(), processor, device)
