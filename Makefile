@@ -10,6 +10,9 @@ PLUGINS = $(wildcard plugins/*)
 EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
            -e './plugins/fusemix-starter[speech]'
 
+# Processes find compiled what others compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test smoke lowest gpu lint docs browser dist version
 
 demo: $(VENV)/demo.stamp

@@ -1,6 +1,7 @@
 """Tests of fusemix and of its plugins run offline, in one thread, with a fusemix home each."""
 
 import gc
+import itertools
 import os
 import sys
 from collections import defaultdict
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["budget"]
+pytest_plugins = ["budget", "shuffled"]
 ROOT = Path(__file__).parent
 DRAWN = tuple(str(ROOT / "tests" / name) for name in ("reports", "docs", "kit", "cli/test_rank.py"))
 imported = 0
@@ -17,16 +18,26 @@ imported = 0
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory):
+    """Folders that do not exist yet. (`mktemp` looks through those of all tests before.)"""
+    folder = tmp_path_factory.mktemp("homes")
+    return (str(folder / str(number)) for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
-def no_figures(request, monkeypatch):
-    """Reports without figures, which take half of a small run's time, but where they are tested."""
-    if not str(request.path).startswith(DRAWN):
-        monkeypatch.setattr("fusemix_core.reports.figures._svg", lambda *_, **__: "<svg></svg>")
+def own_home(homes, monkeypatch):
+    monkeypatch.setenv("FUSEMIX_HOME", next(homes))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_figures(request):
+    """Reports without figures, which take half of a small run's time, but where they are tested.
+    Of a module, so that its own fixtures draw none either."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not str(request.path).startswith(DRAWN):
+            patch.setattr("fusemix_core.reports.figures._svg", lambda *_, **__: "<svg></svg>")
+        yield
 
 
 @pytest.fixture

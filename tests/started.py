@@ -1,89 +1,251 @@
-"""`run("-c", code)` as `python -c CODE` would, in a process forked from one that imported torch.
+"""Processes forked from one that imported torch: `run("-c", code)` is `python -c CODE`.
 
 Importing torch takes seconds of CPU, and many tests start a process. A child finds the libraries
 imported, nothing of fusemix, and all that a fresh interpreter takes from its surroundings: the
-environment, the folder, the path. What an interpreter itself reads from the environment when it
-starts (`PYTHONHASHSEED`, `PYTHONIOENCODING`) is for `subprocess.run`.
+environment, the folder, the path, the open files. What an interpreter itself reads from the
+environment when it starts (`PYTHONHASHSEED`, `PYTHONIOENCODING`) is for `subprocess`.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import gc
 import importlib
 import json
 import os
+import resource
 import runpy
+import select
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 PATH = "PYTHONPATH"
+_SOCKET = "FUSEMIX_TESTS_STARTED_BY"
 LIBRARIES = ("torch", "torch._dynamo", "pyarrow.parquet")
 """torch._dynamo is imported by the first optimiser; it alone takes two seconds."""
 
 
 def run(*arguments, cwd=None, env=None, libraries=LIBRARIES) -> subprocess.CompletedProcess:
     """`subprocess.run([sys.executable, *arguments], capture_output=True, text=True)`."""
-    given = dict(os.environ if env is None else env)
     words = [str(word) for word in arguments]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        asked = {"arguments": words, "cwd": str(cwd or Path.cwd()), "env": given}
-        code = _server(libraries).ask({**asked, "out": str(out), "err": str(err)})
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = Popen(
+                [sys.executable, *words], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                cwd=cwd, env=env, libraries=libraries,
+            )  # fmt: skip
+        code = process.wait()
         printed = [path.read_text(errors="replace") for path in (out, err)]
     return subprocess.CompletedProcess(words, code, *printed)
 
 
-class _Server:
-    """The process that imported the libraries. It ends with this one: its input is at its end."""
+class Popen:
+    """As much of `subprocess.Popen` as tests, `fusemix_core.latents.child` and torchrun use."""
 
-    def __init__(self, libraries: tuple[str, ...]) -> None:
+    def __init__(
+        self, args, *, stdin=None, stdout=None, stderr=None, pass_fds=(), cwd=None, env=None,
+        process_group=None, start_new_session=False, text=False, libraries=LIBRARIES,
+    ):  # fmt: skip
+        interpreter, *words = [str(word) for word in args if word != "-u"]
+        assert interpreter == sys.executable, args
+        self.returncode, self._lock = None, threading.Lock()
+        theirs = []
+        for name, asked in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+            setattr(self, name, _stream(name, asked, theirs, text))
+        asked = {
+            "arguments": words, "cwd": str(cwd or Path.cwd()), "files": [0, 1, 2, *pass_fds],
+            "env": dict(os.environ if env is None else env), "group": process_group,
+            "session": start_new_session,
+        }  # fmt: skip
+        with tempfile.TemporaryFile("w+") as words:
+            json.dump(asked, words)
+            words.seek(0)
+            self._answers = _asked(libraries, [words.fileno(), *theirs, *pass_fds])
+        for file in theirs:
+            os.close(file)
+        self.pid = _number(self._answers)
+
+    def wait(self, timeout=None):
+        if self.returncode is None:
+            if not select.select([self._answers], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("", timeout)
+            with self._lock:
+                if self.returncode is None:
+                    self.returncode = _number(self._answers)
+        return self.returncode
+
+    def poll(self):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream:
+                stream.close()
+        self.wait()
+
+
+forked = SimpleNamespace(Popen=Popen, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+"""In the place of the module `subprocess`."""
+
+
+def _stream(name: str, asked, theirs: list[int], text: bool):
+    """Our end of a pipe, or None. The child's file is added to `theirs`."""
+    if asked == subprocess.PIPE:
+        read, write = os.pipe()
+        ours, other, mode = (write, read, "w") if name == "stdin" else (read, write, "r")
+        theirs.append(other)
+        return os.fdopen(ours, mode if text else mode + "b")
+    if asked == subprocess.DEVNULL:
+        theirs.append(os.open(os.devnull, os.O_RDWR))
+    else:
+        number = ("stdin", "stdout", "stderr").index(name)
+        theirs.append(os.dup(number if asked is None else asked.fileno()))
+    return None
+
+
+def _asked(libraries: tuple[str, ...], files: list[int]) -> socket.socket:
+    """Asks the server for a child with these files: JSON that says which child, and those that it
+    asks for. What it answers are two numbers."""
+    answers = socket.socket(socket.AF_UNIX)
+    answers.connect(_server(libraries))
+    socket.send_fds(answers, [b"!"], files)
+    return answers
+
+
+def _number(answers: socket.socket) -> int:
+    found = answers.recv(4, socket.MSG_WAITALL)
+    assert len(found) == 4, "the process that forks others has died"
+    return int.from_bytes(found, "little", signed=True)
+
+
+def _answer(answers: socket.socket, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        answers.sendall(number.to_bytes(4, "little", signed=True))
+
+
+@cache
+def _server(libraries: tuple[str, ...]) -> str:
+    """The socket of the process that imported the libraries, made where there is none yet: those
+    that it starts ask the same one. It ends with the process that made it."""
+    name = f"{_SOCKET}_{'_'.join(libraries).replace('.', '_')}"
+    if name not in os.environ:
         environment = {k: v for k, v in os.environ.items() if k != PATH}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, *libraries],
+        path = Path(tempfile.mkdtemp(prefix="started"), "socket")
+        server = subprocess.Popen(
+            [sys.executable, __file__, path, *libraries],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
-        atexit.register(self.end)
-
-    def ask(self, asked: dict) -> int:
-        print(json.dumps(asked), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        assert answer, "the process that forks others has died"
-        return int(answer)
-
-    def end(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        atexit.register(_end, server, path)
+        assert server.stdout.readline(), "the process that forks others has died"
+        os.environ[name] = str(path)
+    return os.environ[name]
 
 
-_server = cache(_Server)
+def _end(server: subprocess.Popen, path: Path) -> None:
+    server.stdin.close()
+    server.wait()
+    shutil.rmtree(path.parent)
+
+
+# -- the server --------------------------------------------------------------------------------
 
 
 def _serve() -> None:
-    """Fork a child for each line, and answer with its exit code, below 0 for a signal."""
-    libraries, sys.argv[1:] = sys.argv[1:], []
+    """Fork a child for each connection; answer its id, and then its exit code, below 0 for a
+    signal. Until the input ends."""
+    _, path, *libraries = sys.argv
+    sys.argv[1:] = []
     for name in libraries:
         importlib.import_module(name)
     del sys.path[0]  # the folder of this file
     gc.freeze()  # children need not look at what is imported
-    while line := sys.stdin.readline():
-        child = os.fork()
-        if not child:
-            _become(**json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    listener, children = socket.socket(socket.AF_UNIX), {}
+    listener.bind(path)
+    listener.listen(16)
+    ended, ending = os.pipe()
+    os.set_blocking(ending, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    signal.set_wakeup_fd(ending)
+    print("listening", flush=True)
+    while True:
+        ready, _, _ = select.select([0, listener, ended], [], [])
+        if listener in ready:
+            answers, _ = listener.accept()
+            _, (words, *theirs), *_ = socket.recv_fds(answers, 1, 64)
+            child = _begin(words, theirs, [listener, answers, *children.values()])
+            children[child] = answers
+            _answer(answers, child)
+        if ended in ready:
+            os.read(ended, 4096)
+            _tell(children)
+        if 0 in ready:
+            return
 
 
-def _become(arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
-    """Run as a fresh interpreter with these arguments, to its end."""
-    for stream, place in enumerate((os.devnull, out, err)):
-        file = os.open(place, os.O_RDONLY if stream == 0 else os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, stream)
+def _begin(words: int, theirs: list[int], sockets: list[socket.socket]) -> int:
+    """Fork a child, which has none of our sockets; its id."""
+    with os.fdopen(words) as file:
+        asked = json.load(file)
+    child = os.fork()
+    if not child:
+        for ours in sockets:
+            ours.detach()  # `_take` closes it, and its number may be another file's then
+        _become(theirs, **asked)
+    for file in theirs:
         os.close(file)
+    return child
+
+
+def _tell(children: dict[int, socket.socket]) -> None:
+    """The exit code of each child that has ended, to who asked for it."""
+    while children:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if not child:
+            return
+        with children.pop(child) as answers:
+            _answer(answers, os.waitstatus_to_exitcode(status))
+
+
+def _become(
+    theirs: list[int], arguments: list[str], cwd: str, env: dict[str, str], files: list[int],
+    group: int | None, session: bool,
+) -> None:  # fmt: skip
+    """Run as a fresh interpreter with these arguments, to its end."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if session:
+        os.setsid()
+    elif group is not None:
+        os.setpgid(0, group)
+    _take(theirs, files)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
@@ -107,6 +269,18 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], out: str, err: 
         traceback.print_exc()
         sys.exit(1)
     sys.exit(0)
+
+
+def _take(theirs: list[int], numbers: list[int]) -> None:
+    """Have these files open under these numbers, and no others."""
+    above = max(numbers) + 1
+    kept = [fcntl.fcntl(file, fcntl.F_DUPFD, above) for file in theirs]
+    for file, number in zip(kept, numbers, strict=True):
+        os.dup2(file, number)
+    wanted = sorted(numbers)
+    most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 4096)
+    for low, high in zip(wanted, [*wanted[1:], most], strict=True):
+        os.closerange(low + 1, high)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import gc
 import hashlib
 import json
 import platform
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -63,7 +65,8 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         return
     # What processes tell each other of the run goes by gloo: no GPU is kept busy by waiting.
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=WAIT)
+    with _ended_by_sigterm():
+        dist.init_process_group(backend, timeout=WAIT)
     number = rank()
     try:
         check_same(device.type, "device (name it: --device cpu, or --device cuda)")
@@ -83,6 +86,22 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         # waits for it when the interpreter ends takes the process down ("terminate called").
         gc.collect()
         time.sleep(LEAVE_SECONDS)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends this process at once if this is the main thread: there is nothing to save yet.
+
+    A handler in Python would wait until torch has found the other processes, and one may be gone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def from_first(compute: Callable[[], Any]) -> Any:

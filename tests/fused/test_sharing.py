@@ -10,13 +10,12 @@ import copy
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import started
 import torch
 from toys import ToyImage, ToyText
 
@@ -226,8 +225,7 @@ sys.exit(9 if hangs else child.exitcode)
 def test_a_forked_child_encodes_while_its_parent_does(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     paths = [OLD, Path(__file__).parents[1], tmp_path / "saved"]
-    command = [sys.executable, "-c", FORK, *map(str, paths)]
-    done = subprocess.run(command, env=environment, timeout=150, capture_output=True, text=True)
+    done = started.run("-c", FORK, *paths, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

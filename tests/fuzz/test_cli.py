@@ -120,8 +120,9 @@ def test_no_traceback_from_a_process_of_its_own(photos):
     pq.write_table(pa.table({"image": [b"x"], "text": ["a"]}), photos / "a.parquet")
     data = (photos / "a.parquet").read_bytes()
     (photos / "a.parquet").write_bytes(data[:40] + b"\xff" * 40 + data[80:])
+    sides = ["--a", "efficientnet-lite0", "--b", "minilm", "--device", "cpu"]
     done = subprocess.run(
-        [sys.executable, "-m", "fusemix_core.cli", "align", *SIDES, "--data", photos / "a.parquet"],
+        [sys.executable, "-m", "fusemix_core.cli", "align", *sides, "--data", photos / "a.parquet"],
         capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr

@@ -20,7 +20,7 @@ SOURCES = {m: encoder(encoder.spec) for m, encoder in ENCODERS.items()}
 
 def test_a_model_of_before_images_were_decoded_otherwise_is_measured_and_extended(tmp_path):
     data, out = write_world(tmp_path / "w", sounds=True), tmp_path / "r"
-    first = align(ENCODERS, data, out=out, device="cpu")
+    first = align(ENCODERS, data, out=out, device="cpu", baselines=[])
     digest = ToyImage(ToyImage.spec).weights_digest
     _set_fingerprint(out, fingerprint(ToyImage.spec, "float32", digest, decoding=1))
     model = FusedModel.from_pretrained(out / "model", encoders=SOURCES, device="cpu")

@@ -6,11 +6,10 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import fusemix_starter
 import pytest
+import started
 import torch
 from pairs import write_world
 from safetensors.torch import load_file
@@ -61,14 +60,8 @@ def folder(tmp_path_factory):
         (folder / row["image"]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source.parent / row["image"], folder / row["image"])
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD],
-        cwd=folder,
-        env=environment | {"FUSEMIX_HOME": str(folder / "home")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment["FUSEMIX_HOME"] = str(folder / "home")
+    done = started.run("-c", CHILD, cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "printed.txt").write_text(done.stdout)
     return folder

@@ -1,29 +1,16 @@
-"""An evaluator from a package that fusemix has never seen: built, installed, and named on the
-command line. Its number is in results.json and in the model card, its picture in the report."""
+"""An evaluator from an installed package that fusemix has never seen, named on the command line.
+Its number is in results.json and in the model card, its picture in the report."""
 
 import json
 from pathlib import Path
 
 import pytest
-from kit.installing import fusemix, python
+from kit.installing import add_metadata, fusemix, python
 from pairs import write_world
 
 ROOT = Path(__file__).parents[2]
 TOYS = ROOT / "tests" / "toys.py"
 FILES = {
-    "pyproject.toml": """
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "fusemix-hubs"
-version = "0.1.0"
-dependencies = []
-
-[project.entry-points.fusemix]
-hubs = "fusemix_hubs"
-""",
     "fusemix_hubs/__init__.py": """
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import ComponentSpec
@@ -83,15 +70,12 @@ class Hubs(Evaluator):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The package, built as a wheel and installed into a folder of its own."""
-    source, wheels, site = (tmp_path_factory.mktemp(n) for n in ("source", "wheels", "site"))
+    """The package, as pip leaves it in a folder."""
+    site = tmp_path_factory.mktemp("site")
     for name, text in FILES.items():
-        (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_text(text)
-    python("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index",
-           "--wheel-dir", wheels, source)  # fmt: skip
-    python("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site,
-           *wheels.glob("*.whl"))  # fmt: skip
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_text(text)
+    add_metadata(site, "fusemix-hubs", "fusemix_hubs")
     return site
 
 

@@ -58,8 +58,7 @@ def test_its_own_tests_pass(site, tmp_path):
 
 def align(world, folder, **how):
     args = ["align", "--a", "colour-histogram", "--b", TEXT, "--data", world, "--out",
-            folder / "run", "--device", "cpu", "--recipe", "fusemix", "--set", "dim=8",
-            "--set", "training.epochs=3", "--set", "adapter.blocks=1"]  # fmt: skip
+            folder / "run", "--device", "cpu", "--recipe", "cca"]  # fmt: skip
     fusemix(*args, cwd=folder, FUSEMIX_HOME=str(folder / "home"), OMP_NUM_THREADS="1", **how)
     config = json.loads((folder / "run" / "model" / "config.json").read_text())
     assert config["encoders"]["image"]["name"] == "colour-histogram"

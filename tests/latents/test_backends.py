@@ -1,11 +1,10 @@
 """Which runtime encodes: chosen on the user's first items, never at the price of other latents."""
 
 import pickle
-import subprocess
-import sys
 import time
 
 import pytest
+import started
 import torch
 from torch import nn
 
@@ -232,7 +231,7 @@ def test_a_signal_finds_the_process_whole_after_one_session_followed_another(tmp
         "del first, second; signal.signal(signal.SIGINT, lambda *_: print('kept'));"
         "os.kill(os.getpid(), signal.SIGINT)"
     )
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    done = started.run("-c", code, path)
     assert (done.returncode, done.stdout) == (0, "kept\n"), done.stderr
 
 

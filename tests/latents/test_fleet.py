@@ -1,20 +1,19 @@
 """A process for each device: together they leave what one does."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from latents.processes import alive, children_of
+from latents.processes import all_end, children_of_a_run
 
 from fusemix_core.errors import FusemixError
 from fusemix_core.latents import extraction, fleet
 from fusemix_core.latents.fleet_worker import Joined
 from fusemix_core.latents.store import LatentStore
 
+pytestmark = pytest.mark.usefixtures("children_forked")
 HERE = Path(__file__).parent
 
 
@@ -122,11 +121,12 @@ from pathlib import Path
 from fusemix_core.latents import extraction
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.userfile import import_file
+from latents.processes import tell_children
+tell_children(forked=True)
 toy = import_file(Path(sys.argv[1]))
 extraction.processes_for = lambda held, items: True
 extraction.shard_size = lambda items: 64
 spec = toy.spec(options={"delay": 0.05})
-print("begun", flush=True)
 toy.extracted(spec, toy.ToyItems(toy.texts(9000)), LatentStore(Path(sys.argv[2])), batch_size=8,
               device=["cpu", "cpu"])
 """
@@ -135,20 +135,11 @@ toy.extracted(spec, toy.ToyItems(toy.texts(9000)), LatentStore(Path(sys.argv[2])
 def test_no_process_is_left_after_a_parent_that_was_killed(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(CHILD)
-    with subprocess.Popen(
-        [sys.executable, script, HERE / "toy.py", tmp_path], stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
-    ) as run:  # fmt: skip
-        assert run.stdout.readline() == "begun\n"
+    with children_of_a_run(script, HERE / "toy.py", tmp_path) as (run, own):
         until = time.monotonic() + 300
         while not list(tmp_path.rglob("*.safetensors")):
             assert run.poll() is None and time.monotonic() < until
             time.sleep(0.1)
-        own = children_of(run.pid)
-        assert len(own) == 2
         run.kill()
         run.wait(30)
-    until = time.monotonic() + 20
-    while any(map(alive, own)):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    all_end(own)

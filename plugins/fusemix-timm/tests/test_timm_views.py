@@ -230,7 +230,11 @@ def test_presets_have_names_of_their_own():
 
 @pytest.mark.parametrize(
     ("kind", "view"),
-    [("efficientnet_b0", "pooled"), ("vit_small", "tokens"), ("vit_small", "layers")],
+    [
+        pytest.param("efficientnet_b0", "pooled", marks=pytest.mark.long),  # see fusemix-starter
+        ("vit_small", "tokens"),
+        pytest.param("vit_small", "layers", marks=pytest.mark.long),
+    ],
 )
 def test_openvino_gives_the_same_views(miniatures, images, tmp_path, kind, view):
     encoder = miniatures[kind]
