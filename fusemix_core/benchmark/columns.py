@@ -112,7 +112,7 @@ def column(entries: Sequence[Entry], place: Place, scorer: str) -> Column:
 
 
 def intervals_of(entries: Sequence[Entry]) -> list[str]:
-    """What the ± of the means are, one line for each kind that is there."""
+    """The kinds of interval that ± is in these means, one line each."""
     return list(dict.fromkeys(e.interval_kind for e in entries if e.lines))
 
 
@@ -121,7 +121,7 @@ PAIRED = (
     "and linked groups of test items (1,000 resamples, 95%, not corrected for the number of "
     "methods); Student's t of the differences seed by seed if the queries were not recorded."
 )
-"""What the intervals of differences are."""
+"""The kind of the intervals of differences."""
 
 
 def at_k(entry: Entry, k: int) -> float:

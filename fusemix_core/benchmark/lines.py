@@ -25,7 +25,7 @@ def of_scorer(line: Line, found: Mapping[str, Any], scorer: str) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results file, of which there may be none yet.
+    """The lines of a results file; none if there is no file yet.
 
     A last line that was cut short is left out; any other that is not JSON object is an
     `ArtefactError`.

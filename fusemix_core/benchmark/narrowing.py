@@ -56,7 +56,7 @@ def _text(size: int | None) -> str:
 
 
 def _taken(only: Mapping[str, Sequence[str]], key: str, known: Sequence[str]) -> set[str]:
-    """The values of a key that are taken, each of which is known."""
+    """The values of a key that are taken; all are known."""
     taken = set(only.get(key, known))
     for value in taken:
         if value not in known:

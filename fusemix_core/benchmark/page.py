@@ -107,7 +107,7 @@ def replaced_batches(lines: Iterable[Line]) -> str:
 
 
 def searched_table(entries: Sequence[Entry]) -> list[str]:
-    """What a search chose, by method, size and seed, and how much better it is on validation."""
+    """The settings that a search chose, by method, size and seed, and the gain on validation."""
     rows = [
         (e, seed, line["searched"])
         for e in entries

@@ -20,8 +20,7 @@ Space = Mapping[str, tuple[Any, ...]]
 """Setting, as `--set` names it → the values to try."""
 
 RATES = (1 / 3, 3.0)
-"""What the learning rate of a recipe is multiplied by, if it trains by gradient and declares no
-space."""
+"""Factors of the learning rate, for a recipe that trains by gradient and declares no space."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def interval_kind(self) -> str:
-        """What `interval` is: of what, how many, and at which level."""
+        """The kind of `interval`: over how many seeds or groups, and its level."""
         seeds = len(self.lines)
         if self.own_tests:
             return (

@@ -6,7 +6,7 @@ from fusemix_core.config import Part, Recipe
 from fusemix_core.recipes.auto import VIEWS
 
 CCA_SEARCH = {"aligner.dim": (384, 128, 256)}
-"""What a search tries; ridge and power are chosen on validation in any case."""
+"""The values that a search tries; ridge and power are chosen on validation in any case."""
 
 
 def cca() -> Recipe:

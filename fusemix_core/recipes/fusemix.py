@@ -10,7 +10,7 @@ MLP_SEARCH = {
     "adapter.expansion": (4.0, 2.0),
     "adapter.dropout": (0.6, 0.3),
 }
-"""What a search tries."""
+"""The values that a search tries."""
 
 
 def fusemix() -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from functools import partial
 
 import pytest
 from fusemix_starter import sample_path
@@ -15,6 +16,7 @@ from fusemix_core.errors import ArtefactError
 from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.packaged import packaged_folder
 from fusemix_core.registry import registry
+from fusemix_core.runs import models
 
 NAME = "starter:figures"
 
@@ -37,6 +39,8 @@ def held_out(tmp_path_factory):
 
 def test_recall_on_held_out_modules_is_that_of_the_fit(held_out, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
+    # Compiling the encoders takes longer than they do for so few items.
+    monkeypatch.setattr(models, "Encoding", partial(models.Encoding, backend="eager"))
     model = load(NAME, device="cpu")
     found = evaluate(model, str(held_out / "pairs.csv"), split="all")
     fitted = model.metrics["retrieval"]

@@ -12,7 +12,7 @@ from fusemix_core.specs import ComponentSpec
 PAPER = "https://arxiv.org/abs/2412.04616"
 
 SEARCH = {"training.lr": (3e-4, 1e-4, 9e-4), "training.weight_decay": (1e-4, 1e-2)}
-"""What a search tries."""
+"""The values that a search tries."""
 
 
 @hookimpl
