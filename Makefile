@@ -13,7 +13,7 @@ EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemi
 # Processes find compiled what others compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test smoke gpu lint docs browser dist version
+.PHONY: demo test smoke lowest gpu lint docs browser dist version
 
 demo: $(VENV)/demo.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix demo
@@ -25,6 +25,13 @@ test: $(VENV)/test.stamp lint
 # A minute for whoever is changing something: the contracts, one run, the command line.
 smoke: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q $(addprefix tests/,$(SMOKE))
+
+# The same with the lowest versions that `dependencies` allows.
+LOWEST ?= .venv-lowest
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install $(PIP_ARGS) -r .ci/lowest.txt -e . hypothesis pytest pytest-xdist
+	HF_HUB_OFFLINE=1 $(LOWEST)/bin/python -m pytest -q $(addprefix tests/,$(SMOKE))
 
 # Every wheel with one version, checked; to publish them: twine upload dist/*
 DIST ?= dist

@@ -81,10 +81,7 @@ def read_pairs(
         )
     reading, sources = _Reading(config, takes, least), _sources(config)
     for source, split in sources:
-        before = len(reading.gatherer)
-        for path in expand(source):
-            reading.add(path, split)
-        _check_gathered(reading.gatherer, before, source)
+        reading.add_all(source, split)
     absent = reading.absent(optional)
     by_file = tuple(name for _, name in sources if name)
     dataset = finish(
@@ -177,6 +174,13 @@ class _Reading:
         self._seen: dict[str, None] = {}
         self._last = Path()
         self._lacking: dict[tuple[str, str], list[Path]] = {}
+
+    def add_all(self, source: str, split: str | None) -> None:
+        """`add` every path of a source. Raises `DataError` if none has a row that can be used."""
+        before = len(self.gatherer)
+        for path in expand(source):
+            self.add(path, split)
+        _check_gathered(self.gatherer, before, source)
 
     def add(self, path: Path, split: str | None) -> None:
         """Add all rows of a file or folder; `split` is that of the rows, if they have a file of

@@ -16,6 +16,7 @@ from fusemix_core.fuser import Labelled
 from fusemix_core.fusers.features import Features
 from fusemix_core.fusion.candidates import Candidate
 from fusemix_core.prediction import Task
+from fusemix_core.project import install
 from fusemix_core.tasks.classify import Classify
 from fusemix_core.tasks.regress import Regress
 
@@ -28,7 +29,7 @@ _ROUNDS = (20, 100)
 """The fewest and the most trees of a class."""
 MISSING = (
     "The baseline 'boosting' is left out: scikit-learn is not installed. "
-    "Install it: pip install 'fusemix[sklearn]'"
+    f"Install it: {install('scikit-learn>=1.6')}"
 )
 
 

@@ -7,9 +7,10 @@ pickled the model: it raised KeyError 'all_layer_embeddings', hung, and could no
 from __future__ import annotations
 
 import copy
-import multiprocessing
+import json
 import os
 import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -229,16 +230,21 @@ def test_a_forked_child_encodes_while_its_parent_does(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def _encoded_by(model, texts, answers):
-    answers.put(model.encode("text", texts).tolist())
+UNPICKLED = """
+import json, pickle, sys
+with open(sys.argv[1], "rb") as file:
+    model, texts = pickle.load(file)
+print(json.dumps(model.encode("text", texts).tolist()))
+"""
 
 
-def test_a_spawned_child_gets_the_model_by_pickle():
+def test_a_process_of_its_own_gets_the_model_by_pickle(tmp_path):
     model = loaded()
-    context = multiprocessing.get_context("spawn")
-    answers = context.SimpleQueue()
-    child = context.Process(target=_encoded_by, args=(model, TEXTS, answers))
-    child.start()
-    found = answers.get()
-    child.join(60)
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps((model, TEXTS)))
+    path = os.pathsep.join(part for part in sys.path if part)
+    done = started.run(
+        "-c", UNPICKLED, tmp_path / "model.pickle", env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     assert torch.equal(torch.tensor(found), model.encode("text", TEXTS))

@@ -239,16 +239,11 @@ def test_views_of_an_empty_batch(folder):
     assert len(tokens.values) == len(tokens.mask) == 0 and tokens.values.shape[2] == DIM
 
 
+LONG = ("pooled", "layers-middle-last")  # the first by real weights: fusemix-starter's tests
+
+
 @pytest.mark.parametrize(
-    "view",
-    [
-        pytest.param(
-            "pooled", marks=pytest.mark.long
-        ),  # in fusemix-starter's tests, by real weights
-        "layers",
-        pytest.param("layers-middle-last", marks=pytest.mark.long),
-        "tokens",
-    ],
+    "view", ["layers", "tokens", *(pytest.param(v, marks=pytest.mark.long) for v in LONG)]
 )
 def test_openvino_gives_the_same_views_where_items_have_one_shape(folder, tmp_path, view):
     encoder = load(folder, views=VIEWS)
