@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +29,8 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets
+
+    # pyrefly: ignore[missing-module-attribute]  # its stubs are of an older scikit-learn
     from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 except ImportError as error:
     raise MissingDependencyError.of("FusionClassifier", "sklearn", EXTRA) from error
@@ -82,6 +84,7 @@ class _Fusion(BaseEstimator):
         self.device = device
 
     def __sklearn_tags__(self) -> Any:
+        # pyrefly: ignore[missing-attribute]  # its stubs are of an older scikit-learn
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
@@ -272,7 +275,7 @@ def _better(rows: Labelled, task: Task, context: FitContext) -> tuple[str, Fitte
     """The better of the closed forms on rows that were left out, and its name."""
     names = AUTO if len(rows.modalities) > 1 else AUTO[:1]
     fits = {name: _fitted(Part(name), rows, task, context) for name in names}
-    scores = {name: one.scores for name, one in fits.items()}
+    scores = {name: one.left_out for name, one in fits.items()}
     part = Rows(task, rows.targets, rows.groups.numpy(), scores, np.arange(len(rows)))
     name = measures([part]).simplest(names) if len(names) > 1 else names[0]
     return name, fits[name]
@@ -289,6 +292,6 @@ def _fitted(part: Part, rows: Labelled, task: Task, context: FitContext) -> Fitt
     return target.fit(train, validation, task, context, **part.options)
 
 
-def _numbered(count: int) -> Sequence[str]:
+def _numbered(count: int) -> tuple[str, ...]:
     """Names of classes that sort as their numbers do."""
     return tuple(f"{k:0{len(str(count))}}" for k in range(count))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from fusemix_core.context import FitContext
 from fusemix_core.padded import Padded
 from fusemix_core.paired import PairedLatents
 from fusemix_core.prediction import Targets, Task
+
+L = TypeVar("L", bound=Tensor | Padded)
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,27 @@ class Fitted:
     scores: Tensor | None = None
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def left_out(self) -> Tensor:
+        """The `scores` of a fuser that has them."""
+        assert self.scores is not None, f"{type(self.fuser).__name__} leaves out no rows"
+        return self.scores
 
-class Fuser(nn.Module, ABC):
+
+class Fuser(nn.Module, ABC, Generic[L]):
     """Turns the latents of several modalities into the scores of a task.
 
     Constructed as `Fuser(inputs, outputs, **options)` with plain values: `inputs` maps each
     modality to the width of its latents (of a row, or of a token if the class takes tokens), and
     `outputs` is the number of scores. These and the weights are all that a saved model contains.
 
+    `Fuser[Tensor]` takes rows, `Fuser[Padded]` tokens.
+
     Every non-empty subset of the modalities gives scores, and a modality that is missing from a row
     can't change that row's scores, whatever its latents contain.
 
     Example:
-        class Mean(Fuser):
+        class Mean(Fuser[Tensor]):
             def __init__(self, inputs, outputs):
                 super().__init__(inputs, outputs)
                 heads = [torch.nn.Linear(width, outputs) for width in inputs.values()]
@@ -156,7 +166,7 @@ class Fuser(nn.Module, ABC):
         rows, only."""
 
     @abstractmethod
-    def forward(self, latents: Mapping[str, Tensor | Padded], present: Tensor) -> Tensor:
+    def forward(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
         """Scores float32 `[n, outputs]`.
 
         Args:

@@ -51,12 +51,13 @@ def leaks(
     Example:
         leaks([{"dose": 1, "died": "yes"}, …], dataset.facts["outcome"])
     """
-    known = np.flatnonzero(~target.missing & np.array([one is not None for one in items], bool))
+    filled = {i: one for i, one in enumerate(items) if one is not None}
+    known = np.array([i for i in np.flatnonzero(~target.missing).tolist() if i in filled], int)
     if len(known) < LEAST or target.values.ndim != 1:
         return []
     groups = np.full(len(items), -1) if groups is None else groups
     groups, target = _apart(groups[known]), target.select(known)
-    rows = [items[i] for i in known.tolist()]
+    rows = [filled[i] for i in known.tolist()]
     judge = _of_classes if target.kind in ("class", "text") else _of_numbers
     values = _centred(target.values) if judge is _of_numbers else target.values
     found = []

@@ -14,6 +14,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.fuser import Labelled
 from fusemix_core.fusers.standard import Standard
 from fusemix_core.fusers.trained import TrainedFuser, sample
+from fusemix_core.modules import Modules
 from fusemix_core.padded import Padded
 
 
@@ -54,7 +55,7 @@ class Layer(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-class AttentionFuser(TrainedFuser):
+class AttentionFuser(TrainedFuser[Padded]):
     """A transformer on the tokens of all modalities; a pooled latent is one token. Each token is
     standardised, mapped to one width and gets the embedding of its modality. The scores are a
     linear map of a learnt query, which attends to all of them.
@@ -92,11 +93,11 @@ class AttentionFuser(TrainedFuser):
                 f"The fuser 'attention' has layers={layers}, heads={heads} and width={width}.",
                 "There is one layer or more, and heads divides width.",
             )
-        self.standards = nn.ModuleList(Standard(d) for d in inputs.values())
-        self.maps = nn.ModuleList(nn.Linear(d, width) for d in inputs.values())
+        self.standards = Modules(Standard(d) for d in inputs.values())
+        self.maps = Modules(nn.Linear(d, width) for d in inputs.values())
         self.types = nn.Parameter(0.02 * torch.randn(len(inputs), width))
         self.query = nn.Parameter(0.02 * torch.randn(width))
-        self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
+        self.layers = Modules(Layer(width, heads, dropout) for _ in range(layers))
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs)
 

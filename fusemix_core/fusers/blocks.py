@@ -13,6 +13,7 @@ from fusemix_core.fuser import Labelled
 from fusemix_core.fusers.features import Features
 from fusemix_core.fusers.penalties import Choice
 from fusemix_core.fusers.ridge import Moments, left_out, solved
+from fusemix_core.padded import as_rows
 from fusemix_core.prediction import Task
 
 
@@ -41,7 +42,7 @@ class Blocks:
         self.features: list[Features] = []
         self.rows: list[Tensor] = []
         for k, modality in enumerate(train.modalities):
-            latents, there = train.latents(modality), self.present[:, k]
+            latents, there = as_rows(train.latents(modality)), self.present[:, k]
             one = Features.of(latents, there, most)
             self.features.append(one)
             self.rows.append(one(latents, there).double())

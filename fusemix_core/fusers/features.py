@@ -7,10 +7,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fusemix_core.fusers.standard import Standard
+from fusemix_core.fusers.standard import Standard, Standardising
 
 
-class Features(Standard):
+class Features(Standardising):
     """Standardises latents `[n, d]`, and turns them into `[n, rank]`, whose columns are
     uncorrelated on the training items and have a total variance of 1.
 
@@ -42,7 +42,7 @@ class Features(Standard):
 
     def forward(self, latents: Tensor, present: Tensor) -> Tensor:
         """`[n, rank]` of latents `[n, d]`, zeros where not present."""
-        return torch.where(present[:, None], super().forward(latents) @ self.map, 0.0)
+        return torch.where(present[:, None], self.standardised(latents) @ self.map, 0.0)
 
 
 def _principal(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from fusemix_core.fusers.block import whole
 from fusemix_core.fusers.blocks import Blocks
 from fusemix_core.fusers.linear import RANK, number_of, subsets
 from fusemix_core.fusers.stack import Stack, non_negative
+from fusemix_core.modules import Modules
 from fusemix_core.prediction import Task
 
 
@@ -81,7 +82,7 @@ def _widened(fuser: Stack, modality: str, width: int, blocks: Blocks) -> Stack:
     options = {name: value for name, value in fuser.options.items() if name != "ranks"}
     ranks = {**fuser.ranks, modality: blocks.ranks[0]}
     made = Stack({**fuser.inputs, modality: width}, fuser.outputs, **options, ranks=ranks)
-    made.features = torch.nn.ModuleList([*fuser.features, *blocks.features])
+    made.features = Modules([*fuser.features, *blocks.features])
     # The new modality has the highest bit and the last columns: the others keep their places.
     made.weights[: len(fuser.weights), : fuser.weights.shape[1]] = fuser.weights
     made.offsets[: len(fuser.offsets)] = fuser.offsets

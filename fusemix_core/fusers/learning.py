@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.engine.fit import Fit
@@ -15,6 +16,9 @@ from fusemix_core.fuser import Fuser, Labelled
 from fusemix_core.interfaces import PairedLatents, Step
 from fusemix_core.mixups.targets import SHARE
 from fusemix_core.prediction import Targets, Task
+
+if TYPE_CHECKING:
+    from fusemix_core.fusers.trained import TrainedFuser
 
 PLACE = "place"
 """The fact that says where the targets of a row are."""
@@ -41,7 +45,7 @@ def scores_of(fuser: Fuser, rows: Labelled, device: torch.device | str = "cpu") 
     return found
 
 
-class FuserFit(Fit):
+class FuserFit(Fit["TrainedFuser"]):
     """Trains a fuser on a task.
 
     Args:
@@ -56,7 +60,7 @@ class FuserFit(Fit):
     reader = "The training of a fuser"
 
     def __init__(
-        self, fuser: Fuser, targets: Targets, validation: Labelled, task: Task, drop: float
+        self, fuser: TrainedFuser, targets: Targets, validation: Labelled, task: Task, drop: float
     ) -> None:
         super().__init__({"fuser": fuser})
         self.targets, self.validation, self.task = targets, validation, task
@@ -67,10 +71,11 @@ class FuserFit(Fit):
         own = self.modules["fuser"].raw(step.own.latents, present)
         scores = step.rows.gather(own)
         places, shares = step.facts[PLACE], step.facts[SHARE]
-        return sum(
+        losses = [
             share.mean() * self.task.loss(scores, self.targets[rows])
             for rows, share in zip(places.T, shares.T, strict=True)
-        )
+        ]
+        return torch.stack(losses).sum()
 
     def _thinned(self, present: Tensor) -> Tensor:
         """Modalities left out at random, each row by itself. A row keeps one at least."""
@@ -80,7 +85,7 @@ class FuserFit(Fit):
         kept = present & (chance >= self.drop)
         return torch.where(kept.any(dim=1, keepdim=True), kept, present)
 
-    def validate(self, modules: Mapping[str, nn.Module]) -> Mapping[str, float]:
+    def validate(self, modules: Mapping[str, TrainedFuser]) -> Mapping[str, float]:
         """Minus the calibrated loss, and the task's primary metric; nothing if no validation row
         has a target."""
         targets, fuser = self.validation.targets, modules["fuser"]

@@ -15,6 +15,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.fuser import Fuser, Labelled
 from fusemix_core.fusers.blocks import Blocks
 from fusemix_core.fusers.features import Features
+from fusemix_core.modules import Modules
 
 MOST = 8
 """Modalities. Coefficients are kept for each of their subsets."""
@@ -34,7 +35,7 @@ def number_of(subset: Subset) -> int:
     return sum(1 << k for k in subset)
 
 
-class LinearFuser(Fuser):
+class LinearFuser(Fuser[Tensor]):
     """Scores that are linear in the latents. A subset of the modalities has its own coefficients,
     so a row is predicted by a model of exactly its modalities.
 
@@ -64,7 +65,7 @@ class LinearFuser(Fuser):
                 "Choose another: --fuser attention",
             )
         self.ranks = {m: ranks.get(m, min(rank, width)) for m, width in inputs.items()}
-        self.features = torch.nn.ModuleList(Features(inputs[m], r) for m, r in self.ranks.items())
+        self.features = Modules(Features(inputs[m], r) for m, r in self.ranks.items())
         self.terms = {m: ((k,), r) for k, (m, r) in enumerate(self.ranks.items())} | self.further()
         """Name → the modalities that a term of the sum needs, and its width."""
         every, width = 1 << len(inputs), sum(width for _, width in self.terms.values())
@@ -77,7 +78,7 @@ class LinearFuser(Fuser):
         widths = {m: train.pairs.dims[m] for m in train.modalities}
         ranks = dict(zip(widths, blocks.ranks, strict=False))
         fuser = cls(widths, outputs, **options, ranks=ranks)
-        fuser.features = torch.nn.ModuleList(blocks.features)
+        fuser.features = Modules(blocks.features)
         return fuser
 
     def forward(self, latents: Mapping[str, Tensor], present: Tensor) -> Tensor:

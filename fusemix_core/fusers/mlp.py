@@ -15,9 +15,10 @@ from fusemix_core.config import Training
 from fusemix_core.fuser import Labelled
 from fusemix_core.fusers.standard import Standard
 from fusemix_core.fusers.trained import TrainedFuser, sample
+from fusemix_core.modules import Modules
 
 
-class MlpFuser(TrainedFuser):
+class MlpFuser(TrainedFuser[Tensor]):
     """Standardises each modality, sums a normalised linear map of each, and adds one residual
     block. A modality that is missing adds a vector that is learnt instead.
 
@@ -44,9 +45,9 @@ class MlpFuser(TrainedFuser):
         training: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(inputs, outputs, mix, drop, training)
-        self.standards = nn.ModuleList(Standard(d) for d in inputs.values())
-        self.maps = nn.ModuleList(nn.Linear(d, width) for d in inputs.values())
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in inputs)
+        self.standards = Modules(Standard(d) for d in inputs.values())
+        self.maps = Modules(nn.Linear(d, width) for d in inputs.values())
+        self.norms = Modules(nn.LayerNorm(width) for _ in inputs)
         self.absent = nn.Parameter(torch.zeros(len(inputs), width))
         self.norm, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)

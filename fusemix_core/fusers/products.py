@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fusemix_core.fusers.block import BlockRidge
 from fusemix_core.fusers.blocks import Blocks
 from fusemix_core.fusers.linear import RANK, Subset
+from fusemix_core.modules import Modules
 
 PRODUCTS = 128
 """The most products of two modalities, by default."""
@@ -45,7 +46,7 @@ class ProductRidge(BlockRidge):
     ) -> None:
         super().__init__(inputs, outputs, rank=rank, ranks=ranks)
         used = list(self.ranks.values())
-        self.products = nn.ModuleList(
+        self.products = Modules(
             Products(used[i], used[j], width) for (i, j), width in self.further().values()
         )
 
@@ -71,7 +72,7 @@ class ProductRidge(BlockRidge):
             modules.append(Products.of(blocks.rows[i], blocks.rows[j], both, width))
             rows = modules[-1](blocks.rows[i].float(), blocks.rows[j].float(), both)
             blocks.add(rows.double(), both)
-        self.products = nn.ModuleList(modules)
+        self.products = Modules(modules)
 
 
 class Products(nn.Module):

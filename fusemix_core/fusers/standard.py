@@ -13,17 +13,8 @@ _PASSES = 3
 """How often spreads are taken, each time of rows that are shortened by the last."""
 
 
-class Standard(torch.nn.Module):
-    """Standardises latents `[…, d]`: each column has mean 0 and variance 1 on the training items,
-    and constant ones are 0.
-
-    An outlier counts as the row of the same direction that is four times as long as usual.
-
-    Example:
-        standard = Standard(512)
-        standard.learn(train.latents("image"))
-        rows = standard(test.latents("image"))
-    """
+class Standardising(torch.nn.Module):
+    """Mean and scale of each column of latents, as training items have them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,10 +47,27 @@ class Standard(torch.nn.Module):
         """How many columns vary."""
         return max(1, int((self.scale > 0).sum()))
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def standardised(self, latents: Tensor) -> Tensor:
         """`[…, d]`, in the type of the weights."""
         centred = latents.to(self.mean.dtype) - self.mean
         return _shortened(centred, self.scale, self.longest) * self.scale
+
+
+class Standard(Standardising):
+    """Standardises latents `[…, d]`: each column has mean 0 and variance 1 on the training items,
+    and constant ones are 0.
+
+    An outlier counts as the row of the same direction that is four times as long as usual.
+
+    Example:
+        standard = Standard(512)
+        standard.learn(train.latents("image"))
+        rows = standard(test.latents("image"))
+    """
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """`[…, d]`, in the type of the weights."""
+        return self.standardised(latents)
 
 
 def _shortened(centred: Tensor, scale: Tensor, longest: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.randomness import seeded
 from fusemix_core.engine.tables import on_device
 from fusemix_core.errors import ConfigError
-from fusemix_core.fuser import Fitted, Fuser, Labelled
+from fusemix_core.fuser import Fitted, Fuser, L, Labelled
 from fusemix_core.fusers.learning import FuserFit, scores_of, with_places
 from fusemix_core.mixups.none import NoMixup
 from fusemix_core.mixups.targets import TargetMix
@@ -32,7 +32,7 @@ SAMPLE = 4_096
 """Rows of training at most that a standardisation is learnt from."""
 
 
-class TrainedFuser(Fuser):
+class TrainedFuser(Fuser[L]):
     """A fuser that is trained by gradient. A subclass defines `raw`, and `prepare` if it learns
     anything from the rows before.
 
@@ -52,7 +52,7 @@ class TrainedFuser(Fuser):
         ConfigError: `mix` or `drop` is out of range, or `training` has an unknown setting.
 
     Example:
-        class Mean(TrainedFuser):
+        class Mean(TrainedFuser[Tensor]):
             def __init__(self, inputs, outputs, *, mix=0.4, drop=None, training={}):
                 super().__init__(inputs, outputs, mix, drop, training)
                 heads = [torch.nn.Linear(width, outputs) for width in inputs.values()]
@@ -97,14 +97,14 @@ class TrainedFuser(Fuser):
         self.register_buffer("offsets", torch.zeros(outputs))
 
     @abstractmethod
-    def raw(self, latents: Mapping[str, Tensor | Padded], present: Tensor) -> Tensor:
+    def raw(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
         """Scores float32 `[n, outputs]` before calibration; arguments as in `forward`."""
 
     def prepare(self, train: Labelled) -> None:  # noqa: B027  some learn nothing
         """Take what is needed from the training rows, once, before the first step. The same rows
         give the same."""
 
-    def forward(self, latents: Mapping[str, Tensor | Padded], present: Tensor) -> Tensor:
+    def forward(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
         return self.scale * self.raw(latents, present) + self.offsets
 
     @classmethod

@@ -15,6 +15,7 @@ from torch import Tensor
 from fusemix_core.fuser import Labelled
 from fusemix_core.fusers.features import Features
 from fusemix_core.fusion.candidates import Candidate
+from fusemix_core.padded import as_rows
 from fusemix_core.prediction import Task
 from fusemix_core.project import install
 from fusemix_core.tasks.classify import Classify
@@ -62,7 +63,7 @@ def boosted(train: Labelled, task: Classify | Regress, seed: int) -> Callable[[L
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     maps = [
-        Features.of(train.latents(m), train.present[:, k], DIRECTIONS)
+        Features.of(as_rows(train.latents(m)), train.present[:, k], DIRECTIONS)
         for k, m in enumerate(train.modalities)
     ]
     known = train.targets.known
@@ -97,7 +98,7 @@ def _columns(maps: list[Features], rows: Labelled) -> np.ndarray:
     found = []
     for k, (m, features) in enumerate(zip(rows.modalities, maps, strict=True)):
         there = rows.present[:, k]
-        own = features(rows.latents(m), there)
+        own = features(as_rows(rows.latents(m)), there)
         found.append(torch.where(there[:, None], own, torch.nan))
     return torch.cat(found, dim=1).float().numpy()
 

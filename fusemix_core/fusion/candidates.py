@@ -35,14 +35,20 @@ class Candidate:
         kind: `baseline`, `single` for one modality by itself, or `fuser`.
         predict: rows → scores float32 `[n, C]`.
         seconds: that its fit took; 0 if it is a by-product of another.
-        fitted: its fuser, and scores of training rows that were left out.
+        fit: its fuser, and scores of training rows that were left out; None unless it is a fuser.
     """
 
     name: str
     kind: Kind
     predict: Callable[[Labelled], Tensor] = field(repr=False)
     seconds: float = 0.0
-    fitted: Fitted | None = field(default=None, repr=False)
+    fit: Fitted | None = field(default=None, repr=False)
+
+    @property
+    def fitted(self) -> Fitted:
+        """The fit of a fuser."""
+        assert self.fit is not None, f"'{self.name}' is not a fuser"
+        return self.fit
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ from fusemix_core.fusion.candidates import scores_of
 from fusemix_core.fusion.parts import Part as Rows
 from fusemix_core.fusion.parts import measures
 from fusemix_core.fusion.study import Fitted, Study
-from fusemix_core.paired import PairedLatents, ResidentLatents
+from fusemix_core.padded import Padded
+from fusemix_core.paired import PairedLatents, in_memory
 
 DRAWS = 5
 MOST = 60
@@ -31,8 +32,8 @@ _FEWEST = 200
 
 Cells = Mapping[str, Any]
 """An item of a table, column → value."""
-Encode = Callable[[str, Sequence[Cells]], Tensor]
-"""A table's name, items → latents `[n, d]`."""
+Encode = Callable[[str, Sequence[Cells]], Tensor | Padded]
+"""A table's name, items → latents `[n, d]`, or tokens."""
 
 
 @dataclass(frozen=True)
@@ -146,5 +147,5 @@ def exchanged(
         if values[source] is not None:
             one[column] = values[source]
     links[there, place] = torch.arange(len(there))
-    tables = {**rows.pairs.tables, modality: ResidentLatents(encode(modality, cells))}
+    tables = {**rows.pairs.tables, modality: in_memory(encode(modality, cells))}
     return Labelled(PairedLatents(tables, links), rows.targets, rows.groups)

@@ -3,7 +3,7 @@ several models on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class Part:
     task: Task
     targets: Targets
     groups: np.ndarray
-    scores: dict[str, Tensor]
+    scores: Mapping[str, Tensor]
     rows: np.ndarray
 
 
@@ -124,14 +124,12 @@ def measures(
 def metrics(parts: Sequence[Part], name: str) -> dict[str, float | None]:
     """All metrics of a model, the mean over the parts; None if one is undefined in any."""
     each = [part.task.metrics(part.scores[name], part.targets) for part in parts]
-    return {
-        key: None if any(one.get(key) is None for one in each) else _mean(each, key)
-        for key in each[0]
-    }
+    return {key: _mean([one.get(key) for one in each]) for key in each[0]}
 
 
-def _mean(each: Sequence[dict[str, float | None]], key: str) -> float:
-    return float(np.mean([one[key] for one in each]))
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def pooled(parts: Sequence[Part], name: str) -> tuple[Tensor, np.ndarray]:

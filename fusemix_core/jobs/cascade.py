@@ -75,7 +75,7 @@ def cascade(
     predict(selected(dataset.leaving_out(costly), np.arange(count)))
     sure = confidence(predictor.task, scores) >= threshold
     has = [dataset.modalities.index(m) for m in costly]
-    saved = int((dataset.links[:, has] >= 0).any(axis=1)[sure.numpy()].sum())
+    saved = int(np.any(dataset.links[:, has] >= 0, axis=1)[sure.numpy()].sum())
     scores[~sure], present[~sure] = float("nan"), False
     predict(selected(dataset, (~sure).nonzero()[:, 0].numpy()))
     rejected, warnings = list(dict.fromkeys(rejected)), list(dict.fromkeys(warnings))

@@ -118,7 +118,7 @@ def fuse(
     own = dict(table_of(data, objects, len(names)))
     values |= {"data": own | {"facts": {**own.get("facts", {}), **facts}}, "targets": read}
     config, specs = build_fuse_config(values)
-    plan = make_fuse_plan(config, specs, tell=reporter and reporter.note)
+    plan = make_fuse_plan(config, specs, tell=reporter.note if reporter else None)
     return run_fuse(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
 
 
@@ -189,8 +189,10 @@ def _task_of(targets: Targeted, fits: Sequence[Fold], fold: Fold) -> Task:
 def _labelled(
     targets: Targeted, encoded: Encoded, fold: Fold, task: Task
 ) -> tuple[Task, Labelled, Labelled, Labelled, np.ndarray]:
-    parts = [targets.labelled(encoded.tables, one, task) for one in dataclasses.astuple(fold)]
-    return (task, *parts, fold.test)
+    train, validation, test = (
+        targets.labelled(encoded.tables, one, task) for one in dataclasses.astuple(fold)
+    )
+    return task, train, validation, test, fold.test
 
 
 def _context(
@@ -301,7 +303,7 @@ def results_of(
 def _doubts(final: Final) -> list[Doubt]:
     """The training rows that fits without them contradict."""
     own, stack = final.candidate.fitted, final.stack.fitted
-    scores = stack.scores if own.scores is None else own.scores
+    scores = stack.left_out if own.scores is None else own.scores
     return doubtful(final.task, scores, stack.parts, final.train.targets, final.train.present)
 
 

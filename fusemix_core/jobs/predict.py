@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def read_for(predictor: Predictor, config: DataConfig, reporter: Reporter) -> Pa
     """The rows of a dataset, with those of the predictor's modalities that have a column."""
     takes = {m: info.takes for m, info in predictor.encoders.items()}
     known = {m: column for m, column in config.columns.items() if m in takes}
-    data = DataConfig(**{**vars(config), "columns": known})
+    data = replace(config, columns=known)
     return read_usable(
         data, takes, tell=reporter.note, least=1, repeats=True, optional=takes
     )  # fmt: skip

@@ -164,13 +164,14 @@ def _columns(results: Mapping[str, Any]) -> Section:
 def _trust(study: Study, results: Mapping[str, Any]) -> Section:
     found, figures = results["conformal"], []
     one = study.folds[0]
+    plot = None
     if one.task.gives == "classes":
-        plot = one.task.reliability(
-            one.candidates[study.chosen].predict(one.test), one.test.targets
-        )
+        scores = one.candidates[study.chosen].predict(one.test)
+        plot = one.task.reliability(scores, one.test.targets)
+    if plot is not None:
+        points = plot.as_dict()
 
         def draw(axes: Axes) -> None:
-            points = plot.as_dict()
             axes.plot([0, 1], [0, 1], color="C2", linewidth=1)
             axes.plot(points["confidence"], points["accuracy"], marker="o", color="C0")
             axes.set_xlabel("confidence")

@@ -26,7 +26,4 @@ def column_falls(found: Study, encoded: Encoded, predictor: Predictor, seed: int
             links = torch.cat([one.test.pairs.links[:, k] for one in found.folds]).unique()
             tables[m] = {i: items.load(i) for i in links.tolist() if i >= 0}
 
-    def encode(modality: str, cells: list) -> torch.Tensor:
-        return predictor.latents(modality, cells)
-
-    return falls(found, tables, encode, seed)
+    return falls(found, tables, predictor.latents, seed)

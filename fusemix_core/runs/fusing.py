@@ -159,8 +159,9 @@ def make_fuse_plan(
     more = [*found.notes, *suspects(config, found), *long_texts(specs, dataset.items)]
     if found.part.name in ("classify", "regress") and not boosting.installed():
         more.append(boosting.MISSING)
-    for note in more if tell else ():
-        tell(note)
+    if tell is not None:
+        for note in more:
+            tell(note)
     return FusePlan(config, found, encoders, [*dataset.warnings, *more])
 
 

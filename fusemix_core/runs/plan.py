@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusemix_core.config import ComputeDtype, DataConfig, Recipe, RunConfig, to_dict
+from fusemix_core.config import ComputeDtype, DataConfig, FuseConfig, Recipe, RunConfig, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.needs import check_needs
@@ -232,7 +232,7 @@ def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:
 def plan_encoders(
     dataset: PairedDataset,
     specs: Mapping[str, EncoderSpec],
-    how: RunConfig | Encoding,
+    how: RunConfig | FuseConfig | Encoding,
     device: str,
     dtypes: Mapping[str, ComputeDtype] = MappingProxyType({}),
 ) -> dict[str, EncoderPlan]:

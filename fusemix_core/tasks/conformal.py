@@ -129,7 +129,11 @@ class Conformal:
     def of(cls, values: Mapping[str, Any]) -> Conformal:
         """The same again, from the plain values of `as_dict`."""
         threshold = values["threshold"]
-        return cls(**{**values, "threshold": math.inf if threshold is None else threshold})
+        given: dict[str, Any] = {
+            **values,
+            "threshold": math.inf if threshold is None else threshold,
+        }
+        return cls(**given)
 
 
 def _strangeness(probabilities: Tensor, method: str) -> Tensor:

@@ -86,7 +86,8 @@ class Regress(Task):
     def _units(self, scores: Tensor, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
         """(predicted, true) values of the known rows, in the target's units."""
         known, values = known_rows(scores, targets)
-        return tuple(self.probabilities(v).numpy() for v in (known, values.double()[:, None]))
+        truth = self.probabilities(values.double()[:, None])
+        return self.probabilities(known).numpy(), truth.numpy()
 
     def score(self, scores: Tensor, targets: Targets) -> float:
         found, truth = self._units(scores, targets)

@@ -93,7 +93,8 @@ class Survive(Task):
         event = fact_of(facts, "event")
         given = as_text(options.get("event_is"))
         chosen = counting_value(event, given, "event", "survive event_is")
-        task = cls(**{**options, "event_is": chosen})
+        settings: dict[str, Any] = {**options, "event_is": chosen}
+        task = cls(**settings)
         targets = task.targets(facts)
         time, came = task._arrays(targets)
         if not came.any():

@@ -32,7 +32,7 @@ class ComponentCase:
 
     name: str
     make: Callable[..., Any]
-    target: Callable[..., Any]
+    target: Any
     spec: ComponentSpec | None = None
     plugin: str = ""
     registry: Registry = field(default_factory=lambda: registry)

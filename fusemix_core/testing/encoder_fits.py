@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from fusemix_core.latents.fingerprint import plain
+from fusemix_core.specs import EncoderSpec
 from fusemix_core.testing.encoder_case import ENCODER, EncoderCase, rows_of
 from fusemix_core.testing.suite import expect
 
@@ -15,6 +16,12 @@ from fusemix_core.testing.suite import expect
 def is_fitted(case: EncoderCase) -> bool:
     """Whether the encoder was fitted to its items by the kit."""
     return case.declared is not None and case.declared.unfitted
+
+
+def unfitted(case: EncoderCase) -> EncoderSpec:
+    """The spec from which the kit fitted the encoder."""
+    assert case.declared is not None, "the kit did not fit the encoder"
+    return case.declared
 
 
 @ENCODER.check(when=lambda case: not case.spec.fitted)
@@ -27,7 +34,7 @@ def fit_changes_nothing(case: EncoderCase) -> None:
 @ENCODER.check(when=is_fitted)
 def fit_is_plain(case: EncoderCase) -> None:
     """A fitted encoder learns plain data, the same each time, and can list them."""
-    encoder, spec = type(case.encoder), case.declared
+    encoder, spec = type(case.encoder), unfitted(case)
     found, again = encoder.fit(spec, case.items), encoder.fit(spec, case.items)
     expect(not found.unfitted, "after `fit`, options['learnt'] is None")
     expect(spec.unfitted, "`fit` changed the spec that it was given")
@@ -41,7 +48,7 @@ def fit_is_plain(case: EncoderCase) -> None:
 def fit_is_kept(case: EncoderCase) -> None:
     """Loaded from its findings, written and read as JSON, it gives the same latents."""
     encoder = type(case.encoder)
-    spec = encoder.fit(case.declared, case.items)
+    spec = encoder.fit(unfitted(case), case.items)
     options = json.loads(json.dumps(plain(spec.options)))
     one, other = (
         encoder.load(replace(spec, options=o), torch.device("cpu"), torch.float32)
@@ -56,7 +63,7 @@ def fit_is_kept(case: EncoderCase) -> None:
 def fit_to_few(case: EncoderCase) -> None:
     """Fitted to some of the items, it encodes the others, and those at the edges of the medium."""
     encoder = type(case.encoder)
-    spec = encoder.fit(case.declared, case.items[: max(2, len(case.items) // 2)])
+    spec = encoder.fit(unfitted(case), case.items[: max(2, len(case.items) // 2)])
     loaded = encoder.load(spec, torch.device("cpu"), torch.float32)
     items = [*case.items, *case.edges.values()]
     rows = rows_of(loaded.encode(loaded.collate(items), spec.views[0]))

@@ -247,7 +247,8 @@ def scored_per_row(case: ComponentCase) -> None:
     """`per_row` is None; or larger for better scores, and NaN for rows that aren't known."""
     one = made(case)
     good, none = (one.task.per_row(s, one.targets) for s in (one.good, one.constant))
-    if good is None:
+    if good is None or none is None:
+        expect(good is none, "`per_row` is None for only some scores")
         return
     expect(list(good.shape) == [len(one.targets)], f"{list(good.shape)}")
     expect(torch.equal(good.isnan(), ~one.targets.rows), "NaN for other rows")

@@ -8,8 +8,10 @@ from fusemix_core.config import Part
 from fusemix_core.context import FitContext
 from fusemix_core.data.facts import Fact
 from fusemix_core.fuser import Labelled
+from fusemix_core.fusers.attention import AttentionFuser
 from fusemix_core.fusion import exchanged
 from fusemix_core.fusion.study import study
+from fusemix_core.padded import Padded
 from fusemix_core.paired import PairedLatents, ResidentLatents
 from fusemix_core.tasks.regress import Regress
 
@@ -57,3 +59,17 @@ def test_cells_change_places_and_nothing_else_does(found):
 def test_tables_of_very_many_columns_are_not_measured(found, monkeypatch):
     monkeypatch.setattr(exchanged, "MOST", 2)
     assert exchanged.falls(found[0], {"table": found[1]}, encode) == []
+
+
+def test_tables_of_tokens_stay_tokens(found):
+    """An encoder may give a table a latent per filled cell."""
+    rows = found[0].folds[0].test
+
+    def tokens(modality, cells):
+        return Padded.of([torch.tensor([[value] for value in one.values()]) for one in cells])
+
+    draw = np.random.default_rng(0)
+    other = exchanged.exchanged(rows, "table", "noise", found[1], tokens, draw)
+    latents = other.as_taken_by(AttentionFuser).latents("table")
+    counts = sorted(len(found[1][i]) for i in rows.pairs.links[:, 0].tolist())
+    assert sorted(latents.mask.sum(dim=1).tolist()) == counts

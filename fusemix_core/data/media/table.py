@@ -75,8 +75,9 @@ class TableMedium(Medium):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        parts = [_written(name, columns[name]) for name in sorted(columns)]
-        if not parts or any(part is None for part in parts):
+        written = [_written(name, columns[name]) for name in sorted(columns)]
+        parts = [part for part in written if part is not None]
+        if not parts or len(parts) < len(written):
             return None
         # The first part is there for Arrow, which loses a row whose parts are all null.
         first = pa.repeat("", len(parts[0]))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, selu
 
+from fusemix_core.modules import Modules
+
 TEMPERATURE = 0.5
 """Of the softmax of attention."""
 
@@ -137,9 +139,7 @@ class Block(nn.Module):
         self.imaginary, self.normalise = imaginary, normalise
         self.latent = nn.Parameter(torch.randn(channels, latent_width))
         count = depth if own_layers else min(depth, 2)
-        self.layers = nn.ModuleList(
-            Layer(width, latent_width, heads, head_width) for _ in range(count)
-        )
+        self.layers = Modules(Layer(width, latent_width, heads, head_width) for _ in range(count))
         self.head = Head(latent_width, outputs)
 
     def forward(
@@ -165,9 +165,10 @@ class Block(nn.Module):
             spectrum = torch.fft.fft(latent, dim=1)
             found = layer.read(spectrum.real, real_spectrum(own, mask), mask)
             whole = torch.complex(found, spectrum.imag)
-            if number < self.depth - 1:
-                latent = torch.fft.ifft(whole if self.imaginary else found, dim=1)
-        return whole if self.frequency else latent
+            if number == self.depth - 1:
+                return whole
+            latent = torch.fft.ifft(whole if self.imaginary else found, dim=1)
+        return latent
 
 
 def real(latent: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from fusemix_core.fuser import Fitted, Labelled
 from fusemix_core.fusers.standard import Standard
 from fusemix_core.fusers.trained import TrainedFuser, sample, trained
 from fusemix_core.interfaces import FitContext, Padded, Task
+from fusemix_core.modules import Modules
 from fusemix_mm_lego.blocks import Block, Head
 from fusemix_mm_lego.fusing import stacked, woven
 from fusemix_mm_lego.merging import HEADS, MERGES, merged, merged_heads
@@ -25,7 +26,7 @@ from fusemix_mm_lego.merging import HEADS, MERGES, merged, merged_heads
 MODES, FUSES = ("merge", "fuse"), ("stack", "weave")
 
 
-class LegoFuser(TrainedFuser):
+class LegoFuser(TrainedFuser[Padded]):
     """A block per modality, each trained by itself on the rows that have it. No row needs two.
 
     With `mode="merge"` the blocks' latents and heads are then merged, without further training. A
@@ -91,12 +92,12 @@ class LegoFuser(TrainedFuser):
         self.mode, self.merge, self.heads_by = mode, merge, heads_by
         self.fuse, self.fuse_epochs, self.depth = fuse, fuse_epochs, depth
         widths = [min(d, width) if width else d for d in inputs.values()]
-        self.standards = nn.ModuleList(Standard(d) for d in inputs.values())
-        self.maps = nn.ModuleList(
+        self.standards = Modules(Standard(d) for d in inputs.values())
+        self.maps = Modules(
             nn.Identity() if d == w else nn.Linear(d, w)
             for d, w in zip(inputs.values(), widths, strict=True)
         )
-        self.blocks = nn.ModuleList(
+        self.blocks = Modules(
             Block(
                 w,
                 outputs,
@@ -148,12 +149,12 @@ class LegoFuser(TrainedFuser):
         """Train the block of one modality on the rows that have it, as a fuser of one modality."""
         modality = train.modalities[k]
         with seeded(context.seed, context.device):
-            options = {**self.options, "mode": "merge"}
+            options: dict[str, Any] = {**self.options, "mode": "merge"}
             one = type(self)({modality: self.inputs[modality]}, self.outputs, **options)
             for name in ("standards", "maps", "blocks"):
                 getattr(one, name)[0].load_state_dict(getattr(self, name)[k].state_dict())
-            rows = [part.only([modality]) for part in (train, validation)]
-            one = trained(one, *rows, task, context)
+            own, held = (part.only([modality]) for part in (train, validation))
+            one = trained(one, own, held, task, context)
         for name in ("maps", "blocks"):
             getattr(self, name)[k].load_state_dict(getattr(one, name)[0].state_dict())
 

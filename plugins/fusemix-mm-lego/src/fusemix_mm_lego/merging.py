@@ -97,7 +97,7 @@ def merged_heads(
         how: one of `HEADS`, by which each further head is brought in.
         alpha: the share of each head that is brought in; None for equal shares of all.
     """
-    found = dict(heads[0].named_parameters())
+    found: dict[str, Tensor] = dict(heads[0].named_parameters())
     for number, head in enumerate(heads[1:], 2):
         share = 1 / number if alpha is None else alpha
         found = {n: HEADS[how](found[n], p, share) for n, p in head.named_parameters()}

@@ -185,7 +185,9 @@ KINDS: Mapping[str, type[Kind]] = {k.name: k for k in (Number, Flag, Category, D
 def kind_of(table: Mapping[str, Any]) -> Kind:
     """The kind that `Kind.as_dict` wrote. Raises `KeyError`, `TypeError` or `ValueError` for
     anything else."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "kind"}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "kind"
+    }
     found = KINDS[table["kind"]](**values)
     found.check()
     return found
