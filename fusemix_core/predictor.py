@@ -11,11 +11,14 @@ from torch import Tensor
 
 from fusemix_core.config import Backend
 from fusemix_core.errors import ArtefactError, ConfigError, DataError
-from fusemix_core.fuser import Fuser
+from fusemix_core.fuser import Fuser, Labelled
+from fusemix_core.fusers.further import with_modality
+from fusemix_core.fusers.stack import Stack
 from fusemix_core.interfaces import Padded, as_rows, as_tokens
 from fusemix_core.prediction import Columns, Task
 from fusemix_core.saved.card import CardText, model_card, saved_by
 from fusemix_core.saved.components import Built
+from fusemix_core.saved.encoders import Source
 from fusemix_core.saved.model import SavedModel
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 from fusemix_core.tasks.conformal import Conformal
@@ -178,6 +181,48 @@ class Predictor(SavedModel):
             found["modalities"] = used
             found[f"expected_{self.task.primary}"] = [expected.get(one) for one in used]
         return found
+
+    # -- growing ---------------------------------------------------------------------------------
+
+    def with_modality(
+        self, info: EncoderInfo, rows: Labelled, source: Source | None = None
+    ) -> Predictor:
+        """A predictor that takes one more modality. This one is not changed.
+
+        The fuser is `stack`. Former modalities are not fitted again: without the new one, every
+        prediction is as before. What was measured of this predictor, such as its intervals, is left
+        out; the measures to expect of former combinations stay.
+
+        Args:
+            info: the encoder of the new modality, such as `load("runs/sound").encoders["sound"]`.
+            rows: with a target, whose last modality is the new one; rows that this predictor was
+                not fitted to.
+            source: what to load in place of the encoder's saved name.
+
+        Raises:
+            ConfigError: the fuser is another, or the rows have other modalities.
+
+        Example:
+            larger = predictor.with_modality(other.encoders["sound"], rows)
+        """
+        if not isinstance(self.fuser, Stack):
+            raise ConfigError(
+                "Only the fuser 'stack' takes a further modality without a new fit.",
+                "Fit again with all modalities, or with --fuser stack.",
+            )
+        kept = {name: self.metrics[name] for name in ("expected",) if name in self.metrics}
+        sources = self._sources if source is None else {**self._sources, info.modality: source}
+        return Predictor(
+            {**self.encoders, info.modality: info},
+            with_modality(self.fuser, rows, self.task),
+            self.task,
+            sources=sources,
+            recipe=self.recipe,
+            data=self.data,
+            metrics=kept,
+            device=self.device,
+            registry=self.registry,
+        )
 
     def _form(self, modality: str, latents: Tensor | Padded) -> Tensor | Padded:
         """Latents of any view in the form that the fuser takes."""

@@ -11,6 +11,7 @@ from rich.text import Text
 from fusemix_core.cli import options as o
 from fusemix_core.cli.console import out, print_json
 from fusemix_core.cli.groups import DataOptions, grouped
+from fusemix_core.errors import ConfigError
 
 Out = Annotated[
     Path | None,
@@ -21,6 +22,25 @@ Out = Annotated[
         rich_help_panel=o.OUTPUT,
     ),
 ]
+Cascade = Annotated[
+    float | None,
+    typer.Option(
+        "--cascade",
+        metavar="PROBABILITY",
+        help="Encode the slowest modality only for rows whose class is less probable than this "
+        "from the others.",
+        show_default=False,
+    ),
+]
+Cheap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cheap",
+        metavar="MODALITY",
+        help="With --cascade: the modalities to begin with. [all but the slowest]",
+        show_default=False,
+    ),
+]
 _SHOWN = 10
 
 
@@ -29,6 +49,8 @@ def predict(
     model: o.Model,
     data: DataOptions,
     to: Out = None,
+    cascade: Cascade = None,
+    cheap: Cheap = None,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -43,7 +65,11 @@ def predict(
         fusemix predict runs/f --data new.csv --out predictions.csv
 
         fusemix predict runs/f --data new.csv --json
+
+        fusemix predict runs/f --data new.csv --cascade 0.9 --cheap table
     """
+    if cheap and cascade is None:
+        raise ConfigError("--cheap is for a cascade.", "Add --cascade 0.9.")
     from fusemix_core.jobs.measured_data import run_of
     from fusemix_core.jobs.predict import load_predictor, predicted_data
 
@@ -54,7 +80,12 @@ def predict(
 
     predictor = load_predictor(model, device or "auto", o.key_values(encoder, "--encoder"))
     with ConsoleReporter() as reporter:
-        found = job.predict(predictor, config, reporter=reporter)
+        if cascade is None:
+            found = job.predict(predictor, config, reporter=reporter)
+        else:
+            from fusemix_core.jobs.cascade import cascade as run_cascade
+
+            found = run_cascade(predictor, config, cascade, cheap or (), reporter=reporter)
     if to is not None:
         found.write(to)
     if json:
@@ -83,6 +114,22 @@ def show(found: Any, to: Path | None) -> None:
         out.print(Text(f"{len(found):,} predictions: {to}"), soft_wrap=True)
     elif rest:
         out.print(f"… and {rest:,} more: --out predictions.csv writes them all.")
+    if (told := found.notices.get("cascade")) is not None:
+        out.print(Text(_saved(told)), soft_wrap=True)
+
+
+def _saved(told: dict[str, Any]) -> str:
+    """How much a cascade saved, in a sentence or two."""
+    text = (
+        f"cascade: {told['confident']:,} rows are predicted from {' + '.join(told['cheap'])} only; "
+        f"{told['saved']:,} of them have items that were not encoded."
+    )
+    if "expected_accuracy" in told:
+        text += (
+            f" On validation rows {told['expected_share']:.0%} were, with an accuracy of "
+            f"{told['expected_accuracy']:.3f}."
+        )
+    return text
 
 
 def _plain(value: Any) -> Any:

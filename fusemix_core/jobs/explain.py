@@ -18,7 +18,7 @@ from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.sections import Section
 
-_SHOWN = ("task", "fuser", "verdict", "shares", "combinations", "by_missing")
+_SHOWN = ("task", "fuser", "verdict", "shares", "combinations", "by_missing", "columns")
 
 
 def explained_run(run: str | Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError
 from fusemix_core.fuser import Labelled
 from fusemix_core.fusion.candidates import Candidate, fit_candidates
+from fusemix_core.fusion.cascade import curves
 from fusemix_core.fusion.doubtful import Doubt, doubtful
 from fusemix_core.fusion.folds import Fold, folds_of
 from fusemix_core.fusion.study import Study, study, table
@@ -29,6 +30,7 @@ from fusemix_core.reports.fuse import report_fuse, sections_of
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
+from fusemix_core.runs.exchanged import column_falls
 from fusemix_core.runs.folder import MetricsLog, RunFolder, default_out, write_text
 from fusemix_core.runs.fusing import (
     FusePlan,
@@ -255,6 +257,8 @@ def _finish(
     if final.candidate.fitted.scores is not None:
         task = task.settle(final.candidate.fitted.scores, final.train.targets)
     predictor = _predictor(plan, encoded, found, final, task, results, objects)
+    columns = column_falls(found, encoded, predictor, plan.config.seed)
+    results["columns"] = [one.as_dict() for one in columns]
     reporter.stage("Saving")
     predictor.save_pretrained(folder.model)
     if not plan.config.private:
@@ -343,6 +347,8 @@ def _predictor(
     }
     if (conformal := _conformal(found, task)) is not None:
         metrics["conformal"] = conformal.as_dict()
+    if found_curves := curves(found):
+        metrics["cascade"] = found_curves
     return Predictor(
         encoders,
         fuser,

@@ -71,8 +71,9 @@ def sections_of(study: Study, results: Mapping[str, Any]) -> list[Section]:
 
 
 def gain_sections(results: Mapping[str, Any]) -> list[Section]:
-    """The share of each modality; nothing if there is only one."""
-    return [_shares(results), _missing(results)] if len(results["shares"]) > 1 else []
+    """The share of each modality if there are several, and the columns of tables."""
+    several = [_shares(results), _missing(results)] if len(results["shares"]) > 1 else []
+    return [*several, *([_columns(results)] if results["columns"] else [])]
 
 
 def _comparison(results: Mapping[str, Any]) -> Section:
@@ -142,6 +143,21 @@ def _missing(results: Mapping[str, Any]) -> Section:
         f"{metric} from each combination of modalities, and when entries are missing at random.",
         tables=[Table(["from", metric], rows)],
         figures=[Figure(draw, title="Missing entries", alt=f"{metric} by missing entries")],
+    )
+
+
+def _columns(results: Mapping[str, Any]) -> Section:
+    metric = results["task"]["metric"]
+    rows = [
+        [one["modality"], one["column"], one["value"], _span(one["interval"])]
+        for one in results["columns"]
+    ]
+    return Section(
+        "Columns",
+        f"By how much {metric} falls if the cells of a column are exchanged among test rows.",
+        tables=[Table(["table", "column", "fall", "95% interval"], rows)],
+        note="The mean of five draws. Columns that say the same have small falls, as one replaces "
+        "the other.",
     )
 
 

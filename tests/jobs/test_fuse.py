@@ -132,6 +132,9 @@ def test_a_number_is_predicted_with_an_interval(tmp_path):
     columns = done.predictor.columns(done.predictor.scores({"text": ["river 1"]}))
     assert columns["low"][0] < columns["prediction"][0] < columns["high"][0]
     assert done.results["candidates"]["stack"]["metrics"]["r2"] > 0.5
+    (column,) = done.results["columns"]
+    assert (column["modality"], column["column"]) == ("size", "length") and column["value"] > 0
+    assert "cells of a column are exchanged" in done.folder.report.read_text()
     again = fuse(ENCODERS, data, target="price", out=tmp_path / "two", fuser="stack")
     assert _comparable(again.results) == _comparable(done.results)
 
@@ -189,6 +192,7 @@ def test_a_score_of_latents_needs_a_modality(done):
 def test_a_private_run_writes_nothing_of_single_rows(tmp_path):
     table = rows(80)
     table["kind"][:20] = ["k0"] * 20  # so that rows are doubtful
+    table["length"] = [f"{v}7091" for v in table["length"]]  # too long to occur by chance
     data = {"source": table, "columns": {"size": "length"}}
     done = fuse(ENCODERS, data, target="kind", out=tmp_path / "run", fuser="stack", private=True)
     assert not (done.folder.path / "doubtful.jsonl").exists()
