@@ -231,6 +231,13 @@ EVALUATORS = [
         options={"fact": "", "resamples": 1000},
         uses=("facts",),
     ),
+    ComponentSpec(
+        kind="evaluator",
+        name="compression",
+        target="fusemix_core.evaluation.compression:CompressionEvaluator",
+        summary="recall by fewer dimensions, and by int8 or binary codes",
+        options={"dims": (64, 128), "dtypes": ("int8", "binary")},
+    ),
 ]
 READERS = [
     ComponentSpec(

@@ -368,6 +368,25 @@ class Scorer(ABC):
             "`fusemix search RUN --data …` works with every scorer.",
         )
 
+    def mapped(self, basis: Tensor) -> Scorer:
+        """This scorer for embeddings that are mapped to fewer dimensions, or turned: `[n, d]` to
+        unit-norm rows of `embeddings @ basis`.
+
+        Override it if the scorer keeps tensors that are embeddings: it maps them likewise.
+
+        Args:
+            basis: `[d, k]` of orthonormal columns.
+
+        Raises:
+            ConfigError: the scorer works on whole embeddings only.
+        """
+        if self.tensors:
+            raise ConfigError(
+                f"The scorer {type(self).__name__} works on whole embeddings only.",
+                "Fit with one that takes fewer dimensions: --set scorer=cosine or scorer=csls.",
+            )
+        return self
+
 
 class Evaluator(ABC):
     """Measures a fused model on a split; constructed as `Evaluator(**options)`.

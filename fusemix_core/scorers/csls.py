@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fusemix_core.batch import sent
 from fusemix_core.errors import ConfigError
@@ -119,6 +120,15 @@ class CSLSScorer(Scorer):
         added = rows.new_zeros(len(rows), len(against))
         added[:, list(against).index(modality)] = 1
         return torch.cat([rows, added], dim=1)
+
+    def mapped(self, basis: Tensor) -> CSLSScorer:
+        """The scorer of mapped embeddings, with its banks mapped likewise."""
+        found = CSLSScorer(self.neighbours, self.bank_size)
+        found._banks = {
+            modality: normalize(bank.float() @ basis.to(bank.device), dim=1).half()
+            for modality, bank in self._banks.items()
+        }
+        return found
 
     def _nearness(self, rows: Tensor, modality: str) -> Tensor:
         """The mean cosine `[n]` of rows `[n, d]` to their nearest in the bank of `modality`."""

@@ -123,6 +123,21 @@ def lifted(case: ComponentCase) -> None:
 
 
 @SCORER.check()
+def mapped(case: ComponentCase) -> None:
+    """For embeddings that are turned it gives the scores of before; or it refuses."""
+    scorer, given = fitted(case), embeddings(40, number=1)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(2))).Q
+    try:
+        other = scorer.mapped(turn)
+    except ConfigError:
+        return
+    expected = scorer.score(given["text"], given["image"], "text", "image")
+    found = other.score(given["text"] @ turn, given["image"] @ turn, "text", "image")
+    same = torch.allclose(found, expected, rtol=0, atol=5e-3)  # what it keeps may be float16
+    expect(same, "turned by an orthogonal matrix: other scores")
+
+
+@SCORER.check()
 def saveable(case: ComponentCase) -> None:
     """Its tensors, saved and given to a new one, give the same scores."""
     scorer, again = fitted(case), case.make()
