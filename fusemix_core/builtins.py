@@ -440,6 +440,36 @@ ARTEFACTS = [
         summary="a prediction from several modalities: a fuser and a task",
     ),
 ]
+EXPORTERS = [
+    ComponentSpec(
+        kind="exporter",
+        name="onnx",
+        target="fusemix_core.exports.onnx:OnnxExporter",
+        summary="encoder, adapter and scorer's columns as ONNX, a model for each modality",
+    ),
+    ComponentSpec(
+        kind="exporter",
+        name="openvino",
+        target="fusemix_core.exports.onnx:OpenVinoExporter",
+        summary="the same as OpenVINO's own files",
+    ),
+    ComponentSpec(
+        kind="exporter",
+        name="parquet",
+        target="fusemix_core.exports.tables:ParquetExporter",
+        summary="vectors of data for an index, with keys and facts",
+        options={"form": "gallery", "dims": 0, "dtype": "float32"},
+        uses=("data",),
+    ),
+    ComponentSpec(
+        kind="exporter",
+        name="embedding-atlas",
+        target="fusemix_core.exports.tables:EmbeddingAtlasExporter",
+        summary="vectors, a map and neighbours of data, for Embedding Atlas",
+        options={"neighbours": 15},
+        uses=("data",),
+    ),
+]
 RECIPES = [
     ComponentSpec.recipe(auto, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
     ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",), search=MLP_SEARCH),
@@ -484,5 +514,6 @@ def fusemix_components() -> list[ComponentSpec]:
         *FUSERS,
         *TASKS,
         *ARTEFACTS,
+        *EXPORTERS,
         *RECIPES,
     ]

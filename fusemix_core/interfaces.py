@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -194,6 +195,15 @@ class Encoder(ABC):
         a class that does overrides this too.
         """
         return self.collate(items), self.truncated(items)
+
+    def save_preprocessing(self, folder: Path) -> Mapping[str, Any]:
+        """Write what `collate` needs to a folder, such as a tokenizer, for a program that runs the
+        exported `network` without fusemix.
+
+        Returns:
+            How to prepare an item, as JSON: sizes, means, file names. Empty if nothing is said.
+        """
+        return {}
 
     def notes(self) -> Sequence[str]:
         """Sentences for the user when all is encoded, such as the cost."""

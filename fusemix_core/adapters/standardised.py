@@ -58,7 +58,11 @@ class StandardisedAdapter(Adapter):
     def unit(self, latents: Tensor) -> Tensor:
         """p(x), `[n, dim_in]`, of unit norm."""
         if not self.plain:
-            latents = torch.copysign(latents.abs().pow(self.power), latents)
+            roots = latents.abs().pow(self.power)
+            if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+                latents = roots * latents.sign()  # ONNX has no copysign
+            else:
+                latents = torch.copysign(roots, latents)
         return normalize(latents, dim=1, eps=1e-12)
 
     def standard(self, latents: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from fusemix_core.cli import (
     encode,
     encoders,
     evaluate,
+    export,
     extend,
     fuse,
     new_plugin,
@@ -158,6 +159,7 @@ app.command("doctor", rich_help_panel=LOOK)(doctor.doctor)
 app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
 app.command("encode", rich_help_panel=PREPARE)(encode.encode)
 app.command("embed", hidden=True)(encode.encode)
+app.command("export", rich_help_panel=PREPARE)(export.export)
 app.command("select", rich_help_panel=PREPARE)(select.select)
 app.add_typer(cache.app, name="cache", rich_help_panel=PREPARE)
 app.command("plugins", rich_help_panel=EXTEND)(plugins.plugins)

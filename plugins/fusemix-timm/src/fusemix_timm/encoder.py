@@ -132,6 +132,12 @@ class TimmEncoder(Encoder):
         """The model and what makes the view of it."""
         return Network(ViewNetwork(self.model, view))
 
+    def save_preprocessing(self, folder: Path) -> dict[str, Any]:
+        """timm's own description: size, mean, standard deviation, resizing and cropping."""
+        config: dict[str, Any] = resolve_model_data_config(self.model)
+        names = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+        return {name: config[name] for name in names if name in config}
+
     @torch.inference_mode()
     def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
         """float32 latents of a batch `[n, 3, h, w]`, by timm's feature API.
