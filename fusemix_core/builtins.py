@@ -5,7 +5,7 @@ from __future__ import annotations
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.modalities import AUDIO, IMAGE, TABLE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
-from fusemix_core.recipes.closed_forms import CCA_SEARCH, cca, kcca
+from fusemix_core.recipes.closed_forms import CCA_SEARCH, cca, exportable, kcca
 from fusemix_core.recipes.fusemix import MLP_SEARCH, fusemix
 from fusemix_core.specs import ComponentSpec, FamilySpec, ModalitySpec
 
@@ -150,7 +150,7 @@ ALIGNERS = [
         name="cca",
         target="fusemix_core.aligners.cca:CCAAligner",
         summary="regularised canonical correlation, linear or kernel, in closed form",
-        options=CCA_OPTIONS,
+        options=CCA_OPTIONS | {"root": True},
         uses=("fixed",),
         keeps_items=True,
         without_items={"landmarks": 0},
@@ -474,6 +474,7 @@ RECIPES = [
     ComponentSpec.recipe(auto, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
     ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",), search=MLP_SEARCH),
     ComponentSpec.recipe(cca, search=CCA_SEARCH),
+    ComponentSpec.recipe(exportable),
     ComponentSpec.recipe(kcca, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
 ]
 

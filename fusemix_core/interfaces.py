@@ -196,6 +196,19 @@ class Encoder(ABC):
         """
         return self.collate(items), self.truncated(items)
 
+    def native(self, tool: str, view: str) -> Any | None:
+        """The encoder in the classes of another library, for a program without fusemix.
+
+        Args:
+            tool: the library. `sentence-transformers` is given a list of its modules, which end
+                with the latents as `sentence_embedding`.
+            view: which latents.
+
+        Returns:
+            What the library takes; None where it can't express the encoder.
+        """
+        return None
+
     def save_preprocessing(self, folder: Path) -> Mapping[str, Any]:
         """Write what `collate` needs to a folder, such as a tokenizer, for a program that runs the
         exported `network` without fusemix.

@@ -32,9 +32,12 @@ class StandardisedAdapter(Adapter):
         """Whether the power is 1, known without asking the device."""
 
     @torch.no_grad()
-    def prepare(self, latents: Tensor) -> None:
-        """Set power, centre and scale by latents of training items, `[n, dim_in]`."""
-        self.plain = not skewed(latents)
+    def prepare(self, latents: Tensor, *, root: bool = True) -> None:
+        """Set power, centre and scale by latents of training items, `[n, dim_in]`.
+
+        `root`: whether the power may be the square root.
+        """
+        self.plain = not (root and skewed(latents))
         self.power.fill_(PLAIN if self.plain else ROOT)
         unit = self.unit(latents)
         self.centre.copy_(unit.mean(0))

@@ -22,21 +22,23 @@ from fusemix_core.latents import exported
 from fusemix_core.versions import version
 
 FORMAT = "fusemix-onnx-1"
+OUTPUTS = ("vector", "gallery_vector", "query_vector")
+"""Names that no layer of an encoder has: a graph takes each name once."""
 
 README = """# {names} in one space
 
 Exported by fusemix {version}. `config.json` names the inputs and outputs of each model, and its
 preprocessing. All outputs are float32.
 
-- `embedding` `[n, {dim}]` has unit norm: inner products are cosines.
+- `vector` `[n, {dim}]` has unit norm: inner products are cosines.
 {lifted}
 ```python
 {code}
 ```
 """
 
-LIFTED = """- `gallery` and `query` have more columns. The inner product of a query with a gallery
-  vector ranks as the model's scorer does. Store `gallery` in any index for inner products.
+LIFTED = """- `gallery_vector` and `query_vector` have more columns. Their inner product ranks as the
+  model's scorer does. Store the gallery's in any index for inner products.
 """
 
 CODE = {
@@ -44,14 +46,14 @@ CODE = {
 
 session = onnxruntime.InferenceSession("{modality}/model.onnx")
 inputs = {inputs}
-embedding = session.run(["embedding"], inputs)[0]""",
+vector = session.run(["vector"], inputs)[0]""",
     ".xml": """import numpy as np, openvino
 
 model = openvino.Core().compile_model(
     "{modality}/model.xml", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}}
 )
 inputs = {inputs}
-embedding = model(inputs)["embedding"]""",
+vector = model(inputs)["vector"]""",
 }
 
 
@@ -193,7 +195,7 @@ def _graph(model: FusedModel, modality: str, folder: Path) -> tuple[Graph, dict[
     """What to export of a modality, and the description of its preprocessing."""
     info, lifts = model.encoders[modality], _lifts(model)
     adapter = copy.deepcopy(model.adapters[modality]).cpu().float().eval()
-    outputs = ("embedding", "gallery", "query") if lifts else ("embedding",)
+    outputs = OUTPUTS if lifts else OUTPUTS[:1]
     given = adapter, model.scorer, modality, model.modalities, lifts
     encoder = model.encoder(modality).load()
     network, inputs = encoder.network(info.view), None

@@ -6,6 +6,7 @@ tokenises needs the tokenizer only.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -150,6 +151,16 @@ class SentenceTransformerEncoder(Encoder):
         if give is None or self.tokenizer is None:
             return None
         return Network(_OfTokens(self.model, lambda t: give(self._features(t))), axes=(0, 1))
+
+    def native(self, tool: str, view: str) -> list[nn.Module] | None:
+        """For sentence-transformers, the model's own modules: of the view `pooled`, and a model
+        that needs no prompt."""
+        if tool != "sentence-transformers" or view != "pooled" or self.prompt:
+            return None
+        modules = copy.deepcopy(list(self.model))
+        if self.max_tokens is not None:
+            modules[0].max_seq_length = self.max_tokens
+        return modules
 
     def save_preprocessing(self, folder: Path) -> dict[str, Any]:
         """Write `tokenizer.json`, as the library `tokenizers` reads it, without cutting or
