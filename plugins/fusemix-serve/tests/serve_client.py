@@ -20,7 +20,8 @@ def ask(url, body=None, headers=None, method=None, raw=None):
     """An answer: its `status`, `headers`, `body` and, if it is JSON, `json`."""
     data = raw if raw is not None else None if body is None else json.dumps(body).encode()
     own = {"Content-Type": "application/json"} if data is not None else {}
-    request = urllib.request.Request(url, data, own | (headers or {}), method=method)
+    headers = own | (headers or {})
+    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310
     opener = urllib.request.build_opener(_NoRedirect)
     try:
         with opener.open(request, timeout=60) as answer:

@@ -194,7 +194,7 @@ def named(models: Mapping[str, Served], name: Any, kind: type[T], what: str) -> 
         raise Refused(404, f"This server has no {what}.")
     if name is None or name == "":
         return next(iter(known.values()))
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise Refused(
             404,
             f"There is no {what} named '{str(name)[:60]}' here.",
