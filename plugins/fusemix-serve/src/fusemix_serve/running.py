@@ -36,7 +36,7 @@ def run(models: Mapping[str, SavedModel], settings: Settings) -> None:
     Raises:
         ConfigError: the address can't be listened on.
     """
-    app = create_app(models, settings)
+    app = create_app(None, models, settings)
     with _listening(settings) as listener, _quiet_signals():
         address = _address(settings, listener, app)
         _Server(_config(app, settings), address).run([listener])

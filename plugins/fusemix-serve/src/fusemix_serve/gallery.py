@@ -1,0 +1,398 @@
+"""A collection as the page needs it: its map, its columns, and searches of several queries."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fusemix_core.fused import FusedModel
+from fusemix_core.registry import registry
+
+MOST = 10_000
+"""Results of one search that are looked at, at most."""
+SAME = 0.985
+"""The cosine from which two items are shown as one."""
+_FREQUENT = 30
+_COLOURS = 8
+_MINUS = 0.5
+"""The weight of what is excluded, against that of what is asked for (Rocchio, 1971)."""
+
+
+class Record(Protocol):
+    """An item, as `Collection` returns it."""
+
+    key: str
+    score: float | None
+    modality: str
+    item: str
+    columns: Mapping[str, Any]
+    percentile: float | None
+
+
+class Searchable(Protocol):
+    """What the server uses of `fusemix_core.search.Collection`."""
+
+    modalities: Sequence[str]
+    query_modalities: Sequence[str]
+    columns: Mapping[str, str]
+    model: FusedModel
+
+    def __len__(self) -> int: ...
+    def search(self, vector: Tensor, modality: str, **how: Any) -> Sequence[Record]: ...
+    def items(self, keys: Sequence[str]) -> Sequence[Record]: ...
+    def vectors(self, keys: Sequence[str]) -> Tensor: ...
+    def media(self, key: str) -> Any: ...
+    def facets(self, column: str, where: str | None = None) -> Sequence[tuple[Any, int]]: ...
+    def map(self) -> Any: ...
+    def keys(self) -> Sequence[str]: ...
+    def matching(self, where: str) -> Any: ...
+    def values(self, column: str) -> Sequence[Any]: ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """A search.
+
+    Attributes:
+        vector: unit norm, `[d]`; None browses.
+        modality: that of the query.
+        to: the modality to search in; None: all.
+        where: a condition on the columns.
+        within: the corners `[m, 2]` of a polygon on the map.
+        exclude: keys that are not to be found.
+        least: the percentile from which results are shown.
+        fold: whether near-duplicates are shown as one.
+        count, offset: which of the results.
+    """
+
+    vector: Tensor | None = None
+    modality: str = ""
+    to: str | None = None
+    where: str | None = None
+    within: np.ndarray | None = None
+    exclude: tuple[str, ...] = ()
+    least: float | None = None
+    fold: bool = False
+    count: int = 10
+    offset: int = 0
+
+
+class Gallery:
+    """A collection at work behind a page. Its methods may block: call them in a thread.
+
+    Args:
+        name: what the page calls it.
+        collection: that is searched.
+    """
+
+    def __init__(self, name: str, collection: Searchable) -> None:
+        self.name, self.collection = name, collection
+        self.model = collection.model
+        self._lock = threading.Lock()
+        self._colours: dict[str, dict[str, Any]] = {}
+
+    # -- what there is ---------------------------------------------------------------------------
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The keys of all items, in the order of the map."""
+        return list(self.collection.keys())
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {key: i for i, key in enumerate(self.keys)}
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """float32 `[n, 2]`: where the items are on the map."""
+        found = self.collection.map()
+        parts = [np.asarray(part, "<f4") for part in found] if isinstance(found, tuple) else []
+        points = np.stack(parts, axis=1) if parts else np.asarray(found, "<f4")
+        return np.ascontiguousarray(points.reshape(-1, 2))
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """The collection, its modalities and columns."""
+        own, asked = self.collection.modalities, self.collection.query_modalities
+        return {
+            "name": self.name,
+            "count": len(self.collection),
+            "modalities": [{"name": m, "takes": self.takes(m)} for m in own],
+            "query": [{"name": m, "takes": self.takes(m)} for m in asked],
+            "columns": [self._column(n, kind) for n, kind in self.collection.columns.items()],
+            "scorer": self.model.scorer_name,
+            "has_map": len(self.points) > 0,
+        }
+
+    def takes(self, modality: str) -> str:
+        """The medium of a modality's items."""
+        return self.model.encoders[modality].takes
+
+    def _column(self, name: str, kind: str) -> dict[str, Any]:
+        found = [(value, n) for value, n in self.collection.facets(name) if value is not None]
+        if kind == "number":
+            numbers = [value for value, _ in found] or [0]
+            return {"name": name, "kind": kind, "min": min(numbers), "max": max(numbers)}
+        column: dict[str, Any] = {"name": name, "kind": kind}
+        if len(found) <= _FREQUENT or sum(n for _, n in found) > 4 * len(found):
+            column["values"] = [{"value": v, "count": n} for v, n in found[:_FREQUENT]]
+        return column
+
+    def facets(self, column: str, where: str | None) -> list[dict[str, Any]]:
+        """How many items have each value of a column, the most frequent first."""
+        found = self.collection.facets(column, where)
+        return [{"value": value, "count": count} for value, count in found[:1000]]
+
+    def colours(self, column: str) -> dict[str, Any]:
+        """Up to eight classes of a column, and that of each item, for a map."""
+        with self._lock:
+            if column not in self._colours:
+                values = list(self.collection.values(column))
+                number = self.collection.columns.get(column) == "number"
+                self._colours[column] = _ranges(values) if number else _names(values)
+            return self._colours[column]
+
+    def records(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """The records of keys, in their order; unknown keys are left out."""
+        found = {one.key: one for one in self.collection.items(list(keys))}
+        return [self._shown(found[key]) for key in keys if key in found]
+
+    def modality_of(self, key: str) -> str | None:
+        """The modality of an item; None if there is no such item."""
+        found = self.collection.items([key])
+        return found[0].modality if found else None
+
+    # -- searching -------------------------------------------------------------------------------
+
+    def combined(
+        self, vectors: Tensor, weights: Sequence[float], minus: Sequence[str]
+    ) -> Tensor | None:
+        """One query of several: their weighted mean, less half that of what is excluded.
+
+        Args:
+            vectors: unit norm, `[n, d]`.
+            weights: one of each.
+            minus: keys of excluded items.
+
+        Returns:
+            unit norm, `[d]`; None if they cancel each other out.
+        """
+        query = torch.zeros(self.model.dim)
+        if len(vectors):
+            query = (vectors * torch.tensor(weights, dtype=torch.float32)[:, None]).sum(dim=0)
+            query = query / max(sum(map(abs, weights)), 1e-9)
+        if minus:
+            query = query - _MINUS * self.collection.vectors(list(minus)).float().mean(dim=0)
+        return normalize(query, dim=0) if float(query.norm()) > 1e-6 else None
+
+    def search(self, question: Question) -> tuple[list[dict[str, Any]], int]:
+        """(results of a search, how many there are in all)."""
+        allowed = self._allowed(question)
+        if question.vector is None:
+            return self._browsed(question, allowed)
+        end = question.offset + question.count
+        wanted = end if question.least is None else max(end, 1000)
+        while True:
+            found, complete = self._found(question, allowed, wanted)
+            groups = self._folded(found) if question.fold else [(one, []) for one in found]
+            if complete or len(groups) >= end or wanted >= MOST:
+                break
+            wanted = min(wanted * 4, MOST)
+        total = len(groups)
+        if not complete and question.least is None:
+            passing = len(self.keys) if allowed is None else int(allowed.sum())
+            total = max(total, passing - (len(found) - len(groups)))
+        shown = groups[question.offset : question.offset + question.count]
+        hits = [self._shown(one) | {"duplicates": same} for one, same in shown]
+        self._explain(question, hits)
+        return hits, total
+
+    def _allowed(self, question: Question) -> np.ndarray | None:
+        """bool `[n]`, in the order of the map: items that pass the filters; None: all do."""
+        allowed = None
+        if question.where:
+            allowed = np.asarray(self.collection.matching(question.where), bool)
+        if question.within is not None:
+            inside = inside_polygon(self.points, question.within)
+            allowed = inside if allowed is None else allowed & inside
+        return allowed
+
+    def _browsed(
+        self, question: Question, allowed: np.ndarray | None
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Items in the order of the collection."""
+        if question.to is not None and len(self.collection.modalities) > 1:
+            own = np.array([value == question.to for value in self.collection.values("modality")])
+            allowed = own if allowed is None else allowed & own
+        places = np.arange(len(self.keys)) if allowed is None else np.flatnonzero(allowed)
+        shown = places[question.offset : question.offset + question.count]
+        records = self.records([self.keys[i] for i in shown.tolist()])
+        hits = [one | {"score": None, "percentile": None, "why": None} for one in records]
+        return [hit | {"duplicates": []} for hit in hits], len(places)
+
+    def _found(
+        self, question: Question, allowed: np.ndarray | None, wanted: int
+    ) -> tuple[list[Record], bool]:
+        """(the best results that pass all filters, whether there are no more): as many as wanted
+        or more, if there are so many."""
+        least = -math.inf if question.least is None else question.least
+        # The index knows nothing of the polygon: ask for more until enough are inside.
+        inside = allowed if question.within is not None else None
+        count = wanted if inside is None else 8 * wanted
+        while True:
+            found = self.collection.search(
+                question.vector,
+                question.modality,
+                count=count,
+                where=question.where,
+                target=question.to,
+                exclude=question.exclude,
+            )
+            kept = [
+                one
+                for one in found
+                if (inside is None or inside[self._places[one.key]])
+                and (one.percentile is None or one.percentile >= least)
+            ]
+            complete = len(found) < count or (inside is None and len(kept) < len(found))
+            if complete or inside is None or len(kept) >= wanted:
+                return kept, complete
+            count *= 8
+
+    def _folded(self, found: Sequence[Record]) -> list[tuple[Record, list[str]]]:
+        """Results with the keys of the near-duplicates that each stands for."""
+        if not found:
+            return []
+        rows = normalize(self.collection.vectors([one.key for one in found]).float(), dim=1)
+        groups: list[tuple[Record, list[str]]] = []
+        kept: list[int] = []
+        for i, one in enumerate(found):
+            near = (rows[kept] @ rows[i] >= SAME).nonzero()[:, 0].tolist()
+            same = [j for j in near if groups[j][0].modality == one.modality]
+            if same:
+                groups[same[0]][1].append(one.key)
+            else:
+                kept.append(i)
+                groups.append((one, []))
+        return groups
+
+    # -- showing ---------------------------------------------------------------------------------
+
+    def _shown(self, one: Record) -> dict[str, Any]:
+        """An item as the page gets it: no path of it, only its name."""
+        medium = self.takes(one.modality)
+        inline = medium not in ("image", "audio", "file") and _is_inline(medium)
+        text = one.item if inline else self._caption(one)
+        return {
+            "key": one.key,
+            "modality": one.modality,
+            "score": one.score,
+            "percentile": one.percentile,
+            "item": one.item[:200] if inline else PurePath(one.item.replace("\\", "/")).name,
+            "text": text,
+            "columns": dict(one.columns),
+            "thumb": f"/thumb/{one.key}" if medium == "image" else None,
+            "media": None if inline else f"/media/{one.key}",
+            "at": self._places.get(one.key),
+        }
+
+    def _caption(self, one: Record) -> str | None:
+        """The value of a column that usually has captions."""
+        column = self._captions
+        value = None if column is None else one.columns.get(column)
+        return value if isinstance(value, str) else None
+
+    @cached_property
+    def _captions(self) -> str | None:
+        usual = ("text", *registry.modality("text").columns)
+        return next((name for name in usual if name in self.collection.columns), None)
+
+    def _explain(self, question: Question, hits: list[dict[str, Any]]) -> None:
+        """Add why each was found: its cosine, what was subtracted for being near to everything,
+        and the dimensions that gave most of it."""
+        assert question.vector is not None
+        if not hits:
+            return
+        rows = normalize(self.collection.vectors([hit["key"] for hit in hits]).float(), dim=1)
+        products = rows * question.vector
+        taken = self._hubness(question, hits, rows)
+        for hit, row, hubness in zip(hits, products, taken, strict=True):
+            positive = row.clamp(min=0)
+            best = positive.topk(min(3, len(row)))
+            shares = (best.values / positive.sum().clamp(min=1e-9)).tolist()
+            dims = zip(best.indices.tolist(), shares, strict=True)
+            hit["why"] = {
+                "cosine": float(row.sum()),
+                "hubness": hubness,
+                "dims": [{"dim": dim, "share": share} for dim, share in dims],
+                "nearest_pair": None,
+            }
+
+    def _hubness(
+        self, question: Question, hits: list[dict[str, Any]], rows: Tensor
+    ) -> list[float | None]:
+        """What the scorer subtracts from twice the cosine of each for being near to many queries;
+        None if it subtracts nothing."""
+        found: list[float | None] = [None] * len(hits)
+        for modality in {hit["modality"] for hit in hits}:
+            index = [i for i, hit in enumerate(hits) if hit["modality"] == modality]
+            lifted = self.model.scorer.lift(rows[index], modality, [question.modality], True)
+            if lifted.shape[1] == rows.shape[1] + 1:
+                for i, value in zip(index, (-2 * lifted[:, -1]).tolist(), strict=True):
+                    found[i] = value
+        return found
+
+
+def inside_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """bool `[n]`: which points `[n, 2]` are inside a polygon `[m, 2]`, by the even-odd rule."""
+    x, y = points[:, 0].astype(float), points[:, 1].astype(float)
+    inside = np.zeros(len(points), bool)
+    for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if y1 == y2:
+            continue
+        crosses = (y1 > y) != (y2 > y)
+        inside ^= crosses & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+    return inside
+
+
+def _names(values: Sequence[Any]) -> dict[str, Any]:
+    """The most frequent values as classes, and the others as one."""
+    texts = ["" if value is None else str(value) for value in values]
+    names, of = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    order = np.bincount(of, minlength=len(names)).argsort(kind="stable")[::-1]
+    most = _COLOURS if len(names) <= _COLOURS else _COLOURS - 1
+    place = np.full(len(names), most)
+    place[order[:most]] = np.arange(min(most, len(names)))
+    kept = [str(names[i]) or "(empty)" for i in order[:most]]
+    return {"names": [*kept, *["other"] * (len(names) > most)], "of": place[of].tolist()}
+
+
+def _ranges(values: Sequence[Any]) -> dict[str, Any]:
+    """Classes of as many items each, named by their ends."""
+    numbers = np.array([math.nan if value is None else value for value in values], float)
+    there = numbers[np.isfinite(numbers)]
+    if not len(there):
+        return {"names": ["(empty)"], "of": [0] * len(values)}
+    classes = _COLOURS - 1
+    edges = np.unique(np.quantile(there, np.linspace(0, 1, classes + 1)[1:-1]))
+    of = np.searchsorted(edges, numbers, side="right")
+    ends = [there.min(), *edges, there.max()]
+    names = [f"{low:g}–{high:g}" for low, high in zip(ends, ends[1:], strict=False)]
+    of[~np.isfinite(numbers)] = len(names)
+    return {"names": [*names, *["(empty)"] * (len(there) < len(values))], "of": of.tolist()}
+
+
+def _is_inline(medium: str) -> bool:
+    from fusemix_core.data.media import medium as made
+
+    return made(medium).inline
