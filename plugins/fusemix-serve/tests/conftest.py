@@ -11,18 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import toys
 from pairs import write_world
 from started import Popen
 
-sys.path.insert(0, str(Path(__file__).parent))  # serve_client
-
-ENCODERS = {
-    "image": f"{toys.__file__}:ToyImage",
-    "text": f"{toys.__file__}:ToyText",
-    "audio": f"{toys.__file__}:ToySound",
-}
-TOKEN = "a-token-of-the-tests"
+sys.path.insert(0, str(Path(__file__).parent))  # serve_client, served_toys
+from served_toys import ENCODERS  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -47,13 +47,8 @@ class SmallCollection:
             index = [i for i, r in enumerate(self.records) if r.modality == modality]
             own = [self.contents[self.records[i].key] for i in index]
             self.rows[index] = model.encode(modality, own)
+        self.version = "1"
         self.places = {r.key: i for i, r in enumerate(self.records)}
-        self.lifted = torch.cat(
-            [
-                model.scorer.lift(self.rows[i : i + 1], r.modality, self.query_modalities, True)
-                for i, r in enumerate(self.records)
-            ]
-        )
 
     def _add(self, modality, content, item, columns):
         data = content.read_bytes() if modality == "image" else content.encode()
@@ -71,13 +66,13 @@ class SmallCollection:
         return [r.key for r in self.records]
 
     def search(self, vector, modality, count=10, offset=0, where=None, target=None, exclude=()):
-        query = self.model.scorer.lift(vector[None], modality, self.query_modalities, False)
-        scores = (self.lifted @ query[0]).tolist()
+        target = target or next(m for m in self.modalities if m != modality)
+        scores = self.model.scorer.score(vector[None], self.rows, modality, target)[0].tolist()
         allowed = self.matching(where) if where else np.ones(len(self), bool)
         fitting = [
             i
             for i, r in enumerate(self.records)
-            if allowed[i] and r.key not in exclude and target in (None, r.modality)
+            if allowed[i] and r.key not in exclude and target == r.modality
         ]
         order = sorted(fitting, key=lambda i: -scores[i])
         ranks = {i: 100 * (1 - rank / len(order)) for rank, i in enumerate(order)}
@@ -87,7 +82,7 @@ class SmallCollection:
         ]
 
     def items(self, keys):
-        return [self.records[self.places[key]] for key in keys if key in self.places]
+        return [self.records[self.places[key]] for key in keys]
 
     def vectors(self, keys):
         return self.rows[[self.places[key] for key in keys]]
@@ -115,4 +110,4 @@ class SmallCollection:
         return sorted(counted.items(), key=lambda one: -one[1])
 
     def map(self):
-        return self.rows[:, 0].numpy(), self.rows[:, 1].numpy()
+        return self.keys(), self.rows[:, :2].numpy()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fusemix_serve import Limits, Settings, create_app
-from fusemix_serve.gallery import inside_polygon
+from fusemix_serve.snapshot import inside_polygon
 from PIL import Image
 from serve_client import image_bytes, png_that_claims, sound_bytes
 from small_collection import SmallCollection
@@ -113,8 +113,8 @@ def test_queries_are_combined_by_their_weights(search, collection, models):
     rows = models["photos"].encode("text", words)
     for weights in ([1.0, 0.01], [1.0, 3.0]):
         mixed = torch.nn.functional.normalize((rows * torch.tensor(weights)[:, None]).sum(0), dim=0)
-        wanted = collection.search(mixed, "text", count=10)
-        found = search(*map(text, words), weights=weights, k=10)
+        wanted = collection.search(mixed, "text", count=10, target="image")
+        found = search(*map(text, words), weights=weights, k=10, to="image")
         assert [hit["key"] for hit in found["hits"]] == [one.key for one in wanted]
 
 
@@ -181,8 +181,30 @@ def test_why_explains_the_score(search, models):
     shares = [one["share"] for one in why["dims"]]
     assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1 + 1e-6
     if model.scorer_name == "csls":
-        # An index ranks by half of 2 cos - r(q) - r(g), without r(q), which is the same for all.
-        assert hit["score"] == pytest.approx(why["cosine"] - why["hubness"] / 2, abs=1e-5)
+        # The score is 2 cos - r(q) - r(g), and r(q) is the same for all.
+        more = search(text("a red car"), to="image", k=5)["hits"]
+        rest = [h["score"] - 2 * h["why"]["cosine"] + h["why"]["hubness"] for h in more]
+        assert rest == pytest.approx([rest[0]] * 5, abs=1e-5)
+
+
+def test_several_modalities_are_merged_by_percentile(search, collection):
+    hits = search(text("a red car"), k=50)["hits"]
+    assert {hit["modality"] for hit in hits} == {"image", "text"}
+    percentiles = [hit["percentile"] for hit in hits]
+    assert percentiles == sorted(percentiles, reverse=True)
+    for to in ("image", "text"):
+        own = [h["key"] for h in search(text("a red car"), k=50, to=to)["hits"]]
+        shared = [h["key"] for h in hits if h["modality"] == to]
+        assert own[: len(shared)] == shared
+
+
+def test_an_updated_collection_is_read_again(client, collection, monkeypatch):
+    assert len(client.get("/api/map/keys").json()) == len(collection)
+    monkeypatch.setattr(collection, "map", lambda: (["0" * 32], np.zeros((1, 2), np.float32)))
+    assert len(client.get("/api/map/keys").json()) == len(collection)
+    monkeypatch.setattr(collection, "version", "2")
+    assert client.get("/api/map/keys").json() == ["0" * 32]
+    assert len(client.get("/api/map").content) == 8
 
 
 def test_no_query_browses_in_the_order_of_the_collection(search, collection):
@@ -195,7 +217,7 @@ def test_no_query_browses_in_the_order_of_the_collection(search, collection):
 
 
 def test_a_lasso_keeps_what_is_inside(search, collection):
-    x, y = collection.map()
+    x = collection.map()[1][:, 0]
     middle = float(np.median(x))
     left = [[-2, -2], [middle, -2], [middle, 2], [-2, 2]]
     inside = {key for key, at in zip(collection.keys(), x, strict=True) if at < middle}
@@ -317,7 +339,7 @@ def test_facets_count_values_and_follow_a_filter(client):
 
 def test_the_map_has_a_point_a_key_and_a_colour_of_every_item(client, collection):
     points = np.frombuffer(client.get("/api/map").content, "<f4").reshape(-1, 2)
-    np.testing.assert_array_equal(points, np.stack(collection.map(), axis=1))
+    np.testing.assert_array_equal(points, collection.map()[1])
     keys = client.get("/api/map/keys", params={"offset": 0, "count": 100}).json()
     keys += client.get("/api/map/keys", params={"offset": 100}).json()
     assert keys == collection.keys()

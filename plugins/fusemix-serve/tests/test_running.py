@@ -10,9 +10,17 @@ import urllib.error
 
 import pytest
 from serve_client import ask
+from served_toys import ENCODERS
 from typer.testing import CliRunner
 
 from fusemix_core.cli.app import app
+from fusemix_core.cli.plugins_app import add_plugin_commands
+from fusemix_core.registry import registry
+
+
+@pytest.fixture(autouse=True, scope="module")
+def command():
+    add_plugin_commands(app, registry)
 
 
 def test_sigterm_ends_it_without_an_error(start):
@@ -59,7 +67,8 @@ def test_a_port_that_is_taken_is_an_error_with_a_way_out(world):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        shown = CliRunner().invoke(app, ["serve", str(world / "photos"), "--port", port])
+        own = [f"--encoder={m}={name}" for m, name in ENCODERS.items()]
+        shown = CliRunner().invoke(app, ["serve", str(world / "photos"), "--port", port, *own])
     assert shown.exit_code == 2 and "can't be listened on" in shown.output
     assert "--port 0" in shown.output
 

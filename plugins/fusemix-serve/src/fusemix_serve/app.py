@@ -18,12 +18,13 @@ from starlette.staticfiles import StaticFiles
 from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.saved.model import SavedModel
 from fusemix_serve import cohere, files, openai, predicting, ranking, searching, watching
-from fusemix_serve.gallery import Gallery, Searchable
+from fusemix_serve.gallery import Gallery
 from fusemix_serve.guards import Guards, Login
 from fusemix_serve.metrics import Metrics
 from fusemix_serve.replies import Refused, as_refused, failure
 from fusemix_serve.served import ServedFused, Workers, served
 from fusemix_serve.settings import Settings
+from fusemix_serve.snapshot import Searchable
 from fusemix_serve.state import State
 from fusemix_serve.thumbs import Thumbs
 from fusemix_serve.uploads import Uploads

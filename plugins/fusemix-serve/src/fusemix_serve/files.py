@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from fusemix_core.data.media import medium
+from fusemix_core.errors import DataError
 from fusemix_serve.gallery import Gallery
 from fusemix_serve.inputs import image_size
 from fusemix_serve.replies import Refused
@@ -39,6 +40,8 @@ _HEADERS = {
     "Cache-Control": "private, max-age=31536000, immutable",  # a key is that of the content
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
+
+_GONE = Refused(404, "The item's file is no longer there.", "Run `fusemix index update`.")
 
 
 async def thumb(request: Request) -> Response:
@@ -80,13 +83,16 @@ def checked_key(key: Any) -> str:
 
 def _media(gallery: Gallery, key: str) -> tuple[Any, str]:
     """(a path, text or bytes, the name of the file)."""
-    records = gallery.collection.items([key])
-    if not records:
-        raise Refused(404, "The collection has no item of this key.")
-    found = gallery.collection.media(key)
+    try:
+        (record,) = gallery.collection.items([key])
+        found = gallery.collection.media(key)
+    except KeyError as error:
+        raise Refused(404, "The collection has no item of this key.") from error
+    except DataError as error:
+        raise _GONE from error
     if isinstance(found, Path) and not found.is_file():
-        raise Refused(404, "The item's file is no longer there.", "Run `fusemix index update`.")
-    return found, records[0].item
+        raise _GONE
+    return found, record.item
 
 
 def _thumb(gallery: Gallery, key: str, pixels: int) -> bytes:

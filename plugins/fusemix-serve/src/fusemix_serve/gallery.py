@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.fused import FusedModel
 from fusemix_core.registry import registry
+from fusemix_serve.snapshot import Record, Searchable, Snapshot, inside_polygon
 
 MOST = 10_000
 """Results of one search that are looked at, at most."""
 SAME = 0.985
 """The cosine from which two items are shown as one."""
-_FREQUENT = 30
-_COLOURS = 8
 _MINUS = 0.5
 """The weight of what is excluded, against that of what is asked for (Rocchio, 1971)."""
-
-
-class Record(Protocol):
-    """An item, as `Collection` returns it."""
-
-    key: str
-    score: float | None
-    modality: str
-    item: str
-    columns: Mapping[str, Any]
-    percentile: float | None
-
-
-class Searchable(Protocol):
-    """What the server uses of `fusemix_core.search.Collection`."""
-
-    modalities: Sequence[str]
-    query_modalities: Sequence[str]
-    columns: Mapping[str, str]
-    model: FusedModel
-
-    def __len__(self) -> int: ...
-    def search(self, vector: Tensor, modality: str, **how: Any) -> Sequence[Record]: ...
-    def items(self, keys: Sequence[str]) -> Sequence[Record]: ...
-    def vectors(self, keys: Sequence[str]) -> Tensor: ...
-    def media(self, key: str) -> Any: ...
-    def facets(self, column: str, where: str | None = None) -> Sequence[tuple[Any, int]]: ...
-    def map(self) -> Any: ...
-    def keys(self) -> Sequence[str]: ...
-    def matching(self, where: str) -> Any: ...
-    def values(self, column: str) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -98,29 +65,17 @@ class Gallery:
     def __init__(self, name: str, collection: Searchable) -> None:
         self.name, self.collection = name, collection
         self.model = collection.model
-        self._lock = threading.Lock()
-        self._colours: dict[str, dict[str, Any]] = {}
+        self._snapshot = Snapshot(collection)
+
+    @property
+    def now(self) -> Snapshot:
+        """The present state: another process may have updated the collection."""
+        if self._snapshot.version != self.collection.version:
+            self._snapshot = Snapshot(self.collection)
+        return self._snapshot
 
     # -- what there is ---------------------------------------------------------------------------
 
-    @cached_property
-    def keys(self) -> list[str]:
-        """The keys of all items, in the order of the map."""
-        return list(self.collection.keys())
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {key: i for i, key in enumerate(self.keys)}
-
-    @cached_property
-    def points(self) -> np.ndarray:
-        """float32 `[n, 2]`: where the items are on the map."""
-        found = self.collection.map()
-        parts = [np.asarray(part, "<f4") for part in found] if isinstance(found, tuple) else []
-        points = np.stack(parts, axis=1) if parts else np.asarray(found, "<f4")
-        return np.ascontiguousarray(points.reshape(-1, 2))
-
-    @cached_property
     def described(self) -> dict[str, Any]:
         """The collection, its modalities and columns."""
         own, asked = self.collection.modalities, self.collection.query_modalities
@@ -129,48 +84,38 @@ class Gallery:
             "count": len(self.collection),
             "modalities": [{"name": m, "takes": self.takes(m)} for m in own],
             "query": [{"name": m, "takes": self.takes(m)} for m in asked],
-            "columns": [self._column(n, kind) for n, kind in self.collection.columns.items()],
+            "columns": self.now.columns,
             "scorer": self.model.scorer_name,
-            "has_map": len(self.points) > 0,
+            "has_map": len(self.collection) > 0,
         }
 
     def takes(self, modality: str) -> str:
         """The medium of a modality's items."""
         return self.model.encoders[modality].takes
 
-    def _column(self, name: str, kind: str) -> dict[str, Any]:
-        found = [(value, n) for value, n in self.collection.facets(name) if value is not None]
-        if kind == "number":
-            numbers = [value for value, _ in found] or [0]
-            return {"name": name, "kind": kind, "min": min(numbers), "max": max(numbers)}
-        column: dict[str, Any] = {"name": name, "kind": kind}
-        if len(found) <= _FREQUENT or sum(n for _, n in found) > 4 * len(found):
-            column["values"] = [{"value": v, "count": n} for v, n in found[:_FREQUENT]]
-        return column
-
     def facets(self, column: str, where: str | None) -> list[dict[str, Any]]:
         """How many items have each value of a column, the most frequent first."""
         found = self.collection.facets(column, where)
         return [{"value": value, "count": count} for value, count in found[:1000]]
 
-    def colours(self, column: str) -> dict[str, Any]:
-        """Up to eight classes of a column, and that of each item, for a map."""
-        with self._lock:
-            if column not in self._colours:
-                values = list(self.collection.values(column))
-                number = self.collection.columns.get(column) == "number"
-                self._colours[column] = _ranges(values) if number else _names(values)
-            return self._colours[column]
-
     def records(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """The records of keys, in their order; unknown keys are left out."""
-        found = {one.key: one for one in self.collection.items(list(keys))}
-        return [self._shown(found[key]) for key in keys if key in found]
+        return [self._shown(one) for one in self._known(keys)]
 
     def modality_of(self, key: str) -> str | None:
         """The modality of an item; None if there is no such item."""
-        found = self.collection.items([key])
-        return found[0].modality if found else None
+        return next((one.modality for one in self._known([key])), None)
+
+    def _known(self, keys: Sequence[str]) -> list[Record]:
+        try:
+            return list(self.collection.items(keys))
+        except KeyError:
+            pass  # some are unknown
+        found: list[Record] = []
+        for key in keys:
+            with suppress(KeyError):
+                found += self.collection.items([key])
+        return found
 
     # -- searching -------------------------------------------------------------------------------
 
@@ -210,7 +155,7 @@ class Gallery:
             wanted = min(wanted * 4, MOST)
         total = len(groups)
         if not complete and question.least is None:
-            passing = len(self.keys) if allowed is None else int(allowed.sum())
+            passing = len(self.now.keys) if allowed is None else int(allowed.sum())
             total = max(total, passing - (len(found) - len(groups)))
         shown = groups[question.offset : question.offset + question.count]
         hits = [self._shown(one) | {"duplicates": same} for one, same in shown]
@@ -223,7 +168,7 @@ class Gallery:
         if question.where:
             allowed = np.asarray(self.collection.matching(question.where), bool)
         if question.within is not None:
-            inside = inside_polygon(self.points, question.within)
+            inside = inside_polygon(self.now.points, question.within)
             allowed = inside if allowed is None else allowed & inside
         return allowed
 
@@ -234,9 +179,9 @@ class Gallery:
         if question.to is not None and len(self.collection.modalities) > 1:
             own = np.array([value == question.to for value in self.collection.values("modality")])
             allowed = own if allowed is None else allowed & own
-        places = np.arange(len(self.keys)) if allowed is None else np.flatnonzero(allowed)
+        places = np.arange(len(self.now.keys)) if allowed is None else np.flatnonzero(allowed)
         shown = places[question.offset : question.offset + question.count]
-        records = self.records([self.keys[i] for i in shown.tolist()])
+        records = self.records([self.now.keys[i] for i in shown.tolist()])
         hits = [one | {"score": None, "percentile": None, "why": None} for one in records]
         return [hit | {"duplicates": []} for hit in hits], len(places)
 
@@ -250,24 +195,36 @@ class Gallery:
         inside = allowed if question.within is not None else None
         count = wanted if inside is None else 8 * wanted
         while True:
-            found = self.collection.search(
-                question.vector,
-                question.modality,
-                count=count,
-                where=question.where,
-                target=question.to,
-                exclude=question.exclude,
-            )
+            found = self._best(question, count)
             kept = [
                 one
                 for one in found
-                if (inside is None or inside[self._places[one.key]])
+                if (inside is None or inside[self.now.places[one.key]])
                 and (one.percentile is None or one.percentile >= least)
             ]
             complete = len(found) < count or (inside is None and len(kept) < len(found))
             if complete or inside is None or len(kept) >= wanted:
                 return kept, complete
             count *= 8
+
+    def _best(self, question: Question, count: int) -> list[Record]:
+        """The best `count` of each modality that is searched, or fewer. Scores of different
+        modalities can't be compared: several are merged by percentile, and by rank."""
+        targets = [question.to] if question.to else list(self.collection.modalities)
+        ranked: list[tuple[float, int, Record]] = []
+        for target in targets:
+            found = self.collection.search(
+                question.vector,
+                question.modality,
+                count=count,
+                where=question.where,
+                target=target,
+                exclude=question.exclude,
+            )
+            ranked += [(-(one.percentile or 0.0), i, one) for i, one in enumerate(found)]
+        if len(targets) > 1:
+            ranked.sort(key=lambda one: one[:2])
+        return [one for *_, one in ranked[:count]]
 
     def _folded(self, found: Sequence[Record]) -> list[tuple[Record, list[str]]]:
         """Results with the keys of the near-duplicates that each stands for."""
@@ -303,7 +260,7 @@ class Gallery:
             "columns": dict(one.columns),
             "thumb": f"/thumb/{one.key}" if medium == "image" else None,
             "media": None if inline else f"/media/{one.key}",
-            "at": self._places.get(one.key),
+            "at": self.now.places.get(one.key),
         }
 
     def _caption(self, one: Record) -> str | None:
@@ -351,45 +308,6 @@ class Gallery:
                 for i, value in zip(index, (-2 * lifted[:, -1]).tolist(), strict=True):
                     found[i] = value
         return found
-
-
-def inside_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """bool `[n]`: which points `[n, 2]` are inside a polygon `[m, 2]`, by the even-odd rule."""
-    x, y = points[:, 0].astype(float), points[:, 1].astype(float)
-    inside = np.zeros(len(points), bool)
-    for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        if y1 == y2:
-            continue
-        crosses = (y1 > y) != (y2 > y)
-        inside ^= crosses & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
-    return inside
-
-
-def _names(values: Sequence[Any]) -> dict[str, Any]:
-    """The most frequent values as classes, and the others as one."""
-    texts = ["" if value is None else str(value) for value in values]
-    names, of = np.unique(np.array(texts, dtype=object), return_inverse=True)
-    order = np.bincount(of, minlength=len(names)).argsort(kind="stable")[::-1]
-    most = _COLOURS if len(names) <= _COLOURS else _COLOURS - 1
-    place = np.full(len(names), most)
-    place[order[:most]] = np.arange(min(most, len(names)))
-    kept = [str(names[i]) or "(empty)" for i in order[:most]]
-    return {"names": [*kept, *["other"] * (len(names) > most)], "of": place[of].tolist()}
-
-
-def _ranges(values: Sequence[Any]) -> dict[str, Any]:
-    """Classes of as many items each, named by their ends."""
-    numbers = np.array([math.nan if value is None else value for value in values], float)
-    there = numbers[np.isfinite(numbers)]
-    if not len(there):
-        return {"names": ["(empty)"], "of": [0] * len(values)}
-    classes = _COLOURS - 1
-    edges = np.unique(np.quantile(there, np.linspace(0, 1, classes + 1)[1:-1]))
-    of = np.searchsorted(edges, numbers, side="right")
-    ends = [there.min(), *edges, there.max()]
-    names = [f"{low:g}–{high:g}" for low, high in zip(ends, ends[1:], strict=False)]
-    of[~np.isfinite(numbers)] = len(names)
-    return {"names": [*names, *["(empty)"] * (len(there) < len(values))], "of": of.tolist()}
 
 
 def _is_inline(medium: str) -> bool:

@@ -30,7 +30,7 @@ _DEEPEST = 2000
 async def info(request: Request) -> Response:
     """GET: the collection, its modalities and columns."""
     state, gallery = state_of(request), gallery_of(request)
-    return reply(await state.workers.run(lambda: gallery.described))
+    return reply(await state.workers.run(gallery.described))
 
 
 async def upload(request: Request) -> Response:
@@ -217,7 +217,7 @@ async def facets(request: Request) -> Response:
 async def points(request: Request) -> Response:
     """GET: the map, as little-endian float32 pairs."""
     state, gallery = state_of(request), gallery_of(request)
-    data = await state.workers.run(lambda: gallery.points.tobytes())
+    data = await state.workers.run(lambda: gallery.now.points.tobytes())
     return Response(data, media_type="application/octet-stream")
 
 
@@ -228,7 +228,7 @@ async def point_keys(request: Request) -> Response:
     if not all(given.get(name, "0").isdecimal() for name in ("offset", "count")):
         raise Refused(400, "'offset' and 'count' must be whole numbers.")
     start, count = int(given.get("offset", "0")[:12]), int(given.get("count", f"{_PAGE}")[:12])
-    keys = await state.workers.run(lambda: gallery.keys[start : start + min(count, _PAGE)])
+    keys = await state.workers.run(lambda: gallery.now.keys[start : start + min(count, _PAGE)])
     return await state.workers.run(reply, keys)
 
 
@@ -236,7 +236,7 @@ async def colours(request: Request) -> Response:
     """GET: classes of `?column=`, and that of each item in the order of the map."""
     state, gallery = state_of(request), gallery_of(request)
     column = _known_column(request, gallery, "modality")
-    found = await state.workers.run(gallery.colours, column)
+    found = await state.workers.run(lambda: gallery.now.colours(column))
     return await state.workers.run(reply, found)
 
 
