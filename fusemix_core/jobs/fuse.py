@@ -87,9 +87,8 @@ def fuse(
             `datasets.Dataset`. Any item may be missing.
         target: The column to predict; several are labels.
         time, event: The columns of a survival target, instead.
-        task: `classify`, `multilabel`, `regress`, `ordinal`, `survive`, or a table of a name and
-            options. `auto` sees it from the target. `match` has no target: it learns which items
-            belong together.
+        task: `classify`, `regress`, …, or a table of a name and options. `auto` sees it from the
+            target. `match` has no target: it learns which items belong together.
         fuser: How modalities are combined: `stack`, `block`, …, or a table of a name and options.
             `auto` is whatever is best on validation.
         folds: Cross-validation with so many folds, and a fit to all rows; 0 for the test split.
