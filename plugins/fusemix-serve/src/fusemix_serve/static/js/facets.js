@@ -4,13 +4,14 @@ import { facets } from "./api.js";
 import { count, debounced, find, make } from "./dom.js";
 import { expression, filtered } from "./where.js";
 
-const FEW = 8, OPEN = 3;  // values shown at first; groups open at first
+const FEW = 8;               // values shown at first
+const OPEN = 4, SHORT = 12;  // the first groups are open, if they have few values
 
 export class Facets {
   constructor(store, info) {
     Object.assign(this, { store, info });
-    const columns = info.columns.filter((one) => one.kind === "number" || one.values?.length);
-    this.groups = columns.map((column, i) => this.#group(column, i < OPEN));
+    const columns = info.columns.filter((one) => one.kind === "number" || one.values?.length > 1);
+    this.groups = columns.map((column, i) => this.#group(column, i < OPEN && (column.values ?? []).length <= SHORT));
     this.clear = make("button", {
       type: "button", class: "link", hidden: true,
       onclick: () => store.set({ facets: {}, where: "", within: null }),

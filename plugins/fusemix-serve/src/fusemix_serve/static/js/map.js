@@ -75,6 +75,7 @@ export class MapView {
 
   async #open(open) {
     find("map").hidden = !open;
+    find("columns").classList.toggle("mapped", open);
     find("map-button").setAttribute("aria-pressed", String(open));
     if (!open || this.points?.count || this.loading) return;
     this.loading = true;
@@ -127,7 +128,7 @@ export class MapView {
     const { clientWidth: width, clientHeight: height } = this.field, ratio = devicePixelRatio || 1;
     if (!width) return;
     [this.canvas.width, this.canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
-    if (!this.fitted) this.#fit();
+    if (!this.touched) this.#fit();
     this.#draw();
   }
 
@@ -138,6 +139,7 @@ export class MapView {
     this.whole = 0.92 * Math.min(width / (this.box.width || 1), height / (this.box.height || 1));
     this.view = { x: this.box.left + this.box.width / 2, y: this.box.bottom + this.box.height / 2, scale: this.whole };
     this.fitted = true;
+    this.touched = false;
     this.#draw();
   }
 
@@ -159,6 +161,7 @@ export class MapView {
   }
 
   #moved() {
+    this.touched = true;
     this.tip.hidden = true;
     this.#draw(true);
     clearTimeout(this.resting);

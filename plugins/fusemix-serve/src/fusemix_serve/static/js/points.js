@@ -14,7 +14,7 @@ void main() {
   colour = vec4(palette[int(kind)], alpha);
 }`;
 const FRAGMENT = `#version 300 es
-precision mediump float;
+precision highp float;
 in vec4 colour;
 uniform float size;
 out vec4 shown;
@@ -111,7 +111,7 @@ export class Points {
     gl.uniform2f(uniform.centre, x, y);
     gl.uniform2f(uniform.span, 2 * scale * ratio / canvas.width, 2 * scale * ratio / canvas.height);
     const size = Math.min(14, Math.max(1.5, Math.min(8, 240 / Math.sqrt(this.count)) * zoom ** 0.4));
-    const quiet = this.marked ? 0.45 : 0.8;
+    const quiet = this.marked ? 0.55 : 0.8;
     this.#points(this.places, moving ? Math.min(this.count, WHILE_MOVING) : this.count, size * ratio, quiet, this.kinds);
     if (this.marked) {
       this.#points(this.marks, this.marked, (Math.max(size, 7) + 4) * ratio, 1, EDGE);

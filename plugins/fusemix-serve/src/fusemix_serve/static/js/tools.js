@@ -39,8 +39,8 @@ export class Tools {
     }, "Filters");
     find("tools").append(...[
       kinds.length > 2 ? make("fieldset", { class: "kinds" }, make("legend", { class: "hidden" }, "What to find"), choices) : null,
-      make("span", { class: "cut" }, make("label", { for: "least" }, "Better than"), this.least, this.out),
-      make("label", { class: "check" }, this.fold, "Fold near-duplicates"), this.area,
+      make("label", { class: "check" }, this.fold, "Fold near-duplicates"),
+      make("span", { class: "cut" }, make("label", { for: "least" }, "Better than"), this.least, this.out), this.area,
       info.columns.length ? this.filters : null,
     ].filter(Boolean));
   }
