@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 
 DROP = """([name, type, data]) => {
-  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+  const transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name, {type}));
   for (const kind of ["dragenter", "dragover", "drop"]) {
-    document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+    const settings = {dataTransfer: transfer, bubbles: true, cancelable: true};
+    document.body.dispatchEvent(new DragEvent(kind, settings));
   }
 }"""
 PASTE = """([name, type, data]) => {
-  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+  const transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name, {type}));
-  document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true, cancelable: true}));
+  const settings = {clipboardData: transfer, bubbles: true, cancelable: true};
+  document.dispatchEvent(new ClipboardEvent("paste", settings));
 }"""
 
 

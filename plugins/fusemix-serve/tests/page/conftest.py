@@ -42,7 +42,7 @@ def server():
 
 @pytest.fixture
 def show(chromium, server):
-    """Opens a page; at the end, no page may have asked another origin or met an error of its own."""
+    """Opens a page. At the end, none may have asked another origin or met an error of its own."""
     contexts, wrong = [], []
     own = urlsplit(server.url).netloc
 
@@ -59,7 +59,11 @@ def show(chromium, server):
     def open_page(path: str = "", ready: bool = True, url: str = server.url, **settings):
         nonlocal own
         own = urlsplit(url).netloc
-        settings = {"viewport": {"width": 1280, "height": 900}, "permissions": ["microphone"], **settings}
+        settings = {
+            "viewport": {"width": 1280, "height": 900},
+            "permissions": ["microphone"],
+            **settings,
+        }
         context = chromium.new_context(**settings)
         contexts.append(context)
         context.on("request", asked)

@@ -25,8 +25,17 @@ import numpy as np
 
 STATIC = Path(str(files("fusemix_serve") / "static"))
 SAMPLE = Path(fusemix_starter.__file__).parent / "sample"
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-POLICY = "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; form-action 'self'"
+KINDS = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
+    "base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+}
 MARKUP = '<img src=x onerror="window.attacked = true"><script>window.attacked = true</script>'
 
 
@@ -53,22 +62,23 @@ def sample_records(count: int = 400) -> list[dict]:
     for i, row in enumerate(rows[::step][:count]):
         columns = {name: row[name] for name in ("book", "split", "module", "licence")}
         columns["year"] = 2000 + i % 24
-        record = {"modality": "image", "item": row["image"], "text": row["text"], "columns": columns}
+        record = {
+            "modality": "image",
+            "item": row["image"],
+            "text": row["text"],
+            "columns": columns,
+        }
         key = key_of(row["image"])
         records.append({**record, "key": key, "thumb": f"/thumb/{key}", "media": f"/media/{key}"})
         if i % 8 == 0:
             text = row["caption"] or row["text"]
             key = key_of(f"text {row['image']}")
-            records.append(
-                {"key": key, "modality": "text", "item": text[:40], "text": text, "columns": columns,
-                 "thumb": None, "media": None}
-            )  # fmt: skip
+            said = {"key": key, "modality": "text", "item": text[:40], "text": text}
+            records.append({**said, "columns": columns, "thumb": None, "media": None})
         if i % 40 == 0:
             key = key_of(f"audio {i}")
-            records.append(
-                {"key": key, "modality": "audio", "item": f"sounds/{i}.wav", "text": None,
-                 "columns": columns, "thumb": None, "media": f"/media/{key}"}
-            )  # fmt: skip
+            sound = {"key": key, "modality": "audio", "item": f"sounds/{i}.wav", "text": None}
+            records.append({**sound, "columns": columns, "thumb": None, "media": f"/media/{key}"})
     for at, record in enumerate(records):
         record["at"] = at
     return records
@@ -94,7 +104,10 @@ class FakeServer(ThreadingHTTPServer):
     def _scatter(self, count: int) -> np.ndarray:
         """Positions [n, 2] in clouds, one for each book."""
         books = [record["columns"].get("book", "") for record in self.records]
-        middles = {book: np.array([np.cos(i * 1.1), np.sin(i * 1.7)]) * 3 for i, book in enumerate(sorted(set(books)))}
+        middles = {
+            book: np.array([np.cos(i * 1.1), np.sin(i * 1.7)]) * 3
+            for i, book in enumerate(sorted(set(books)))
+        }
         noise = np.random.default_rng(0).normal(0, 0.5, (count, 2))
         return np.array([middles[book] for book in books]).reshape(-1, 2) + noise
 
@@ -108,16 +121,28 @@ class FakeServer(ThreadingHTTPServer):
         columns = []
         for name, counts in values.items():
             if all(isinstance(value, int) for value in counts):
-                columns.append({"name": name, "kind": "number", "min": min(counts), "max": max(counts)})
+                columns.append(
+                    {"name": name, "kind": "number", "min": min(counts), "max": max(counts)}
+                )
             else:
                 shown = sorted(counts.items(), key=lambda one: -one[1])[:30]
-                columns.append({"name": name, "kind": "text", "values": [{"value": v, "count": c} for v, c in shown]})
+                columns.append(
+                    {
+                        "name": name,
+                        "kind": "text",
+                        "values": [{"value": v, "count": c} for v, c in shown],
+                    }
+                )
         queries = [{"name": name, "takes": name} for name in ("text", "image", "audio")]
         return {
-            "name": "OpenStax sample", "count": len(self.records), "scorer": "csls", "has_map": True,
+            "name": "OpenStax sample",
+            "count": len(self.records),
+            "scorer": "csls",
+            "has_map": True,
             "modalities": [{"name": name, "takes": name} for name in modalities],
-            "query": queries, "columns": columns,
-        }  # fmt: skip
+            "query": queries,
+            "columns": columns,
+        }
 
     def passing(self, asked: dict) -> list[dict]:
         """What the filters of a search let through."""
@@ -146,27 +171,49 @@ class FakeServer(ThreadingHTTPServer):
         found, queries = self.passing(asked), asked["queries"]
         if queries or asked.get("minus"):
             words = set(re.findall(r"\w+", " ".join(q.get("text", "") for q in queries).lower()))
-            seeds = {q["key"] for q in queries if "key" in q} | {q["upload"] for q in queries if "upload" in q}
+            seeds = {q["key"] for q in queries if "key" in q} | {
+                q["upload"] for q in queries if "upload" in q
+            }
             hits = [self.hit(record, words, seeds, asked.get("minus", [])) for record in found]
             hits = [hit for hit in hits if hit["percentile"] >= asked.get("min_percentile", 0)]
             hits.sort(key=lambda hit: -hit["score"])
         else:
-            hits = [{**record, "score": None, "percentile": None, "duplicates": [], "why": None} for record in found]
+            hits = [
+                {**record, "score": None, "percentile": None, "duplicates": [], "why": None}
+                for record in found
+            ]
         offset = asked["offset"]
         return {"took_ms": 12.4, "total": len(hits), "hits": hits[offset : offset + asked["k"]]}
 
     def hit(self, record: dict, words: set, seeds: set, minus: list) -> dict:
         own = set(re.findall(r"\w+", (record["text"] or record["item"]).lower()))
-        chance = int(hashlib.md5((record["key"] + "".join(sorted(seeds))).encode()).hexdigest()[:6], 16) / 16**6
-        cosine = 0.3 * chance + 0.6 * len(own & words) / max(1, len(words)) - (0.9 if record["key"] in minus else 0)
+        chance = (
+            int(hashlib.md5((record["key"] + "".join(sorted(seeds))).encode()).hexdigest()[:6], 16)
+            / 16**6
+        )
+        cosine = (
+            0.3 * chance
+            + 0.6 * len(own & words) / max(1, len(words))
+            - (0.9 if record["key"] in minus else 0)
+        )
         percentile = min(99.97, 100 * min(1, max(0, 0.35 + cosine)))
         twin = self.records[(record["at"] + 1) % len(self.records)]["key"]
+        pair = {name: record[name] for name in ("text", "thumb")}
         return {
-            **record, "score": cosine, "percentile": percentile,
+            **record,
+            "score": cosine,
+            "percentile": percentile,
             "duplicates": [twin] if record["at"] % 11 == 0 else [],
-            "why": {"cosine": cosine, "hubness": 0.031, "dims": [{"dim": 12, "share": 0.11}, {"dim": 3, "share": 0.07}, {"dim": 41, "share": 0.05}],
-                    "nearest_pair": {"key": None, "text": record["text"], "item": None, "thumb": record["thumb"], "similarity": 0.81}},
-        }  # fmt: skip
+            "why": {
+                "cosine": cosine,
+                "hubness": 0.031,
+                "dims": [
+                    {"dim": dim, "share": share}
+                    for dim, share in ((12, 0.11), (3, 0.07), (41, 0.05))
+                ],
+                "nearest_pair": {**pair, "key": None, "item": None, "similarity": 0.81},
+            },
+        }
 
 
 def inside(point: np.ndarray, corners: list) -> bool:
@@ -181,11 +228,13 @@ def inside(point: np.ndarray, corners: list) -> bool:
 class Handler(BaseHTTPRequestHandler):
     server: FakeServer
 
-    def reply(self, body: bytes | dict | list, kind: str = "application/json", status: int = 200) -> None:
+    def reply(
+        self, body: bytes | dict | list, kind: str = "application/json", status: int = 200
+    ) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(len(data))),
-                            ("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")):  # fmt: skip
+        own = {"Content-Type": kind, "Content-Length": str(len(data))}
+        for name, value in {**own, **HEADERS}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -223,7 +272,10 @@ class Handler(BaseHTTPRequestHandler):
             ordered = sorted(counts.items(), key=lambda one: -one[1])
             self.reply([{"value": value, "count": count} for value, count in ordered])
         else:
-            self.reply({"error": {"message": "There is nothing here.", "hint": "", "code": "missing"}}, status=404)
+            self.reply(
+                {"error": {"message": "There is nothing here.", "hint": "", "code": "missing"}},
+                status=404,
+            )
 
     def media(self, key: str) -> None:
         record = self.server.by_key.get(key)
@@ -244,7 +296,10 @@ class Handler(BaseHTTPRequestHandler):
             self.reply([record["key"] for record in records[start : start + int(asked["count"])]])
         else:
             column = asked["column"]
-            values = [r["modality"] if column == "modality" else str(r["columns"].get(column)) for r in records]
+            values = [
+                r["modality"] if column == "modality" else str(r["columns"].get(column))
+                for r in records
+            ]
             names = sorted(set(values), key=lambda value: -values.count(value))
             names = names if len(names) <= 8 else [*names[:7], "other"]
             of = [names.index(value) if value in names else len(names) - 1 for value in values]

@@ -41,7 +41,9 @@ def test_a_search_from_the_first_key_to_the_last(show, server):
     page.keyboard.press("/")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("s")
-    assert page.locator(".card").first.locator("[data-save]").get_attribute("aria-pressed") == "true"
+    assert (
+        page.locator(".card").first.locator("[data-save]").get_attribute("aria-pressed") == "true"
+    )
     page.keyboard.press("m")
     settle(page)
     assert [list(query) for query in server.searches[-1]["queries"]] == [["key"]]
@@ -78,7 +80,8 @@ def test_rows_of_the_grid_are_those_on_the_screen(show):
     page = show()
     rows = page.eval_on_selector_all(
         "#grid [role=row]",
-        "rows => rows.map((row) => new Set([...row.children].map((c) => Math.round(c.getBoundingClientRect().top))).size)",
+        """rows => rows.map(({children}) =>
+             new Set([...children].map((c) => Math.round(c.getBoundingClientRect().top))).size)""",
     )
     assert set(rows) == {1}
     page.set_viewport_size({"width": 700, "height": 900})
@@ -125,13 +128,17 @@ def test_axe_finds_nothing_serious(state, scheme, show):
 def test_the_page_fits_a_phone(path, show):
     page = show(path, viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
     wide = page.evaluate("""() => {
-      const out = [...document.querySelectorAll("body *")].filter((e) => e.offsetParent && !e.closest(".hidden, .sprite, .skip")
+      const out = [...document.querySelectorAll("body *")].filter((e) => e.offsetParent
+        && !e.closest(".hidden, .sprite, .skip")
         && e.getBoundingClientRect().right > innerWidth + 1);
-      return [document.documentElement.scrollWidth - innerWidth, out.slice(0, 3).map((e) => e.outerHTML.slice(0, 120))];
+      const scrolls = document.documentElement.scrollWidth - innerWidth;
+      return [scrolls, out.slice(0, 3).map((e) => e.outerHTML.slice(0, 120))];
     }""")
     assert wide == [0, []]
-    small = page.evaluate("""() => [...document.querySelectorAll("button, select")].filter((e) => e.offsetParent
-        && !e.classList.contains("link") && (e.offsetWidth < 24 || e.offsetHeight < 24)).map((e) => e.outerHTML.slice(0, 120))""")
+    small = page.evaluate("""() => [...document.querySelectorAll("button, select")]
+        .filter((e) => e.offsetParent && !e.classList.contains("link"))
+        .filter((e) => e.offsetWidth < 24 || e.offsetHeight < 24)
+        .map((e) => e.outerHTML.slice(0, 120))""")
     assert small == []
 
 
@@ -142,4 +149,4 @@ def test_the_dialog_and_filters_open_on_a_phone(show):
     settle(page)
     page.locator(".card .front").first.tap()
     box = page.locator("dialog#item").bounding_box()
-    assert 0 <= box["x"] and box["x"] + box["width"] <= 390
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390

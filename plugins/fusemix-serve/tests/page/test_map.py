@@ -17,7 +17,9 @@ pytestmark = pytest.mark.browser
 def pixels(page) -> np.ndarray:
     """The map as it is on the screen, [height, width, 3]."""
     page.wait_for_timeout(300)
-    return np.asarray(Image.open(io.BytesIO(page.locator(".field").screenshot())).convert("RGB"), dtype=int)
+    return np.asarray(
+        Image.open(io.BytesIO(page.locator(".field").screenshot())).convert("RGB"), dtype=int
+    )
 
 
 def inked(image: np.ndarray) -> int:
@@ -111,7 +113,9 @@ def test_a_drawn_area_is_searched_in(show, server):
     corners = server.searches[-1]["within"]
     assert 6 <= len(corners) <= 64
     found = shown(page)
-    assert found and all(inside(server.positions[server.by_key[key]["at"]], corners) for key in found)
+    assert found and all(
+        inside(server.positions[server.by_key[key]["at"]], corners) for key in found
+    )
     total = sum(inside(point, corners) for point in server.positions)
     assert 0 < total < len(server.records)
     assert page.inner_text("#status").startswith(f"{total} result")
@@ -135,7 +139,9 @@ def test_the_shown_part_can_be_searched_in_without_a_mouse(show, server):
 
 def test_a_million_points_are_drawn_and_moved(show, server):
     rng = np.random.default_rng(0)
-    server.positions = np.concatenate([rng.normal(m, 0.6, (250_000, 2)) for m in ((-2, 0), (2, 1), (0, 3), (1, -2))])
+    server.positions = np.concatenate(
+        [rng.normal(m, 0.6, (250_000, 2)) for m in ((-2, 0), (2, 1), (0, 3), (1, -2))]
+    )
     page = show()
     start = time.monotonic()
     page.click("#map-button")
@@ -145,7 +151,8 @@ def test_a_million_points_are_drawn_and_moved(show, server):
     frames = page.evaluate("""async () => {
       const field = document.querySelector(".field"), start = performance.now();
       for (let i = 0; i < 10; i++) {
-        field.dispatchEvent(new WheelEvent("wheel", {deltaY: -40, clientX: 400, clientY: 500, cancelable: true}));
+        const turned = {deltaY: -40, clientX: 400, clientY: 500, cancelable: true};
+        field.dispatchEvent(new WheelEvent("wheel", turned));
         await new Promise(requestAnimationFrame);
       }
       return (performance.now() - start) / 10;
@@ -153,7 +160,8 @@ def test_a_million_points_are_drawn_and_moved(show, server):
     assert frames < 1500
     found = page.evaluate("""async () => {
       const { Nearest, around } = await import("/static/js/geometry.js");
-      const positions = Float32Array.from({length: 400000}, () => Math.random()), near = new Nearest(positions, around(positions));
+      const positions = Float32Array.from({length: 400000}, () => Math.random());
+      const near = new Nearest(positions, around(positions));
       return Array.from({length: 20}, () => {
         const [x, y] = [Math.random(), Math.random()];
         let best = -1, least = 0.05 ** 2;

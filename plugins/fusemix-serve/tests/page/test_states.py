@@ -54,7 +54,9 @@ def test_nothing_found_offers_the_ways_out(show, server):
 
 def test_an_error_is_shown_with_its_hint_and_leaves_nothing_stale(show, server):
     page = show()
-    server.answers["/api/search"] = refusal(400, "There is no column 'yaer'.", "Columns: book, year.")
+    server.answers["/api/search"] = refusal(
+        400, "There is no column 'yaer'.", "Columns: book, year."
+    )
     ask(page, "cells")
     assert "There is no column 'yaer'." in page.inner_text("#message")
     assert "Columns: book, year." in page.inner_text("#message")
@@ -85,7 +87,9 @@ def test_a_busy_server_is_asked_again(show, server):
             route.continue_()
         else:
             refused.append(True)
-            route.fulfill(status=429, headers={"Retry-After": "1"}, json={"error": {"message": "Busy."}})
+            route.fulfill(
+                status=429, headers={"Retry-After": "1"}, json={"error": {"message": "Busy."}}
+            )
 
     page.route("**/api/search", busy)
     page.fill("#text", "cells")
@@ -152,7 +156,10 @@ def test_a_browser_that_keeps_nothing_still_collects(show, server):
 def test_an_index_that_takes_only_images_has_no_field_for_words(chromium, show):
     only = FakeServer([record for record in sample_records(20) if record["modality"] == "image"])
     info = only.info()
-    only.answers["/api/info"] = (200, {**info, "query": [{"name": "image", "takes": "image"}], "columns": []})
+    only.answers["/api/info"] = (
+        200,
+        {**info, "query": [{"name": "image", "takes": "image"}], "columns": []},
+    )
     page = show(url=only.url)
     assert page.locator("#text").is_hidden() and page.locator("#record").is_hidden()
     assert page.locator("#pick").is_visible() and page.locator("#filters").is_hidden()
