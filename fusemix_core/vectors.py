@@ -9,9 +9,9 @@ import numpy as np
 
 
 class Index(ABC):
-    """Vectors on disk, found by inner product; constructed as `Index(folder, dim, kept, **options)`.
+    """Vectors on disk, found by inner product; built as `Index(folder, dim, kept, **options)`.
 
-    A row is an embedding of `dim` numbers and the `kept` columns that a scorer's `lift` adds to it.
+    A row is an embedding of `dim` numbers and the `kept` columns that `Scorer.lift` adds to it.
     An index may round the first to find candidates; it keeps the others exact, as few as they are.
 
     One process writes at a time, and any number read. A write is complete or has not happened,

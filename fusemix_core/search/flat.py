@@ -29,8 +29,7 @@ class FlatIndex(Index):
         folder, dim, kept: As for `Index`.
         segment: Vectors per file.
 
-    Raises:
-        ArtefactError: The files are those of another width, or the manifest is damaged.
+    One that is damaged opens; searching it is an `ArtefactError`, and `repair` mends it.
 
     Example:
         index = FlatIndex("vectors", dim=384)
@@ -80,11 +79,15 @@ class FlatIndex(Index):
                 return
             if state == self._state:
                 return
-            with contextlib.suppress(FileNotFoundError):  # compacted by another process meanwhile
+            try:
                 self._set(*self._files.read(self._parts))
-                self._state = state
-                return
-        raise self._damaged(["Files are missing."])
+            except FileNotFoundError:  # compacted by another process meanwhile, or lost
+                self._set([], ["Files are missing."])
+                continue
+            except ArtefactError as error:
+                self._set([], [error.message])
+            self._state = state
+            return
 
     def search(
         self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None
