@@ -138,8 +138,13 @@ class Collection:
             if self._model is None:
                 from fusemix_core.runs.models import load_model
 
-                self._model = load_model(self.folder / MODEL)
+                self._model = load_model(self.model_folder)
             return self._model
+
+    @property
+    def model_folder(self) -> Path:
+        """The folder of the collection's copy of the model."""
+        return self.folder / MODEL
 
     def __len__(self) -> int:
         return sum(self.state.counts.values())

@@ -41,10 +41,10 @@ class Segment:
     def __init__(self, path: Path, dim: int, kept: int) -> None:
         """Map the file; raises `BadShardError` if it is malformed, OSError if it can't be read."""
         self.path, self.dim = path, dim
-        with open(path, "rb") as file:
-            self.size = os.fstat(file.fileno()).st_size
-            start, tensors = parse_header(path, file, self.size)
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        file = self._file = open(path, "rb", buffering=0)  # noqa: SIM115  as long as it is mapped
+        self.size = os.fstat(file.fileno()).st_size
+        start, tensors = parse_header(path, file, self.size)
+        data = self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             self.count = count = tensors["keys"]["shape"][0]
             layout = _layout(count, dim, kept)
@@ -74,20 +74,22 @@ class Segment:
         the whole file never is in the process's memory."""
         out = np.empty((len(which), self.dim + self.kept.shape[1]), np.float32)
         width = 4 * self.dim
-        with open(self.path, "rb", buffering=0) as file:
-            for i, row in enumerate(which.tolist()):
-                file.seek(self._rows_at + row * width)
-                data = file.read(width)
-                if len(data) != width:
-                    raise BadShardError(f"{self.path} is truncated.")
-                out[i, : self.dim] = np.frombuffer(data, "<f4")
+        for i, row in enumerate(which.tolist()):
+            out[i, : self.dim] = np.frombuffer(
+                self._bytes(self._rows_at + row * width, width), "<f4"
+            )
         out[:, self.dim :] = self.kept[which]
         return out
 
     def all_rows(self) -> np.ndarray:
         """float32 `[n, dim + K]`"""
-        rows = np.fromfile(self.path, "<f4", len(self) * self.dim, offset=self._rows_at)
-        return np.concatenate([rows.reshape(len(self), self.dim), self.kept], axis=1)
+        found = np.frombuffer(self._data, "<f4", len(self) * self.dim, self._rows_at)
+        return np.concatenate([found.reshape(len(self), self.dim), self.kept], axis=1)
+
+    def _bytes(self, start: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), size, start)
+        return self._data[start : start + size]  # Windows
 
 
 def _layout(count: int, dim: int, kept: int) -> dict[str, tuple[str, tuple[int, ...], int]]:
