@@ -24,7 +24,7 @@ class Index(ABC):
         kept: Columns behind them.
     """
 
-    def __init__(self, folder: str | Path, dim: int, kept: int = 0) -> None:
+    def __init__(self, folder: str | Path, dim: int, kept: int) -> None:
         self.folder, self.dim, self.kept = Path(folder), dim, kept
 
     @property

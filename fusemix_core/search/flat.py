@@ -32,14 +32,12 @@ class FlatIndex(Index):
     One that is damaged opens; searching it is an `ArtefactError`, and `repair` mends it.
 
     Example:
-        index = FlatIndex("vectors", dim=384)
+        index = FlatIndex("vectors", dim=384, kept=0)
         index.add(keys, rows)
         found, scores = index.search(queries, 10)
     """
 
-    def __init__(
-        self, folder: str | Path, dim: int, kept: int = 0, *, segment: int = 65_536
-    ) -> None:
+    def __init__(self, folder: str | Path, dim: int, kept: int, *, segment: int = 65_536) -> None:
         super().__init__(folder, dim, kept)
         if segment < 1:
             raise ConfigError(f"index flat: segment={segment} must be 1 or more.")

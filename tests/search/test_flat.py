@@ -49,7 +49,7 @@ def test_vectors_that_differ_less_than_a_rounding_are_ranked_exactly(tmp_path):
     draw = np.random.default_rng(0)
     row = draw.standard_normal(24) / 5
     rows = (row + 1e-5 * draw.standard_normal((1000, 24))).astype(np.float32)
-    index = FlatIndex(tmp_path / "i", 24)
+    index = FlatIndex(tmp_path / "i", 24, 0)
     index.add(keys_of(range(1000)), rows)
     found, _ = index.search(row[None].astype(np.float32), 5)
     assert np.all(np.diff(rows[numbers(found)[0]] @ row) <= 1e-7)
@@ -59,7 +59,7 @@ def test_vectors_that_differ_less_than_a_rounding_are_ranked_exactly(tmp_path):
 def test_rows_of_any_length_are_ranked_exactly(tmp_path):
     rows = rows_of(300, kept=0) * np.geomspace(1e-4, 1e4, 300)[:, None].astype(np.float32)
     rows[7] = 0
-    index = FlatIndex(tmp_path / "i", 24)
+    index = FlatIndex(tmp_path / "i", 24, 0)
     index.add(keys_of(range(300)), rows)
     queries = queries_of(6, kept=0)
     assert numbers(index.search(queries, 12)[0]) == naive(rows, queries, 12)
