@@ -31,7 +31,7 @@ Token = Annotated[
         envvar="FUSEMIX_TOKEN",
         show_default=False,
         show_envvar=False,
-        help="What clients must send as 'Authorization: Bearer SECRET'. [$FUSEMIX_TOKEN]",
+        help="Clients must send 'Authorization: Bearer SECRET'. [$FUSEMIX_TOKEN]",
     ),
 ]
 AllowHost = Annotated[
@@ -72,7 +72,7 @@ def serve(
 
         fusemix serve runs/photos runs/prices --port 9000
 
-        FUSEMIX_TOKEN=$(openssl rand -hex 24) fusemix serve runs/photos --host 0.0.0.0
+        fusemix serve runs/photos --host 0.0.0.0 --token "$FUSEMIX_TOKEN"
     """
     from fusemix_serve.running import run
     from fusemix_serve.settings import Limits, Settings

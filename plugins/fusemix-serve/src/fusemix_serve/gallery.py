@@ -23,7 +23,7 @@ MOST = 10_000
 SAME = 0.985
 """The cosine from which two items are shown as one."""
 _MINUS = 0.5
-"""The weight of what is excluded, against that of what is asked for (Rocchio, 1971)."""
+"""The weight of excluded items in a query, if that of the queries is 1 (Rocchio, 1971)."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Gallery:
     def combined(
         self, vectors: Tensor, weights: Sequence[float], minus: Sequence[str]
     ) -> Tensor | None:
-        """One query of several: their weighted mean, less half that of what is excluded.
+        """One query of several: their weighted mean, less half the mean of the excluded items.
 
         Args:
             vectors: unit norm, `[n, d]`.
@@ -298,8 +298,8 @@ class Gallery:
     def _hubness(
         self, question: Question, hits: list[dict[str, Any]], rows: Tensor
     ) -> list[float | None]:
-        """What the scorer subtracts from twice the cosine of each for being near to many queries;
-        None if it subtracts nothing."""
+        """How much the scorer subtracts from twice the cosine of each hit for being near to many
+        queries; None if it subtracts nothing."""
         found: list[float | None] = [None] * len(hits)
         for modality in {hit["modality"] for hit in hits}:
             index = [i for i, hit in enumerate(hits) if hit["modality"] == modality]

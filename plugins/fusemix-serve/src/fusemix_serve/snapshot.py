@@ -1,4 +1,4 @@
-"""What a server uses of a collection, and what it remembers of one state of it."""
+"""A collection as the server uses it, and facts of one state that are worth remembering."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Record(Protocol):
 
 
 class Searchable(Protocol):
-    """What the server uses of `fusemix_core.search.Collection`."""
+    """The part of `fusemix_core.search.Collection` that the server uses."""
 
     modalities: Sequence[str]
     query_modalities: Sequence[str]
@@ -49,7 +49,7 @@ class Searchable(Protocol):
 
 
 class Snapshot:
-    """What is known of one state of a collection, found out when it is first needed.
+    """Facts of one state of a collection, found out when they are first needed.
 
     Args:
         collection: in that state.

@@ -1,4 +1,4 @@
-"""What the handlers of an application share, and how they read requests."""
+"""The state that the handlers of an application share, and how they read requests."""
 
 from __future__ import annotations
 
