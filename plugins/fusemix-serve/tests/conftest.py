@@ -45,6 +45,14 @@ def models(world):
     return {n: fusemix_core.load(run, device="cpu", encoders=own[n]) for n, run in runs.items()}
 
 
+@pytest.fixture(scope="session")
+def index(world, models):
+    """The folder of an index of the images and texts."""
+    from small_collection import write_index
+
+    return write_index(world / "photos.index", world / "data" / "pairs.csv", models["photos"])
+
+
 @contextmanager
 def started(world, *arguments, token=""):
     """A server in a process of its own: its `url`, `process` and what it printed."""

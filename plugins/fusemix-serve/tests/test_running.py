@@ -62,6 +62,23 @@ def test_killed_it_starts_again_on_its_port_and_answers_the_same(start):
         assert ask(f"{second.url}/v1/embeddings", {"input": ["a red car"]}).json == before
 
 
+def test_an_index_and_further_runs_are_served_and_a_kill_loses_nothing(start, index):
+    asked = {"queries": [{"modality": "text", "text": "a red car"}], "to": "image", "k": 5}
+
+    def hits(url):
+        return [hit["key"] for hit in ask(f"{url}/api/search", asked).json["hits"]]
+
+    with start(index.name, "things") as first:
+        found = hits(first.url)
+        assert len(found) == 5 and b"<html" in ask(f"{first.url}/").body
+        names = [m["id"] for m in ask(f"{first.url}/v1/models").json["data"]]
+        assert names == ["photos.index", "things"]
+        first.process.kill()
+        first.process.wait(60)
+    with start(index.name) as second:
+        assert hits(second.url) == found
+
+
 def test_a_port_that_is_taken_is_an_error_with_a_way_out(world):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -79,10 +96,12 @@ def test_other_machines_are_refused_without_a_token(world, monkeypatch):
     assert shown.exit_code == 2 and "needs a token" in shown.output
 
 
-def test_two_models_of_one_name_and_unknown_modalities_are_refused(world):
+def test_two_models_of_one_name_and_unknown_modalities_are_refused(world, index):
     photos = str(world / "photos")
     shown = CliRunner().invoke(app, ["serve", photos, f"{photos}/model"])
     assert shown.exit_code == 2 and "Two models are named 'photos'" in shown.output
+    shown = CliRunner().invoke(app, ["serve", str(index), str(index)])
+    assert shown.exit_code == 2 and "one index" in shown.output
     shown = CliRunner().invoke(app, ["serve", photos, "--encoder", "video=a"])
     assert shown.exit_code == 2 and "No served model has the modality 'video'" in shown.output
 

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.saved.model import SavedModel
+from fusemix_core.search import Collection
 from fusemix_serve import cohere, files, openai, predicting, ranking, searching, watching
 from fusemix_serve.gallery import Gallery
 from fusemix_serve.guards import Guards, Login
@@ -24,7 +25,6 @@ from fusemix_serve.metrics import Metrics
 from fusemix_serve.replies import Refused, as_refused, failure
 from fusemix_serve.served import ServedFused, Workers, served
 from fusemix_serve.settings import Settings
-from fusemix_serve.snapshot import Searchable
 from fusemix_serve.state import State
 from fusemix_serve.thumbs import Thumbs
 from fusemix_serve.uploads import Uploads
@@ -33,7 +33,7 @@ STATIC = Path(__file__).parent / "static"
 
 
 def create_app(
-    collection: Searchable | None,
+    collection: Collection | None,
     models: Mapping[str, SavedModel],
     settings: Settings | None = None,
     *,
@@ -107,8 +107,17 @@ def _routes() -> list[BaseRoute]:
         Route("/thumb/{key}", files.thumb),
         Route("/media/{key}", files.media),
         Route("/", _page),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Mount("/static", _Static(directory=STATIC)),
     ]
+
+
+class _Static(StaticFiles):
+    """Files that browsers ask for again each time, so that an upgrade shows at once."""
+
+    def file_response(self, *given: Any, **more: Any) -> Response:
+        response = super().file_response(*given, **more)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 async def _page(request: Request) -> Response:

@@ -35,7 +35,7 @@ _TYPES = {
     ".mp4": "video/mp4",
     ".webm": "video/webm",
 }
-"""Types that a browser shows or plays. Anything else is a download: SVG and HTML can run scripts."""
+"""Types that a browser shows or plays. All else is a download: SVG and HTML can run scripts."""
 _HEADERS = {
     "Cache-Control": "private, max-age=31536000, immutable",  # a key is that of the content
     "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.registry import registry
-from fusemix_serve.snapshot import Record, Searchable, Snapshot, inside_polygon
+from fusemix_core.search import Collection, Found
+from fusemix_serve.snapshot import Snapshot, inside_polygon
 
 MOST = 10_000
 """Results of one search that are looked at, at most."""
@@ -62,7 +63,7 @@ class Gallery:
         collection: that is searched.
     """
 
-    def __init__(self, name: str, collection: Searchable) -> None:
+    def __init__(self, name: str, collection: Collection) -> None:
         self.name, self.collection = name, collection
         self.model = collection.model
         self._snapshot = Snapshot(collection)
@@ -106,12 +107,12 @@ class Gallery:
         """The modality of an item; None if there is no such item."""
         return next((one.modality for one in self._known([key])), None)
 
-    def _known(self, keys: Sequence[str]) -> list[Record]:
+    def _known(self, keys: Sequence[str]) -> list[Found]:
         try:
             return list(self.collection.items(keys))
         except KeyError:
             pass  # some are unknown
-        found: list[Record] = []
+        found: list[Found] = []
         for key in keys:
             with suppress(KeyError):
                 found += self.collection.items([key])
@@ -166,7 +167,7 @@ class Gallery:
         """bool `[n]`, in the order of the map: items that pass the filters; None: all do."""
         allowed = None
         if question.where:
-            allowed = np.asarray(self.collection.matching(question.where), bool)
+            allowed = self.now.view.matching(question.where)
         if question.within is not None:
             inside = inside_polygon(self.now.points, question.within)
             allowed = inside if allowed is None else allowed & inside
@@ -177,7 +178,7 @@ class Gallery:
     ) -> tuple[list[dict[str, Any]], int]:
         """Items in the order of the collection."""
         if question.to is not None and len(self.collection.modalities) > 1:
-            own = np.array([value == question.to for value in self.collection.values("modality")])
+            own = np.array([value == question.to for value in self.now.view.values("modality")])
             allowed = own if allowed is None else allowed & own
         places = np.arange(len(self.now.keys)) if allowed is None else np.flatnonzero(allowed)
         shown = places[question.offset : question.offset + question.count]
@@ -187,7 +188,7 @@ class Gallery:
 
     def _found(
         self, question: Question, allowed: np.ndarray | None, wanted: int
-    ) -> tuple[list[Record], bool]:
+    ) -> tuple[list[Found], bool]:
         """(the best results that pass all filters, whether there are no more): as many as wanted
         or more, if there are so many."""
         least = -math.inf if question.least is None else question.least
@@ -207,11 +208,11 @@ class Gallery:
                 return kept, complete
             count *= 8
 
-    def _best(self, question: Question, count: int) -> list[Record]:
+    def _best(self, question: Question, count: int) -> list[Found]:
         """The best `count` of each modality that is searched, or fewer. Scores of different
         modalities can't be compared: several are merged by percentile, and by rank."""
         targets = [question.to] if question.to else list(self.collection.modalities)
-        ranked: list[tuple[float, int, Record]] = []
+        ranked: list[tuple[float, int, Found]] = []
         for target in targets:
             found = self.collection.search(
                 question.vector,
@@ -226,12 +227,12 @@ class Gallery:
             ranked.sort(key=lambda one: one[:2])
         return [one for *_, one in ranked[:count]]
 
-    def _folded(self, found: Sequence[Record]) -> list[tuple[Record, list[str]]]:
+    def _folded(self, found: Sequence[Found]) -> list[tuple[Found, list[str]]]:
         """Results with the keys of the near-duplicates that each stands for."""
         if not found:
             return []
         rows = normalize(self.collection.vectors([one.key for one in found]).float(), dim=1)
-        groups: list[tuple[Record, list[str]]] = []
+        groups: list[tuple[Found, list[str]]] = []
         kept: list[int] = []
         for i, one in enumerate(found):
             near = (rows[kept] @ rows[i] >= SAME).nonzero()[:, 0].tolist()
@@ -245,7 +246,7 @@ class Gallery:
 
     # -- showing ---------------------------------------------------------------------------------
 
-    def _shown(self, one: Record) -> dict[str, Any]:
+    def _shown(self, one: Found) -> dict[str, Any]:
         """An item as the page gets it: no path of it, only its name."""
         medium = self.takes(one.modality)
         inline = medium not in ("image", "audio", "file") and _is_inline(medium)
@@ -263,7 +264,7 @@ class Gallery:
             "at": self.now.places.get(one.key),
         }
 
-    def _caption(self, one: Record) -> str | None:
+    def _caption(self, one: Found) -> str | None:
         """The value of a column that usually has captions."""
         column = self._captions
         value = None if column is None else one.columns.get(column)

@@ -4,48 +4,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
-from fusemix_core.fused import FusedModel
+if TYPE_CHECKING:
+    from fusemix_core.search import Collection
+    from fusemix_core.search.overview import Overview
 
 _FREQUENT = 30
 _COLOURS = 8
-
-
-class Record(Protocol):
-    """An item, as `Collection` returns it."""
-
-    key: str
-    score: float | None
-    modality: str
-    item: str
-    columns: Mapping[str, Any]
-    percentile: float | None
-
-
-class Searchable(Protocol):
-    """The part of `fusemix_core.search.Collection` that the server uses."""
-
-    modalities: Sequence[str]
-    query_modalities: Sequence[str]
-    columns: Mapping[str, str]
-    model: FusedModel
-    version: str
-
-    def __len__(self) -> int: ...
-    def search(self, vector: Tensor, modality: str, **how: Any) -> Sequence[Record]: ...
-    def items(self, keys: Sequence[str]) -> Sequence[Record]: ...
-    def vectors(self, keys: Sequence[str]) -> Tensor: ...
-    def media(self, key: str) -> Any: ...
-    def facets(self, column: str, where: str | None = None) -> Sequence[tuple[Any, int]]: ...
-    def map(self) -> tuple[Sequence[str], Any]: ...
-    def matching(self, where: str) -> Any: ...
-    def values(self, column: str) -> Sequence[Any]: ...
 
 
 class Snapshot:
@@ -55,26 +25,26 @@ class Snapshot:
         collection: in that state.
     """
 
-    def __init__(self, collection: Searchable) -> None:
+    def __init__(self, collection: Collection) -> None:
         self.version = collection.version
         self._collection = collection
         self._colours: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     @cached_property
-    def _map(self) -> tuple[list[str], np.ndarray]:
-        keys, points = self._collection.map()
-        return list(keys), np.ascontiguousarray(points, "<f4").reshape(-1, 2)
+    def view(self) -> Overview:
+        """All items, with the map."""
+        return self._collection.overview()
 
     @property
     def keys(self) -> list[str]:
         """The keys of all items, in the order of the map."""
-        return self._map[0]
+        return self.view.keys
 
     @property
     def points(self) -> np.ndarray:
         """float32 `[n, 2]`: where the items are on the map."""
-        return self._map[1]
+        return self.view.points
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -100,7 +70,7 @@ class Snapshot:
         """Up to eight classes of a column, and that of each item, for a map."""
         with self._lock:
             if column not in self._colours:
-                values = list(self._collection.values(column))
+                values = self.view.values(column)
                 number = self._collection.columns.get(column) == "number"
                 self._colours[column] = ranges(values) if number else names(values)
             return self._colours[column]
