@@ -153,7 +153,7 @@ def _encoder_table(encoders: list[EncoderInfo]) -> str:
 
 
 def _licence(config: SavedConfig) -> str:
-    """What the licence at the top of the card was taken from, and what is not known."""
+    """The licences behind that at the top of the card, and those that are not known."""
     stated = {of: licence for of, licence in licences(config).items() if licence}
     lines = [f"- {_text(of)}: {_text(licence)}" for of, licence in stated.items()]
     lines += [f"- {_text(of)}: not stated" for of in licences(config) if of not in stated]

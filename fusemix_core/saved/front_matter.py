@@ -1,4 +1,4 @@
-"""The YAML at the top of a model card: what a hub reads of a model."""
+"""The YAML at the top of a model card, which hubs read."""
 
 from __future__ import annotations
 
@@ -96,13 +96,10 @@ def _measured(
             yield from _measured(value, (*at, str(key)))
             continue
         interval = table.get(f"{key}_interval")
-        if at and _is_number(value) and _is_interval(interval):
+        bounds = [one for one in interval if _is_number(one)] if isinstance(interval, list) else []
+        if at and _is_number(value) and len(bounds) == 2:
             path = " ".join(part for part in at[1:] if part not in ("directions", "pairs"))
-            yield at[0], path, _NAMES.get(str(key), str(key)), value, interval
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
+            yield at[0], path, _NAMES.get(str(key), str(key)), float(value), bounds
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Which of several licences asks the most of whoever uses a model."""
+"""The strictest of several licences."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 
 UNKNOWN = "unknown"
-"""What hubs call the licence of a model if nobody has stated it."""
+"""The identifier of hubs for a licence that nobody has stated."""
 OTHER = "other"
-"""What hubs call a licence that they have no identifier for."""
+"""The identifier of hubs for terms that they have no list of."""
 
 _KINDS = (
     "cc0-1.0 unlicense wtfpl pddl",

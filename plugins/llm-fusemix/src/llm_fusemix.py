@@ -82,7 +82,7 @@ def modality_of(model: FusedModel, item: str | bytes) -> str:
 
 
 def models() -> dict[str, Fused]:
-    """By name: what plugins of fusemix bring, runs in this folder and in ./runs, and those that
+    """By name: models that plugins of fusemix bring, runs in this folder and in ./runs, and those that
     were registered."""
     from fusemix_core.registry import registry
 

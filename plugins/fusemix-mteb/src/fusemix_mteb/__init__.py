@@ -19,7 +19,7 @@ def fusemix_commands(app: typer.Typer) -> None:
     """`fusemix mteb`."""
     from fusemix_mteb.command import mteb
 
-    app.command("mteb", rich_help_panel="Use a model")(mteb)
+    app.command("mteb", rich_help_panel="Look and compare")(mteb)
 
 
 def __getattr__(name: str) -> Any:

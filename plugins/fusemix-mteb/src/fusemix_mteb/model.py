@@ -156,7 +156,7 @@ def _rows(rows: Any) -> Tensor:
     return torch.atleast_2d(torch.as_tensor(rows).float())
 
 
-def _meta(model: FusedModel, modalities: list[str], name: str, revision: str) -> ModelMeta:
+def _meta(model: FusedModel, modalities: list[Any], name: str, revision: str) -> ModelMeta:
     """The description that mteb stores with results."""
     name = re.sub(r"[^\w.-]+", "-", name.partition("/")[2] or name)
     return ModelMeta(
