@@ -82,8 +82,7 @@ def modality_of(model: FusedModel, item: str | bytes) -> str:
 
 
 def models() -> dict[str, Fused]:
-    """By name: models that plugins of fusemix bring, runs in this folder and in ./runs, and those that
-    were registered."""
+    """By name: models of fusemix's plugins, runs in this folder and in ./runs, registered ones."""
     from fusemix_core.registry import registry
 
     found = {name: name for name in registry.all_models()}
@@ -101,7 +100,7 @@ def _registered() -> dict[str, dict[str, Any]]:
 
 @llm.hookimpl
 def register_embedding_models(register: Any) -> None:
-    """Every model under `fusemix/NAME`; a run in ./runs also without `runs/`."""
+    """Register every model as `fusemix/NAME`; a run in ./runs also without `runs/`."""
     found = models()
     for name, model in found.items():
         short = name.removeprefix("runs/")
