@@ -58,7 +58,8 @@ class Collection:
         self._masks: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
         self._indexes: dict[str, Index] = {}
         self._seen: tuple[int, ...] | None = None
-        self._refresh()
+        self._fault = ""
+        self._refresh(sound=False)
         if model is not None and self.state.dim != model.dim:
             raise ConfigError(
                 f"{folder} has embeddings of width {self.state.dim}, the model {model.dim}.",
@@ -74,8 +75,11 @@ class Collection:
             model: The model of the collection, if it is loaded already. By default the copy in
                 the folder is loaded when it is first needed.
 
+        One with damaged parts opens: `check` lists them, `update` mends them, and searching is an
+        `ArtefactError`.
+
         Raises:
-            ArtefactError: There is none, or it is damaged.
+            ArtefactError: There is none, or `index.json` itself is damaged.
         """
         return cls(folder, model)
 
@@ -361,32 +365,31 @@ class Collection:
         items is damaged."""
         with self._lock:
             seen = state_of(self.folder / NAME) if (self.folder / NAME).exists() else None
-            if seen is not None and seen == self._seen:
-                return
-            self.state = State.read(self.folder)
-            self._table = self.state.table(self.folder)
-            if self.state.items and sound:
-                self._verify(self._table.path)
-            for index in self._indexes.values():
-                index.refresh()
-            self._masks.clear()
-            self._seen = seen if sound else None
+            if seen is None or seen != self._seen:
+                self.state = State.read(self.folder)
+                self._table = self.state.table(self.folder)
+                self._fault = self._verified(self._table.path) if self.state.items else ""
+                for index in self._indexes.values():
+                    index.refresh()
+                self._masks.clear()
+                self._seen = seen
+            if sound and self._fault:
+                raise ArtefactError(
+                    self._fault, f"Make it again: fusemix index update {self.folder}"
+                )
 
-    def _verify(self, path: Path) -> None:
+    def _verified(self, path: Path) -> str:
         """Read a file that is named by its digest, unless it was found right and is unchanged
-        since. Raises `ArtefactError` if it is damaged."""
+        since; what is wrong with it, or nothing."""
         stamps = Stamps(self.folder)
         with contextlib.suppress(OSError):
             state = state_of(path)
             if stamps.checksum(path.name, state) == path.stem:
-                return
+                return ""
             if digest_of(path) == path.stem:
                 stamps.add({path.name: (state, path.stem)})
-                return
-        raise ArtefactError(
-            f"{path} is missing, or does not match its checksum.",
-            f"Make it again: fusemix index update {self.folder}",
-        )
+                return ""
+        return f"{path} is missing, or does not match its checksum."
 
     def _index(self, modality: str) -> Index:
         with self._lock:
