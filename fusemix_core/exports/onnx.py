@@ -37,8 +37,8 @@ preprocessing. All outputs are float32.
 ```
 """
 
-LIFTED = """- `gallery_vector` and `query_vector` have more columns. Their inner product ranks as the
-  model's scorer does. Store the gallery's in any index for inner products.
+LIFTED = """- `gallery_vector` and `query_vector` have more columns. Their inner product ranks as
+  the model's scorer does. Store the gallery's in any index for inner products.
 """
 
 CODE = {
