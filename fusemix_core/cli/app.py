@@ -13,6 +13,7 @@ from fusemix_core.cli import (
     align,
     bench,
     cache,
+    clean,
     data,
     doctor,
     encode,
@@ -25,6 +26,7 @@ from fusemix_core.cli import (
     predict,
     rank,
     recipes,
+    score,
     search,
     select,
 )
@@ -156,6 +158,8 @@ app.command("rank", rich_help_panel=LOOK)(rank.rank)
 app.command("bench", rich_help_panel=LOOK)(bench.bench)
 app.command("doctor", rich_help_panel=LOOK)(doctor.doctor)
 app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
+app.command("score", rich_help_panel=LOOK)(score.score)
+app.command("clean", rich_help_panel=PREPARE)(clean.clean)
 app.command("encode", rich_help_panel=PREPARE)(encode.encode)
 app.command("embed", hidden=True)(encode.encode)
 app.command("select", rich_help_panel=PREPARE)(select.select)
