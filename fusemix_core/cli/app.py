@@ -14,7 +14,9 @@ from fusemix_core.cli import (
     bench,
     cache,
     clean,
+    compare,
     data,
+    dedup,
     doctor,
     encode,
     encoders,
@@ -159,7 +161,9 @@ app.command("bench", rich_help_panel=LOOK)(bench.bench)
 app.command("doctor", rich_help_panel=LOOK)(doctor.doctor)
 app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
 app.command("score", rich_help_panel=LOOK)(score.score)
+app.command("compare", rich_help_panel=LOOK)(compare.compare)
 app.command("clean", rich_help_panel=PREPARE)(clean.clean)
+app.command("dedup", rich_help_panel=PREPARE)(dedup.dedup)
 app.command("encode", rich_help_panel=PREPARE)(encode.encode)
 app.command("embed", hidden=True)(encode.encode)
 app.command("select", rich_help_panel=PREPARE)(select.select)

@@ -26,7 +26,9 @@ def clean(
     to: Annotated[
         Path,
         typer.Option(
-            "--out", metavar="FOLDER", help="For suspect.csv and suspect.html.",
+            "--out",
+            metavar="FOLDER",
+            help="For suspect.csv and suspect.html.",
             rich_help_panel=o.OUTPUT,
         ),
     ] = Path("suspect"),

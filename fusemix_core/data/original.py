@@ -105,8 +105,10 @@ class TableWriter:
         if self._parquet is not None:
             import pyarrow as pa
 
-            columns = [pa.array([self._value(n, r.get(n)) for r in rows], self._schema.field(n).type)
-                       for n in self.columns]  # fmt: skip
+            columns = [
+                pa.array([self._value(f.name, row.get(f.name)) for row in rows], f.type)
+                for f in self._schema
+            ]
             self._parquet.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         elif self._csv is not None:
             lines = [[_text(row.get(name)) for name in self.columns] for row in rows]

@@ -60,7 +60,7 @@ class Fits:
     def share(self) -> float | None:
         """The estimated share of mispaired rows, 0 to 1; None of no rows.
 
-        Mispaired rows lead like unpaired items, so half of them are below the 50th percentile, where
+        Mispaired rows lead like unpaired items: half of them are below the 50th percentile, where
         few others are (Storey, 2002, https://doi.org/10.1111/1467-9868.00346). Rows that fit badly
         though they belong together count too, so it is rather too high.
         """

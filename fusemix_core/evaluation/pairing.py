@@ -20,6 +20,8 @@ UNPAIRED = 100_000
 
 _ROWS = 256
 """Queries compared with all others at once."""
+_ROUNDING = 2e-6
+"""Scores that differ by less are equal."""
 _PAIRED = 64
 """Pairs scored at once by a scorer that gives `[n, n]`."""
 
@@ -117,7 +119,7 @@ def among(
         tile = scores(queries[part]).float()  # [r, g]
         rows, at = partners.of(ids[part])
         tile[torch.from_numpy(rows), torch.from_numpy(at)] = -torch.inf
-        rank = 1 + (tile >= own[part, None]).sum(dim=1)
+        rank = 1 + (tile >= own[part, None] - _ROUNDING).sum(dim=1)
         free = count - torch.bincount(torch.from_numpy(rows), minlength=len(tile))
         top = tile.topk(min(NEAREST, count), dim=1)
         real = top.values.isfinite()

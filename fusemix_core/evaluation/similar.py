@@ -35,7 +35,7 @@ class Similar:
 
     Attributes:
         pairs: int64 `[p, 2]`, i < j: near-duplicates; cosines: `[p]`.
-        nearness: float `[n]`, the mean cosine of each item to its nearest others; NaN of a lone one.
+        nearness: float `[n]`, the mean cosine of each item to its nearest; NaN of a lone one.
     """
 
     pairs: np.ndarray
@@ -100,13 +100,15 @@ def similar(rows: Tensor, threshold: float = THRESHOLD) -> Similar:
                     f"More than {_MOST:,} pairs of items have a similarity of {threshold:g}.",
                     "Raise --threshold.",
                 )
-            inside = torch.arange(max(start, left), min(start + len(own), left + tile.shape[1]))
-            tile[inside - start, inside - left] = -torch.inf
-            top = tile.topk(min(near, tile.shape[1]), dim=1).values
-            best = top if best is None else torch.cat([best, top], dim=1).topk(near, dim=1).values
-        if near and best is not None:
+            first, last = max(start, left), min(start + len(own), left + tile.shape[1])
+            same = torch.arange(first, max(first, last))
+            tile[same - start, same - left] = -torch.inf
+            top = tile.topk(min(max(near, 0), tile.shape[1]), dim=1).values
+            both = top if best is None else torch.cat([best, top], dim=1)
+            best = both.topk(min(near, both.shape[1]), dim=1).values
+        if near > 0 and best is not None:
             nearness.append(best.mean(dim=1).numpy())
-    if not near:
+    if near < 1:
         nearness = [np.full(n, np.nan, np.float32)]
     pairs = np.concatenate(found) if found else np.zeros((0, 2), np.int64)
     return Similar(pairs, np.concatenate(cosines or [np.zeros(0)]), np.concatenate(nearness))

@@ -176,6 +176,8 @@ def clean(
     reporter = reporter or Reporter()
     takes = {m: info.takes for m, info in model.encoders.items()}
     told = own or bool(config.split_column or config.validation or config.test)
+    if not told:
+        config = replace(config, validation_fraction=0.0, test_fraction=0.0)
     if config.group_by:
         config = replace(config, facts={**config.facts, GROUP: f"{config.group_by}:class"})
     dataset = read_usable(config, takes, seed, tell=reporter.note, optional=takes)

@@ -12,7 +12,7 @@ from fusemix_core.runs.folder import write_text
 from fusemix_core.sections import Section, Tile
 
 MOST = 48
-"""Cases of a group that are shown: a page of more is slow to open, and nobody scrolls to its end."""
+"""Cases of a group that are shown: a page of more is slow to open."""
 
 
 @dataclass(frozen=True)

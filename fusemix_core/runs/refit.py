@@ -37,7 +37,7 @@ class HeldOut:
 
 
 def refitted_by(recipe: Recipe | None) -> Recipe:
-    """The recipe that folds are fitted by: the given one if it is a closed form, else kernel CCA."""
+    """The recipe that folds are fitted by: the given one if it is a closed form, or kernel CCA."""
     if recipe is not None and recipe.objective is None and recipe.aligner.name != "auto":
         return recipe
     return find_recipe("kcca", [f"aligner.landmarks={LANDMARKS}"])

@@ -73,8 +73,8 @@ def mispaired(
             percentile = float(fit.percentile[row])
             reason = (
                 f"For its {first}, the {second} ranks {rank:,} of {count:,}; for its {second}, the "
-                f"{first} ranks {back:,} of {back_count:,}. {100 - percentile:.0f}% of random pairs "
-                "fit better."
+                f"{first} ranks {back:,} of {back_count:,}. {100 - percentile:.0f}% of random "
+                "pairs fit better."
             )
             better = int(fit.better[row, 0])
             other: dict[str, Any] = {}
