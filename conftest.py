@@ -30,6 +30,18 @@ def own_home(homes, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", next(homes))
 
 
+@pytest.fixture(autouse=True)
+def own_files():
+    """Files that a test has imported from its folder are forgotten after it. Each process that a
+    run starts would import them, as they are by then."""
+    before = len(sys.modules)
+    yield
+    for name in [*sys.modules][before:]:
+        file = getattr(sys.modules[name], "__file__", None)
+        if name.startswith("fusemix_user_") and not str(file).startswith(str(ROOT)):
+            del sys.modules[name]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def no_figures(request):
     """Reports without figures, which take half of a small run's time, but where they are tested.

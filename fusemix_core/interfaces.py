@@ -17,6 +17,7 @@ from fusemix_core.context import Callback, FitContext
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.media import Medium
 from fusemix_core.data.rows import Note, Reader, Row
+from fusemix_core.errors import ConfigError
 from fusemix_core.followers import Followers
 from fusemix_core.fuser import Fitted, Fuser, Labelled
 from fusemix_core.measured import Measured
@@ -27,6 +28,7 @@ from fusemix_core.prediction import Calibration, Targets, Task
 from fusemix_core.sections import Section, numbers_of
 from fusemix_core.specs import USES, EncoderSpec
 from fusemix_core.step import Step
+from fusemix_core.vectors import Index
 
 if TYPE_CHECKING:
     from fusemix_core.config import Recipe
@@ -44,6 +46,7 @@ __all__ = [
     "Fitted",
     "Followers",
     "Fuser",
+    "Index",
     "Labelled",
     "LatentTable",
     "Measured",
@@ -337,6 +340,35 @@ class Scorer(ABC):
         """`score` against a fixed gallery, as a function of the queries. Override it where part of
         the work depends only on the gallery."""
         return lambda queries: self.score(queries, gallery, query, target)
+
+    def lift(self, rows: Tensor, modality: str, against: Sequence[str], gallery: bool) -> Tensor:
+        """Vectors whose inner product ranks a gallery as `score` does, for any vector index.
+
+        Override it if a scorer can be written that way. Columns may be added after those of the
+        rows: a lifted gallery serves queries of every modality in `against`.
+
+        Args:
+            rows: unit-norm embeddings `[n, d]`.
+            modality: theirs.
+            against: the modalities of queries that the index serves, in one fixed order.
+            gallery: whether the rows are searched; otherwise they are queries of a modality in
+                `against`.
+
+        Returns:
+            float32 `[n, d + K]`. K depends on the scorer and on the length of `against`.
+
+        Raises:
+            ConfigError: the scorer can't be written as an inner product.
+
+        Example:
+            asked = scorer.lift(texts, "text", ["text"], gallery=False)
+            found = (asked @ scorer.lift(images, "image", ["text"], gallery=True).T).topk(10)
+        """
+        raise ConfigError(
+            f"The scorer {type(self).__name__} can't be served by an inner-product index.",
+            "Fit with one that can: --set scorer=cosine or --set scorer=csls. Without an index, "
+            "`fusemix search RUN --data …` works with every scorer.",
+        )
 
 
 class Evaluator(ABC):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import importlib
@@ -32,6 +33,11 @@ from types import ModuleType, SimpleNamespace
 
 PATH = "PYTHONPATH"
 _SOCKET = "FUSEMIX_TESTS_STARTED_BY"
+_THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Nothing that the server imports may start a thread: a child would inherit its locks, held by
+nobody. PyArrow's allocator starts one."""
+LONGEST = 900
+"""Seconds after which a child that hangs prints where each of its threads is, and ends."""
 LIBRARIES = ("torch", "torch._dynamo", "pyarrow.parquet")
 """torch._dynamo is imported by the first optimiser; it alone takes two seconds."""
 
@@ -67,7 +73,7 @@ class Popen:
         asked = {
             "arguments": words, "cwd": str(cwd or Path.cwd()), "files": [0, 1, 2, *pass_fds],
             "env": dict(os.environ if env is None else env), "group": process_group,
-            "session": start_new_session,
+            "session": start_new_session, "longest": LONGEST,
         }  # fmt: skip
         with tempfile.TemporaryFile("w+") as words:
             json.dump(asked, words)
@@ -92,7 +98,8 @@ class Popen:
 
     def send_signal(self, number):
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended, and we are yet to hear of it
+                os.kill(self.pid, number)
 
     def terminate(self):
         self.send_signal(signal.SIGTERM)
@@ -110,7 +117,10 @@ class Popen:
         self.wait()
 
 
-forked = SimpleNamespace(Popen=Popen, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+forked = SimpleNamespace(
+    Popen=Popen, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL,
+    TimeoutExpired=subprocess.TimeoutExpired,
+)  # fmt: skip
 """In the place of the module `subprocess`."""
 
 
@@ -155,7 +165,7 @@ def _server(libraries: tuple[str, ...]) -> str:
     that it starts ask the same one. It ends with the process that made it."""
     name = f"{_SOCKET}_{'_'.join(libraries).replace('.', '_')}"
     if name not in os.environ:
-        environment = {k: v for k, v in os.environ.items() if k != PATH}
+        environment = {k: v for k, v in os.environ.items() if k != PATH} | _THREADLESS
         path = Path(tempfile.mkdtemp(prefix="started"), "socket")
         server = subprocess.Popen(
             [sys.executable, __file__, path, *libraries],
@@ -211,6 +221,7 @@ def _serve() -> None:
 
 def _begin(words: int, theirs: list[int], sockets: list[socket.socket]) -> int:
     """Fork a child, which has none of our sockets; its id."""
+    assert len(os.listdir("/proc/self/task")) == 1, "what was imported started a thread"
     with os.fdopen(words) as file:
         asked = json.load(file)
     child = os.fork()
@@ -235,7 +246,7 @@ def _tell(children: dict[int, socket.socket]) -> None:
 
 def _become(
     theirs: list[int], arguments: list[str], cwd: str, env: dict[str, str], files: list[int],
-    group: int | None, session: bool,
+    group: int | None, session: bool, longest: float,
 ) -> None:  # fmt: skip
     """Run as a fresh interpreter with these arguments, to its end."""
     signal.set_wakeup_fd(-1)
@@ -249,6 +260,7 @@ def _become(
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    faulthandler.dump_traceback_later(longest, exit=True)
     more = [part for part in env.get(PATH, "").split(os.pathsep) if part]
     kind, *rest = arguments
     first = "" if kind == "-c" else cwd if kind == "-m" else str(Path(kind).parent)

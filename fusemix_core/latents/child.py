@@ -33,6 +33,9 @@ _HELPER = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
+_LEAVES_SECONDS = 10.0
+"""How long a process that says nothing more may take to end."""
+
 
 def can_start() -> bool:
     """Whether this system can start such processes."""
@@ -141,9 +144,12 @@ class Child:
             for message in self._line.messages():
                 if not self._closed:
                     self._heard(message)
+            if not self._closed:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(_LEAVES_SECONDS)  # it ends by itself, and says how
         finally:
             if not self._closed:
-                self.process.kill()  # it is gone, or was not understood
+                self.process.kill()  # it does not end, or was not understood
                 self._ended()
 
 

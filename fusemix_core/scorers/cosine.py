@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -20,3 +20,7 @@ class CosineScorer(Scorer):
         """`score` against a fixed gallery, as a function of the queries `[n, d]`."""
         gallery = gallery.float()
         return lambda queries: queries.float() @ gallery.T
+
+    def lift(self, rows: Tensor, modality: str, against: Sequence[str], gallery: bool) -> Tensor:
+        """The rows `[n, d]` in float32: their inner product is the score."""
+        return rows.float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -96,6 +96,29 @@ class CSLSScorer(Scorer):
             return scores.sub_(of_queries[:, None]).sub_(of_gallery)
 
         return score
+
+    def lift(self, rows: Tensor, modality: str, against: Sequence[str], gallery: bool) -> Tensor:
+        """Rows with a column per modality in `against`, float32 `[n, d + len(against)]`.
+
+        A gallery item g becomes `[g, -r(g)/2, …]`, one column per query modality; a query q
+        becomes `[q, 1]`, with 1 in the column of its modality and 0 in the others. Their inner
+        product is half of the score plus r(q), which is the same for all items of the gallery.
+
+        Raises:
+            ConfigError: there is no bank of a modality in `against`, or a query is of another one.
+        """
+        rows = rows.float()
+        if gallery:
+            added = [self._nearness(rows, query) / -2 for query in against]
+            return torch.cat([rows, *(column[:, None] for column in added)], dim=1)
+        if modality not in against:
+            raise ConfigError(
+                f"The index has no column for queries of {modality}.",
+                f"It serves queries of {', '.join(against)}. Build it again for more.",
+            )
+        added = rows.new_zeros(len(rows), len(against))
+        added[:, list(against).index(modality)] = 1
+        return torch.cat([rows, added], dim=1)
 
     def _nearness(self, rows: Tensor, modality: str) -> Tensor:
         """The mean cosine `[n]` of rows `[n, d]` to their nearest in the bank of `modality`."""

@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Scorer
 from fusemix_core.registry import Registry, registry
 from fusemix_core.testing.components import (
@@ -103,6 +104,22 @@ def prepared(case: ComponentCase) -> None:
     scorer, given = fitted(case), embeddings(20, number=1)
     got = scorer.prepare(given["text"], "image", "text")(given["image"])
     expect_same(got, score(scorer), "prepared")
+
+
+@SCORER.check()
+def lifted(case: ComponentCase) -> None:
+    """Inner products of lifted vectors rank a gallery as `score` does; or it refuses to lift."""
+    scorer, given, against = fitted(case), embeddings(40, number=1), ["text", "image"]
+    for query, target in (("image", "text"), ("text", "image"), ("text", "text")):
+        try:
+            asked = scorer.lift(given[query], query, against, gallery=False)
+            stored = scorer.lift(given[target], target, against, gallery=True)
+        except ConfigError:
+            return
+        scores = scorer.score(given[query], given[target], query, target)
+        ordered = (asked @ stored.T).gather(1, scores.argsort(dim=1, descending=True))
+        rises = ordered.diff(dim=1) > 1e-5
+        expect(not rises.any(), f"{query} to {target}: lifted, they rank otherwise")
 
 
 @SCORER.check()

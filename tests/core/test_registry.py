@@ -147,10 +147,13 @@ def test_encoder_class_in_a_file(tmp_path):
         r.encoder(f"{tmp_path}/none.py:Mine")
 
 
-def test_file_that_fails_to_import_says_why(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "why"), [("1 / 0", "ZeroDivisionError"), ("exit('no licence')", "SystemExit: no lic")]
+)
+def test_file_that_fails_to_import_says_why(tmp_path, text, why):
     file = tmp_path / "broken.py"
-    file.write_text("1 / 0")
-    with pytest.raises(PluginError, match="ZeroDivisionError"):
+    file.write_text(text)
+    with pytest.raises(PluginError, match=why):
         registry().encoder(f"{file}:X")
 
 

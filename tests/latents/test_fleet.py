@@ -12,6 +12,7 @@ from fusemix_core.errors import FusemixError
 from fusemix_core.latents import extraction, fleet
 from fusemix_core.latents.fleet_worker import Joined
 from fusemix_core.latents.store import LatentStore
+from fusemix_core.userfile import import_file
 
 pytestmark = pytest.mark.usefixtures("children_forked")
 HERE = Path(__file__).parent
@@ -98,6 +99,15 @@ def test_a_process_that_ends_is_an_error_that_keeps_finished_shards(toy, tmp_pat
         extracted(toy, values, store, toy.spec(toy.DeadlyEncode), batch_size=8)
     assert "Finished shards are kept" in error.value.hint
     assert list(store.folder.rglob("*.safetensors"))
+
+
+def test_a_process_that_leaves_by_itself_is_not_taken_for_killed(toy, tmp_path):
+    file = tmp_path / "leaves.py"
+    file.touch()
+    import_file(file)
+    file.write_text("raise SystemExit('no licence')")  # each process imports it, too
+    with pytest.raises(FusemixError, match=r"encoded on cpu ended \(exit status 1\)"):
+        extracted(toy, toy.texts(50), LatentStore(tmp_path), batch_size=4)
 
 
 def test_an_encoder_that_only_this_process_has_stays_here(toy, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
+from fusemix_core.interfaces import Scorer
 from fusemix_core.scorers import csls
 from fusemix_core.scorers.cosine import CosineScorer
 from fusemix_core.scorers.csls import CSLSScorer
@@ -168,3 +169,53 @@ def test_what_cannot_be_is_refused(fitted):
 def test_options_are_those_of_the_signature():
     names = list(inspect.signature(CSLSScorer).parameters)
     assert list(CSLSScorer().options) == names == ["neighbours", "bank_size"]
+
+
+@pytest.mark.parametrize("query", ["image", "text", "audio"])
+@pytest.mark.parametrize("target", ["image", "text", "audio"])
+@pytest.mark.parametrize("kind", [CosineScorer, CSLSScorer])
+def test_lifted_vectors_find_the_ten_that_the_score_ranks_first(kind, query, target):
+    """One gallery serves queries of every modality."""
+    scorer, against = kind(), ["text", "audio", "image"]
+    scorer.fit({"image": rows(120, 0), "text": rows(90, 1), "audio": rows(7, 2)})
+    queries, gallery = rows(60, 3), rows(200, 4)
+    asked = scorer.lift(queries, query, against, gallery=False)
+    stored = scorer.lift(gallery, target, against, gallery=True)
+    assert asked.dtype == stored.dtype == torch.float32
+    expected = scorer.score(queries, gallery, query, target).topk(10, dim=1).indices
+    assert torch.equal((asked @ stored.T).topk(10, dim=1).indices, expected)
+
+
+def test_a_lifted_csls_is_half_the_score_and_what_the_query_adds(fitted):
+    queries, gallery, against = rows(5, 3), rows(4, 4), ["audio", "text"]
+    asked = fitted.lift(queries, "text", against, gallery=False)
+    stored = fitted.lift(gallery, "image", against, gallery=True)
+    assert asked.shape == (5, 8) and stored.shape == (4, 8)
+    nearest = fitted.tensors["bank.image"].float()
+    added = (queries @ nearest.T).sort(dim=1, descending=True).values[:, :3].mean(dim=1)
+    got = 2 * (asked.double() @ stored.double().T) - added[:, None]
+    banks = {name.removeprefix("bank."): bank for name, bank in fitted.tensors.items()}
+    expected = naive_csls(queries, gallery, banks["image"], banks["text"], 3)
+    torch.testing.assert_close(got, expected.double(), atol=1e-6, rtol=0)
+
+
+def test_nothing_lifts_to_nothing(fitted):
+    none = torch.zeros(0, 6)
+    assert fitted.lift(none, "image", ["text"], gallery=True).shape == (0, 7)
+    assert CosineScorer().lift(none, "image", ["text"], gallery=True).shape == (0, 6)
+
+
+def test_a_query_that_the_index_does_not_serve_is_refused(fitted):
+    with pytest.raises(ConfigError, match="no column for queries of audio"):
+        fitted.lift(rows(1, 0), "audio", ["text"], gallery=False)
+    with pytest.raises(ConfigError, match="no bank of video"):
+        fitted.lift(rows(1, 0), "image", ["video"], gallery=True)
+
+
+def test_a_scorer_that_is_no_inner_product_says_what_to_do():
+    class Squared(Scorer):
+        def score(self, queries, gallery, query, target):
+            return (queries @ gallery.T) ** 2
+
+    with pytest.raises(ConfigError, match=r"Squared can't be served(.|\n)*scorer=csls"):
+        Squared().lift(rows(1, 0), "text", ["text"], gallery=False)
