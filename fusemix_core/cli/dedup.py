@@ -14,7 +14,10 @@ from fusemix_core.cli.groups import DataOptions, grouped
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fusemix_core.fused import FusedModel
     from fusemix_core.jobs.dedup import Deduplicated
+    from fusemix_core.search import Collection
+    from fusemix_core.specs import EncoderSpec
 
 _SHOWN = 10
 
@@ -23,7 +26,8 @@ _SHOWN = 10
 def dedup(
     data: DataOptions,
     path: Annotated[
-        list[str] | None, typer.Argument(metavar="PATH", help="The data, as --data takes them.")
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="The data, as --data takes them, or an index."),
     ] = None,
     encoder: Annotated[
         str | None,
@@ -38,7 +42,8 @@ def dedup(
         str | None, typer.Option(metavar="RUN", help="Compare by an encoder of this run.")
     ] = None,
     modality: Annotated[
-        str | None, typer.Option(help="With --run: the modality to look through. [its first]")
+        str | None,
+        typer.Option(help="Of a run or an index: the modality to look through. [its first]"),
     ] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Similarity of near-duplicates.")
@@ -74,22 +79,31 @@ def dedup(
 
         fusemix dedup pairs.csv --run runs/1 --out groups.csv --kept once.csv
 
+        fusemix dedup photos.index --modality image
+
         fusemix dedup notes.csv --encoder text=minilm --threshold 0.9 --json
     """
     table: dict[str, Any] = data.table()
     table["source"] = [*(path or ()), *table.get("source", ())]
     if not table["source"]:
         raise ConfigError("No data given.", "Example: fusemix dedup photos/ -e efficientnet-lite0")
-    if (encoder is None) == (run is None):
-        raise ConfigError("Give --encoder or --run.", "Example: --encoder efficientnet-lite0")
+    index = _index(table["source"])
+    if encoder is None and run is None and index is None:
+        raise ConfigError(
+            "Give --encoder or --run, or an index instead of the data.",
+            "Example: --encoder efficientnet-lite0",
+        )
     _check_tables(to, kept)
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.config import DataConfig, from_dict
     from fusemix_core.jobs import dedup as job
 
+    if index is not None:
+        table = {**index.state.data, **table, "source": index.state.data["source"]}
     config = from_dict(DataConfig, table, "data.")
-    by = _encoder(encoder, run, modality, device)
+    model = run if index is None else str(index.folder / "model")
+    by = _encoder(encoder, model, modality, device)
     how: dict[str, Any] = {"threshold": threshold, "keep": keep, "device": device or "auto"}
     with ConsoleReporter() as reporter:
         found = job.dedup(config, by, reporter=reporter, **how)
@@ -113,27 +127,46 @@ def _check_tables(*paths: Path | None) -> None:
             raise ConfigError(f"{one} is not a table.", f"Its name ends in {', '.join(SUFFIXES)}.")
 
 
-def _encoder(encoder: str | None, run: str | None, modality: str | None, device: str | None) -> Any:
-    """The spec of an encoder, or a fused model and one of its modalities."""
-    if encoder is not None:
-        if modality is not None:
-            raise ConfigError("--modality is for --run.", "Add it to the encoder: text=minilm")
-        from fusemix_core.registry import registry
-        from fusemix_core.runs.config import resolve_encoders
-
-        name, _, rest = encoder.partition("=")
-        named = {name: rest} if rest and name.isidentifier() else {}
-        named = named or {registry.encoder(encoder).modality: encoder}
-        specs = resolve_encoders(named)
-        return next(iter(specs.values()))
+def _encoder(
+    encoder: str | None, model: str | None, modality: str | None, device: str | None
+) -> EncoderSpec | tuple[FusedModel, str]:
+    """The spec of an encoder, or a fused model and one of its modalities: the first, unless another
+    is named. For a model the encoder is what to load in place of the saved name."""
+    if model is None:
+        return _spec(str(encoder), modality)
     from fusemix_core.runs.models import load_model
 
-    model = load_model(str(run), device or "auto")
-    modality = modality or model.modalities[0]
-    if modality not in model.modalities:
-        known = ", ".join(model.modalities)
+    sources = o.key_values([encoder] if encoder else None, "--encoder")
+    loaded = load_model(model, device or "auto", sources)
+    modality = modality or next(iter(sources), loaded.modalities[0])
+    if modality not in loaded.modalities:
+        known = ", ".join(loaded.modalities)
         raise ConfigError(f"The model has no modality '{modality}'.", f"It has {known}.")
-    return model, modality
+    return loaded, modality
+
+
+def _spec(encoder: str, modality: str | None) -> EncoderSpec:
+    """The encoder that NAME or MODALITY=NAME is."""
+    if modality is not None:
+        raise ConfigError("--modality is for --run and for an index.", "Example: -e text=minilm")
+    from fusemix_core.registry import registry
+    from fusemix_core.runs.config import resolve_encoders
+
+    name, _, rest = encoder.partition("=")
+    named = rest and name.isidentifier()
+    found = {name: rest} if named else {registry.encoder(encoder).modality: encoder}
+    return next(iter(resolve_encoders(found).values()))
+
+
+def _index(source: list[str]) -> Collection | None:
+    """The index that the data are, if they are one."""
+    from fusemix_core.search.state import NAME
+
+    if len(source) != 1 or not (Path(source[0]) / NAME).is_file():
+        return None
+    from fusemix_core.search import Collection
+
+    return Collection.open(source[0])
 
 
 def _show(found: Deduplicated, files: dict[str, Path | None]) -> None:

@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from fusemix_core.config import DataConfig, Recipe
@@ -288,16 +287,3 @@ def _compared(encoded: Encoded) -> Mapping[str, Any]:
     """The latents of the modalities whose items are things: equal rows of a table may be two."""
     items = encoded.dataset.items
     return {m: t for m, t in encoded.tables.items() if not items[m].medium.joined}
-
-
-def swapped(links: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Links whose last items are exchanged in a share of the rows, to measure what `clean` finds.
-
-    Returns:
-        (int64 links, bool `[m]` which rows are mispaired now).
-    """
-    links, before = links.copy(), links
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero((links >= 0).all(axis=1)))
-    rows = rows[: max(2, round(share * len(rows)))]
-    links[rows, -1] = links[np.roll(rows, 1), -1]
-    return links, (links != before).any(axis=1)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fusemix_core.cli.app import app
 from fusemix_core.config import DataConfig
 from fusemix_core.errors import DataError
-from fusemix_core.jobs.clean import clean, swapped
+from fusemix_core.jobs.clean import clean
 from fusemix_core.metrics.ranks import roc_auc
 from fusemix_core.runs.config import find_recipe
 from fusemix_core.runs.models import load_model
@@ -151,10 +151,3 @@ def test_the_command_writes_a_table_and_a_page_that_needs_nothing_else(run, tmp_
     page = (tmp_path / "s/suspect.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "http" not in page.replace("http-equiv", "") and "data:image/jpeg" in page
-
-
-def test_swapping_leaves_the_other_rows_alone():
-    links = np.stack([np.arange(200)] * 2, axis=1)
-    links[3, 1] = -1
-    changed, wrong = swapped(links, 0.05)
-    assert wrong.sum() == 10 and not wrong[3] and (changed[~wrong] == links[~wrong]).all()

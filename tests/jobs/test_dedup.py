@@ -90,6 +90,17 @@ def test_a_folder_and_texts_are_looked_through_as_well(world, tmp_path):
     assert {m["item"] for g in folder["groups"] for m in g} == {"1.png", "2.png", "4.png", "6.png"}
 
 
+def test_an_index_is_looked_through_by_the_encoder_of_its_model(world, tmp_path):
+    call("align", "-e", IMAGE, "-e", TEXT, "-d", world, "--recipe", "cca", "--out", tmp_path / "r",
+         "--device", "cpu")  # fmt: skip
+    both = ("-e", IMAGE, "-e", TEXT)
+    call("index", tmp_path / "r", "--data", world, *both, "--out", tmp_path / "i", "--to", "image")
+    found = found_in(tmp_path / "i", "-e", IMAGE)
+    assert {tuple(m["row"] for m in group) for group in found["groups"]} == {(7, 2), (3, 5)}
+    refused = call("dedup", tmp_path / "i", "--modality", "sound", code=2)
+    assert "It has image, text" in refused.stderr
+
+
 def test_nothing_alike_is_no_group(tmp_path):
     (tmp_path / "t.csv").write_text("text\na red car\nsome blue boats\nan old house\n")
     shown = call("dedup", tmp_path / "t.csv", "-e", TEXT).stdout
