@@ -54,7 +54,7 @@ class Partners:
     """Which of the others belong to a query: they are not counted against it.
 
     Args:
-        queries, targets: int64 `[m]`, the items of all known pairs, -1 where one is missing.
+        queries, targets: int64 `[m]`, the items of all known pairs, -1 if one is missing.
         others: the items of the target's modality.
     """
 
@@ -76,7 +76,7 @@ class Partners:
 
 @dataclass(frozen=True)
 class Found:
-    """What queries have among the others, one entry per query.
+    """The place of each query's partner among the others, one entry per query.
 
     Attributes:
         rank: int64, of the own partner, from 1: others that score as high count as higher.
@@ -101,7 +101,7 @@ def among(
     partners: Partners,
     scores: Scores | None = None,
 ) -> Found:
-    """Compare pairs with what else is there.
+    """Compare pairs with the items that they could have been made of.
 
     Args:
         queries: unit-norm `[n, d]`, one row for each pair.

@@ -31,7 +31,7 @@ _MOST = 20_000_000
 
 @dataclass(frozen=True)
 class Similar:
-    """What the items of one modality are like.
+    """How alike the items of one modality are.
 
     Attributes:
         pairs: int64 `[p, 2]`, i < j: near-duplicates; cosines: `[p]`.
@@ -118,8 +118,8 @@ def kept_of(found: Similar, order: Sequence[int] | np.ndarray, count: int) -> np
     """int64 `[n]`: for each item the one that is kept in its place, itself if it is kept.
 
     In the given order, the best first, an item is kept unless it is a near-duplicate of one that is
-    kept already. It then belongs to the most similar of these. So whatever is left out is a
-    near-duplicate of what is kept in its place: no chains.
+    kept already. It then belongs to the most similar of these. So every item that is
+    left out is a near-duplicate of the one kept in its place: no chains.
 
     Args:
         order: all items, or those that are in a pair.

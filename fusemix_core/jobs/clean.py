@@ -54,7 +54,7 @@ _TITLES = {
 
 @dataclass
 class Cleaned:
-    """What is suspicious in some data.
+    """The suspicious rows of some data.
 
     Attributes:
         suspects: the rows to look at, by kind, the worst first.

@@ -42,7 +42,7 @@ class Member:
     """A row of a group.
 
     Attributes:
-        file, row: where it was read.
+        file, row: its place in the data.
         item: its path or text.
         number: that of its item in the dataset; rows with the same bytes have the same.
         similarity: to the one that is kept.
@@ -59,7 +59,7 @@ class Member:
 
 @dataclass
 class Deduplicated:
-    """Groups of rows of which one is enough.
+    """Groups of rows that each need one member only.
 
     Attributes:
         groups: the rows of each; the first is kept. The largest groups first.
@@ -232,8 +232,8 @@ def _encoded(
 def _grouped(
     found: Similar, items: Items, numbers: np.ndarray, rows: Mapping[int, list[int]], keep: Keep
 ) -> dict[int, list[tuple[int, float]]]:
-    """Item that is kept → (item, similarity) of those that it stands for; none for an item that
-    only has rows with the same bytes."""
+    """Item that is kept → (item, similarity) of those that go; none for an item that only has rows
+    with the same bytes."""
     near = np.unique(found.pairs)
     size = {int(i): _size(items, int(numbers[i])) if keep == "largest" else 0 for i in near}
     order = sorted(near.tolist(), key=lambda i: (-size[i], rows[int(numbers[i])][0]))
@@ -260,7 +260,7 @@ def _names(
     grouped: Mapping[int, Sequence[tuple[int, float]]],
     rows: Mapping[int, list[int]],
 ) -> dict[tuple[str, int], str]:
-    """(file, row) → the cell of the item, of the rows in groups; "" if it is no text."""
+    """(file, row) → the cell of the item, of the rows in groups; "" if it isn't a text."""
     wanted = {
         dataset.origin[row]
         for best, members in grouped.items()

@@ -58,7 +58,7 @@ Line = dict[str, Any]
 
 @dataclass
 class Scored:
-    """What became of the rows.
+    """The outcome of scoring a table.
 
     Attributes:
         rows: how many were read.
@@ -171,7 +171,7 @@ def score(
             their order. A row that can't be scored has no score.
         validation: the data of the model's run, and the seed that splits them. Percentiles are
             among the unpaired items of its validation split; without, among those of the table.
-        keep: whether the lines are kept in what is returned.
+        keep: whether the result has the lines.
         reporter: gets the progress.
 
     Raises:
@@ -221,7 +221,7 @@ def scored_data(
 
     Args:
         model: the folder of the model or of its run.
-        given: fields of `DataConfig`. What they leave open is as in the run, if they name its data.
+        given: fields of `DataConfig`. All others are as in the run, if these name its data.
     """
     config = from_dict(DataConfig, data_table(model, run := run_of(model), given)[0], "data.")
     if not run.get("data", {}).get("source"):
@@ -248,7 +248,7 @@ def _set_chance(
     rows: np.ndarray,
     reporter: Reporter,
 ) -> str:
-    """Give the scorers the scores of unpaired items, and say of which."""
+    """Give the scorers the scores of unpaired items, and return where these are from."""
     known: dict[tuple[str, str], Tensor] = {}
     if validation is not None:
         try:

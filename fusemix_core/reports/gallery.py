@@ -25,7 +25,7 @@ class CaseItem:
 
 @dataclass(frozen=True)
 class Case:
-    """A finding: where it was read, why it is shown, and its items."""
+    """A finding: its place in the data, the reason, and its items."""
 
     place: str
     reason: str

@@ -34,7 +34,7 @@ that row it is."""
 
 @dataclass(frozen=True)
 class Answer:
-    """A query's rank, where it was read, and its item, the first answer and the partner as texts or
+    """A query's rank and place in the data; its item, the first answer and the partner as texts or
     paths."""
 
     rank: int
@@ -47,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class RunRanks:
-    """What a run found on its test rows.
+    """The ranks of a run on its test rows.
 
     Attributes:
         name: to show.

@@ -1,4 +1,4 @@
-"""What is wrong with some data: rows and items to look at, each with a plain reason."""
+"""Rows and items that are probably wrong, each with a plain reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fusemix_core.runs.folder import write_text
 
 MISPAIRED, LEAK, DUPLICATE, OUTLIER = "mispaired", "leak", "duplicate", "outlier"
 KINDS = (MISPAIRED, LEAK, DUPLICATE, OUTLIER)
-"""In the order in which they are listed."""
+"""The kinds of suspects, in the order of the table."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Suspect:
 
     Attributes:
         kind: one of `KINDS`.
-        file, row: where it was read.
+        file, row: its place in the data.
         reason: a sentence or two.
         value: of `mispaired` the percentile among unpaired items; of `leak` and `duplicate` the
             similarity; of `outlier` the mean similarity to the nearest items.
