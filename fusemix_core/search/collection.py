@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from fusemix_core.fused import FusedModel
     from fusemix_core.runs.reporter import Reporter
+    from fusemix_core.search.overview import Overview
 
 _MASKS = 16
 """Conditions whose items are remembered."""
@@ -290,28 +291,30 @@ class Collection:
         outside = bool(self.state.data.get("allow_outside"))
         return content_of(self._records([key])[0], self.state.roots, outside)
 
-    def facets(self, column: str) -> list[tuple[Any, int]]:
-        """(value, how many items have it) of a column, the most frequent first."""
+    def facets(self, column: str, where: str | None = None) -> list[tuple[Any, int]]:
+        """(value, how many items have it) of a column, the most frequent first: of all items, or of
+        those that pass a condition. Raises `ConfigError`."""
         self._refresh()
-        if column not in self.state.columns:
-            raise ConfigError(
-                f"There is no column '{column}'.", f"Columns: {', '.join(self.state.columns)}."
-            )
-        return self._table.facets(column)
+        return self._table.facets(column, where)
+
+    @property
+    def version(self) -> str:
+        """The name of the present state; each update that changes anything gives another."""
+        self._refresh()
+        return self.state.items
+
+    def overview(self) -> Overview:
+        """All items in one order, with their places on a map."""
+        from fusemix_core.search.overview import Overview
+
+        self._refresh()
+        indexes = {modality: self._index(modality) for modality in self.modalities}
+        return Overview(self.state.items, self._table, indexes, self.state.dim)
 
     def map(self) -> tuple[list[str], np.ndarray]:
         """(keys in hex; float32 `[n, 2]`, the items on the plane of their two main directions)."""
-        from fusemix_core.search.building import plane
-
-        self._refresh()
-        keys: list[str] = []
-        flat = [np.zeros((0, 2), np.float32)]
-        for modality in self.modalities:
-            index = self._index(modality)
-            there = Lookup(self._table.keys(modality)).find(index.keys) >= 0
-            keys += [key.tobytes().hex() for key in index.keys[there]]
-            flat.append(plane(index, self.state.dim)[there])
-        return keys, np.concatenate(flat)
+        view = self.overview()
+        return view.keys, view.points
 
     # -- keeping it up ---------------------------------------------------------------------------
 
