@@ -248,7 +248,7 @@ def _set_chance(
     rows: np.ndarray,
     reporter: Reporter,
 ) -> str:
-    """Give the scorers the scores of unpaired items, and return where these are from."""
+    """Give the scorers the scores of unpaired items, and return their origin."""
     known: dict[tuple[str, str], Tensor] = {}
     if validation is not None:
         try:
