@@ -162,8 +162,7 @@ def evaluate(
     what = measured_data(
         model, data.table() | splits.table() | evaluators.facts(facts.table()), split, seed
     )
-    classes = zero_shot.read()
-    further = [*evaluators.parts(), *compression.parts()]
+    classes, further = zero_shot.read(), [*evaluators.parts(), *compression.parts()]
     beside = evaluators.baselines() or []
 
     from fusemix_core.cli.progress import ConsoleReporter

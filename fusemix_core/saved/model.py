@@ -232,7 +232,10 @@ class SavedModel:
             safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
             give_usual_mode(weights)
             whole = dataclasses.replace(config, weights_sha256=file_sha256(weights))
-            text = json.dumps(as_json(whole, "config"), indent=1, ensure_ascii=False) + "\n"
+            values = as_json(whole, "config")
+            if not whole.rotation:
+                del values["rotation"]  # which format 2 does not know
+            text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
             (path / files.CONFIG).write_text(text, encoding="utf-8")
             (path / files.CARD).write_text(self.card(whole, name), encoding="utf-8")
 

@@ -116,7 +116,7 @@ class SavedConfig:
     dot what it belongs to (`adapter.image`, `scorer`). `fusemix` is the version that wrote the
     file. `seen` is how many keys of training items there are, by modality: 32 bits of each item's
     content key. `rotation` is the width of the matrix that orders the dimensions of a shared space,
-    0 if there is none. The fields from `recipe` on only inform.
+    0 if there is none (the key is then left out). The fields from `recipe` on only inform.
     """
 
     format: int

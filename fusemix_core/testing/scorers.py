@@ -23,7 +23,7 @@ from fusemix_core.testing.components import (
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
-SCORER = Suite("scorer", least=7)
+SCORER = Suite("scorer", least=8)
 add_declaration_checks(SCORER)
 
 
