@@ -15,7 +15,7 @@ export const asks = (state) => Boolean(state.text.trim() || state.queries.length
 export function body(state, info, offset) {
   const queries = state.queries.map(({ weight, name, ...query }) => query);
   const weights = state.queries.map((query) => query.weight);
-  if (state.text.trim()) {
+  if (state.text.trim() && info.typed.length) {
     queries.unshift({ modality: state.typed || info.typed[0], text: state.text.trim() });
     weights.unshift(1);
   }
