@@ -61,7 +61,8 @@ export class Results {
         : await search(body(state, this.info, offset), this.abort.signal);
       if (mine !== this.run) return;
       this.hits = offset ? [...this.hits, ...found.hits] : found.hits;
-      this.total = found.total;
+      // A total may be an estimate. If no more come, all are there.
+      this.total = found.hits.length ? Math.max(found.total, this.hits.length) : this.hits.length;
       this.#show(state, found, offset);
     } catch (error) {
       if (mine !== this.run) return;
