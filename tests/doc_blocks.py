@@ -72,7 +72,7 @@ def run_shell(code: str) -> None:
             trim(Path("sample/pairs.csv"))
 
 
-def trim(manifest: Path, most: tuple[int, int, int] = (60, 20, 20)) -> list[dict[str, str]]:
+def trim(manifest: Path, most: tuple[int, int, int] = (32, 10, 10)) -> list[dict[str, str]]:
     """Keep so many train, validation and test rows of the sample, and their images: the tests'
     time is short."""
     left = dict(zip(("train", "validation", "test"), most, strict=True))
