@@ -2,3 +2,36 @@
 starlette nor torch."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fusemix_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import typer
+
+    from fusemix_serve.app import create_app
+    from fusemix_serve.settings import Limits, Settings
+
+__all__ = ["Limits", "Settings", "create_app"]
+
+
+@hookimpl
+def fusemix_commands(app: typer.Typer) -> None:
+    """`fusemix serve`."""
+    from fusemix_serve.command import serve
+
+    app.command("serve", rich_help_panel="Start")(serve)
+
+
+def __getattr__(name: str) -> Any:
+    """`create_app` and the settings are imported on first use."""
+    if name == "create_app":
+        from fusemix_serve.app import create_app
+
+        return create_app
+    if name in ("Limits", "Settings"):
+        from fusemix_serve import settings
+
+        return getattr(settings, name)
+    raise AttributeError(f"module 'fusemix_serve' has no attribute '{name}'")

@@ -1,0 +1,95 @@
+"""The application: routes, guards and error replies."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from fusemix_core.errors import ConfigError, FusemixError
+from fusemix_core.saved.model import SavedModel
+from fusemix_serve import cohere, openai, predicting, ranking, watching
+from fusemix_serve.guards import Guards, Login
+from fusemix_serve.metrics import Metrics
+from fusemix_serve.replies import Refused, as_refused, failure
+from fusemix_serve.served import Workers, served
+from fusemix_serve.settings import Settings
+from fusemix_serve.state import State
+
+STATIC = Path(__file__).parent / "static"
+
+
+def create_app(models: Mapping[str, SavedModel], settings: Settings | None = None) -> Starlette:
+    """The application, with all its checks.
+
+    Args:
+        models: name → fused model or predictor. The first of a kind answers requests that name
+            none.
+        settings: what is allowed; the defaults serve this machine only.
+
+    Raises:
+        ConfigError: there is nothing to serve.
+
+    Example:
+        app = create_app({"photos": fusemix_core.load("runs/photos")})
+        uvicorn.run(app)
+    """
+    settings = settings or Settings()
+    if not models:
+        raise ConfigError("There is nothing to serve.", "Name an index or a run.")
+    metrics = Metrics()
+    workers, login = Workers(settings, metrics), Login(settings)
+    state = State(settings, metrics, workers, served(models, workers), login)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        workers.close()
+
+    handlers: dict[Any, Any] = dict.fromkeys((Refused, FusemixError, HTTPException), _answer)
+    guards = Middleware(Guards, settings=settings, metrics=metrics, login=login)
+    app = Starlette(
+        routes=_routes(), exception_handlers=handlers, middleware=[guards], lifespan=lifespan
+    )
+    app.state.fusemix = state
+    return app
+
+
+def _routes() -> list[BaseRoute]:
+    post = ["POST"]
+    return [
+        Route("/health", watching.health),
+        Route("/info", watching.info),
+        Route("/metrics", watching.metrics),
+        Route("/v1/models", openai.models),
+        Route("/v1/models/{name:path}", openai.model),
+        *(Route(p, openai.embeddings, methods=post) for p in ("/v1/embeddings", "/embeddings")),
+        Route("/v2/embed", cohere.embed, methods=post),
+        *(Route(p, ranking.rerank, methods=post) for p in ("/v1/rerank", "/v2/rerank", "/rerank")),
+        *(Route(p, ranking.score, methods=post) for p in ("/v1/score", "/score")),
+        Route("/v1/predict", predicting.predict, methods=post),
+        Route("/", _page),
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]
+
+
+async def _page(request: Request) -> Response:
+    """GET: the page."""
+    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    """Any error as a JSON reply."""
+    if isinstance(error, HTTPException):
+        refused = Refused(error.status_code, error.detail, headers=error.headers)
+        return failure(refused)
+    return failure(as_refused(error))

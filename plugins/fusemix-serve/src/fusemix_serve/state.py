@@ -1,0 +1,60 @@
+"""What the handlers of an application share, and how they read requests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from fusemix_serve.guards import Login
+from fusemix_serve.metrics import Metrics
+from fusemix_serve.replies import Refused
+from fusemix_serve.served import Served, Workers
+from fusemix_serve.settings import Settings
+
+
+@dataclass
+class State:
+    """The state of an application, the same for all requests."""
+
+    settings: Settings
+    metrics: Metrics
+    workers: Workers
+    models: Mapping[str, Served]
+    login: Login
+    started: float = field(default_factory=time.time)
+
+
+def state_of(request: Request) -> State:
+    """The state of the application that got a request."""
+    return request.app.state.fusemix
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object in a request.
+
+    Raises:
+        Refused: it has none, or claims another type.
+    """
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
+    if kind != "application/json":  # a form of another page can't send this type unasked
+        raise Refused(415, "The request must be JSON.", "Send Content-Type: application/json.")
+    try:
+        body = json.loads(await request.body(), parse_constant=_no_number)
+        # Half a surrogate pair is a valid escape in JSON, but no character.
+        json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "The request isn't valid JSON.") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "The request ended early.") from error
+    if not isinstance(body, dict):
+        raise Refused(400, "The request must be a JSON object.")
+    return body
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
