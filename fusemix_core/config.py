@@ -235,8 +235,8 @@ class FuseConfig:
     """One `fusemix fuse`. `encoders` maps each modality to an encoder's name. `targets` are the
     facts of `data` that are predicted: `target`; `time` and `event`; or several labels by their
     names. `fuser` `auto` is whatever does best on validation. With `folds` the rows are predicted
-    by cross-validation, and the model is fitted to all of them. The other settings are as in
-    `RunConfig`."""
+    by cross-validation, and the model is fitted to all of them. `extends` is a predictor, a folder
+    or a hub id: it gets one more modality. The other settings are as in `RunConfig`."""
 
     encoders: Mapping[str, str]
     data: DataConfig
@@ -244,6 +244,7 @@ class FuseConfig:
     task: Part = Part("auto")
     fuser: Part = Part("auto")
     folds: int = 0
+    extends: str | None = None
     views: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     private: bool = False

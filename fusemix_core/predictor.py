@@ -205,16 +205,11 @@ class Predictor(SavedModel):
         Example:
             larger = predictor.with_modality(other.encoders["sound"], rows)
         """
-        if not isinstance(self.fuser, Stack):
-            raise ConfigError(
-                "Only the fuser 'stack' takes a further modality without a new fit.",
-                "Fit again with all modalities, or with --fuser stack.",
-            )
         kept = {name: self.metrics[name] for name in ("expected",) if name in self.metrics}
         sources = self._sources if source is None else {**self._sources, info.modality: source}
         return Predictor(
             {**self.encoders, info.modality: info},
-            with_modality(self.fuser, rows, self.task),
+            with_modality(stack_of(self), rows, self.task),
             self.task,
             sources=sources,
             recipe=self.recipe,
@@ -249,6 +244,20 @@ class Predictor(SavedModel):
         code = [f"model.predict({{{rows}}})"]
         limitations = ["It is measured on rows like those it was fitted to."]
         return model_card(config, name, CardText(summary, "Predictor", code, limitations))
+
+
+def stack_of(predictor: Predictor) -> Stack:
+    """The fuser of a predictor that can take a further modality.
+
+    Raises:
+        ConfigError: it is not a `stack`.
+    """
+    if not isinstance(predictor.fuser, Stack):
+        raise ConfigError(
+            "Only the fuser 'stack' takes a further modality without a new fit.",
+            "Fit again with all modalities, or with --fuser stack.",
+        )
+    return predictor.fuser
 
 
 def combination(modalities: Sequence[str], present: Sequence[bool]) -> str:

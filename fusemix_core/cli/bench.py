@@ -175,14 +175,16 @@ def _carry_out(config: BenchConfig, out: Path, exports: Exports, json: bool) -> 
     from fusemix_core.benchmark.page import write_report
     from fusemix_core.benchmark.run import bench as run
     from fusemix_core.benchmark.summary import summarise
+    from fusemix_core.cli.console import Notes
     from fusemix_core.cli.progress import ConsoleReporter
 
-    with ConsoleReporter() as reporter:
+    notes = Notes()
+    with ConsoleReporter(notes) as reporter:
         lines = run(config, out, reporter=reporter)
     report = write_report(lines, out)
     entries = summarise(lines)
     exports.write(entries)
-    _show(lines, entries, report, json)
+    _show(lines, entries, report, notes.texts if json else None)
 
 
 def config_table(path: Path) -> dict[str, Any]:
@@ -251,16 +253,20 @@ def _set_name(table: dict[str, Any]) -> str:
     return path.parent.name if path.stem in ("manifest", "metadata") else path.stem or "data"
 
 
-def _show(lines: list[dict[str, Any]], entries: list[Entry], report: Path, json: bool) -> None:
+def _show(
+    lines: list[dict[str, Any]], entries: list[Entry], report: Path, notes: list[str] | None
+) -> None:
+    """As JSON if the notes are given, which then are in it."""
     from fusemix_core.benchmark.columns import PAIRED, columns, intervals_of
     from fusemix_core.benchmark.page import overview
     from fusemix_core.benchmark.summary import verdicts
     from fusemix_core.cli.console import out, print_json
 
     found = columns(entries)
-    if json:
+    if notes is not None:
         kinds = {"means": intervals_of(entries), "differences": PAIRED}
-        print_json({"fits": lines, "columns": [c.as_dict() for c in found], "intervals": kinds})
+        shown = [c.as_dict() for c in found]
+        print_json({"fits": lines, "columns": shown, "intervals": kinds, "notes": notes})
         return
     _show_table(entries)
     texts = [*intervals_of(entries), PAIRED, "", *(c.sentence for c in found), ""]

@@ -61,14 +61,14 @@ def print_error(message: str, hint: str = "") -> None:
 
 
 class Notes:
-    """Prints notes on stderr, each once."""
+    """Prints notes on stderr, each once; `texts` are those printed."""
 
     def __init__(self) -> None:
-        self._printed: set[str] = set()
+        self.texts: list[str] = []
 
     def __call__(self, text: str) -> None:
-        if text not in self._printed:
-            self._printed.add(text)
+        if text not in self.texts:
+            self.texts.append(text)
             err.print(Text(f"Note: {text}", style="yellow"), soft_wrap=True)
 
 

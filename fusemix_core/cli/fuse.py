@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -26,10 +26,8 @@ from fusemix_core.config import parse_part, to_dict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fusemix_core.config import FuseConfig
     from fusemix_core.jobs.fuse import FuseResult
     from fusemix_core.runs.fusing import FusePlan
-    from fusemix_core.specs import EncoderSpec
 
 Target = Annotated[
     list[str] | None,
@@ -88,6 +86,15 @@ Folds = Annotated[
         rich_help_panel=o.SPLITS,
     ),
 ]
+Extends = Annotated[
+    str | None,
+    typer.Option(
+        "--extends",
+        metavar="RUN",
+        help="A predictor that gets the modality of -e. Its others stay as they are.",
+        rich_help_panel=o.METHOD,
+    ),
+]
 
 
 @grouped
@@ -105,6 +112,7 @@ def fuse(
     task: Task = None,
     fuser: FuserName = None,
     folds: Folds = None,
+    extends: Extends = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
 ) -> None:
@@ -127,6 +135,8 @@ def fuse(
 
         fusemix fuse -e image=efficientnet-lite0 -e text=minilm --task match \\
             --data pairs.csv
+
+        fusemix fuse --extends runs/1 -e audio=whisper-tiny --data recorded.csv
     """
     values = config_tables(run, data.table() | splits.table() | facts.table(), encoding)
     take_encoders(values, encoders.names(), encoders.views())
@@ -136,23 +146,28 @@ def fuse(
         folds=folds,
         device=device,
         dtype=dtype,
+        extends=extends,
     )
-    from fusemix_core.runs.fusing import build_fuse_config, target_facts
+    from fusemix_core.runs.fusing import target_facts
 
-    if target or time or event or "targets" not in values:
+    if target or time or event or not {"targets", "extends"} & values.keys():
         name = values.get("task", {}).get("name")
         columns, values["targets"] = target_facts(tuple(target or ()), time, event, name)
         values["data"]["facts"] = {**values["data"].get("facts", {}), **columns}
-    _carry_out(*build_fuse_config(values), run, output)
+    _carry_out(values, run, output)
 
 
-def _carry_out(
-    config: FuseConfig, specs: Mapping[str, EncoderSpec], run: RunOptions, output: OutputOptions
-) -> None:
+def _carry_out(values: Mapping[str, Any], run: RunOptions, output: OutputOptions) -> None:
     """Show the plan of a run and, unless `--dry-run` is given, run it and show its results."""
-    from fusemix_core.runs.fusing import make_fuse_plan
+    from fusemix_core.runs.fusing import build_fuse_config, make_fuse_plan
 
-    notes = Notes()
+    notes, former = Notes(), None
+    if values.get("extends"):
+        from fusemix_core.jobs.grow import growth
+
+        config, specs, former = growth(values)
+    else:
+        config, specs = build_fuse_config(values)
     plan = make_fuse_plan(config, specs, tell=notes)
     if run.out is not None:
         from fusemix_core.runs.folder import RunFolder
@@ -167,7 +182,8 @@ def _carry_out(
     from fusemix_core.runs.folder import default_out
 
     with ConsoleReporter(notes) as reporter:
-        found = run_fuse(plan, run.out or default_out(), resume=run.resume, reporter=reporter)
+        folder = run.out or default_out()
+        found = run_fuse(plan, folder, resume=run.resume, reporter=reporter, former=former)
     show_fuse_result(found, output.json)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,13 +12,10 @@ from torch import Tensor
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.engine.fit import Fit
-from fusemix_core.fuser import Fuser, Labelled
+from fusemix_core.fuser import Fuser, L, Labelled
 from fusemix_core.interfaces import PairedLatents, Step
 from fusemix_core.mixups.targets import SHARE
 from fusemix_core.prediction import Targets, Task
-
-if TYPE_CHECKING:
-    from fusemix_core.fusers.trained import TrainedFuser
 
 PLACE = "place"
 """The fact that says where the targets of a row are."""
@@ -45,11 +42,38 @@ def scores_of(fuser: Fuser, rows: Labelled, device: torch.device | str = "cpu") 
     return found
 
 
-class FuserFit(Fit["TrainedFuser"]):
+class ScaledFuser(Fuser[L]):
+    """A fuser whose raw scores are scaled and shifted by calibration. A subclass defines `raw`."""
+
+    def __init__(self, inputs: Mapping[str, int], outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("offsets", torch.zeros(outputs))
+
+    @abstractmethod
+    def raw(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
+        """Scores float32 `[n, outputs]` before calibration; arguments as in `forward`."""
+
+    def forward(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
+        return self.scale * self.raw(latents, present) + self.offsets
+
+    def calibrate(self, rows: Labelled, task: Task) -> None:
+        """Scale and shift the scores so that the task's loss on these rows is the least."""
+        if not rows.targets.rows.any():
+            return
+        self.scale.fill_(1.0)
+        self.offsets.zero_()
+        found = task.calibrate(scores_of(self, rows), rows.targets)
+        self.scale.fill_(found.scale)
+        if found.offsets:
+            self.offsets.copy_(torch.tensor(found.offsets))
+
+
+class FuserFit(Fit[ScaledFuser]):
     """Trains a fuser on a task.
 
     Args:
-        fuser: a `TrainedFuser`.
+        fuser: what is trained.
         targets: of the training rows, on the device that trains.
         validation: rows whose latents are as the fuser takes them.
         task: whose loss is minimised.
@@ -60,7 +84,7 @@ class FuserFit(Fit["TrainedFuser"]):
     reader = "The training of a fuser"
 
     def __init__(
-        self, fuser: TrainedFuser, targets: Targets, validation: Labelled, task: Task, drop: float
+        self, fuser: ScaledFuser, targets: Targets, validation: Labelled, task: Task, drop: float
     ) -> None:
         super().__init__({"fuser": fuser})
         self.targets, self.validation, self.task = targets, validation, task
@@ -85,7 +109,7 @@ class FuserFit(Fit["TrainedFuser"]):
         kept = present & (chance >= self.drop)
         return torch.where(kept.any(dim=1, keepdim=True), kept, present)
 
-    def validate(self, modules: Mapping[str, TrainedFuser]) -> Mapping[str, float]:
+    def validate(self, modules: Mapping[str, ScaledFuser]) -> Mapping[str, float]:
         """Minus the calibrated loss, and the task's primary metric; nothing if no validation row
         has a target."""
         targets, fuser = self.validation.targets, modules["fuser"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -19,8 +18,8 @@ from fusemix_core.engine.plan import plan_steps
 from fusemix_core.engine.randomness import seeded
 from fusemix_core.engine.tables import on_device
 from fusemix_core.errors import ConfigError
-from fusemix_core.fuser import Fitted, Fuser, L, Labelled
-from fusemix_core.fusers.learning import FuserFit, scores_of, with_places
+from fusemix_core.fuser import Fitted, L, Labelled
+from fusemix_core.fusers.learning import FuserFit, ScaledFuser, with_places
 from fusemix_core.mixups.none import NoMixup
 from fusemix_core.mixups.targets import TargetMix
 from fusemix_core.padded import Padded, as_rows
@@ -32,7 +31,7 @@ SAMPLE = 4_096
 """Rows of training at most that a standardisation is learnt from."""
 
 
-class TrainedFuser(Fuser[L]):
+class TrainedFuser(ScaledFuser[L]):
     """A fuser that is trained by gradient. A subclass defines `raw`, and `prepare` if it learns
     anything from the rows before.
 
@@ -93,19 +92,10 @@ class TrainedFuser(Fuser[L]):
             )
         self.mix, self.drop = mix, drop
         self.training_settings = from_dict(Training, {**to_dict(self.settings), **training})
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("offsets", torch.zeros(outputs))
-
-    @abstractmethod
-    def raw(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
-        """Scores float32 `[n, outputs]` before calibration; arguments as in `forward`."""
 
     def prepare(self, train: Labelled) -> None:  # noqa: B027  some learn nothing
         """Take what is needed from the training rows, once, before the first step. The same rows
         give the same."""
-
-    def forward(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
-        return self.scale * self.raw(latents, present) + self.offsets
 
     @classmethod
     def fit(
@@ -130,17 +120,6 @@ class TrainedFuser(Fuser[L]):
         if "tokens" not in cls.uses:
             return rows.pairs.dims
         return {m: table.shape[-1] for m, table in rows.pairs.tables.items()}
-
-    def calibrate(self, rows: Labelled, task: Task) -> None:
-        """Scale and shift the scores so that the task's loss on these rows is the least."""
-        if not rows.targets.rows.any():
-            return
-        self.scale.fill_(1.0)
-        self.offsets.zero_()
-        found = task.calibrate(scores_of(self, rows), rows.targets)
-        self.scale.fill_(found.scale)
-        if found.offsets:
-            self.offsets.copy_(torch.tensor(found.offsets))
 
 
 def trained(
@@ -189,7 +168,8 @@ def trained(
         drop,
     )
     trainer = Trainer(fit, pairs, mixup, plan, context, digest, score_start=score_start)
-    return trainer.run()["fuser"]
+    trainer.run()
+    return fuser
 
 
 def sample(rows: Labelled, modality: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -116,8 +116,35 @@ def fit_candidates(
     return found
 
 
-def _only(stack: Candidate, modality: str, nothing: Tensor) -> Callable[[Labelled], Tensor]:
-    return lambda rows: scores_of(stack.fitted.fuser, rows, nothing, [modality])
+def grown_candidates(
+    former: Fuser, grown: Fuser, task: Task, nothing: Tensor, seconds: float
+) -> dict[str, Candidate]:
+    """The candidates of a stack that got a further modality: nothing, each modality by itself, the
+    former modalities together, and all of them.
+
+    Args:
+        former, grown: the stack before and after.
+        task: what is predicted.
+        nothing: `[C]`, the scores of a row that has none of the modalities.
+        seconds: that the fit took.
+    """
+    found = {NOTHING: Candidate(NOTHING, "baseline", lambda rows: nothing.expand(len(rows), -1))}
+    stack = Candidate(
+        STACK, "fuser", lambda rows: scores_of(grown, rows, nothing), seconds, Fitted(grown)
+    )
+    for modality in grown.inputs:
+        found[modality] = Candidate(modality, "single", _only(stack, modality, nothing))
+    if len(former.inputs) > 1:
+        name, before = " + ".join(former.inputs), tuple(former.inputs)
+        found[name] = Candidate(name, "single", _only(stack, before, nothing))
+    return {**found, STACK: stack}
+
+
+def _only(
+    stack: Candidate, modalities: str | Sequence[str], nothing: Tensor
+) -> Callable[[Labelled], Tensor]:
+    only = [modalities] if isinstance(modalities, str) else modalities
+    return lambda rows: scores_of(stack.fitted.fuser, rows, nothing, only)
 
 
 def _mean(stack: Candidate, task: Task, nothing: Tensor) -> Callable[[Labelled], Tensor]:

@@ -38,7 +38,7 @@ Encode = Callable[[str, Sequence[Cells]], Tensor | Padded]
 
 @dataclass(frozen=True)
 class Fall:
-    """By how much the primary metric falls if a column is exchanged; above 0, the column helps.
+    """The fall of the primary metric if a column is exchanged; above 0, the column helps.
 
     Attributes:
         modality: the table.

@@ -3,6 +3,7 @@ gives."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,16 @@ import torch
 from fusemix_core.config import Part
 from fusemix_core.context import FitContext
 from fusemix_core.fuser import Labelled
+from fusemix_core.fusers.further import with_modality
+from fusemix_core.fusers.stack import Stack
 from fusemix_core.fusion.boosting import BOOSTING, boosting
 from fusemix_core.fusion.candidates import (
     MEAN,
     NOTHING,
+    STACK,
     Candidate,
     fit_candidates,
+    grown_candidates,
     scores_of,
 )
 from fusemix_core.fusion.parts import Measures, measures, metrics
@@ -198,6 +203,27 @@ def study(
     chosen = by.simplest(able) if wanted == "auto" else wanted
     single = by.best(name for name, kind in kinds.items() if kind == "single")
     return Study(found, kinds, by, chosen, single)
+
+
+def study_of_growth(
+    fold: tuple[Task, Labelled, Labelled, Labelled, np.ndarray], former: Stack
+) -> Study:
+    """Fit a further modality to a stack, and measure what it adds to the former ones.
+
+    Args:
+        fold: task, training, validation and test rows, and the numbers of the test rows. `former`
+            was not fitted to any of them.
+        former: the stack, whose modalities stay as they are.
+    """
+    task, train, validation, test, rows = fold
+    began = time.monotonic()
+    grown = with_modality(former, train, task)
+    seconds, nothing = time.monotonic() - began, task.baseline(train.targets)
+    candidates = grown_candidates(former, grown, task, nothing, seconds)
+    one = Fitted(task, train, validation, test, rows, candidates)
+    by = measures([_rows(one, validation, np.arange(len(validation)))])
+    kinds: dict[str, str] = {name: one.kind for name, one in candidates.items()}
+    return Study([one], kinds, by, STACK, " + ".join(former.inputs))
 
 
 def order_of(kinds: dict[str, str]) -> list[str]:

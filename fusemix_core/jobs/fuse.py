@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,12 @@ from fusemix_core.fusion.candidates import Candidate, fit_candidates
 from fusemix_core.fusion.cascade import curves
 from fusemix_core.fusion.doubtful import Doubt, doubtful
 from fusemix_core.fusion.folds import Fold, folds_of
-from fusemix_core.fusion.study import Study, study, table
+from fusemix_core.fusion.study import Study, study, study_of_growth, table
 from fusemix_core.interfaces import Encoder
+from fusemix_core.jobs.grow import check_encoders, fuse_config
 from fusemix_core.launch import launched
 from fusemix_core.prediction import Task
-from fusemix_core.predictor import Predictor
+from fusemix_core.predictor import Predictor, stack_of
 from fusemix_core.reports.fuse import report_fuse, sections_of
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.encode_plan import encode_plan
@@ -34,7 +36,6 @@ from fusemix_core.runs.exchanged import column_falls
 from fusemix_core.runs.folder import MetricsLog, RunFolder, default_out, write_text
 from fusemix_core.runs.fusing import (
     FusePlan,
-    build_fuse_config,
     fusers_of,
     make_fuse_plan,
     target_facts,
@@ -71,6 +72,7 @@ def fuse(
     task: str | Mapping[str, Any] = "auto",
     fuser: str | Mapping[str, Any] = "auto",
     folds: int = 0,
+    extends: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
@@ -85,18 +87,15 @@ def fuse(
             `datasets.Dataset`. Any item may be missing.
         target: The column to predict; several are labels.
         time, event: The columns of a survival target, instead.
-        task: The kind of prediction: `classify`, `multilabel`, `regress`, `ordinal`, `survive`, or
-            a table of a name and options. `auto` sees it from the target. `match` has no target: it
-            learns which items belong together.
+        task: `classify`, `regress`, …, or a table of a name and options. `auto` sees it from the
+            target. `match` has no target: it learns which items belong together.
         fuser: How modalities are combined: `stack`, `block`, …, or a table of a name and options.
             `auto` is whatever is best on validation.
-        folds: Measure by cross-validation with so many folds, and fit to all rows; 0 measures the
-            test split.
-        out: The run's folder, by default a new one under `runs/`.
-        resume: Go on with the run in `out`.
-        reporter: Gets the progress.
-        **settings: `views`, `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`,
-            `decode_processes`, `store`: as in `align`.
+        folds: Cross-validation with so many folds, and a fit to all rows; 0 for the test split.
+        extends: A predictor whose fuser is `stack`, by folder or hub id. It gets the new modality
+            of `encoders`; its others stay as they are. It was not fitted to the rows of `data`.
+        out, resume, reporter, **settings: As in `align`. Settings are `views`, `seed`, `device`,
+            `dtype`, `store_dtype`, `encode_batch`, `backend`, `decode_processes` and `store`.
 
     Returns:
         The run's folder, predictor and results.
@@ -113,13 +112,16 @@ def fuse(
     names, objects = encoder_names(encoders)
     targets = (target,) if isinstance(target, str) else tuple(target or ())
     name = task if isinstance(task, str) else task.get("name")
-    facts, read = target_facts(targets, time, event, name)
     values = {"encoders": names, "task": task, "fuser": fuser, "folds": folds, **settings}
-    own = dict(table_of(data, objects, len(names)))
-    values |= {"data": own | {"facts": {**own.get("facts", {}), **facts}}, "targets": read}
-    config, specs = build_fuse_config(values)
+    values["extends"] = None if extends is None else os.fspath(extends)
+    values["data"] = own = dict(table_of(data, objects, len(names)))
+    if extends is None or targets or time:
+        facts, values["targets"] = target_facts(targets, time, event, name)
+        own["facts"] = {**own.get("facts", {}), **facts}
+    config, specs, former = fuse_config(values)
     plan = make_fuse_plan(config, specs, tell=reporter.note if reporter else None)
-    return run_fuse(plan, out or default_out(), resume=resume, reporter=reporter, objects=objects)
+    how: dict[str, Any] = {"resume": resume, "reporter": reporter, "objects": objects}
+    return run_fuse(plan, out or default_out(), former=former, **how)
 
 
 def run_fuse(
@@ -129,6 +131,7 @@ def run_fuse(
     resume: bool = False,
     reporter: Reporter | None = None,
     objects: Mapping[str, Encoder] | None = None,
+    former: Predictor | None = None,
 ) -> FuseResult:
     """Carry out a plan in the folder `out`: encode, fit every candidate, choose, measure, save.
 
@@ -138,6 +141,7 @@ def run_fuse(
         resume: go on with the run that is there. Its latents are kept; the fits are made again.
         reporter: gets the progress.
         objects: modality → loaded encoder, in place of the plan's own.
+        former: what gets the plan's last modality, in place of a fit of all candidates.
     """
     if launched().processes > 1:
         raise ConfigError(
@@ -147,21 +151,25 @@ def run_fuse(
     device, folder = resolve_device(plan.config.device), RunFolder(out)
     folder.start(plan.config, resume)
     folder.write_json(folder.environment, environment())
-    ragged = list(plan.specs)
-    encoded = encode_plan(
-        plan, device, folder, reporter, objects, dtypes={}, ragged=ragged
-    )  # fmt: skip
+    dtypes = {m: info.dtype for m, info in former.encoders.items()} if former else {}
+    how: dict[str, Any] = {"dtypes": dtypes, "ragged": list(plan.specs)}
+    encoded = encode_plan(plan, device, folder, reporter, objects, **how)
+    if former is not None:
+        check_encoders(former, encoded)
     targets = dataclasses.replace(plan.targets, dataset=encoded.dataset)
     targets = targets.after(plan.dataset)
     fits = folds_of(encoded.dataset.splits, targets.groups, plan.config.folds, plan.config.seed)
-    rows = [_labelled(targets, encoded, fold, _task_of(targets, fits, fold)) for fold in fits]
+    tasks = [former.task if former else _task_of(targets, fits, fold) for fold in fits]
+    rows = [_labelled(targets, encoded, fold, task) for fold, task in zip(fits, tasks, strict=True)]
     contexts = [
         _context(plan, folder, device, reporter, resume, f"fold-{k}") for k in range(len(fits))
     ]
     reporter.stage("Fitting")
-    found = study(
-        rows, fusers_of(plan.config.fuser), plan.config.fuser.name, contexts, reporter.stage
-    )
+    if former is None:
+        fusers, wanted = fusers_of(plan.config.fuser), plan.config.fuser.name
+        found = study(rows, fusers, wanted, contexts, reporter.stage)
+    else:
+        found = study_of_growth(rows[0], stack_of(former))
     reporter.stage("Measuring")
     final = _final(plan, found, targets, encoded, fits, folder, device, reporter, resume)
     return _finish(plan, encoded, targets, found, final, folder, objects, reporter)
@@ -303,6 +311,8 @@ def results_of(
 def _doubts(final: Final) -> list[Doubt]:
     """The training rows that fits without them contradict."""
     own, stack = final.candidate.fitted, final.stack.fitted
+    if own.scores is None and stack.scores is None:  # of a former predictor
+        return []
     scores = stack.left_out if own.scores is None else own.scores
     return doubtful(final.task, scores, stack.parts, final.train.targets, final.train.present)
 

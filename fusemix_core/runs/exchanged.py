@@ -11,8 +11,8 @@ from fusemix_core.runs.encode import Encoded
 
 
 def column_falls(found: Study, encoded: Encoded, predictor: Predictor, seed: int) -> list[Fall]:
-    """By how much the primary metric of test rows falls if the cells of a column are exchanged, for
-    each column of each table, the largest first.
+    """The fall of the primary metric of test rows if the cells of a column are exchanged, for each
+    column of each table, the largest first.
 
     Args:
         found: the fits.

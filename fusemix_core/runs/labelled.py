@@ -93,11 +93,11 @@ def match_labels(
     given = classes.values() if isinstance(classes, Mapping) else range(len(names))
     numbers = {number: i for i, number in enumerate(given)}
     read = {label: _number(label) for label in labels}
-    index = {label: numbers[number] for label, number in read.items() if number in numbers}
-    if len(index) == len(read):
+    numbered = {label: numbers[number] for label, number in read.items() if number in numbers}
+    if len(numbered) == len(read):
         first = labels[0]
-        name = short(names[index[first]])
-        return index, f"Labels are read as numbers of classes: {first} is '{name}'."
+        name = short(names[numbered[first]])
+        return numbered, f"Labels are read as numbers of classes: {first} is '{name}'."
     folded: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         folded.setdefault(_folded(name), []).append(i)

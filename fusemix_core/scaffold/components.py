@@ -24,6 +24,7 @@ TEMPLATES: dict[str, Template] = {
     "reader": Template("files of lines, image and text", {"separator": "\t"}),
     "medium": Template("arrays in NumPy files", {}),
     "recipe": Template("linear adapters, InfoNCE", {}),
+    "fuser": Template("one ridge regression of all modalities", {"penalty": 1.0}),
     "task": Template("a count, by a Poisson loss", {"mean": 1.0}),
 }
 """Kind → its example, which is in `files/KIND.py.tmpl`."""

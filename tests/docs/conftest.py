@@ -16,33 +16,37 @@ def own_home(docs_home, own_registry, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(docs_home))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def loaded_once():
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch):
     """Each command of a page is a process of its own to a user; here they share the encoders."""
-    with pytest.MonkeyPatch.context() as patch:
-        for cls in (PackagedTimmEncoder, PackagedSentenceTransformerEncoder):
-            patch.setattr(cls, "load", _once(cls.load.__func__))
-        yield
+    share_encoders(monkeypatch)
+
+
+def share_encoders(patch):
+    for cls in (PackagedTimmEncoder, PackagedSentenceTransformerEncoder):
+        patch.setattr(cls, "load", _once(cls.load.__func__))
+
+
+LOADED = {}
 
 
 def _once(load):
-    loaded = {}
-
     def kept(cls, spec, device, dtype):
         key = repr((spec, device, dtype))
-        if key not in loaded:
-            loaded[key] = load(cls, spec, device, dtype)
-        return loaded[key]
+        if key not in LOADED:
+            LOADED[key] = load(cls, spec, device, dtype)
+        return LOADED[key]
 
     return classmethod(kept)
 
 
 @pytest.fixture(scope="session")
-def user_folder(tmp_path_factory, docs_home, loaded_once):
+def user_folder(tmp_path_factory, docs_home):
     """A folder as a user has it after the tutorial: data, and the model runs/first."""
     folder = tmp_path_factory.mktemp("user")
     write_user_folder(folder)
     with pytest.MonkeyPatch.context() as patch:
+        share_encoders(patch)
         patch.chdir(folder)
         patch.setenv("FUSEMIX_HOME", str(docs_home))
         run_shell(

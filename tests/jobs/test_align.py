@@ -10,7 +10,7 @@ from toys import ToyImage, ToySound, ToyText
 from fusemix_core import FusedModel, align
 from fusemix_core.aligners.gradient import GradientAligner
 from fusemix_core.errors import ConfigError, DataError
-from fusemix_core.jobs.run import default_out
+from fusemix_core.runs.folder import default_out
 
 SMALL = ["training.epochs=3", "adapter.blocks=1", "dim=8"]
 ENCODERS = {"image": ToyImage, "text": ToyText}
