@@ -76,18 +76,16 @@ def run_shell(code: str) -> None:
 
 
 def trim(manifest: Path, most: tuple[int, int, int] = (32, 10, 10)) -> list[dict[str, str]]:
-    """Keep so many train, validation and test rows of the sample, and their images: the tests'
-    time is short."""
-    left = dict(zip(("train", "validation", "test"), most, strict=True))
+    """Keep so many train, validation and test rows of the sample, from all its books, and their
+    images: the tests' time is short."""
     with open(manifest, newline="") as file:
         rows = list(csv.DictReader(file))
     kept = []
-    for row in rows:
-        left[row["split"]] -= 1
-        if left[row["split"]] >= 0:
-            kept.append(row)
-        else:
-            (manifest.parent / row["image"]).unlink(missing_ok=True)
+    for split, count in zip(("train", "validation", "test"), most, strict=True):
+        own = [row for row in rows if row["split"] == split]
+        kept += own[:: len(own) // count][:count] if len(own) > count else own
+    for name in {row["image"] for row in rows} - {row["image"] for row in kept}:
+        (manifest.parent / name).unlink(missing_ok=True)
     write_csv(manifest, kept)
     return kept
 
