@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import fusemix_starter
@@ -18,6 +19,7 @@ from fusemix_core.cli.app import app
 from fusemix_core.cli.plugins_app import add_plugin_commands
 from fusemix_core.registry import registry
 
+ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
@@ -76,18 +78,28 @@ def run_shell(code: str) -> None:
 
 
 def trim(manifest: Path, most: tuple[int, int, int] = (32, 10, 10)) -> list[dict[str, str]]:
-    """Keep so many train, validation and test rows of the sample, from all its books, and their
-    images: the tests' time is short."""
+    """Keep so many train, validation and test rows of the sample, from all its books, those that
+    pages name, and their images: the tests' time is short."""
     with open(manifest, newline="") as file:
         rows = list(csv.DictReader(file))
     kept = []
     for split, count in zip(("train", "validation", "test"), most, strict=True):
         own = [row for row in rows if row["split"] == split]
-        kept += own[:: len(own) // count][:count] if len(own) > count else own
+        some = own[:: max(len(own) // count, 1)][:count]
+        kept += [row for row in own if row in some or row["image"] in named()]
     for name in {row["image"] for row in rows} - {row["image"] for row in kept}:
         (manifest.parent / name).unlink(missing_ok=True)
     write_csv(manifest, kept)
     return kept
+
+
+@cache
+def named() -> set[str]:
+    """The images of the sample that pages name."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    return {
+        name for page in pages for name in re.findall(r"images/[\w/-]+\.webp", page.read_text())
+    }
 
 
 def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
