@@ -34,6 +34,7 @@ def exchanged(tmp_path_factory):
     return path, np.isin(np.arange(len(rows)), at)
 
 
+@pytest.mark.long  # short: tests/jobs/test_clean.py, on toys
 def test_exchanged_texts_are_found_among_rows_that_the_model_was_trained_on(exchanged):
     path, wrong = exchanged
     config = DataConfig((str(path),), split_column="split", allow_outside=True)
