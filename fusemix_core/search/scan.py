@@ -13,7 +13,7 @@ import numpy as np
 
 from fusemix_core.search.segments import Segment, rounded
 
-_BLOCK = 16_384
+_BLOCK = 65_536
 _SMALL_BLOCK = 2048
 """Rows that numpy turns into float32 at once: they stay in the processor's cache."""
 _TOGETHER = 8
