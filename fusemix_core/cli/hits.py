@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SheetOptions:
-    """A contact sheet of what is found: `--html`, `--open`."""
+    """A contact sheet of the results: `--html`, `--open`."""
 
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the results.")

@@ -50,7 +50,7 @@ def search_index(
         return
     target = asked.target or (found[0].modality if found else opened.modalities[0])
     how = medium(opened.state.takes[target])
-    sources = opened.info()["data"]
+    sources = opened.sources
     shown = [{name: one.columns[name] for name in asked.show} for one in found]
     lines = [
         Line(rank, one.score or 0.0, one.item, columns.values())
