@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from fusemix_core.fused import FusedModel
     from fusemix_core.runs.reporter import Reporter
+    from fusemix_core.search.overview import Overview
 
 _MASKS = 16
 """Conditions whose items are remembered."""
@@ -57,7 +58,8 @@ class Collection:
         self._masks: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
         self._indexes: dict[str, Index] = {}
         self._seen: tuple[int, ...] | None = None
-        self._refresh()
+        self._fault = ""
+        self._refresh(sound=False)
         if model is not None and self.state.dim != model.dim:
             raise ConfigError(
                 f"{folder} has embeddings of width {self.state.dim}, the model {model.dim}.",
@@ -73,8 +75,11 @@ class Collection:
             model: The model of the collection, if it is loaded already. By default the copy in
                 the folder is loaded when it is first needed.
 
+        One with damaged parts opens: `check` lists them, `update` mends them, and searching is an
+        `ArtefactError`.
+
         Raises:
-            ArtefactError: There is none, or it is damaged.
+            ArtefactError: There is none, or `index.json` itself is damaged.
         """
         return cls(folder, model)
 
@@ -286,28 +291,30 @@ class Collection:
         outside = bool(self.state.data.get("allow_outside"))
         return content_of(self._records([key])[0], self.state.roots, outside)
 
-    def facets(self, column: str) -> list[tuple[Any, int]]:
-        """(value, how many items have it) of a column, the most frequent first."""
+    def facets(self, column: str, where: str | None = None) -> list[tuple[Any, int]]:
+        """(value, how many items have it) of a column, the most frequent first: of all items, or of
+        those that pass a condition. Raises `ConfigError`."""
         self._refresh()
-        if column not in self.state.columns:
-            raise ConfigError(
-                f"There is no column '{column}'.", f"Columns: {', '.join(self.state.columns)}."
-            )
-        return self._table.facets(column)
+        return self._table.facets(column, where)
+
+    @property
+    def version(self) -> str:
+        """The name of the present state; each update that changes anything gives another."""
+        self._refresh()
+        return self.state.items
+
+    def overview(self) -> Overview:
+        """All items in one order, with their places on a map."""
+        from fusemix_core.search.overview import Overview
+
+        self._refresh()
+        indexes = {modality: self._index(modality) for modality in self.modalities}
+        return Overview(self.state.items, self._table, indexes, self.state.dim)
 
     def map(self) -> tuple[list[str], np.ndarray]:
         """(keys in hex; float32 `[n, 2]`, the items on the plane of their two main directions)."""
-        from fusemix_core.search.building import plane
-
-        self._refresh()
-        keys: list[str] = []
-        flat = [np.zeros((0, 2), np.float32)]
-        for modality in self.modalities:
-            index = self._index(modality)
-            there = Lookup(self._table.keys(modality)).find(index.keys) >= 0
-            keys += [key.tobytes().hex() for key in index.keys[there]]
-            flat.append(plane(index, self.state.dim)[there])
-        return keys, np.concatenate(flat)
+        view = self.overview()
+        return view.keys, view.points
 
     # -- keeping it up ---------------------------------------------------------------------------
 
@@ -358,32 +365,31 @@ class Collection:
         items is damaged."""
         with self._lock:
             seen = state_of(self.folder / NAME) if (self.folder / NAME).exists() else None
-            if seen is not None and seen == self._seen:
-                return
-            self.state = State.read(self.folder)
-            self._table = self.state.table(self.folder)
-            if self.state.items and sound:
-                self._verify(self._table.path)
-            for index in self._indexes.values():
-                index.refresh()
-            self._masks.clear()
-            self._seen = seen if sound else None
+            if seen is None or seen != self._seen:
+                self.state = State.read(self.folder)
+                self._table = self.state.table(self.folder)
+                self._fault = self._verified(self._table.path) if self.state.items else ""
+                for index in self._indexes.values():
+                    index.refresh()
+                self._masks.clear()
+                self._seen = seen
+            if sound and self._fault:
+                raise ArtefactError(
+                    self._fault, f"Make it again: fusemix index update {self.folder}"
+                )
 
-    def _verify(self, path: Path) -> None:
+    def _verified(self, path: Path) -> str:
         """Read a file that is named by its digest, unless it was found right and is unchanged
-        since. Raises `ArtefactError` if it is damaged."""
+        since; what is wrong with it, or nothing."""
         stamps = Stamps(self.folder)
         with contextlib.suppress(OSError):
             state = state_of(path)
             if stamps.checksum(path.name, state) == path.stem:
-                return
+                return ""
             if digest_of(path) == path.stem:
                 stamps.add({path.name: (state, path.stem)})
-                return
-        raise ArtefactError(
-            f"{path} is missing, or does not match its checksum.",
-            f"Make it again: fusemix index update {self.folder}",
-        )
+                return ""
+        return f"{path} is missing, or does not match its checksum."
 
     def _index(self, modality: str) -> Index:
         with self._lock:
