@@ -1,4 +1,4 @@
-"""Indexes written to engines that exist already. Importing this imports neither an engine nor torch."""
+"""Indexes written to other engines. Importing this imports neither an engine nor torch."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from fusemix_core.cli import options as o
 def send(
     folder: Annotated[Path, typer.Argument(help="The folder of the index.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="URL", help="lance://, qdrant://, pgvector://, parquet://")
+        str,
+        typer.Option("--to", metavar="URL", help="lance://, qdrant://, pgvector://, parquet://"),
     ],
     encoder: o.ModelEncoders = None,
     device: o.Device = None,

@@ -30,7 +30,9 @@ def send_pgvector(source: Source, url: SplitResult) -> list[str]:
         sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(_KINDS[kind]))
         for column, kind in source.columns.items()
     ]
-    fixed = f"key text PRIMARY KEY, modality text NOT NULL, item text, vector vector({source.width})"
+    fixed = (
+        f"key text PRIMARY KEY, modality text NOT NULL, item text, vector vector({source.width})"
+    )
     columns = ["key", "modality", "item", "vector", *source.columns]
     try:
         with psycopg.connect(address) as connection:
@@ -50,7 +52,7 @@ def send_pgvector(source: Source, url: SplitResult) -> list[str]:
             "The address is pgvector://USER@HOST/DATABASE?table=NAME, and the server needs the "
             "extension pgvector.",
         ) from error
-    return [f'SELECT item FROM "{table}" ORDER BY vector <#> $1 LIMIT 10;  -- <#>: inner product']
+    return [f'SELECT item FROM "{table}" ORDER BY vector <#> $1 LIMIT 10']  # noqa: S608  shown only
 
 
 def _lines(source: Source) -> Any:

@@ -13,7 +13,8 @@ from fusemix_stores.rows import Source
 def send_qdrant(source: Source, url: SplitResult) -> list[str]:
     """Write a collection, in place of one of that name; lines on how to search it.
 
-    `qdrant://HOST:6333/COLLECTION` is a server, with the key in QDRANT_API_KEY if it has one.
+    `qdrant://HOST:6333/COLLECTION` is a server, by HTTPS with the key in
+    QDRANT_API_KEY if that is set.
     `qdrant:FOLDER#COLLECTION` is the local mode.
     """
     from qdrant_client import QdrantClient
@@ -26,10 +27,10 @@ def send_qdrant(source: Source, url: SplitResult) -> list[str]:
             "qdrant://localhost:6333/photos, or in a folder: qdrant:my_folder#photos",
         )
     if url.netloc:
-        shown = f'url="http://{url.netloc}"'
         key = os.environ.get("QDRANT_API_KEY")
-        scheme = "https" if key else "http"
-        client = QdrantClient(url=f"{scheme}://{url.netloc}", api_key=key)
+        address = f"{'https' if key else 'http'}://{url.netloc}"
+        shown = f'url="{address}"'
+        client = QdrantClient(url=address, api_key=key)
     else:
         shown = f'path="{url.path}"'
         client = QdrantClient(path=url.path)

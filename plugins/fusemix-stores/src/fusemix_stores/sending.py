@@ -31,8 +31,8 @@ def send(collection: Collection, to: str) -> list[str]:
 
     Args:
         collection: stays as it is.
-        to: `lance://`, `qdrant://`, `pgvector://` or `parquet://` and the place; a path that ends in
-            .lance or .parquet will do.
+        to: `lance://`, `qdrant://`, `pgvector://` or `parquet://` and the place; or a path that
+            ends in .lance or .parquet.
 
     Returns:
         Lines on how to search it.
