@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from uuid import UUID
 
@@ -145,15 +146,17 @@ def test_qdrants_local_mode_ranks_as_the_index_and_filters(collection, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of a PostgreSQL with pgvector: pgserver's, which pip installs."""
+def server():
+    """The address of a PostgreSQL with pgvector: pgserver's, which pip installs. As root it runs
+    as another user, who can't enter pytest's folders."""
     if find_spec("pgserver") is None:
         pytest.skip("no PostgreSQL with pgvector: pip install pgserver")
     import pgserver
 
-    started = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield started.get_uri()
-    started.cleanup()
+    with tempfile.TemporaryDirectory() as folder:
+        started = pgserver.get_server(folder, cleanup_mode="stop")
+        yield started.get_uri()
+        started.cleanup()
 
 
 def test_postgresql_ranks_as_the_index_and_keeps_what_it_had_if_sending_fails(

@@ -21,8 +21,8 @@ def send(
 ) -> None:
     """Write an index to Lance, Qdrant, PostgreSQL or a Parquet file.
 
-    Vectors are written so that an inner product ranks as the model's scorer. What is there under
-    that name is replaced.
+    Vectors are written so that an inner product ranks as the model's scorer. A table of that
+    name is replaced.
 
     Examples:
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import SplitResult, parse_qsl, urlencode
 
 from fusemix_core.errors import ArtefactError
 from fusemix_stores.rows import Source
 
 TABLE = "fusemix"
-_KINDS = {"number": "double precision", "text": "text"}
+_KINDS: dict[str, LiteralString] = {"number": "double precision", "text": "text"}
 
 
 def send_pgvector(source: Source, url: SplitResult) -> list[str]:
@@ -30,15 +30,13 @@ def send_pgvector(source: Source, url: SplitResult) -> list[str]:
         sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(_KINDS[kind]))
         for column, kind in source.columns.items()
     ]
-    fixed = (
-        f"key text PRIMARY KEY, modality text NOT NULL, item text, vector vector({source.width})"
-    )
+    fixed = "key text PRIMARY KEY, modality text NOT NULL, item text, vector vector({})"
     columns = ["key", "modality", "item", "vector", *source.columns]
     try:
         with psycopg.connect(address) as connection:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
-            parts = sql.SQL(", ").join([sql.SQL(fixed), *own])
+            parts = sql.SQL(", ").join([sql.SQL(fixed).format(sql.Literal(source.width)), *own])
             connection.execute(sql.SQL("CREATE TABLE {} ({})").format(name, parts))
             into = sql.SQL("COPY {} ({}) FROM STDIN").format(
                 name, sql.SQL(", ").join(map(sql.Identifier, columns))

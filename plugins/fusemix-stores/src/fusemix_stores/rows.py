@@ -45,7 +45,7 @@ class Source:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What a reader of the vectors has to know."""
+        """Facts that a reader of the vectors needs."""
         info = self.collection.info()
         return {"dim": info["dim"], "scorer": info["scorer"], "queries": self.asks}
 

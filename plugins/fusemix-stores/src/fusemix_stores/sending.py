@@ -1,4 +1,4 @@
-"""Which store an address names."""
+"""Finds the store of an address."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STORES = {
     "pgvector": ("fusemix_stores.postgres:send_pgvector", "psycopg"),
     "parquet": ("fusemix_stores.tables:send_parquet", "pyarrow"),
 }
-"""Scheme → what writes to it, and the module that it needs."""
+"""Scheme → the function that writes to it, and the module that it needs."""
 
 
 def send(collection: Collection, to: str) -> list[str]:
     """Write the vectors and columns of a collection to an engine.
 
-    Vectors are lifted, so the engine's inner product ranks as the model's scorer. What the engine
-    had under that name is replaced.
+    Vectors are lifted, so the engine's inner product ranks as the model's scorer. A table of that
+    name is replaced.
 
     Args:
         collection: stays as it is.
