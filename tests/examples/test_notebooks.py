@@ -61,11 +61,17 @@ def test_the_notebooks_are_listed_and_have_no_outputs():
         assert path.stat().st_size < 10_000
 
 
-def test_the_tutorial(run, tmp_path):
+def test_the_tutorial(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from sample import sample_rows, write_csv
+
+    rows = sample_rows(190)
+    write_csv(tmp_path / "few.csv", rows)
     few = {
-        "PAIRS = 1_000": "PAIRS = 60",
+        "PAIRS = 1_000": "PAIRS = 100",
         'sample_path().open(encoding="utf-8")))': 'sample_path().open(encoding="utf-8")))[::8]',
         "[::400]": "[::50]",
+        '"source": str(sample_path())': '"allow_outside": True, "source": "few.csv"',
     }
     out = run("tutorial", few)
     assert any("<image/png>" in one for one in out)
