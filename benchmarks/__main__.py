@@ -33,6 +33,7 @@ BENCHMARKS = (
     "store",
     "recall",
     "router",
+    "serving",
 )
 """In the order of the page."""
 
