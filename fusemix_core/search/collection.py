@@ -266,6 +266,11 @@ class Collection:
         self._refresh()
         return [self._record(self._table, one) for one in self._records(keys)]
 
+    def keys(self, modality: str) -> list[str]:
+        """The keys, in hex, of all items of a modality."""
+        self._refresh()
+        return [key.tobytes().hex() for key in self._table.keys(modality)]
+
     def vectors(self, keys: Iterable[str]) -> Tensor:
         """The unit-norm embeddings of items, float32 `[n, d]`. Raises KeyError."""
         import torch

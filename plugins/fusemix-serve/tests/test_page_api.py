@@ -143,6 +143,12 @@ def test_the_scores_follow_the_filters(search, collection):
     assert "condition" in refused["error"]["message"]
 
 
+def test_the_total_counts_only_the_modality_that_is_searched(search, collection):
+    images = (collection.overview().values("modality")).count("image")
+    assert search(text("a red car"), to="image", k=2)["total"] == images
+    assert search(text("a red car"), k=2)["total"] == len(collection)
+
+
 def test_min_percentile_cuts_off(search):
     every = search(text("a red car"), k=50)["hits"]
     cut = search(text("a red car"), k=50, min_percentile=90)

@@ -171,15 +171,15 @@ class Gallery:
         if question.within is not None:
             inside = inside_polygon(self.now.points, question.within)
             allowed = inside if allowed is None else allowed & inside
+        if question.to is not None and len(self.collection.modalities) > 1:
+            own = self.now.modalities == question.to
+            allowed = own if allowed is None else allowed & own
         return allowed
 
     def _browsed(
         self, question: Question, allowed: np.ndarray | None
     ) -> tuple[list[dict[str, Any]], int]:
         """Items in the order of the collection."""
-        if question.to is not None and len(self.collection.modalities) > 1:
-            own = np.array([value == question.to for value in self.now.view.values("modality")])
-            allowed = own if allowed is None else allowed & own
         places = np.arange(len(self.now.keys)) if allowed is None else np.flatnonzero(allowed)
         shown = places[question.offset : question.offset + question.count]
         records = self.records([self.now.keys[i] for i in shown.tolist()])

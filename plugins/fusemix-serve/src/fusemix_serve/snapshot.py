@@ -52,6 +52,11 @@ class Snapshot:
         return {key: i for i, key in enumerate(self.keys)}
 
     @cached_property
+    def modalities(self) -> np.ndarray:
+        """str `[n]`: the modality of each item, in the order of the map."""
+        return np.array(self.view.values("modality"))
+
+    @cached_property
     def columns(self) -> list[dict[str, Any]]:
         """The columns with their range, or their values if there are few."""
         return [self._column(name, kind) for name, kind in self._collection.columns.items()]
