@@ -19,6 +19,13 @@ WHAT = {
     "esol": ("solubility (ESOL)", "molecule and six descriptors → log solubility"),
     "tox21": ("toxicity (Tox21)", "molecule and eight descriptors → twelve assays"),
 }
+_CLAIMS = (
+    "merged over the best modality",
+    "merged over merged without the Fourier transform",
+    "fused over merged",
+    "merged over `stack`",
+)
+"""What the differences in lego.json are, in their order."""
 _HEAD = """# Predicting from several modalities, measured
 
 `fusemix fuse` was run on seven labelled sets with its defaults, by five folds. Rows of one group
@@ -35,6 +42,8 @@ def write(results: Path) -> None:
     found = {name: one for name, one in found.items() if one is not None}
     parts = [_HEAD + _summary(found)]
     parts += [_set(name, one) for name, one in found.items()]
+    if (lego := _read(results / "lego.json")) is not None:
+        parts.append(_lego(lego))
     if (speed := _read(results / "speed.json")) is not None:
         parts.append(_speed(speed))
     PAGE.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
@@ -96,6 +105,40 @@ def _set(name: str, one: dict[str, Any]) -> str:
             f"Prediction sets that should contain the truth for 90% of rows contain it for "
             f"{100 * one['conformal']['coverage']:.1f}%."
         )
+    return "\n".join(lines) + "\n"
+
+
+def _lego(one: dict[str, Any]) -> str:
+    shares = one["shares"]
+    lines = [
+        "## MM-Lego's claims\n",
+        "On the brain tumours, with the same folds. Of the training rows a share is paired, with "
+        "all modalities; each other row has one, drawn at random. Test rows are complete. The "
+        "cells are c with its 95% interval.\n",
+        "| predicted from | " + " | ".join(f"{float(s):.0%} paired" for s in shares) + " |",
+        "|" + "---|" * (len(shares) + 1),
+    ]
+    for name in next(iter(shares.values()))["candidates"]:
+        cells = []
+        for found in shares.values():
+            value, span = found["candidates"][name]
+            mark = "" if span is None else f" ({span[0]:.3f} to {span[1]:.3f})"
+            cells.append(f"{value:.3f}{mark}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| difference in c (95% interval) | "
+        + " | ".join(f"{float(s):.0%} paired" for s in shares)
+        + " |",
+        "|" + "---|" * (len(shares) + 1),
+    ]
+    for k, claim in enumerate(_CLAIMS):
+        cells = []
+        for found in shares.values():
+            gain = found["differences"][k][2]
+            low, high = gain["interval"]
+            cells.append(f"{gain['value']:+.3f} ({low:+.3f} to {high:+.3f})")
+        lines.append(f"| {claim} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
