@@ -64,9 +64,9 @@ docs: $(VENV)/test.stamp
 	$(VENV)/bin/python docs/generate.py
 	PYTHONPATH=docs $(VENV)/bin/zensical serve -f mkdocs.yml
 
-# Every page of the site at the width of a phone; needs Chromium.
+# Every page of the site at the width of a phone, and the search page in use; needs Chromium.
 browser: $(VENV)/test.stamp
-	$(VENV)/bin/python -m pytest -q -m browser tests/docs
+	$(VENV)/bin/python -m pytest -q -m browser tests/docs plugins/fusemix-serve
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -419,6 +419,16 @@ TASKS = [
         paper="https://doi.org/10.1111/j.2517-6161.1972.tb00899.x",
     ),
 ]
+INDEXES = [
+    ComponentSpec(
+        kind="index",
+        name="flat",
+        target="fusemix_core.search.flat:FlatIndex",
+        summary="compares a query with every vector: exact, to about a million items",
+        options={"segment": 65_536},
+    ),
+]
+
 ARTEFACTS = [
     ComponentSpec(
         kind="artefact",
@@ -476,6 +486,7 @@ def fusemix_components() -> list[ComponentSpec]:
         *MEDIA,
         *FUSERS,
         *TASKS,
+        *INDEXES,
         *ARTEFACTS,
         *RECIPES,
     ]

@@ -28,6 +28,7 @@ from fusemix_core.prediction import Calibration, Targets, Task
 from fusemix_core.sections import Section, numbers_of
 from fusemix_core.specs import USES, EncoderSpec
 from fusemix_core.step import Step
+from fusemix_core.vectors import Index
 
 if TYPE_CHECKING:
     from fusemix_core.config import Recipe
@@ -45,6 +46,7 @@ __all__ = [
     "Fitted",
     "Followers",
     "Fuser",
+    "Index",
     "Labelled",
     "LatentTable",
     "Measured",

@@ -25,6 +25,7 @@ KINDS = (
     "recipe",
     "fuser",
     "task",
+    "index",
     "artefact",
 )
 """What a `ComponentSpec` may register."""

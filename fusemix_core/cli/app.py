@@ -20,6 +20,7 @@ from fusemix_core.cli import (
     evaluate,
     extend,
     fuse,
+    index,
     new_plugin,
     plugins,
     predict,
@@ -155,6 +156,7 @@ app.add_typer(recipes.app, name="recipes", rich_help_panel=LOOK)
 app.command("rank", rich_help_panel=LOOK)(rank.rank)
 app.command("bench", rich_help_panel=LOOK)(bench.bench)
 app.command("doctor", rich_help_panel=LOOK)(doctor.doctor)
+app.add_typer(index.app, name="index", rich_help_panel=PREPARE)
 app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
 app.command("encode", rich_help_panel=PREPARE)(encode.encode)
 app.command("embed", hidden=True)(encode.encode)

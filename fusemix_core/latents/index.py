@@ -10,13 +10,12 @@ none. Shards that are in no segment have their keys in memory, until they have e
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fusemix_core.disk import explained
+from fusemix_core.disk import explained, locked
 from fusemix_core.errors import ArtefactError
 from fusemix_core.latents.segments import (
     SEGMENT,
@@ -28,11 +27,6 @@ from fusemix_core.latents.segments import (
 )
 from fusemix_core.latents.shards import ADVICE, BadShardError, Shard
 from fusemix_core.latents.stamps import STAMPED, Stamps, state_of
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 FOLDER = "index"
 SEGMENT_ITEMS = 1 << 18
@@ -93,7 +87,7 @@ class Index:
         """Write segments of the loose shards, and merge those that are many, or hold much that is
         gone. One process at a time; the others wait, and find it done."""
         try:
-            with explained(f"The index {self.folder}", ADVICE), _locked(self.view):
+            with explained(f"The index {self.folder}", ADVICE), locked(self.view):
                 self.load()
                 covered = self.covered(present)
                 loose = [s for s in loose if s.path.name not in covered]
@@ -181,18 +175,3 @@ def _level(items: int) -> int:
     while items >= SEGMENT_ITEMS * FAN_IN:
         items, level = items // FAN_IN, level + 1
     return level
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, if the file system has any: without, two processes may do one work."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

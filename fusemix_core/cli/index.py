@@ -1,0 +1,195 @@
+"""`fusemix index`: build, update and look after the index of a collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fusemix_core.cli import options as o
+from fusemix_core.cli.groups import DataOptions, grouped
+
+if TYPE_CHECKING:
+    from fusemix_core.search import Collection
+
+BUILD = "build"
+
+
+class IndexGroup(TyperGroup):
+    """`fusemix index RUN` is `fusemix index build RUN`."""
+
+    # Typer has no public name for the class of `ctx`.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = [BUILD, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=IndexGroup,
+    no_args_is_help=True,
+    help="An index of a collection: built once, searched often, updated by what changed. "
+    "`fusemix index RUN …` builds one.",
+)
+
+Folder = Annotated[Path, typer.Argument(help="The folder of the index.")]
+
+
+@app.command(BUILD)
+@grouped
+def build(
+    model: o.Model,
+    data: DataOptions,
+    output: Annotated[Path, typer.Option("--out", help="The folder of the index: a new one.")],
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", metavar="MODALITY", help="Modality to search in. [all in the data]"),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="NAME", help="Kind of index, with its options.")
+    ] = "flat",
+    encoder: o.ModelEncoders = None,
+    device: o.Device = None,
+    json: o.Json = False,
+) -> None:
+    """Build the index of a collection with a fused model.
+
+    Without --data, the data of the model's own run are indexed. If it is interrupted, run it again:
+    it goes on. The columns of the data are kept for `fusemix search --where`.
+
+    Examples:
+
+        fusemix index runs/1 --data photos/ --out photos.index
+
+        fusemix search photos.index "a dog on the beach"
+
+        fusemix index runs/1 --data shop.csv --to image --out shop.index
+    """
+    from fusemix_core.config import DataConfig, from_dict, parse_part
+    from fusemix_core.jobs.measured_data import data_table, run_of
+    from fusemix_core.runs.models import load_model
+
+    fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
+    table, _ = data_table(model, run_of(model), data.table())
+    config = from_dict(DataConfig, table, "data.")
+
+    from fusemix_core.cli.progress import ConsoleReporter
+    from fusemix_core.search import Collection
+
+    with ConsoleReporter() as reporter:
+        made = Collection.create(
+            output, fused, config, to or (), backend=parse_part(kind), reporter=reporter
+        )
+    _show(made, json)
+
+
+@app.command("update")
+def update(
+    folder: Folder,
+    encoder: o.ModelEncoders = None,
+    device: o.Device = None,
+    json: o.Json = False,
+) -> None:
+    """Read the data again: encode what is new, remove what is gone, mend what is damaged.
+
+    Files that were moved or renamed are not encoded again.
+
+    Example:
+
+        fusemix index update photos.index
+    """
+    from fusemix_core.cli.console import out, print_json
+    from fusemix_core.cli.progress import ConsoleReporter
+
+    opened = open_collection(folder, encoder, device)
+    with ConsoleReporter() as reporter:
+        counts = opened.update(reporter)
+    if json:
+        print_json(counts)
+        return
+    added, removed, items = counts["added"], counts["removed"], counts["items"]
+    out.print(f"{added:,} added, {removed:,} removed, {items:,} items")
+
+
+@app.command("info")
+def info(folder: Folder, json: o.Json = False) -> None:
+    """What an index contains.
+
+    Example:
+
+        fusemix index info photos.index --json
+    """
+    from fusemix_core.search import Collection
+
+    _show(Collection.open(folder), json)
+
+
+@app.command("check")
+def check(folder: Folder, json: o.Json = False) -> None:
+    """Read every file whole and compare checksums. Exit 1 if one is damaged.
+
+    Example:
+
+        fusemix index check photos.index
+    """
+    from fusemix_core.cli.console import out, print_json
+    from fusemix_core.search import Collection
+
+    faults = Collection.open(folder).check()
+    if json:
+        print_json(faults)
+    else:
+        for fault in faults:
+            out.print(fault, soft_wrap=True)
+        out.print(f"Mend it: fusemix index update {folder}" if faults else "Nothing is damaged.")
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command("compact")
+def compact(folder: Folder) -> None:
+    """Write the vectors anew in few files, without removed ones. `update` does so when it pays.
+
+    Example:
+
+        fusemix index compact photos.index
+    """
+    from fusemix_core.search import Collection
+
+    Collection.open(folder).compact()
+
+
+def open_collection(folder: Path, encoder: list[str] | None, device: str | None) -> Collection:
+    """The index in a folder, with its model loaded only if something was said of it."""
+    from fusemix_core.search import Collection
+
+    opened = Collection.open(folder)
+    if encoder or device:
+        from fusemix_core.runs.models import load_model
+
+        given = o.key_values(encoder, "--encoder")
+        return Collection.open(folder, load_model(opened.model_folder, device or "auto", given))
+    return opened
+
+
+def _show(opened: Collection, json: bool) -> None:
+    from fusemix_core.cli.console import out, print_json, size
+
+    facts = opened.info()
+    if json:
+        print_json(facts)
+        return
+    counts = ", ".join(f"{n:,} {m}" for m, n in facts["items"].items())
+    lines = {
+        "index": f"{facts['folder']}  ({size(facts['bytes'])}, {facts['index']})",
+        "items": counts or "none",
+        "queries": ", ".join(facts["queries"]),
+        "columns": ", ".join(facts["columns"]) or "none",
+        "scorer": f"{facts['scorer']}, {facts['dim']} dimensions",
+        "data": ", ".join(facts["data"]),
+        "updated": facts["updated"],
+    }
+    for name, value in lines.items():
+        out.print(f"{name + ':':9}{value}", soft_wrap=True, markup=False, highlight=False)

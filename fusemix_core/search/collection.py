@@ -1,0 +1,428 @@
+"""`Collection`: items of one or more modalities, indexed by a fused model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from fusemix_core.config import DataConfig, Part, from_dict
+from fusemix_core.digests import file_sha256
+from fusemix_core.disk import locked
+from fusemix_core.errors import ArtefactError, ConfigError
+from fusemix_core.latents.stamps import Stamps, state_of
+from fusemix_core.registry import registry
+from fusemix_core.search.found import Found
+from fusemix_core.search.items import SUFFIX, ItemTable, Record, as_keys
+from fusemix_core.search.lookup import Lookup
+from fusemix_core.search.media import content_of
+from fusemix_core.search.segments import digest_of
+from fusemix_core.search.state import MODEL, NAME, State
+from fusemix_core.vectors import Index
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fusemix_core.fused import FusedModel
+    from fusemix_core.runs.reporter import Reporter
+
+_MASKS = 16
+"""Conditions whose items are remembered."""
+_MARGIN = 8
+"""Candidates beyond those asked for: scores that are equal but for rounding may change places."""
+
+
+class Collection:
+    """A collection on disk: items, their vectors, and a copy of the model that made these.
+
+    Threads may share it. It takes in what another process updates before each search.
+
+    Example:
+        photos = Collection.create("photos.index", "runs/first", DataConfig(("photos",)))
+        found = photos.search(photos.encode("text", "a map"), "text", 5)
+        print(found[0].item, found[0].percentile)
+    """
+
+    def __init__(self, folder: str | Path, model: FusedModel | None = None) -> None:
+        """Use `Collection.open`."""
+        self.folder = Path(folder)
+        self._model, self._lock = model, RLock()
+        self._masks: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
+        self._indexes: dict[str, Index] = {}
+        self._seen: tuple[int, ...] | None = None
+        self._refresh()
+        if model is not None and self.state.dim != model.dim:
+            raise ConfigError(
+                f"{folder} has embeddings of width {self.state.dim}, the model {model.dim}.",
+                "Open the index with the model it was built with.",
+            )
+
+    @classmethod
+    def open(cls, folder: str | Path, model: FusedModel | None = None) -> Self:
+        """The collection in a folder.
+
+        Args:
+            folder: That `create` wrote.
+            model: The model of the collection, if it is loaded already. By default the copy in
+                the folder is loaded when it is first needed.
+
+        Raises:
+            ArtefactError: There is none, or it is damaged.
+        """
+        return cls(folder, model)
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        model: FusedModel | str | Path,
+        data: DataConfig,
+        to: Sequence[str] = (),
+        *,
+        backend: Part = Part("flat"),
+        reporter: Reporter | None = None,
+    ) -> Self:
+        """Build a collection. If that is interrupted, the same call goes on.
+
+        Args:
+            folder: A new or empty folder.
+            model: A fused model, or the folder of one or of its run.
+            data: The items. Relative paths keep their meaning if the working folder changes.
+            to: Modalities to search in. Empty: all that the data have.
+            backend: The kind of index.
+            reporter: Is told how it goes.
+
+        Raises:
+            ConfigError: The folder has something else, or the scorer can't be served by an index.
+            DataError: The data can't be read.
+        """
+        from fusemix_core.runs.models import load_model
+        from fusemix_core.search.updating import begin, first_state
+
+        loaded = load_model(model) if isinstance(model, str | os.PathLike) else model
+        registry.check("index", backend)
+        state = first_state(loaded, replace(data, base=data.base or os.getcwd()), to, backend)
+        begin(Path(folder), state, loaded)
+        made = cls(folder, loaded)
+        made.update(reporter)
+        return made
+
+    # -- what it is ------------------------------------------------------------------------------
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that can be searched."""
+        return tuple(m for m in self.state.takes if self.state.counts.get(m))
+
+    @property
+    def query_modalities(self) -> tuple[str, ...]:
+        """The modalities of queries."""
+        return tuple(self.state.asks)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column of the data → `number` or `text`."""
+        return dict(self.state.columns)
+
+    @property
+    def model(self) -> FusedModel:
+        """The model, loaded when it is first needed."""
+        with self._lock:
+            if self._model is None:
+                from fusemix_core.runs.models import load_model
+
+                self._model = load_model(self.model_folder)
+            return self._model
+
+    @property
+    def model_folder(self) -> Path:
+        """The folder of the collection's copy of the model."""
+        return self.folder / MODEL
+
+    def __len__(self) -> int:
+        return sum(self.state.counts.values())
+
+    @property
+    def len(self) -> int:
+        """The number of items of all modalities."""
+        return len(self)
+
+    def info(self) -> dict[str, Any]:
+        """Facts for people and `--json`."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return {
+            "folder": str(self.folder),
+            "items": dict(self.state.counts),
+            "queries": list(self.state.asks),
+            "columns": self.columns,
+            "dim": self.state.dim,
+            "scorer": self.state.scorer,
+            "index": self.state.backend["name"],
+            "data": list(self.state.data.get("source", ())),
+            "updated": self.state.updated,
+            "bytes": sum(path.stat().st_size for path in files),
+        }
+
+    # -- searching -------------------------------------------------------------------------------
+
+    def encode(self, modality: str, item: Any) -> Tensor:
+        """The unit-norm embedding `[d]` of a query: a text, a path, an image, …"""
+        return self.model.encode(modality, [item])[0]
+
+    def search(
+        self,
+        vector: Tensor | np.ndarray,
+        modality: str,
+        count: int = 10,
+        offset: int = 0,
+        where: str | None = None,
+        target: str | None = None,
+        exclude: Iterable[str] = (),
+    ) -> list[Found]:
+        """The items that score highest, best first: exactly those that `similarity` ranks first.
+
+        Args:
+            vector: Unit-norm `[d]`, as `encode` or a row of `vectors`.
+            modality: Of the query.
+            count: How many.
+            offset: How many of the best to pass over.
+            where: A condition on the columns: `year > 2020 and kind = 'map'`.
+            target: The modality to search in. None: the first that is not the query's.
+            exclude: Keys of items to leave out.
+
+        Raises:
+            ConfigError: The condition can't be read, or there is no such modality.
+        """
+        import torch
+
+        self._refresh()
+        target = self._target(modality, target)
+        index, table = self._index(target), self._table
+        query = torch.as_tensor(vector, dtype=torch.float32).reshape(1, -1)
+        if query.shape[1] != self.state.dim:
+            raise ConfigError(f"The query has {query.shape[1]} numbers, not {self.state.dim}.")
+        lifted = self.model.scorer.lift(query, modality, list(self.state.asks), gallery=False)
+        wanted = max(0, offset) + max(0, count)
+        records = self._found(lifted.numpy(), index, table, wanted, where, target, set(exclude))
+        if not records:
+            return []
+        rows = torch.from_numpy(index.rows(as_keys(one.key for one in records)))
+        scores = self.model.scorer.score(query, rows[:, : self.state.dim], modality, target)[0]
+        order = scores.argsort(descending=True, stable=True).tolist()[max(0, offset) : wanted]
+        return [self._record(table, records[i], float(scores[i]), modality) for i in order]
+
+    def _found(
+        self,
+        lifted: np.ndarray,
+        index: Index,
+        table: ItemTable,
+        wanted: int,
+        where: str | None,
+        target: str,
+        exclude: set[str],
+    ) -> list[Record]:
+        """The records of the best items and a few more. Vectors without an item (another process
+        may be at work) are passed over."""
+        allowed = None if not where else self._mask(index, table, target, where)
+        count = wanted + len(exclude) + _MARGIN
+        while wanted:
+            keys = [key.tobytes() for key in index.search(lifted, count, allowed)[0][0]]
+            known = table.records(keys)
+            found = [known[k] for k in keys if k in known and k.hex() not in exclude]
+            found = [one for one in found if one.modality == target]
+            if len(found) >= wanted or len(keys) < count:
+                return found
+            count *= 2
+        return []
+
+    def _mask(self, index: Index, table: ItemTable, target: str, where: str) -> np.ndarray:
+        """bool, in the order of the index's keys: the items that pass a condition."""
+        condition = table.condition(where)
+        with self._lock:
+            known = self._masks.get((target, where))
+            if known is None or len(known) != len(index):
+                places = Lookup(index.keys).find(table.keys(target, condition))
+                known = np.zeros(len(index), bool)
+                known[places[places >= 0]] = True
+                self._masks[target, where] = known
+                while len(self._masks) > _MASKS:
+                    self._masks.popitem(last=False)
+            return known
+
+    def items(self, keys: Iterable[str]) -> list[Found]:
+        """The items of these keys, without scores. Raises KeyError for one that isn't there."""
+        self._refresh()
+        return [self._record(self._table, one) for one in self._records(keys)]
+
+    def vectors(self, keys: Iterable[str]) -> Tensor:
+        """The unit-norm embeddings of items, float32 `[n, d]`. Raises KeyError."""
+        import torch
+
+        self._refresh()
+        records = self._records(keys)
+        out = np.empty((len(records), self.state.dim), np.float32)
+        for modality in {one.modality for one in records}:
+            here = [i for i, one in enumerate(records) if one.modality == modality]
+            found = self._index(modality).rows(as_keys(records[i].key for i in here))
+            out[here] = found[:, : self.state.dim]
+        return torch.from_numpy(out)
+
+    def media(self, key: str) -> Path | str | bytes:
+        """The content of an item: the path of its file, its text, or its bytes if it is a part of a
+        file. A path is checked to be in the folders of the data still.
+
+        Raises:
+            KeyError: There is no such item.
+            DataError: Its file is gone, or leads out of the data.
+        """
+        self._refresh()
+        outside = bool(self.state.data.get("allow_outside"))
+        return content_of(self._records([key])[0], self.state.roots, outside)
+
+    def facets(self, column: str) -> list[tuple[Any, int]]:
+        """(value, how many items have it) of a column, the most frequent first."""
+        self._refresh()
+        if column not in self.state.columns:
+            raise ConfigError(
+                f"There is no column '{column}'.", f"Columns: {', '.join(self.state.columns)}."
+            )
+        return self._table.facets(column)
+
+    def map(self) -> tuple[list[str], np.ndarray]:
+        """(keys in hex; float32 `[n, 2]`, the items on the plane of their two main directions)."""
+        from fusemix_core.search.building import plane
+
+        self._refresh()
+        keys: list[str] = []
+        flat = [np.zeros((0, 2), np.float32)]
+        for modality in self.modalities:
+            index = self._index(modality)
+            there = Lookup(self._table.keys(modality)).find(index.keys) >= 0
+            keys += [key.tobytes().hex() for key in index.keys[there]]
+            flat.append(plane(index, self.state.dim)[there])
+        return keys, np.concatenate(flat)
+
+    # -- keeping it up ---------------------------------------------------------------------------
+
+    def update(self, reporter: Reporter | None = None) -> dict[str, int]:
+        """Read the data again: what is new is encoded, what vanished is removed, damaged parts are
+        made again. Another process that updates the same collection is waited for.
+
+        Returns:
+            `added`, `removed` and `items`: how many there are.
+
+        Raises:
+            DataError: The data can't be read, or too many items can't be decoded. What was there
+                stays.
+        """
+        from fusemix_core.runs.reporter import Reporter
+        from fusemix_core.search.updating import update
+
+        with locked(self.folder):
+            self._refresh(sound=False)
+            indexes = {m: self._index(m) for m in self.state.takes}
+            counts = update(self.folder, self.state, self.model, indexes, reporter or Reporter())
+        self._refresh()
+        return counts
+
+    def check(self) -> list[str]:
+        """Read every file whole; a sentence for each fault. Changes nothing."""
+        self._refresh(sound=False)
+        faults = []
+        path = self.folder / f"{self.state.items}{SUFFIX}"
+        if self.state.items and (not path.exists() or digest_of(path) != self.state.items):
+            faults.append(f"{path} is missing, or does not match its checksum.")
+        weights = self.folder / MODEL / "model.safetensors"
+        if not weights.exists() or file_sha256(weights) != self.state.weights:
+            faults.append(f"{weights} is missing, or is not the model of this index.")
+        return faults + [fault for m in self.state.takes for fault in self._index(m).check()]
+
+    def compact(self) -> None:
+        """Write the vectors anew, without removed ones, in few files."""
+        with locked(self.folder):
+            self._refresh()
+            for modality in self.modalities:
+                self._index(modality).compact()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _refresh(self, sound: bool = True) -> None:
+        """Take in what another process has written. sound: raise `ArtefactError` if the table of
+        items is damaged."""
+        with self._lock:
+            seen = state_of(self.folder / NAME) if (self.folder / NAME).exists() else None
+            if seen is not None and seen == self._seen:
+                return
+            self.state = State.read(self.folder)
+            self._table = self.state.table(self.folder)
+            if self.state.items and sound:
+                self._verify(self._table.path)
+            for index in self._indexes.values():
+                index.refresh()
+            self._masks.clear()
+            self._seen = seen if sound else None
+
+    def _verify(self, path: Path) -> None:
+        """Read a file that is named by its digest, unless it was found right and is unchanged
+        since. Raises `ArtefactError` if it is damaged."""
+        stamps = Stamps(self.folder)
+        with contextlib.suppress(OSError):
+            state = state_of(path)
+            if stamps.checksum(path.name, state) == path.stem:
+                return
+            if digest_of(path) == path.stem:
+                stamps.add({path.name: (state, path.stem)})
+                return
+        raise ArtefactError(
+            f"{path} is missing, or does not match its checksum.",
+            f"Make it again: fusemix index update {self.folder}",
+        )
+
+    def _index(self, modality: str) -> Index:
+        with self._lock:
+            if modality not in self._indexes:
+                folder = self.folder / "vectors" / modality.replace(":", "+")
+                part = from_dict(Part, self.state.backend)
+                index = registry.build("index", part, folder, self.state.dim, self.state.kept)
+                self._indexes[modality] = index
+            return self._indexes[modality]
+
+    def _target(self, query: str, target: str | None) -> str:
+        if query not in self.state.asks:
+            raise ConfigError(
+                f"The index takes no queries of '{query}'.",
+                f"It takes {', '.join(self.state.asks)}.",
+            )
+        if target is None:
+            others = [m for m in self.modalities if m != query]
+            target = next(iter(others or self.modalities), None)
+        if target not in self.modalities:
+            raise ConfigError(
+                f"The index has no items of '{target}'." if target else "The index is empty.",
+                f"It has {', '.join(self.modalities) or 'nothing yet: fusemix index update'}.",
+            )
+        return target
+
+    def _records(self, keys: Iterable[str]) -> list[Record]:
+        asked = []
+        for key in keys:
+            try:
+                asked.append(bytes.fromhex(key))
+            except ValueError:
+                raise KeyError(key) from None
+        found = self._table.records(asked)
+        return [found[key] for key in asked]
+
+    def _record(
+        self, table: ItemTable, one: Record, score: float | None = None, query: str = ""
+    ) -> Found:
+        share = None if score is None else self.state.percentile(query, one.modality, score)
+        described = table.described(one)
+        return Found(one.key.hex(), score, one.modality, one.item, described, share)

@@ -1,0 +1,33 @@
+"""What a collection returns: records of items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Found:
+    """An item of a collection.
+
+    Attributes:
+        key: Its content key in hex, 32 characters.
+        score: What the scorer says of query and item; None if nothing was asked.
+        modality: The item's.
+        item: The text itself, or the path to show to people.
+        columns: Column of the data → its value in the first row of the item; None if it is empty.
+        percentile: How many of 100 random training queries score lower with random items of the
+            collection; None if that isn't known.
+    """
+
+    key: str
+    score: float | None
+    modality: str
+    item: str
+    columns: Mapping[str, Any]
+    percentile: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**vars(self), "columns": dict(self.columns)}
