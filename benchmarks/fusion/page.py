@@ -110,12 +110,13 @@ def _set(name: str, one: dict[str, Any]) -> str:
 
 def _lego(one: dict[str, Any]) -> str:
     shares = one["shares"]
+    heads = " | ".join(f"{float(share):.0%} paired" for share in shares)
     lines = [
         "## MM-Lego's claims\n",
         "On the brain tumours, with the same folds. Of the training rows a share is paired, with "
         "all modalities; each other row has one, drawn at random. Test rows are complete. The "
         "cells are c with its 95% interval.\n",
-        "| predicted from | " + " | ".join(f"{float(s):.0%} paired" for s in shares) + " |",
+        f"| predicted from | {heads} |",
         "|" + "---|" * (len(shares) + 1),
     ]
     for name in next(iter(shares.values()))["candidates"]:
@@ -127,19 +128,27 @@ def _lego(one: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| difference in c (95% interval) | "
-        + " | ".join(f"{float(s):.0%} paired" for s in shares)
-        + " |",
-        "|" + "---|" * (len(shares) + 1),
+        f"| difference in c (95% interval) | {heads} | |",
+        "|" + "---|" * (len(shares) + 2),
     ]
     for k, claim in enumerate(_CLAIMS):
-        cells = []
-        for found in shares.values():
-            gain = found["differences"][k][2]
-            low, high = gain["interval"]
-            cells.append(f"{gain['value']:+.3f} ({low:+.3f} to {high:+.3f})")
-        lines.append(f"| {claim} | {' | '.join(cells)} |")
+        gains = [found["differences"][k][2] for found in shares.values()]
+        cells = [f"{g['value']:+.3f} ({_span(g['interval'])})" for g in gains]
+        lines.append(f"| {claim} | {' | '.join(cells)} | {_verdict(gains)} |")
     return "\n".join(lines) + "\n"
+
+
+def _span(interval: list[float]) -> str:
+    low, high = interval
+    return f"{low:+.3f} to {high:+.3f}"
+
+
+def _verdict(gains: list[dict[str, Any]]) -> str:
+    """At how many of the shares an interval is above or below 0."""
+    better = sum(gain["interval"][0] > 0 for gain in gains)
+    worse = sum(gain["interval"][1] < 0 for gain in gains)
+    found = [f"better at {better}"] * bool(better) + [f"worse at {worse}"] * bool(worse)
+    return f"{' and '.join(found)} of {len(gains)}" if found else "no difference"
 
 
 def _number(value: float | None) -> str:
