@@ -7,8 +7,9 @@ PACKAGES = . plugins/fusemix-timm plugins/fusemix-sentence-transformers plugins/
 SMOKE = core evaluation cli/test_groups.py cli/test_console.py data/test_splits.py \
         fused/test_encode.py methods/test_tiles.py jobs/test_align.py
 PLUGINS = $(wildcard plugins/*)
-EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out plugins/fusemix-starter,$(PLUGINS))) \
-           -e './plugins/fusemix-starter[speech]'
+WITH_EXTRAS = plugins/fusemix-starter plugins/fusemix-stores
+EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out $(WITH_EXTRAS),$(PLUGINS))) \
+           -e './plugins/fusemix-starter[speech]' -e './plugins/fusemix-stores[test]'
 
 # Processes find compiled what others compiled.
 unexport PYTHONDONTWRITEBYTECODE

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 import os
 import sys
 from collections import defaultdict
@@ -28,6 +29,15 @@ def homes(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_home(homes, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", next(homes))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def run_by_torch():
+    """Whether compiling an encoder pays is estimated by the clock: on a busy machine it would for a
+    few items, and takes ten seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fusemix_core.latents.backends.EXPORT_SECONDS", math.inf)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -137,7 +137,14 @@ def argument_usage(parameter: Any) -> str:
     return name if parameter.required else f"[{name}]"
 
 
-WORDS = {"int": "N", "int range": "N", "float": "NUMBER", "path": "PATH", "str": "NAME"}
+WORDS = {
+    "int": "N",
+    "int range": "N",
+    "float": "NUMBER",
+    "float range": "NUMBER",
+    "path": "PATH",
+    "str": "NAME",
+}
 """What an option takes that has no metavar: its type, as `--help` shows it, in a word."""
 
 

@@ -20,7 +20,9 @@ PUBLISHED = False
 _RELEASED = Path(__file__).with_name("released.txt")
 """The plugins of this repository, one a line; others' packages may begin with `fusemix-` too."""
 
-_NAME = re.compile(r"(?P<dist>fusemix(?:-[a-z0-9-]+)?)(?:\[(?P<extras>[a-z0-9,-]+)\])?(?P<rest>.*)")
+_NAME = re.compile(
+    r"(?P<dist>(?:llm-)?fusemix(?:-[a-z0-9-]+)?)(?:\[(?P<extras>[a-z0-9,-]+)\])?(?P<rest>.*)"
+)
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
 
 

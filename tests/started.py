@@ -38,8 +38,11 @@ _THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 nobody. PyArrow's allocator starts one."""
 LONGEST = 900
 """Seconds after which a child that hangs prints where each of its threads is, and ends."""
-LIBRARIES = ("torch", "torch._dynamo", "pyarrow.parquet")
-"""torch._dynamo is imported by the first optimiser; it alone takes two seconds."""
+LIBRARIES = (
+    "torch", "torch._dynamo", "pyarrow.parquet", "matplotlib.backends.backend_svg",
+    "mpl_toolkits.mplot3d", "typer.rich_utils", "rich.progress", "jinja2",
+)  # fmt: skip
+"""What a run imports. torch._dynamo comes with the first optimiser; it alone takes two seconds."""
 
 
 def run(*arguments, cwd=None, env=None, libraries=LIBRARIES) -> subprocess.CompletedProcess:

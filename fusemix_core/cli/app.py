@@ -13,7 +13,10 @@ from fusemix_core.cli import (
     align,
     bench,
     cache,
+    clean,
+    compare,
     data,
+    dedup,
     doctor,
     encode,
     encoders,
@@ -26,6 +29,7 @@ from fusemix_core.cli import (
     predict,
     rank,
     recipes,
+    score,
     search,
     select,
 )
@@ -158,6 +162,10 @@ app.command("bench", rich_help_panel=LOOK)(bench.bench)
 app.command("doctor", rich_help_panel=LOOK)(doctor.doctor)
 app.add_typer(index.app, name="index", rich_help_panel=PREPARE)
 app.add_typer(data.app, name="data", rich_help_panel=PREPARE)
+app.command("score", rich_help_panel=LOOK)(score.score)
+app.command("compare", rich_help_panel=LOOK)(compare.compare)
+app.command("clean", rich_help_panel=PREPARE)(clean.clean)
+app.command("dedup", rich_help_panel=PREPARE)(dedup.dedup)
 app.command("encode", rich_help_panel=PREPARE)(encode.encode)
 app.command("embed", hidden=True)(encode.encode)
 app.command("select", rich_help_panel=PREPARE)(select.select)

@@ -19,7 +19,7 @@ from fusemix_core.data.cells import FactColumn
 from fusemix_core.data.columns import find_columns
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.references import FileReference, Reference
-from fusemix_core.data.rows import Row, is_missing
+from fusemix_core.data.rows import Row, is_missing, one_by_one
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.data.templates import sources_of
 from fusemix_core.data.texts import text_of
@@ -106,7 +106,7 @@ def _other_cells(
             columns = find_columns(takes, filled, config.columns, path)[0]
             _check_overwritten(kept & filled.keys(), columns, path)
             known = {name for names in columns.values() for name in sources_of(names)} - kept
-            for row in read:
+            for row in one_by_one(read):
                 if isinstance(row, Row) and (row.path, row.number) in wanted:
                     cells = {
                         n: _cell(v, n in kept) for n, v in row.values.items() if n not in known

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from fusemix_core.config import DataConfig
+from fusemix_core.data.asked import modality_of
 from fusemix_core.data.items import Items
-from fusemix_core.data.media import medium
 from fusemix_core.data.reading import NO_TRUST
-from fusemix_core.errors import ConfigError, short
 from fusemix_core.fused import FusedModel
-from fusemix_core.registry import registry
 from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
@@ -107,58 +103,5 @@ class Gallery:
 
 
 def query_modality(model: FusedModel, query: str, given: str | None) -> str:
-    """The modality of a query: as given, else text unless it is the path of a file.
-
-    A path is of the model's modality that takes such files. Raises `ConfigError` if that is
-    not clear, and for what looks like the name of a file that isn't there.
-    """
-    if given is not None:
-        if given not in model.modalities:
-            raise ConfigError(
-                f"The model has no modality '{given}'.", f"It has {', '.join(model.modalities)}."
-            )
-        return given
-    is_file = Path(query).is_file()
-    if not is_file:
-        _check_typed(query)
-    wanted = {media_of(query)} if is_file else {"text"}
-    fitting = [m for m, i in model.encoders.items() if i.takes in wanted]
-    if not fitting and is_file:
-        fitting = [m for m, i in model.encoders.items() if i.takes == "file"]
-    if len(fitting) != 1:
-        ids = all(i.takes == "id" for i in model.encoders.values())
-        what = "a file" if is_file else "an id" if ids else "a text"
-        raise ConfigError(
-            f"'{query}' is {what}; this model's modalities are {', '.join(model.modalities)}.",
-            "Say which it is with --from MODALITY, or mend the path.",
-        )
-    return fitting[0]
-
-
-def _check_typed(query: str) -> None:
-    """Raise `ConfigError` if a query that is not a file looks like the name of one."""
-    path = Path(query)
-    if query.split() != [query] or media_of(query) == "file" or medium(media_of(query)).inline:
-        return
-    folder = path.parent
-    with suppress(OSError):
-        near = [one.name for one in folder.iterdir()]
-        lower = {name.lower(): name for name in near}
-        found = difflib.get_close_matches(path.name.lower(), list(lower), n=3)
-        close = [str(folder / lower[name]) for name in found]
-        hint = f"Did you mean {' or '.join(close)}?\n" if close else ""
-        raise _no_file(query, "There is no such file.", hint)
-    raise _no_file(query, f"There is no folder {folder}.", "")
-
-
-def _no_file(query: str, why: str, hint: str) -> ConfigError:
-    return ConfigError(
-        f"'{short(query)}' looks like the name of a file. {why}",
-        f"{hint}If it is a text: --from text",
-    )
-
-
-def media_of(path: str) -> str:
-    """The medium of a file by its suffix: `image`, `audio`, …, or `file`."""
-    suffix = Path(path).suffix.lower()
-    return next((m.medium for m in registry.all_modalities() if suffix in m.suffixes), "file")
+    """The modality of a query among a model's; see `modality_of`."""
+    return modality_of(query, {m: info.takes for m, info in model.encoders.items()}, given)

@@ -13,6 +13,8 @@ from fusemix_core.data.media import medium
 from fusemix_core.errors import UnknownNameError
 from fusemix_core.project import PUBLISHED, install, repository
 from fusemix_core.registry import registry
+from fusemix_core.saved.front_matter import front_matter, licence_of, licences
+from fusemix_core.saved.licences import UNKNOWN
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 
 _MOST_ROWS = 40
@@ -42,7 +44,7 @@ def model_card(config: SavedConfig, name: str, text: CardText | None = None) -> 
     encoders = list(config.encoders.values())
     text = text or CardText(f"A model of the kind {_code(config.kind)}, {saved_by(config)}.")
     parts = [
-        _front_matter(encoders),
+        front_matter(config, name),
         f"# {' + '.join(f'{_code(e.name)}' for e in encoders)}",
         text.summary,
         "## Use",
@@ -51,6 +53,8 @@ def model_card(config: SavedConfig, name: str, text: CardText | None = None) -> 
         _encoder_table(encoders),
         "The encoders are not part of this model: each is loaded under its own licence, and only "
         "if its fingerprint is the one of the fit.",
+        "## Licence",
+        _licence(config),
         *_section("## Data", _listing(config.data)),
         *_section("## Evaluation", _evaluation(config.metrics)),
         *_section("## Fit", _listing({"recipe": config.recipe, "objective": config.objective})),
@@ -104,18 +108,6 @@ def _section(title: str, body: str) -> tuple[str, ...]:
     return (title, body) if body else ()
 
 
-def _front_matter(encoders: list[EncoderInfo]) -> str:
-    """YAML; a JSON string is a YAML string. The model's own licence is for its author to state."""
-    tags = ["fusemix", "multimodal", "cross-modal-retrieval", *(e.modality for e in encoders)]
-    lines = ["---", "library_name: fusemix", "pipeline_tag: feature-extraction", "tags:"]
-    lines += [f"- {json.dumps(tag)}" for tag in tags]
-    lines += ["encoder_licences:"]
-    lines += [
-        f"  {json.dumps(e.modality)}: {json.dumps(e.licence or 'not stated')}" for e in encoders
-    ]
-    return "\n".join([*lines, "---"])
-
-
 def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: CardText) -> str:
     """Code that runs as it is, but for the items' file names."""
     given = [f"{e.modality!r}: {e.name!r}" for e in encoders if not e.registered]
@@ -158,6 +150,18 @@ def _encoder_table(encoders: list[EncoderInfo]) -> str:
     ]
     head = ["modality", "encoder", "weights", "latents", "licence", "fingerprint"]
     return _table(head, rows)
+
+
+def _licence(config: SavedConfig) -> str:
+    """The licences behind that at the top of the card, and those that are not known."""
+    stated = {of: licence for of, licence in licences(config).items() if licence}
+    lines = [f"- {_text(of)}: {_text(licence)}" for of, licence in stated.items()]
+    lines += [f"- {_text(of)}: not stated" for of in licences(config) if of not in stated]
+    if (found := licence_of(config)) == UNKNOWN:
+        says = "No licence is given for the model, as not all of these are stated:"
+    else:
+        says = f"The model has the strictest licence of these, {_code(found)}:"
+    return "\n".join([says, "", *lines])
 
 
 def _evaluation(metrics: Mapping[str, Any]) -> str:

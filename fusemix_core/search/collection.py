@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from fusemix_core.fused import FusedModel
     from fusemix_core.runs.reporter import Reporter
+    from fusemix_core.search.overview import Overview
 
 _MASKS = 16
 """Conditions whose items are remembered."""
@@ -42,7 +43,7 @@ _MARGIN = 8
 class Collection:
     """A collection on disk: items, their vectors, and a copy of the model that made these.
 
-    Threads may share it. It takes in what another process updates before each search.
+    Threads may share it. Before each search it takes in the updates of other processes.
 
     Example:
         photos = Collection.create("photos.index", "runs/first", DataConfig(("photos",)))
@@ -57,7 +58,8 @@ class Collection:
         self._masks: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
         self._indexes: dict[str, Index] = {}
         self._seen: tuple[int, ...] | None = None
-        self._refresh()
+        self._fault = ""
+        self._refresh(sound=False)
         if model is not None and self.state.dim != model.dim:
             raise ConfigError(
                 f"{folder} has embeddings of width {self.state.dim}, the model {model.dim}.",
@@ -70,11 +72,14 @@ class Collection:
 
         Args:
             folder: That `create` wrote.
-            model: The model of the collection, if it is loaded already. By default the copy in
-                the folder is loaded when it is first needed.
+            model: The model of the collection, if it is loaded already. None: load the copy in the
+                folder when it is first needed.
+
+        One with damaged parts opens: `check` lists them, `update` mends them, and searching is an
+        `ArtefactError`.
 
         Raises:
-            ArtefactError: There is none, or it is damaged.
+            ArtefactError: There is none, or `index.json` itself is damaged.
         """
         return cls(folder, model)
 
@@ -97,7 +102,7 @@ class Collection:
             data: The items. Relative paths keep their meaning if the working folder changes.
             to: Modalities to search in. Empty: all that the data have.
             backend: The kind of index.
-            reporter: Is told how it goes.
+            reporter: Gets progress and notes.
 
         Raises:
             ConfigError: The folder has something else, or the scorer can't be served by an index.
@@ -142,6 +147,11 @@ class Collection:
             return self._model
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The files and folders of the data."""
+        return from_dict(DataConfig, self.state.data).located().files
+
+    @property
     def model_folder(self) -> Path:
         """The folder of the collection's copy of the model."""
         return self.folder / MODEL
@@ -165,7 +175,7 @@ class Collection:
             "dim": self.state.dim,
             "scorer": self.state.scorer,
             "index": self.state.backend["name"],
-            "data": list(self.state.data.get("source", ())),
+            "data": list(self.sources),
             "updated": self.state.updated,
             "bytes": sum(path.stat().st_size for path in files),
         }
@@ -261,6 +271,11 @@ class Collection:
         self._refresh()
         return [self._record(self._table, one) for one in self._records(keys)]
 
+    def keys(self, modality: str) -> list[str]:
+        """The keys, in hex, of all items of a modality."""
+        self._refresh()
+        return [key.tobytes().hex() for key in self._table.keys(modality)]
+
     def vectors(self, keys: Iterable[str]) -> Tensor:
         """The unit-norm embeddings of items, float32 `[n, d]`. Raises KeyError."""
         import torch
@@ -286,41 +301,43 @@ class Collection:
         outside = bool(self.state.data.get("allow_outside"))
         return content_of(self._records([key])[0], self.state.roots, outside)
 
-    def facets(self, column: str) -> list[tuple[Any, int]]:
-        """(value, how many items have it) of a column, the most frequent first."""
+    def facets(self, column: str, where: str | None = None) -> list[tuple[Any, int]]:
+        """(value, how many items have it) of a column, the most frequent first: of all items, or of
+        those that pass a condition. Raises `ConfigError`."""
         self._refresh()
-        if column not in self.state.columns:
-            raise ConfigError(
-                f"There is no column '{column}'.", f"Columns: {', '.join(self.state.columns)}."
-            )
-        return self._table.facets(column)
+        return self._table.facets(column, where)
+
+    @property
+    def version(self) -> str:
+        """The name of the present state; each update that changes anything gives another."""
+        self._refresh()
+        return self.state.items
+
+    def overview(self) -> Overview:
+        """All items in one order, with their places on a map."""
+        from fusemix_core.search.overview import Overview
+
+        self._refresh()
+        indexes = {modality: self._index(modality) for modality in self.modalities}
+        return Overview(self.state.items, self._table, indexes, self.state.dim)
 
     def map(self) -> tuple[list[str], np.ndarray]:
         """(keys in hex; float32 `[n, 2]`, the items on the plane of their two main directions)."""
-        from fusemix_core.search.building import plane
-
-        self._refresh()
-        keys: list[str] = []
-        flat = [np.zeros((0, 2), np.float32)]
-        for modality in self.modalities:
-            index = self._index(modality)
-            there = Lookup(self._table.keys(modality)).find(index.keys) >= 0
-            keys += [key.tobytes().hex() for key in index.keys[there]]
-            flat.append(plane(index, self.state.dim)[there])
-        return keys, np.concatenate(flat)
+        view = self.overview()
+        return view.keys, view.points
 
     # -- keeping it up ---------------------------------------------------------------------------
 
     def update(self, reporter: Reporter | None = None) -> dict[str, int]:
-        """Read the data again: what is new is encoded, what vanished is removed, damaged parts are
-        made again. Another process that updates the same collection is waited for.
+        """Read the data again: new items are encoded, lost ones are removed, damaged parts are made
+        again. Another process that updates the same collection is waited for.
 
         Returns:
             `added`, `removed` and `items`: how many there are.
 
         Raises:
-            DataError: The data can't be read, or too many items can't be decoded. What was there
-                stays.
+            DataError: The data can't be read, or too many items can't be decoded. The collection
+                stays as it was.
         """
         from fusemix_core.runs.reporter import Reporter
         from fusemix_core.search.updating import update
@@ -354,36 +371,35 @@ class Collection:
     # -- inside ----------------------------------------------------------------------------------
 
     def _refresh(self, sound: bool = True) -> None:
-        """Take in what another process has written. sound: raise `ArtefactError` if the table of
+        """Take in the updates of other processes. sound: raise `ArtefactError` if the table of
         items is damaged."""
         with self._lock:
             seen = state_of(self.folder / NAME) if (self.folder / NAME).exists() else None
-            if seen is not None and seen == self._seen:
-                return
-            self.state = State.read(self.folder)
-            self._table = self.state.table(self.folder)
-            if self.state.items and sound:
-                self._verify(self._table.path)
-            for index in self._indexes.values():
-                index.refresh()
-            self._masks.clear()
-            self._seen = seen if sound else None
+            if seen is None or seen != self._seen:
+                self.state = State.read(self.folder)
+                self._table = self.state.table(self.folder)
+                self._fault = self._verified(self._table.path) if self.state.items else ""
+                for index in self._indexes.values():
+                    index.refresh()
+                self._masks.clear()
+                self._seen = seen
+            if sound and self._fault:
+                raise ArtefactError(
+                    self._fault, f"Make it again: fusemix index update {self.folder}"
+                )
 
-    def _verify(self, path: Path) -> None:
+    def _verified(self, path: Path) -> str:
         """Read a file that is named by its digest, unless it was found right and is unchanged
-        since. Raises `ArtefactError` if it is damaged."""
+        since; what is wrong with it, or nothing."""
         stamps = Stamps(self.folder)
         with contextlib.suppress(OSError):
             state = state_of(path)
             if stamps.checksum(path.name, state) == path.stem:
-                return
+                return ""
             if digest_of(path) == path.stem:
                 stamps.add({path.name: (state, path.stem)})
-                return
-        raise ArtefactError(
-            f"{path} is missing, or does not match its checksum.",
-            f"Make it again: fusemix index update {self.folder}",
-        )
+                return ""
+        return f"{path} is missing, or does not match its checksum."
 
     def _index(self, modality: str) -> Index:
         with self._lock:

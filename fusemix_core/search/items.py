@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusemix_core.disk import TEMPORARY, explained, flush
-from fusemix_core.errors import ArtefactError
+from fusemix_core.errors import ArtefactError, ConfigError, short
 from fusemix_core.search.segments import ADVICE, digest_of
 from fusemix_core.search.where import NUMBER, TEXT, Column, Condition, parse
 
@@ -107,7 +107,7 @@ class ItemTable:
         self._local = threading.local()
 
     def condition(self, text: str) -> Condition:
-        """What a condition on the columns means. Raises `ConfigError`."""
+        """A condition on the columns, as SQL. Raises `ConfigError`."""
         return parse(text, self._named)
 
     def count(self, modality: str | None = None) -> int:
@@ -135,12 +135,30 @@ class ItemTable:
                 found.setdefault(row[0], Record(*row[:6], values=tuple(row[6:])))
         return found
 
-    def facets(self, column: str) -> list[tuple[Any, int]]:
+    def facets(self, column: str, where: str | None = None) -> list[tuple[Any, int]]:
         """(value, how many items have it) of a column, the most frequent first; None for items
-        without a value. Raises KeyError."""
-        name = self._named[column].sql
-        query = f"SELECT {name}, COUNT(*) FROM items GROUP BY {name} ORDER BY 2 DESC, 1"  # noqa: S608
-        return [(value, count) for value, count in self._rows(query)]
+        without a value. where: count only the items that pass this condition. Raises
+        `ConfigError`."""
+        name, given = self._column(column), ()
+        passing = ""
+        if where:
+            condition = self.condition(where)
+            passing, given = f"WHERE {condition.sql}", condition.parameters
+        query = f"SELECT {name}, COUNT(*) FROM items {passing} GROUP BY {name} ORDER BY 2 DESC, 1"  # noqa: S608
+        return [(value, count) for value, count in self._rows(query, given)]
+
+    def values(self, column: str, modality: str) -> dict[bytes, Any]:
+        """Key → the value of a column, of a modality's items. Raises `ConfigError`."""
+        query = f"SELECT key, {self._column(column)} FROM items WHERE modality = ?"  # noqa: S608
+        return dict(self._rows(query, (modality,)))
+
+    def _column(self, name: str) -> str:
+        """The name of a column in SQL."""
+        if name not in self._named:
+            raise ConfigError(
+                f"There is no column '{short(name)}'.", f"Columns: {', '.join(self._named)}."
+            )
+        return self._named[name].sql
 
     def described(self, record: Record) -> dict[str, Any]:
         """Column → value of a record; whole numbers as such."""

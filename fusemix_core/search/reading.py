@@ -1,13 +1,13 @@
-"""What a collection is built from: the items of a dataset, and all of its columns."""
+"""Reads the items of a dataset and all of its columns, to build a collection from."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from fusemix_core.data.items import Items
 from fusemix_core.data.media import medium
 from fusemix_core.data.reading import NO_TRUST
 from fusemix_core.data.references import CellReference, FileReference, Reference, SliceReference
+from fusemix_core.data.rows import Row
 from fusemix_core.data.sources import expand, open_source
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
@@ -30,6 +31,41 @@ _LISTED = 20
 """Files of a source whose columns are looked up; the others have the same."""
 _MARK = "column "
 """Before the names of columns, which may be those of modalities."""
+_HEAD = 20
+"""Rows that show which columns contain media."""
+_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(?<=\d)(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?0?\.\d+")
+_LARGEST = 2**53
+"""Whole numbers up to this are exact."""
+
+
+@dataclass
+class Cells:
+    """A column: `number` if all of its cells are numbers, else `text`.
+
+    which: int64 `[m]`, for each row an index into `values`, -1 for an empty cell.
+    """
+
+    kind: str
+    which: np.ndarray
+    values: Sequence[str | float]
+
+    @classmethod
+    def of(cls, fact: Fact) -> Cells:
+        """The column of a fact that was read as text."""
+        texts = fact.names
+        if texts and all(map(_is_number, texts)):
+            return cls(NUMBER, fact.values, [float(text) for text in texts])
+        return cls(TEXT, fact.values, texts)
+
+    def value(self, row: int) -> str | float | None:
+        """The value of a row; `row` is -1 for an item without one."""
+        which = self.which[row] if row >= 0 else -1
+        return self.values[which] if which >= 0 else None
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text says the same as a number: `007` and long digits don't."""
+    return bool(_NUMBER.fullmatch(text)) and abs(float(text)) <= _LARGEST
 
 
 @dataclass
@@ -37,15 +73,13 @@ class Read:
     """A dataset as a collection takes it: items by modality, and the columns of their rows."""
 
     dataset: PairedDataset
-    columns: dict[str, Fact]
+    columns: dict[str, Cells]
     roots: tuple[str, ...]
 
     @property
     def kinds(self) -> dict[str, str]:
         """Column → `number` or `text`."""
-        return {
-            name: NUMBER if fact.kind == "number" else TEXT for name, fact in self.columns.items()
-        }
+        return {name: one.kind for name, one in self.columns.items()}
 
     def records(self, modality: str, which: np.ndarray) -> Iterator[Record]:
         """The records of items `which`, int64, with the values of the first row of each."""
@@ -55,7 +89,7 @@ class Read:
         linked = np.flatnonzero(links >= 0)[::-1]
         first[links[linked]] = linked
         for i in which.tolist():
-            values = tuple(_value(fact, first[i]) for fact in self.columns.values())
+            values = tuple(one.value(first[i]) for one in self.columns.values())
             key = items.keys[i].astype("<u8").tobytes()
             item, place, start, size = _place(items, items.references[i])
             yield Record(key, modality, item, place, start, size, values)
@@ -86,13 +120,13 @@ def read_collection(config: DataConfig, takes: Mapping[str, str], reporter: Repo
         reporter.note(
             f"The data have {len(names):,} columns; the index keeps the first {MOST_COLUMNS}."
         )
-    facts = {_MARK + name: name for name in names[:MOST_COLUMNS]}
-    config = replace(config, facts={**facts, **{_MARK + n: c for n, c in config.facts.items()}})
+    facts = {_MARK + name: f"{name}:text" for name in names[:MOST_COLUMNS]}
+    config = replace(config, facts=facts)
     dataset = read_usable(config, takes, tell=reporter.note, least=1, optional=tuple(takes))
     columns = {
-        name.removeprefix(_MARK): fact
+        name.removeprefix(_MARK): Cells.of(fact)
         for name, fact in dataset.facts.items()
-        if name in config.facts
+        if name in facts
     }
     folders = [path if os.path.isdir(path) else os.path.dirname(path) for path in paths]
     roots = tuple(dict.fromkeys(os.path.realpath(folder) for folder in folders))
@@ -104,9 +138,11 @@ def _columns(config: DataConfig, takes: Mapping[str, str]) -> tuple[list[str], l
     names: dict[str, None] = {}
     paths = [str(path) for source in config.files for path in expand(source)]
     for path in paths[:_LISTED]:
-        _, filled, _ = open_source(Path(path), config)
+        rows, filled, _ = open_source(Path(path), config)
         found, _ = find_columns(takes, filled, config.columns, path)
         media = {c for m, cs in found.items() if not medium(takes[m]).inline for c in cs}
+        head = [row.values for row in islice(rows, _HEAD) if isinstance(row, Row)]
+        media |= {c for row in head for c, v in row.items() if isinstance(v, bytes | Reference)}
         names |= dict.fromkeys(name for name in filled if name not in media and name)
     return list(names), paths
 
@@ -124,20 +160,3 @@ def _place(
     if isinstance(reference, CellReference):
         return str(reference), os.path.abspath(str(reference.cells)), reference.index, None
     return str(reference), None, None, None
-
-
-def _value(fact: Fact, row: int) -> Any:
-    """What a column says of a row, as the table has it."""
-    value = fact.values[row]
-    if row < 0:
-        return None
-    if fact.kind in ("class", "text"):
-        return fact.names[value] if value >= 0 else None
-    if fact.kind == "box":
-        return None if np.isnan(value).any() else " ".join(f"{float(v):g}" for v in value)
-    if np.isnan(value):
-        return None
-    if fact.kind == "time":
-        said = datetime.fromtimestamp(float(value), UTC).replace(tzinfo=None).isoformat(" ")
-        return said.removesuffix(" 00:00:00")
-    return float(value)

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -127,3 +129,16 @@ def test_a_template_is_given_once():
     assert column_values(["text={a}, {b}"]) == {"text": "{a}, {b}"}
     with pytest.raises(ConfigError, match="only column"):
         column_values(["text={a}", "text=b"])
+
+
+def test_other_columns_are_written_of_rows_that_come_in_blocks(tmp_path):
+    path = tmp_path / "pairs.parquet"
+    numbers = range(3_000)
+    columns = {"text": [f"one {i}" for i in numbers], "caption": [f"two {i}" for i in numbers],
+               "sku": [f"S{i}" for i in numbers]}  # fmt: skip
+    pq.write_table(pa.table(columns), path)
+    config = DataConfig((str(path),), columns={"text": "text", "a": "caption"})
+    found = read_pairs(config, {"text": "text", "a": "text"}, 0)
+    write_manifest(tmp_path / "out.csv", found, np.arange(3_000), config)
+    last = (tmp_path / "out.csv").read_text().splitlines()[-1]
+    assert last.startswith("S2999,one 2999,two 2999")

@@ -1,18 +1,12 @@
 """Runs a function in several processes of torch.distributed (gloo)."""
 
-import multiprocessing
 import signal
 import time
 import traceback
 
 import torch
 import torch.distributed as dist
-
-# Forked from one that has imported what takes long: the first optimiser imports torch._dynamo.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["torch.distributed", "torch._dynamo", "fusemix_core.aligners.gradient"]
-)
+from forkserver import CONTEXT
 
 
 def run_in_processes(count, function, folder, *arguments, timeout=300, killed=()):

@@ -1,4 +1,4 @@
-"""Fits over 2 to 4 processes: the adapters of one process."""
+"""Fits over 3 processes, in the long form over 2 and 4: the adapters of one process."""
 
 import shutil
 
@@ -30,7 +30,10 @@ def components(monkeypatch):
     monkeypatch.setattr(auto, "LEAST", FEW)
 
 
-@pytest.fixture(scope="module", params=[2, 3, pytest.param(4, marks=pytest.mark.long)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(2, marks=pytest.mark.long), 3, pytest.param(4, marks=pytest.mark.long)],
+)
 def found(request, tmp_path_factory):
     """The adapters that each process ended with, by `recipe/modality/name`."""
     folder = tmp_path_factory.mktemp("fits")

@@ -1,9 +1,8 @@
 """Runs examples as a user does."""
 
-import multiprocessing
-
 import pytest
 from example_runs import EXAMPLES
+from forkserver import CONTEXT
 from scripts import run_script
 
 
@@ -13,21 +12,12 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("examples-home")
 
 
-@pytest.fixture(scope="session")
-def children():
-    """Starts processes in which what imports for long is imported."""
-    context = multiprocessing.get_context("forkserver")
-    libraries = ["sentence_transformers", "timm", "torch._dynamo"]
-    context.set_forkserver_preload([*libraries, "fusemix_core.cli.app"])
-    return context
-
-
 @pytest.fixture
-def run(home, children, tmp_path):
+def run(home, tmp_path):
     def call(name, *args):
         out = tmp_path / "printed.txt"
         out.unlink(missing_ok=True)
-        child = children.Process(target=run_script, args=(EXAMPLES / name, args, home, out))
+        child = CONTEXT.Process(target=run_script, args=(EXAMPLES / name, args, home, out))
         child.start()
         child.join(900)
         printed = out.read_text()

@@ -6,9 +6,11 @@ import ast
 import dataclasses
 import re
 
+import huggingface_hub
 import pytest
 
 from fusemix_core.fused import FusedModel
+from fusemix_core.saved.licences import strictest
 
 METRICS = {
     "test": {
@@ -46,7 +48,76 @@ def test_front_matter_is_yaml_with_library_tags_and_licences(card):
     assert front["library_name"] == "fusemix"
     assert {"fusemix", "image", "text", "audio"} <= set(front["tags"])
     assert front["encoder_licences"] == {"image": "MIT", "text": "MIT", "audio": "MIT"}
-    assert "license" not in front  # the author's to state
+    assert front["license"] == "unknown"  # nobody has stated that of the data
+    assert "- data: not stated" in text and "not all of these are stated" in text
+
+
+def test_the_hubs_own_parser_reads_what_was_measured_and_from_what(toys, tmp_path):
+    infos = {
+        "image": dataclasses.replace(
+            toys.info("image"), weights="timm/x.in1k", licence="CC-BY-NC-4.0"
+        ),
+        "text": dataclasses.replace(toys.info("text"), weights="fcd/net.pt"),
+    }
+    model = FusedModel(
+        {"image": toys.ToyAdapter(5, 4), "text": toys.ToyAdapter(7, 4)},
+        infos,
+        toys.csls(),
+        metrics={"retrieval": METRICS["test"], "odd": {"rate": 0.5}},
+        data={"licence": ["CC-BY-4.0", "MIT"], "datasets": ["me/pairs"], "split": "test"},
+        registry=toys.registry,
+        device="cpu",
+    )
+    model.save_pretrained(tmp_path / "model", name="me/model")
+    card = huggingface_hub.ModelCard.load(tmp_path / "model" / "README.md")
+    data = card.data
+    assert data.pipeline_tag == "zero-shot-image-classification" and data.library_name == "fusemix"
+    assert data.base_model == ["timm/x.in1k"] and data.base_model_relation == "adapter"
+    assert data.datasets == ["me/pairs"] and data.license == "cc-by-nc-4.0"
+    assert data.metrics == ["recall_at_1"] and data.model_name == "me/model"
+    mean, directed = data.eval_results
+    assert (mean.task_type, mean.dataset_type, mean.dataset_split) == (
+        "retrieval",
+        "me/pairs",
+        "test",
+    )
+    assert (mean.metric_value, mean.metric_args) == (14.25, {"interval": [12.0, 16.5]})
+    assert directed.metric_name == "recall_at_1 image->text"
+    assert directed.metric_args == {"interval": [11.9, 16.1]}
+    again = huggingface_hub.ModelCard(str(card))
+    assert again.data.to_dict() == data.to_dict()
+
+
+def test_terms_that_no_hub_has_a_name_for_are_the_strictest_and_named(toys, tmp_path):
+    infos = {m: toys.info(m) for m in ("image", "text")}
+    infos["image"] = dataclasses.replace(infos["image"], licence="DINOv3 License")
+    model = FusedModel(
+        {"image": toys.ToyAdapter(5, 4), "text": toys.ToyAdapter(7, 4)},
+        infos,
+        toys.csls(),
+        data={"licence": "CC-BY-NC-4.0"},
+        registry=toys.registry,
+        device="cpu",
+    )
+    model.save_pretrained(tmp_path / "model")
+    data = huggingface_hub.ModelCard.load(tmp_path / "model" / "README.md").data
+    assert (data.license, data.license_name) == ("other", "dinov3-license")
+
+
+@pytest.mark.parametrize(
+    "stated, strict",
+    [
+        (["MIT", "Apache-2.0"], "apache-2.0"),
+        (["CC-BY-NC-4.0", "GPL-3.0-only"], "cc-by-nc-4.0"),
+        (["CC-BY-SA-4.0", "CC-BY-4.0"], "cc-by-sa-4.0"),
+        (["MIT", "none: no weights"], "mit"),
+        (["MIT", ""], "unknown"),
+        (["the provider's terms", "CC-BY-NC-ND-4.0"], "other"),
+        (["none: no weights"], "unknown"),
+    ],
+)
+def test_the_strictest_licence(stated, strict):
+    assert strictest(stated) == strictest(stated[::-1]) == strict
 
 
 def test_the_code_in_the_card_runs(card, toys, items, tmp_path, monkeypatch):

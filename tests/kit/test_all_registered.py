@@ -61,6 +61,12 @@ def test_component(spec):
     report.raise_if_failed(least=report.ran - len(FAILS.get(spec.name, ())))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2", "minilm"])
+def test_packaged_weights(name):
+    testing.check_encoder(name, device="cpu").raise_if_failed()
+
+
 def unchecked_classes():
     """An encoder of each class that its plugin's own tests don't put through the kit."""
     found = {}

@@ -11,18 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import toys
 from pairs import write_world
 from started import Popen
 
-sys.path.insert(0, str(Path(__file__).parent))  # serve_client
-
-ENCODERS = {
-    "image": f"{toys.__file__}:ToyImage",
-    "text": f"{toys.__file__}:ToyText",
-    "audio": f"{toys.__file__}:ToySound",
-}
-TOKEN = "a-token-of-the-tests"
+sys.path.insert(0, str(Path(__file__).parent))  # serve_client, served_toys
+from served_toys import ENCODERS  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +43,14 @@ def models(world):
     runs = {name: str(world / name / "model") for name in ("photos", "things")}
     own = {"photos": ENCODERS, "things": {m: ENCODERS[m] for m in ("image", "text")}}
     return {n: fusemix_core.load(run, device="cpu", encoders=own[n]) for n, run in runs.items()}
+
+
+@pytest.fixture(scope="session")
+def index(world, models):
+    """The folder of an index of the images and texts."""
+    from small_collection import write_index
+
+    return write_index(world / "photos.index", world / "data" / "pairs.csv", models["photos"])
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def items():
         ("text", "pooled", "eager"),
         ("text", "layers-middle-last", "eager"),
         ("text", "tokens", "eager"),
-        ("text", "pooled", "openvino"),
+        pytest.param("text", "pooled", "openvino", marks=pytest.mark.long),
     ],
 )
 def test_latents_are_those_of_extraction(tmp_path, monkeypatch, items, modality, view, backend):

@@ -17,38 +17,56 @@ from starlette.staticfiles import StaticFiles
 
 from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.saved.model import SavedModel
-from fusemix_serve import cohere, openai, predicting, ranking, watching
+from fusemix_core.search import Collection
+from fusemix_serve import cohere, files, openai, predicting, ranking, searching, watching
+from fusemix_serve.gallery import Gallery
 from fusemix_serve.guards import Guards, Login
 from fusemix_serve.metrics import Metrics
 from fusemix_serve.replies import Refused, as_refused, failure
-from fusemix_serve.served import Workers, served
+from fusemix_serve.served import ServedFused, Workers, served
 from fusemix_serve.settings import Settings
 from fusemix_serve.state import State
+from fusemix_serve.thumbs import Thumbs
+from fusemix_serve.uploads import Uploads
 
 STATIC = Path(__file__).parent / "static"
 
 
-def create_app(models: Mapping[str, SavedModel], settings: Settings | None = None) -> Starlette:
+def create_app(
+    collection: Collection | None,
+    models: Mapping[str, SavedModel],
+    settings: Settings | None = None,
+    *,
+    name: str = "collection",
+) -> Starlette:
     """The application, with all its checks.
 
     Args:
+        collection: what the page searches, if anything.
         models: name → fused model or predictor. The first of a kind answers requests that name
             none.
         settings: what is allowed; the defaults serve this machine only.
+        name: of the collection, and of its model.
 
     Raises:
         ConfigError: there is nothing to serve.
 
     Example:
-        app = create_app({"photos": fusemix_core.load("runs/photos")})
+        app = create_app(None, {"photos": fusemix_core.load("runs/photos")})
         uvicorn.run(app)
     """
     settings = settings or Settings()
-    if not models:
+    if collection is None and not models:
         raise ConfigError("There is nothing to serve.", "Name an index or a run.")
     metrics = Metrics()
     workers, login = Workers(settings, metrics), Login(settings)
-    state = State(settings, metrics, workers, served(models, workers), login)
+    known = {} if collection is None else {name: collection.model}
+    both = served({**known, **models}, workers)
+    state = State(settings, metrics, workers, both, login, Uploads(), Thumbs())
+    if collection is not None:
+        own = both[name]
+        assert isinstance(own, ServedFused)
+        state.gallery, state.own = Gallery(name, collection), own
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -77,9 +95,29 @@ def _routes() -> list[BaseRoute]:
         *(Route(p, ranking.rerank, methods=post) for p in ("/v1/rerank", "/v2/rerank", "/rerank")),
         *(Route(p, ranking.score, methods=post) for p in ("/v1/score", "/score")),
         Route("/v1/predict", predicting.predict, methods=post),
+        Route("/api/info", searching.info),
+        Route("/api/search", searching.search, methods=post),
+        Route("/api/uploads", searching.upload, methods=post),
+        Route("/api/items", searching.items),
+        Route("/api/items/{key}", searching.item),
+        Route("/api/facets", searching.facets),
+        Route("/api/map", searching.points),
+        Route("/api/map/keys", searching.point_keys),
+        Route("/api/map/colours", searching.colours),
+        Route("/thumb/{key}", files.thumb),
+        Route("/media/{key}", files.media),
         Route("/", _page),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Mount("/static", _Static(directory=STATIC)),
     ]
+
+
+class _Static(StaticFiles):
+    """Files that browsers ask for again each time, so that an upgrade shows at once."""
+
+    def file_response(self, *given: Any, **more: Any) -> Response:
+        response = super().file_response(*given, **more)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 async def _page(request: Request) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,12 +13,18 @@ from fusemix_core.cli.groups import grouped
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fusemix_core.fused import FusedModel
     from fusemix_core.saved.model import SavedModel
+
+STATE = "index.json"
+"""The file that makes a folder an index."""
 
 Paths = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUN…", help="Runs, or saved models, of align or fuse.", show_default=False
+        metavar="PATH…",
+        show_default=False,
+        help="An index to search, and runs or saved models of align or fuse.",
     ),
 ]
 Host = Annotated[
@@ -31,7 +37,7 @@ Token = Annotated[
         envvar="FUSEMIX_TOKEN",
         show_default=False,
         show_envvar=False,
-        help="What clients must send as 'Authorization: Bearer SECRET'. [$FUSEMIX_TOKEN]",
+        help="Clients must send 'Authorization: Bearer SECRET'. [$FUSEMIX_TOKEN]",
     ),
 ]
 AllowHost = Annotated[
@@ -61,18 +67,18 @@ def serve(
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
 ) -> None:
-    """Serve models over HTTP: embeddings, reranking, scores and predictions.
+    """Serve an index with a search page, and models to clients of OpenAI, Cohere and Jina.
 
-    Clients of OpenAI, Cohere and Jina work unchanged: give them the address that is printed. The
-    server listens on this machine only, unless --host says otherwise.
+    Open the address that is printed, or give it to a client. The server listens on this machine
+    only, unless --host names another address.
 
     Examples:
 
-        fusemix serve runs/photos
+        fusemix serve photos.index
 
         fusemix serve runs/photos runs/prices --port 9000
 
-        FUSEMIX_TOKEN=$(openssl rand -hex 24) fusemix serve runs/photos --host 0.0.0.0
+        fusemix serve runs/photos --host 0.0.0.0 --token "$FUSEMIX_TOKEN"
     """
     from fusemix_serve.running import run
     from fusemix_serve.settings import Limits, Settings
@@ -86,7 +92,17 @@ def serve(
         limits=Limits(body=max_body << 20),
     )
     sources = o.key_values(encoder, "--encoder")
-    run(_loaded(paths, device or "auto", sources), settings)
+    indexes = [path for path in paths if (path / STATE).is_file()]
+    if len(indexes) > 1:
+        raise ConfigError("A server has one index.", "Start another one with --port 0.")
+    served = _loaded(paths, device or "auto", sources)
+    collection, name = None, ""
+    if indexes:
+        from fusemix_core.search import Collection
+
+        name = _name_of(indexes[0], {})
+        collection = Collection.open(indexes[0], cast("FusedModel", served.pop(name)))
+    run(collection, served, settings, name)
 
 
 def _name_of(path: Path, taken: dict[str, SavedModel]) -> str:
@@ -108,7 +124,7 @@ def _loaded(paths: list[Path], device: str, given: dict[str, str]) -> dict[str, 
 
     found: dict[str, SavedModel] = {}
     for path in paths:
-        name, folder = _name_of(path, found), model_of(path)
+        name, folder = _name_of(path, found), model_of(path)  # an index has a model as a run has
         modalities = read_config(locate(folder, None)).encoders
         own = {m: encoder for m, encoder in given.items() if m in modalities}
         found[name] = load(folder, device=device, encoders=own)

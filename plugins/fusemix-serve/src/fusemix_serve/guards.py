@@ -1,4 +1,4 @@
-"""What every request passes before it is answered: who asks, from which page, how much, how long.
+"""The checks of a request before it is answered: who asks, from which page, how much, how long.
 
 Pure ASGI, the outermost layer of the application.
 """
@@ -173,7 +173,7 @@ class Guards:
         return found is not None and _same(found.value, self._login.session)
 
     def _log_in(self, scope: Scope) -> Response:
-        """The cookie for whoever opens the address that was printed, the first time only."""
+        """The cookie for the first browser that opens the printed address."""
         given = parse_qs(scope["query_string"].decode("latin-1")).get("code", [""])[0]
         if not self._login.code or not _same(given, self._login.code):
             raise Refused(403, "This address has been used.", "Start the server again for another.")
@@ -232,5 +232,5 @@ def _name_of(host: str) -> str:
 
 
 def _same(given: str, wanted: str) -> bool:
-    """Whether two secrets are the same, in a time that doesn't tell how far they agree."""
+    """Whether two secrets are the same, in a time that doesn't depend on how far they agree."""
     return hmac.compare_digest(given.encode(), wanted.encode())

@@ -38,7 +38,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Cost:
-    """What decoding some items takes: pixels, seconds, and bytes of memory."""
+    """The cost of decoding some items: pixels, seconds, and bytes of memory."""
 
     pixels: int = 0
     seconds: float = 0.0
@@ -163,7 +163,7 @@ class Inputs:
     # -- before decoding -------------------------------------------------------------------------
 
     def cost(self, items: Iterable[Raw]) -> Cost:
-        """What decoding the items would take, by their headers only.
+        """The cost of decoding the items, by their headers only.
 
         Raises:
             Refused: an item isn't of a known format.

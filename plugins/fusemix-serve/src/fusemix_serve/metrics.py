@@ -12,7 +12,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """What a server has done since it started. Used by the event loop only.
+    """The counts of a server since it started. Used by the event loop only.
 
     Routes are labelled by their pattern, never by the path of a request, so that clients can't make
     up labels.

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from fusemix_core.cli.console import out
 from fusemix_core.errors import ConfigError
 from fusemix_core.saved.model import SavedModel
+from fusemix_core.search import Collection
 from fusemix_serve.app import create_app
 from fusemix_serve.settings import Settings
 
@@ -30,13 +31,21 @@ class _Server(uvicorn.Server):
             out.print(f"serving: {self._address}", soft_wrap=True, highlight=False)
 
 
-def run(models: Mapping[str, SavedModel], settings: Settings) -> None:
+def run(
+    collection: Collection | None,
+    models: Mapping[str, SavedModel],
+    settings: Settings,
+    name: str = "collection",
+) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests that are being answered.
+
+    Args:
+        collection, models, settings, name: as in `create_app`.
 
     Raises:
         ConfigError: the address can't be listened on.
     """
-    app = create_app(models, settings)
+    app = create_app(collection, models, settings, name=name)
     with _listening(settings) as listener, _quiet_signals():
         address = _address(settings, listener, app)
         _Server(_config(app, settings), address).run([listener])

@@ -1,4 +1,4 @@
-"""What a server allows: who may ask, how much at once, and how large a request may be."""
+"""The limits of a server: who may ask, how much at once, and how large a request may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the handlers of an application share, and how they read requests."""
+"""The state that the handlers of an application share, and how they read requests."""
 
 from __future__ import annotations
 
@@ -10,28 +10,60 @@ from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
+from fusemix_serve.gallery import Gallery
 from fusemix_serve.guards import Login
 from fusemix_serve.metrics import Metrics
 from fusemix_serve.replies import Refused
-from fusemix_serve.served import Served, Workers
+from fusemix_serve.served import Served, ServedFused, Workers
 from fusemix_serve.settings import Settings
+from fusemix_serve.thumbs import Thumbs
+from fusemix_serve.uploads import Uploads
 
 
 @dataclass
 class State:
-    """The state of an application, the same for all requests."""
+    """The state of an application, the same for all requests.
+
+    Attributes:
+        gallery: the collection behind the page, if there is one.
+        own: the collection's model, which encodes the page's queries.
+    """
 
     settings: Settings
     metrics: Metrics
     workers: Workers
     models: Mapping[str, Served]
     login: Login
+    uploads: Uploads
+    thumbs: Thumbs
+    gallery: Gallery | None = None
+    own: ServedFused | None = None
     started: float = field(default_factory=time.time)
+
+    @property
+    def asking(self) -> ServedFused:
+        """The collection's model. Raises `Refused` if there is no collection."""
+        if self.own is None:
+            raise _NO_COLLECTION
+        return self.own
+
+
+_NO_COLLECTION = Refused(
+    404, "This server has no collection to search.", "Start it with an index: fusemix serve I"
+)
 
 
 def state_of(request: Request) -> State:
     """The state of the application that got a request."""
     return request.app.state.fusemix
+
+
+def gallery_of(request: Request) -> Gallery:
+    """The collection of the application. Raises `Refused` if it has none."""
+    gallery = state_of(request).gallery
+    if gallery is None:
+        raise _NO_COLLECTION
+    return gallery
 
 
 async def body_of(request: Request) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def show(chromium, server):
         contexts.append(context)
         context.on("request", asked)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         page.on("console", told)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(url + path)

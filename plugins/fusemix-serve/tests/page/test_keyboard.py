@@ -47,6 +47,7 @@ def test_a_search_from_the_first_key_to_the_last(show, server):
     page.keyboard.press("m")
     settle(page)
     assert [list(query) for query in server.searches[-1]["queries"]] == [["key"]]
+    assert focused(page) == shown(page)[0]
 
 
 def test_question_mark_shows_the_keys_and_typing_one_does_not(show):

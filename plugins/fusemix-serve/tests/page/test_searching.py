@@ -247,6 +247,19 @@ def test_show_more_adds_the_next_results(show, server):
     assert after[:48] == before and len(set(after)) == 96
 
 
+def test_a_total_that_is_too_large_ends_with_the_last_results(show, server):
+    search = server.search
+    server.search = lambda asked: {**search(asked), "total": 9999}
+    page = show("?text=cells&is.split=validation")
+    expected = sum(record["columns"]["split"] == "validation" for record in server.records)
+    for _ in range(9):
+        if page.locator("#more").is_hidden():
+            break
+        page.click("#more")
+        settle(page)
+    assert len(shown(page)) == expected and page.locator("#more").is_hidden()
+
+
 def test_every_state_is_read_back_from_its_address(show):
     page = show()
     kept = page.evaluate("""async () => {

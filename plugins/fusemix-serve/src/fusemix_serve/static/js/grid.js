@@ -23,6 +23,7 @@ export class Grid {
 
   /** Shows records; those before `kept` are already there. */
   show(records, kept = 0) {
+    const hadFocus = !kept && this.element.contains(document.activeElement);
     if (!kept) this.cells = [];
     this.records = records;
     for (const record of records.slice(kept)) {
@@ -34,6 +35,7 @@ export class Grid {
     this.columns = 0;
     this.#arrange();
     this.#reach(this.at);
+    if (hadFocus) this.focus();
   }
 
   /** Puts the focus on a cell. */

@@ -42,7 +42,8 @@ export function why(record) {
   const parts = [];
   if (typeof told.cosine === "number") parts.push(`Its cosine with the query is ${told.cosine.toFixed(3)}.`);
   if (typeof told.hubness === "number") {
-    parts.push(` ${Math.abs(told.hubness).toFixed(3)} is ${told.hubness < 0 ? "added" : "taken off"}, for how close it is to every query.`);
+    const [way, near] = told.hubness < 0 ? ["adds", "few"] : ["takes off", "many"];
+    parts.push(` The score ${way} ${Math.abs(told.hubness).toFixed(3)}, because the item is close to ${near} queries.`);
   }
   const rank = score(record);
   return make("section", { class: "why" }, make("h3", {}, "Why it matched"),

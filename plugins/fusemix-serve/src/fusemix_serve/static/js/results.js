@@ -15,7 +15,7 @@ export const asks = (state) => Boolean(state.text.trim() || state.queries.length
 export function body(state, info, offset) {
   const queries = state.queries.map(({ weight, name, ...query }) => query);
   const weights = state.queries.map((query) => query.weight);
-  if (state.text.trim()) {
+  if (state.text.trim() && info.typed.length) {
     queries.unshift({ modality: state.typed || info.typed[0], text: state.text.trim() });
     weights.unshift(1);
   }
@@ -61,7 +61,8 @@ export class Results {
         : await search(body(state, this.info, offset), this.abort.signal);
       if (mine !== this.run) return;
       this.hits = offset ? [...this.hits, ...found.hits] : found.hits;
-      this.total = found.total;
+      // A total may be an estimate. If no more come, all are there.
+      this.total = found.hits.length ? Math.max(found.total, this.hits.length) : this.hits.length;
       this.#show(state, found, offset);
     } catch (error) {
       if (mine !== this.run) return;

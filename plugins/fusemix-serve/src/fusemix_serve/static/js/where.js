@@ -1,7 +1,12 @@
 // Filters as one expression in the index's small language.
 
 const text = (value) => `'${String(value).replaceAll("'", "''")}'`;
-const column = (name) => (/^[A-Za-z_][A-Za-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
+const WORDS = new Set(["and", "or", "not", "in", "like", "between", "is", "null"]);
+
+function column(name) {
+  const plain = /^[A-Za-z_][A-Za-z0-9_]*$/.test(name) && !WORDS.has(name.toLowerCase());
+  return plain ? name : `"${name.replaceAll('"', '""')}"`;
+}
 
 function condition(name, facet, kind) {
   const parts = [];

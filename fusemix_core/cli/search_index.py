@@ -1,0 +1,60 @@
+"""`fusemix search` on an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fusemix_core.cli.hits import AskedOptions, Line, SheetOptions, near, print_hits
+from fusemix_core.cli.index import open_collection
+
+
+def is_index(path: str) -> bool:
+    """Whether a path is the folder of an index."""
+    return (Path(path) / "index.json").is_file()
+
+
+def search_index(
+    folder: Path,
+    query: str,
+    asked: AskedOptions,
+    sheet: SheetOptions,
+    encoder: list[str] | None,
+    device: str | None,
+    json: bool,
+) -> None:
+    """Search an index and show what is found."""
+    from fusemix_core.cli.console import print_json
+    from fusemix_core.data.asked import modality_of
+    from fusemix_core.data.media import medium
+
+    opened = open_collection(folder, encoder, device)
+    source = modality_of(query, opened.state.asks, asked.from_)
+    columns_shown = asked.show or []
+    vector = opened.encode(source, query)
+    found = opened.search(vector, source, asked.count, where=asked.where, target=asked.to)
+    if unknown := [name for name in columns_shown if name not in opened.columns]:
+        opened.facets(unknown[0])  # says which columns there are
+    if json:
+        print_json([{"rank": rank, **one.as_dict()} for rank, one in enumerate(found, 1)])
+        return
+    target = asked.to or (found[0].modality if found else opened.modalities[0])
+    how = medium(opened.state.takes[target])
+    sources = opened.sources
+    shown = [{name: one.columns[name] for name in columns_shown} for one in found]
+    lines = [
+        Line(rank, one.score or 0.0, one.item, columns.values())
+        for rank, (one, columns) in enumerate(zip(found, shown, strict=True), 1)
+    ]
+    print_hits(lines, how.inline, sources, opened.state.counts.get(target, 0))
+    if sheet.wanted:
+        from fusemix_core.reports.sheet import SheetHit
+
+        own = medium(opened.state.asks[source])
+        hits = []
+        for line, one, columns in zip(lines, found, shown, strict=True):
+            text = {name: "" if value is None else str(value) for name, value in columns.items()}
+            place = one.item if how.inline else near(one.item, sources)
+            content = opened.media(one.key)
+            seen = how.show(one.item, lambda content=content: how.decode(content))
+            hits.append(SheetHit(line.rank, line.score, place, seen, text))
+        sheet.write(own.show(query, lambda: own.decode(query)), hits, len(opened))

@@ -1,0 +1,103 @@
+"""Every notebook runs from its first cell to its last, on less data than as it is given."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+
+import nbclient
+import nbformat
+import pytest
+from example_runs import EXAMPLES, STARTER, needs
+
+BOOKS = EXAMPLES / "notebooks"
+
+pytestmark = needs(*STARTER, "ipykernel")
+
+
+@pytest.fixture
+def run(home, tmp_path, monkeypatch):
+    """Runs a notebook with some of its lines replaced, and cells after its last."""
+    monkeypatch.setenv("FUSEMIX_HOME", str(home))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, import_paths())))
+
+    def call(name, replaced, *further):
+        book = nbformat.read(BOOKS / f"{name}.ipynb", as_version=4)
+        source = "\n".join(cell.source for cell in book.cells)
+        for old, new in replaced.items():
+            assert source.count(old) == 1, old
+            for cell in book.cells:
+                cell.source = cell.source.replace(old, new)
+        book.cells += [nbformat.v4.new_code_cell(code) for code in further]
+        resources = {"metadata": {"path": str(tmp_path)}}
+        nbclient.NotebookClient(book, timeout=600, resources=resources).execute()
+        return [printed(cell) for cell in book.cells if cell.cell_type == "code"]
+
+    return call
+
+
+def import_paths():
+    return [path for path in sys.path if path]
+
+
+def printed(cell):
+    return "".join(one.get("text", "") for one in cell.outputs) + "".join(
+        f"<{kind}>" for one in cell.outputs for kind in one.get("data", {})
+    )
+
+
+def test_the_notebooks_are_listed_and_have_no_outputs():
+    listed = (EXAMPLES / "README.md").read_text()
+    for path in BOOKS.glob("*.ipynb"):
+        book = json.loads(path.read_text())
+        nbformat.validate(nbformat.from_dict(book))
+        assert f"notebooks/{path.name}" in listed, path.name
+        code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+        assert code and not any(cell["outputs"] or cell["execution_count"] for cell in code)
+        assert path.stat().st_size < 10_000
+
+
+def test_the_tutorial(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from sample import sample_rows, write_csv
+
+    rows = sample_rows(190)
+    write_csv(tmp_path / "few.csv", rows)
+    few = {
+        "PAIRS = 1_000": "PAIRS = 100",
+        'sample_path().open(encoding="utf-8")))': 'sample_path().open(encoding="utf-8")))[::8]',
+        "[::400]": "[::50]",
+        '"source": str(sample_path())': '"allow_outside": True, "source": "few.csv"',
+    }
+    out = run("tutorial", few)
+    assert any("<image/png>" in one for one in out)
+    recalls = re.findall(r"R@10 (\d+) \((\d+)–(\d+)\); by chance (\d+)", "".join(out))
+    assert len(recalls) == 2
+    assert all(int(low) <= int(r10) <= int(high) for r10, low, high, _ in recalls)
+    assert (tmp_path / "figures-and-texts" / "model.safetensors").is_file()
+
+
+def test_own_data(run, tmp_path):
+    out = run("own_data", {"[::3]": "[::12]"})
+    assert "'train': " in out[2] and "R@10" in "".join(out)
+    assert (tmp_path / "mine.csv").is_file() and "report.html" in "".join(out)
+    card = (tmp_path / "my-model" / "README.md").read_text(encoding="utf-8")
+    assert 'license: "cc-by-4.0"' in card and '"you/figures"' in card
+
+
+@needs("ipywidgets")
+def test_the_search_widget_shows_what_is_asked_for(run):
+    out = run(
+        "search_widget",
+        {},
+        "words.value = 'a map of Africa'; first = results.children[0]; len(results.children)",
+        "first.children[1].click(); print(len(results.children), first.children[0].format)",
+        "count.value = 5; print(len(results.children))",
+        "del collection",
+    )
+    assert re.match(r"\d+ images", out[1])
+    assert "8 jpeg" in out[-3] and "5" in out[-2]

@@ -1,0 +1,169 @@
+"""Writers of indexes and collections that are killed. Run as: killed.py FOLDER vectors|collection.
+
+Prints a line for each thing that is found wrong. It forks, to import only once.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from search.conftest import ENCODERS, Heard
+from search.vectors import keys_of, naive, queries_of, rows_of
+
+import fusemix_core.search.updating  # noqa: F401  that children need not import it
+from fusemix_core.runs.models import load_model
+from fusemix_core.search import Collection
+from fusemix_core.search.flat import FlatIndex
+
+COUNT = 200
+MOST = 60
+"""Calls, of which each is the last one of some process."""
+CALLS = ("replace", "fsync", "unlink", "open")
+
+
+def child(work) -> int:
+    """The exit code of a process that does some work; minus a signal that killed it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def dying(work, name: str, after: bool, count: int, place: str):
+    """`work` that is killed before or after the count-th call of a function of the os module that
+    is about a path below `place` (fsync: any)."""
+
+    def run() -> None:
+        real, calls = getattr(os, name), 0
+
+        def deadly(*args, **options):
+            nonlocal calls
+            ours = name == "fsync" or str(args[0]).startswith(place)
+            calls += ours
+            if ours and calls == count and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done = real(*args, **options)
+            if ours and calls == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+
+        setattr(os, name, deadly)
+        work()
+
+    return run
+
+
+def every_kill(work, place: Path, start, check) -> int:
+    """Kill `work` at each of its calls in turn, each time from the state that `start` makes."""
+    killed = 0
+    for name in CALLS:
+        for after in (False, True):
+            for count in range(1, MOST):
+                start()
+                code = child(dying(work, name, after, count, str(place)))
+                killed += code == -signal.SIGKILL
+                if code not in (0, -signal.SIGKILL):
+                    print(f"{name} {count}: ended with {code}", flush=True)
+                for line in check():
+                    print(f"{name} {count} {'after' if after else 'before'}: {line}", flush=True)
+                if code == 0:
+                    break
+    return killed
+
+
+# -- vectors ---------------------------------------------------------------------------------------
+
+
+def vectors(folder: Path) -> int:
+    rows, queries = rows_of(COUNT), queries_of(3)
+    first, place = folder / "first", folder / "i"
+    states = [set(range(100)), set(range(200)), set(range(50, 200))]
+
+    def opened(at=place) -> FlatIndex:
+        return FlatIndex(at, 24, 2, segment=64)
+
+    def work() -> None:
+        index = opened()
+        index.add(keys_of(range(100, 200)), rows[100:])
+        index.remove(keys_of(range(50)))
+        index.compact()
+
+    def start() -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(first, place)
+
+    def check() -> list[str]:
+        index = opened()
+        there = set((index.keys[:, 0] >> np.uint64(40)).tolist())
+        wrong = [f"{len(there)} vectors"] if there not in states else []
+        found = (index.search(queries, 5)[0][..., 0] >> np.uint64(40)).tolist()
+        allowed = [i in there for i in range(COUNT)]
+        wrong += ["other answers"] * (found != naive(rows, queries, 5, allowed))
+        wrong += index.check()
+        work()
+        index = opened()
+        wrong += ["it can't be gone on with"] * (len(index) != 150)
+        left = [p.name for p in place.iterdir() if p.name.startswith(".")]
+        return wrong + [f"{name} was left" for name in left]
+
+    opened(first).add(keys_of(range(100)), rows[:100])
+    return every_kill(work, place, start, check)
+
+
+# -- a collection ----------------------------------------------------------------------------------
+
+
+def collection(folder: Path) -> int:
+    """`folder` has the run `run`, and its world, a folder of images, in `world`."""
+    model = load_model(folder / "run", "cpu", ENCODERS)
+    world, place, first = folder / "world", folder / "i", folder / "first"
+    from fusemix_core.config import DataConfig
+
+    made = Collection.create(place, model, DataConfig((str(world),)), ["image"])
+    vector = made.encode("text", "a red car")
+    before = {one.key for one in made.search(vector, "text", 100)}
+    shutil.copytree(place, first)
+    for i in range(4):
+        os.rename(world / f"{i}.png", world / f"moved{i}.png")
+        os.unlink(world / f"{10 + i}.png")
+        shutil.copy(folder / f"spare/{20 + i}.png", world)
+    made.update()
+    after = {one.key for one in made.search(vector, "text", 100)}
+
+    def start() -> None:
+        shutil.rmtree(place)
+        shutil.copytree(first, place)
+
+    def work() -> None:
+        Collection.open(place, model).update()
+
+    def check() -> list[str]:
+        found = {one.key for one in Collection.open(place, model).search(vector, "text", 100)}
+        wrong = [] if found in (before, after) else ["neither the old nor the new items"]
+        wrong += Collection.open(place, model).check()
+        heard = Heard()
+        again = Collection.open(place, model)
+        again.update(heard)
+        found = {one.key for one in again.search(vector, "text", 100)}
+        wrong += ["it can't be gone on with"] * (found != after)
+        wrong += again.check()
+        left = [p.name for p in place.rglob(".*")] + [
+            p.name for p in place.glob("*.sqlite") if p.stem != again.state.items
+        ]
+        return wrong + [f"{name} was left" for name in left]
+
+    return every_kill(work, place, start, check)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(f"killed {globals()[sys.argv[2]](Path(sys.argv[1]))}", flush=True)

@@ -1,0 +1,38 @@
+"""Indexes and collections whose writer is killed at each of its writes."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import started
+
+import fusemix_core
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
+
+
+def killed(folder: Path, what: str) -> int:
+    paths = [Path(fusemix_core.__file__).parents[1], HERE.parent]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1",
+           "FUSEMIX_HOME": str(folder / "home")}  # fmt: skip
+    done = started.run(HERE / "killed.py", folder, what, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *wrong, last = done.stdout.splitlines()
+    assert wrong == []
+    return int(last.removeprefix("killed "))
+
+
+def test_vectors_are_those_of_before_or_after_and_can_be_gone_on_with(tmp_path):
+    assert killed(tmp_path, "vectors") > 50
+
+
+def test_a_collection_is_that_of_before_or_after_and_can_be_gone_on_with(fitted, tmp_path):
+    for name in ("run", "world"):
+        shutil.copytree(fitted / name, tmp_path / name)
+    (tmp_path / "world/pairs.csv").unlink()
+    (tmp_path / "spare").mkdir()
+    for i in range(20, 24):
+        os.rename(tmp_path / f"world/{i}.png", tmp_path / f"spare/{i}.png")
+    assert killed(tmp_path, "collection") > 20
