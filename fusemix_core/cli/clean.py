@@ -21,7 +21,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class SuspectOptions:
-    """What is suspicious, and where it is written: `--below`, `--threshold`, `--folds`, `--out`."""
+    """Limits and the folder of findings: `--below`, `--threshold`, `--folds`, `--out`."""
 
     to: Annotated[
         Path,
