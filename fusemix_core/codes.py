@@ -52,7 +52,7 @@ def coded(rows: Tensor, dtype: CodeType) -> Tensor:
 
 
 def decoded(codes: Tensor, dim: int) -> Tensor:
-    """The unit-norm rows, float32 `[n, dim]`, that codes stand for: the inverse of `coded`, as far
+    """The unit-norm rows, float32 `[n, dim]`, that codes are of: the inverse of `coded`, as far
     as there is one."""
     if codes.dtype == torch.uint8:
         bits = np.unpackbits(codes.numpy(), axis=1, count=dim)

@@ -143,7 +143,7 @@ class Encoder(ABC):
             view: which latents.
 
         Returns:
-            What the library takes; None where it can't express the encoder.
+            What the library takes; None if it can't express the encoder.
         """
         return None
 

@@ -113,8 +113,8 @@ def _lego(one: dict[str, Any]) -> str:
     heads = " | ".join(f"{float(share):.0%} paired" for share in shares)
     lines = [
         "## MM-Lego's claims\n",
-        "On the brain tumours, with the same folds. Of the training rows a share is paired, with "
-        "all modalities; each other row has one, drawn at random. Test rows are complete. The "
+        "On the brain tumours, with the same folds. A share of the training rows is paired: they "
+        "have all modalities; each other row has one, drawn at random. Test rows are complete. The "
         "cells are c with its 95% interval.\n",
         f"| predicted from | {heads} |",
         "|" + "---|" * (len(shares) + 1),

@@ -19,7 +19,7 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="TARGET",
-        help='What for: onnx, openvino, parquet, …, or with options "parquet dims=64". '
+        help='The form: onnx, openvino, parquet, …, or with options "parquet dims=64". '
         "`fusemix recipes components --kind exporter` lists all.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""What embeddings lose by fewer dimensions, and by fewer bits."""
+"""The loss of embeddings with fewer dimensions, or fewer bits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CompressionEvaluator(Evaluator):
     """Retrieval by the first dimensions of the embeddings, and by their codes in fewer bits.
 
     Every type is measured with every number of dimensions, and with all of them. Scores are those
-    of the model's scorer on the rows that the stored codes stand for.
+    of the model's scorer on the rows that the stored codes are of.
 
     Args:
         dims: numbers of leading dimensions.

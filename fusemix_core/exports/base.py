@@ -15,7 +15,7 @@ from fusemix_core.runs.reporter import Reporter
 
 @dataclass(frozen=True)
 class ExportSource:
-    """What is exported.
+    """The model to export, and how.
 
     Attributes:
         model: the fused model, on the CPU.

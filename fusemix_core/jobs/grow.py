@@ -28,7 +28,7 @@ def growth(
     """The config of a run that adds a modality, its encoders, and the predictor.
 
     Args:
-        values: tables of a `FuseConfig`, of which `extends` is the predictor's folder or hub id.
+        values: tables of a `FuseConfig`; `extends` is the predictor's folder or hub id.
             Targets and columns that are not given are those of its run.
 
     Raises:

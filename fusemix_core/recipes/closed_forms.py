@@ -36,11 +36,10 @@ def kcca() -> Recipe:
 
 
 def exportable() -> Recipe:
-    """Kernel CCA of which every part can be written as layers of sentence-transformers.
+    """Kernel CCA. Every part can be written as layers of sentence-transformers.
 
-    It differs from `kcca` in what these layers can't express: latents are the encoders' last ones
-    only, without a square root, and scores are cosines. What that costs:
-    docs/how-to/export.md#sentence-transformers.
+    Unlike `kcca` it has the encoders' last latents only, without a square root, and scores are
+    cosines. The loss by that: docs/how-to/export.md#sentence-transformers.
     """
     return Recipe(
         name="exportable",

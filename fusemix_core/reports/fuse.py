@@ -65,7 +65,7 @@ def report_fuse(
 
 
 def _title(config: FuseConfig, modalities: Iterable[str]) -> str:
-    """What is predicted from what."""
+    """The targets and the modalities."""
     read = [FactColumn.parse(config.data.facts.get(one, one)).column for one in config.targets]
     columns = ", ".join(read[:3]) + (", …" if len(read) > 3 else "")
     return f"{columns or 'match'} from {' + '.join(modalities)}"

@@ -74,7 +74,7 @@ class SentenceTransformersExporter(Exporter):
 
 
 def encoder_modules(model: FusedModel, modality: str) -> list[nn.Module]:
-    """The encoder in the library's classes. Raises `ConfigError` where there are none."""
+    """The encoder in the library's classes. Raises `ConfigError` if there are none."""
     info = model.encoders[modality]
     modules = model.encoder(modality).load().native(TOOL, info.view)
     if modules is None:

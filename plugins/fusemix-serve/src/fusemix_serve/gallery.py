@@ -228,7 +228,7 @@ class Gallery:
         return [one for *_, one in ranked[:count]]
 
     def _folded(self, found: Sequence[Found]) -> list[tuple[Found, list[str]]]:
-        """Results with the keys of the near-duplicates that each stands for."""
+        """Results with the keys of the near-duplicates that are folded into each."""
         if not found:
             return []
         rows = normalize(self.collection.vectors([one.key for one in found]).float(), dim=1)
