@@ -31,6 +31,7 @@ BENCHMARKS = (
     "extraction",
     "encode",
     "store",
+    "index",
     "recall",
     "router",
 )

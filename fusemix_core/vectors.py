@@ -77,7 +77,7 @@ class Index(ABC):
 
     @abstractmethod
     def refresh(self) -> None:
-        """Take in what other processes have written since."""
+        """Take in the writes of other processes."""
 
     @abstractmethod
     def check(self) -> list[str]:

@@ -18,8 +18,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class AskedOptions:
+    """What is asked for: `--to`, `--from`, `--count`, `--show`, `--where`."""
+
+    to: Annotated[str | None, typer.Option("--to", help="Modality to search in.")] = None
+    from_: Annotated[str | None, typer.Option("--from", help="Modality of the query.")] = None
+    count: Annotated[int, typer.Option("-k", "--count", min=1, help="How many to show.")] = 10
+    show: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Show this column of the data beside each item. [its text, in the run's own data]",
+        ),
+    ] = None
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help='Of an index: only items whose columns pass, such as "year > 2020 and kind = '
+            "'map'\".",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class SheetOptions:
-    """A contact sheet of what is found: `--html`, `--open`."""
+    """A contact sheet of the results: `--html`, `--open`."""
 
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the results.")

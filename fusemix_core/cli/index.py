@@ -30,7 +30,7 @@ class IndexGroup(TyperGroup):
 app = typer.Typer(
     cls=IndexGroup,
     no_args_is_help=True,
-    help="An index of a collection: built once, searched often, updated by what changed. "
+    help="The index of a collection: built once, searched often, updated quickly. "
     "`fusemix index RUN …` builds one.",
 )
 
@@ -88,22 +88,48 @@ def build(
 @app.command("update")
 def update(
     folder: Folder,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="Go on: look at the files this often, and update again if they changed.",
+        ),
+    ] = None,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
 ) -> None:
-    """Read the data again: encode what is new, remove what is gone, mend what is damaged.
+    """Read the data again: encode new items, remove lost ones, repair damage.
 
     Files that were moved or renamed are not encoded again.
 
     Example:
 
         fusemix index update photos.index
+
+        fusemix index update photos.index --watch 10
     """
+    opened = open_collection(folder, encoder, device)
+    _update(opened, json)
+    if watch is None:
+        return
+    from fusemix_core.cli.console import print_error
+    from fusemix_core.errors import FusemixError
+    from fusemix_core.search.watching import changes
+
+    for _ in changes(opened.sources, watch):
+        try:
+            _update(opened, json)
+        except FusemixError as error:  # of a file that is only half there, perhaps
+            print_error(error.message, error.hint)
+
+
+def _update(opened: Collection, json: bool) -> None:
+    """Update an index and print what changed."""
     from fusemix_core.cli.console import out, print_json
     from fusemix_core.cli.progress import ConsoleReporter
 
-    opened = open_collection(folder, encoder, device)
     with ConsoleReporter() as reporter:
         counts = opened.update(reporter)
     if json:
@@ -115,7 +141,7 @@ def update(
 
 @app.command("info")
 def info(folder: Folder, json: o.Json = False) -> None:
-    """What an index contains.
+    """Show the contents of an index.
 
     Example:
 

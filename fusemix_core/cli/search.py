@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.cli.groups import DataOptions, grouped
-from fusemix_core.cli.hits import Line, SheetOptions, near, print_hits
-from fusemix_core.cli.search_index import Asked, is_index, search_index
+from fusemix_core.cli.hits import AskedOptions, Line, SheetOptions, near, print_hits
+from fusemix_core.cli.search_index import is_index, search_index
 from fusemix_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fusemix_core.fused import FusedModel
 
 
 @grouped
@@ -20,24 +23,7 @@ def search(
     query: Annotated[str, typer.Argument(help="A text, or the path of a file of a modality.")],
     data: DataOptions,
     sheet: SheetOptions,
-    to: Annotated[str | None, typer.Option("--to", help="Modality to search in.")] = None,
-    from_: Annotated[str | None, typer.Option("--from", help="Modality of the query.")] = None,
-    count: Annotated[int, typer.Option("-k", "--count", min=1, help="How many to show.")] = 10,
-    show: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Show this column of the data beside each item. [its text, in the run's own data]",
-        ),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CONDITION",
-            help='Of an index: only items whose columns pass, such as "year > 2020 and kind = '
-            "'map'\".",
-        ),
-    ] = None,
+    asked: AskedOptions,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -65,25 +51,38 @@ def search(
             raise ConfigError(
                 "An index has its data already.", "Leave out --data and the options for it."
             )
-        asked = Asked(query, from_, to, count, where, tuple(show or ()))
-        search_index(Path(model), asked, sheet, encoder, device, json)
+        search_index(Path(model), query, asked, sheet, encoder, device, json)
         return
-    if where is not None:
+    if asked.where is not None:
         raise ConfigError(
             "--where needs an index.", f"Build one: fusemix index {model} --data D --out I"
         )
-    from fusemix_core.jobs.search import Gallery, query_modality
-    from fusemix_core.jobs.searched_data import searched_data
     from fusemix_core.runs.models import load_model
 
-    fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
-    source = query_modality(fused, query, from_)
-    target = to or next(m for m in fused.modalities if m != source)
+    loaded = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
+    _search_data(model, loaded, query, asked, data, sheet, json)
+
+
+def _search_data(
+    model: str,
+    fused: FusedModel,
+    query: str,
+    asked: AskedOptions,
+    data: DataOptions,
+    sheet: SheetOptions,
+    json: bool,
+) -> None:
+    """Search data, and show what is found."""
+    from fusemix_core.jobs.search import Gallery, query_modality
+    from fusemix_core.jobs.searched_data import searched_data
+
+    source = query_modality(fused, query, asked.from_)
+    target = asked.to or next(m for m in fused.modalities if m != source)
     if target not in fused.modalities:
         raise ConfigError(
             f"The model has no modality '{target}'.", f"It has {', '.join(fused.modalities)}."
         )
-    what = searched_data(model, fused, target, data.table(), show)
+    what = searched_data(model, fused, target, data.table(), asked.show)
 
     from fusemix_core.cli.console import print_json
     from fusemix_core.cli.progress import ConsoleReporter
@@ -92,7 +91,7 @@ def search(
 
     with ConsoleReporter() as reporter:
         gallery = Gallery(fused, target, what.config, reporter, what.columns)
-    found = gallery.search(query, source, count)
+    found = gallery.search(query, source, asked.count)
     if json:
         print_json([hit.as_dict() for hit in found])
     else:

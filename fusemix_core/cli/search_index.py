@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from fusemix_core.cli.hits import Line, SheetOptions, near, print_hits
+from fusemix_core.cli.hits import AskedOptions, Line, SheetOptions, near, print_hits
 from fusemix_core.cli.index import open_collection
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A query: what the user said of it."""
-
-    query: str
-    source: str | None
-    target: str | None
-    count: int
-    where: str | None
-    show: tuple[str, ...]
 
 
 def is_index(path: str) -> bool:
@@ -28,7 +15,8 @@ def is_index(path: str) -> bool:
 
 def search_index(
     folder: Path,
-    asked: Asked,
+    query: str,
+    asked: AskedOptions,
     sheet: SheetOptions,
     encoder: list[str] | None,
     device: str | None,
@@ -40,18 +28,19 @@ def search_index(
     from fusemix_core.data.media import medium
 
     opened = open_collection(folder, encoder, device)
-    source = modality_of(asked.query, opened.state.asks, asked.source)
-    vector = opened.encode(source, asked.query)
-    found = opened.search(vector, source, asked.count, where=asked.where, target=asked.target)
-    if unknown := [name for name in asked.show if name not in opened.columns]:
+    source = modality_of(query, opened.state.asks, asked.from_)
+    columns_shown = asked.show or []
+    vector = opened.encode(source, query)
+    found = opened.search(vector, source, asked.count, where=asked.where, target=asked.to)
+    if unknown := [name for name in columns_shown if name not in opened.columns]:
         opened.facets(unknown[0])  # says which columns there are
     if json:
         print_json([{"rank": rank, **one.as_dict()} for rank, one in enumerate(found, 1)])
         return
-    target = asked.target or (found[0].modality if found else opened.modalities[0])
+    target = asked.to or (found[0].modality if found else opened.modalities[0])
     how = medium(opened.state.takes[target])
-    sources = opened.info()["data"]
-    shown = [{name: one.columns[name] for name in asked.show} for one in found]
+    sources = opened.sources
+    shown = [{name: one.columns[name] for name in columns_shown} for one in found]
     lines = [
         Line(rank, one.score or 0.0, one.item, columns.values())
         for rank, (one, columns) in enumerate(zip(found, shown, strict=True), 1)
@@ -68,4 +57,4 @@ def search_index(
             content = opened.media(one.key)
             seen = how.show(one.item, lambda content=content: how.decode(content))
             hits.append(SheetHit(line.rank, line.score, place, seen, text))
-        sheet.write(own.show(asked.query, lambda: own.decode(asked.query)), hits, len(opened))
+        sheet.write(own.show(query, lambda: own.decode(query)), hits, len(opened))

@@ -1,4 +1,4 @@
-"""The index: the embeddings of a collection on disk, searchable, filterable, grown by what changed.
+"""The index: embeddings of a collection on disk, searched, filtered and kept up to date.
 
 `Collection` is what commands and servers use. `Index` (interfaces) keeps the vectors; `flat` is the
 one that core brings.

@@ -29,8 +29,8 @@ def add_new(
 ) -> np.ndarray:
     """Add the vectors of items that the index lacks; bool `[n]`, which of all it has then.
 
-    What can't be decoded is told to the reporter, and stays out. A process that is killed loses no
-    more than what was encoded last.
+    Items that can't be decoded are reported, and stay out. A process that is killed loses only the
+    last few thousand items.
     """
     missing = np.flatnonzero(Lookup(index.keys).find(items.keys) < 0)
     for start in range(0, len(missing), _AT_ONCE):
@@ -61,7 +61,7 @@ def _embedded(model: FusedModel, items: Items, reporter: Reporter) -> tuple[Tens
 def random_scores(
     model: FusedModel, indexes: Mapping[str, Index], asks: Sequence[str]
 ) -> dict[str, list[float]]:
-    """ "QUERY>TARGET" → what random queries score with random items of the collection, at `LEVELS`.
+    """ "QUERY>TARGET" → scores of random queries with random items of the collection, at `LEVELS`.
 
     Queries are training embeddings that the scorer contains, else the collection's own items of
     that modality; a direction without either is left out.

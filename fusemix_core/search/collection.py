@@ -43,7 +43,7 @@ _MARGIN = 8
 class Collection:
     """A collection on disk: items, their vectors, and a copy of the model that made these.
 
-    Threads may share it. It takes in what another process updates before each search.
+    Threads may share it. Before each search it takes in the updates of other processes.
 
     Example:
         photos = Collection.create("photos.index", "runs/first", DataConfig(("photos",)))
@@ -72,8 +72,8 @@ class Collection:
 
         Args:
             folder: That `create` wrote.
-            model: The model of the collection, if it is loaded already. By default the copy in
-                the folder is loaded when it is first needed.
+            model: The model of the collection, if it is loaded already. None: load the copy in the
+                folder when it is first needed.
 
         One with damaged parts opens: `check` lists them, `update` mends them, and searching is an
         `ArtefactError`.
@@ -102,7 +102,7 @@ class Collection:
             data: The items. Relative paths keep their meaning if the working folder changes.
             to: Modalities to search in. Empty: all that the data have.
             backend: The kind of index.
-            reporter: Is told how it goes.
+            reporter: Gets progress and notes.
 
         Raises:
             ConfigError: The folder has something else, or the scorer can't be served by an index.
@@ -147,6 +147,11 @@ class Collection:
             return self._model
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The files and folders of the data."""
+        return from_dict(DataConfig, self.state.data).located().files
+
+    @property
     def model_folder(self) -> Path:
         """The folder of the collection's copy of the model."""
         return self.folder / MODEL
@@ -170,7 +175,7 @@ class Collection:
             "dim": self.state.dim,
             "scorer": self.state.scorer,
             "index": self.state.backend["name"],
-            "data": list(self.state.data.get("source", ())),
+            "data": list(self.sources),
             "updated": self.state.updated,
             "bytes": sum(path.stat().st_size for path in files),
         }
@@ -324,15 +329,15 @@ class Collection:
     # -- keeping it up ---------------------------------------------------------------------------
 
     def update(self, reporter: Reporter | None = None) -> dict[str, int]:
-        """Read the data again: what is new is encoded, what vanished is removed, damaged parts are
-        made again. Another process that updates the same collection is waited for.
+        """Read the data again: new items are encoded, lost ones are removed, damaged parts are made
+        again. Another process that updates the same collection is waited for.
 
         Returns:
             `added`, `removed` and `items`: how many there are.
 
         Raises:
-            DataError: The data can't be read, or too many items can't be decoded. What was there
-                stays.
+            DataError: The data can't be read, or too many items can't be decoded. The collection
+                stays as it was.
         """
         from fusemix_core.runs.reporter import Reporter
         from fusemix_core.search.updating import update
@@ -366,7 +371,7 @@ class Collection:
     # -- inside ----------------------------------------------------------------------------------
 
     def _refresh(self, sound: bool = True) -> None:
-        """Take in what another process has written. sound: raise `ArtefactError` if the table of
+        """Take in the updates of other processes. sound: raise `ArtefactError` if the table of
         items is damaged."""
         with self._lock:
             seen = state_of(self.folder / NAME) if (self.folder / NAME).exists() else None

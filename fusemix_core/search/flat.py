@@ -67,7 +67,7 @@ class FlatIndex(Index):
         return self._lookup.keys
 
     def refresh(self) -> None:
-        """Take in what other processes have written since."""
+        """Take in the writes of other processes."""
         for _ in range(_TRIES):
             try:
                 state = state_of(self._files.manifest)

@@ -1,4 +1,4 @@
-"""What a collection returns: records of items."""
+"""Records of items, as a collection returns them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Found:
 
     Attributes:
         key: Its content key in hex, 32 characters.
-        score: What the scorer says of query and item; None if nothing was asked.
+        score: The scorer's, of the query and the item; None without a query.
         modality: The item's.
         item: The text itself, or the path to show to people.
         columns: Column of the data → its value in the first row of the item; None if it is empty.

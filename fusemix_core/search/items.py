@@ -107,7 +107,7 @@ class ItemTable:
         self._local = threading.local()
 
     def condition(self, text: str) -> Condition:
-        """What a condition on the columns means. Raises `ConfigError`."""
+        """A condition on the columns, as SQL. Raises `ConfigError`."""
         return parse(text, self._named)
 
     def count(self, modality: str | None = None) -> int:

@@ -48,7 +48,7 @@ class Lookup:
 
 
 def _as_bytes(keys: np.ndarray) -> np.ndarray:
-    """Each key as one value that can be sorted. (numpy compares such byte strings without their
-    trailing zeros, which is no difference between strings of one length.)"""
+    """Each key as one value that can be sorted. numpy ignores trailing zeros of such byte strings,
+    which doesn't matter if all have one length."""
     whole = np.ascontiguousarray(np.asarray(keys, "<u8").reshape(-1, 2))
     return whole.view("S16").reshape(-1)

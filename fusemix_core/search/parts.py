@@ -6,8 +6,8 @@
     <folder>/verified.json      stamps of verified files
 
 All files but the manifest and the stamps are immutable and named by the digest of their bytes. The
-manifest is replaced by rename: that is when a write happens. What no manifest names is the remnant
-of a process that was killed, and the next writer deletes it.
+manifest is replaced by rename: that is when a write happens. Files that no manifest names
+were left by a process that was killed; the next writer deletes them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a collection is built from: the items of a dataset, and all of its columns."""
+"""Reads the items of a dataset and all of its columns, to build a collection from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LISTED = 20
 _MARK = "column "
 """Before the names of columns, which may be those of modalities."""
 _HEAD = 20
-"""Rows by which it is seen which columns hold media."""
+"""Rows that show which columns contain media."""
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(?<=\d)(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?0?\.\d+")
 _LARGEST = 2**53
 """Whole numbers up to this are exact."""
@@ -42,7 +42,7 @@ _LARGEST = 2**53
 class Cells:
     """A column: `number` if all of its cells are numbers, else `text`.
 
-    which: int64 `[m]`, for each row an index into `values`, -1 where it is empty.
+    which: int64 `[m]`, for each row an index into `values`, -1 for an empty cell.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Cells:
         return cls(TEXT, fact.values, texts)
 
     def value(self, row: int) -> str | float | None:
-        """What a row has; `row` is -1 for an item without one."""
+        """The value of a row; `row` is -1 for an item without one."""
         which = self.which[row] if row >= 0 else -1
         return self.values[which] if which >= 0 else None
 

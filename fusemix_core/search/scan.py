@@ -13,13 +13,13 @@ import numpy as np
 
 from fusemix_core.search.segments import Segment, rounded
 
-_BLOCK = 16_384
+_BLOCK = 65_536
 _SMALL_BLOCK = 2048
 """Rows that numpy turns into float32 at once: they stay in the processor's cache."""
 _TOGETHER = 8
 """Queries that are compared at once."""
 _ROUNDING = 1e-5
-"""What sums of float32 may be wrong, of the product of the norms."""
+"""The largest error of a sum in float32, as a share of the product of the norms."""
 _SAMPLE = 16
 
 Read = Callable[[np.ndarray], np.ndarray]
@@ -62,7 +62,7 @@ def nearest(
 def _scanned(
     segments: Sequence[Segment], queries: np.ndarray, dim: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(products float32 `[m, n]` of rounded vectors, what each may be wrong)."""
+    """(products float32 `[m, n]` of rounded vectors, their largest errors)."""
     total = sum(map(len, segments))
     close = np.empty((len(queries), total), np.float32)
     slack = np.empty((len(queries), total), np.float32)
@@ -72,9 +72,11 @@ def _scanned(
         part = slice(start, start + len(one))
         product(one.codes, close[:, part])
         close[:, part] *= one.scale
-        if queries.shape[1] > dim:
-            close[:, part] += queries[:, dim:] @ one.kept.T
         np.multiply(one.error, norm[:, None], out=slack[:, part])
+        if queries.shape[1] > dim:
+            exact = queries[:, dim:] @ one.kept.T
+            close[:, part] += exact
+            slack[:, part] += np.abs(exact) * _ROUNDING
         slack[:, part] += one.norm * lost[:, None]
         start += len(one)
     return close, slack
@@ -84,7 +86,7 @@ def _product(
     queries: np.ndarray,
 ) -> tuple[Callable[[np.ndarray, np.ndarray], None], np.ndarray, np.ndarray]:
     """(writes the products of codes `[n, d]` with the queries into `[m, n]`; for each query the
-    factors of a vector's `error` and `norm` in what a product may be wrong)."""
+    factors of a vector's `error` and `norm` in the largest error of a product)."""
     length = np.linalg.norm(queries, axis=1).astype(np.float32) * (1 + _ROUNDING)
     torch = sys.modules.get("torch")
     if torch is None or not _multiplies_bytes(torch):

@@ -2,7 +2,7 @@
 
 A segment is a safetensors file with `keys` uint64 [n, 2], `rows` float32 [n, dim], `kept` float32
 [n, K], and what a scan reads: `codes` int8 [n, dim], which times `scale` [n] are the rows up to a
-rest of the length `error` [n], and `norm` [n], the length of what the codes stand for.
+rest of the length `error` [n], and `norm` [n], the length of the rounded row.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORMAT = "fusemix-vectors-1"
 
 
 class Segment:
-    """A segment on disk, memory-mapped but for its rows, of which few are ever needed at once.
+    """A segment on disk, memory-mapped but for its rows: only few are needed at once.
 
     Attributes:
         keys, kept, scale, error, norm, codes: see the module.

@@ -29,7 +29,7 @@ LEVELS = np.concatenate(
 
 @dataclass(frozen=True)
 class State:
-    """What a collection contains, as of its last update.
+    """The contents of a collection, as of its last update.
 
     Attributes:
         weights: SHA-256 of the model's weights.
@@ -89,7 +89,7 @@ class State:
         return cls(**{**values, "roots": tuple(values["roots"])})
 
     def write(self, folder: Path) -> None:
-        """Make this the state of a folder, and delete tables that it doesn't name."""
+        """Make this the state of a folder, and delete tables of other states."""
         facts = {**vars(self), "roots": list(self.roots)}
         with explained(f"The index {folder}", ADVICE):
             made = {"format": FORMAT, "fusemix": version(), **facts}
@@ -97,8 +97,7 @@ class State:
         self.sweep(folder)
 
     def sweep(self, folder: Path) -> None:
-        """Delete tables that are not this state's, and what killed writers left. For the one who
-        holds the folder's lock."""
+        """Delete tables of other states, and files of killed writers. The folder must be locked."""
         for path in folder.iterdir():
             old = path.suffix == SUFFIX and path.stem != self.items
             if old or (path.name.startswith(".") and path.suffix == TEMPORARY):

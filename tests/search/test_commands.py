@@ -114,3 +114,25 @@ def test_only_the_modalities_that_are_asked_for_are_indexed(fitted, world, tmp_p
     assert Path(tmp_path / "one/vectors/image").is_dir()
     said = search(tmp_path / "one", "a red car", "--to", "text", code=2).stderr
     assert "no items of 'text'" in said
+
+
+def test_watching_updates_when_files_change_and_survives_a_bad_one(
+    fitted, world, tmp_path, monkeypatch
+):
+    (world / "pairs.csv").unlink()
+    call("index", fitted / "run", "--data", world, "--out", tmp_path / "i", "--to", "image", *GIVEN)
+    steps = [lambda: (world / "bad.png").write_bytes(b"bad"), lambda: (world / "bad.png").unlink(),
+             lambda: (world / "3.png").unlink()]  # fmt: skip
+
+    def changes(sources, seconds):
+        assert (list(sources), seconds) == ([str(world)], 5)
+        for step in steps:
+            step()
+            yield
+
+    monkeypatch.setattr("fusemix_core.search.watching.changes", changes)
+    done = call("index", "update", tmp_path / "i", "--watch", 5, *GIVEN)
+    counts = [line for line in done.stdout.splitlines() if "added" in line]
+    assert counts == ["0 added, 0 removed, 96 items", "0 added, 0 removed, 96 items",
+                      "0 added, 1 removed, 95 items"]  # fmt: skip
+    assert "can't be decoded" in done.stderr
