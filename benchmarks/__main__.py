@@ -34,6 +34,7 @@ BENCHMARKS = (
     "index",
     "recall",
     "router",
+    "serving",
 )
 """In the order of the page."""
 

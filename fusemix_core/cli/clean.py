@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-@grouped
-def clean(
-    model: o.Model,
-    data: DataOptions,
-    splits: SplitOptions,
+@dataclass(frozen=True)
+class SuspectOptions:
+    """Limits and the folder of findings: `--below`, `--threshold`, `--folds`, `--out`."""
+
     to: Annotated[
         Path,
         typer.Option(
@@ -31,20 +31,32 @@ def clean(
             help="For suspect.csv and suspect.html.",
             rich_help_panel=o.OUTPUT,
         ),
-    ] = Path("suspect"),
+    ] = Path("suspect")
     below: Annotated[
         float,
         typer.Option(
             min=0, max=100, help="List rows that fit worse than this percentage of random pairs."
         ),
-    ] = 80.0,
+    ] = 80.0
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Similarity of near-duplicates.")
-    ] = 0.95,
+    ] = 0.95
     folds: Annotated[
         int,
         typer.Option(min=0, help="Fits that judge training rows; 0: the model judges them itself."),
-    ] = 5,
+    ] = 5
+
+    def __post_init__(self) -> None:
+        if self.folds == 1:
+            raise typer.BadParameter("must be 0, or 2 or more.", param_hint="--folds")
+
+
+@grouped
+def clean(
+    model: o.Model,
+    data: DataOptions,
+    splits: SplitOptions,
+    suspects: SuspectOptions,
     encoder: o.ModelEncoders = None,
     seed: o.Seed = None,
     device: o.Device = None,
@@ -64,8 +76,6 @@ def clean(
 
         fusemix clean runs/1 --data pairs.csv --group-by patient --json
     """
-    if folds == 1:
-        raise typer.BadParameter("must be 0, or 2 or more.", param_hint="--folds")
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs import clean as job
     from fusemix_core.jobs.measured_data import data_table, measured_data, run_of
@@ -82,13 +92,13 @@ def clean(
             what.config,
             recipe=find_recipe(run["recipe"]) if "recipe" in run else None,
             own=own,
-            folds=folds,
-            below=below,
-            threshold=threshold,
+            folds=suspects.folds,
+            below=suspects.below,
+            threshold=suspects.threshold,
             seed=what.seed,
             reporter=reporter,
         )
-    table, page = found.write(to)
+    table, page = found.write(suspects.to)
     if json:
         print_json({**found.as_dict(), "table": str(table), "page": str(page)})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,48 +23,78 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-@grouped
-def dedup(
-    data: DataOptions,
-    path: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PATH", help="The data, as --data takes them, or an index."),
-    ] = None,
+@dataclass(frozen=True)
+class LatentOptions:
+    """Whose latents are compared, and from when on items are alike: `--encoder`, `--run`,
+    `--modality`, `--threshold`, `--keep`."""
+
     encoder: Annotated[
         str | None,
         typer.Option(
-            "--encoder",
-            "-e",
-            metavar="NAME",
-            help="Compare by it: NAME, or MODALITY=NAME.",
+            "--encoder", "-e", metavar="NAME", help="Compare by it: NAME, or MODALITY=NAME."
         ),
-    ] = None,
+    ] = None
     run: Annotated[
         str | None, typer.Option(metavar="RUN", help="Compare by an encoder of this run.")
-    ] = None,
+    ] = None
     modality: Annotated[
         str | None,
         typer.Option(help="Of a run or an index: the modality to look through. [its first]"),
-    ] = None,
+    ] = None
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Similarity of near-duplicates.")
-    ] = 0.95,
+    ] = 0.95
     keep: Annotated[
         str, typer.Option(help="Which to keep: the largest file or text, or the first.")
-    ] = "largest",
+    ] = "largest"
+
+
+@dataclass(frozen=True)
+class GroupFiles:
+    """The files to write: `--out`, `--kept`, `--html`."""
+
     to: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write the groups.", rich_help_panel=o.OUTPUT),
-    ] = None,
+    ] = None
     kept: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Write the rows that are kept.", rich_help_panel=o.OUTPUT
         ),
-    ] = None,
+    ] = None
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a page of the groups.", rich_help_panel=o.OUTPUT),
+    ] = None
+
+    def check(self) -> None:
+        """Raise `ConfigError` if a table has an unknown form."""
+        from fusemix_core.data.original import SUFFIXES
+
+        for one in (self.to, self.kept):
+            if one is not None and one.suffix.lower() not in SUFFIXES:
+                forms = ", ".join(SUFFIXES)
+                raise ConfigError(f"{one} is not a table.", f"Its name ends in {forms}.")
+
+    def write(self, found: Deduplicated) -> None:
+        """Write those that are asked for."""
+        if self.to is not None:
+            found.write(self.to)
+        if self.kept is not None:
+            found.write_kept(self.kept)
+        if self.html is not None:
+            found.write_page(self.html)
+
+
+@grouped
+def dedup(
+    data: DataOptions,
+    latents: LatentOptions,
+    files: GroupFiles,
+    path: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="The data, as --data takes them, or an index."),
     ] = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -88,12 +119,12 @@ def dedup(
     if not table["source"]:
         raise ConfigError("No data given.", "Example: fusemix dedup photos/ -e efficientnet-lite0")
     index = _index(table["source"])
-    if encoder is None and run is None and index is None:
+    if latents.encoder is None and latents.run is None and index is None:
         raise ConfigError(
             "Give --encoder or --run, or an index instead of the data.",
             "Example: --encoder efficientnet-lite0",
         )
-    _check_tables(to, kept)
+    files.check()
 
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.config import DataConfig, from_dict
@@ -102,29 +133,16 @@ def dedup(
     if index is not None:
         table = {**index.state.data, **table, "source": index.state.data["source"]}
     config = from_dict(DataConfig, table, "data.")
-    model = run if index is None else str(index.folder / "model")
-    by = _encoder(encoder, model, modality, device)
-    how: dict[str, Any] = {"threshold": threshold, "keep": keep, "device": device or "auto"}
+    model = latents.run if index is None else str(index.folder / "model")
+    by = _encoder(latents.encoder, model, latents.modality, device)
+    how: dict[str, Any] = {"threshold": latents.threshold, "keep": latents.keep}
     with ConsoleReporter() as reporter:
-        found = job.dedup(config, by, reporter=reporter, **how)
-    if to is not None:
-        found.write(to)
-    if kept is not None:
-        found.write_kept(kept)
-    if html is not None:
-        found.write_page(html)
+        found = job.dedup(config, by, device=device or "auto", reporter=reporter, **how)
+    files.write(found)
     if json:
         print_json(found.as_dict())
     else:
-        _show(found, {"groups": to, "kept": kept, "page": html})
-
-
-def _check_tables(*paths: Path | None) -> None:
-    from fusemix_core.data.original import SUFFIXES
-
-    for one in paths:
-        if one is not None and one.suffix.lower() not in SUFFIXES:
-            raise ConfigError(f"{one} is not a table.", f"Its name ends in {', '.join(SUFFIXES)}.")
+        _show(found, files)
 
 
 def _encoder(
@@ -169,7 +187,7 @@ def _index(source: list[str]) -> Collection | None:
     return Collection.open(source[0])
 
 
-def _show(found: Deduplicated, files: dict[str, Path | None]) -> None:
+def _show(found: Deduplicated, files: GroupFiles) -> None:
     """The largest groups, the counts, and where all are."""
     rows = [
         [shorten(group[0].item, 60), len(group), f"{min(m.similarity for m in group):.3f}"]
@@ -181,6 +199,6 @@ def _show(found: Deduplicated, files: dict[str, Path | None]) -> None:
         f"{found.rows:,} rows, {len(found.groups):,} groups, "
         f"{len(found.dropped):,} rows not needed."
     )
-    for name, file in files.items():
+    for name, file in (("groups", files.to), ("kept", files.kept), ("page", files.html)):
         if file is not None:
             out.print(Text(f"{name + ':':<8} {file}"), soft_wrap=True)

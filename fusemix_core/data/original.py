@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -17,6 +18,7 @@ from fusemix_core.data.sources import expand, open_source
 from fusemix_core.disk import TEMPORARY, flush
 from fusemix_core.errors import ConfigError, DataError
 
+_AT_ONCE = 4_096
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -77,7 +79,8 @@ class TableWriter:
             import pyarrow.parquet as pq
 
             types = {int: pa.int64(), float: pa.float64()}
-            fields = [(name, types.get(self.kinds.get(name), pa.string())) for name in self.columns]
+            kinds = [(name, self.kinds.get(name, str)) for name in self.columns]
+            fields = [(name, types.get(kind, pa.string())) for name, kind in kinds]
             self._schema = pa.schema(fields)
             self._parquet = pq.ParquetWriter(self._temporary, self._schema)
             return self
@@ -99,6 +102,12 @@ class TableWriter:
             os.replace(self._temporary, self.path)
         else:
             self._temporary.unlink(missing_ok=True)
+
+    def write_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows as they come, some thousand at a time."""
+        rows = iter(rows)
+        while part := list(islice(rows, _AT_ONCE)):
+            self.write(part)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows; a column that one lacks is empty."""

@@ -16,12 +16,10 @@ from fusemix_core.runs.ranks import (
     Key,
     Lead,
     RunRanks,
-    check_same,
     leads,
-    read_run,
+    read_runs,
     recalls,
     wins,
-    with_names,
 )
 from fusemix_core.sections import Section, Share, Table
 
@@ -144,10 +142,9 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     """
     if len(paths) < 2:
         raise ConfigError("Two runs can be compared, or more.", "Example: fusemix compare r1 r2")
-    runs = with_names([read_run(path) for path in paths])
+    runs, keys = read_runs(paths)
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise ConfigError("A run is named twice.", "Name each once.")
-    keys = check_same(runs)
     found = {run.name: recalls(run, keys) for run in runs}
     return Comparison(runs, keys, found, leads(runs, keys))
 

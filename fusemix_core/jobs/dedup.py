@@ -34,7 +34,6 @@ _SHOWN = 8
 """Rows of a group that the page shows."""
 _COLUMNS = ("group", "keep", "file", "row", "item", "similarity", "bytes")
 _KINDS = {"group": int, "row": int, "similarity": float, "bytes": int}
-_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,11 @@ class Deduplicated:
         are: put the table where the one before is."""
         dropped = self.dropped
         with TableWriter(path, original_columns(self.config)) as table:
-            waiting: list[Mapping[str, Any]] = []
-            for file, row, cells in original_rows(self.config):
-                if (file, row) not in dropped:
-                    waiting.append(cells)
-                if len(waiting) == _AT_ONCE:
-                    table.write(waiting)
-                    waiting = []
-            table.write(waiting)
+            table.write_all(
+                cells
+                for file, row, cells in original_rows(self.config)
+                if (file, row) not in dropped
+            )
 
     def write_page(self, path: str | Path) -> Path:
         """Write a page that shows the groups."""

@@ -66,7 +66,7 @@ class Scored:
         bad: how many could not be used.
         percentile_of: what the percentiles are of.
         among: modality → how many items ranks are among.
-        lines: the rows, if they were to be kept.
+        lines: the rows, unless they were written.
         worst: the lowest scores, at most ten.
         notices: what became of the rows, and warnings.
     """
@@ -96,9 +96,10 @@ class _PairScorer:
         dataset = encoded.dataset
         self.links = dataset.links[:, [dataset.modalities.index(m) for m in pair]]
         whole = self.links[(self.links >= 0).all(axis=1)]
-        self.others = tuple(
-            Others.sample(whole[:, k], lambda ids, m=m: self.embed(m, ids))
-            for k, m in enumerate(pair)
+        first, second = pair
+        self.others = (
+            Others.sample(whole[:, 0], lambda ids: self.embed(first, ids)),
+            Others.sample(whole[:, 1], lambda ids: self.embed(second, ids)),
         )
         self.partners = {
             (q, t): Partners(whole[:, q], whole[:, t], self.others[t]) for q, t in ((0, 1), (1, 0))
@@ -120,11 +121,13 @@ class _PairScorer:
         drawn = unpaired(links[(links >= 0).all(axis=1)], UNPAIRED)
         if not len(drawn):
             return torch.zeros(0)
-        sides = []
-        for k, modality in enumerate(self.pair):
-            ids, at = np.unique(drawn[:, k], return_inverse=True)
-            sides.append(self.embed(modality, torch.from_numpy(ids))[torch.from_numpy(at)])
-        return paired_scores(self.model.scorer.score, *sides, self.pair)
+        first, second = (self._rows(k, drawn[:, k]) for k in (0, 1))
+        return paired_scores(self.model.scorer.score, first, second, self.pair)
+
+    def _rows(self, side: int, items: np.ndarray) -> Tensor:
+        """The embedding of each item of a side; one that occurs again is embedded once."""
+        ids, at = np.unique(items, return_inverse=True)
+        return self.embed(self.pair[side], torch.from_numpy(ids))[torch.from_numpy(at)]
 
     def __call__(self, rows: np.ndarray) -> list[Line]:
         """Column → value of each row; nothing of one that lacks an item."""
@@ -134,11 +137,11 @@ class _PairScorer:
         if not both.any():
             return found
         links = links[both]
-        sides = [self.embed(m, torch.from_numpy(links[:, k])) for k, m in enumerate(self.pair)]
-        own = paired_scores(self.model.scorer.score, *sides, self.pair)
+        first, second = sides = self._rows(0, links[:, 0]), self._rows(1, links[:, 1])
+        own = paired_scores(self.model.scorer.score, first, second, self.pair)
         columns = {
             "score": own,
-            "cosine": (sides[0] * sides[1]).sum(dim=1),
+            "cosine": (first * second).sum(dim=1),
             "percentile": percentiles(own, self.chance),
         }
         for (q, t), partners in self.partners.items():
@@ -156,7 +159,7 @@ def score(
     out: str | Path | None = None,
     *,
     validation: tuple[DataConfig, int] | None = None,
-    keep: bool = False,
+    keep: bool = True,
     reporter: Reporter | None = None,
 ) -> Scored:
     """Score every pair of a table, and write them with the table's own columns.
@@ -171,7 +174,7 @@ def score(
             their order. A row that can't be scored has no score.
         validation: the data of the model's run, and the seed that splits them. Percentiles are
             among the unpaired items of its validation split; without, among those of the table.
-        keep: whether the result has the lines.
+        keep: whether the result has the lines, if they aren't written.
         reporter: gets the progress.
 
     Raises:
@@ -197,20 +200,15 @@ def score(
     added = _added(pairs, dataset)
     names = check_new_columns(columns, list(added))
     kinds = {names[name]: kind for name, kind in added.items() if kind is not str}
-    with explained(f"{out}", _ADVICE):
-        if out is None:
-            for line in _lines(config, dataset, scorers, names, result):
-                _keep(result, line, keep)
-        else:
-            with TableWriter(out, [*columns, *names.values()], kinds) as table:
-                waiting: list[Line] = []
-                for line in _lines(config, dataset, scorers, names, result):
-                    _keep(result, line, keep)
-                    waiting.append(line)
-                    if len(waiting) == _AT_ONCE:
-                        table.write(waiting)
-                        waiting = []
-                table.write(waiting)
+    lines = _lines(config, dataset, scorers, names, result)
+    if out is None:
+        result.lines = [line for line in lines if keep]
+        return result
+    with (
+        explained(f"{out}", _ADVICE),
+        TableWriter(out, [*columns, *names.values()], kinds) as table,
+    ):
+        table.write_all(lines)
     return result
 
 
@@ -356,11 +354,6 @@ def _note_worst(
     if value is not None:
         shown = own[names[f"{prefix}percentile"]]
         result.worst = sorted([*result.worst, (value, *place, f"{shown:.1f}")])[:10]
-
-
-def _keep(result: Scored, line: Line, keep: bool) -> None:
-    if keep:
-        result.lines.append(line)
 
 
 def _plain(column: Tensor) -> list[Any]:

@@ -82,8 +82,33 @@ class Lead:
     directions: Mapping[str, Mapping[int, tuple[float, list[float] | None]]]
 
 
-def read_run(path: str | Path) -> RunRanks:
+def read_runs(paths: Sequence[str | Path]) -> tuple[list[RunRanks], list[Key]]:
+    """The ranks of runs, and the queries that all were tested on.
+
+    Files of the data are the same if their whole paths are, or their paths from the folders that
+    the runs were started in: only these survive a copy of run and data.
+
+    Raises:
+        ConfigError: one has no ranks, or they were tested on other items.
+    """
+    runs = with_names([read_run(path) for path in paths])
+    try:
+        return runs, check_same(runs)
+    except ConfigError as error:
+        copied = with_names([read_run(path, below=True) for path in paths])
+        try:
+            return copied, check_same(copied)
+        except ConfigError:
+            raise error from None
+
+
+def read_run(path: str | Path, below: bool = False) -> RunRanks:
     """The ranks that a run of `fusemix align` or `fusemix extend` has written.
+
+    Args:
+        path: its folder, or that of its model.
+        below: whether files of the data are known by their paths from the folder that the run was
+            started in; else by their whole paths.
 
     Raises:
         ConfigError: there are none.
@@ -106,7 +131,11 @@ def read_run(path: str | Path) -> RunRanks:
         with open(table, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 name, number = row["file"], int(row["row"])
-                place = places.setdefault(name, os.path.realpath(os.path.join(base, name)))
+                if name not in places:
+                    whole = os.path.realpath(os.path.join(base, name))
+                    start = os.path.realpath(base)
+                    places[name] = os.path.relpath(whole, start) if below else whole
+                place = places[name]
                 asked = row["query"], row["target"], place, number
                 items = row["item"], row["first"], row["partner"]
                 answers[*asked, times[asked]] = Answer(int(row["rank"]), name, number, *items)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_a_copy_of_a_run_is_exactly_as_good(place, tmp_path):
     shutil.copytree(place / "a", tmp_path / "copy")
     (lead,) = compare([place / "a", tmp_path / "copy"]).leads
     assert all(at == (0, [0, 0]) for at in lead.at.values())
+
+
+def test_a_run_that_was_copied_with_its_data_is_compared_by_paths_from_its_folder(place, tmp_path):
+    shutil.copytree(place, tmp_path / "moved")
+    config = tmp_path / "moved/b/config.toml"
+    table = tmp_path / "moved/b/test_ranks.csv"
+    text = config.read_text()
+    base = re.search(r'^base = "(.*)"$', text, re.MULTILINE)[1]
+    config.write_text(text.replace(f'base = "{base}"', f'base = "{tmp_path / "moved"}"'))
+    table.write_text(table.read_text().replace(str(place), str(tmp_path / "moved")))
+    shutil.copytree(place / "a", tmp_path / "a2")
+    first = tmp_path / "a2/config.toml"
+    first.write_text(first.read_text().replace(f'base = "{base}"', f'base = "{place}"'))
+    assert len(compare([tmp_path / "a2", tmp_path / "moved/b"]).keys) == len(ranks_of(place / "a"))
 
 
 def test_runs_of_other_rows_are_refused_with_the_remedy(place):

@@ -43,7 +43,7 @@ class Snapshot:
 
     @property
     def points(self) -> np.ndarray:
-        """float32 `[n, 2]`: where the items are on the map."""
+        """float32 `[n, 2]`: the places of the items on the map."""
         return self.view.points
 
     @cached_property
