@@ -5,7 +5,7 @@ from __future__ import annotations
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.modalities import AUDIO, IMAGE, TABLE, TEXT, VIDEO
 from fusemix_core.recipes.auto import auto
-from fusemix_core.recipes.closed_forms import CCA_SEARCH, cca, kcca
+from fusemix_core.recipes.closed_forms import CCA_SEARCH, cca, exportable, kcca
 from fusemix_core.recipes.fusemix import MLP_SEARCH, fusemix
 from fusemix_core.specs import ComponentSpec, FamilySpec, ModalitySpec
 
@@ -150,7 +150,7 @@ ALIGNERS = [
         name="cca",
         target="fusemix_core.aligners.cca:CCAAligner",
         summary="regularised canonical correlation, linear or kernel, in closed form",
-        options=CCA_OPTIONS,
+        options=CCA_OPTIONS | {"root": True},
         uses=("fixed",),
         keeps_items=True,
         without_items={"landmarks": 0},
@@ -230,6 +230,13 @@ EVALUATORS = [
         summary="recall for each value of a column",
         options={"fact": "", "resamples": 1000},
         uses=("facts",),
+    ),
+    ComponentSpec(
+        kind="evaluator",
+        name="compression",
+        target="fusemix_core.evaluation.compression:CompressionEvaluator",
+        summary="recall by fewer dimensions, and by int8 or binary codes",
+        options={"dims": (64, 128), "dtypes": ("int8", "binary")},
     ),
 ]
 READERS = [
@@ -443,10 +450,41 @@ ARTEFACTS = [
         summary="a prediction from several modalities: a fuser and a task",
     ),
 ]
+EXPORTERS = [
+    ComponentSpec(
+        kind="exporter",
+        name="onnx",
+        target="fusemix_core.exports.onnx:OnnxExporter",
+        summary="encoder, adapter and scorer's columns as ONNX, a model for each modality",
+    ),
+    ComponentSpec(
+        kind="exporter",
+        name="openvino",
+        target="fusemix_core.exports.onnx:OpenVinoExporter",
+        summary="the same as OpenVINO's own files",
+    ),
+    ComponentSpec(
+        kind="exporter",
+        name="parquet",
+        target="fusemix_core.exports.tables:ParquetExporter",
+        summary="vectors of data for an index, with keys and facts",
+        options={"form": "gallery", "dims": 0, "dtype": "float32"},
+        uses=("data",),
+    ),
+    ComponentSpec(
+        kind="exporter",
+        name="embedding-atlas",
+        target="fusemix_core.exports.tables:EmbeddingAtlasExporter",
+        summary="vectors, a map and neighbours of data, for Embedding Atlas",
+        options={"neighbours": 15},
+        uses=("data",),
+    ),
+]
 RECIPES = [
     ComponentSpec.recipe(auto, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
     ComponentSpec.recipe(fusemix, aliases=("fusemix-paper",), search=MLP_SEARCH),
     ComponentSpec.recipe(cca, search=CCA_SEARCH),
+    ComponentSpec.recipe(exportable),
     ComponentSpec.recipe(kcca, search=CCA_SEARCH | {"aligner.linear": (0.2, 0.1, 0.4)}),
 ]
 
@@ -488,5 +526,6 @@ def fusemix_components() -> list[ComponentSpec]:
         *TASKS,
         *INDEXES,
         *ARTEFACTS,
+        *EXPORTERS,
         *RECIPES,
     ]

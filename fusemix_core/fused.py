@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.adapters.rows import ROWS, VALUES, width_of
+from fusemix_core.codes import CodeType
 from fusemix_core.config import Backend, Part
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, DataError
 from fusemix_core.interfaces import Adapter, Padded, Scorer, input_of, takes_tokens
@@ -23,6 +23,7 @@ from fusemix_core.saved.components import Built, as_artefact_error, check_scorer
 from fusemix_core.saved.encoders import Source
 from fusemix_core.saved.model import SavedModel
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig, SavedPart
+from fusemix_core.space import Form, Space
 
 __all__ = ["EncoderInfo", "FusedModel"]
 
@@ -178,7 +179,7 @@ class FusedModel(SavedModel):
             registry=self.registry,
             name=self.name,
         )
-        model.seen = dict(self.seen)
+        model.seen, model.rotation = dict(self.seen), self.rotation
         return model
 
     # -- embeddings ------------------------------------------------------------------------------
@@ -190,6 +191,10 @@ class FusedModel(SavedModel):
         batch_size: int | None = None,
         *,
         backend: Backend = "auto",
+        form: Form | None = None,
+        against: Sequence[str] | None = None,
+        dim: int | None = None,
+        dtype: CodeType = "float32",
     ) -> Tensor:
         """Unit-norm embeddings of raw items.
 
@@ -203,9 +208,10 @@ class FusedModel(SavedModel):
                 not a list of characters.
             batch_size: items at once. None: as many as suit the medium.
             backend: the runtime on a CPU, as for extraction: `auto`, `eager` or `openvino`.
+            form, against, dim, dtype: how the vectors are to be stored, as in `convert`.
 
         Returns:
-            float32 `[n, dim]` on the CPU, row i of item i; `[0, dim]` for no items.
+            float32 `[n, dim]` on the CPU, row i of item i; or what `convert` gives.
 
         Raises:
             ArtefactError: the encoder, loaded on first use, is not the one of the fit.
@@ -226,7 +232,50 @@ class FusedModel(SavedModel):
                     f"{_shape(latents)}",
                 )
             out[index] = self._unit(modality, self._adapted(modality, latents))
-        return out
+        return self.convert(out, modality, form=form, against=against, dim=dim, dtype=dtype)
+
+    @property
+    def space(self) -> Space:
+        """The shared space: its scorer, and the order of its dimensions."""
+        return Space(self.dim, self.modalities, self.scorer, self.rotation)
+
+    def convert(
+        self,
+        rows: Tensor | ArrayLike,
+        modality: str,
+        *,
+        form: Form | None = None,
+        against: Sequence[str] | None = None,
+        dim: int | None = None,
+        dtype: CodeType = "float32",
+    ) -> Tensor:
+        """Embeddings as another program stores and compares them.
+
+        Args:
+            rows, modality: unit-norm embeddings `[n, dim]` of a modality.
+            form: `query` or `gallery`: vectors whose inner product ranks as the model's scorer
+                does, for any vector index. None: the embeddings, for cosine.
+            against: with a form, the modalities of queries that the index serves; by default all
+                of the model. Queries and gallery take the same.
+            dim: so many leading dimensions, brought to unit norm again. They are compared with
+                vectors of as many.
+            dtype: `float32`, `float16`, `int8` or `binary` (see `fusemix_core.codes`).
+
+        Returns:
+            `[n, d]`, with a column more for each modality of `against` if the scorer needs it;
+            of `binary`, uint8 `[n, ceil(d / 8)]`.
+
+        Raises:
+            ConfigError: the model or its scorer can't do it.
+
+        Example:
+            stored = model.encode("image", paths, form="gallery", dtype="float16")
+            asked = model.encode("text", ["a map"], form="query")
+            best = (asked @ stored.float().T).topk(10)
+        """
+        self._check_known(modality)
+        rows = self.space.embeddings(rows, modality)
+        return self.space.convert(rows, modality, form=form, against=against, dim=dim, dtype=dtype)
 
     def embed(self, modality: str, latents: Tensor | Padded) -> Tensor:
         """Unit-norm embeddings of latents.
@@ -322,59 +371,16 @@ class FusedModel(SavedModel):
     ) -> Callable[[Tensor | ArrayLike], Tensor]:
         """`similarity` against a fixed gallery, as a function of the queries: what depends only on
         the gallery is computed once."""
-        query, target = self._direction(query, target)
-        gallery = self._embeddings(gallery, target)
+        query, target = self.space.direction(query, target)
+        gallery = self.space.embeddings(gallery, target)
         settle()
         score = self.scorer.prepare(gallery, query, target)
 
         def checked(queries: Tensor | ArrayLike) -> Tensor:
             settle()
-            return score(self._embeddings(queries, query))
+            return score(self.space.embeddings(queries, query))
 
         return checked
-
-    def _direction(self, query: str | None, target: str | None) -> tuple[str, str]:
-        for modality in (query, target):
-            if modality is not None:
-                self._check_known(modality)
-        if query is not None and target is not None:
-            return query, target
-        if query == target or len(self.modalities) > 2:
-            a, b = self.modalities[:2]
-            raise ConfigError(
-                "Scores depend on which modality asks and which is searched: name them.",
-                f"model.similarity(queries, gallery, query='{b}', target='{a}')",
-            )
-        a, b = self.modalities
-        other = {a: b, b: a}
-        if query is not None:
-            return query, other[query]
-        assert target is not None  # or they would be equal
-        return other[target], target
-
-    def _embeddings(self, rows: Tensor | ArrayLike, modality: str) -> Tensor:
-        """`[n, dim]`, as given if it is a tensor. Raises `ConfigError` for another shape."""
-        if not isinstance(rows, Tensor):
-            rows = _as_tensor(rows, modality)
-        if rows.dim() != 2 or rows.shape[1] != self.dim:
-            raise ConfigError(
-                f"Embeddings of {modality} must be [n, {self.dim}]; these are {list(rows.shape)}.",
-                f"model.encode('{modality}', [...]) gives such.",
-            )
-        return rows
-
-
-def _as_tensor(rows: ArrayLike, modality: str) -> Tensor:
-    """float32, of an array or rows that are arrays, tensors or lists of numbers."""
-    try:
-        if isinstance(rows, list | tuple):
-            rows = [np.asarray(row.cpu() if isinstance(row, Tensor) else row) for row in rows]
-        return torch.from_numpy(np.asarray(rows).astype(np.float32))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"Embeddings of {modality} can't be read from a {type(rows).__name__}: {error}.",
-            f"model.encode('{modality}', [...]) gives such.",
-        ) from error
 
 
 def _width(adapters: Mapping[str, Adapter], encoders: Mapping[str, EncoderInfo]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fusemix_core.data.facts import Fact
 from fusemix_core.data.items import Items
@@ -48,6 +49,23 @@ class Classes:
     groups: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """The leading dimensions of a model's space.
+
+    Attributes:
+        basis: orthonormal columns `[d, k]`.
+        score: the model's scorer there.
+    """
+
+    basis: Tensor
+    score: Score
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Unit-norm `[n, k]` of unit-norm `[n, d]`."""
+        return normalize(rows @ self.basis.to(rows.device), dim=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """A split of a dataset, embedded by a fused model.
@@ -69,6 +87,7 @@ class Measured:
         items: modality → the dataset's items; `ids`: modality → int64 `[n]`, their numbers there.
         encoder: `encode`, if there is a model to do so.
         device: where to compare many embeddings.
+        prefix: the leading dimensions of the model's space, of a number of them.
         baselines: name → the same split as another model embeds it, to compare with. It has the
             same items and rows; of a model that lacks a modality, without its column of `links`.
         about: of a baseline, what it is.
@@ -91,6 +110,7 @@ class Measured:
     ids: Mapping[str, Tensor] = field(default_factory=dict)
     encoder: Callable[[str, Sequence[Any]], Tensor] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    prefix: Callable[[int], Prefix] | None = None
     baselines: Mapping[str, Measured] = field(default_factory=dict)
     about: str = ""
 

@@ -27,6 +27,7 @@ KINDS = (
     "task",
     "index",
     "artefact",
+    "exporter",
 )
 """What a `ComponentSpec` may register."""
 
@@ -37,12 +38,14 @@ USES: Mapping[str, tuple[str, ...]] = {
     "selector": ("latents",),
     "evaluator": ("bank", "classes", "facts"),
     "fuser": ("tokens",),
+    "exporter": ("data",),
 }
 """What components of a kind may use beyond what all get: what the class and its spec declare.
 
 An objective reads these of a `Step`; `adapters` stands for `step.through` too. An adapter of tokens
 is a `TokenAdapter`. An aligner heeds `FitContext.fixed`. A selector looks at latents. An evaluator
 reads these of a `Measured`. A fuser of tokens takes latents as `as_tokens` makes them.
+An exporter of data writes embeddings of items.
 """
 
 CORE_MEDIA: dict[str, str] = {

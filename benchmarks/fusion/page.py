@@ -19,6 +19,13 @@ WHAT = {
     "esol": ("solubility (ESOL)", "molecule and six descriptors → log solubility"),
     "tox21": ("toxicity (Tox21)", "molecule and eight descriptors → twelve assays"),
 }
+_CLAIMS = (
+    "merged over the best modality",
+    "merged over merged without the Fourier transform",
+    "fused over merged",
+    "merged over `stack`",
+)
+"""What the differences in lego.json are, in their order."""
 _HEAD = """# Predicting from several modalities, measured
 
 `fusemix fuse` was run on seven labelled sets with its defaults, by five folds. Rows of one group
@@ -35,6 +42,8 @@ def write(results: Path) -> None:
     found = {name: one for name, one in found.items() if one is not None}
     parts = [_HEAD + _summary(found)]
     parts += [_set(name, one) for name, one in found.items()]
+    if (lego := _read(results / "lego.json")) is not None:
+        parts.append(_lego(lego))
     if (speed := _read(results / "speed.json")) is not None:
         parts.append(_speed(speed))
     PAGE.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
@@ -97,6 +106,49 @@ def _set(name: str, one: dict[str, Any]) -> str:
             f"{100 * one['conformal']['coverage']:.1f}%."
         )
     return "\n".join(lines) + "\n"
+
+
+def _lego(one: dict[str, Any]) -> str:
+    shares = one["shares"]
+    heads = " | ".join(f"{float(share):.0%} paired" for share in shares)
+    lines = [
+        "## MM-Lego's claims\n",
+        "On the brain tumours, with the same folds. Of the training rows a share is paired, with "
+        "all modalities; each other row has one, drawn at random. Test rows are complete. The "
+        "cells are c with its 95% interval.\n",
+        f"| predicted from | {heads} |",
+        "|" + "---|" * (len(shares) + 1),
+    ]
+    for name in next(iter(shares.values()))["candidates"]:
+        cells = []
+        for found in shares.values():
+            value, span = found["candidates"][name]
+            mark = "" if span is None else f" ({span[0]:.3f} to {span[1]:.3f})"
+            cells.append(f"{value:.3f}{mark}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"| difference in c (95% interval) | {heads} | |",
+        "|" + "---|" * (len(shares) + 2),
+    ]
+    for k, claim in enumerate(_CLAIMS):
+        gains = [found["differences"][k][2] for found in shares.values()]
+        cells = [f"{g['value']:+.3f} ({_span(g['interval'])})" for g in gains]
+        lines.append(f"| {claim} | {' | '.join(cells)} | {_verdict(gains)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _span(interval: list[float]) -> str:
+    low, high = interval
+    return f"{low:+.3f} to {high:+.3f}"
+
+
+def _verdict(gains: list[dict[str, Any]]) -> str:
+    """At how many of the shares an interval is above or below 0."""
+    better = sum(gain["interval"][0] > 0 for gain in gains)
+    worse = sum(gain["interval"][1] < 0 for gain in gains)
+    found = [f"better at {better}"] * bool(better) + [f"worse at {worse}"] * bool(worse)
+    return f"{' and '.join(found)} of {len(gains)}" if found else "no difference"
 
 
 def _number(value: float | None) -> str:

@@ -44,17 +44,20 @@ class KernelAdapter(StandardisedAdapter):
         nn.init.normal_(self.weight, std=wide**-0.5)
 
     @torch.no_grad()
-    def prepare(self, latents: Tensor, like: StandardisedAdapter | None = None) -> None:
+    def prepare(
+        self, latents: Tensor, like: StandardisedAdapter | None = None, *, root: bool = True
+    ) -> None:
         """Set power, centre and scale, and the landmarks.
 
         Args:
             latents: of training items, `[n, dim_in]`; the first of them become the landmarks.
             like: where power, centre and scale come from, instead of the latents.
+            root: whether the power may be the square root.
         """
         if len(latents) < len(self.landmarks):
             raise ValueError(f"{len(latents)} latents for {len(self.landmarks)} landmarks")
         if like is None:
-            super().prepare(latents)
+            super().prepare(latents, root=root)
         else:
             self.standardise_like(like)
         self.landmarks.copy_(self.standard(latents[: len(self.landmarks)]))

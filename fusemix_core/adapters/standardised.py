@@ -32,9 +32,12 @@ class StandardisedAdapter(Adapter):
         """Whether the power is 1, known without asking the device."""
 
     @torch.no_grad()
-    def prepare(self, latents: Tensor) -> None:
-        """Set power, centre and scale by latents of training items, `[n, dim_in]`."""
-        self.plain = not skewed(latents)
+    def prepare(self, latents: Tensor, *, root: bool = True) -> None:
+        """Set power, centre and scale by latents of training items, `[n, dim_in]`.
+
+        `root`: whether the power may be the square root.
+        """
+        self.plain = not (root and skewed(latents))
         self.power.fill_(PLAIN if self.plain else ROOT)
         unit = self.unit(latents)
         self.centre.copy_(unit.mean(0))
@@ -58,7 +61,11 @@ class StandardisedAdapter(Adapter):
     def unit(self, latents: Tensor) -> Tensor:
         """p(x), `[n, dim_in]`, of unit norm."""
         if not self.plain:
-            latents = torch.copysign(latents.abs().pow(self.power), latents)
+            roots = latents.abs().pow(self.power)
+            if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+                latents = roots * latents.sign()  # ONNX has no copysign
+            else:
+                latents = torch.copysign(roots, latents)
         return normalize(latents, dim=1, eps=1e-12)
 
     def standard(self, latents: Tensor) -> Tensor:

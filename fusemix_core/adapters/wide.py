@@ -40,6 +40,6 @@ class WideAdapter(StandardisedAdapter):
     def forward(self, latents: Tensor) -> Tensor:
         u = self.standard(latents) * len(self.centre) ** 0.5
         first, second = self.fc1, self.fc2
-        nothing = u.new_zeros(len(u), len(second.weight))
+        nothing = u.new_zeros(u.shape[0], len(second.weight))
         dropout = self.dropout if self.training else 0.0
         return bottleneck(u, first.weight, first.bias, second.weight, second.bias, nothing, dropout)

@@ -83,6 +83,8 @@ class CCAAligner(Aligner):
             more, or else higher ones.
         powers: what it chooses from at each ridge, of the weights of columns.
         kernel_pairs: how many pairs a kernel takes at most. None: as suits the device.
+        root: whether skewed latents, such as those of rectified networks, are replaced by their
+            signed square root. Without it the map can be written as layers of other libraries.
 
     Example:
         adapters = CCAAligner(landmarks=0, dim=128).fit(train, validation, recipe, FitContext())
@@ -99,6 +101,7 @@ class CCAAligner(Aligner):
         ridges: Sequence[float] = (3.0, 1.0, 10.0),
         powers: Sequence[float] = (1.0, 0.75, 1.5),
         kernel_pairs: int | None = None,
+        root: bool = True,
     ) -> None:
         fewest = dim if kernel_pairs is None else min(dim, kernel_pairs)
         if fewest < 1 or not powers or min(landmarks or 0, linear) < 0:
@@ -112,7 +115,7 @@ class CCAAligner(Aligner):
                 "Example: --set aligner.ridges=[1,3,10]",
             )
         self.landmarks, self.linear = landmarks, linear
-        self.dim, self.kernel_pairs = dim, kernel_pairs
+        self.dim, self.kernel_pairs, self.root = dim, kernel_pairs, root
         self.ridges, self.powers = tuple(ridges), tuple(powers)
 
     @exact()
@@ -146,7 +149,8 @@ class CCAAligner(Aligner):
         """What `fit` gives where modalities are fixed, the best of these numbers of landmarks."""
         check_links(train, context.fixed)
         options = self.ridges, self.most(train, context).pairs
-        return regress(train, validation, context.exact(), tried, *options, linear=self.linear)
+        how = {"linear": self.linear, "root": self.root}
+        return regress(train, validation, context.exact(), tried, *options, **how)
 
     def none_yet(
         self, train: PairedLatents, validation: PairedLatents, context: FitContext
@@ -165,7 +169,7 @@ class CCAAligner(Aligner):
         some = at_most(train, most, context.seed) if landmarks else train
         dim = min(recipe.dim or self.dim, len(some) - 1, sorted(some.dims.values())[-2])
         like = {m: a for m, a in best.adapters.items() if isinstance(a, KernelAdapter)}
-        adapters = prepared(some, dim, landmarks, context, self.linear, like)
+        adapters = prepared(some, dim, landmarks, context, self.linear, like, self.root)
         full = Problem.of(adapters, some, context)
         if sorted(full.moments.dims)[-2] > MANY and full.norms[0] is not None:
             few = self._chosen(full.first(FEW), best.validation)
@@ -227,9 +231,10 @@ def prepared(
     context: FitContext,
     linear: float = LINEAR,
     like: Mapping[str, KernelAdapter] = MappingProxyType({}),
+    root: bool = True,
 ) -> dict[str, KernelAdapter]:
     """Adapters without a map yet, each with `landmarks` of its training items or all of them;
-    those in `like` have their latents standardised already."""
+    those in `like` have their latents standardised already. `root`: as in `CCAAligner`."""
     if landmarks:  # few items, such as labels, span no wider space
         counts = [min(landmarks, len(train.linked(m))) for m in train.modalities]
         dim = min(dim, sorted(counts)[-2])
@@ -237,7 +242,15 @@ def prepared(
     for number, modality in enumerate(train.modalities):
         seed = context.seed * 1000 + number
         adapters[modality] = prepared_adapter(
-            train, modality, dim, landmarks, seed, context.device, linear, like.get(modality)
+            train,
+            modality,
+            dim,
+            landmarks,
+            seed,
+            context.device,
+            linear,
+            like.get(modality),
+            root,
         )
     return adapters
 

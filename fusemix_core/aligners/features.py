@@ -31,16 +31,18 @@ def prepared_adapter(
     device: torch.device,
     linear: float = LINEAR,
     like: KernelAdapter | None = None,
+    root: bool = True,
 ) -> KernelAdapter:
     """An adapter to `dim` without a map yet, with `landmarks` of its training items or all.
 
-    Power, centre and scale are those of `like`, if given, instead of a sample's.
+    Power, centre and scale are those of `like`, if given, instead of a sample's. `root`: whether
+    the power may be the square root.
     """
     table, count = train.tables[modality], len(train.linked(modality))
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and not used
         adapter = KernelAdapter(table.dim, dim, landmarks=min(landmarks, count), linear=linear)
     least = landmarks if like is not None else max(_SAMPLE, landmarks)
-    adapter.prepare(sample(train, modality, seed, least), like)
+    adapter.prepare(sample(train, modality, seed, least), like, root=root)
     return adapter.to(device).eval()
 
 

@@ -37,6 +37,7 @@ def regress(
     kernel_pairs: int = 100_000,
     whiten: bool = True,
     linear: float = LINEAR,
+    root: bool = True,
 ) -> dict[str, Adapter]:
     """Each modality that is not fixed regressed on the embeddings of those that are.
 
@@ -48,7 +49,7 @@ def regress(
 
     landmarks (0: linear) and ridges are what validation chooses from, for each modality by itself.
     Linear maps take all rows in one pass, a kernel's, whose linear part is
-    `linear`, at most `kernel_pairs`, drawn by the seed.
+    `linear`, at most `kernel_pairs`, drawn by the seed. `root` is as in `CCAAligner`.
     Raises `DataError` for a modality that no training row links with a fixed one.
     """
     fitted: dict[str, Adapter] = dict(context.fixed)
@@ -61,7 +62,7 @@ def regress(
         best = Best(at_most(validation.only(own), VALIDATION_ROWS, context.seed), context)
         for count in landmarks:
             pairs = at_most(met, kernel_pairs, context.seed) if count else met
-            solution = RidgeSolution.of(pairs, modality, fixed, count, context, linear)
+            solution = RidgeSolution.of(pairs, modality, fixed, count, context, linear, root)
             goal = solution.cross @ solution.whitening() if whiten else solution.cross
             for ridge in ridges:
                 solution.give(solution.solve(goal, ridge / len(pairs)))
@@ -111,13 +112,14 @@ class RidgeSolution:
         landmarks: int,
         context: FitContext,
         linear: float = LINEAR,
+        root: bool = True,
     ) -> RidgeSolution:
         """In one pass over `pairs`, of which the first modality is to be fitted."""
         device, pairs = context.device, for_adapters(pairs, fixed)
         first = embeddings(fixed, pairs.batch(torch.arange(1), device).latents)
         dim = next(iter(first.values())).shape[1]
         seed = context.seed * 1000
-        adapter = prepared_adapter(pairs, modality, dim, landmarks, seed, device, linear)
+        adapter = prepared_adapter(pairs, modality, dim, landmarks, seed, device, linear, root=root)
         seen = [lambda x: adapter.features(x.float())]
         seen += [lambda x, a=a: normalize(a(x.to(torch.float32)), dim=1) for a in fixed.values()]
         dims = [len(adapter.weight), *(y.shape[1] for y in first.values())]

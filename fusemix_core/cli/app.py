@@ -21,6 +21,7 @@ from fusemix_core.cli import (
     encode,
     encoders,
     evaluate,
+    export,
     extend,
     fuse,
     index,
@@ -168,6 +169,7 @@ app.command("clean", rich_help_panel=PREPARE)(clean.clean)
 app.command("dedup", rich_help_panel=PREPARE)(dedup.dedup)
 app.command("encode", rich_help_panel=PREPARE)(encode.encode)
 app.command("embed", hidden=True)(encode.encode)
+app.command("export", rich_help_panel=PREPARE)(export.export)
 app.command("select", rich_help_panel=PREPARE)(select.select)
 app.add_typer(cache.app, name="cache", rich_help_panel=PREPARE)
 app.command("plugins", rich_help_panel=EXTEND)(plugins.plugins)

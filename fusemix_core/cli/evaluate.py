@@ -18,6 +18,7 @@ from fusemix_core.cli.groups import (
     given,
     grouped,
 )
+from fusemix_core.config import Part
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -84,6 +85,33 @@ class ZeroShotOptions:
         return given
 
 
+@dataclass(frozen=True)
+class CompressionOptions:
+    """Smaller embeddings to measure: `--dims`, `--dtype`."""
+
+    dims: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Measure the first so many dimensions, too.")
+    ] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE,TYPE", help="Measure codes, too: float16, int8, binary."),
+    ] = None
+
+    def parts(self) -> list[Part]:
+        """The evaluator that measures these; none if nothing is asked for.
+
+        Raises:
+            ConfigError: If `--dims` are not numbers.
+        """
+        if self.dims is None and self.dtype is None:
+            return []
+        dims = [one.strip() for one in (self.dims or "").split(",") if one.strip()]
+        if not all(one.isdecimal() for one in dims):
+            raise ConfigError(f"--dims is '{self.dims}'.", "Example: --dims 64,128")
+        dtypes = [one.strip() for one in (self.dtype or "").split(",") if one.strip()]
+        return [Part("compression", {"dims": [int(one) for one in dims], "dtypes": dtypes})]
+
+
 Split = Annotated[
     str | None,
     typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
@@ -98,6 +126,7 @@ def evaluate(
     evaluators: EvaluatorOptions,
     facts: FactOptions,
     zero_shot: ZeroShotOptions,
+    compression: CompressionOptions,
     split: Split = None,
     encoder: o.ModelEncoders = None,
     seed: o.Seed = None,
@@ -124,6 +153,8 @@ def evaluate(
 
         fusemix eval runs/2 --baseline runs/1
 
+        fusemix eval runs/1 --dims 64,128 --dtype int8,binary
+
         fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
     """
     from fusemix_core.jobs.measured_data import measured_data
@@ -131,7 +162,7 @@ def evaluate(
     what = measured_data(
         model, data.table() | splits.table() | evaluators.facts(facts.table()), split, seed
     )
-    classes, further = zero_shot.read(), evaluators.parts()
+    classes, further = zero_shot.read(), [*evaluators.parts(), *compression.parts()]
     beside = evaluators.baselines() or []
 
     from fusemix_core.cli.progress import ConsoleReporter

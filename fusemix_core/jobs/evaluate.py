@@ -260,6 +260,7 @@ def _measured(
         ids=found.ids,
         encoder=model.encode,
         device=found.device,
+        prefix=model.space.prefix,
     )
 
 

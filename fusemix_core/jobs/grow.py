@@ -67,7 +67,7 @@ def check_encoders(predictor: Predictor, encoded: Encoded) -> None:
 
 
 def _data(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The data as given, with what holds of the predictor's own data too."""
+    """The data as given, with the columns, facts and groups of the predictor's own."""
     both = {m: {**before.get(m, {}), **given.get(m, {})} for m in ("columns", "facts")}
     group = {"group_by": before["group_by"]} if "group_by" in before else {}
     return {**group, **given, **both}

@@ -12,7 +12,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -103,8 +103,9 @@ class Exports:
         return path
 
 
-def exported(network: Network, inputs: Mapping[str, Tensor]) -> bytes:
-    """The network as an ONNX file, made by torch's exporter from a batch's inputs."""
+def exported(network: Network, inputs: Mapping[str, Tensor], outputs: Sequence[str] = ()) -> bytes:
+    """The network as an ONNX file, made by torch's exporter from a batch's inputs; `outputs` are
+    the names of what it returns."""
     varying = dict.fromkeys(network.axes, torch.export.Dim.DYNAMIC)
     content = io.BytesIO()
     with torch.no_grad(), _quiet():
@@ -114,6 +115,7 @@ def exported(network: Network, inputs: Mapping[str, Tensor]) -> bytes:
             dynamo=True,
             verbose=False,
             input_names=list(inputs),
+            output_names=list(outputs) or None,
             dynamic_shapes=(tuple(varying for _ in inputs),),
         )
         assert program is not None  # by dynamo

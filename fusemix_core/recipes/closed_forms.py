@@ -33,3 +33,18 @@ def kcca() -> Recipe:
         summary="regularised kernel CCA in closed form",
         views=VIEWS,
     )
+
+
+def exportable() -> Recipe:
+    """Kernel CCA of which every part can be written as layers of sentence-transformers.
+
+    It differs from `kcca` in what these layers can't express: latents are the encoders' last ones
+    only, without a square root, and scores are cosines. What that costs:
+    docs/how-to/export.md#sentence-transformers.
+    """
+    return Recipe(
+        name="exportable",
+        aligner=Part("cca", {"landmarks": 4_096, "root": False}),
+        scorer=Part("cosine"),
+        summary="kernel CCA for sentence-transformers: no layers, no root, cosine",
+    )

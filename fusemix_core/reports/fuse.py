@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fusemix_core.config import FuseConfig
+from fusemix_core.data.cells import FactColumn
 from fusemix_core.fusion.study import Study
 from fusemix_core.reports.data import ReportData
 from fusemix_core.reports.render import write_report
@@ -40,7 +42,7 @@ def report_fuse(
     folders = folders_of(plan, folder)
     task, model = results["task"], without(folders, str(folder.model))
     data = ReportData(
-        title=" + ".join(spec.name for spec in plan.specs.values()),
+        title=_title(config, plan.specs),
         summary=f"{len(dataset):,} rows. Task: {task['name']}, because {task['reason']}.",
         facts={
             "task": task["name"],
@@ -60,6 +62,13 @@ def report_fuse(
         environment=environment(),
     )
     write_report(folder.report, data)
+
+
+def _title(config: FuseConfig, modalities: Iterable[str]) -> str:
+    """What is predicted from what."""
+    read = [FactColumn.parse(config.data.facts.get(one, one)).column for one in config.targets]
+    columns = ", ".join(read[:3]) + (", …" if len(read) > 3 else "")
+    return f"{columns or 'match'} from {' + '.join(modalities)}"
 
 
 def sections_of(study: Study, results: Mapping[str, Any]) -> list[Section]:
@@ -91,8 +100,15 @@ def _comparison(results: Mapping[str, Any]) -> Section:
         tables=[Table(["predicted from", "kind", *names, f"95% interval of {metric}"], rows)],
         note=f"Chosen on validation rows by {metric}. Test rows were measured once. Intervals are "
         "of rows, or groups of rows, that are drawn with replacement.",
-        headline=[Tile(metric, value)],
+        headline=[Tile(metric, value, _beside(results))],
     )
+
+
+def _beside(results: Mapping[str, Any]) -> str:
+    """The best modality by itself, to compare a number with."""
+    single, metric = results["single"], results["task"]["metric"]
+    value = results["candidates"][single]["metrics"][metric]
+    return f"only {single} {value:.3f}" if value is not None else ""
 
 
 def _span(interval: Sequence[float] | None) -> str | None:

@@ -30,6 +30,7 @@ from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.scorers import BANK_MOST
 from fusemix_core.runs.seen import add_seen
 from fusemix_core.sections import Section
+from fusemix_core.space import rotation_of
 
 MEASURED_MOST = 20_000
 """Rows of a split that are measured; a seeded sample of a larger one. A gallery of a million tells
@@ -93,6 +94,8 @@ def measure_run(
     model = fused_model(plan, encoded, adapters, (part, scorer), objects, unpaired)
     if not config.private:
         add_seen(model, encoded.dataset.items, train)
+    if model.rotation is None:
+        model.rotation = rotation_of(bank.embeddings)
     results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
     evaluators = run_evaluators(config)
     if save is not None and (config.evaluators or config.recipe.evaluators):
@@ -140,6 +143,7 @@ def _of_model(
         "items": encoded.dataset.items,
         "encoder": model.encode,
         "device": device,
+        "prefix": model.space.prefix,
     }
 
 

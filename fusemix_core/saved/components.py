@@ -29,6 +29,8 @@ from fusemix_core.specs import ComponentSpec
 
 SEEN = "seen"
 """What the names of the tensors with keys of training items begin with."""
+ROTATION = "rotation"
+"""The name of the tensor that orders the dimensions of a shared space."""
 _SPARE = 1000
 """Parameters that modules may have beyond two for each saved tensor: shared or left out."""
 
@@ -137,6 +139,8 @@ def load_parts(folder: Path, config: SavedConfig, registry: Registry) -> dict[st
             forms = _forms(kind_of_part(name), saved, registry)
             expected |= {f"{name}.{key}": form for key, form in forms.items()}
     expected |= {f"{SEEN}.{m}": f"int32 [{count}]" for m, count in config.seen.items()}
+    if config.rotation:
+        expected[ROTATION] = f"float32 [{config.rotation}, {config.rotation}]"
     check_tensors(folder, tensors, expected)
     check_digest(folder, config)
     parts = {}
@@ -156,6 +160,19 @@ def load_seen(folder: Path, config: SavedConfig) -> dict[str, Tensor]:
     loaded before, and so checked."""
     tensors = read_tensors(folder) if config.seen else {}
     return {modality: tensors[f"{SEEN}.{modality}"] for modality in config.seen}
+
+
+def load_rotation(folder: Path, config: SavedConfig) -> Tensor | None:
+    """The matrix that orders the dimensions of a shared space, None if the model has none.
+
+    Raises `ArtefactError` unless it is a rotation of its space.
+    """
+    if not config.rotation:
+        return None
+    rotation = read_tensors(folder)[ROTATION]
+    if not torch.allclose(rotation.T @ rotation, torch.eye(config.rotation), atol=1e-4):
+        raise ArtefactError(f"The tensor '{ROTATION}' in {folder} is not orthogonal.")
+    return rotation
 
 
 def _forms(kind: str, saved: SavedPart, registry: Registry) -> Mapping[str, str]:

@@ -26,12 +26,14 @@ from fusemix_core.registry import Registry, registry
 from fusemix_core.saved import folder as files
 from fusemix_core.saved.card import model_card
 from fusemix_core.saved.components import (
+    ROTATION,
     SEEN,
     Built,
     brought_by,
     check_rebuilt,
     distribution_of,
     load_parts,
+    load_rotation,
     load_seen,
 )
 from fusemix_core.saved.encoders import LazyEncoder, Source
@@ -73,6 +75,8 @@ class SavedModel:
         seen: modality → sorted int32 keys of the items that it was trained on, 32 bits of the
             content of each, by which `fusemix eval` sees what of its data is not new. Empty it
             before saving if nobody may know.
+        rotation: float32 `[d, d]`, orthogonal: it orders the dimensions of a shared space by how
+            much of the training embeddings is in them. None if there is none.
 
     Example:
         class Lengths(SavedModel):
@@ -112,6 +116,7 @@ class SavedModel:
         self.registry = registry
         self.encoders = dict(encoders)
         self.seen: dict[str, Tensor] = {}
+        self.rotation: Tensor | None = None
         self.parts = dict(parts)
         for built in parts.values():
             if isinstance(built.component, nn.Module):
@@ -227,7 +232,10 @@ class SavedModel:
             safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
             give_usual_mode(weights)
             whole = dataclasses.replace(config, weights_sha256=file_sha256(weights))
-            text = json.dumps(as_json(whole, "config"), indent=1, ensure_ascii=False) + "\n"
+            values = as_json(whole, "config")
+            if not whole.rotation:
+                del values["rotation"]  # which format 2 does not know
+            text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
             (path / files.CONFIG).write_text(text, encoding="utf-8")
             (path / files.CARD).write_text(self.card(whole, name), encoding="utf-8")
 
@@ -247,8 +255,10 @@ class SavedModel:
                 check_rebuilt(kind, built.component, parts[name], self.registry)
             tensors |= {f"{name}.{key}": value for key, value in built.tensors.items()}
         tensors |= {f"{SEEN}.{m}": keys.contiguous() for m, keys in self.seen.items()}
+        if self.rotation is not None:
+            tensors[ROTATION] = self.rotation.contiguous()
         config = SavedConfig(
-            format=FORMAT,
+            format=2 if self.rotation is None else FORMAT,
             kind=self.kind,
             fusemix=version(),
             encoders=self.encoders,
@@ -256,6 +266,7 @@ class SavedModel:
             weights_sha256="",
             dist=self._dist(),
             seen={m: len(keys) for m, keys in self.seen.items()},
+            rotation=0 if self.rotation is None else len(self.rotation),
             **{fact: getattr(self, fact) for fact in RECORD},
         )
         return config, tensors
@@ -336,6 +347,7 @@ class SavedModel:
             **{fact: getattr(config, fact) for fact in RECORD},
         )
         model.seen = load_seen(folder, config)
+        model.rotation = load_rotation(folder, config)
         return model
 
     @classmethod

@@ -21,8 +21,9 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.registry import USER, Registry, registry
 from fusemix_core.specs import KINDS, EncoderSpec, FamilySpec
 
-FORMAT = 2
-"""Raised when an older fusemix could not read, or would misread, what this one writes."""
+FORMAT = 3
+"""That of a model with a rotation; one without has format 2, as fusemix 0.2.0 writes it. Raised
+when an older fusemix could not read, or would misread, what this one writes."""
 
 _MODALITY = re.compile(r"\w[\w-]*(:\w[\w-]*)?")
 _PART = re.compile(r"[a-z]+(\.\w[\w-]*(:\w[\w-]*)?)?")
@@ -114,7 +115,8 @@ class SavedConfig:
     it. `parts` contains each component by its name in the model: the kind of component, and after a
     dot what it belongs to (`adapter.image`, `scorer`). `fusemix` is the version that wrote the
     file. `seen` is how many keys of training items there are, by modality: 32 bits of each item's
-    content key. The fields from `recipe` on only inform.
+    content key. `rotation` is the width of the matrix that orders the dimensions of a shared space,
+    0 if there is none (the key is then left out). The fields from `recipe` on only inform.
     """
 
     format: int
@@ -125,6 +127,7 @@ class SavedConfig:
     weights_sha256: str
     dist: str = ""
     seen: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+    rotation: int = 0
     recipe: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     objective: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     data: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fusemix_core.batch import sent
 from fusemix_core.errors import ConfigError
@@ -116,9 +117,18 @@ class CSLSScorer(Scorer):
                 f"The index has no column for queries of {modality}.",
                 f"It serves queries of {', '.join(against)}. Build it again for more.",
             )
-        added = rows.new_zeros(len(rows), len(against))
+        added = rows.new_zeros(rows.shape[0], len(against))
         added[:, list(against).index(modality)] = 1
         return torch.cat([rows, added], dim=1)
+
+    def mapped(self, basis: Tensor) -> CSLSScorer:
+        """The scorer of mapped embeddings, with its banks mapped likewise."""
+        found = CSLSScorer(self.neighbours, self.bank_size)
+        found._banks = {
+            modality: normalize(bank.float() @ basis.to(bank.device), dim=1).half()
+            for modality, bank in self._banks.items()
+        }
+        return found
 
     def _nearness(self, rows: Tensor, modality: str) -> Tensor:
         """The mean cosine `[n]` of rows `[n, d]` to their nearest in the bank of `modality`."""
@@ -129,8 +139,9 @@ class CSLSScorer(Scorer):
             )
         bank = self._bank(modality, rows.device)
         k = min(self.neighbours, len(bank))
-        parts = [(part @ bank.T).topk(k, dim=1).values.mean(dim=1) for part in rows.split(_ROWS)]
-        return torch.cat(parts)
+        # An exported network takes any number of rows, which can't be split into so many each.
+        split = [rows] if torch.compiler.is_compiling() else rows.split(_ROWS)
+        return torch.cat([(p @ bank.T).topk(k, dim=1).values.mean(dim=1) for p in split])
 
     def _bank(self, modality: str, device: torch.device) -> Tensor:
         """The bank in float32. On an accelerator it stays there, for the tiles that come."""

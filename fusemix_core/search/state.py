@@ -85,8 +85,8 @@ class State:
                 "Upgrade fusemix, or build the index again.",
             )
         known = {one.name for one in fields(cls)}
-        values = {name: value for name, value in facts.items() if name in known}
-        return cls(**{**values, "roots": tuple(values["roots"])})
+        values: dict[str, Any] = {name: value for name, value in facts.items() if name in known}
+        return cls(**values | {"roots": tuple(values["roots"])})
 
     def write(self, folder: Path) -> None:
         """Make this the state of a folder, and delete tables of other states."""

@@ -23,7 +23,7 @@ from fusemix_core.testing.components import (
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
-SCORER = Suite("scorer", least=7)
+SCORER = Suite("scorer", least=8)
 add_declaration_checks(SCORER)
 
 
@@ -120,6 +120,21 @@ def lifted(case: ComponentCase) -> None:
         ordered = (asked @ stored.T).gather(1, scores.argsort(dim=1, descending=True))
         rises = ordered.diff(dim=1) > 1e-5
         expect(not rises.any(), f"{query} to {target}: lifted, they rank otherwise")
+
+
+@SCORER.check()
+def mapped(case: ComponentCase) -> None:
+    """For embeddings that are turned it gives the scores of before; or it refuses."""
+    scorer, given = fitted(case), embeddings(40, number=1)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(2))).Q
+    try:
+        other = scorer.mapped(turn)
+    except ConfigError:
+        return
+    expected = scorer.score(given["text"], given["image"], "text", "image")
+    found = other.score(given["text"] @ turn, given["image"] @ turn, "text", "image")
+    same = torch.allclose(found, expected, rtol=0, atol=5e-3)  # what it keeps may be float16
+    expect(same, "turned by an orthogonal matrix: other scores")
 
 
 @SCORER.check()

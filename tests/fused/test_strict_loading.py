@@ -101,8 +101,8 @@ def test_a_card_is_not_needed(saved, load):
 
 def test_a_newer_format_says_to_upgrade(saved, load):
     with edited(saved) as config:
-        config |= {"format": 3, "fusemix": "9.9", "novelty": 1}
-    with pytest.raises(ArtefactError, match="format 3") as error:
+        config |= {"format": 4, "fusemix": "9.9", "novelty": 1}
+    with pytest.raises(ArtefactError, match="format 4") as error:
         load()
     assert "9.9" in error.value.hint and upgrade() in error.value.hint
 

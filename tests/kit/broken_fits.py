@@ -182,6 +182,12 @@ class LiftsWithoutItsBias(CSLSScorer):
         return rows
 
 
+@breaks("scorer", "mapped")
+class KeepsItsBanksAsTheyWere(CSLSScorer):
+    def mapped(self, basis):
+        return self
+
+
 @breaks("scorer", "saveable")
 class ForgetsItsFit(CosineScorer):
     mean = torch.zeros(8)

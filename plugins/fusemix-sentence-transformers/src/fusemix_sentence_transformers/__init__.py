@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.hookspecs import hookimpl
-from fusemix_core.specs import EncoderSpec, FamilySpec
+from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec
 from fusemix_sentence_transformers.presets import OF_ANY_MODEL, PRESETS, REQUIRES, TARGET
 
 EXAMPLE = "st:sentence-transformers/all-distilroberta-v1"
@@ -27,6 +27,20 @@ def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
             example=EXAMPLE,
             requires=REQUIRES,
         ),
+    ]
+
+
+@hookimpl
+def fusemix_components() -> Iterable[ComponentSpec]:
+    """The export `st`."""
+    return [
+        ComponentSpec(
+            kind="exporter",
+            name="st",
+            target="fusemix_sentence_transformers.exporter:SentenceTransformersExporter",
+            summary="a folder of sentence-transformers' own modules",
+            requires=REQUIRES,
+        )
     ]
 
 

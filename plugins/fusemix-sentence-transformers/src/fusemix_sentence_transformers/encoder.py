@@ -6,6 +6,8 @@ tokenises needs the tokenizer only.
 
 from __future__ import annotations
 
+import copy
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -150,6 +152,30 @@ class SentenceTransformerEncoder(Encoder):
             return None
         return Network(_OfTokens(self.model, lambda t: give(self._features(t))), axes=(0, 1))
 
+    def native(self, tool: str, view: str) -> list[nn.Module] | None:
+        """For sentence-transformers, the model's own modules: of the view `pooled`, and a model
+        that needs no prompt."""
+        if tool != "sentence-transformers" or view != "pooled" or self.prompt:
+            return None
+        modules = copy.deepcopy(list(self.model))
+        if self.max_tokens is not None:
+            modules[0].max_seq_length = self.max_tokens
+        return modules
+
+    def save_preprocessing(self, folder: Path) -> dict[str, Any]:
+        """Write `tokenizer.json`, as the library `tokenizers` reads it, without cutting or
+        padding."""
+        if self.tokenizer is None:
+            return {}
+        core = self.tokenizer.backend_tokenizer
+        (folder / "tokenizer.json").write_text(_plain(core.to_str()), encoding="utf-8")
+        return {
+            "tokenizer": "tokenizer.json",
+            "prompt": self.prompt,
+            "max_tokens": self.max_tokens,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }
+
     def _part(self, view: str, tokens: Tokens) -> Tensor | Padded:
         tokens = {name: values.to(self.device) for name, values in tokens.items()}
         if view == "tokens":
@@ -241,6 +267,11 @@ def groups_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
         group.append(row)
     if group:
         yield group
+
+
+def _plain(tokenizer: str) -> str:
+    """A tokenizer's JSON without what the last call set: how long to cut and to pad."""
+    return json.dumps(json.loads(tokenizer) | {"truncation": None, "padding": None})
 
 
 def _tokenizer(model: SentenceTransformer) -> Any:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import PretrainedCfg, load_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import Compose
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -131,6 +131,27 @@ class TimmEncoder(Encoder):
     def network(self, view: str) -> Network:
         """The model and what makes the view of it."""
         return Network(ViewNetwork(self.model, view))
+
+    def native(self, tool: str, view: str) -> list[nn.Module] | None:
+        """For sentence-transformers, the model and its mean over the map: of the view `pooled`, and
+        models that pool a map so."""
+        pooled = getattr(self.model, "global_pool", None)
+        by_mean = getattr(pooled, "pool_type", pooled) == "avg"
+        if tool != "sentence-transformers" or view != "pooled" or not by_mean:
+            return None
+        blank = torch.zeros(1, *self.input_size, device=self.device, dtype=self.dtype)
+        with torch.inference_mode():
+            if self.model.forward_features(blank).ndim != 4:
+                return None
+        from fusemix_timm.folder import as_modules
+
+        return as_modules(self.model)
+
+    def save_preprocessing(self, folder: Path) -> dict[str, Any]:
+        """timm's own description: size, mean, standard deviation, resizing and cropping."""
+        config: dict[str, Any] = resolve_model_data_config(self.model)
+        names = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+        return {name: config[name] for name in names if name in config}
 
     @torch.inference_mode()
     def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
