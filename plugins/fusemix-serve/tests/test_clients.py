@@ -17,13 +17,15 @@ def wanted(models):
 
 @pytest.fixture(scope="module")
 def openai_client(server):
-    openai = pytest.importorskip("openai")
+    import openai
+
     return openai.OpenAI(api_key="unused", base_url=f"{server}/v1", max_retries=0)
 
 
 @pytest.fixture(scope="module")
 def cohere_client(server):
-    cohere = pytest.importorskip("cohere")
+    import cohere
+
     return cohere.ClientV2(api_key="unused", base_url=server)
 
 
