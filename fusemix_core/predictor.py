@@ -243,7 +243,9 @@ class Predictor(SavedModel):
         rows = ", ".join(f"{m!r}: [...]" for m in config.encoders)
         code = [f"model.predict({{{rows}}})"]
         limitations = ["It is measured on rows like those it was fitted to."]
-        return model_card(config, name, CardText(summary, "Predictor", code, limitations))
+        return model_card(
+            config, name, CardText(summary, "Predictor", code, limitations=limitations)
+        )
 
 
 def stack_of(predictor: Predictor) -> Stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 
 _MOST_ROWS = 40
 """Rows of a table of metrics."""
+_COMMANDS = (
+    "index {model}{encoders} --data my_folder --out my.index",
+    "search my.index{encoders} QUERY",
+    "serve my.index{encoders}  # a page, and an API of OpenAI's form; plugin fusemix-serve",
+    "export {model}{encoders} --to onnx --out for-onnx  # or st: sentence-transformers",
+)
+"""Uses of a fused model on the command line."""
 _SEEN = (
     "The model keeps 32 bits of a digest of each training item, so that `fusemix eval` can tell "
     "which data are not new. Whoever has an item can see by it whether the item was trained on."
@@ -30,12 +38,14 @@ class CardText:
     """The texts of a kind of model for its card.
 
     summary: one paragraph. loader: the public class that loads it. code: lines of Python that use
-    `model`, once it is loaded. limitations: items of a list.
+    `model`, once it is loaded. commands: arguments of `fusemix`, with `{model}` for its name and
+    `{encoders}` for the options that it needs. limitations: items of a list.
     """
 
     summary: str
     loader: str = ""
     code: Sequence[str] = ()
+    commands: Sequence[str] = ()
     limitations: Sequence[str] = ()
 
 
@@ -93,7 +103,7 @@ def fused_text(config: SavedConfig) -> CardText:
         f"One space of {width} dimensions for {', '.join(first)} and {last}: small adapters on "
         f"frozen encoders, {saved_by(config)}. Scores are {_code(scorer.name)}."
     )
-    return CardText(summary, "FusedModel", code, limitations)
+    return CardText(summary, "FusedModel", code, _COMMANDS, limitations)
 
 
 def _landmarks(options: Any) -> int:
@@ -119,12 +129,21 @@ def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: Ca
         f"model = {f'{text.loader}.from_pretrained' if text.loader else 'load'}({name!r}{extra})",
         *text.code,
         "```",
+        *_shell(encoders, name, text.commands),
     ]
     dists = {named.dist for named in (config, *encoders, *config.parts.values()) if named.dist}
     needed = [f"`{install(*sorted(dists | {'fusemix'}))}`", "", *lines]
     if not (PUBLISHED or repository()):
         needed[0] = f"In a clone of the repository of fusemix: {needed[0]}"
     return "\n".join(needed)
+
+
+def _shell(encoders: list[EncoderInfo], name: str, commands: Sequence[str]) -> list[str]:
+    """A block of commands that can be copied, but for the items' names."""
+    named = [f" -e {shlex.quote(f'{e.modality}={e.name}')}" for e in encoders if not e.registered]
+    known = {"model": shlex.quote(name), "encoders": "".join(named)}
+    lines = [f"fusemix {command.format(**known)}" for command in commands]
+    return ["", "From the command line:", "", "```sh", *lines, "```"] if lines else []
 
 
 def _example(encoder: EncoderInfo) -> str:

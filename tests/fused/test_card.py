@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import shlex
 
 import huggingface_hub
 import pytest
+import typer
 
+from fusemix_core.cli.app import app
 from fusemix_core.fused import FusedModel
 from fusemix_core.saved.licences import strictest
 
@@ -150,6 +153,7 @@ def test_encoders_that_must_be_given_stand_in_the_code(toys, tmp_path):
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     ast.parse(code)
     assert "encoders={'image': 'timm:x'}" in code
+    assert "fusemix index model -e image=timm:x --data my_folder --out my.index" in text
     assert "not stated" in text and "contains embeddings of training items" in text
 
 
@@ -186,3 +190,15 @@ def test_metrics_of_any_evaluator_are_tables_and_lists_under_their_own_names(car
     assert "The other 60 are in `results.json`." in text
     assert "- hubs.k: 3" in text and "- hubs.skew.text: 2.5" in text
     assert "- hubs.note: a \\<b\\>" in text and "lists" not in text and "flag" not in text
+
+
+def test_the_commands_in_the_card_are_of_the_command_line(card):
+    root = typer.main.get_command(app)
+    block = re.search(r"```sh\n(.*?)```", card(), re.DOTALL)[1]
+    commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    assert [words[0] for words in commands] == ["index", "search", "serve", "export"]
+    for name, *words in commands[:2]:
+        command = root.get_command(None, name)
+        command = command.get_command(None, "build") if name == "index" else command
+        command.make_context(name, words)  # parsed, not run
+    assert "me/model" in commands[0]
