@@ -211,6 +211,7 @@ class Gallery:
     def _best(self, question: Question, count: int) -> list[Found]:
         """The best `count` of each modality that is searched, or fewer. Scores of different
         modalities can't be compared: several are merged by percentile, and by rank."""
+        assert question.vector is not None
         targets = [question.to] if question.to else list(self.collection.modalities)
         ranked: list[tuple[float, int, Found]] = []
         for target in targets:
@@ -272,7 +273,8 @@ class Gallery:
 
     @cached_property
     def _captions(self) -> str | None:
-        usual = ("text", *registry.modality("text").columns)
+        text = registry.modality("text")
+        usual = ("text", *(text.columns if text else ()))
         return next((name for name in usual if name in self.collection.columns), None)
 
     def _explain(self, question: Question, hits: list[dict[str, Any]]) -> None:
