@@ -152,12 +152,12 @@ class SentenceTransformerEncoder(Encoder):
             return None
         return Network(_OfTokens(self.model, lambda t: give(self._features(t))), axes=(0, 1))
 
-    def native(self, tool: str, view: str) -> list[nn.Module] | None:
+    def native(self, tool: str, view: str) -> list[Any] | None:
         """For sentence-transformers, the model's own modules: of the view `pooled`, and a model
         that needs no prompt."""
         if tool != "sentence-transformers" or view != "pooled" or self.prompt:
             return None
-        modules = copy.deepcopy(list(self.model))
+        modules: list[Any] = copy.deepcopy(list(self.model))
         if self.max_tokens is not None:
             modules[0].max_seq_length = self.max_tokens
         return modules

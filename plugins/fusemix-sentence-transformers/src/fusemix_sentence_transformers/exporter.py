@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class SentenceTransformersExporter(Exporter):
         from sentence_transformers.sentence_transformer.modules import Normalize
 
         model = source.model
-        routes = {}
+        routes: dict[str, list[Any]] = {}
         for modality in model.modalities:
             source.reporter.stage(f"Exporting {modality}")
             routes[modality] = [*encoder_modules(model, modality), *layers(model, modality)]

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fusemix_serve.metrics import Metrics
 from fusemix_serve.replies import busy
+
+
+class Rows(Protocol):
+    """Results, one per item: a list, an array or a tensor."""
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
 
 
 @dataclass(eq=False)
@@ -23,7 +29,7 @@ class Batcher:
     """Does the work of several requests at once.
 
     Args:
-        work: items → one result per item, in a sequence that can be sliced. Runs in `executor`.
+        work: items → one result per item. Runs in `executor`.
         executor: the thread that computes.
         name: of the kind of items, for the metrics.
         rows: items that are worked on at once. A larger request is worked on by itself.
@@ -37,7 +43,7 @@ class Batcher:
 
     def __init__(
         self,
-        work: Callable[[list[Any]], Sequence[Any]],
+        work: Callable[[list[Any]], Rows],
         executor: Executor,
         name: str,
         metrics: Metrics,

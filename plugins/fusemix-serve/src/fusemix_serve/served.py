@@ -16,7 +16,7 @@ from torch import Tensor
 from fusemix_core.fused import FusedModel
 from fusemix_core.predictor import Predictor
 from fusemix_core.saved.model import SavedModel
-from fusemix_serve.batching import Batcher
+from fusemix_serve.batching import Batcher, Rows
 from fusemix_serve.inputs import Inputs, Raw
 from fusemix_serve.metrics import Metrics
 from fusemix_serve.replies import Refused, busy
@@ -76,7 +76,7 @@ class Served:
         """The modalities of the model."""
         return self._model.modalities
 
-    def batcher(self, work: Callable[[list[Any]], Sequence[Any]], name: str) -> Batcher:
+    def batcher(self, work: Callable[[list[Any]], Rows], name: str) -> Batcher:
         """Micro-batches of some work on items."""
         settings = self.workers.settings
         return Batcher(
