@@ -77,7 +77,7 @@ def run_shell(code: str) -> None:
             trim(Path("sample/pairs.csv"))
 
 
-def trim(manifest: Path, most: tuple[int, int, int] = (32, 10, 10)) -> list[dict[str, str]]:
+def trim(manifest: Path, most: tuple[int, int, int] = (72, 10, 10)) -> list[dict[str, str]]:
     """Keep so many train, validation and test rows of the sample, from all its books, those that
     pages name, and their images: the tests' time is short."""
     with open(manifest, newline="") as file:

@@ -22,6 +22,8 @@ from fusemix_core.interfaces import Evaluator
 from fusemix_core.measured import PARTS, Classes, Measured
 from fusemix_core.registry import Registry, registry
 from fusemix_core.reports.figures import markup
+from fusemix_core.scorers.cosine import CosineScorer
+from fusemix_core.space import Space
 from fusemix_core.testing.components import (
     ComponentCase,
     Subject,
@@ -101,6 +103,7 @@ def data_for(evaluator: Any, modalities: int = 3, rows: int = ROWS) -> Measured:
         items={m: _items(m, rows) for m in names},
         ids={m: torch.arange(rows) for m in names},
         encoder=_encode,
+        prefix=Space(DIM, tuple(names), CosineScorer(), torch.eye(DIM)).prefix,
     )
 
 

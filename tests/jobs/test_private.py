@@ -77,6 +77,8 @@ def test_a_linear_model_scored_by_cosine_holds_no_vector_of_an_item(folder):
     model.save_pretrained(folder / "shared")
     tensors = load_file(folder / "shared/model.safetensors")
     sizes = {modality: info.dim for modality, info in model.encoders.items()}
+    rotation = tensors.pop("rotation")  # of the space: orthogonal, of all items together
+    assert rotation.shape == (model.dim, model.dim)
     assert tensors and all(name.startswith("adapter.") for name in tensors)
     rows = {n: t.shape for n, t in tensors.items() if t.ndim == 2 and len(t)}
     assert all(sizes[name.split(".")[1]] in shape for name, shape in rows.items()), rows
@@ -134,6 +136,7 @@ def test_no_byte_of_a_private_run_is_of_an_item(private, world):
         assert b"data:image" not in content and b"secret" not in content, path
         assert not [m for m, row in rows_of(private.encoded) if row in content], path
     tensors = load_file(private.folder.model / "model.safetensors")
+    assert tensors.pop("rotation").shape == (private.model.dim,) * 2
     assert all(name.startswith("adapter.") for name in tensors)
     assert max(len(t) for t in tensors.values() if t.ndim) < 50, "a row for each training item"
 

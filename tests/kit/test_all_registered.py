@@ -15,6 +15,7 @@ FAST = {"epochs": 8, "lr": 1e-2}
 OPTIONS = {
     ("adapter", "sharelock"): {"hidden": 32},
     ("objective", "soft-infonce"): {"share": 0.0},
+    ("evaluator", "compression"): {"dims": (4,)},
     ("fuser", "mlp"): {"width": 16, "training": FAST},
     ("fuser", "attention"): {"width": 16, "training": FAST},
     ("fuser", "lego"): {"channels": 4, "latent_width": 8, "heads": 2, "training": FAST},
