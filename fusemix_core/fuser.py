@@ -29,11 +29,13 @@ class Labelled:
         targets: of these rows.
         groups: int64 CPU `[n]`: rows of one number are of one patient, document or the like, and
             are left out together.
+        computed: what fusers found of exactly these rows, for others that are fitted to them.
     """
 
     pairs: PairedLatents
     targets: Targets
     groups: Tensor
+    computed: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -4,6 +4,7 @@ leaves out."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,10 @@ class Blocks:
         self.rows: list[Tensor] = []
         for k, modality in enumerate(train.modalities):
             latents, there = as_rows(train.latents(modality)), self.present[:, k]
-            one = Features.of(latents, there, most)
+            key = Features, modality, most
+            if key not in train.computed:
+                train.computed[key] = Features.of(latents, there, most)
+            one = deepcopy(train.computed[key])
             self.features.append(one)
             self.rows.append(one(latents, there).double())
         responses, self.known = task.responses(train.targets)

@@ -92,13 +92,15 @@ def fit_candidates(
     """
     nothing = task.baseline(train.targets)
     found = {NOTHING: Candidate(NOTHING, "baseline", lambda rows: nothing.expand(len(rows), -1))}
+    taken: dict[tuple[str, ...], list[Labelled]] = {}
 
     def fit(name: str, part: Part) -> Candidate:
         stage(name)
         began = time.monotonic()
         target = registry.target_of(registry.check("fuser", part))
-        taken = [one.as_taken_by(target) for one in (train, validation)]
-        done = target.fit(*taken, task, context, **part.options)
+        if target.uses not in taken:
+            taken[target.uses] = [one.as_taken_by(target) for one in (train, validation)]
+        done = target.fit(*taken[target.uses], task, context, **part.options)
         seconds = time.monotonic() - began
         return Candidate(
             name, "fuser", lambda rows: scores_of(done.fuser, rows, nothing), seconds, done

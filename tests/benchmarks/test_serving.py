@@ -15,6 +15,7 @@ def test_a_percentile_is_a_time_that_so_many_answers_took():
     assert serving.Load([7.0]).percentile(0.99) == 7
 
 
+@pytest.mark.long
 def test_the_quick_form_measures_without_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(serving, "QUICK_SECONDS", 1.0)
     rows = {row.name: row for row in serving.measure(Options(tmp_path, quick=True))}
