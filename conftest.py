@@ -26,6 +26,15 @@ def homes(tmp_path_factory):
     return (str(folder / str(number)) for number in itertools.count())
 
 
+@pytest.fixture(autouse=True, scope="session")
+def shared_home(homes):
+    """The home of fixtures that several tests share: none encodes what another has encoded."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = next(homes)
+        patch.setenv("FUSEMIX_HOME", home)
+        yield home
+
+
 @pytest.fixture(autouse=True)
 def own_home(homes, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", next(homes))

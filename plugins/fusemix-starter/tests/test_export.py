@@ -18,6 +18,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.fused import EncoderInfo, FusedModel
 from fusemix_core.interfaces import Adapter
 from fusemix_core.jobs.export import export
+from fusemix_core.latents import exported
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import registry
 from fusemix_core.scorers.csls import CSLSScorer
@@ -128,11 +129,37 @@ def in_a_process_of_its_own(code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_a_runtime_without_fusemix_gives_what_the_model_does(target, picture, tmp_path):
+@pytest.fixture(scope="module")
+def model():
+    """A model that sentence-transformers can't express."""
     torch.manual_seed(0)
-    adapters = {"image": kernel(1280, root=True), "text": wide(768)}
-    model = made(adapters)
+    return made({"image": kernel(1280, root=True), "text": wide(768)})
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    """ONNX graphs of `model`, by their inputs."""
+    return {}
+
+
+@pytest.fixture
+def exported_once(graphs, monkeypatch):
+    """OpenVINO's files are converted from the graphs of the target `onnx`, which take ten seconds
+    each to export."""
+    export_graph = exported.exported
+
+    def kept(network, inputs, outputs):
+        if (key := (*inputs, *outputs)) not in graphs:
+            graphs[key] = export_graph(network, inputs, outputs)
+        return graphs[key]
+
+    monkeypatch.setattr(exported, "exported", kept)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_runtime_without_fusemix_gives_what_the_model_does(
+    target, model, exported_once, picture, tmp_path
+):
     lines = export(model, target, tmp_path / "out")
     in_a_process_of_its_own(
         INPUTS, tmp_path / "out", json.dumps(TEXTS), picture, tmp_path / "found.npz"

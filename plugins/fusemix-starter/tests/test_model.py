@@ -37,8 +37,8 @@ def held_out(tmp_path_factory):
     return folder
 
 
-def test_recall_on_held_out_modules_is_that_of_the_fit(held_out, tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path_factory.mktemp("home")))
+def test_recall_on_held_out_modules_is_that_of_the_fit(held_out, shared_home, monkeypatch):
+    monkeypatch.setenv("FUSEMIX_HOME", shared_home)
     # Compiling the encoders takes longer than they do for so few items.
     monkeypatch.setattr(models, "Encoding", partial(models.Encoding, backend="eager"))
     model = load(NAME, device="cpu")
