@@ -94,7 +94,7 @@ def _measured(folds: list[tuple[Any, ...]], share: float, folder: Path) -> dict[
 
 
 def thinned(rows: Labelled, share: float, seed: int) -> Labelled:
-    """The rows, of which a share keeps all its modalities and each other keeps one."""
+    """The rows with fewer modalities: a share keeps all of its own, each other row keeps one."""
     draw = torch.rand(rows.pairs.links.shape, generator=torch.Generator().manual_seed(seed))
     few = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + 1))
     few = few[: len(rows) - round(share * len(rows))]

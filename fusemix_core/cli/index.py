@@ -188,7 +188,7 @@ def compact(folder: Folder) -> None:
 
 
 def open_collection(folder: Path, encoder: list[str] | None, device: str | None) -> Collection:
-    """The index in a folder, with its model loaded only if something was said of it."""
+    """The index in a folder, with its model loaded already if an encoder or a device is named."""
     from fusemix_core.search import Collection
 
     opened = Collection.open(folder)
