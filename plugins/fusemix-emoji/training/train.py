@@ -1,0 +1,339 @@
+"""Trains the emoji model: an autoencoder, then a diffusion model of its latents under MiniLM's vectors.
+
+    python train.py --data DIR --run DIR autoencoder --minutes 18
+    python train.py --data DIR --run DIR unet --minutes 80
+    python train.py --data DIR --run DIR export --out ../src/fusemix_emoji/weights
+
+`--data` is the folder of build.py. Each phase saves a checkpoint every few minutes in `--run` and goes on
+from there when it is started again. The learning rate falls with the time used, so a slower machine
+trains less but finishes. Runs on a GPU if there is one; on one CPU core in bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+DIM = 384  # of MiniLM
+CHANNELS = 8  # of the latents, 8 x 8 each
+NOISE_ON_LATENTS = 0.1  # the decoder has to bear what the diffusion model gets slightly wrong
+MAX_NOISE = 0.025  # a dimension, on the condition
+DROPPED = 0.1  # conditions replaced by zeros, for guidance
+# What the diffusion model draws. The two other sets only train the autoencoder: in the time a CPU has,
+# four styles come out crisper than six.
+STYLES = ("noto", "fluent-emoji-flat", "twemoji", "emojione")
+SAVE_EVERY = 180.0  # seconds
+ATTENTION = [SDPBackend.MATH]  # 16 positions: faster than flash attention on a CPU
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autoencoder() -> VQModel:
+    """32 x 32 x 3 to 8 x 8 x 8. Its codebook is never used: Kandinsky's pipeline decodes without."""
+    return VQModel(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 96),
+        latent_channels=CHANNELS,
+        vq_embed_dim=CHANNELS,
+        num_vq_embeddings=16,
+        norm_num_groups=16,
+    )
+
+
+def unet() -> UNet2DConditionModel:
+    """A small U-Net of Kandinsky 2.2's kind; the second half of its output is not used."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=CHANNELS,
+        out_channels=2 * CHANNELS,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        cross_attention_dim=64,
+        attention_head_dim=64,
+        norm_num_groups=16,
+        encoder_hid_dim=DIM,
+        encoder_hid_dim_type="image_proj",
+        addition_embed_type="image",
+        resnet_time_scale_shift="scale_shift",
+        time_embedding_dim=512,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+
+
+class Trainer:
+    """Steps against the clock, with a moving average of the weights and checkpoints.
+
+    Args:
+        path: The checkpoint, which is read if it exists.
+        seconds: When training ends; the learning rate is a cosine over them.
+    """
+
+    def __init__(self, model: nn.Module, path: Path, *, seconds: float, rate: float, decay: float):
+        self.model, self.path, self.seconds, self.rate, self.decay = (
+            model,
+            path,
+            seconds,
+            rate,
+            decay,
+        )
+        self.parameters = dict(model.named_parameters())
+        self.optimiser = torch.optim.AdamW(
+            self.parameters.values(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.step, self.used, self.samples = 0, 0.0, 0
+        if path.exists():
+            self._restore()
+
+    def run(self, loss_of_batch: Callable[[], tuple[Tensor, int]]) -> None:
+        """Train until the time is used; `loss_of_batch` returns a loss and how many pictures it saw."""
+        began, saved, told = time.monotonic() - self.used, time.monotonic(), time.monotonic()
+        losses, seen = [], 0
+        while self.used < self.seconds:
+            rate = self._rate()
+            with torch.autocast(DEVICE.type, torch.bfloat16), sdpa_kernel(ATTENTION):
+                loss, count = loss_of_batch()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+            self._average()
+            self.step, seen, self.samples = self.step + 1, seen + count, self.samples + count
+            losses.append(loss.detach())
+            now = time.monotonic()
+            self.used = now - began
+            if now - told > 30 or self.used >= self.seconds:
+                mean, left = torch.stack(losses).mean(), max(self.seconds - self.used, 0) / 60
+                print(
+                    f"step {self.step} loss {mean:.4f} rate {rate:.2e} pictures {self.samples:,} "
+                    f"({seen / (now - told):.0f}/s) {left:.1f} min left",
+                    flush=True,
+                )
+                losses, seen, told = [], 0, now
+            if now - saved > SAVE_EVERY:
+                self.save()
+                saved = now
+        self.save()
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / 200)
+        cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * self.used / self.seconds)).item())
+        rate = self.rate * warm * max(cosine, 0.01)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        new = [p.detach() for p in self.parameters.values()]
+        torch._foreach_lerp_(list(self.average.values()), new, 1 - decay)
+
+    def save(self) -> None:
+        """Write the checkpoint; an interrupted write leaves the one before."""
+        tensors = {f"model.{k}": p.detach() for k, p in self.parameters.items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for name, p in self.parameters.items():
+            for key, value in self.optimiser.state[p].items():
+                tensors[f"{key}.{name}"] = value
+        facts = {"step": self.step, "used": self.used, "samples": self.samples}
+        part = self.path.with_suffix(".part")
+        save_file(
+            {k: v.contiguous().clone() for k, v in tensors.items()},
+            part,
+            metadata={"facts": json.dumps(facts)},
+        )
+        part.replace(self.path)
+        self.path.with_suffix(".json").write_text(json.dumps(facts))
+
+    def _restore(self) -> None:
+        tensors = load_file(self.path, device=str(DEVICE))
+        facts = json.loads(self.path.with_suffix(".json").read_text())
+        self.step, self.used, self.samples = facts["step"], facts["used"], facts["samples"]
+        torch.manual_seed(self.step)  # other batches than those of the first start
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(tensors[f"model.{name}"])
+                self.average[name].copy_(tensors[f"average.{name}"])
+                keys = ("step", "exp_avg", "exp_avg_sq")
+                self.optimiser.state[p] = {key: tensors[f"{key}.{name}"] for key in keys}
+        print(f"goes on from step {self.step}, {self.used / 60:.1f} min", flush=True)
+
+
+def averaged(model: nn.Module, path: Path) -> nn.Module:
+    """The model with the averaged weights of a checkpoint."""
+    tensors = load_file(path)
+    state = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
+    model.load_state_dict(state, strict=False)
+    return model.to(DEVICE).eval().requires_grad_(False)
+
+
+def pictures(data: Path, split: str, sets: tuple[str, ...] = ()) -> tuple[Tensor, Tensor]:
+    """The pictures of a split in -1 .. 1, and each one's concept as an index; of some sets or all."""
+    manifest = json.loads((data / "manifest.json").read_text())
+    number = {concept["name"]: i for i, concept in enumerate(manifest["concepts"])}
+    rows = [
+        i
+        for i, row in enumerate(manifest["pictures"])
+        if row["split"] == split and (not sets or row["set"] in sets)
+    ]
+    concept = torch.tensor([number[manifest["pictures"][i]["concept"]] for i in rows])
+    drawn = load_file(data / "pictures.safetensors")["pictures"][rows]
+    return (drawn.float() / 127.5 - 1).to(DEVICE), concept.to(DEVICE)
+
+
+def embedded_captions(data: Path, run: Path) -> tuple[Tensor, Tensor]:
+    """MiniLM's vectors [concepts, most captions, 384], and how many captions each concept has."""
+    path = run / "captions.safetensors"
+    concepts = json.loads((data / "manifest.json").read_text())["concepts"]
+    if not path.exists():
+        from fusemix_core import load_encoder
+
+        encoder = load_encoder("minilm")
+        texts = [text for concept in concepts for text in concept["captions"]]
+        chunks = [texts[i : i + 64] for i in range(0, len(texts), 64)]
+        save_file({"rows": torch.cat([encoder.encode(encoder.collate(c)) for c in chunks])}, path)
+    rows = F.normalize(load_file(path)["rows"].float(), dim=-1).split(
+        [len(concept["captions"]) for concept in concepts]
+    )
+    counts = torch.tensor([len(r) for r in rows])
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True).to(DEVICE), counts.to(DEVICE)
+
+
+def train_autoencoder(data: Path, run: Path, seconds: float, batch: int = 32) -> None:
+    drawn, _ = pictures(data, "train")
+    model = autoencoder().to(DEVICE)
+    model.quantize.requires_grad_(False)
+    trainer = Trainer(
+        model, run / "autoencoder.safetensors", seconds=seconds, rate=1e-3, decay=0.998
+    )
+
+    def loss_of_batch() -> tuple[Tensor, int]:
+        x = drawn[torch.randint(len(drawn), (batch,), device=DEVICE)]
+        x = torch.where(torch.rand(batch, 1, 1, 1, device=DEVICE) < 0.5, x, x.flip(-1))
+        z = model.encode(x).latents
+        noisy = z + NOISE_ON_LATENTS * torch.randn_like(z)
+        y = model.decode(noisy, force_not_quantize=True).sample.float()
+        error = y - x
+        edges = sum(error.diff(dim=d).abs().mean() for d in (-1, -2))  # blur costs twice
+        loss = error.abs().mean() + 0.5 * edges + 2 * error.square().mean()
+        return loss + 1e-3 * z.float().square().mean(), batch
+
+    trainer.run(loss_of_batch)
+
+
+@torch.no_grad()
+def standardised_autoencoder(data: Path, run: Path) -> VQModel:
+    """The trained autoencoder, its two 1 x 1 convolutions scaled so that latents have unit variance."""
+    model = averaged(autoencoder(), run / "autoencoder.safetensors")
+    z = encoded(model, pictures(data, "train")[0])
+    mean, deviation = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    before, after = model.quant_conv, model.post_quant_conv
+    before.weight.div_(deviation[:, None, None, None])
+    before.bias.sub_(mean).div_(deviation)
+    after.bias.add_(after.weight[:, :, 0, 0] @ mean)
+    after.weight.mul_(deviation[None, :, None, None])
+    return model
+
+
+@torch.no_grad()
+def encoded(model: VQModel, drawn: Tensor) -> Tensor:
+    return torch.cat([model.encode(part).latents for part in drawn.split(256)])
+
+
+def condition(rows: Tensor, counts: Tensor) -> Tensor:
+    """One unit vector per concept's captions [b, most, 384]: two captions mixed, noise, and zeros."""
+    b, device = len(rows), rows.device
+    first, second = (
+        rows[torch.arange(b, device=device), (torch.rand(b, device=device) * counts).long()]
+        for _ in range(2)
+    )
+    share = torch.rand(b, 1, device=device) * (torch.rand(b, 1, device=device) < 0.5)
+    sigma = MAX_NOISE * torch.rand(b, 1, device=device)
+    mixed = F.normalize(torch.lerp(first, second, share), dim=-1)
+    noisy = F.normalize(mixed + sigma * torch.randn_like(mixed), dim=-1)
+    return noisy * (torch.rand(b, 1, device=device) >= DROPPED)
+
+
+def train_unet(data: Path, run: Path, seconds: float, batch: int = 128) -> None:
+    drawn, concept = pictures(data, "train", STYLES)
+    latents = encoded(standardised_autoencoder(data, run), drawn)
+    captions, counts = embedded_captions(data, run)
+    model = unet().to(DEVICE)
+    with torch.no_grad():  # unit vectors are short: let the condition outweigh the biases
+        model.add_embedding.image_proj.weight.mul_(8)
+        model.encoder_hid_proj.image_embeds.weight.mul_(8)
+    trainer = Trainer(model, run / "unet.safetensors", seconds=seconds, rate=1e-3, decay=0.999)
+    noise = scheduler()
+    steps = noise.config["num_train_timesteps"]
+
+    def loss_of_batch() -> tuple[Tensor, int]:
+        chosen = torch.randint(len(latents), (batch,), device=DEVICE)
+        x, e = latents[chosen], torch.randn(batch, *latents.shape[1:], device=DEVICE)
+        t = (
+            (torch.arange(batch, device=DEVICE) + torch.rand(1, device=DEVICE)) / batch * steps
+        ).long()
+        c = condition(captions[concept[chosen]], counts[concept[chosen]])
+        out = model(
+            noise.add_noise(x, e, t),
+            t,
+            encoder_hidden_states=None,
+            added_cond_kwargs={"image_embeds": c},
+            return_dict=False,
+        )[0][:, :CHANNELS]
+        return F.mse_loss(out.float(), noise.get_velocity(x, e, t)), batch
+
+    trainer.run(loss_of_batch)
+
+
+def export(data: Path, run: Path, out: Path) -> None:
+    """Write the averaged weights as a diffusers folder in half precision."""
+    model = averaged(unet(), run / "unet.safetensors")
+    pipeline = KandinskyV22Pipeline(
+        unet=model, scheduler=scheduler(), movq=standardised_autoencoder(data, run)
+    )
+    pipeline.to("cpu", torch.float16).save_pretrained(out, safe_serialization=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("phase", choices=("autoencoder", "unet", "export"))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    args.run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    if args.phase == "autoencoder":
+        train_autoencoder(args.data, args.run, 60 * args.minutes)
+    elif args.phase == "unet":
+        train_unet(args.data, args.run, 60 * args.minutes)
+    else:
+        export(args.data, args.run, args.out)
+
+
+if __name__ == "__main__":
+    main()
