@@ -209,9 +209,12 @@ def embedded_captions(data: Path, run: Path) -> tuple[Tensor, Tensor]:
     path = run / "captions.safetensors"
     concepts = json.loads((data / "manifest.json").read_text())["concepts"]
     if not path.exists():
-        from fusemix_core import load_encoder
+        from fusemix_starter import MINILM
+        from fusemix_starter.text import PackagedSentenceTransformerEncoder
 
-        encoder = load_encoder("minilm")
+        encoder = PackagedSentenceTransformerEncoder.load(
+            MINILM, torch.device("cpu"), torch.float32
+        )
         texts = [text for concept in concepts for text in concept["captions"]]
         chunks = [texts[i : i + 64] for i in range(0, len(texts), 64)]
         save_file({"rows": torch.cat([encoder.encode(encoder.collate(c)) for c in chunks])}, path)
