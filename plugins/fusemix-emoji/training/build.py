@@ -1,6 +1,6 @@
 """Builds the training pictures of the emoji model from six permissively licensed icon sets.
 
-    python build.py --out DIR [--tarballs DIR]
+    python build.py --out DIR
 
 Fetches the sets with `npm pack`, renders each SVG at 32 x 32 pixels on white, and writes
 `pictures.safetensors` (uint8 [n, 3, 32, 32]) and `manifest.json`: the concepts with their captions,
@@ -15,6 +15,8 @@ import json
 import random
 import subprocess
 import tarfile
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +91,12 @@ def icon_key(icons: dict, name: str) -> str | None:
 
 
 def render(icon: dict, width: int, height: int) -> np.ndarray:
-    """An SVG body as uint8 [3, SIZE, SIZE] on white; drawn at four times the size, then averaged."""
+    """An SVG body on white, uint8 [3, SIZE, SIZE]: drawn four times as large, then averaged."""
     w, h = icon.get("width", width), icon.get("height", height)
     side = max(w, h)
-    box = f"{icon.get('left', 0) - (side - w) / 2} {icon.get('top', 0) - (side - h) / 2} {side} {side}"
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>'
+    left, top = icon.get("left", 0) - (side - w) / 2, icon.get("top", 0) - (side - h) / 2
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left} {top} {side} {side}">'
+    svg = f"{head}{icon['body']}</svg>"
     large = 4 * SIZE
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=large, height=large))
     drawn = Image.open(io.BytesIO(png)).convert("RGBA")
@@ -102,40 +105,55 @@ def render(icon: dict, width: int, height: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
+def drawn(names: Iterable[str], folder: Path) -> tuple[list[np.ndarray], list[dict[str, str]]]:
+    """Every picture that a set has of one of the names, and where it is from."""
+    pictures, rows = [], []
+    for set_name, package in SETS.items():
+        data = member(package, "icons.json", folder)
+        icons = dict(data["icons"])
+        for alias, value in data.get("aliases", {}).items():
+            if value["parent"] in data["icons"]:
+                icons[alias] = data["icons"][value["parent"]]
+        for name in names:
+            if (key := icon_key(icons, name)) is not None:
+                pictures.append(render(icons[key], data.get("width", 16), data.get("height", 16)))
+                rows.append({"concept": name, "set": set_name, "icon": key, "split": "train"})
+    return pictures, rows
+
+
+def hold_out(rows: list[dict[str, str]]) -> None:
+    """Move a tenth of the pictures to the split `test`; each concept keeps two or more."""
+    left = Counter(row["concept"] for row in rows)
+    wanted = HELD_OUT * len(rows)
+    for i in random.Random(0).sample(range(len(rows)), k=len(rows)):  # noqa: S311
+        if sum(row["split"] == "test" for row in rows) >= wanted:
+            return
+        if left[rows[i]["concept"]] > 2:
+            rows[i]["split"] = "test"
+            left[rows[i]["concept"]] -= 1
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tarballs", type=Path, default=Path("/tmp/emoji-npm"))
+    parser.add_argument("--tarballs", type=Path, help="a folder that has or gets npm's tarballs")
     args = parser.parse_args()
-    for folder in (args.out, args.tarballs):
+    tarballs = args.tarballs or args.out / "tarballs"
+    for folder in (args.out, tarballs):
         folder.mkdir(parents=True, exist_ok=True)
-    concepts = chosen(args.tarballs)
-    pictures, rows = [], []
-    for name, package in SETS.items():
-        data = member(package, "icons.json", args.tarballs)
-        aliases = {key: value["parent"] for key, value in data.get("aliases", {}).items()}
-        icons = data["icons"] | {
-            k: data["icons"][p] for k, p in aliases.items() if p in data["icons"]
-        }
-        for concept in concepts:
-            key = icon_key(icons, concept)
-            if key is not None:
-                pictures.append(render(icons[key], data.get("width", 16), data.get("height", 16)))
-                rows.append({"concept": concept, "set": name, "icon": key, "split": "train"})
-    of = {name: [row for row in rows if row["concept"] == name] for name in concepts}
-    concepts = {name: words for name, words in concepts.items() if len(of[name]) >= 2}
-    kept = [i for i, row in enumerate(rows) if row["concept"] in concepts]
+    concepts = chosen(tarballs)
+    pictures, rows = drawn(concepts, tarballs)
+    count = Counter(row["concept"] for row in rows)
+    kept = [i for i, row in enumerate(rows) if count[row["concept"]] >= 2]
     pictures, rows = [pictures[i] for i in kept], [rows[i] for i in kept]
-    for i in random.Random(0).sample(range(len(rows)), k=len(rows)):
-        if sum(row["split"] == "test" for row in rows) >= HELD_OUT * len(rows):
-            break
-        mates = [row for row in of[rows[i]["concept"]] if row["split"] == "train"]
-        if len(mates) > 2:
-            rows[i]["split"] = "test"
-    save_file(
-        {"pictures": np.ascontiguousarray(np.stack(pictures))}, args.out / "pictures.safetensors"
-    )
-    listed = [{"name": name, "captions": captions(name, words)} for name, words in concepts.items()]
+    hold_out(rows)
+    stacked = np.ascontiguousarray(np.stack(pictures))
+    save_file({"pictures": stacked}, args.out / "pictures.safetensors")
+    listed = [
+        {"name": name, "captions": captions(name, words)}
+        for name, words in concepts.items()
+        if count[name] >= 2
+    ]
     manifest = {"sets": SETS, "concepts": listed, "pictures": rows}
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
     test = sum(row["split"] == "test" for row in rows)

@@ -1,12 +1,13 @@
-"""Trains the emoji model: an autoencoder, then a diffusion model of its latents under MiniLM's vectors.
+"""Trains the emoji model: an autoencoder, then a diffusion model of its latents.
 
     python train.py --data DIR --run DIR autoencoder --minutes 18
     python train.py --data DIR --run DIR unet --minutes 80
     python train.py --data DIR --run DIR export --out ../src/fusemix_emoji/weights
 
-`--data` is the folder of build.py. Each phase saves a checkpoint every few minutes in `--run` and goes on
-from there when it is started again. The learning rate falls with the time used, so a slower machine
-trains less but finishes. Runs on a GPU if there is one; on one CPU core in bfloat16.
+`--data` is the folder of build.py. The condition is MiniLM's vector of a caption. Each phase saves
+a checkpoint every few minutes in `--run` and goes on from there when it is started again. The
+learning rate falls with the time used, so a slower machine trains less but finishes. Runs on a GPU
+if there is one, else on a CPU in bfloat16.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ CHANNELS = 8  # of the latents, 8 x 8 each
 NOISE_ON_LATENTS = 0.1  # the decoder has to bear what the diffusion model gets slightly wrong
 MAX_NOISE = 0.025  # a dimension, on the condition
 DROPPED = 0.1  # conditions replaced by zeros, for guidance
-# What the diffusion model draws. The two other sets only train the autoencoder: in the time a CPU has,
-# four styles come out crisper than six.
+# What the diffusion model draws. The two other sets only train the autoencoder: in the time that a
+# CPU has, four styles come out crisper than six.
 STYLES = ("noto", "fluent-emoji-flat", "twemoji", "emojione")
 SAVE_EVERY = 180.0  # seconds
 ATTENTION = [SDPBackend.MATH]  # 16 positions: faster than flash attention on a CPU
@@ -38,7 +39,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autoencoder() -> VQModel:
-    """32 x 32 x 3 to 8 x 8 x 8. Its codebook is never used: Kandinsky's pipeline decodes without."""
+    """32 x 32 x 3 to 8 x 8 x 8. Kandinsky's pipeline never uses the codebook."""
     return VQModel(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -108,7 +109,7 @@ class Trainer:
             self._restore()
 
     def run(self, loss_of_batch: Callable[[], tuple[Tensor, int]]) -> None:
-        """Train until the time is used; `loss_of_batch` returns a loss and how many pictures it saw."""
+        """Train until the time is used; `loss_of_batch` returns a loss and a count of pictures."""
         began, saved, told = time.monotonic() - self.used, time.monotonic(), time.monotonic()
         losses, seen = [], 0
         while self.used < self.seconds:
@@ -191,7 +192,7 @@ def averaged(model: nn.Module, path: Path) -> nn.Module:
 
 
 def pictures(data: Path, split: str, sets: tuple[str, ...] = ()) -> tuple[Tensor, Tensor]:
-    """The pictures of a split in -1 .. 1, and each one's concept as an index; of some sets or all."""
+    """The pictures of a split in -1 .. 1, of some sets or all, and each one's concept's index."""
     manifest = json.loads((data / "manifest.json").read_text())
     number = {concept["name"]: i for i, concept in enumerate(manifest["concepts"])}
     rows = [
@@ -249,7 +250,7 @@ def train_autoencoder(data: Path, run: Path, seconds: float, batch: int = 32) ->
 
 @torch.no_grad()
 def standardised_autoencoder(data: Path, run: Path) -> VQModel:
-    """The trained autoencoder, its two 1 x 1 convolutions scaled so that latents have unit variance."""
+    """The trained autoencoder, its 1 x 1 convolutions scaled to latents of unit variance."""
     model = averaged(autoencoder(), run / "autoencoder.safetensors")
     z = encoded(model, pictures(data, "train")[0])
     mean, deviation = z.mean((0, 2, 3)), z.std((0, 2, 3))
@@ -267,7 +268,7 @@ def encoded(model: VQModel, drawn: Tensor) -> Tensor:
 
 
 def condition(rows: Tensor, counts: Tensor) -> Tensor:
-    """One unit vector per concept's captions [b, most, 384]: two captions mixed, noise, and zeros."""
+    """A condition per concept's captions [b, most, 384]: two captions mixed, noisy, or zeros."""
     b, device = len(rows), rows.device
     first, second = (
         rows[torch.arange(b, device=device), (torch.rand(b, device=device) * counts).long()]
@@ -295,9 +296,8 @@ def train_unet(data: Path, run: Path, seconds: float, batch: int = 128) -> None:
     def loss_of_batch() -> tuple[Tensor, int]:
         chosen = torch.randint(len(latents), (batch,), device=DEVICE)
         x, e = latents[chosen], torch.randn(batch, *latents.shape[1:], device=DEVICE)
-        t = (
-            (torch.arange(batch, device=DEVICE) + torch.rand(1, device=DEVICE)) / batch * steps
-        ).long()
+        places = torch.arange(batch, device=DEVICE) + torch.rand(1, device=DEVICE)
+        t = (places / batch * steps).long()
         c = condition(captions[concept[chosen]], counts[concept[chosen]])
         out = model(
             noise.add_noise(x, e, t),
