@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Evaluator,
         Fitted,
         Fuser,
+        Generator,
         Index,
         Medium,
         Mixup,
@@ -39,7 +40,13 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.select import select
     from fusemix_core.predictor import Predictor
     from fusemix_core.saved.model import SavedModel, load
-    from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
+    from fusemix_core.specs import (
+        ComponentSpec,
+        EncoderSpec,
+        FamilySpec,
+        GeneratorSpec,
+        ModalitySpec,
+    )
     from fusemix_core.trust import trust_remote_code
 
 _HOMES = {
@@ -59,7 +66,8 @@ _HOMES = {
     "load": "fusemix_core.saved.model",
     "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(
-        ["ComponentSpec", "EncoderSpec", "FamilySpec", "ModalitySpec"], "fusemix_core.specs"
+        ["ComponentSpec", "EncoderSpec", "FamilySpec", "GeneratorSpec", "ModalitySpec"],
+        "fusemix_core.specs",
     ),
     **dict.fromkeys(
         [
@@ -70,6 +78,7 @@ _HOMES = {
             "Evaluator",
             "Fitted",
             "Fuser",
+            "Generator",
             "Mixup",
             "Objective",
             "Scorer",
@@ -99,6 +108,8 @@ __all__ = [
     "Fitted",
     "FusedModel",
     "Fuser",
+    "Generator",
+    "GeneratorSpec",
     "Index",
     "Medium",
     "Mixup",

@@ -19,6 +19,7 @@ from fusemix_core.encoder import Encoder, Network
 from fusemix_core.errors import ConfigError
 from fusemix_core.followers import Followers
 from fusemix_core.fuser import Fitted, Fuser, Labelled
+from fusemix_core.generator import Generator
 from fusemix_core.measured import Measured
 from fusemix_core.mixup import Mixup
 from fusemix_core.padded import Padded, as_rows, as_tokens, cat_latents
@@ -45,6 +46,7 @@ __all__ = [
     "Fitted",
     "Followers",
     "Fuser",
+    "Generator",
     "Index",
     "Labelled",
     "LatentTable",

@@ -1,4 +1,5 @@
-"""Metadata of encoders and components: plain data, so that listing them imports nothing heavy."""
+"""Metadata of encoders, generators and components: plain data, so that listing them imports nothing
+heavy."""
 
 from __future__ import annotations
 
@@ -57,6 +58,13 @@ CORE_MEDIA: dict[str, str] = {
 }
 """The medium of each modality that core declares (`modalities.py`)."""
 
+
+CONDITIONS = ("pooled", "tokens", "guidance")
+"""What the condition of a generator may be: see `GeneratorSpec`."""
+
+NORMS = ("unit", "raw")
+"""How long the vectors are that a generator was trained on: all of length 1, or as the encoder
+gives them."""
 
 LEARNT = "learnt"
 """The option of a fitted encoder's spec that has what it learnt; None before."""
@@ -157,6 +165,87 @@ class EncoderSpec:
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSpec:
+    """All that is known of a generator without loading it.
+
+    Attributes:
+        name: How users name it.
+        target: `pkg.module:Class`, a `Generator`.
+        space: The registered encoder whose latents condition it, such as `minilm`. A fused model
+            works with the generator if one of its fixed modalities has this encoder. Empty if the
+            condition is `guidance`.
+        view: Of that encoder.
+        makes: The modality of what it makes.
+        condition: `pooled`: one vector per item, `[n, d]`. `tokens`: a sequence of vectors per
+            item. `guidance`: it is steered by the score of a fused model that has the modality
+            `makes`, whatever else that model has.
+        norm: `unit` if it was trained on vectors of length 1, `raw` if on latents as the encoder
+            gives them.
+        dim: The width of the condition.
+        size: Pixels a side by default.
+        weights: A hub id, a local path, or `package/folder` inside an installed package (with
+            `sha256`: of a file its own, of a folder that of `fusemix_core.digests.path_sha256`).
+        revision: Pins a hub id.
+        options: What users may set, with the defaults, such as `steps` and `guidance`.
+        parameters: The number of weights.
+        requires: Each module that the target imports → the pip requirement that brings it.
+        local: True when weights came from the user as a path (`NAME@PATH`).
+
+    Example:
+        GeneratorSpec(
+            name="sketch",
+            target="my_package.sketch:Sketch",
+            space="minilm",
+            dim=384,
+            size=64,
+            options={"steps": 20, "guidance": 2.0},
+        )
+    """
+
+    name: str
+    target: str
+    space: str = ""
+    view: str = "pooled"
+    makes: str = "image"
+    condition: str = "pooled"
+    norm: str = "unit"
+    dim: int | None = None
+    size: int | None = None
+    summary: str = ""
+    aliases: tuple[str, ...] = ()
+    weights: str = ""
+    sha256: str = ""
+    revision: str = ""
+    licence: str = ""
+    parameters: int | None = None
+    paper: str = ""
+    requires: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    local: bool = False
+
+    def __post_init__(self) -> None:
+        for field_name, known in (("condition", CONDITIONS), ("norm", NORMS)):
+            if (value := getattr(self, field_name)) not in known:
+                raise PluginError(
+                    f"The generator '{self.name}' has the unknown {field_name} '{value}'.",
+                    f"Known: {', '.join(known)}.",
+                )
+        if not self.space and self.condition != "guidance":
+            raise PluginError(
+                f"The generator '{self.name}' doesn't say which encoder's latents condition it.",
+                "Give the name of a registered encoder in `space`.",
+            )
+
+    def check_requirements(self) -> None:
+        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
+        check_requirements(self.name, self.requires)
+
+
+ModelledSpec = EncoderSpec | GeneratorSpec
+"""The spec of a model with weights of its own."""
+
+
 def plain_modality(name: str) -> str:
     """The modality whose medium, columns and prompts another one has: `image` of `image:front`."""
     return name.partition(":")[0]
@@ -169,7 +258,10 @@ def kind_of(view: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec:
-    """Opens a whole hub: `PREFIX:NAME` becomes the `EncoderSpec` that `resolve` returns.
+    """Opens a whole hub: `PREFIX:NAME` becomes the spec that `resolve` returns.
+
+    That is an `EncoderSpec` if the hook `fusemix_encoders` returns the family, a `GeneratorSpec` if
+    `fusemix_generators` does.
 
     `resolve` is `pkg.module:function`, imported only on use, and must itself be light. It is called
     as `resolve(NAME, modality, path)`: `modality` is what the user calls it, as in
