@@ -10,7 +10,7 @@ import torch
 from fusemix_diffusers.tiny import save_kandinsky
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Two threads spin more than they compute, on networks as small as these."""
     before = torch.get_num_threads()

@@ -60,7 +60,7 @@ class Allowed:
 
 _GUIDANCE = "fusemix_diffusers.guidance:GuidanceGenerator"
 _STABLE_BRIDGES = {
-    "captions": "fusemix_diffusers.captions:CaptionGenerator",
+    "tokens": "fusemix_diffusers.tokens:TokensGenerator",
     "ip": "fusemix_diffusers.ip_adapter:IpAdapterGenerator",
     "guidance": _GUIDANCE,
 }

@@ -178,11 +178,37 @@ def fetched(repo: str, revision: str, name: str, *, weights: bool = True) -> Pat
         patterns = [GENERATOR, *(f"{part}/{kind}" for part in components for kind in kinds)]
         return Path(snapshot_download(repo, revision=index.parent.name, allow_patterns=patterns))
     except (OSError, ValueError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise ArtefactError(
-            f"{name} can't be had: {said}",
-            f"Check its name and the network, or give a copy on disk: {name}@FOLDER",
-        ) from error
+        raise unavailable(name, error) from error
+
+
+def part_configs(
+    asked: Name, name: str, path: Path | None, wanted: set[str]
+) -> tuple[Path, str, dict[str, Mapping[str, Any]]]:
+    """The folder, the commit (of a hub's), and the configs of those wanted components that a
+    pipeline of any class has, or that lie in its folder."""
+    if path is not None:
+        folder, revision = path.resolve(), ""
+    else:
+        from huggingface_hub import hf_hub_download, snapshot_download
+
+        try:
+            index = Path(hf_hub_download(asked.repo, INDEX, revision=asked.revision or None))
+            revision = index.parent.name
+            patterns = [f"{part}/config.json" for part in wanted]
+            folder = Path(snapshot_download(asked.repo, revision=revision, allow_patterns=patterns))
+        except (OSError, ValueError) as error:
+            raise unavailable(name, error) from error
+    files = {part: folder / part / "config.json" for part in wanted}
+    return folder, revision, {k: _read(file) for k, file in files.items() if file.is_file()}
+
+
+def unavailable(name: str, error: Exception) -> ArtefactError:
+    """The error for files that the hub does not give."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return ArtefactError(
+        f"{name} can't be had: {said}",
+        f"Check its name and the network, or give a copy on disk: {name}@FOLDER",
+    )
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ _SAYS = ("space", "view", "norm", "size", "licence", "paper", "steps", "guidance
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "KandinskyV22Pipeline": {"steps": 50, "guidance": 4.0},
     "StableUnCLIPImg2ImgPipeline": {"steps": 25, "guidance": 7.5, "prompt": "", "noise_level": 0},
-    "captions": {"steps": 30, "guidance": 7.5, "captions": ""},
+    "tokens": {"steps": 30, "guidance": 7.5},
     "ip": {"steps": 30, "guidance": 7.5, "prompt": "", "scale": 1.0},
     "guidance": {"steps": 50, "guidance": 7.5, "prompt": "", "strength": 100.0},
 }
@@ -29,8 +29,8 @@ def resolve(name: str, makes: str | None = None, path: Path | None = None) -> Ge
     """The spec of `diffusers:REPO[:REVISION][#BRIDGE]`, or of the pipeline in the folder `path`.
 
     A bridge is how the pipeline is conditioned. Kandinsky 2.2 and unCLIP take an embedding
-    (`image`). Stable Diffusion and SDXL draw the nearest of given captions (`captions`, the
-    default), take an embedding through an IP-Adapter (`ip`), or are steered (`guidance`).
+    (`image`). Stable Diffusion and SDXL take the tokens of a text (`tokens`, the default),
+    an embedding through an IP-Adapter (`ip`), or are steered (`guidance`).
 
     Raises:
         ArtefactError: The files can't be had, or name a class that is not allowed.
@@ -56,8 +56,8 @@ def resolve(name: str, makes: str | None = None, path: Path | None = None) -> Ge
         name=full,
         target=bridges[bridge],
         space=_space(asked, bridge, files, own, path),
-        view=own.get("view", "pooled"),
-        condition="guidance" if bridge == "guidance" else "pooled",
+        view="tokens" if bridge == "tokens" else own.get("view", "pooled"),
+        condition=bridge if bridge in ("guidance", "tokens") else "pooled",
         norm=own.get("norm", "raw"),
         dim=_dim(files, bridge, folder, path),
         size=own.get("size", _size(files)),
@@ -91,8 +91,9 @@ def _space(
     if "space" in own:
         return own["space"]
     at = f"@{path.resolve()}" if path else ""
-    if bridge == "captions":
-        return f"condition:{_without_part(asked)}#text{at}"
+    if bridge == "tokens":
+        part = "prompt" if "text_encoder_2" in files.components else "text"
+        return f"condition:{_without_part(asked)}#{part}{at}"
     if "image_encoder" in files.components or (path and (path / "image_encoder").is_dir()):
         return f"condition:{_without_part(asked)}#image{at}"
     if not path and asked.repo in _PRIORS:
@@ -112,10 +113,8 @@ def _dim(files: Files, bridge: str, folder: Path, path: Path | None) -> int | No
     """The width of the condition."""
     if bridge == "guidance":
         return None
-    if bridge == "captions":
-        kind = files.components["text_encoder"]
-        key = "projection_dim" if kind.endswith("WithProjection") else "hidden_size"
-        return files.config("text_encoder", key)
+    if bridge == "tokens":
+        return files.config("unet", "cross_attention_dim")
     if bridge == "ip":
         return _adapter_dim(folder, path)
     if files.pipeline == "KandinskyV22Pipeline":
