@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fusemix_core.benchmark.run import bench
     from fusemix_core.estimators import FusionClassifier, FusionRegressor, side_by_side  # noqa: F401
     from fusemix_core.fused import FusedModel
+    from fusemix_core.generation.loading import load_generator
     from fusemix_core.interfaces import (
         Adapter,
         Aligner,
@@ -64,6 +65,7 @@ _HOMES = {
     "Predictor": "fusemix_core.predictor",
     "SavedModel": "fusemix_core.saved.model",
     "load": "fusemix_core.saved.model",
+    "load_generator": "fusemix_core.generation.loading",
     "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(
         ["ComponentSpec", "EncoderSpec", "FamilySpec", "GeneratorSpec", "ModalitySpec"],
@@ -131,6 +133,7 @@ __all__ = [
     "extend",
     "fuse",
     "load",
+    "load_generator",
     "rank",
     "select",
     "trust_remote_code",

@@ -81,8 +81,19 @@ def load_target(target: str) -> Any:
         ) from error
 
 
+class _Requiring:
+    """What needs Python packages."""
+
+    name: str
+    requires: Mapping[str, str]
+
+    def check_requirements(self) -> None:
+        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
+        check_requirements(self.name, self.requires)
+
+
 @dataclass(frozen=True, kw_only=True)
-class EncoderSpec:
+class EncoderSpec(_Requiring):
     """All that is known of an encoder without loading it.
 
     `modality` is any word; `takes` is the medium by which its items arrive: `text` (str), `image`
@@ -151,10 +162,6 @@ class EncoderSpec:
         """Whether the encoder must still be fitted before it can encode."""
         return self.fitted and self.options.get(LEARNT) is None
 
-    def check_requirements(self) -> None:
-        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
-        check_requirements(self.name, self.requires)
-
     def check_environment(self) -> None:
         """Raise `ConfigError` if a variable of `environment` is not set, or empty."""
         for variable in self.environment:
@@ -166,7 +173,7 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorSpec:
+class GeneratorSpec(_Requiring):
     """All that is known of a generator without loading it.
 
     Attributes:
@@ -236,10 +243,6 @@ class GeneratorSpec:
                 f"The generator '{self.name}' doesn't say which encoder's latents condition it.",
                 "Give the name of a registered encoder in `space`.",
             )
-
-    def check_requirements(self) -> None:
-        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
-        check_requirements(self.name, self.requires)
 
 
 ModelledSpec = EncoderSpec | GeneratorSpec
@@ -320,7 +323,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComponentSpec:
+class ComponentSpec(_Requiring):
     """A component of one of the `KINDS`, by its name.
 
     `options` lists every keyword option of the target with its default, so that a wrong option is
@@ -392,10 +395,6 @@ class ComponentSpec:
             paper=paper,
             **more,
         )
-
-    def check_requirements(self) -> None:
-        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
-        check_requirements(self.name, self.requires)
 
 
 def check_requirements(name: str, requires: Mapping[str, str]) -> None:

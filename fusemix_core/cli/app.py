@@ -24,6 +24,7 @@ from fusemix_core.cli import (
     export,
     extend,
     fuse,
+    generators,
     index,
     new_plugin,
     plugins,
@@ -157,6 +158,7 @@ app.command("predict", rich_help_panel=START)(predict.predict)
 app.command("explain", rich_help_panel=START)(predict.explain)
 app.command("extend", rich_help_panel=START)(extend.extend)
 app.add_typer(encoders.app, name="encoders", rich_help_panel=LOOK)
+app.add_typer(generators.app, name="generators", rich_help_panel=LOOK)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=LOOK)
 app.command("rank", rich_help_panel=LOOK)(rank.rank)
 app.command("bench", rich_help_panel=LOOK)(bench.bench)

@@ -1,0 +1,185 @@
+"""`load_generator`: a generator by its name, ready to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from fusemix_core.devices import resolve_device
+from fusemix_core.errors import ConfigError, ContractError, PluginError, UnknownNameError
+from fusemix_core.fused import FusedModel
+from fusemix_core.generation.conditions import Conditions
+from fusemix_core.generation.mixing import mixed
+from fusemix_core.generator import Generator
+from fusemix_core.hub import without_waiting
+from fusemix_core.padded import Padded
+from fusemix_core.registry import Registry, registry
+from fusemix_core.specs import GeneratorSpec
+
+AT_ONCE = 8
+"""Items that are made together."""
+
+
+def load_generator(
+    name: str | GeneratorSpec | Generator,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str = "float32",
+    registry: Registry = registry,
+) -> LoadedGenerator:
+    """A generator by its name, its weights loaded.
+
+    Args:
+        name: `NAME`, `FAMILY:NAME`, `NAME@PATH` or `./file.py:Class`; or a spec, or a `Generator`.
+        device: Where it runs; `auto` is the accelerator if there is one.
+        dtype: What it computes in: `float32`, `float16` or `bfloat16`.
+
+    Raises:
+        UnknownNameError: No installed plugin brings it.
+        MissingDependencyError: A package that it needs is not installed.
+        ArtefactError: Its weights are missing or damaged, or can't be fetched.
+
+    Example:
+        draw = load_generator("emoji")
+        images = draw(model, {"audio": "bark.wav"}, count=4, seed=0)
+        images[0].save("bark.png")
+    """
+    place = resolve_device(device)
+    if isinstance(name, Generator):
+        return LoadedGenerator(name, place, registry)
+    spec = registry.generator(name) if isinstance(name, str) else name
+    spec.check_requirements()
+    target = registry.target_of(spec)
+    if not (isinstance(target, type) and issubclass(target, Generator)):
+        raise PluginError(f"The generator '{spec.name}' is not a subclass of Generator.")
+    with without_waiting(spec, registry):
+        generator = target.load(spec, place, getattr(torch, dtype))
+    generator.spec = spec
+    return LoadedGenerator(generator, place, registry)
+
+
+class LoadedGenerator:
+    """A generator ready to draw; `load_generator` makes it.
+
+    Attributes:
+        generator: What draws.
+        spec: Its spec.
+
+    Example:
+        draw = load_generator("emoji")
+        draw(model, {"audio": "bark.wav", "text": "a red car"}, weights=[0.7, 0.3])
+        draw(None, {"text": "a red fish"})  # its own space needs no model
+    """
+
+    def __init__(
+        self, generator: Generator, device: torch.device, registry: Registry = registry
+    ) -> None:
+        self.generator, self.spec = generator, generator.spec
+        self.device, self.registry = device, registry
+
+    def conditions(self, model: FusedModel | None) -> Conditions:
+        """What turns items into conditions, by a model or by the generator's own encoder."""
+        return Conditions(self.generator, model, self.device, self.registry)
+
+    def __call__(
+        self,
+        model: FusedModel | None,
+        items: Mapping[str, Any] | Sequence[tuple[str, Any]],
+        *,
+        count: int = 1,
+        seed: int = 0,
+        weights: Sequence[float] | None = None,
+        avoid: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> list[Any]:
+        """Draw from items, or from a mixture of several.
+
+        Args:
+            model: A fused model with a fixed modality whose encoder is the generator's. None: all
+                items are of the generator's own space.
+            items: modality → item; or pairs of these, if there are several of one modality.
+            count: How many to draw of it.
+            seed: Of the first; the next ones have the next numbers.
+            weights: One per item, for a mixture.
+            avoid: modality → item that the result should be unlike.
+            **options: Of the generator, such as `steps`, `guidance` and `size`.
+
+        Returns:
+            What the generator makes, such as PIL images.
+
+        Raises:
+            ConfigError: The model is not aligned to the generator's space, or an option is wrong.
+            DataError: An item can't be read, or there is nothing in it.
+        """
+        found = self.conditions(model)
+        pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
+        if not pairs:
+            raise ConfigError("There is nothing to generate from.", "Give an item of a modality.")
+        rows = [found.of_items(modality, [item]) for modality, item in pairs]
+        condition = rows[0] if len(rows) == 1 else mixed(rows, weights)
+        others = [found.of_items(modality, [item]) for modality, item in (avoid or {}).items()]
+        negative = mixed(others).expand(count, -1) if others else None
+        condition = condition[torch.zeros(count, dtype=torch.int64)]
+        return self.draw(condition, range(seed, seed + count), negative, **options)
+
+    def from_embeddings(
+        self,
+        rows: Tensor | ArrayLike,
+        *,
+        modality: str = "",
+        model: FusedModel | None = None,
+        seeds: Sequence[int] | None = None,
+        negative: Tensor | None = None,
+        **options: Any,
+    ) -> list[Any]:
+        """Draw one item per embedding.
+
+        Args:
+            rows: `[n, d]`: unit-norm embeddings of `modality` by `model`; without a model,
+                conditions as they are.
+            seeds: One per row; by default 0, 1, 2, ….
+            negative: What to keep away from, `[n, d]` or `[1, d]`.
+            **options: Of the generator.
+
+        Example:
+            rows = model.encode("audio", files)
+            images = draw.from_embeddings(rows, model=model, modality="audio")
+        """
+        rows = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.float32)
+        if model is not None:
+            rows = self.conditions(model).of_embeddings(rows, modality)
+        if negative is not None:
+            negative = negative.expand(len(rows), -1)
+        return self.draw(rows, range(len(rows)) if seeds is None else seeds, negative, **options)
+
+    def draw(
+        self,
+        condition: Tensor | Padded,
+        seeds: Sequence[int],
+        negative: Tensor | None = None,
+        **options: Any,
+    ) -> list[Any]:
+        """One item per condition, checked."""
+        self.generator.check(condition)
+        known = {**self.spec.options, **({} if self.spec.size is None else {"size": 0})}
+        for option in options:
+            if option not in known:
+                raise UnknownNameError.of(f"option of '{self.spec.name}'", option, known)
+        if len(seeds) != len(condition):
+            raise ConfigError(f"There are {len(seeds)} seeds for {len(condition)} conditions.")
+        drawn: list[Any] = []
+        for start in range(0, len(condition), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            avoid = None if negative is None else negative[some]
+            made = self.generator.generate(
+                condition[some], seeds=list(seeds[some]), negative=avoid, **options
+            )
+            if len(made) != len(condition[some]):
+                name = f"The generator '{self.spec.name}'"
+                raise ContractError(name, f"{len(condition[some])} items", f"{len(made)}")
+            drawn += made
+        return drawn
