@@ -39,7 +39,13 @@ def own_images(pipeline, rows, away, seeds, **options):
 
 
 OTHERWISE = {
-    "unet": {"resnet_time_scale_shift": "default", "layers_per_block": 2, "norm_eps": 1e-6},
+    "unet": {
+        "resnet_time_scale_shift": "default",
+        "layers_per_block": 2,
+        "norm_eps": 1e-6,
+        "time_embedding_dim": 48,
+        "norm_num_groups": 16,
+    },
     "movq": {"norm_type": "group", "mid_block_add_attention": False},
     "scheduler": {
         "prediction_type": "epsilon",

@@ -26,6 +26,8 @@ PARTS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 """Part → the component, what prepares its items, and which classes it may be of. `prompt` is both
 text encoders of an SDXL together."""
 
+_TARGETS = {"image": "ConditionImage", "prompt": "ConditionPrompt"}
+
 
 def resolve(name: str, modality: str | None = None, path: Path | None = None) -> EncoderSpec:
     """The spec of `condition:REPO[:REVISION][#PART]`, or of the pipeline in the folder `path`.
@@ -62,7 +64,7 @@ def resolve(name: str, modality: str | None = None, path: Path | None = None) ->
     return EncoderSpec(
         name=full,
         modality=modality or takes,
-        target=f"fusemix_diffusers.encoders:Condition{'Prompt' if part == 'prompt' else takes.title()}",
+        target=f"fusemix_diffusers.encoders:{_TARGETS.get(part, 'ConditionText')}",
         takes=takes,
         dim=config.get("projection_dim" if projected else "hidden_size"),
         summary=f"the {component} of the pipeline {asked.repo}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.interfaces import Encoder, Padded
 from fusemix_core.specs import EncoderSpec
 from fusemix_diffusers.conditions import PARTS, token_ids
@@ -165,8 +166,12 @@ class ConditionImage(_Condition):
         model = load_model(
             CLIPVisionModelWithProjection, spec, dtype, unused=_UNUSED, subfolder=component
         )
-        processor = load_processor(CLIPImageProcessor, spec, subfolder=prepares)
-        return cls(spec, model, processor, device, dtype)
+        for folder in (prepares, "image_processor"):
+            with suppress(ArtefactError):
+                processor = load_processor(CLIPImageProcessor, spec, subfolder=folder)
+                return cls(spec, model, processor, device, dtype)
+        size = model.config.image_size  # an IP-Adapter's image encoder comes without a processor
+        return cls(spec, model, CLIPImageProcessor(size=size, crop_size=size), device, dtype)
 
     @classmethod
     def tiny(cls, spec: EncoderSpec) -> Self:

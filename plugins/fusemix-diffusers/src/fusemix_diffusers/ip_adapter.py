@@ -15,6 +15,7 @@ from torch import Tensor
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_diffusers.adapter_file import adapter_file
 from fusemix_diffusers.piped import PipedGenerator
+from fusemix_diffusers.pipelines import quiet
 
 _PARTS = ("image_proj", "ip_adapter")
 
@@ -38,9 +39,10 @@ class IpAdapterGenerator(PipedGenerator):
                 }
                 for part in _PARTS
             }
-            self.pipeline.load_ip_adapter(
-                parts, subfolder="", weight_name="", image_encoder_folder=None
-            )
+            with torch.random.fork_rng(devices=[]), quiet():
+                self.pipeline.load_ip_adapter(
+                    parts, subfolder="", weight_name="", image_encoder_folder=None
+                )
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             said = str(error).strip().splitlines()[0][:300]
             raise ArtefactError(
@@ -64,9 +66,11 @@ class IpAdapterGenerator(PipedGenerator):
         if settings["guidance"] > 1:  # what to keep away from comes first
             away = torch.zeros_like(condition) if negative is None else negative
             rows = torch.cat([away, condition])
-        return self.run(
-            seeds,
-            settings,
-            ip_adapter_image_embeds=[rows[:, None].to(self.pipeline.unet.dtype)],
-            prompt=self.prompts(settings, len(seeds)),
-        )
+        embeddings = [rows[:, None].to(self.pipeline.unet.dtype)]
+        # diffusers itself would give every prompt the embeddings of all rows.
+        self.pipeline.prepare_ip_adapter_image_embeds = lambda *_, **__: embeddings
+        try:
+            prompts = self.prompts(settings, len(seeds))
+            return self.run(seeds, settings, ip_adapter_image_embeds=embeddings, prompt=prompts)
+        finally:
+            del self.pipeline.prepare_ip_adapter_image_embeds

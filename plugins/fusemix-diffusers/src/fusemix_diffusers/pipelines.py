@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,12 @@ def load_pipeline(
         ArtefactError: diffusers can't load it.
     """
     import diffusers
-    from diffusers.utils import logging
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        pipeline = getattr(diffusers, files.pipeline).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        )
+        with quiet():
+            pipeline = getattr(diffusers, files.pipeline).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # damaged files raise anything
@@ -37,10 +36,24 @@ def load_pipeline(
             f"{name} can't be loaded from {folder}: {said}",
             "Fetch or copy the folder again. Only safetensors are read.",
         ) from error
-    finally:
-        logging.set_verbosity(level)
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval()
     return pipeline.to(device)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars of diffusers and its notes on what it loads."""
+    from diffusers.utils import logging
+
+    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

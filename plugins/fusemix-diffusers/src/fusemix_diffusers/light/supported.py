@@ -29,7 +29,6 @@ _UNET = {
     "resnet_time_scale_shift": ("default", "scale_shift"),
     "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
-    "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
 }

@@ -48,7 +48,7 @@ class UNet(nn.Module):
         c = {**DEFAULTS, **config}
         widths = list(c["block_out_channels"])
         self.wave, self.flip, self.shift = widths[0], c["flip_sin_to_cos"], c["freq_shift"]
-        time, tokens = 4 * widths[0], c["cross_attention_dim"]
+        time, tokens = c.get("time_embedding_dim") or 4 * widths[0], c["cross_attention_dim"]
         self.channels = c["in_channels"]
         self.conv_in = nn.Conv2d(c["in_channels"], widths[0], 3, padding=1)
         self.time_embedding = _Time(widths[0], time)
