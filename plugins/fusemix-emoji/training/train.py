@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from concepts import SYNONYMS
 from diffusers import DDIMScheduler, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -312,12 +313,24 @@ def train_unet(data: Path, run: Path, seconds: float, batch: int = 128) -> None:
 
 
 def export(data: Path, run: Path, out: Path) -> None:
-    """Write the averaged weights as a diffusers folder in half precision."""
+    """Write the averaged weights as a diffusers folder in half precision, and the vectors of all
+    names and synonyms, on which a fused model's embeddings may be projected."""
     model = averaged(unet(), run / "unet.safetensors")
     pipeline = KandinskyV22Pipeline(
         unet=model, scheduler=scheduler(), movq=standardised_autoencoder(data, run)
     )
     pipeline.to("cpu", torch.float16).save_pretrained(out, safe_serialization=True)
+    concepts = json.loads((data / "manifest.json").read_text())["concepts"]
+    rows, _ = embedded_captions(data, run)
+    bank = [
+        row
+        for concept, captions in zip(concepts, rows, strict=True)
+        for text, row in zip(concept["captions"], captions, strict=False)
+        if text in (concept["name"], *SYNONYMS.get(concept["name"], ()))
+    ]
+    save_file({"rows": torch.stack(bank).half().cpu()}, out / "conditions.safetensors")
+    about = {"space": "minilm", "norm": "unit", "size": 32, "steps": 25, "guidance": 3.0}
+    (out / "generator.json").write_text(json.dumps(about) + "\n")
 
 
 def main() -> None:
