@@ -121,7 +121,9 @@ def test_fingerprints_are_counts_of_environments():
     # Three atoms alone, three with their bonds; at two bonds nothing new is seen.
     assert row.expm1().sum().round() == 6 and (row > 0).sum() == 6
     chain = encoder.collate(["C" * 12])[0]
-    assert sorted(chain[chain > 0].tolist()) == [2, 2, 2, 6, 8, 10]
+    # Around each atom: 2 ends and 10 others; with a bond 2, 2 and 8; with two 2, 2 and 6, as those
+    # around an end are those around the atom beside it.
+    assert sorted(chain[chain > 0].tolist()) == [2, 2, 2, 2, 2, 6, 8, 10]
     with pytest.raises(ValueError, match="not a valid SMILES: 'C1CC'"):
         encoder.collate(["C1CC"])
     with pytest.raises(ConfigError, match="radius -1"):
