@@ -434,6 +434,14 @@ INDEXES = [
         summary="compares a query with every vector: exact, to about a million items",
         options={"segment": 65_536},
     ),
+    ComponentSpec(
+        kind="index",
+        name="faiss",
+        target="fusemix_core.search.ivf:FaissIndex",
+        summary="compares with similar vectors only: for a million items and more",
+        options={"segment": 65_536, "least": 500_000, "lists": 0, "probes": 0},
+        requires={"faiss": "fusemix[faiss]"},
+    ),
 ]
 
 ARTEFACTS = [

@@ -367,6 +367,7 @@ class Collection:
             self._refresh()
             for modality in self.modalities:
                 self._index(modality).compact()
+                self._index(modality).settle()
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -126,6 +126,7 @@ def update(
         items = read.dataset.items.get(modality)
         kept = items.keys if items is not None else np.zeros((0, 2), np.uint64)
         removed += index.remove(index.keys[Lookup(kept).find(index.keys) < 0])
+        index.settle()
     return {"added": added, "removed": removed, "items": sum(made.counts.values())}
 
 
