@@ -91,7 +91,8 @@ def main() -> None:
     real, draw = Real(args.data), load_generator(args.generator)
     wanted = {"guidance": args.guidance, "steps": args.steps}
     options = {"size": SIZE, **{k: v for k, v in wanted.items() if v is not None}}
-    rows, own = draw.conditions(None).of_items("text", real.names), torch.arange(len(real.names))
+    own = torch.arange(len(real.names))
+    rows = draw.conditions(None).of_items("text", real.names, own.tolist())
     found = {"real pictures": recall(real.own_rank())}
     copies = [real.distance(real.pictures[real.test])]
     for seed in range(args.seeds):
