@@ -17,7 +17,9 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import colours
 import torch
 import torch.nn.functional as F
 from concepts import SYNONYMS
@@ -31,6 +33,8 @@ CHANNELS = 8  # of the latents, 8 x 8 each
 NOISE_ON_LATENTS = 0.1  # the decoder has to bear what the diffusion model gets slightly wrong
 MAX_NOISE = 0.025  # a dimension, on the condition
 DROPPED = 0.1  # conditions replaced by zeros, for guidance
+PAINTED = 0.3  # of the images, in a colour that they do not have
+COLOUR_SAID = 0.15  # of the others that have a main colour, with its name in the caption
 # What the diffusion model draws. The two other sets only train the autoencoder: in the time that a
 # CPU has, four styles come out crisper than six.
 STYLES = ("noto", "fluent-emoji-flat", "twemoji", "emojione")
@@ -211,20 +215,81 @@ def embedded_captions(data: Path, run: Path) -> tuple[Tensor, Tensor]:
     path = run / "captions.safetensors"
     concepts = json.loads((data / "manifest.json").read_text())["concepts"]
     if not path.exists():
-        from fusemix_starter import MINILM
-        from fusemix_starter.text import PackagedSentenceTransformerEncoder
-
-        encoder = PackagedSentenceTransformerEncoder.load(
-            MINILM, torch.device("cpu"), torch.float32
-        )
         texts = [text for concept in concepts for text in concept["captions"]]
-        chunks = [texts[i : i + 64] for i in range(0, len(texts), 64)]
-        save_file({"rows": torch.cat([encoder.encode(encoder.collate(c)) for c in chunks])}, path)
+        save_file({"rows": embedded(texts)}, path)
     rows = F.normalize(load_file(path)["rows"].float(), dim=-1).split(
         [len(concept["captions"]) for concept in concepts]
     )
     counts = torch.tensor([len(r) for r in rows])
     return nn.utils.rnn.pad_sequence(rows, batch_first=True).to(DEVICE), counts.to(DEVICE)
+
+
+class Painted(NamedTuple):
+    """What the U-Net learns: images as they are, and the same in other colours.
+
+    Attributes:
+        latents: Of the images, `[n, 8, 8, 8]`; those as they are come first.
+        concept: Of each image, an index.
+        colour: Of each image, an index; -1 if it has no main colour.
+        captions: Of a concept in a colour, `[concepts, colours, 2, 384]`; zeros if no image is so.
+        plain: How many images are as they are.
+    """
+
+    latents: Tensor
+    concept: Tensor
+    colour: Tensor
+    captions: Tensor
+    plain: int
+
+
+def painted(data: Path, run: Path) -> Painted:
+    """The training images and their latents, computed once."""
+    path = run / "painted.safetensors"
+    if not path.exists():
+        drawn, concept = (part.cpu() for part in pictures(data, "train", STYLES))
+        found = colours.Coloured(drawn / 2 + 0.5)
+        images, owners, paints = [drawn], [torch.arange(len(drawn))], [found.name]
+        for colour in colours.MADE:
+            turned, index = found.turned(colour)
+            images.append(turned * 2 - 1)
+            owners.append(index)
+            paints.append(torch.full((len(index),), colours.NAMES.index(colour)))
+        owner, colour = torch.cat(owners), torch.cat(paints)
+        model = standardised_autoencoder(data, run)
+        tensors = {
+            "latents": encoded(model, torch.cat(images).to(DEVICE)).cpu(),
+            "concept": concept[owner],
+            "colour": colour,
+            "captions": colour_captions(data, concept[owner], colour),
+            "plain": torch.tensor(len(drawn)),
+        }
+        save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    tensors = load_file(path, device=str(DEVICE))
+    plain = int(tensors.pop("plain"))
+    return Painted(**tensors, plain=plain)
+
+
+def colour_captions(data: Path, concept: Tensor, colour: Tensor) -> Tensor:
+    """`Painted.captions`, of the pairs that there are."""
+    names = [c["name"] for c in json.loads((data / "manifest.json").read_text())["concepts"]]
+    pairs = sorted(
+        {(c, p) for c, p in zip(concept.tolist(), colour.tolist(), strict=True) if p >= 0}
+    )
+    texts = [t for c, p in pairs for t in colours.captions(names[c], colours.NAMES[p])]
+    found = torch.zeros(len(names), len(colours.NAMES), 2, DIM)
+    first, second = torch.tensor(pairs).T
+    found[first, second] = F.normalize(embedded(texts).float(), dim=-1).unflatten(0, (-1, 2))
+    return found
+
+
+def embedded(texts: list[str]) -> Tensor:
+    """MiniLM's vectors as the encoder `minilm` gives them, `[n, 384]`."""
+    from fusemix_starter import MINILM
+    from fusemix_starter.text import PackagedSentenceTransformerEncoder
+
+    encoder = PackagedSentenceTransformerEncoder.load(MINILM, torch.device("cpu"), torch.float32)
+    chunks = [texts[i : i + 64] for i in range(0, len(texts), 64)]
+    return torch.cat([encoder.encode(encoder.collate(chunk)) for chunk in chunks])
 
 
 def train_autoencoder(data: Path, run: Path, seconds: float, batch: int = 32) -> None:
@@ -268,24 +333,18 @@ def encoded(model: VQModel, drawn: Tensor) -> Tensor:
     return torch.cat([model.encode(part).latents for part in drawn.split(256)])
 
 
-def condition(rows: Tensor, counts: Tensor) -> Tensor:
-    """A condition per concept's captions [b, most, 384]: two captions mixed, noisy, or zeros."""
-    b, device = len(rows), rows.device
-    first, second = (
-        rows[torch.arange(b, device=device), (torch.rand(b, device=device) * counts).long()]
-        for _ in range(2)
-    )
+def condition(captions: Tensor) -> Tensor:
+    """A condition per pair of captions [b, 2, 384]: the two mixed or the first, noisy, or zeros."""
+    b, device = len(captions), captions.device
     share = torch.rand(b, 1, device=device) * (torch.rand(b, 1, device=device) < 0.5)
     sigma = MAX_NOISE * torch.rand(b, 1, device=device)
-    mixed = F.normalize(torch.lerp(first, second, share), dim=-1)
+    mixed = F.normalize(torch.lerp(captions[:, 0], captions[:, 1], share), dim=-1)
     noisy = F.normalize(mixed + sigma * torch.randn_like(mixed), dim=-1)
     return noisy * (torch.rand(b, 1, device=device) >= DROPPED)
 
 
 def train_unet(data: Path, run: Path, seconds: float, batch: int = 128) -> None:
-    drawn, concept = pictures(data, "train", STYLES)
-    latents = encoded(standardised_autoencoder(data, run), drawn)
-    captions, counts = embedded_captions(data, run)
+    known, (captions, counts) = painted(data, run), embedded_captions(data, run)
     model = unet().to(DEVICE)
     with torch.no_grad():  # unit vectors are short: let the condition outweigh the biases
         model.add_embedding.image_proj.weight.mul_(8)
@@ -295,16 +354,23 @@ def train_unet(data: Path, run: Path, seconds: float, batch: int = 128) -> None:
     steps = noise.config["num_train_timesteps"]
 
     def loss_of_batch() -> tuple[Tensor, int]:
-        chosen = torch.randint(len(latents), (batch,), device=DEVICE)
-        x, e = latents[chosen], torch.randn(batch, *latents.shape[1:], device=DEVICE)
+        plain = torch.rand(batch, device=DEVICE) >= PAINTED
+        last = torch.where(plain, known.plain, len(known.latents) - known.plain)
+        chosen = (torch.rand(batch, device=DEVICE) * last).long() + known.plain * ~plain
+        concept, colour = known.concept[chosen], known.colour[chosen]
+        two = torch.rand(batch, 2, device=DEVICE) * counts[concept, None]
+        texts = captions[concept[:, None], two.long()]
+        say = ~plain | ((colour >= 0) & (torch.rand(batch, device=DEVICE) < COLOUR_SAID))
+        texts = torch.where(say[:, None, None], known.captions[concept, colour], texts)
+        x = known.latents[chosen]
+        e = torch.randn_like(x)
         places = torch.arange(batch, device=DEVICE) + torch.rand(1, device=DEVICE)
         t = (places / batch * steps).long()
-        c = condition(captions[concept[chosen]], counts[concept[chosen]])
         out = model(
             noise.add_noise(x, e, t),
             t,
             encoder_hidden_states=None,
-            added_cond_kwargs={"image_embeds": c},
+            added_cond_kwargs={"image_embeds": condition(texts)},
             return_dict=False,
         )[0][:, :CHANNELS]
         return F.mse_loss(out.float(), noise.get_velocity(x, e, t)), batch
