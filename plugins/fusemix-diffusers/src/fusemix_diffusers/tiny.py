@@ -76,6 +76,9 @@ CLIP: Mapping[str, Any] = {
 }
 """Of the text and image encoders."""
 
+TOKENS = 48
+"""Of every text."""
+
 
 def clip_text(*, projected: bool = False) -> tuple[Any, Any]:
     """A random text encoder and its tokenizer, whose words are single characters."""
@@ -91,12 +94,12 @@ def clip_text(*, projected: bool = False) -> tuple[Any, Any]:
     letters = string.ascii_lowercase + string.digits
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
     tokenizer = CLIPTokenizer(
-        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16
+        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=TOKENS
     )
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
     config = CLIPTextConfig(
         vocab_size=len(words),
-        max_position_embeddings=16,
+        max_position_embeddings=TOKENS,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
