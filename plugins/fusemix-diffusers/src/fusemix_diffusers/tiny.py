@@ -81,9 +81,8 @@ TOKENS = 48
 
 
 def clip_text(*, projected: bool = False) -> tuple[Any, Any]:
-    """A random text encoder and its tokenizer, whose words are single characters."""
-    import string
-
+    """A random text encoder and its tokenizer, whose words are single bytes."""
+    from tokenizers.pre_tokenizers import ByteLevel
     from transformers import (
         CLIPTextConfig,
         CLIPTextModel,
@@ -91,7 +90,7 @@ def clip_text(*, projected: bool = False) -> tuple[Any, Any]:
         CLIPTokenizer,
     )
 
-    letters = string.ascii_lowercase + string.digits
+    letters = sorted(ByteLevel.alphabet())
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
     tokenizer = CLIPTokenizer(
         vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=TOKENS
