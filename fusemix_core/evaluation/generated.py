@@ -11,6 +11,9 @@ from torch.nn.functional import normalize
 
 from fusemix_core.evaluation.bootstrap import interval, resample, share
 
+_ROUNDING = 1e-6
+"""Cosines that differ by less are equal."""
+
 
 def concept_ranks(rows: Tensor, concepts: Tensor, centroids: Tensor) -> Tensor:
     """The 0-based rank of each row's own concept among all, by cosine with their centroids.
@@ -25,7 +28,7 @@ def concept_ranks(rows: Tensor, concepts: Tensor, centroids: Tensor) -> Tensor:
     """
     scores = normalize(rows, dim=1) @ normalize(centroids, dim=1).T
     own = scores.gather(1, concepts[:, None])
-    return (scores >= own).sum(dim=1) - 1
+    return (scores >= own - _ROUNDING).sum(dim=1) - 1
 
 
 def left_out_ranks(rows: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +49,7 @@ def left_out_ranks(rows: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
     own = concepts[measured, None]
     others = normalize(sums[concepts[measured]] - unit[measured], dim=1)
     scores.scatter_(1, own, (unit[measured] * others).sum(dim=1, keepdim=True))
-    return measured, (scores >= scores.gather(1, own)).sum(dim=1) - 1
+    return measured, (scores >= scores.gather(1, own) - _ROUNDING).sum(dim=1) - 1
 
 
 def centroids(rows: Tensor, concepts: Tensor, count: int) -> Tensor:
@@ -131,8 +134,10 @@ def ratio_with_interval(
     sums = np.concatenate([_by_source(v, sources)[:, :1] for v in (values, others)], axis=1)
     drawn = resample(sums, resamples, seed)
     total = sums.sum(axis=0)
-    bounds = None if drawn is None else interval(share(drawn[:, 0], drawn[:, 1]) / 100)
-    return (float(total[0] / total[1]) if total[1] else None), bounds
+    if drawn is None or not total[1]:
+        return (float(total[0] / total[1]) if total[1] else None), None
+    ratios = drawn[drawn[:, 1] > 0]
+    return float(total[0] / total[1]), interval(ratios[:, 0] / ratios[:, 1])
 
 
 def difference_with_interval(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from fusemix_core.config import DataConfig
 from fusemix_core.data.items import Items
 from fusemix_core.data.reading import read_pairs
+from fusemix_core.data.sources import expand, open_source
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.evaluation.generated import centroids
 from fusemix_core.fused import FusedModel
@@ -24,6 +25,7 @@ from fusemix_core.padded import as_rows, cat_latents
 from fusemix_core.registry import Registry
 from fusemix_core.specs import EncoderSpec, GeneratorSpec
 
+_SPLIT = "split"
 _MOST_REAL = 10_000
 _SIDE = 64
 """Pixels a side at which images are compared with what was trained on."""
@@ -105,13 +107,15 @@ class Real:
 
     @classmethod
     def of_source(cls, source: str, takes: str, judge: Judge) -> Real:
-        """The items of a source with the columns `image` and `text`, one row each. If it has
-        splits, the generator was trained on the rows of `train`.
+        """The items of a source with the columns `image` and `text`, one row each. If it has a
+        column `split`, the generator was trained on the rows of `train`.
 
         Raises:
             DataError: the source can't be read.
         """
         config = DataConfig(source=(source,), validation_fraction=0.0, test_fraction=0.0)
+        if any(_SPLIT in open_source(path, config)[1] for path in expand(source)):
+            config = replace(config, split_column=_SPLIT)
         found = read_pairs(config, {"image": takes, "text": "text"})
         items, texts = found.items["image"], found.items["text"]
         keep = np.unique(found.links[:, 0], return_index=True)[1][:_MOST_REAL]
