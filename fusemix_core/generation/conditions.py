@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.data.media import medium
-from fusemix_core.errors import ConfigError, DataError, FusemixError, short
+from fusemix_core.errors import ConfigError, DataError, short
 from fusemix_core.fused import FusedModel
 from fusemix_core.generation.correcting import AUTO, Corrections
 from fusemix_core.generation.spaces import align_line, fixed_modality, own_encoder, space_of
@@ -243,12 +243,10 @@ def check_makes(model: FusedModel, spec: GeneratorSpec, why: str) -> None:
 
 
 def check_filled(modality: str, item: Any, takes: str) -> None:
-    """Raise `DataError` for an item with nothing in it: a silent sound, an empty text."""
+    """Raise `DataError` for an item that can't be read, or with nothing in it: a silent sound, an
+    empty text."""
     kind = medium(takes)
-    try:
-        decoded = kind.decode(item)
-    except FusemixError as error:
-        raise DataError(f"{_shown(item, modality)}: {error.message}", error.hint) from error
+    decoded = kind.decode(item)
     if isinstance(decoded, str) and not decoded.strip():
         raise DataError(f"The {modality} to generate from is empty.")
     if kind.sampled and (what := kind.blank(decoded)):

@@ -43,6 +43,7 @@ class Corrections:
         self.norm = generator.spec.norm
         self.bank = generator.bank()
         self._tell = tell or (lambda note: None)
+        self._names: dict[str, str] = {}
         if how != AUTO:
             self._named(how)
 
@@ -57,6 +58,11 @@ class Corrections:
 
     def name_for(self, modality: str) -> str:
         """The name of the correction that embeddings of a modality get."""
+        if modality not in self._names:
+            self._names[modality] = self._name_for(modality)
+        return self._names[modality]
+
+    def _name_for(self, modality: str) -> str:
         if modality == self.target:  # these are latents, but for their length
             return NORM if self._has(NORM, modality) else NONE
         if self.how != AUTO:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.devices import resolve_device
-from fusemix_core.errors import ConfigError, ContractError, PluginError, UnknownNameError
+from fusemix_core.errors import ConfigError, ContractError, PluginError
 from fusemix_core.fused import FusedModel
 from fusemix_core.generation.conditions import Conditions, How, check_makes, conditions_of
 from fusemix_core.generation.guidance import score_of
@@ -19,7 +19,7 @@ from fusemix_core.generation.mixing import mixed
 from fusemix_core.generator import Generator
 from fusemix_core.hub import without_waiting
 from fusemix_core.padded import Padded
-from fusemix_core.registry import Registry, registry
+from fusemix_core.registry import Registry, check_options, registry
 from fusemix_core.specs import GeneratorSpec
 
 AT_ONCE = 8
@@ -210,7 +210,7 @@ class LoadedGenerator:
             **options: Of the generator.
         """
         self.generator.check(condition)
-        self.check_options(options)
+        check_options("generator", self.spec.name, options_of(self.spec), options)
         if len(seeds) != len(condition):
             raise ConfigError(f"There are {len(seeds)} seeds for {len(condition)} conditions.")
         drawn: list[Any] = []
@@ -227,19 +227,17 @@ class LoadedGenerator:
             drawn += made
         return drawn
 
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise `UnknownNameError` for an option that the generator has not."""
-        known = {*self.spec.options, *(() if self.spec.size is None else ("size",))}
-        for option in options:
-            if option not in known:
-                raise UnknownNameError.of(f"option of '{self.spec.name}'", option, known)
-
     def _score(self, condition: Tensor | Padded, model: FusedModel | None) -> dict[str, Any]:
         """What steers a generator that is guided."""
         if self.spec.condition != "guidance":
             return {}
         assert model is not None and isinstance(condition, Tensor)
         return {"score": score_of(model, condition)}
+
+
+def options_of(spec: GeneratorSpec) -> dict[str, Any]:
+    """What users may set, with the defaults: `size` too, if the generator draws several."""
+    return {**spec.options, **({} if spec.size is None else {"size": spec.size})}
 
 
 def ranked(
