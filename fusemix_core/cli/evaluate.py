@@ -114,7 +114,7 @@ class CompressionOptions:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """What a generator draws from the items: `--generate`, and by whom it is judged."""
+    """Images that a generator draws from the items, and their judge: `--generate`."""
 
     generate: Annotated[
         str | None,

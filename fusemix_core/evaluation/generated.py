@@ -34,7 +34,7 @@ def concept_ranks(rows: Tensor, concepts: Tensor, centroids: Tensor) -> Tensor:
 def left_out_ranks(rows: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
     """`concept_ranks` of real items, each against the centroids of all others.
 
-    Items without another one of their concept are left out: the limit of what the judge can say.
+    The result is the judge's own limit. Items without another one of their concept are left out.
 
     Returns:
         (int64 `[m]`, which of the rows; int64 `[m]`, their ranks).

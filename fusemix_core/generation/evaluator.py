@@ -71,10 +71,10 @@ class GenerationEvaluator(Evaluator):
         self._strips: dict[str, bytes] = {}
 
     def __call__(self, data: Measured) -> dict[str, Any]:
-        """Shares in percent of each modality; None where nothing can be said.
+        """Shares in percent of each modality; None for a measure that has nothing to compare.
 
         Returns:
-            `generator`, `judge`, `concepts` (how many it tells apart), `held_out_distance` of new
+            `generator`, `judge`, `concepts` (their number), `held_out_distance` of new
             real images to trained ones, and by modality: `items`, `skipped` (without a real image
             of their concept), `classes`, `rows` (what is drawn from → R@1, R@5, R@10, accuracy
             among the classes, IIS, AIS, KID, diversity, copies), `of_text` (R@1 as a share of the

@@ -31,7 +31,7 @@ def score_of(model: FusedModel, rows: Tensor, modality: str = "image") -> Score:
     """The cosine of image i and embedding i in the space of a fused model, with a gradient.
 
     Args:
-        model: With a modality of images, whose encoder tells its `network`.
+        model: With a modality of images, whose encoder has a `network`.
         rows: Unit-norm embeddings of any modality of the model, `[n, d]`.
         modality: Of the images.
 
@@ -39,7 +39,7 @@ def score_of(model: FusedModel, rows: Tensor, modality: str = "image") -> Score:
         A function of float `[n, 3, h, w]` in 0 to 1, which gives `[n]`.
 
     Raises:
-        ConfigError: The encoder prepares images in a way that has no gradient, or tells no network.
+        ConfigError: The encoder prepares images in a way that has no gradient, or has no `network`.
 
     Example:
         score = score_of(model, model.encode("audio", ["bark.wav"]))
@@ -60,10 +60,10 @@ def score_of(model: FusedModel, rows: Tensor, modality: str = "image") -> Score:
 
 @dataclass(frozen=True)
 class Preparing:
-    """What an encoder does to an image before its network: crop, resize, scale and shift.
+    """An encoder's preparation of an image for its network: crop, resize, scale and shift.
 
     Attributes:
-        height, width: of what the network takes.
+        height, width: of the network's input.
         share: of each side of the image that is looked at, around the middle.
         scale, shift: of each channel, `[3, 1, 1]`.
     """
@@ -118,8 +118,8 @@ def _differentiable(encoder: Encoder, view: str) -> Callable[[Tensor], Tensor]:
     network = encoder.network(view)
     if network is None:
         raise ConfigError(
-            f"The images of '{name}', view '{view}', can't guide a generator: the encoder tells no "
-            "network, through which a gradient could flow.",
+            f"The images of '{name}', view '{view}', can't guide a generator: it has no "
+            "`network`, through which a gradient could flow.",
             "Use a model whose image encoder is one of fusemix-timm or fusemix-hf.",
         )
     probes = _probes()
@@ -150,11 +150,11 @@ def _differentiable(encoder: Encoder, view: str) -> Callable[[Tensor], Tensor]:
 
 
 class _Caught(Exception):
-    """What reached the network."""
+    """The inputs have reached the network."""
 
 
 def _inputs(encoder: Encoder, view: str, images: list[Image.Image]) -> dict[str, Tensor]:
-    """What `encode` hands to the network for these images."""
+    """The inputs that `encode` hands to the network for these images."""
     caught: dict[str, Tensor] = {}
 
     def catch(_: str, inputs: dict[str, Tensor]) -> Any:

@@ -22,17 +22,18 @@ from fusemix_core.hub import weights_of
 from fusemix_core.latents.encoding import Encoding
 from fusemix_core.measured import Measured
 from fusemix_core.padded import as_rows, cat_latents
+from fusemix_core.project import how_to_install
 from fusemix_core.registry import Registry
 from fusemix_core.specs import EncoderSpec, GeneratorSpec
 
 _SPLIT = "split"
 _MOST_REAL = 10_000
 _SIDE = 64
-"""Pixels a side at which images are compared with what was trained on."""
+"""Pixels a side at which images are compared with training images."""
 
 
 class Judge:
-    """An encoder that had no part in what it judges.
+    """An encoder that judges the work of others.
 
     Args:
         spec: of the encoder; its first view is taken.
@@ -59,14 +60,15 @@ def judge_of(name: str, spec: GeneratorSpec, model: FusedModel, registry: Regist
     installed one whose weights are on this disk and that neither the generator nor the model has.
 
     Raises:
-        ConfigError: there is none, or the one that is named had a part in what it would judge.
+        ConfigError: there is none, or the one that is named belongs to the generator or the model.
     """
     own = {info.name for info in model.encoders.values()} | {spec.space}
     if name:
         found = registry.encoder(name, spec.makes)
         if found.name in own:
             raise ConfigError(
-                f"'{found.name}' had a part in what it would judge.", "Name another --judge."
+                f"'{found.name}' can't judge: the generator or the model has it, too.",
+                "Name another --judge.",
             )
         return found
     known = [
@@ -80,7 +82,7 @@ def judge_of(name: str, spec: GeneratorSpec, model: FusedModel, registry: Regist
     if not known:
         raise ConfigError(
             f"No encoder of {spec.makes} is installed that could judge what '{spec.name}' makes.",
-            "Name one: --judge ENCODER. pip install fusemix-starter brings some.",
+            f"Name one: --judge ENCODER, or {how_to_install('fusemix-starter')}",
         )
     return max(known, key=lambda one: (one.parameters or 0, one.name))
 

@@ -1,4 +1,4 @@
-"""What an evaluation draws, and what a judge finds in it."""
+"""The images of an evaluation, and their measures by a judge."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Drawing:
     Attributes:
         draw: the generator.
         model: the fused model.
-        target: its fixed modality, of which names are.
+        target: its fixed modality, that of the names.
         correct: how embeddings are corrected.
         count: images of each.
         seed: of the first image; the next ones have the next numbers.
@@ -72,7 +72,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Question:
-    """What images are judged by.
+    """The facts that images are judged by.
 
     Attributes:
         real: real images of the concepts.
@@ -137,14 +137,14 @@ class Question:
 def judged(
     images: Sequence[Any], judge: Judge, model: FusedModel, makes: str, question: Question
 ) -> tuple[dict[str, Any], Tensor]:
-    """What a judge finds in images, and for each whether its own concept comes first.
+    """The measures of images by a judge, and for each whether its own concept comes first.
 
     Args:
         images: N, in the order of `question.sources`.
         judge: who judges.
-        model: the fused model; if it embeds what is made, AIS is by its embeddings.
-        makes: the modality of what is made.
-        question: what they are judged by.
+        model: the fused model; if it has that modality, AIS is by its embeddings.
+        makes: the modality that the generator makes.
+        question: the facts that they are judged by.
     """
     real, sources = question.real, question.sources
     rows = judge(images)

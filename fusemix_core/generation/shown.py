@@ -108,7 +108,7 @@ def _figure(strip: bytes, modality: str) -> Figure:
             "One item per column. From the top: drawn from its text, from the "
             f"{modality}, from the nearest text, from another {modality}."
         ),
-        alt=f"Images generated from {modality}, in four rows by what they were drawn from",
+        alt=f"Images generated from {modality}, in four rows by their source",
         height=220,
     )
 

@@ -222,7 +222,7 @@ def test_shuffled_takes_each_item_once_and_never_one_of_its_own_concept():
 def test_the_judge_is_the_largest_encoder_that_had_no_part(fused):
     model = fused("text", "image")
     assert judge_of("eye", Field.spec, model, registry).name == "eye"
-    with pytest.raises(ConfigError, match="'toy-image' had a part"):
+    with pytest.raises(ConfigError, match="'toy-image' can't judge"):
         judge_of("toy-image", Field.spec, model, registry)
     chosen = judge_of("", Field.spec, model, registry)
     assert chosen.modality == "image" and chosen.name != "toy-image"

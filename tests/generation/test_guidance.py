@@ -122,5 +122,5 @@ def test_images_prepared_in_a_way_that_can_not_be_followed_are_refused(prepared)
 
 
 def test_an_encoder_that_tells_no_network_is_refused():
-    with pytest.raises(ConfigError, match="tells no network"):
+    with pytest.raises(ConfigError, match="has no `network`"):
         score_of(fused(ToyImage(ToyImage.spec)), torch.ones(1, 12))

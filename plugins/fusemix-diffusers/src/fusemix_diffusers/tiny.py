@@ -220,7 +220,7 @@ def save_ip_adapter(folder: Path, width: int) -> Path:
 
 
 def _seeded(make: Callable[[], Any]) -> Any:
-    """What `make` gives, with the same random weights each time."""
+    """The result of `make`, with the same random weights each time."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
