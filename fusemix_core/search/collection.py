@@ -167,6 +167,7 @@ class Collection:
             "folder": str(self.folder),
             "items": dict(self.state.counts),
             "queries": list(self.state.asks),
+            "quick": self.state.quick(),
             "columns": self.columns,
             "dim": self.state.dim,
             "scorer": self.state.scorer,
