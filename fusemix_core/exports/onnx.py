@@ -122,7 +122,7 @@ class OnnxExporter(Exporter):
         except Exception as error:  # an exporter raises anything
             raise ConfigError(
                 f"{modality} can't be exported to ONNX, with the adapter "
-                f"'{model.adapter_part(modality).name}': {_first_line(error)}",
+                f"'{model.adapter_part(modality).name}': {first_line(error)}",
                 "A kernel or linear map can be: fusemix align … --recipe kcca",
             ) from error
         file = self._converted(path)
@@ -200,7 +200,7 @@ def _graph(model: FusedModel, modality: str, folder: Path) -> tuple[Graph, dict[
     encoder = model.encoder(modality).load()
     network, inputs = encoder.network(info.view), None
     if network is not None:
-        inputs = _inputs(encoder, network, info.view, info.takes)
+        inputs = network_inputs(encoder, network, info.view, info.takes)
     if network is None or inputs is None:
         latents = {"latents": torch.randn(4, info.dim)}
         return Graph(Vectors(*given), latents, (0,), outputs, "latents"), {}
@@ -209,7 +209,9 @@ def _graph(model: FusedModel, modality: str, folder: Path) -> tuple[Graph, dict[
     return Graph(module, inputs, network.axes, outputs, "items"), preprocessing
 
 
-def _inputs(encoder: Encoder, network: Network, view: str, takes: str) -> dict[str, Tensor] | None:
+def network_inputs(
+    encoder: Encoder, network: Network, view: str, takes: str
+) -> dict[str, Tensor] | None:
     """The network's inputs for a batch of some items; None if `encode` goes another way."""
     items = list(encoder.sample_items(encoder.spec))[:4] or _samples(takes)
     seen: list[dict[str, Tensor]] = []
@@ -250,7 +252,7 @@ def _lifts(model: FusedModel) -> bool:
     return lifted.shape[1] > model.dim
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 

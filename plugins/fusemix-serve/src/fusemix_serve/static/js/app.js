@@ -24,6 +24,7 @@ function failed(error) {
 function named(info) {
   find("name").textContent = info.name || "fusemix";
   const kinds = info.modalities.map((one) => one.name).join(", ");
+  find("ask-note").textContent = info.note ?? "";
   find("about").textContent = `${counted(info.count, "item")}${kinds ? ` · ${kinds}` : ""}`;
 }
 
