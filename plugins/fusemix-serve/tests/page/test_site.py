@@ -81,7 +81,7 @@ def test_words_find_the_same_ten_as_fusemix_search(show, figures):
     url, collection = figures
     page = show(url=url)
     assert page.inner_text("#name") == "Figures"
-    texts = ["a map of the world", "naïve café — 北京 Ωμέγα", "x", " ".join(["word"] * 400)]
+    texts = ["a map of the world", "  naïve café — 北京 Ωμέγα ", "x", " ".join(["word"] * 400)]
     texts += [one.item for one in collection.items(collection.keys("text")[::9])]
     for text in texts:
         for to in ("image", "text"):
