@@ -84,6 +84,13 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(registry, "files", [])
 
 
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        import started
+
+        started.serve()
+
+
 def pytest_collection_finish():
     freeze_imports()
 
