@@ -85,10 +85,11 @@ def own_registry(monkeypatch):
 
 
 def pytest_configure(config):
-    if not hasattr(config, "workerinput"):
-        import started
+    import started
 
+    if not hasattr(config, "workerinput"):
         started.serve()
+    started.fork_spawned()
 
 
 def pytest_collection_finish():

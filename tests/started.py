@@ -33,6 +33,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from multiprocessing import util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -98,6 +99,9 @@ class Popen:
         for file in theirs:
             os.close(file)
         self.pid = _number(self._answers)
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            while start_new_session and os.getsid(self.pid) != self.pid:
+                time.sleep(0.001)
 
     def wait(self, timeout=None):
         if self.returncode is None:
@@ -169,6 +173,19 @@ class Process:
     @property
     def exitcode(self):
         return self._process.poll()
+
+
+def fork_spawned() -> None:
+    """What multiprocessing spawns in this process is forked as well: the kit's worker."""
+    fresh = util.spawnv_passfds
+
+    def spawned(path, words, files):
+        if "--multiprocessing-fork" not in words:
+            return fresh(path, words, files)
+        words = [sys.executable, *words[words.index("-c") :]]  # without options of the interpreter
+        return Popen(words, pass_fds=files, libraries=ENCODERS).pid
+
+    util.spawnv_passfds = spawned
 
 
 forked = SimpleNamespace(
@@ -357,6 +374,7 @@ def _become(
     kind, *rest = arguments
     first = "" if kind == "-c" else cwd if kind == "-m" else str(Path(kind).parent)
     sys.path[:0] = [first, *more]
+    fork_spawned()
     try:
         if kind == "-c":
             source, *sys.argv[1:] = rest
