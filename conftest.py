@@ -49,6 +49,15 @@ def run_by_torch():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def unflushed():
+    """No file is forced to the disk, which takes milliseconds and a run does a dozen times.
+    Processes of tests/crash do it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_files():
     """Files that a test has imported from its folder are forgotten after it. Each process that a

@@ -179,4 +179,4 @@ def _children(process: str) -> list[str]:
             found += Path(f"/proc/{process}/task/{thread}/children").read_text().split()
     except OSError:  # it has ended, or there is no /proc
         pass
-    return found
+    return [one for one in found if int(one) not in started.SERVERS]  # `spent` counts theirs

@@ -41,6 +41,8 @@ PATH = "PYTHONPATH"
 _SOCKET = "FUSEMIX_TESTS_STARTED_BY"
 _ACCOUNT = "PYTEST_XDIST_WORKER"
 """Processes of a worker, and those that they ask for, inherit its name."""
+SERVERS: set[int] = set()
+"""Processes that fork others, started by this one."""
 IMPORTS = "imports"
 """The account of what the servers themselves take."""
 _THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -246,6 +248,7 @@ def _server(libraries: tuple[str, ...]) -> str:
             [sys.executable, __file__, path, *libraries],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
+        SERVERS.add(server.pid)
         atexit.register(_end, server, path)
         assert server.stdout.readline(), "the process that forks others has died"
         os.environ[name] = str(path)
