@@ -86,9 +86,12 @@ def own_registry(monkeypatch):
     from fusemix_core.registry import registry
 
     registry.load()
-    for name in ("_encoders", "_components", "_modalities"):
-        kept = {key: dict(by) for key, by in getattr(registry, name).items()}
-        monkeypatch.setattr(registry, name, defaultdict(dict, kept))
+    places = [(registry, "_components"), (registry, "_modalities")]
+    for shelf in (registry._encoders, registry._generators):
+        places += [(shelf, "specs"), (shelf, "families")]
+    for owner, name in places:
+        kept = {key: dict(by) for key, by in getattr(owner, name).items()}
+        monkeypatch.setattr(owner, name, defaultdict(dict, kept))
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     monkeypatch.setattr(registry, "files", [])
 

@@ -10,14 +10,17 @@ if TYPE_CHECKING:
     from fusemix_core.benchmark.run import bench
     from fusemix_core.estimators import FusionClassifier, FusionRegressor, side_by_side  # noqa: F401
     from fusemix_core.fused import FusedModel
+    from fusemix_core.generation.loading import load_generator
     from fusemix_core.interfaces import (
         Adapter,
         Aligner,
         Callback,
+        Correction,
         Encoder,
         Evaluator,
         Fitted,
         Fuser,
+        Generator,
         Index,
         Medium,
         Mixup,
@@ -39,7 +42,13 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.select import select
     from fusemix_core.predictor import Predictor
     from fusemix_core.saved.model import SavedModel, load
-    from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec
+    from fusemix_core.specs import (
+        ComponentSpec,
+        EncoderSpec,
+        FamilySpec,
+        GeneratorSpec,
+        ModalitySpec,
+    )
     from fusemix_core.trust import trust_remote_code
 
 _HOMES = {
@@ -57,19 +66,23 @@ _HOMES = {
     "Predictor": "fusemix_core.predictor",
     "SavedModel": "fusemix_core.saved.model",
     "load": "fusemix_core.saved.model",
+    "load_generator": "fusemix_core.generation.loading",
     "trust_remote_code": "fusemix_core.trust",
     **dict.fromkeys(
-        ["ComponentSpec", "EncoderSpec", "FamilySpec", "ModalitySpec"], "fusemix_core.specs"
+        ["ComponentSpec", "EncoderSpec", "FamilySpec", "GeneratorSpec", "ModalitySpec"],
+        "fusemix_core.specs",
     ),
     **dict.fromkeys(
         [
             "Adapter",
             "Aligner",
             "Callback",
+            "Correction",
             "Encoder",
             "Evaluator",
             "Fitted",
             "Fuser",
+            "Generator",
             "Mixup",
             "Objective",
             "Scorer",
@@ -92,6 +105,7 @@ __all__ = [
     "Aligner",
     "Callback",
     "ComponentSpec",
+    "Correction",
     "Encoder",
     "EncoderSpec",
     "Evaluator",
@@ -99,6 +113,8 @@ __all__ = [
     "Fitted",
     "FusedModel",
     "Fuser",
+    "Generator",
+    "GeneratorSpec",
     "Index",
     "Medium",
     "Mixup",
@@ -120,6 +136,7 @@ __all__ = [
     "extend",
     "fuse",
     "load",
+    "load_generator",
     "rank",
     "select",
     "trust_remote_code",

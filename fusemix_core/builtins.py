@@ -434,6 +434,14 @@ INDEXES = [
         summary="compares a query with every vector: exact, to about a million items",
         options={"segment": 65_536},
     ),
+    ComponentSpec(
+        kind="index",
+        name="faiss",
+        target="fusemix_core.search.ivf:FaissIndex",
+        summary="compares with similar vectors only: for a million items and more",
+        options={"segment": 65_536, "least": 500_000, "lists": 0, "probes": 0},
+        requires={"faiss": "fusemix[faiss]"},
+    ),
 ]
 
 ARTEFACTS = [
@@ -448,6 +456,51 @@ ARTEFACTS = [
         name="predictor",
         target="fusemix_core.predictor:Predictor",
         summary="a prediction from several modalities: a fuser and a task",
+    ),
+]
+CORRECTIONS = [
+    ComponentSpec(
+        kind="correction",
+        name="none",
+        target="fusemix_core.corrections.plain:NoCorrection",
+        summary="embeddings as they are",
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="norm",
+        target="fusemix_core.corrections.plain:NormCorrection",
+        summary="at the length of the encoder's latents",
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="shift",
+        target="fusemix_core.corrections.plain:ShiftCorrection",
+        summary="moved by the difference of the modalities' means",
+        paper="https://arxiv.org/abs/2203.02053",
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="bank",
+        target="fusemix_core.corrections.bank:BankCorrection",
+        summary="projected on latents that exist",
+        options={"temperature": 0.05, "size": 4096},
+        paper="https://arxiv.org/abs/2303.03032",
+        keeps_items=True,
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="prior",
+        target="fusemix_core.corrections.prior:PriorCorrection",
+        summary="a latent drawn for each embedding by a small flow",
+        options={"steps": 1000, "hidden": 512},
+        paper="https://arxiv.org/abs/2204.06125",
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="auto",
+        target="fusemix_core.corrections.auto:AutoCorrection",
+        summary="whichever did best on validation",
+        options={"chosen": None, "with_bank": None},
     ),
 ]
 EXPORTERS = [
@@ -526,6 +579,7 @@ def fusemix_components() -> list[ComponentSpec]:
         *TASKS,
         *INDEXES,
         *ARTEFACTS,
+        *CORRECTIONS,
         *EXPORTERS,
         *RECIPES,
     ]

@@ -1,4 +1,4 @@
-"""What plugins and user code declare: encoders, families, components and modalities."""
+"""What plugins and user code declare: encoders, generators, families, components, modalities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections import defaultdict
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fusemix_core.discovery import Declared, EntryPoints, Plugin, discover, installed
 from fusemix_core.errors import ConfigError, PluginError
@@ -14,14 +14,58 @@ from fusemix_core.specs import (
     ComponentSpec,
     EncoderSpec,
     FamilySpec,
+    GeneratorSpec,
     ModalitySpec,
+    ModelledSpec,
     ModelSpec,
     plain_modality,
 )
 from fusemix_core.userfile import import_file
 
+S = TypeVar("S", EncoderSpec, GeneratorSpec)
+
 USER = "user"
 """The distribution of what user code adds."""
+
+
+class Shelf(Generic[S]):
+    """The encoders, or the generators, and their families: by name and distribution.
+
+    Args:
+        kind: `encoder` or `generator`.
+        spec: The class of their specs.
+    """
+
+    def __init__(self, kind: str, spec: type[S]) -> None:
+        self.kind, self.spec = kind, spec
+        self.specs: dict[str, dict[str, S]] = defaultdict(dict)
+        self.families: dict[str, dict[str, FamilySpec]] = defaultdict(dict)
+
+    def add(self, spec: S | FamilySpec, dist: str) -> None:
+        """Put a spec under its name and aliases, and a family under its prefix."""
+        if isinstance(spec, FamilySpec):
+            self.families[spec.prefix.lower()][dist] = spec
+            return
+        for name in (spec.name, *spec.aliases):
+            self.specs[name.lower()][dist] = spec
+
+    def family(self, prefix: str) -> dict[str, FamilySpec] | None:
+        """distribution → family, of `prefix` or `dist/prefix`."""
+        dist, slash, short = prefix.partition("/")
+        if slash:
+            spec = self.families.get(short.lower(), {}).get(dist)
+            return {dist: spec} if spec else None
+        return self.families.get(prefix.lower())
+
+    def all_specs(self) -> list[tuple[str, S]]:
+        """(distribution, spec), each once."""
+        rows = {(d, s.name): s for by in self.specs.values() for d, s in by.items()}
+        return [(dist, spec) for (dist, _), spec in rows.items()]
+
+    def all_families(self) -> list[tuple[str, FamilySpec]]:
+        """(distribution, family), sorted by prefix."""
+        rows = [(d, s) for by in self.families.values() for d, s in by.items()]
+        return sorted(rows, key=lambda r: (r[1].prefix, r[0]))
 
 
 class Catalogue:
@@ -33,8 +77,8 @@ class Catalogue:
         self.plugins: list[Plugin] = []
         self.files: list[str] = []
         self._modules: dict[str, Any] = {}
-        self._encoders: dict[str, dict[str, EncoderSpec]] = defaultdict(dict)
-        self._families: dict[str, dict[str, FamilySpec]] = defaultdict(dict)
+        self._encoders = Shelf("encoder", EncoderSpec)
+        self._generators = Shelf("generator", GeneratorSpec)
         self._components: dict[tuple[str, str], dict[str, ComponentSpec]] = defaultdict(dict)
         self._modalities: dict[str, dict[str, ModalitySpec]] = defaultdict(dict)
         self._models: dict[str, ModelSpec] = {}
@@ -60,14 +104,15 @@ class Catalogue:
         """Register what a Python file of the user's brings, as `fusemix --plugin FILE` does.
 
         The file is imported. It may call `registry.add…` itself, have functions named as the hooks
-        (`fusemix_components`, …), and Encoder classes with a `spec`. What it registers wins over
-        plugins. Never called for a path that comes from data, a config or a saved model.
+        (`fusemix_components`, …), and Encoder and Generator classes with a `spec`. What it
+        registers wins over plugins. Never called for a path that comes from data, a config or a
+        saved model.
         """
         module = import_file(Path(path).expanduser())
         self._take(Declared.of(module), USER)
         for thing in vars(module).values():
             own = getattr(thing, "__module__", "") == module.__name__
-            if own and isinstance(getattr(thing, "spec", None), EncoderSpec):
+            if own and isinstance(getattr(thing, "spec", None), ModelledSpec):
                 self.add(thing)
         file = str(module.__file__)
         if file not in self.files:
@@ -75,41 +120,40 @@ class Catalogue:
 
     def _take(self, declared: Declared, dist: str) -> None:
         for spec in declared.encoders:
-            self._add_encoder_spec(spec, dist)
+            self._encoders.add(spec, dist)
+        for generator in declared.generators:
+            self._generators.add(generator, dist)
         for component in declared.components:
             self._add_component_spec(component, dist)
         for modality in declared.modalities:
             self._modalities[modality.name][dist] = modality
 
-    def _add_encoder_spec(self, spec: EncoderSpec | FamilySpec, dist: str) -> None:
-        if isinstance(spec, FamilySpec):
-            self._families[spec.prefix.lower()][dist] = spec
-            return
-        for name in (spec.name, *spec.aliases):
-            self._encoders[name.lower()][dist] = spec
-
     def _add_component_spec(self, spec: ComponentSpec, dist: str) -> None:
         for name in (spec.name, *spec.aliases):
             self._components[spec.kind, name.lower()][dist] = spec
 
-    def add(self, thing: type | EncoderSpec | FamilySpec | ComponentSpec | ModalitySpec) -> Any:
-        """Register from user code: an Encoder class (with its `spec`), or any spec.
+    def add(self, thing: type | ModelledSpec | FamilySpec | ComponentSpec | ModalitySpec) -> Any:
+        """Register from user code: an Encoder or Generator class (with its `spec`), or any spec. A
+        family is one of encoders.
 
         Returns `thing`, so that it serves as a decorator. What the user adds wins over plugins.
         """
         if isinstance(thing, EncoderSpec | FamilySpec):
-            self._add_encoder_spec(thing, USER)
+            self._encoders.add(thing, USER)
+        elif isinstance(thing, GeneratorSpec):
+            self._generators.add(thing, USER)
         elif isinstance(thing, ComponentSpec):
             self._add_component_spec(thing, USER)
         elif isinstance(thing, ModalitySpec):
             self._modalities[thing.name][USER] = thing
-        elif isinstance(getattr(thing, "spec", None), EncoderSpec):
-            self._add_encoder_spec(thing.spec, USER)
-            self._classes[thing.spec.name.lower()] = thing
+        elif isinstance(spec := getattr(thing, "spec", None), ModelledSpec):
+            self.add(spec)
+            self._classes[key_of(spec)] = thing
         else:
             raise ConfigError(
                 f"{thing!r} can't be registered.",
-                "Give an Encoder class with a `spec`, an EncoderSpec, or a ComponentSpec.",
+                "Give an Encoder or Generator class with a `spec`, an EncoderSpec, a "
+                "GeneratorSpec, or a ComponentSpec.",
             )
         return thing
 
@@ -133,7 +177,7 @@ class Catalogue:
             wraps=wraps,
         )
         self._add_component_spec(spec, USER)
-        self._classes[f"{kind} {name.lower()}"] = target
+        self._classes[key_of(spec)] = target
         return target
 
     def settled(self, spec: EncoderSpec) -> EncoderSpec:
@@ -177,15 +221,15 @@ class Catalogue:
     def all_encoders(self) -> list[tuple[str, EncoderSpec | FamilySpec]]:
         """(distribution, spec) of every encoder and family, sorted by modality and name."""
         self.load()
-        rows = {
-            (d, s.name): self.settled(s) for by in self._encoders.values() for d, s in by.items()
-        }
-        encoders = sorted(rows.items(), key=lambda r: (r[1].modality, r[1].name))
-        families = sorted(
-            ((d, s) for by in self._families.values() for d, s in by.items()),
-            key=lambda r: (r[1].prefix, r[0]),
-        )
-        return [*((d, s) for (d, _), s in encoders), *families]
+        rows = [(dist, self.settled(spec)) for dist, spec in self._encoders.all_specs()]
+        rows.sort(key=lambda r: (r[1].modality, r[1].name))
+        return [*rows, *self._encoders.all_families()]
+
+    def all_generators(self) -> list[tuple[str, GeneratorSpec | FamilySpec]]:
+        """(distribution, spec) of every generator and family, sorted by name."""
+        self.load()
+        rows = sorted(self._generators.all_specs(), key=lambda r: (r[1].makes, r[1].name))
+        return [*rows, *self._generators.all_families()]
 
     def all_components(self, kind: str | None = None) -> list[tuple[str, ComponentSpec]]:
         """(distribution, spec) of every component of a kind, or of all kinds."""
@@ -193,6 +237,14 @@ class Catalogue:
         rows = {(d, s.kind, s.name): s for by in self._components.values() for d, s in by.items()}
         keep = [(key[0], s) for key, s in rows.items() if kind in (None, s.kind)]
         return sorted(keep, key=lambda r: (r[1].kind, r[1].name))
+
+
+def key_of(spec: ModelledSpec | ComponentSpec) -> str:
+    """By what a class of the user's is known: the kind and name of its spec."""
+    if isinstance(spec, ComponentSpec):
+        return f"{spec.kind} {spec.name.lower()}"
+    kind = "generator " if isinstance(spec, GeneratorSpec) else ""
+    return f"{kind}{spec.name.lower()}"
 
 
 def options_of(target: Any) -> dict[str, Any]:

@@ -14,7 +14,14 @@ import pluggy
 
 from fusemix_core import hookspecs
 from fusemix_core.errors import PluginError
-from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec, ModelSpec
+from fusemix_core.specs import (
+    ComponentSpec,
+    EncoderSpec,
+    FamilySpec,
+    GeneratorSpec,
+    ModalitySpec,
+    ModelSpec,
+)
 
 GROUP = "fusemix"
 CORE = "fusemix"
@@ -34,6 +41,7 @@ class Plugin:
     encoders: list[str] = field(default_factory=list)
     components: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+    generators: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Declared:
     components: tuple[ComponentSpec, ...]
     modalities: tuple[ModalitySpec, ...]
     models: tuple[ModelSpec, ...] = ()
+    generators: tuple[GeneratorSpec | FamilySpec, ...] = ()
 
     @classmethod
     def of(cls, module: Any) -> Declared:
@@ -53,6 +62,7 @@ class Declared:
             _asked(module, "fusemix_components", (ComponentSpec,)),
             _asked(module, "fusemix_modalities", (ModalitySpec,)),
             _asked(module, "fusemix_models", (ModelSpec,)),
+            _asked(module, "fusemix_generators", (GeneratorSpec, FamilySpec)),
         )
 
 
@@ -81,9 +91,8 @@ def discover(entry_points: EntryPoints) -> Iterator[tuple[Plugin, Any, Declared 
         except (Exception, SystemExit) as error:
             declared, plugin.error = None, summary(error)
         else:
-            plugin.encoders = [
-                s.name if isinstance(s, EncoderSpec) else f"{s.prefix}:" for s in declared.encoders
-            ]
+            plugin.encoders = _names(declared.encoders)
+            plugin.generators = _names(declared.generators)
             plugin.components = [f"{s.kind} {s.name}" for s in declared.components]
             plugin.models = [f"{plugin.name}:{s.name}" for s in declared.models]
         yield plugin, module, declared
@@ -98,6 +107,10 @@ def _asked(module: Any, hook: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
             article = "an" if name[0] in "AEIOU" else "a"
             raise PluginError(f"{hook} gave {spec!r}, which is not {article} {name}.")
     return found
+
+
+def _names(specs: Iterable[EncoderSpec | GeneratorSpec | FamilySpec]) -> list[str]:
+    return [f"{s.prefix}:" if isinstance(s, FamilySpec) else s.name for s in specs]
 
 
 def summary(error: BaseException) -> str:

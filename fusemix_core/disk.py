@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from fusemix_core.errors import ArtefactError
 
@@ -67,15 +68,22 @@ def _explanation(what: str, number: int | None, reason: str, advice: Advice) -> 
 
 
 def write_atomically(path: Path, parts: Iterable) -> None:
-    """Write bytes-like parts to a temporary in the same folder, flush it, rename it, and flush the
-    folder: a file at `path` is whole, and two writers never conflict."""
+    """Write bytes-like parts to a file that is whole, or as it was; see `written_whole`."""
+    with written_whole(path) as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary in the same folder to write to; at the end flush it, rename it, and flush
+    the folder: a file at `path` is whole, and two writers never conflict."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}")
     try:
         with open(temporary, "wb") as file:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX)
-            for part in parts:
-                file.write(part)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

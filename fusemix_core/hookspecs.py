@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from fusemix_core.specs import ComponentSpec, EncoderSpec, FamilySpec, ModalitySpec, ModelSpec
+from fusemix_core.specs import (
+    ComponentSpec,
+    EncoderSpec,
+    FamilySpec,
+    GeneratorSpec,
+    ModalitySpec,
+    ModelSpec,
+)
 
 if TYPE_CHECKING:
     import typer
@@ -19,6 +26,12 @@ hookimpl = pluggy.HookimplMarker("fusemix")
 @hookspec
 def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
     """The encoders, and families of encoders, that this plugin brings. Metadata only."""
+    return ()
+
+
+@hookspec
+def fusemix_generators() -> Iterable[GeneratorSpec | FamilySpec]:
+    """The generators, and families of generators, that this plugin brings. Metadata only."""
     return ()
 
 

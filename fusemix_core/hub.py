@@ -15,7 +15,7 @@ from urllib.request import getproxies
 
 from fusemix_core.errors import ArtefactError, MissingDependencyError
 from fusemix_core.registry import Registry, registry
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, FamilySpec, GeneratorSpec, ModelledSpec
 
 HUB = "https://huggingface.co"
 WAIT = 3.0
@@ -24,12 +24,12 @@ _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 @contextmanager
-def without_waiting(spec: EncoderSpec, registry: Registry = registry) -> Iterator[None]:
-    """Inside, an encoder is loaded. If its weights are a hub's, and there is no connection, the
-    hub's clients take files from their cache only.
+def without_waiting(spec: ModelledSpec, registry: Registry = registry) -> Iterator[None]:
+    """Inside, an encoder or a generator is loaded. If its weights are a hub's, and there is no
+    connection, the hub's clients take files from their cache only.
 
     Raises:
-        ArtefactError: With the encoders that need no hub, if they lack some.
+        ArtefactError: With those that need no hub, if they lack some.
     """
     if not is_of_hub(spec) or os.environ.get("HF_HUB_OFFLINE") or connected():
         yield
@@ -38,39 +38,42 @@ def without_waiting(spec: EncoderSpec, registry: Registry = registry) -> Iterato
         with _offline():
             yield
     except ArtefactError as error:
+        kind = "Generators" if isinstance(spec, GeneratorSpec) else "Encoders"
+        others = ", ".join(packaged(registry, type(spec))) or "none is installed"
         raise ArtefactError(
             f"{spec.name} can't be had: its weights ({spec.weights}) are not in the cache, and "
             f"there is no connection to {_host()[0]}.",
-            f"Encoders that need no hub: {', '.join(packaged(registry))}.\n"
+            f"{kind} that need no hub: {others}.\n"
             f"Or give a copy on disk: {spec.name}@FOLDER (see docs/how-to/offline.md).",
         ) from error
 
 
-def is_of_hub(spec: EncoderSpec) -> bool:
-    """Whether an encoder's weights are fetched from the hub."""
+def is_of_hub(spec: ModelledSpec) -> bool:
+    """Whether the weights of an encoder or a generator are fetched from the hub."""
     given = spec.local or spec.sha256 or "://" in spec.weights
     return not given and spec.weights.count("/") == 1
 
 
-def packaged(registry: Registry = registry) -> list[str]:
-    """The names of the encoders whose weights come in a pip package."""
-    specs = [spec for _, spec in registry.all_encoders() if isinstance(spec, EncoderSpec)]
+def packaged(registry: Registry = registry, kind: type = EncoderSpec) -> list[str]:
+    """The names of the encoders, or generators, whose weights come in a pip package."""
+    every = registry.all_generators() if kind is GeneratorSpec else registry.all_encoders()
+    specs = [spec for _, spec in every if not isinstance(spec, FamilySpec)]
     return sorted({spec.name for spec in specs if spec.sha256 and spec.weights.count("/")})
 
 
-def weights_of(spec: EncoderSpec) -> tuple[str, int | None]:
-    """Where the weights of an encoder are, without importing what opens them.
+def weights_of(spec: ModelledSpec) -> tuple[str, int | None]:
+    """Where the weights of an encoder or a generator are, without importing what opens them.
 
     Returns:
         `here`, on this disk; `hub`, to be fetched, and about how many bytes (None: unknown);
-        `service`, behind an API; `not installed`, as a package that the encoder needs is missing;
-        `own`, with the encoder's own code.
+        `service`, behind an API; `not installed`, as a package that it needs is missing; `own`,
+        with its own code.
     """
     try:
         spec.check_requirements()
     except MissingDependencyError:
         return "not installed", None
-    if spec.price or spec.environment:
+    if isinstance(spec, EncoderSpec) and (spec.price or spec.environment):
         return "service", None
     if not spec.weights:
         return "own", None
@@ -79,7 +82,7 @@ def weights_of(spec: EncoderSpec) -> tuple[str, int | None]:
     return "hub", None if spec.parameters is None else 4 * spec.parameters
 
 
-def _cached(spec: EncoderSpec) -> bool:
+def _cached(spec: ModelledSpec) -> bool:
     """Whether the hub's cache has the revision, as it was fetched: whole or not."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")

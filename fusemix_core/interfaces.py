@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fusemix_core.adapter import Adapter, TokenAdapter, input_of, takes_tokens
 from fusemix_core.batch import Batch
 from fusemix_core.context import Callback, FitContext
+from fusemix_core.correction import Correction, CorrectionPairs
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.media import Medium
 from fusemix_core.data.rows import Note, Reader, Row
@@ -19,6 +20,7 @@ from fusemix_core.encoder import Encoder, Network
 from fusemix_core.errors import ConfigError
 from fusemix_core.followers import Followers
 from fusemix_core.fuser import Fitted, Fuser, Labelled
+from fusemix_core.generator import Generator
 from fusemix_core.measured import Measured
 from fusemix_core.mixup import Mixup
 from fusemix_core.padded import Padded, as_rows, as_tokens, cat_latents
@@ -39,12 +41,15 @@ __all__ = [
     "Batch",
     "Calibration",
     "Callback",
+    "Correction",
+    "CorrectionPairs",
     "Encoder",
     "Evaluator",
     "FitContext",
     "Fitted",
     "Followers",
     "Fuser",
+    "Generator",
     "Index",
     "Labelled",
     "LatentTable",

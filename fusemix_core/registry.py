@@ -1,4 +1,4 @@
-"""Finds encoders, components and modalities by name, and builds them."""
+"""Finds encoders, generators, components and modalities by name, and builds them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.catalogue import USER, Catalogue
+from fusemix_core.catalogue import USER, Catalogue, S, Shelf, key_of
 from fusemix_core.config import Part, parse_part
 from fusemix_core.discovery import CORE, Plugin
 from fusemix_core.errors import ConfigError, PluginError, UnknownNameError, short
@@ -17,7 +17,8 @@ from fusemix_core.specs import (
     LEARNT,
     ComponentSpec,
     EncoderSpec,
-    FamilySpec,
+    GeneratorSpec,
+    ModelledSpec,
     check_requirements,
     load_target,
     plain_modality,
@@ -59,14 +60,25 @@ class Registry(Catalogue):
         if _OPTIONS.search(name) and not os.path.exists(name.partition("@")[2]):
             part = parse_part(name)
             return _with_options(self.encoder(part.name, modality), part.options)
+        spec = self._found(self._encoders, name, modality and plain_modality(modality))
+        return self.settled(spec)
+
+    def generator(self, name: str, makes: str | None = None) -> GeneratorSpec:
+        """The spec of `name`, `dist/name`, `family:name`, `NAME@PATH` or `./file.py:Class`.
+
+        `makes` is the modality of what a family's generator makes, if the user says it.
+        """
+        self.load()
+        return self._found(self._generators, name, makes)
+
+    def _found(self, shelf: Shelf[S], name: str, modality: str | None) -> S:
+        """The spec that a name of any form means."""
         base, at, path = name.partition("@")
         weights = Path(os.path.expanduser(path)) if at else None
         if weights and not os.path.exists(weights):
             raise ConfigError(f"'{short(name)}': {short(weights)} does not exist.")
-        if in_file(base):
-            spec = self._encoder_from_file(base)
-        else:
-            spec = self._named_encoder(base, modality and plain_modality(modality), weights)
+        spec = self._from_file(shelf, base) if in_file(base) else None
+        spec = spec or self._named(shelf, base, modality, weights)
         if weights:
             spec = replace(
                 spec,
@@ -77,42 +89,32 @@ class Registry(Catalogue):
                 revision="",
                 local=True,
             )
-        return self.settled(spec)
+        return spec
 
-    def _named_encoder(self, name: str, modality: str | None, path: Path | None) -> EncoderSpec:
-        found = self._encoders.get(name.lower())
-        if found:
-            return self._only("encoder", name, found)
+    def _named(self, shelf: Shelf[S], name: str, modality: str | None, path: Path | None) -> S:
+        kind = shelf.kind
+        if found := shelf.specs.get(name.lower()):
+            return self._only(kind, name, found)
         prefix, colon, rest = name.partition(":")
         if colon:
-            family = self._family(prefix)
+            family = shelf.family(prefix)
             if not family:
                 raise UnknownNameError.of(
-                    "encoder family",
+                    f"{kind} family",
                     f"{prefix}:",
-                    [f"{p}:" for p in self._families],
+                    [f"{p}:" for p in shelf.families],
                     self._broken(),
                 )
-            spec = self._only("encoder family", prefix, family)
-            check_requirements(name, spec.requires)
-            return load_target(spec.resolve)(rest, modality, path)
+            opened = self._only(f"{kind} family", prefix, family)
+            check_requirements(name, opened.requires)
+            return load_target(opened.resolve)(rest, modality, path)
         dist, slash, short = name.partition("/")
-        if slash and (spec := self._encoders.get(short.lower(), {}).get(dist)):
+        if slash and (spec := shelf.specs.get(short.lower(), {}).get(dist)):
             return spec
-        families = ", ".join(f"{p}:NAME" for p in sorted(self._families))
-        note = "Each encoder comes with a plugin, a pip package: fusemix encoders list"
+        families = ", ".join(f"{p}:NAME" for p in sorted(shelf.families))
+        note = f"Each {kind} comes with a plugin, a pip package: fusemix {kind}s list"
         note += f"\nBy a prefix: {families}" if families else ""
-        raise UnknownNameError.of(
-            "encoder", name, self._encoders, f"{note}\n{self._broken()}".strip()
-        )
-
-    def _family(self, prefix: str) -> dict[str, FamilySpec] | None:
-        """distribution → family, of `prefix` or `dist/prefix`."""
-        dist, slash, short = prefix.partition("/")
-        if slash:
-            spec = self._families.get(short.lower(), {}).get(dist)
-            return {dist: spec} if spec else None
-        return self._families.get(prefix.lower())
+        raise UnknownNameError.of(kind, name, shelf.specs, f"{note}\n{self._broken()}".strip())
 
     def component(self, kind: str, name: str) -> ComponentSpec:
         """The spec of the component `name` (or `dist/name`) of a kind."""
@@ -157,16 +159,18 @@ class Registry(Catalogue):
             raise ConfigError(f"{name.rpartition(':')[0]} has no function '{attribute}'.")
         return found
 
-    def _encoder_from_file(self, name: str) -> EncoderSpec:
-        file = name.rpartition(":")[0]
-        module, attribute = named_in_file(name, "./my_encoder.py:MyEncoder")
+    def _from_file(self, shelf: Shelf[S], name: str) -> S:
+        file, kind = name.rpartition(":")[0], shelf.kind
+        module, attribute = named_in_file(name, f"./my_{kind}.py:My{kind.capitalize()}")
         found = getattr(module, attribute, None)
-        if found is None or not isinstance(getattr(found, "spec", None), EncoderSpec):
-            raise ConfigError(f"{file} has no Encoder class '{attribute}' with a `spec`.")
-        spec = replace(
-            found.spec, name=name, aliases=(), target=f"{module.__name__}:{attribute}", local=True
-        )
-        self._classes[name.lower()] = found
+        given = getattr(found, "spec", None)
+        if found is None or not isinstance(given, shelf.spec):
+            raise ConfigError(
+                f"{file} has no {kind.capitalize()} class '{attribute}' with a `spec`."
+            )
+        target = f"{module.__name__}:{attribute}"
+        spec = replace(given, name=name, aliases=(), target=target, local=True)
+        self._classes[key_of(spec)] = found
         return spec
 
     def _component_from_file(self, kind: str, name: str) -> ComponentSpec:
@@ -182,10 +186,9 @@ class Registry(Catalogue):
 
     # -- building --------------------------------------------------------------------------------
 
-    def target_of(self, spec: EncoderSpec | ComponentSpec) -> Any:
+    def target_of(self, spec: ModelledSpec | ComponentSpec) -> Any:
         """The class or function behind a spec, imported now."""
-        key = spec.name if isinstance(spec, EncoderSpec) else f"{spec.kind} {spec.name}"
-        return self._classes.get(key.lower()) or load_target(spec.target)
+        return self._classes.get(key_of(spec)) or load_target(spec.target)
 
     def spec_of(self, kind: str, target: type) -> ComponentSpec:
         """The spec of a component class; found by its path if possible, which imports no plugin.
@@ -273,16 +276,29 @@ def _with_options(spec: EncoderSpec, options: Mapping[str, Any]) -> EncoderSpec:
             f"The encoder '{spec.name}' takes no options.", f"Only its name: {spec.name}"
         )
     known = {key: value for key, value in spec.options.items() if key != LEARNT}
+    check_options("encoder", spec.name, known, options)
+    return replace(spec, options={**spec.options, **options})
+
+
+def check_options(
+    kind: str, name: str, known: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Raise `ConfigError` for an option that a model has not, or a value of another type.
+
+    Args:
+        kind: What the model is, such as `encoder`.
+        name: Its name.
+        known: Its options with their defaults. One whose default is None takes any value.
+        options: What the user sets.
+    """
     for option, value in options.items():
         if option not in known:
-            raise UnknownNameError.of(f"option of encoder '{spec.name}'", option, known)
-        if not _same_type(known[option], value):
-            default = known[option]
+            raise UnknownNameError.of(f"option of {kind} '{name}'", option, known)
+        if not _same_type(default := known[option], value):
             raise ConfigError(
-                f"{option} is {short(repr(value))}; {spec.name} wants something like {default!r} "
+                f"{option} is {short(repr(value))}; {name} wants something like {default!r} "
                 f"({type(default).__name__})."
             )
-    return replace(spec, options={**spec.options, **options})
 
 
 def _wrapped(spec: ComponentSpec, part: Part) -> Part:

@@ -1,4 +1,5 @@
-"""Metadata of encoders and components: plain data, so that listing them imports nothing heavy."""
+"""Metadata of encoders, generators and components: plain data, so that listing them imports nothing
+heavy."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ KINDS = (
     "optimiser",
     "aligner",
     "scorer",
+    "correction",
     "selector",
     "evaluator",
     "reader",
@@ -58,6 +60,13 @@ CORE_MEDIA: dict[str, str] = {
 """The medium of each modality that core declares (`modalities.py`)."""
 
 
+CONDITIONS = ("pooled", "tokens", "guidance")
+"""What the condition of a generator may be: see `GeneratorSpec`."""
+
+NORMS = ("unit", "raw")
+"""How long the vectors are that a generator was trained on: all of length 1, or as the encoder
+gives them."""
+
 LEARNT = "learnt"
 """The option of a fitted encoder's spec that has what it learnt; None before."""
 
@@ -73,8 +82,19 @@ def load_target(target: str) -> Any:
         ) from error
 
 
+class _Requiring:
+    """What needs Python packages."""
+
+    name: str
+    requires: Mapping[str, str]
+
+    def check_requirements(self) -> None:
+        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
+        check_requirements(self.name, self.requires)
+
+
 @dataclass(frozen=True, kw_only=True)
-class EncoderSpec:
+class EncoderSpec(_Requiring):
     """All that is known of an encoder without loading it.
 
     `modality` is any word; `takes` is the medium by which its items arrive: `text` (str), `image`
@@ -143,10 +163,6 @@ class EncoderSpec:
         """Whether the encoder must still be fitted before it can encode."""
         return self.fitted and self.options.get(LEARNT) is None
 
-    def check_requirements(self) -> None:
-        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
-        check_requirements(self.name, self.requires)
-
     def check_environment(self) -> None:
         """Raise `ConfigError` if a variable of `environment` is not set, or empty."""
         for variable in self.environment:
@@ -155,6 +171,83 @@ class EncoderSpec:
                     f"{self.name} needs the environment variable {variable}, which is not set.",
                     f"export {variable}=…",
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSpec(_Requiring):
+    """All that is known of a generator without loading it.
+
+    Attributes:
+        name: How users name it.
+        target: `pkg.module:Class`, a `Generator`.
+        space: The registered encoder whose latents condition it, such as `minilm`. A fused model
+            works with the generator if one of its fixed modalities has this encoder. Empty if the
+            condition is `guidance`.
+        view: Of that encoder.
+        makes: The modality of what it makes.
+        condition: `pooled`: one vector per item, `[n, d]`. `tokens`: a sequence of vectors per
+            item. `guidance`: it is steered by the score of a fused model that has the modality
+            `makes`, whatever else that model has.
+        norm: `unit` if it was trained on vectors of length 1, `raw` if on latents as the encoder
+            gives them.
+        dim: The width of the condition.
+        size: Pixels a side by default.
+        weights: A hub id, a local path, or `package/folder` inside an installed package (with
+            `sha256`: of a file its own, of a folder that of `fusemix_core.digests.path_sha256`).
+        revision: Pins a hub id.
+        options: What users may set, with the defaults, such as `steps` and `guidance`.
+        parameters: The number of weights.
+        requires: Each module that the target imports → the pip requirement that brings it.
+        local: True when weights came from the user as a path (`NAME@PATH`).
+
+    Example:
+        GeneratorSpec(
+            name="sketch",
+            target="my_package.sketch:Sketch",
+            space="minilm",
+            dim=384,
+            size=64,
+            options={"steps": 20, "guidance": 2.0},
+        )
+    """
+
+    name: str
+    target: str
+    space: str = ""
+    view: str = "pooled"
+    makes: str = "image"
+    condition: str = "pooled"
+    norm: str = "unit"
+    dim: int | None = None
+    size: int | None = None
+    summary: str = ""
+    aliases: tuple[str, ...] = ()
+    weights: str = ""
+    sha256: str = ""
+    revision: str = ""
+    licence: str = ""
+    parameters: int | None = None
+    paper: str = ""
+    requires: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    local: bool = False
+
+    def __post_init__(self) -> None:
+        for field_name, known in (("condition", CONDITIONS), ("norm", NORMS)):
+            if (value := getattr(self, field_name)) not in known:
+                raise PluginError(
+                    f"The generator '{self.name}' has the unknown {field_name} '{value}'.",
+                    f"Known: {', '.join(known)}.",
+                )
+        if not self.space and self.condition != "guidance":
+            raise PluginError(
+                f"The generator '{self.name}' doesn't say which encoder's latents condition it.",
+                "Give the name of a registered encoder in `space`.",
+            )
+
+
+ModelledSpec = EncoderSpec | GeneratorSpec
+"""The spec of a model with weights of its own."""
 
 
 def plain_modality(name: str) -> str:
@@ -169,7 +262,10 @@ def kind_of(view: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec:
-    """Opens a whole hub: `PREFIX:NAME` becomes the `EncoderSpec` that `resolve` returns.
+    """Opens a whole hub: `PREFIX:NAME` becomes the spec that `resolve` returns.
+
+    That is an `EncoderSpec` if the hook `fusemix_encoders` returns the family, a `GeneratorSpec` if
+    `fusemix_generators` does.
 
     `resolve` is `pkg.module:function`, imported only on use, and must itself be light. It is called
     as `resolve(NAME, modality, path)`: `modality` is what the user calls it, as in
@@ -228,7 +324,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComponentSpec:
+class ComponentSpec(_Requiring):
     """A component of one of the `KINDS`, by its name.
 
     `options` lists every keyword option of the target with its default, so that a wrong option is
@@ -300,10 +396,6 @@ class ComponentSpec:
             paper=paper,
             **more,
         )
-
-    def check_requirements(self) -> None:
-        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
-        check_requirements(self.name, self.requires)
 
 
 def check_requirements(name: str, requires: Mapping[str, str]) -> None:

@@ -91,3 +91,9 @@ class Index(ABC):
     @abstractmethod
     def compact(self) -> None:
         """Write the files anew, without what was removed."""
+
+    def settle(self) -> None:  # noqa: B027  most have nothing to do
+        """Called when an update is complete: make what searches are faster with, if it pays.
+
+        Searches are right before, too.
+        """

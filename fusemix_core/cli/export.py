@@ -1,4 +1,4 @@
-"""`fusemix export`: a fused model for other runtimes, libraries and tools."""
+"""`fusemix export`: a fused model or an index for other runtimes, libraries and tools."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ import typer
 from fusemix_core.cli import options as o
 from fusemix_core.cli.console import print_json
 from fusemix_core.cli.groups import DataOptions, FactOptions, grouped
+from fusemix_core.cli.search_index import is_index
 from fusemix_core.config import parse_part
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import registry
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run's or model's folder, an index, PLUGIN:NAME of a plugin's model, or a hub id.",
+    ),
+]
 To = Annotated[
     str,
     typer.Option(
@@ -28,7 +36,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="A new folder.")]
 
 @grouped
 def export(
-    model: o.Model,
+    model: Source,
     data: DataOptions,
     facts: FactOptions,
     to: To,
@@ -37,7 +45,7 @@ def export(
     seed: o.Seed = None,
     json: o.Json = False,
 ) -> None:
-    """Write a fused model, or its embeddings of data, for a tool that is not fusemix.
+    """Write a fused model, its embeddings of data, or an index for a tool that is not fusemix.
 
     Examples:
 
@@ -46,6 +54,8 @@ def export(
         fusemix export runs/1 --to parquet --data pairs.csv --out vectors
 
         fusemix export runs/1 --to embedding-atlas --data pairs.csv --out atlas
+
+        fusemix export photos.index --to parquet --out vectors
     """
     part = parse_part(to)
     spec = registry.check("exporter", part)
@@ -62,9 +72,13 @@ def export(
     from fusemix_core.jobs.export import export as write
     from fusemix_core.runs.models import load_model
 
-    fused = load_model(model, "cpu", o.key_values(encoder, "--encoder"))
+    source = load_model(model, "cpu", o.key_values(encoder, "--encoder"))
+    if is_index(model):
+        from fusemix_core.search import Collection
+
+        source = Collection.open(model, source)
     with ConsoleReporter() as reporter:
-        lines = write(fused, part, out, data=config, seed=seed or 0, reporter=reporter)
+        lines = write(source, part, out, data=config, seed=seed or 0, reporter=reporter)
     if json:
         files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
         print_json({"to": spec.name, "out": str(out), "files": files, "use": list(lines)})

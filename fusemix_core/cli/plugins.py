@@ -27,10 +27,15 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         print_json([dataclasses.asdict(p) for p in registry.plugins])
         return
     rows = [
-        [p.name, p.dist, p.version, len(p.encoders), len(p.components), p.error or "loaded"]
+        [
+            *(p.name, p.dist, p.version),
+            *(len(p.encoders), len(p.generators), len(p.components)),
+            p.error or "loaded",
+        ]
         for p in registry.plugins
     ]
-    print_table(["plugin", "distribution", "version", "encoders", "components", "state"], rows)
+    counts = ["encoders", "generators", "components"]
+    print_table(["plugin", "distribution", "version", *counts, "state"], rows)
     if models := registry.all_models():
         out.print()
         print_table(

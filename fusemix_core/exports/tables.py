@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,24 +22,40 @@ from fusemix_core.runs.reading import read_usable
 if TYPE_CHECKING:
     import pyarrow
 
+    from fusemix_core.search import Collection
+
 KEY = "key"
+_OWN = ("modality", "vector", "projection_x", "projection_y", "neighbors")
 _TILE = 2_048
 """Rows compared with all others at a time."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The items of one modality: `rows` `[n, d]`, `ids` `[n]` in the dataset, `first` `[n]` the row
-    of the dataset in which each comes first."""
+    """The items of one modality: `rows` `[n, d]` of unit norm, and `columns` of n values each."""
 
     modality: str
     rows: Tensor
-    ids: np.ndarray
-    first: np.ndarray
+    columns: Mapping[str, list[Any]]
 
 
-def embedded(source: ExportSource) -> tuple[PairedDataset, list[Embedded]]:
-    """The data, and the embeddings of its items by modality."""
+def embedded(source: ExportSource) -> list[Embedded]:
+    """The embeddings of the items by modality, with `key`, `item`, and what is known of them."""
+    if source.collection is not None:
+        return [_of_index(source.collection, m) for m in source.collection.modalities]
+    return _of_data(source)
+
+
+def _of_index(collection: Collection, modality: str) -> Embedded:
+    keys = collection.keys(modality)
+    found = collection.items(keys)
+    columns: dict[str, list[Any]] = {KEY: keys, "item": [one.item for one in found]}
+    for name in collection.columns:
+        columns[_free(name, columns)] = [one.columns[name] for one in found]
+    return Embedded(modality, collection.vectors(keys), columns)
+
+
+def _of_data(source: ExportSource) -> list[Embedded]:
     assert source.data is not None  # which `check_source` saw to
     model, reporter = source.model, source.reporter
     takes = {m: info.takes for m, info in model.encoders.items()}
@@ -53,8 +69,9 @@ def embedded(source: ExportSource) -> tuple[PairedDataset, list[Embedded]]:
         _, first = np.unique(own[own >= 0], return_index=True)
         rows = np.flatnonzero(own >= 0)[first]
         ids = found.ids[modality].numpy()
-        parts.append(Embedded(modality, found.embeddings[modality], ids, rows))
-    return dataset, parts
+        columns = _columns(dataset, modality, ids, rows)
+        parts.append(Embedded(modality, found.embeddings[modality], columns))
+    return parts
 
 
 class ParquetExporter(Exporter):
@@ -79,13 +96,12 @@ class ParquetExporter(Exporter):
     def write(self, source: ExportSource, folder: Path) -> Sequence[str]:
         import pyarrow.parquet
 
-        dataset, parts = embedded(source)
+        parts = embedded(source)
         how: dict[str, Any] = {"form": self.form or None, "dim": self.dims or None}
         dtype: CodeType = "float16" if self.dtype == "float16" else "float32"
         for part in parts:
             vectors = source.model.convert(part.rows, part.modality, dtype=dtype, **how)
-            columns = _columns(dataset, part) | {"vector": _lists(vectors.numpy())}
-            table = pyarrow.table(columns)
+            table = pyarrow.table({**part.columns, "vector": _lists(vectors.numpy())})
             pyarrow.parquet.write_table(table, folder / f"{part.modality}.parquet")
         ranks = f"by the scorer {source.model.scorer_name}" if self.form else "by cosine"
         return [f"Inner products of `vector` rank {ranks}: {{out}}/{parts[0].modality}.parquet"]
@@ -113,10 +129,8 @@ class EmbeddingAtlasExporter(Exporter):
         import pyarrow as pa
         import pyarrow.parquet
 
-        dataset, parts = embedded(source)
-        tables = [
-            pa.table({"modality": [p.modality] * len(p.ids), **_columns(dataset, p)}) for p in parts
-        ]
+        parts = embedded(source)
+        tables = [pa.table({"modality": [p.modality] * len(p.rows), **p.columns}) for p in parts]
         rows = torch.cat([part.rows for part in parts])
         at = projected([part.rows for part in parts])
         ids, distances = nearest(rows, min(self.neighbours, len(rows) - 1))
@@ -129,7 +143,7 @@ class EmbeddingAtlasExporter(Exporter):
             "projection_y": at[:, 1].numpy(),
             "neighbors": neighbours,
         }
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables(tables, promote_options="permissive")
         for name, values in added.items():
             table = table.append_column(name, pa.array(values))
         pa.parquet.write_table(table, folder / "items.parquet")
@@ -160,15 +174,21 @@ def nearest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return torch.cat(ids), torch.cat(distances)
 
 
-def _columns(dataset: PairedDataset, part: Embedded) -> dict[str, Any]:
-    """`key`, `item`, and the facts of the row in which each item comes first."""
-    items = dataset.items[part.modality]
-    keys = [f"{a:016x}{b:016x}" for a, b in items.keys[part.ids]]
-    columns: dict[str, Any] = {KEY: keys, "item": [items.describe(int(i)) for i in part.ids]}
+def _columns(
+    dataset: PairedDataset, modality: str, ids: np.ndarray, rows: np.ndarray
+) -> dict[str, list[Any]]:
+    """`key` and `item` of the items `ids`, and the facts of the row in which each comes first."""
+    items = dataset.items[modality]
+    keys = [key.tobytes().hex() for key in items.keys[ids].astype("<u8")]
+    columns: dict[str, list[Any]] = {KEY: keys, "item": [items.describe(int(i)) for i in ids]}
     for name, fact in dataset.facts.items():
-        column = name if name not in (*columns, "vector", "modality") else f"{name}_of_row"
-        columns[column] = list(_values(fact, part.first))
+        columns[_free(name, columns)] = list(_values(fact, rows))
     return columns
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    """A name for a column of the user's that no column of the export has."""
+    return f"{name}_of_row" if name in taken or name in _OWN else name
 
 
 def _values(fact: Fact, rows: np.ndarray) -> Iterator[Any]:

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fusemix_core.config import DataConfig, Part
 from fusemix_core.disk import Advice, explained
@@ -15,6 +16,9 @@ from fusemix_core.exports.base import Exporter, ExportSource, check_source
 from fusemix_core.fused import FusedModel
 from fusemix_core.registry import registry
 from fusemix_core.runs.reporter import Reporter
+
+if TYPE_CHECKING:
+    from fusemix_core.search import Collection
 
 ADVICE = Advice(
     "Free some space, or choose a folder on a larger disk.",
@@ -25,7 +29,7 @@ ADVICE = Advice(
 
 
 def export(
-    model: FusedModel,
+    model: FusedModel | Collection,
     to: str | Part,
     out: str | Path,
     *,
@@ -33,13 +37,13 @@ def export(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Sequence[str]:
-    """Write a model, or its embeddings of data, for another tool.
+    """Write a model, its embeddings of data, or an index for another tool.
 
     Args:
-        model: the fused model, on the CPU.
+        model: the fused model, on the CPU, or an index with its model.
         to: the exporter, by its registered name, or with options.
         out: a new or an empty folder. It is there whole or not at all.
-        data: the items, if embeddings of items are written.
+        data: the items, if embeddings of items are written and `model` is not an index.
         seed: of whatever is drawn.
         reporter: gets the progress.
 
@@ -61,7 +65,7 @@ def export(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty.", "Give --out a new folder.")
-    source = ExportSource(model, data, seed, reporter or Reporter())
+    source = _source(model, data, seed, reporter or Reporter())
     check_source(exporter, part.name, source)
     beside = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
     try:
@@ -75,3 +79,11 @@ def export(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return [line.replace("{out}", os.fspath(out)) for line in lines]
+
+
+def _source(
+    model: FusedModel | Collection, data: DataConfig | None, seed: int, reporter: Reporter
+) -> ExportSource:
+    if isinstance(model, FusedModel):
+        return ExportSource(model, data, None, seed, reporter)
+    return ExportSource(model.model, data, model, seed, reporter)

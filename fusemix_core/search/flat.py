@@ -104,11 +104,18 @@ class FlatIndex(Index):
         if self._living is not None and self._places is not None and allowed is not None:
             whole = np.zeros(len(self._living), bool)
             whole[self._places[allowed]] = True
-        segments = [one.segment for one in self._parts]
-        places, scores = nearest(segments, self._read, queries, count, whole, self.dim)
+        places, scores = self._nearest(queries, count, whole)
         if self._places is not None:
             places = np.searchsorted(self._places, places)
         return self.keys[places], scores
+
+    def _nearest(
+        self, queries: np.ndarray, count: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best vectors of each query, `count` of those allowed (bool over all rows; None: all):
+        their places among all rows, int64 `[m, count]`, and inner products, float32."""
+        segments = [one.segment for one in self._parts]
+        return nearest(segments, self._read, queries, count, allowed, self.dim)
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
         """See `Index.rows`."""

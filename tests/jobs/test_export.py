@@ -5,6 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 import torch
+import toys
 from pairs import write_world
 from toys import ToyImage, ToyText
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from fusemix_core.exports.base import Exporter
 from fusemix_core.exports.tables import nearest, projected
 from fusemix_core.jobs.export import export
 from fusemix_core.registry import registry
+from fusemix_core.search import Collection
 
 ENCODERS = {"image": ToyImage, "text": ToyText}
 
@@ -73,6 +75,50 @@ def test_embedding_atlas_gets_a_map_and_neighbours(world, tmp_path):
     assert all(isinstance(x, float) for x in (*table["projection_x"], *table["projection_y"]))
     for option in ("--vector vector", "--x projection_x", "--neighbors neighbors"):
         assert option in lines[0]
+
+
+@pytest.fixture(scope="module")
+def photos(world, tmp_path_factory):
+    """An index of the same data."""
+    model, data = world
+    return Collection.create(tmp_path_factory.mktemp("index") / "i", model, data)
+
+
+def test_parquet_of_an_index_is_that_of_its_data_with_all_columns(world, photos, tmp_path):
+    model, data = world
+    export(model, "parquet", tmp_path / "data", data=data)
+    export(photos, "parquet", tmp_path / "index")
+    for modality in model.modalities:
+        one, two = (pq.read_table(tmp_path / f / f"{modality}.parquet") for f in ("data", "index"))
+        both = [
+            dict(zip(t["key"].to_pylist(), t["vector"].to_pylist(), strict=True))
+            for t in (one, two)
+        ]
+        assert both[0].keys() == both[1].keys()
+        rows = [torch.tensor([found[key] for key in both[0]]) for found in both]
+        torch.testing.assert_close(*rows, atol=1e-6, rtol=0)
+        assert {*photos.columns} == {*two.column_names} - {"key", "item", "vector"}
+
+
+def test_embedding_atlas_of_an_index_has_its_columns(photos, tmp_path):
+    export(photos, "embedding-atlas", tmp_path / "out")
+    table = pq.read_table(tmp_path / "out/items.parquet").to_pydict()
+    one = photos.items([table["key"][3]])[0]
+    assert table["item"][3] == one.item and len(table["item"]) == len(photos)
+    assert {name: table[name][3] for name in photos.columns} == one.columns
+
+
+def test_an_index_takes_no_data(world, photos, tmp_path):
+    with pytest.raises(ConfigError, match="its own items"):
+        export(photos, "parquet", tmp_path / "out", data=world[1])
+
+
+def test_the_command_exports_an_index(photos, tmp_path):
+    encoders = [f"--encoder={m}={toys.__file__}:{kind.__name__}" for m, kind in ENCODERS.items()]
+    to = ["--to", "parquet", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["export", str(photos.folder), *to, *encoders])
+    assert done.exit_code == 0, done.output
+    assert "image.parquet" in done.output and (tmp_path / "out/text.parquet").is_file()
 
 
 def test_a_map_lays_modalities_on_one_another():

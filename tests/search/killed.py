@@ -1,4 +1,4 @@
-"""Writers of indexes and collections that are killed. Run as: killed.py FOLDER vectors|collection.
+"""Writers of indexes and collections that are killed: killed.py FOLDER vectors|lists|collection
 
 Prints a line for each thing that is found wrong. It forks, to import only once.
 """
@@ -14,10 +14,12 @@ import torch
 from search.conftest import ENCODERS, Heard
 from search.vectors import keys_of, naive, queries_of, rows_of
 
-import fusemix_core.search.updating  # noqa: F401  that children need not import it
+import fusemix_core.search.lists  # noqa: F401  that children need not import it
+import fusemix_core.search.updating  # noqa: F401
 from fusemix_core.runs.models import load_model
 from fusemix_core.search import Collection
 from fusemix_core.search.flat import FlatIndex
+from fusemix_core.search.ivf import FaissIndex
 
 COUNT = 200
 MOST = 60
@@ -116,6 +118,51 @@ def vectors(folder: Path) -> int:
         return wrong + [f"{name} was left" for name in left]
 
     opened(first).add(keys_of(range(100)), rows[:100])
+    return every_kill(work, place, start, check)
+
+
+def lists(folder: Path) -> int:
+    """An index whose lists are made anew, or grow, after rows came and went."""
+    queries, place, first = queries_of(3), folder / "i", folder / "first"
+    rows = rows_of(COUNT)
+    states = [set(range(120)), set(range(COUNT)), set(range(20, COUNT))]
+
+    def opened(at=place) -> FaissIndex:
+        return FaissIndex(at, 24, 2, segment=64, least=100, probes=1000)
+
+    def work() -> None:
+        index = opened()
+        index.add(keys_of(range(120, COUNT)), rows[120:])
+        index.settle()
+        index.remove(keys_of(range(20)))
+        index.compact()
+        index.settle()
+
+    def start() -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(first, place)
+
+    def answers(index: FaissIndex) -> list[str]:
+        there = set((index.keys[:, 0] >> np.uint64(40)).tolist())
+        wrong = [f"{len(there)} vectors"] if there not in states else []
+        found = (index.search(queries, 5)[0][..., 0] >> np.uint64(40)).tolist()
+        allowed = [i in there for i in range(COUNT)]
+        wrong += ["other answers"] * (found != naive(rows, queries, 5, allowed))
+        return wrong + index.check()
+
+    def check() -> list[str]:
+        wrong = answers(opened())
+        work()
+        index = opened()
+        wrong += ["it can't be gone on with"] * (len(index) != COUNT - 20) + answers(index)
+        wrong += ["there are no lists"] * (index.recall() is None)
+        left = [p.name for p in place.iterdir() if p.name.startswith(".")]
+        left += [p.name for p in place.glob("*.ivf")][1:]
+        return wrong + [f"{name} was left" for name in left]
+
+    made = opened(first)
+    made.add(keys_of(range(120)), rows[:120])
+    made.settle()
     return every_kill(work, place, start, check)
 
 

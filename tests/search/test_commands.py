@@ -106,6 +106,26 @@ def test_what_does_not_go_together_is_refused(index, fitted, world):
     assert "has an index already" in call(*again, code=2).stderr
 
 
+def test_an_index_of_another_kind_finds_the_same_and_many_items_are_worth_a_hint(
+    fitted, world, tmp_path, monkeypatch, index
+):
+    monkeypatch.setattr("fusemix_core.cli.index.MANY", 96)
+    build = ["index", fitted / "run", "--data", world / "pairs.csv", *GIVEN, "--out"]
+    assert "--kind faiss" in call(*build, tmp_path / "flat").stderr
+    said = call(*build, tmp_path / "lists", "--kind", "faiss least=50 lists=4 probes=4")
+    assert "--kind faiss" not in said.stderr and ", faiss)" in said.stdout
+    assert list(Path(tmp_path / "lists/vectors/image").glob("*.ivf"))
+    found = search(tmp_path / "lists", "a red car", "--json", "-k", 20).stdout
+    assert json.loads(found) == json.loads(search(index, "a red car", "--json", "-k", 20).stdout)
+    only = ["a red car", "--json", "--where", "thing in ('boat', 'cup')"]
+    assert search(tmp_path / "lists", *only).stdout == search(index, *only).stdout
+    path = next(Path(tmp_path / "lists/vectors/image").glob("*.ivf"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x99")
+    assert path.name in call("index", "check", tmp_path / "lists", code=1).stdout.replace("\n", "")
+    call("index", "update", tmp_path / "lists", *GIVEN)
+    call("index", "check", tmp_path / "lists")
+
+
 def test_only_the_modalities_that_are_asked_for_are_indexed(fitted, world, tmp_path):
     call("index", fitted / "run", "--data", world / "pairs.csv", "--out", tmp_path / "one",
          "--to", "image", *GIVEN)  # fmt: skip

@@ -28,6 +28,10 @@ def test_vectors_are_those_of_before_or_after_and_can_be_gone_on_with(tmp_path):
     assert killed(tmp_path, "vectors") > 50
 
 
+def test_lists_are_made_or_grown_or_can_be_made_again(tmp_path):
+    assert killed(tmp_path, "lists") > 60
+
+
 def test_a_collection_is_that_of_before_or_after_and_can_be_gone_on_with(fitted, tmp_path):
     for name in ("run", "world"):
         shutil.copytree(fitted / name, tmp_path / name)

@@ -62,7 +62,7 @@ class Colours(Encoder):
 def _registered():
     registry.add(Colours)
     yield
-    registry._encoders.pop(Colours.spec.name)
+    registry._encoders.specs.pop(Colours.spec.name)
     registry._classes.pop(Colours.spec.name)
 
 
@@ -214,9 +214,9 @@ def test_fingerprint_follows_options_and_weights_of_the_image_encoder(tmp_path, 
     name = Colours.spec.name
     prints = set()
     for spec in (Colours.spec, replace(Colours.spec, version="2")):
-        registry._encoders[name]["user"] = spec
+        registry._encoders.specs[name]["user"] = spec
         prints.add(fingerprint(registry.encoder(f"video:{name}"), "float32", "digest"))
-    registry._encoders[name]["user"] = Colours.spec
+    registry._encoders.specs[name]["user"] = Colours.spec
     for content in ("a", "b"):
         (tmp_path / content).write_text(content)
         prints.add(fingerprint(registry.encoder(f"video:{name}:4@{tmp_path / content}"), "float32"))
