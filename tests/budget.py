@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 BUDGETS = Path(__file__).with_name("budget.toml")
 COLLECTING = "collecting, each process"
 FORKING = "imports of what tests fork"
-MOST = 2.0
+MOST = 1.3
 """A folder may take so many times its budget, and always `LEAST` seconds more than it."""
 LEAST = 5.0
 PROCESSES = 4
