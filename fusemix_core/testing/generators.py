@@ -62,8 +62,9 @@ class GeneratorCase:
         draw = torch.Generator().manual_seed(0)
         width = self.spec.dim or _WIDTH
         if self.spec.condition == "tokens":
-            values = torch.randn(_ROWS, _TOKENS, width, generator=draw)
-            return Padded(values, torch.ones(_ROWS, _TOKENS, dtype=torch.bool))
+            length = _tokens(self.generator)
+            values = torch.randn(_ROWS, length, width, generator=draw)
+            return Padded(values, torch.ones(_ROWS, length, dtype=torch.bool))
         rows = normalize(torch.randn(_ROWS, width, generator=draw), dim=1)
         return rows if self.spec.norm == "unit" else rows * width**0.5
 
@@ -186,6 +187,12 @@ def _plugin_module(spec: GeneratorSpec, registry: Registry) -> str:
     registry.load()
     modules = [p.module.partition(":")[0] for p in registry.plugins]
     return next((m for m in modules if m.partition(".")[0] == package), "")
+
+
+def _tokens(generator: Generator) -> int:
+    """How many tokens a condition has: as many as "nothing" if that has tokens."""
+    known = None if generator.spec.dim is None else generator.null(1)
+    return known.shape[1] if known is not None and known.ndim == 3 else _TOKENS
 
 
 def _array(item: Any) -> np.ndarray:
