@@ -44,8 +44,8 @@ class LayerMixer(TokenAdapter):
         layers = given.shape[1]
         if layers > len(self.scores):
             raise ConfigError(
-                f"The adapter 'layer-mixer' is for {len(self.scores)} layers at most; these latents "
-                f"have {layers}.",
+                f"The adapter 'layer-mixer' is for {len(self.scores)} layers at most, and these "
+                f"latents have {layers}.",
                 f"--set adapter.most={layers}, or a view of layers: it is not for tokens.",
             )
         normed = layer_norm(given, given.shape[2:]) * self.gains[:layers] + self.shifts[:layers]
