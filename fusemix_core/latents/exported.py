@@ -24,9 +24,7 @@ from fusemix_core.disk import make_folder, write_atomically
 from fusemix_core.interfaces import Encoder, Network
 from fusemix_core.latents import runtime
 
-NEEDED = ("onnx", "onnxscript", "openvino")
-"""The packages that export and run. `EXTRA` brings it."""
-EXTRA = "fusemix[fast]"
+NEEDED, EXTRA = runtime.NEEDED, runtime.EXTRA
 _VERSION = "1"
 """Of the way in which networks are exported here."""
 

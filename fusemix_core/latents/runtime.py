@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     import openvino
 
 
+NEEDED = ("onnx", "onnxscript", "openvino")
+"""The packages that export networks and run them. `EXTRA` brings them."""
+EXTRA = "fusemix[fast]"
+
+
 def request(model: Path | Any, threads: int) -> openvino.InferRequest:
     """A network, ready to run in float32 on so many threads.
 

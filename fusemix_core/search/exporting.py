@@ -21,11 +21,10 @@ from fusemix_core.interfaces import Encoder, Network, Scorer, as_rows, takes_tok
 from fusemix_core.latents import exported, runtime
 from fusemix_core.latents.exported import Exports
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.search.network import NEEDED, SUFFIX, TOKENS, QueryNetwork
+from fusemix_core.search.network import MAKING, SUFFIX, TEXT, TOKENS, QueryNetwork
 from fusemix_core.search.state import State, fault
 from fusemix_core.versions import version
 
-TEXT = "text"
 LARGEST = 500_000_000
 """Bytes of an encoder in float32. The network of a larger one would fill disks."""
 _CLOSE = 1e-4
@@ -50,7 +49,7 @@ def query_networks(
     found = {}
     for modality, takes in state.asks.items():
         known = dict(state.networks.get(modality, {}))
-        by = runtime.absent(*exported.NEEDED, *NEEDED) or f"{version()} {exported.versions()}"
+        by = runtime.absent(*MAKING) or f"{version()} {exported.versions()}"
         if takes != TEXT:
             continue
         sound = "file" in known and not fault(folder / f"{known['file']}{SUFFIX}")
@@ -70,7 +69,7 @@ def query_networks(
 
 def _made(state: State, model: FusedModel, modality: str, reporter: Reporter) -> QueryNetwork:
     """The query network of a modality. Raises `CantExportError`."""
-    if package := runtime.absent(*exported.NEEDED, *NEEDED):
+    if package := runtime.absent(*MAKING):
         raise CantExportError(f"the package {package} is not installed")
     if takes_tokens(model.adapters[modality]):
         raise CantExportError(f"its adapter '{model.adapter_part(modality).name}' takes tokens")
@@ -152,7 +151,7 @@ class _Making:
         """(how texts become tokens, the tokenizer's JSON)"""
         with TemporaryDirectory(prefix="fusemix-") as folder:
             said = self.encoder.save_preprocessing(Path(folder))
-            if "tokenizer" not in said:
+            if not said.get("tokenizer"):
                 name = self.encoder.spec.name
                 raise CantExportError(f"its encoder {name} has no tokenizer to export")
             tokenizer = (Path(folder) / said["tokenizer"]).read_bytes()

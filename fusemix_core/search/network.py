@@ -26,8 +26,11 @@ from fusemix_core.latents.shards import BadShardError, parse_header, safetensors
 from fusemix_core.search.segments import ADVICE
 
 SUFFIX = ".query"
+TEXT = "text"
+"""The medium that it takes."""
 NEEDED = ("openvino", "tokenizers")
-"""The packages that run one."""
+"""The packages that run one; `MAKING`, those that make one."""
+MAKING = (*runtime.NEEDED, *NEEDED)
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 """The inputs that a tokenizer gives."""
 _FORMAT = "fusemix-query-1"

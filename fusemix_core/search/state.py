@@ -12,8 +12,10 @@ import numpy as np
 
 from fusemix_core.disk import TEMPORARY, explained, write_atomically
 from fusemix_core.errors import ArtefactError
+from fusemix_core.latents.runtime import absent
 from fusemix_core.latents.stamps import Stamps, state_of
 from fusemix_core.search.items import SUFFIX, ItemTable
+from fusemix_core.search.network import NEEDED, TEXT
 from fusemix_core.search.network import SUFFIX as QUERY
 from fusemix_core.search.parts import read_signed, signed
 from fusemix_core.search.segments import ADVICE, digest_of
@@ -115,6 +117,20 @@ class State:
         networks = [one["file"] for one in self.networks.values() if "file" in one]
         names = [f"{self.items}{SUFFIX}"] if self.items else []
         return [folder / name for name in (*names, *(f"{one}{QUERY}" for one in networks))]
+
+    def quick(self) -> dict[str, str]:
+        """Modality of text queries → "" if its query network answers here, else why none does."""
+        found = {}
+        for modality in (m for m, takes in self.asks.items() if takes == TEXT):
+            known = self.networks.get(modality)
+            if known is None:
+                found[modality] = "there is no query network yet; `fusemix index update` makes one"
+            elif "file" not in known:
+                found[modality] = known["reason"]
+            else:
+                package = absent(*NEEDED)
+                found[modality] = f"the package {package} is not installed" if package else ""
+        return found
 
     def table(self, folder: Path) -> ItemTable:
         """The items."""
