@@ -21,8 +21,8 @@ from benchmarks.serving import starter_index
 
 TITLE = "Cold query"
 ABOUT = """
-`fusemix search INDEX "a map of the world"` as a process of its own, from its start to its end, on an
-index of the sample by the model of fusemix-starter (MiniLM for texts, csls). The encoder, the
+`fusemix search INDEX "a map of the world"` as a process of its own, from its start to its end, on
+an index of the sample by the model of fusemix-starter (MiniLM for texts, csls). The encoder, the
 adapter and the scorer's columns run as the query network in the index. `by the model` is the same
 search with `--device cpu`, which loads the model and its encoder. `import torch` is a process that
 does nothing else, for scale. They run in turn, on one thread each. Processor seconds are medians,

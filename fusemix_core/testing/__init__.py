@@ -1,4 +1,4 @@
-"""The conformance kit: whether encoders and components keep their contracts.
+"""The conformance kit: whether encoders, generators and components keep their contracts.
 
 `check_encoder("my-encoder")` and its kin run every check and give a `Report`; the decorators
 (`encoder_suite`, …) make each check a case of pytest, which only they need. On the command line:
@@ -7,12 +7,15 @@
 
 from fusemix_core.testing.adapters import check_adapter
 from fusemix_core.testing.aligners import check_aligner
+from fusemix_core.testing.corrections import check_correction
 from fusemix_core.testing.decorators import (
     adapter_suite,
     aligner_suite,
+    correction_suite,
     encoder_suite,
     evaluator_suite,
     fuser_suite,
+    generator_suite,
     medium_suite,
     mixup_suite,
     objective_suite,
@@ -25,6 +28,7 @@ from fusemix_core.testing.decorators import (
 from fusemix_core.testing.encoders import check_encoder
 from fusemix_core.testing.evaluators import check_evaluator
 from fusemix_core.testing.fusers import check_fuser
+from fusemix_core.testing.generators import check_generator
 from fusemix_core.testing.media import check_medium
 from fusemix_core.testing.mixups import check_mixup
 from fusemix_core.testing.objectives import check_objective
@@ -42,9 +46,11 @@ __all__ = [
     "aligner_suite",
     "check_adapter",
     "check_aligner",
+    "check_correction",
     "check_encoder",
     "check_evaluator",
     "check_fuser",
+    "check_generator",
     "check_medium",
     "check_mixup",
     "check_objective",
@@ -53,9 +59,11 @@ __all__ = [
     "check_scorer",
     "check_selector",
     "check_task",
+    "correction_suite",
     "encoder_suite",
     "evaluator_suite",
     "fuser_suite",
+    "generator_suite",
     "medium_suite",
     "mixup_suite",
     "objective_suite",

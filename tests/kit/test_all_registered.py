@@ -16,6 +16,7 @@ OPTIONS = {
     ("adapter", "sharelock"): {"hidden": 32},
     ("objective", "soft-infonce"): {"share": 0.0},
     ("evaluator", "compression"): {"dims": (4,)},
+    ("correction", "prior"): {"steps": 3, "hidden": 8},
     ("fuser", "mlp"): {"width": 16, "training": FAST},
     ("fuser", "attention"): {"width": 16, "training": FAST},
     ("fuser", "lego"): {"channels": 4, "latent_width": 8, "heads": 2, "training": FAST},
@@ -32,7 +33,7 @@ ALSO = {"fusemix_clap.laion"}
 
 CHECKED = (
     *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
-    *("task", "fuser"),
+    *("task", "fuser", "correction"),
 )
 PLUGINS_TESTS = "\n".join(path.read_text() for path in sorted(PLUGINS.glob("*/tests/test_*.py")))
 
