@@ -30,7 +30,9 @@ from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
+from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -207,7 +209,7 @@ def components_page(registry: Registry) -> str:
         if not rows:
             continue
         parts += [
-            f"## {kind.capitalize()}s\n",
+            f"## {plural(kind).capitalize()}\n",
             "| name | | options | plugin |",
             "|---|---|---|---|",
         ]
@@ -217,6 +219,10 @@ def components_page(registry: Registry) -> str:
             parts.append(f"| `{s.name}` | {what} | {options} | {dist} |")
         parts.append("")
     return NOTE + "\n".join(parts)
+
+
+def plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith("x") else f"{kind}s"
 
 
 # -- the conformance kit -------------------------------------------------------------------------
@@ -242,9 +248,11 @@ def checks_page() -> str:
         EVALUATOR,
         FUSER,
         TASK,
+        INDEX,
+        EXPORTER,
     ):
         parts += [
-            f"## {suite.kind.capitalize()}s\n",
+            f"## {plural(suite.kind).capitalize()}\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",
             "| check | passes if |",
             "|---|---|",

@@ -22,7 +22,7 @@ def new_plugin(
         str,
         typer.Option(
             help="encoder, adapter, mixup, objective, optimiser, aligner, scorer, selector, "
-            "evaluator, reader, medium, recipe, task or exporter."
+            "evaluator, reader, medium, recipe, fuser, task, index or exporter."
         ),
     ] = "encoder",
     out: Annotated[Path, typer.Option(help="The folder in which to make it.")] = Path(),

@@ -12,7 +12,9 @@ from fusemix_core.testing.decorators import (
     aligner_suite,
     encoder_suite,
     evaluator_suite,
+    exporter_suite,
     fuser_suite,
+    index_suite,
     medium_suite,
     mixup_suite,
     objective_suite,
@@ -24,7 +26,9 @@ from fusemix_core.testing.decorators import (
 )
 from fusemix_core.testing.encoders import check_encoder
 from fusemix_core.testing.evaluators import check_evaluator
+from fusemix_core.testing.exporters import check_exporter
 from fusemix_core.testing.fusers import check_fuser
+from fusemix_core.testing.indexes import check_index
 from fusemix_core.testing.media import check_medium
 from fusemix_core.testing.mixups import check_mixup
 from fusemix_core.testing.objectives import check_objective
@@ -44,7 +48,9 @@ __all__ = [
     "check_aligner",
     "check_encoder",
     "check_evaluator",
+    "check_exporter",
     "check_fuser",
+    "check_index",
     "check_medium",
     "check_mixup",
     "check_objective",
@@ -55,7 +61,9 @@ __all__ = [
     "check_task",
     "encoder_suite",
     "evaluator_suite",
+    "exporter_suite",
     "fuser_suite",
+    "index_suite",
     "medium_suite",
     "mixup_suite",
     "objective_suite",

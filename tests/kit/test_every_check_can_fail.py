@@ -5,17 +5,21 @@ from kit.broken_encoders import BROKEN as BROKEN_ENCODERS
 from kit.broken_encoders import Fitted, Good
 from kit.broken_evaluators import Spread
 from kit.broken_fusers import Ridge, TokenRidge
+from kit.broken_indexes import BROKEN, About, Flat
 from kit.broken_readers import Lines
-from kit.broken_tasks import BROKEN, Scale
+from kit.broken_tasks import Scale
 
 from fusemix_core.testing import (
     aligners,
     check_encoder,
     check_evaluator,
+    check_exporter,
     check_fuser,
+    check_index,
     check_reader,
     check_task,
     encoders,
+    exporters,
     fusers,
     readers,
 )
@@ -24,7 +28,9 @@ from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
+from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -39,6 +45,7 @@ COMPONENTS = {
     "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
     "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
     "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM, "task": TASK, "fuser": FUSER,
+    "index": INDEX, "exporter": EXPORTER,
 }  # fmt: skip
 FITTED_ONLY = ("fit_is_plain", "fit_is_kept", "fit_to_few")
 """The checks that only a fitted encoder goes through."""
@@ -102,6 +109,7 @@ def test_a_broken_component_fails_its_check(kind, name, target, heavy_plugin):
         "aligner": aligners.prepare,
         "reader": readers.prepare,
         "fuser": fusers.prepare,
+        "exporter": exporters.prepare,
     }
     case = prepare[kind](target) if kind in prepare else find(kind, target)
     if name == "light_import":
@@ -129,6 +137,11 @@ def test_a_good_task_passes():
 @pytest.mark.parametrize("target", [Ridge, TokenRidge])
 def test_a_good_fuser_passes(target):
     check_fuser(target).raise_if_failed()
+
+
+def test_a_good_index_and_a_good_exporter_pass():
+    check_index(Flat).raise_if_failed()
+    check_exporter(About).raise_if_failed()
 
 
 def test_every_check_has_something_that_fails_it():
