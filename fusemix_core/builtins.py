@@ -458,6 +458,51 @@ ARTEFACTS = [
         summary="a prediction from several modalities: a fuser and a task",
     ),
 ]
+CORRECTIONS = [
+    ComponentSpec(
+        kind="correction",
+        name="none",
+        target="fusemix_core.corrections.plain:NoCorrection",
+        summary="embeddings as they are",
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="norm",
+        target="fusemix_core.corrections.plain:NormCorrection",
+        summary="at the length of the encoder's latents",
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="shift",
+        target="fusemix_core.corrections.plain:ShiftCorrection",
+        summary="moved by the difference of the modalities' means",
+        paper="https://arxiv.org/abs/2203.02053",
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="bank",
+        target="fusemix_core.corrections.bank:BankCorrection",
+        summary="projected on latents that exist",
+        options={"temperature": 0.05, "size": 4096},
+        paper="https://arxiv.org/abs/2303.03032",
+        keeps_items=True,
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="prior",
+        target="fusemix_core.corrections.prior:PriorCorrection",
+        summary="a latent drawn for each embedding by a small flow",
+        options={"steps": 1000, "hidden": 512},
+        paper="https://arxiv.org/abs/2204.06125",
+    ),
+    ComponentSpec(
+        kind="correction",
+        name="auto",
+        target="fusemix_core.corrections.auto:AutoCorrection",
+        summary="whichever did best on validation",
+        options={"chosen": None, "with_bank": None},
+    ),
+]
 EXPORTERS = [
     ComponentSpec(
         kind="exporter",
@@ -534,6 +579,7 @@ def fusemix_components() -> list[ComponentSpec]:
         *TASKS,
         *INDEXES,
         *ARTEFACTS,
+        *CORRECTIONS,
         *EXPORTERS,
         *RECIPES,
     ]

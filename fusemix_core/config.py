@@ -204,7 +204,8 @@ class RunConfig:
     as embeddings, and the others are fitted to them. `extends` is a fused model, a folder or a hub
     id, that the modalities of `encoders` join; one that the model has already is the encoder to
     take in place of the saved name. `evaluators` measure the run beside those of core and of the
-    recipe. `baselines` are what it is compared with on the rows that it is measured on: names of
+    recipe. `corrections` are fitted for generators beside the usual ones, where a modality is
+    fixed. `baselines` are what it is compared with on the rows that it is measured on: names of
     recipes that are fitted to the same training rows, and folders or hub ids of finished models.
     `plugins` are the Python files that were loaded by `--plugin`. A `private` run writes no media
     and no vectors of single items (docs/how-to/private.md). `store` is the address of
@@ -217,6 +218,7 @@ class RunConfig:
     fixed: tuple[str, ...] = ()
     extends: str | None = None
     evaluators: tuple[Part, ...] = ()
+    corrections: tuple[Part, ...] = ()
     baselines: tuple[str, ...] = ("cca",)
     plugins: tuple[str, ...] = ()
     private: bool = False

@@ -15,11 +15,17 @@ from fusemix_core.adapters.rows import ROWS, VALUES, width_of
 from fusemix_core.codes import CodeType
 from fusemix_core.config import Backend, Part
 from fusemix_core.errors import ArtefactError, ConfigError, ContractError, DataError
-from fusemix_core.interfaces import Adapter, Padded, Scorer, input_of, takes_tokens
+from fusemix_core.interfaces import Adapter, Correction, Padded, Scorer, input_of, takes_tokens
 from fusemix_core.latents.sharing import settle
 from fusemix_core.registry import Registry, registry
 from fusemix_core.saved.card import fused_text, model_card
 from fusemix_core.saved.components import Built, as_artefact_error, check_scorer
+from fusemix_core.saved.corrections import (
+    check_corrections,
+    corrections_in,
+    with_corrections,
+    without_corrections,
+)
 from fusemix_core.saved.encoders import Source
 from fusemix_core.saved.model import SavedModel
 from fusemix_core.saved.schema import EncoderInfo, SavedConfig, SavedPart
@@ -99,7 +105,8 @@ class FusedModel(SavedModel):
         cls, encoders: Mapping[str, EncoderInfo], parts: Mapping[str, Built], **more: Any
     ) -> Self:
         """The model of loaded parts: an adapter of each modality, and a scorer."""
-        wanted = {*(f"adapter.{m}" for m in encoders), "scorer"}
+        wanted, corrections = {*(f"adapter.{m}" for m in encoders), "scorer"}, corrections_in(parts)
+        parts = without_corrections(parts)
         if set(parts) != wanted or len(encoders) < 2:
             raise ArtefactError(
                 f"A fused model has two modalities or more, an adapter of each, and a scorer; this "
@@ -117,7 +124,7 @@ class FusedModel(SavedModel):
             width = _width(components, encoders)
             if any(built.arguments[1:] != (width,) for built in adapters.values()):
                 raise ValueError(f"they give embeddings of width {width}")
-        return cls(
+        model = cls(
             components,
             encoders,
             parts["scorer"].component,
@@ -125,6 +132,23 @@ class FusedModel(SavedModel):
             scorer_part=parts["scorer"].part,
             **more,
         )
+        model.corrections = corrections
+        return model
+
+    @property
+    def corrections(self) -> dict[str, Correction]:
+        """name → what brings embeddings to where the latents of a fixed modality are, for
+        generators; `auto` names the one for each modality. Set it to replace them.
+
+        Raises:
+            ArtefactError: when set, if one can't correct what it has learnt of.
+        """
+        return corrections_in(self.parts)
+
+    @corrections.setter
+    def corrections(self, corrections: Mapping[str, Correction]) -> None:
+        check_corrections(corrections, self.modalities, self.dim)
+        self.parts = with_corrections(self.parts, corrections)
 
     @property
     def scorer_part(self) -> Part:
@@ -180,6 +204,7 @@ class FusedModel(SavedModel):
             name=self.name,
         )
         model.seen, model.rotation = dict(self.seen), self.rotation
+        model.corrections = self.corrections
         return model
 
     # -- embeddings ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fusemix_core.adapter import Adapter, TokenAdapter, input_of, takes_tokens
 from fusemix_core.batch import Batch
 from fusemix_core.context import Callback, FitContext
+from fusemix_core.correction import Correction, CorrectionPairs
 from fusemix_core.data.dataset import Rejected
 from fusemix_core.data.media import Medium
 from fusemix_core.data.rows import Note, Reader, Row
@@ -40,6 +41,8 @@ __all__ = [
     "Batch",
     "Calibration",
     "Callback",
+    "Correction",
+    "CorrectionPairs",
     "Encoder",
     "Evaluator",
     "FitContext",

@@ -41,7 +41,8 @@ def install(*requirements: str) -> str:
     """The command that installs these requirements.
 
     Args:
-        requirements: as pip takes them; `fusemix`, its extras and its plugins among them.
+        requirements: as pip takes them; `fusemix`, its extras and its plugins among them. One that
+            begins with `--no-deps` has requirements of its own that pip can't or need not meet.
 
     Returns:
         A line for a shell. Our own packages come from the repository while they are not on PyPI:
@@ -130,4 +131,6 @@ def _requires_of(dist: str) -> list[str]:
 
 
 def _quoted(part: str) -> str:
+    if part.startswith("--no-deps "):
+        return f"--no-deps {_quoted(part.removeprefix('--no-deps '))}"
     return part if re.fullmatch(r"[\w./-]+", part) else f"'{part}'"

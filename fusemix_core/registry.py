@@ -276,16 +276,29 @@ def _with_options(spec: EncoderSpec, options: Mapping[str, Any]) -> EncoderSpec:
             f"The encoder '{spec.name}' takes no options.", f"Only its name: {spec.name}"
         )
     known = {key: value for key, value in spec.options.items() if key != LEARNT}
+    check_options("encoder", spec.name, known, options)
+    return replace(spec, options={**spec.options, **options})
+
+
+def check_options(
+    kind: str, name: str, known: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Raise `ConfigError` for an option that a model has not, or a value of another type.
+
+    Args:
+        kind: What the model is, such as `encoder`.
+        name: Its name.
+        known: Its options with their defaults. One whose default is None takes any value.
+        options: What the user sets.
+    """
     for option, value in options.items():
         if option not in known:
-            raise UnknownNameError.of(f"option of encoder '{spec.name}'", option, known)
-        if not _same_type(known[option], value):
-            default = known[option]
+            raise UnknownNameError.of(f"option of {kind} '{name}'", option, known)
+        if not _same_type(default := known[option], value):
             raise ConfigError(
-                f"{option} is {short(repr(value))}; {spec.name} wants something like {default!r} "
+                f"{option} is {short(repr(value))}; {name} wants something like {default!r} "
                 f"({type(default).__name__})."
             )
-    return replace(spec, options={**spec.options, **options})
 
 
 def _wrapped(spec: ComponentSpec, part: Part) -> Part:

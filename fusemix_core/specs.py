@@ -19,6 +19,7 @@ KINDS = (
     "optimiser",
     "aligner",
     "scorer",
+    "correction",
     "selector",
     "evaluator",
     "reader",

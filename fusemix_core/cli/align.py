@@ -54,6 +54,7 @@ def align(
     evaluators: EvaluatorOptions,
     output: OutputOptions,
     fixed: Fixed = None,
+    correction: o.Corrections = None,
     select: o.Select = None,
     pairs: o.Pairs = None,
     budget: o.Budget = None,
@@ -96,6 +97,7 @@ def align(
     )
     take_encoders(values, encoders.names(), encoders.views())
     values |= given(fixed=fixed or None, device=device, dtype=dtype) | evaluators.table()
+    values |= o.corrections(correction)
     from fusemix_core.runs.config import chosen_by
 
     overrides = [*chosen_by(select, pairs, budget), *recipe.overrides]

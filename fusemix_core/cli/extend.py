@@ -47,6 +47,7 @@ def extend(
     output: OutputOptions,
     encoder: Encoders = None,
     view: o.Views = None,
+    correction: o.Corrections = None,
     device: o.Device = None,
 ) -> None:
     """Add modalities to a fused model without moving its own.
@@ -75,5 +76,5 @@ def extend(
             f"The config's run extends {values['extends']}, not {model}.", "Name that model."
         )
     take_encoders(values, o.key_values(encoder, "--encoder"), o.key_values(view, "--view"))
-    values |= given(device=device) | evaluators.table()
+    values |= given(device=device) | evaluators.table() | o.corrections(correction)
     carry_out(values, recipe.overrides, run, output, ["fusemix", "extend", model])

@@ -12,6 +12,8 @@ from fusemix_core.cli import options as o
 from fusemix_core.cli.groups import DataOptions, grouped
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fusemix_core.search import Collection
 
 BUILD = "build"
@@ -235,6 +237,7 @@ def _show(opened: Collection, json: bool) -> None:
         "index": f"{facts['folder']}  ({size(facts['bytes'])}, {facts['index']})",
         "items": counts or "none",
         "queries": ", ".join(facts["queries"]),
+        "quick": _quick(facts),
         "columns": ", ".join(facts["columns"]) or "none",
         "scorer": f"{facts['scorer']}, {facts['dim']} dimensions",
         "data": ", ".join(facts["data"]),
@@ -242,3 +245,17 @@ def _show(opened: Collection, json: bool) -> None:
     }
     for name, value in lines.items():
         out.print(f"{name + ':':9}{value}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _quick(facts: Mapping[str, Any]) -> str:
+    """Which queries load no encoder, and how the others would not."""
+    from fusemix_core.latents.runtime import EXTRA, absent
+    from fusemix_core.project import how_to_install
+    from fusemix_core.search.network import MAKING
+
+    slow = {modality: why for modality, why in facts["quick"].items() if why}
+    lines = [", ".join(m for m in facts["quick"] if m not in slow) or "none"]
+    lines += [f"{modality} loads its encoder: {why}" for modality, why in slow.items()]
+    if slow and absent(*MAKING):
+        lines.append(f"{how_to_install(EXTRA)} && fusemix index update {facts['folder']}")
+    return f"\n{'':9}".join(lines)

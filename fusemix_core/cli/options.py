@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from fusemix_core.config import parse_part, to_dict
 from fusemix_core.errors import ConfigError
 
 ENCODERS, DATA, SPLITS = "Encoders", "Data", "Splits"
@@ -235,6 +236,16 @@ Evaluators = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Corrections = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--correction",
+        metavar="NAME",
+        help="Fit this correction too, for fusemix generate: prior, or with options "
+        '"NAME KEY=VALUE". Needs a fixed modality. [norm, shift and bank]',
+        rich_help_panel=METHOD,
+    ),
+]
 By = Annotated[
     list[str] | None,
     typer.Option(
@@ -374,6 +385,11 @@ def view_values(views: list[str] | None, encoders: Mapping[str, str]) -> dict[st
     if len(encoders) == 1:
         views = [v if "=" in v else f"{next(iter(encoders))}={v}" for v in views or []]
     return key_values(views, "--view")
+
+
+def corrections(texts: list[str] | None) -> dict[str, Any]:
+    """The field of `RunConfig` with the corrections that were given, if any."""
+    return {"corrections": [to_dict(parse_part(text)) for text in texts]} if texts else {}
 
 
 def encoder_values(a: str | None, b: str | None, encoders: list[str] | None) -> dict[str, str]:

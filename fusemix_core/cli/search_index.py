@@ -30,8 +30,7 @@ def search_index(
     opened = open_collection(folder, encoder, device)
     source = modality_of(query, opened.state.asks, asked.from_)
     columns_shown = asked.show or []
-    vector = opened.encode(source, query)
-    found = opened.search(vector, source, asked.count, where=asked.where, target=asked.to)
+    found = opened.ask(source, query, asked.count, where=asked.where, target=asked.to)
     if unknown := [name for name in columns_shown if name not in opened.columns]:
         opened.facets(unknown[0])  # says which columns there are
     if json:

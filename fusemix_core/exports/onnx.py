@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from fusemix_core.errors import ConfigError, MissingDependencyError
 from fusemix_core.exports.base import Exporter, ExportSource
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Encoder, Network, Scorer, as_rows, takes_tokens
+from fusemix_core.interfaces import Network, Scorer, as_rows, takes_tokens
 from fusemix_core.latents import exported
 from fusemix_core.versions import version
 
@@ -200,32 +200,14 @@ def _graph(model: FusedModel, modality: str, folder: Path) -> tuple[Graph, dict[
     encoder = model.encoder(modality).load()
     network, inputs = encoder.network(info.view), None
     if network is not None:
-        inputs = _inputs(encoder, network, info.view, info.takes)
+        items = list(encoder.sample_items(encoder.spec))[:4] or _samples(info.takes)
+        inputs = exported.inputs_of(encoder, network, info.view, items)
     if network is None or inputs is None:
         latents = {"latents": torch.randn(4, info.dim)}
         return Graph(Vectors(*given), latents, (0,), outputs, "latents"), {}
     module = Vectors(*given, network.module)
     preprocessing = dict(encoder.save_preprocessing(folder))
     return Graph(module, inputs, network.axes, outputs, "items"), preprocessing
-
-
-def _inputs(encoder: Encoder, network: Network, view: str, takes: str) -> dict[str, Tensor] | None:
-    """The network's inputs for a batch of some items; None if `encode` goes another way."""
-    items = list(encoder.sample_items(encoder.spec))[:4] or _samples(takes)
-    seen: list[dict[str, Tensor]] = []
-
-    def noted(name: str, inputs: dict[str, Tensor]) -> Tensor:
-        seen.append(inputs)
-        return network.module(**inputs)
-
-    if not items:
-        return None
-    before, encoder.runtime = encoder.runtime, noted
-    try:
-        encoder.encode(encoder.collate(items), view)
-    finally:
-        encoder.runtime = before
-    return {name: value.cpu() for name, value in seen[0].items()} if seen else None
 
 
 def _samples(takes: str) -> list[Any]:

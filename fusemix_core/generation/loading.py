@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fusemix_core.devices import resolve_device
-from fusemix_core.errors import ConfigError, ContractError, PluginError, UnknownNameError
+from fusemix_core.errors import ConfigError, ContractError, PluginError
 from fusemix_core.fused import FusedModel
-from fusemix_core.generation.conditions import Conditions
+from fusemix_core.generation.conditions import Conditions, How, check_makes, conditions_of
+from fusemix_core.generation.guidance import score_of
 from fusemix_core.generation.mixing import mixed
 from fusemix_core.generator import Generator
 from fusemix_core.hub import without_waiting
 from fusemix_core.padded import Padded
-from fusemix_core.registry import Registry, registry
+from fusemix_core.registry import Registry, check_options, registry
 from fusemix_core.specs import GeneratorSpec
 
 AT_ONCE = 8
 """Items that are made together."""
+
+Asked = Mapping[str, Any] | Sequence[tuple[str, Any]]
+"""Items by modality, or pairs of these."""
 
 
 def load_generator(
@@ -81,19 +86,22 @@ class LoadedGenerator:
         self.generator, self.spec = generator, generator.spec
         self.device, self.registry = device, registry
 
-    def conditions(self, model: FusedModel | None) -> Conditions:
+    def conditions(self, model: FusedModel | None, how: How | None = None) -> Conditions:
         """What turns items into conditions, by a model or by the generator's own encoder."""
-        return Conditions(self.generator, model, self.device, self.registry)
+        return conditions_of(self.generator, model, how or How(), self.device, self.registry)
 
     def __call__(
         self,
         model: FusedModel | None,
-        items: Mapping[str, Any] | Sequence[tuple[str, Any]],
+        items: Asked,
         *,
         count: int = 1,
         seed: int = 0,
         weights: Sequence[float] | None = None,
-        avoid: Mapping[str, Any] | None = None,
+        avoid: Asked = (),
+        correct: str = "auto",
+        captions: Sequence[str] = (),
+        tell: Callable[[str], None] = lambda note: None,
         **options: Any,
     ) -> list[Any]:
         """Draw from items, or from a mixture of several.
@@ -106,6 +114,12 @@ class LoadedGenerator:
             seed: Of the first; the next ones have the next numbers.
             weights: One per item, for a mixture.
             avoid: modality → item that the result should be unlike.
+            correct: How embeddings of other modalities are brought to the generator's space:
+                `none`, `norm`, `shift`, `bank`, `prior`, or `auto`, which the model's validation
+                pairs chose.
+            captions: For a generator that is conditioned by tokens: texts, of which the nearest
+                stands for an item of another modality.
+            tell: Is called with what a user should know.
             **options: Of the generator, such as `steps`, `guidance` and `size`.
 
         Returns:
@@ -115,16 +129,34 @@ class LoadedGenerator:
             ConfigError: The model is not aligned to the generator's space, or an option is wrong.
             DataError: An item can't be read, or there is nothing in it.
         """
-        found = self.conditions(model)
+        found = self.conditions(model, How(correct, captions, tell))
+        seeds = range(seed, seed + count)
+        condition = self.mixture(found, items, seeds, weights)
+        negative = self.mixture(found, avoid, seeds) if avoid else None
+        return self.draw(condition, seeds, negative, model, **options)
+
+    def mixture(
+        self,
+        conditions: Conditions,
+        items: Asked,
+        seeds: Sequence[int],
+        weights: Sequence[float] | None = None,
+    ) -> Tensor | Padded:
+        """The condition of items together, a row per seed.
+
+        Raises:
+            ConfigError: There are no items, or there are several and the generator takes tokens.
+        """
         pairs = list(items.items()) if isinstance(items, Mapping) else list(items)
         if not pairs:
             raise ConfigError("There is nothing to generate from.", "Give an item of a modality.")
-        rows = [found.of_items(modality, [item]) for modality, item in pairs]
-        condition = rows[0] if len(rows) == 1 else mixed(rows, weights)
-        others = [found.of_items(modality, [item]) for modality, item in (avoid or {}).items()]
-        negative = mixed(others).expand(count, -1) if others else None
-        condition = condition[torch.zeros(count, dtype=torch.int64)]
-        return self.draw(condition, range(seed, seed + count), negative, **options)
+        if len(pairs) > 1 and self.spec.condition == "tokens":
+            raise ConfigError(
+                f"'{self.spec.name}' is conditioned by tokens, which can't be mixed.",
+                "Give one item.",
+            )
+        rows = [conditions.of_items(modality, [item], seeds) for modality, item in pairs]
+        return rows[0] if len(rows) == 1 else mixed(rows, weights)
 
     def from_embeddings(
         self,
@@ -134,6 +166,8 @@ class LoadedGenerator:
         model: FusedModel | None = None,
         seeds: Sequence[int] | None = None,
         negative: Tensor | None = None,
+        correct: str = "auto",
+        tell: Callable[[str], None] = lambda note: None,
         **options: Any,
     ) -> list[Any]:
         """Draw one item per embedding.
@@ -141,8 +175,10 @@ class LoadedGenerator:
         Args:
             rows: `[n, d]`: unit-norm embeddings of `modality` by `model`; without a model,
                 conditions as they are.
+            modality, model: Whose embeddings they are.
             seeds: One per row; by default 0, 1, 2, ….
-            negative: What to keep away from, `[n, d]` or `[1, d]`.
+            negative: A condition to keep away from, `[n, d]` or `[1, d]`.
+            correct, tell: As in a call.
             **options: Of the generator.
 
         Example:
@@ -150,36 +186,72 @@ class LoadedGenerator:
             images = draw.from_embeddings(rows, model=model, modality="audio")
         """
         rows = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.float32)
+        seeds = range(len(rows)) if seeds is None else seeds
         if model is not None:
-            rows = self.conditions(model).of_embeddings(rows, modality)
+            found = self.conditions(model, How(correct, tell=tell))
+            rows = found.of_embeddings(rows, modality, seeds)
         if negative is not None:
             negative = negative.expand(len(rows), -1)
-        return self.draw(rows, range(len(rows)) if seeds is None else seeds, negative, **options)
+        return self.draw(rows, seeds, negative, model, **options)
 
     def draw(
         self,
         condition: Tensor | Padded,
         seeds: Sequence[int],
-        negative: Tensor | None = None,
+        negative: Tensor | Padded | None = None,
+        model: FusedModel | None = None,
         **options: Any,
     ) -> list[Any]:
-        """One item per condition, checked."""
+        """One item per condition, checked.
+
+        Args:
+            condition, seeds, negative: As in `Generator.generate`.
+            model: By whose score a generator is steered that is.
+            **options: Of the generator.
+        """
         self.generator.check(condition)
-        known = {**self.spec.options, **({} if self.spec.size is None else {"size": 0})}
-        for option in options:
-            if option not in known:
-                raise UnknownNameError.of(f"option of '{self.spec.name}'", option, known)
+        check_options("generator", self.spec.name, options_of(self.spec), options)
         if len(seeds) != len(condition):
             raise ConfigError(f"There are {len(seeds)} seeds for {len(condition)} conditions.")
         drawn: list[Any] = []
         for start in range(0, len(condition), AT_ONCE):
             some = slice(start, start + AT_ONCE)
             avoid = None if negative is None else negative[some]
+            steered = self._score(condition[some], model)
             made = self.generator.generate(
-                condition[some], seeds=list(seeds[some]), negative=avoid, **options
+                condition[some], seeds=list(seeds[some]), negative=avoid, **steered, **options
             )
             if len(made) != len(condition[some]):
                 name = f"The generator '{self.spec.name}'"
                 raise ContractError(name, f"{len(condition[some])} items", f"{len(made)}")
             drawn += made
         return drawn
+
+    def _score(self, condition: Tensor | Padded, model: FusedModel | None) -> dict[str, Any]:
+        """What steers a generator that is guided."""
+        if self.spec.condition != "guidance":
+            return {}
+        assert model is not None and isinstance(condition, Tensor)
+        return {"score": score_of(model, condition)}
+
+
+def options_of(spec: GeneratorSpec) -> dict[str, Any]:
+    """What users may set, with the defaults: `size` too, if the generator draws several."""
+    return {**spec.options, **({} if spec.size is None else {"size": spec.size})}
+
+
+def ranked(
+    drawn: Sequence[Any], wanted: Tensor, model: FusedModel, spec: GeneratorSpec
+) -> list[tuple[int, float]]:
+    """What was drawn by how well a fused model finds that it fits: (number, cosine), best first.
+
+    Args:
+        wanted: The embedding of what was asked for, `[1, d]`, of length 1.
+
+    Raises:
+        ConfigError: The model has not the modality of what is made.
+    """
+    check_makes(model, spec, f"Ranking by the model needs embeddings of each {spec.makes}")
+    scores = model.encode(spec.makes, list(drawn)) @ normalize(wanted, dim=1)[0]
+    order = scores.argsort(descending=True, stable=True).tolist()
+    return [(i, float(scores[i])) for i in order]

@@ -8,56 +8,38 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import make_folder, write_atomically
-from fusemix_core.interfaces import Network
+from fusemix_core.interfaces import Encoder, Network
+from fusemix_core.latents import runtime
 
-if TYPE_CHECKING:
-    import openvino
-
-NEEDED = ("onnx", "onnxscript", "openvino")
-"""The packages that export and run. `EXTRA` brings it."""
-EXTRA = "fusemix[fast]"
+NEEDED, EXTRA = runtime.NEEDED, runtime.EXTRA
 _VERSION = "1"
 """Of the way in which networks are exported here."""
 
 
 def missing() -> str | None:
     """The first package of `NEEDED` that is not installed. Imports nothing."""
-    return next((name for name in NEEDED if importlib.util.find_spec(name) is None), None)
+    return runtime.absent(*NEEDED)
 
 
 class Session:
     """A network in OpenVINO on the CPU, in float32, on as many threads as torch uses."""
 
     def __init__(self, path: Path) -> None:
-        # Left alone, it takes bfloat16 where the machine has it, and threads bound to cores that
-        # decoding needs too.
-        how = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,
-            # Left alone, it keeps what it prepared for 5,000 shapes, and texts have so many: the
-            # memory of a server grew by 1 to 2 MB per batch, and no batch was faster.
-            "CPU_RUNTIME_CACHE_CAPACITY": 16,
-        }
-        model = _core().compile_model(path, "CPU", how)
-        self._takes = {given.any_name for given in model.inputs}
-        self._request = model.create_infer_request()
+        self._request = runtime.request(path, torch.get_num_threads())
+        self._takes = {given.any_name for given in self._request.model_inputs}
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The network's output for its inputs by name."""
@@ -66,21 +48,12 @@ class Session:
         return torch.from_numpy(self._request.get_output_tensor().data.copy())
 
 
-@cache
-def _core() -> openvino.Core:
-    """One for the process. Each sets a stack for signals and puts the former one back as it goes;
-    of two, the second leaves that of the first, which is gone, and the next signal is the end."""
-    import openvino
-
-    return openvino.Core()
-
-
 class Exports:
     """The exported files of one view of one encoder, in `folder`."""
 
     def __init__(self, home: Path, fingerprint: str, view: str) -> None:
         self.folder = home / "exports" / fingerprint
-        self._name = f"{view}-{_versions()}"
+        self._name = f"{view}-{versions()}"
 
     def find(self) -> Path | None:
         """The kept file, if it is whole; a damaged one is deleted."""
@@ -127,6 +100,26 @@ def exported(network: Network, inputs: Mapping[str, Tensor], outputs: Sequence[s
     return content.getvalue()
 
 
+def inputs_of(
+    encoder: Encoder, network: Network, view: str, items: Sequence[Any]
+) -> dict[str, Tensor] | None:
+    """The network's inputs for a batch of some items; None if `encode` goes another way."""
+    seen: list[dict[str, Tensor]] = []
+
+    def noted(name: str, inputs: dict[str, Tensor]) -> Tensor:
+        seen.append(inputs)
+        return network.module(**inputs)
+
+    if not items:
+        return None
+    before, encoder.runtime = encoder.runtime, noted
+    try:
+        encoder.encode(encoder.collate(items), view)
+    finally:
+        encoder.runtime = before
+    return {name: value.cpu() for name, value in seen[0].items()} if seen else None
+
+
 class _ByPosition(nn.Module):
     """A module called by name, for an exporter that calls by position."""
 
@@ -159,7 +152,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _versions() -> str:
+def versions() -> str:
     """8 hex characters for all that decides the file but the encoder."""
     found = [f"{name} {metadata.version(name)}" for name in ("torch", *NEEDED)]
     return hashlib.blake2b(repr([_VERSION, *found]).encode(), digest_size=4).hexdigest()

@@ -34,11 +34,12 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseGroup:
-    """Cases of one kind."""
+    """Cases of one kind; each takes the whole width of the page if the group is `wide`."""
 
     title: str
     text: str
     cases: Sequence[Case]
+    wide: bool = False
 
 
 @dataclass(frozen=True)

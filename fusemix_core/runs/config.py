@@ -171,6 +171,8 @@ def build_config(
         registry.check("reader", config.data.reader)
     for part in config.evaluators:
         registry.check("evaluator", part)
+    for part in config.corrections:
+        registry.check("correction", part)
     if recipe.training and recipe.training.unpaired:
         config = replace(config, data=replace(config.data, unpaired=True))
     specs = resolve_encoders(config.encoders, registry)
@@ -252,6 +254,11 @@ def check_fixed(config: RunConfig) -> None:
     if config.fixed and config.extends:
         raise ConfigError(
             "A model's own modalities are fixed when it is extended.", "Leave out `fixed`."
+        )
+    if config.corrections and not (config.fixed or config.extends):
+        raise ConfigError(
+            "Corrections bring embeddings to the latents of a fixed modality, and none is fixed.",
+            "Add --fixed MODALITY, whose encoder the generator is conditioned by.",
         )
     if config.fixed and set(config.fixed) == set(config.encoders):
         raise ConfigError(

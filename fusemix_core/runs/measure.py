@@ -20,6 +20,7 @@ from fusemix_core.interfaces import Adapter, Encoder, PairedLatents
 from fusemix_core.measured import Measured
 from fusemix_core.runs.answers import trust_section, trusted
 from fusemix_core.runs.compare import baselines_of_run
+from fusemix_core.runs.corrections import add_corrections
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.emergent import Pair, never_paired, with_indirect
 from fusemix_core.runs.encode import Encoded
@@ -45,7 +46,7 @@ class Measurement:
         model: the fused model, with the metrics of the split that is shown.
         results: what results.json has of it: `scorer`, split → evaluator → metrics, `trusted` (see
             `runs.answers.trusted`) and `baselines` (see `runs.baselines`); of an extended model
-            also `never_paired`.
+            also `never_paired`, and of one with a fixed modality `corrections`.
         shown: the test split, or validation if that is empty.
         sections: evaluator → what it shows of that split.
         failed: evaluator → its error.
@@ -97,6 +98,8 @@ def measure_run(
     if model.rotation is None:
         model.rotation = rotation_of(bank.embeddings)
     results = {"scorer": to_dict(part), **plan.base.results(unpaired)}
+    if found := add_corrections(model, config, encoded, device, reporter):
+        results["corrections"] = found
     evaluators = run_evaluators(config)
     if save is not None and (config.evaluators or config.recipe.evaluators):
         save(model)

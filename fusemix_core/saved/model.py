@@ -257,8 +257,9 @@ class SavedModel:
         tensors |= {f"{SEEN}.{m}": keys.contiguous() for m, keys in self.seen.items()}
         if self.rotation is not None:
             tensors[ROTATION] = self.rotation.contiguous()
+        plain = self.rotation is None and "correction" not in map(kind_of_part, parts)
         config = SavedConfig(
-            format=2 if self.rotation is None else FORMAT,
+            format=2 if plain else FORMAT,
             kind=self.kind,
             fusemix=version(),
             encoders=self.encoders,

@@ -22,8 +22,8 @@ from fusemix_core.registry import USER, Registry, registry
 from fusemix_core.specs import KINDS, EncoderSpec, FamilySpec
 
 FORMAT = 3
-"""That of a model with a rotation; one without has format 2, as fusemix 0.2.0 writes it. Raised
-when an older fusemix could not read, or would misread, what this one writes."""
+"""That of a model with a rotation or corrections; one without has format 2, as fusemix 0.2.0 writes
+it. Raised when an older fusemix could not read, or would misread, what this one writes."""
 
 _MODALITY = re.compile(r"\w[\w-]*(:\w[\w-]*)?")
 _PART = re.compile(r"[a-z]+(\.\w[\w-]*(:\w[\w-]*)?)?")

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from fusemix_core.batch import sent
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Scorer
+from fusemix_core.samples import even_sample
 
 _ROWS = 4096
 """Rows compared with a bank at a time: the cosines held are at most `[4096, bank_size]`."""
@@ -57,7 +58,7 @@ class CSLSScorer(Scorer):
                 "Score with cosine: --set scorer=cosine",
             )
         return {
-            modality: rows[_even_sample(len(rows), self.bank_size).to(rows.device)]
+            modality: rows[even_sample(len(rows), self.bank_size).to(rows.device)]
             .detach()
             .to("cpu", torch.float16)
             for modality, rows in train.items()
@@ -152,15 +153,3 @@ class CSLSScorer(Scorer):
         if held is None or held[0] is not bank:
             held = self._there[modality, device] = bank, sent(bank, device).float()
         return held[1]
-
-
-def _even_sample(n: int, size: int) -> Tensor:
-    """int64, sorted: one of each of `size` equal stretches of range(n); all where n ≤ size.
-
-    Data comes sorted (by book, by class): this keeps each part's share, where a plain draw varies.
-    """
-    if n <= size:
-        return torch.arange(n)
-    edges = torch.arange(size + 1) * n // size
-    draw = torch.rand(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return edges[:-1] + (draw * (edges[1:] - edges[:-1])).long()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -14,17 +12,19 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fusemix_core.config import DataConfig, Part, from_dict
+from fusemix_core.data.media import medium
 from fusemix_core.digests import file_sha256
 from fusemix_core.disk import locked
 from fusemix_core.errors import ArtefactError, ConfigError
-from fusemix_core.latents.stamps import Stamps, state_of
+from fusemix_core.latents.runtime import absent
+from fusemix_core.latents.stamps import state_of
 from fusemix_core.registry import registry
+from fusemix_core.search.finder import Finder
 from fusemix_core.search.found import Found
-from fusemix_core.search.items import SUFFIX, ItemTable, Record, as_keys
-from fusemix_core.search.lookup import Lookup
-from fusemix_core.search.media import content_of
+from fusemix_core.search.items import ItemTable, Record, as_keys
+from fusemix_core.search.network import NEEDED, SUFFIX, Asked, QueryNetwork
 from fusemix_core.search.segments import digest_of
-from fusemix_core.search.state import MODEL, NAME, State
+from fusemix_core.search.state import MODEL, NAME, State, fault
 from fusemix_core.vectors import Index
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     from fusemix_core.fused import FusedModel
     from fusemix_core.runs.reporter import Reporter
     from fusemix_core.search.overview import Overview
-
-_MASKS = 16
-"""Conditions whose items are remembered."""
-_MARGIN = 8
-"""Candidates beyond those asked for: scores that are equal but for rounding may change places."""
 
 
 class Collection:
@@ -55,8 +50,9 @@ class Collection:
         """Use `Collection.open`."""
         self.folder = Path(folder)
         self._model, self._lock = model, RLock()
-        self._masks: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
+        self._finder = Finder()
         self._indexes: dict[str, Index] = {}
+        self._networks: dict[Path, QueryNetwork] = {}
         self._seen: tuple[int, ...] | None = None
         self._fault = ""
         self._refresh(sound=False)
@@ -171,6 +167,7 @@ class Collection:
             "folder": str(self.folder),
             "items": dict(self.state.counts),
             "queries": list(self.state.asks),
+            "quick": self.state.quick(),
             "columns": self.columns,
             "dim": self.state.dim,
             "scorer": self.state.scorer,
@@ -214,57 +211,90 @@ class Collection:
 
         self._refresh()
         target = self._target(modality, target)
-        index, table = self._index(target), self._table
         query = torch.as_tensor(vector, dtype=torch.float32).reshape(1, -1)
         if query.shape[1] != self.state.dim:
             raise ConfigError(f"The query has {query.shape[1]} numbers, not {self.state.dim}.")
-        lifted = self.model.scorer.lift(query, modality, list(self.state.asks), gallery=False)
-        wanted = max(0, offset) + max(0, count)
-        records = self._found(lifted.numpy(), index, table, wanted, where, target, set(exclude))
-        if not records:
-            return []
-        rows = torch.from_numpy(index.rows(as_keys(one.key for one in records)))
-        scores = self.model.scorer.score(query, rows[:, : self.state.dim], modality, target)[0]
-        order = scores.argsort(descending=True, stable=True).tolist()[max(0, offset) : wanted]
-        return [self._record(table, records[i], float(scores[i]), modality) for i in order]
+        scorer, dim = self.model.scorer, self.state.dim
+        lifted = scorer.lift(query, modality, list(self.state.asks), gallery=False)
 
-    def _found(
+        def scores(rows: np.ndarray, target: str) -> np.ndarray:
+            gallery = torch.from_numpy(rows[:, :dim])
+            return scorer.score(query, gallery, modality, target)[0].numpy()
+
+        places = slice(max(0, offset), max(0, offset) + max(0, count))
+        return self._best(lifted.numpy(), scores, modality, target, places, where, set(exclude))
+
+    def ask(
+        self,
+        modality: str,
+        item: Any,
+        count: int = 10,
+        offset: int = 0,
+        where: str | None = None,
+        target: str | None = None,
+        exclude: Iterable[str] = (),
+    ) -> list[Found]:
+        """`search` with an item: `search(encode(modality, item), modality, …)`.
+
+        A text is answered by the query network in the folder, if there is one and no model is
+        loaded: neither the model nor its encoder nor torch is loaded then.
+
+        Args:
+            modality: Of the query.
+            item: A text, a path, an image, …
+            count, offset, where, target, exclude: As in `search`.
+
+        Raises:
+            DataError: The item can't be decoded.
+            ConfigError: The condition can't be read, or there is no such modality.
+
+        Example:
+            found = Collection.open("photos.index").ask("text", "a map", 5)
+        """
+        self._refresh()
+        target = self._target(modality, target)
+        asked = self._asked(modality, item) if self._model is None else None
+        if asked is None:
+            vector = self.encode(modality, item)
+            return self.search(vector, modality, count, offset, where, target, exclude)
+        places = slice(max(0, offset), max(0, offset) + max(0, count))
+        return self._best(asked.lifted, asked.scores, modality, target, places, where, set(exclude))
+
+    def _asked(self, modality: str, item: Any) -> Asked | None:
+        """What the query network makes of an item; None if there is none that runs here."""
+        file = self.state.networks.get(modality, {}).get("file")
+        if file is None or absent(*NEEDED):
+            return None
+        text = medium(self.state.asks[modality]).decode(item)
+        path = self.folder / f"{file}{SUFFIX}"
+        with self._lock:
+            if path not in self._networks:
+                if found := fault(path):
+                    raise self._damaged(found)
+                self._networks[path] = QueryNetwork.open(path)
+        try:
+            return self._networks[path].ask(text)
+        except Exception:  # a runtime of another version may not take the network
+            return None
+
+    def _best(
         self,
         lifted: np.ndarray,
-        index: Index,
-        table: ItemTable,
-        wanted: int,
-        where: str | None,
+        scores: Callable[[np.ndarray, str], np.ndarray],
+        query: str,
         target: str,
+        places: slice,
+        where: str | None,
         exclude: set[str],
-    ) -> list[Record]:
-        """The records of the best items and a few more. Vectors without an item (another process
-        may be at work) are passed over."""
-        allowed = None if not where else self._mask(index, table, target, where)
-        count = wanted + len(exclude) + _MARGIN
-        while wanted:
-            keys = [key.tobytes() for key in index.search(lifted, count, allowed)[0][0]]
-            known = table.records(keys)
-            found = [known[k] for k in keys if k in known and k.hex() not in exclude]
-            found = [one for one in found if one.modality == target]
-            if len(found) >= wanted or len(keys) < count:
-                return found
-            count *= 2
-        return []
-
-    def _mask(self, index: Index, table: ItemTable, target: str, where: str) -> np.ndarray:
-        """bool, in the order of the index's keys: the items that pass a condition."""
-        condition = table.condition(where)
-        with self._lock:
-            known = self._masks.get((target, where))
-            if known is None or len(known) != len(index):
-                places = Lookup(index.keys).find(table.keys(target, condition))
-                known = np.zeros(len(index), bool)
-                known[places[places >= 0]] = True
-                self._masks[target, where] = known
-                while len(self._masks) > _MASKS:
-                    self._masks.popitem(last=False)
-            return known
+    ) -> list[Found]:
+        """The items at some places of the ranking, by exact `scores` of rows of a target."""
+        index, table = self._index(target), self._table
+        records = self._finder.find(index, table, target, lifted, places.stop, where, exclude)
+        if not records:
+            return []
+        found = scores(index.rows(as_keys(one.key for one in records)), target)
+        order = np.argsort(-found, kind="stable").tolist()[places]
+        return [self._record(table, records[i], float(found[i]), query) for i in order]
 
     def items(self, keys: Iterable[str]) -> list[Found]:
         """The items of these keys, without scores. Raises KeyError for one that isn't there."""
@@ -297,6 +327,8 @@ class Collection:
             KeyError: There is no such item.
             DataError: Its file is gone, or leads out of the data.
         """
+        from fusemix_core.search.media import content_of  # reads data of all kinds
+
         self._refresh()
         outside = bool(self.state.data.get("allow_outside"))
         return content_of(self._records([key])[0], self.state.roots, outside)
@@ -353,9 +385,9 @@ class Collection:
         """Read every file whole; a sentence for each fault. Changes nothing."""
         self._refresh(sound=False)
         faults = []
-        path = self.folder / f"{self.state.items}{SUFFIX}"
-        if self.state.items and (not path.exists() or digest_of(path) != self.state.items):
-            faults.append(f"{path} is missing, or does not match its checksum.")
+        for path in self.state.files(self.folder):
+            if not path.exists() or digest_of(path) != path.stem:
+                faults.append(f"{path} is missing, or does not match its checksum.")
         weights = self.folder / MODEL / "model.safetensors"
         if not weights.exists() or file_sha256(weights) != self.state.weights:
             faults.append(f"{weights} is missing, or is not the model of this index.")
@@ -379,28 +411,16 @@ class Collection:
             if seen is None or seen != self._seen:
                 self.state = State.read(self.folder)
                 self._table = self.state.table(self.folder)
-                self._fault = self._verified(self._table.path) if self.state.items else ""
+                self._fault = fault(self._table.path) if self.state.items else ""
                 for index in self._indexes.values():
                     index.refresh()
-                self._masks.clear()
+                self._finder.clear()
                 self._seen = seen
             if sound and self._fault:
-                raise ArtefactError(
-                    self._fault, f"Make it again: fusemix index update {self.folder}"
-                )
+                raise self._damaged(self._fault)
 
-    def _verified(self, path: Path) -> str:
-        """Read a file that is named by its digest, unless it was found right and is unchanged
-        since; what is wrong with it, or nothing."""
-        stamps = Stamps(self.folder)
-        with contextlib.suppress(OSError):
-            state = state_of(path)
-            if stamps.checksum(path.name, state) == path.stem:
-                return ""
-            if digest_of(path) == path.stem:
-                stamps.add({path.name: (state, path.stem)})
-                return ""
-        return f"{path} is missing, or does not match its checksum."
+    def _damaged(self, fault: str) -> ArtefactError:
+        return ArtefactError(fault, f"Make it again: fusemix index update {self.folder}")
 
     def _index(self, modality: str) -> Index:
         with self._lock:

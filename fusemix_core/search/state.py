@@ -12,9 +12,13 @@ import numpy as np
 
 from fusemix_core.disk import TEMPORARY, explained, write_atomically
 from fusemix_core.errors import ArtefactError
+from fusemix_core.latents.runtime import absent
+from fusemix_core.latents.stamps import Stamps, state_of
 from fusemix_core.search.items import SUFFIX, ItemTable
+from fusemix_core.search.network import NEEDED, TEXT
+from fusemix_core.search.network import SUFFIX as QUERY
 from fusemix_core.search.parts import read_signed, signed
-from fusemix_core.search.segments import ADVICE
+from fusemix_core.search.segments import ADVICE, digest_of
 from fusemix_core.versions import version
 
 NAME = "index.json"
@@ -45,6 +49,8 @@ class State:
         counts: modality → items.
         scores: "QUERY>TARGET" → scores of random pairs at `LEVELS`.
         updated: when, in ISO 8601.
+        networks: modality of a text query → `file`, the digest of its query network, or `reason`,
+            why it has none, and `by` what that was found out.
     """
 
     weights: str
@@ -61,6 +67,7 @@ class State:
     counts: Mapping[str, int] = field(default_factory=dict)
     scores: Mapping[str, list[float]] = field(default_factory=dict)
     updated: str = ""
+    networks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -89,7 +96,7 @@ class State:
         return cls(**values | {"roots": tuple(values["roots"])})
 
     def write(self, folder: Path) -> None:
-        """Make this the state of a folder, and delete tables of other states."""
+        """Make this the state of a folder, and delete files of other states."""
         facts = {**vars(self), "roots": list(self.roots)}
         with explained(f"The index {folder}", ADVICE):
             made = {"format": FORMAT, "fusemix": version(), **facts}
@@ -97,12 +104,33 @@ class State:
         self.sweep(folder)
 
     def sweep(self, folder: Path) -> None:
-        """Delete tables of other states, and files of killed writers. The folder must be locked."""
+        """Delete files of other states and of killed writers. The folder must be locked."""
+        kept = {path.name for path in self.files(folder)}
         for path in folder.iterdir():
-            old = path.suffix == SUFFIX and path.stem != self.items
+            old = path.suffix in (SUFFIX, QUERY) and path.name not in kept
             if old or (path.name.startswith(".") and path.suffix == TEMPORARY):
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+    def files(self, folder: Path) -> list[Path]:
+        """The files that are named by their digests: the items, and query networks."""
+        networks = [one["file"] for one in self.networks.values() if "file" in one]
+        names = [f"{self.items}{SUFFIX}"] if self.items else []
+        return [folder / name for name in (*names, *(f"{one}{QUERY}" for one in networks))]
+
+    def quick(self) -> dict[str, str]:
+        """Modality of text queries → "" if its query network answers here, else why none does."""
+        found = {}
+        for modality in (m for m, takes in self.asks.items() if takes == TEXT):
+            known = self.networks.get(modality)
+            if known is None:
+                found[modality] = "there is no query network yet; `fusemix index update` makes one"
+            elif "file" not in known:
+                found[modality] = known["reason"]
+            else:
+                package = absent(*NEEDED)
+                found[modality] = f"the package {package} is not installed" if package else ""
+        return found
 
     def table(self, folder: Path) -> ItemTable:
         """The items."""
@@ -114,3 +142,17 @@ class State:
         if not found:
             return None
         return float(np.interp(score, found, LEVELS))
+
+
+def fault(path: Path) -> str:
+    """What is wrong with a file that is named by its digest, or nothing. It is read whole unless it
+    was found right and is unchanged since."""
+    stamps = Stamps(path.parent)
+    with contextlib.suppress(OSError):
+        state = state_of(path)
+        if stamps.checksum(path.name, state) == path.stem:
+            return ""
+        if digest_of(path) == path.stem:
+            stamps.add({path.name: (state, path.stem)})
+            return ""
+    return f"{path} is missing, or does not match its checksum."

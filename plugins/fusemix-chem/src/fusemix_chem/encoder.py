@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fusemix_chem.network import ChemNet, read_state, with_state
-from fusemix_chem.smiles import LENGTH, symbol_table, symbols
+from fusemix_chem.smiles import LENGTH, MOLECULES, symbol_table, symbols
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.packaged import packaged_weights
@@ -87,18 +87,7 @@ class ChemNetEncoder(Encoder):
     @classmethod
     def sample_items(cls, spec: EncoderSpec) -> Sequence[str]:
         """Molecules small and large: charges, rings, stereo, a salt, one atom, one too long."""
-        return [
-            "C",
-            "CCO",
-            "[Na+].[Cl-]",
-            "C/C=C/C",
-            "C[C@H](N)C(=O)O",
-            "CN1C=NC2=C1C(=O)N(C(=O)N2C)C",
-            "CC(=O)Oc1ccccc1C(=O)O",
-            "[2H]O[Si](C)(Br)Cl",
-            "OC[C@H]1O[C@@H](O)[C@H](O)[C@@H](O)[C@@H]1O",
-            "C" * 400,
-        ]
+        return MOLECULES
 
     def _check(self, items: Sequence[str]) -> None:
         for item in items:

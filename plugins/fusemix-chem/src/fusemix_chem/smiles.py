@@ -1,4 +1,4 @@
-"""SMILES strings as ChemNet reads them: canonical, in 35 symbols, 350 of them."""
+"""SMILES strings as molecules, and as ChemNet reads them: canonical, in 35 symbols, 350 of them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,38 @@ LENGTH = 350
 """Positions that ChemNet was trained on, the end among them. The second LSTM reads the padding
 last, so that another length gives other latents."""
 
+MOLECULES = (
+    "C",
+    "CCO",
+    "[Na+].[Cl-]",
+    "C/C=C/C",
+    "C[C@H](N)C(=O)O",
+    "CN1C=NC2=C1C(=O)N(C(=O)N2C)C",
+    "CC(=O)Oc1ccccc1C(=O)O",
+    "[2H]O[Si](C)(Br)Cl",
+    "OC[C@H]1O[C@@H](O)[C@H](O)[C@@H](O)[C@@H]1O",
+    "C" * 400,
+)
+"""Small and large: charges, rings, stereo, a salt, one atom, one too long for ChemNet."""
+
 PAD = -1
 _INDEX = {symbol: i for i, symbol in enumerate(SYMBOLS)}
 _SYMBOL = re.compile("Cl|Br|Si|.", re.DOTALL)
 
 
-def canonical(smiles: str) -> str:
-    """RDKit's canonical form. Raises ValueError, which names it, for what is not a molecule."""
+def molecule(smiles: str) -> Chem.Mol:
+    """As RDKit has it. Raises ValueError, which names it, for what is not a molecule."""
     # Blocks rdkit's own complaints on stderr for this call only; the error says it better.
     with rdBase.BlockLogs():
-        molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None or not molecule.GetNumAtoms():
+        found = Chem.MolFromSmiles(smiles)
+    if found is None or not found.GetNumAtoms():
         raise ValueError(f"not a valid SMILES: '{smiles[:200]}'")
-    return Chem.MolToSmiles(molecule)
+    return found
+
+
+def canonical(smiles: str) -> str:
+    """RDKit's canonical form. Raises ValueError, which names it, for what is not a molecule."""
+    return Chem.MolToSmiles(molecule(smiles))
 
 
 def symbols(smiles: str) -> tuple[int, ...]:
