@@ -80,3 +80,21 @@ def show_generator(name: m.Name, json: m.Json = False) -> None:
         fusemix generators show ./my_generator.py:MyGenerator --json
     """
     m.show_spec(registry.generator(name), json)
+
+
+@app.command("check")
+def check_generator(
+    name: m.Name, tiny: m.Tiny = False, device: m.Device = "cpu", json: m.Json = False
+) -> None:
+    """Load a generator and check that it keeps the contract. Exit 1 if it does not.
+
+    Examples:
+
+        fusemix generators check emoji
+
+        fusemix generators check ./my_generator.py:MyGenerator --json
+    """
+    spec = registry.generator(name)
+    from fusemix_core.testing import generators
+
+    m.show_checks(spec.name, generators.check_generator(spec, tiny=tiny, device=device), json)

@@ -21,8 +21,9 @@ def new_plugin(
     kind: Annotated[
         str,
         typer.Option(
-            help="encoder, adapter, mixup, objective, optimiser, aligner, scorer, selector, "
-            "evaluator, reader, medium, recipe, fuser, task, index or exporter."
+            help="encoder, generator, adapter, mixup, objective, optimiser, aligner, scorer, "
+            "correction, selector, evaluator, reader, medium, recipe, fuser, task, index or "
+            "exporter."
         ),
     ] = "encoder",
     out: Annotated[Path, typer.Option(help="The folder in which to make it.")] = Path(),
@@ -30,8 +31,13 @@ def new_plugin(
         str | None,
         typer.Option(help="How items of another modality come: text or file. [text; video: file]"),
     ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(help="Of a generator: the encoder whose latents condition it. [minilm]"),
+    ] = None,
 ) -> None:
-    """Write a complete plugin with one encoder or component, which works and passes its tests.
+    """Write a complete plugin with one encoder, generator or component, which works and passes its
+    tests.
 
     Examples:
 
@@ -40,17 +46,24 @@ def new_plugin(
         fusemix new-plugin fusemix-proteins --modality protein --out ~/code
 
         fusemix new-plugin fusemix-vicreg --kind objective
-    """
-    from fusemix_core.scaffold import write_component, write_plugin
 
+        fusemix new-plugin fusemix-sketch --kind generator --space minilm
+    """
+    from fusemix_core.scaffold import write_component, write_generator, write_plugin
+
+    if space and kind != "generator":
+        raise ConfigError(f"Only a generator has a --space, not a {kind}.", "Leave it out.")
     if kind == "encoder":
         if modality is None:
             raise ConfigError("Which modality does the encoder read?", "Example: --modality image")
         made = write_plugin(name, modality, out.expanduser(), takes=takes)
         last = f"fusemix encoders check {made.component}"
+    elif modality or takes:
+        raise ConfigError(f"A {kind} has no --modality and no --takes.", "Leave them out.")
+    elif kind == "generator":
+        made = write_generator(name, out.expanduser(), space=space or "minilm")
+        last = f"fusemix generators check {made.component}"
     else:
-        if modality or takes:
-            raise ConfigError(f"A {kind} has no --modality and no --takes.", "Leave them out.")
         made = write_component(name, kind, out.expanduser())
         last = f"fusemix recipes components --kind {kind}"
     console.print(f"Wrote {made.folder}. Next:", highlight=False, markup=False, soft_wrap=True)

@@ -108,9 +108,11 @@ class PriorCorrection(Correction):
         return normalize(x, dim=1) * learnt["length"].to(rows.device)
 
     def _flow(self, learnt: Mapping[str, Tensor], dim: int) -> Flow:
-        flow = Flow(dim, self.hidden)
+        with torch.device("meta"):  # so that no weights are drawn
+            flow = Flow(dim, self.hidden)
         keys = {key: key.replace(".", "_") for key in flow.state_dict()}
-        flow.load_state_dict({key: learnt[name].float() for key, name in keys.items()})
+        weights = {key: learnt[name].float() for key, name in keys.items()}
+        flow.load_state_dict(weights, assign=True)
         return flow.eval()
 
 

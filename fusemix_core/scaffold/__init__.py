@@ -1,5 +1,5 @@
-"""Writes a new plugin: a pip package with one encoder or component that works, for its author to
-replace."""
+"""Writes a new plugin: a pip package with one encoder, generator or component that works, for its
+author to replace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from string import Template
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.registry import Registry, registry
 from fusemix_core.scaffold.components import TEMPLATES, facts_of, files_of
-from fusemix_core.specs import EncoderSpec
+from fusemix_core.specs import EncoderSpec, GeneratorSpec
 from fusemix_core.versions import version
 
 _FACTS = {
@@ -32,7 +32,7 @@ _FACTS = {
 @dataclass(frozen=True)
 class NewPlugin:
     """What was written: the folder, the name of the distribution, that of its encoder or component,
-    and which kind this is (`encoder`, or one of `KINDS`)."""
+    and which kind this is (`encoder`, `generator`, or one of `KINDS`)."""
 
     folder: Path
     name: str
@@ -104,7 +104,7 @@ def write_component(
     """
     package, component = name.replace("-", "_"), name.removeprefix("fusemix-")
     if kind not in TEMPLATES:
-        raise UnknownNameError.of("kind of plugin", kind, ["encoder", *TEMPLATES])
+        raise UnknownNameError.of("kind of plugin", kind, ["encoder", "generator", *TEMPLATES])
     _check_names(name, package)
     for dist, spec in registry.all_components(kind):
         if component in (spec.name, *spec.aliases):
@@ -125,6 +125,56 @@ def write_component(
     folder = _new_folder(out, name)
     _write(folder, files_of(kind, package), values)
     return NewPlugin(folder, name, component, kind)
+
+
+def write_generator(
+    name: str, out: Path = Path(), *, space: str = "minilm", registry: Registry = registry
+) -> NewPlugin:
+    """Write the package `name` with a generator into the new folder `out / name`.
+
+    The generator is called as the package, without a leading `fusemix-`.
+
+    Args:
+        space: The registered encoder whose latents condition it.
+
+    Raises:
+        ConfigError: The name can't be used, the folder exists, or the encoder's width isn't known.
+        UnknownNameError: There is no such encoder.
+    """
+    package, generator = name.replace("-", "_"), name.removeprefix("fusemix-")
+    _check_names(name, package)
+    for dist, spec in registry.all_generators():
+        if isinstance(spec, GeneratorSpec) and generator in (spec.name, *spec.aliases):
+            raise ConfigError(
+                f"{dist} has a generator named '{generator}' already.",
+                f"Give {name} another name: its generator is called as it, without 'fusemix-'.",
+            )
+    dim = registry.encoder(space).dim
+    if dim is None:
+        raise ConfigError(
+            f"The encoder '{space}' doesn't say how wide its latents are.", "Take another --space."
+        )
+    values = {
+        "name": name,
+        "package": package,
+        "component": generator,
+        "kind": "generator",
+        "Class": _class_name(generator, "generator"),
+        "summary": "waves of colour",
+        "space": space,
+        "dim": dim,
+    }
+    written = {
+        "pyproject.toml": "component_pyproject.toml",
+        "README.md": "generator_README.md",
+        ".gitignore": "gitignore",
+        f"src/{package}/__init__.py": "generator_init.py",
+        f"src/{package}/generator.py": "generator.py",
+        f"tests/test_{package}.py": "component_test.py",
+    }
+    folder = _new_folder(out, name)
+    _write(folder, written, values)
+    return NewPlugin(folder, name, generator, "generator")
 
 
 def _class_name(name: str, kind: str) -> str:

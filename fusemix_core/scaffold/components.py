@@ -19,6 +19,7 @@ TEMPLATES: dict[str, Template] = {
     "optimiser": Template("the sign of a momentum", {"momentum": 0.9}),
     "aligner": Template("directions that all modalities share", {"dim": 64}),
     "scorer": Template("cosine of centred embeddings", {}),
+    "correction": Template("a part of the way to the mean", {"share": 0.25}),
     "selector": Template("pairs at random", {}),
     "evaluator": Template("how far apart partners are", {}),
     "reader": Template("files of lines, image and text", {"separator": "\t"}),

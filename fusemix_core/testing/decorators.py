@@ -16,14 +16,16 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-from fusemix_core.testing import aligners, encoders, exporters, fusers, readers, tasks
+from fusemix_core.testing import aligners, encoders, exporters, fusers, generators, readers, tasks
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
+from fusemix_core.testing.corrections import CORRECTION
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
 from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
+from fusemix_core.testing.generators import GENERATOR
 from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
@@ -47,6 +49,24 @@ def encoder_suite(
 ) -> Any:
     """pytest cases of `check_encoder(subject, **how)`; least: the floor, if not the kit's own."""
     return _cases(ENCODER, lambda: encoders.prepare(subject, **how), expected_failures, least)
+
+
+def generator_suite(
+    subject: generators.Subject,
+    *,
+    expected_failures: Reasons = None,
+    least: int | None = None,
+    **how: Any,
+) -> Any:
+    """pytest cases of `check_generator(subject, **how)`."""
+    return _cases(GENERATOR, lambda: generators.prepare(subject, **how), expected_failures, least)
+
+
+def correction_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_correction(subject, **how)`."""
+    return _cases(CORRECTION, lambda: find("correction", subject, **how), expected_failures, least)
 
 
 def adapter_suite(

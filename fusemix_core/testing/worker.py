@@ -35,7 +35,7 @@ import importlib, json, sys
 asked = json.loads(sys.argv[1])
 before = set(sys.modules)
 plugin = importlib.import_module(asked["module"])
-for hook in ("fusemix_encoders", "fusemix_components"):
+for hook in ("fusemix_encoders", "fusemix_generators", "fusemix_components"):
     list(getattr(plugin, hook, list)() or ())
 if asked["family"]:
     from fusemix_core.errors import FusemixError
@@ -49,7 +49,7 @@ print(json.dumps(sorted({m.partition(".")[0] for m in set(sys.modules) - before}
 
 
 def imported_by_listing(module: str, name: str, modality: str) -> set[str]:
-    """Top-level modules that a fresh interpreter imports to list a plugin's encoders.
+    """Top-level modules that a fresh interpreter imports to list what a plugin brings.
 
     For a name of a family (`hf:NAME`) also those that finding its spec imports. Raises
     RuntimeError with the last line of what it printed if it fails.

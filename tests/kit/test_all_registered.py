@@ -18,6 +18,7 @@ OPTIONS = {
     ("evaluator", "compression"): {"dims": (4,)},
     ("index", "flat"): {"segment": 64},
     ("index", "faiss"): {"segment": 64, "least": 100},
+    ("correction", "prior"): {"steps": 3, "hidden": 8},
     ("fuser", "mlp"): {"width": 16, "training": FAST},
     ("fuser", "attention"): {"width": 16, "training": FAST},
     ("fuser", "lego"): {"channels": 4, "latent_width": 8, "heads": 2, "training": FAST},
@@ -34,7 +35,7 @@ ALSO = {"fusemix_clap.laion"}
 
 CHECKED = (
     *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
-    *("task", "fuser", "index", "exporter"),
+    *("task", "fuser", "correction", "index", "exporter"),
 )
 PLUGINS_TESTS = "\n".join(path.read_text() for path in sorted(PLUGINS.glob("*/tests/test_*.py")))
 

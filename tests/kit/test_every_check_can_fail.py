@@ -1,35 +1,44 @@
 """For every check of the kit a deliberately broken component fails it, and a good one does not."""
 
 import pytest
+from field import Field
+from kit.broken_corrections import BROKEN
 from kit.broken_encoders import BROKEN as BROKEN_ENCODERS
 from kit.broken_encoders import Fitted, Good
 from kit.broken_evaluators import Spread
 from kit.broken_fusers import Ridge, TokenRidge
-from kit.broken_indexes import BROKEN, About, Flat
+from kit.broken_generators import BROKEN as BROKEN_GENERATORS
+from kit.broken_indexes import About, Flat
 from kit.broken_readers import Lines
 from kit.broken_tasks import Scale
+from toys import ToyText
 
+from fusemix_core.registry import registry
 from fusemix_core.testing import (
     aligners,
     check_encoder,
     check_evaluator,
     check_exporter,
     check_fuser,
+    check_generator,
     check_index,
     check_reader,
     check_task,
     encoders,
     exporters,
     fusers,
+    generators,
     readers,
 )
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
+from fusemix_core.testing.corrections import CORRECTION
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
 from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
+from fusemix_core.testing.generators import GENERATOR
 from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
@@ -46,6 +55,7 @@ COMPONENTS = {
     "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
     "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM, "task": TASK, "fuser": FUSER,
     "index": INDEX, "exporter": EXPORTER,
+    "correction": CORRECTION,
 }  # fmt: skip
 FITTED_ONLY = ("fit_is_plain", "fit_is_kept", "fit_to_few")
 """The checks that only a fitted encoder goes through."""
@@ -99,6 +109,29 @@ def test_a_broken_encoder_fails_its_check(name, target, heavy_plugin):
     assert not result.passed and result.detail
 
 
+@pytest.fixture
+def space(own_registry):
+    """The encoder whose latents condition the toy generator."""
+    registry.add(ToyText)
+
+
+def test_a_good_generator_passes(space):
+    report = check_generator(Field)
+    report.raise_if_failed()
+    assert report.ran == len(GENERATOR.checks) - 1  # it belongs to no plugin
+
+
+@pytest.mark.parametrize(("name", "target"), table(BROKEN_GENERATORS))
+def test_a_broken_generator_fails_its_check(name, target, heavy_plugin, space):
+    case = generators.prepare(target)
+    if name == "light_import":
+        case.plugin = heavy_plugin
+    check = GENERATOR.checks[name]
+    assert check.applies(case)
+    result = check.result(case)
+    assert not result.passed and result.detail
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "target"),
     [(k, *p.values) for k, broken in BROKEN.items() for p in table(broken)],
@@ -146,12 +179,13 @@ def test_a_good_index_and_a_good_exporter_pass():
 
 def test_every_check_has_something_that_fails_it():
     assert set(BROKEN_ENCODERS) == set(ENCODER.checks)
+    assert set(BROKEN_GENERATORS) == set(GENERATOR.checks)
     assert {k: set(b) for k, b in BROKEN.items()} == {
         k: set(s.checks) for k, s in COMPONENTS.items()
     }
 
 
-@pytest.mark.parametrize("suite", [ENCODER, *COMPONENTS.values()], ids=lambda s: s.kind)
+@pytest.mark.parametrize("suite", [ENCODER, GENERATOR, *COMPONENTS.values()], ids=lambda s: s.kind)
 def test_every_check_says_what_it_holds_and_the_floor_can_be_reached(suite):
     for check in suite.checks.values():
         assert len(check.holds) > 10, check.name

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fusemix_core.cli.app import app
 from fusemix_core.errors import ConfigError
 from fusemix_core.registry import Registry
-from fusemix_core.scaffold import write_component, write_plugin
+from fusemix_core.scaffold import write_component, write_generator, write_plugin
 from fusemix_core.scaffold.components import TEMPLATES
 from fusemix_core.specs import KINDS as SPEC_KINDS
 
@@ -47,6 +47,9 @@ def components(tmp_path_factory):
         made = write_component(f"fusemix-my-{kind}", kind, folder, registry=NONE)
         add_metadata(path[0], made.name, made.name.replace("-", "_"))
         path.append(made.folder / "src")
+    made = write_generator("fusemix-my-generator", folder)
+    add_metadata(path[0], made.name, made.name.replace("-", "_"))
+    path.append(made.folder / "src")
     return folder, path
 
 
@@ -72,6 +75,15 @@ def test_new_components_are_listed_and_declare_their_options(components):
     assert found["adapter", "my-adapter"]["options"] == {"rank": 16}
     states = json.loads(fusemix("plugins", "--json", path=path).stdout)
     assert not [row for row in states if row["error"] and row["dist"].startswith("fusemix-my-")]
+
+
+def test_a_new_generator_is_about_thirty_lines_and_draws(components, tmp_path):
+    folder, path = components
+    file = folder / "fusemix-my-generator/src/fusemix_my_generator/generator.py"
+    assert len([line for line in file.read_text().splitlines() if line.strip()]) <= 30
+    fusemix("generate", "--from", "text", "a red fish", "--with", "my-generator",
+            path=[*path, *sys.path], cwd=tmp_path, FUSEMIX_HOME=str(tmp_path))  # fmt: skip
+    assert (tmp_path / "generated/a-red-fish-0.png").exists()
 
 
 def test_new_components_are_ruff_clean(components):
@@ -153,6 +165,8 @@ def test_the_command_writes_a_component(tmp_path):
         (["fusemix-two", "--kind", "objectiv"], "objective"),
         (["fusemix-two", "--kind", "reader", "--modality", "text"], "has no --modality"),
         (["fusemix-linear", "--kind", "adapter"], "named 'adapter linear' already"),
+        (["fusemix-two", "--kind", "generator", "--space", "no-such"], "no-such"),
+        (["fusemix-two", "--kind", "reader", "--space", "minilm"], "Only a generator"),
     ],
 )
 def test_a_kind_that_cannot_be_written_is_refused(tmp_path, args, says):
