@@ -26,8 +26,9 @@ def compare(
 ) -> None:
     """Compare runs on the test items that they share: who is ahead, by how much, and where.
 
-    The ranks that the runs wrote are read; nothing is encoded. Differences have paired intervals.
-    Runs that were tested on other items are refused.
+    What the runs wrote of their test rows is read; nothing is encoded: ranks of `fusemix align`,
+    predictions of `fusemix fuse`. Differences have paired intervals. Runs that were tested on other
+    rows are refused.
 
     Examples:
 

@@ -154,7 +154,7 @@ class PredictorComparison:
                 for n in names
             },
             "ahead": [
-                {"first": a, "second": b, **self.measures.difference(a, b).as_dict()}
+                {**self.measures.difference(a, b).as_dict(), "first": a, "second": b}
                 for a, b in combinations(names, 2)
             ],
         }

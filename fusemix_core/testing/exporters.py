@@ -162,7 +162,7 @@ def write_data(folder: Path) -> DataConfig:
             Image.fromarray(pixels).save(folder / f"{i}.png")
             image, text = f"{i}.png" * (i % 5 > 0), f"<b>item</b> {i}, “é”" * (i % 7 > 0)
             rows.writerow([image, text, 1990 + i, "map" if i % 2 else ""])
-    return DataConfig((str(folder / "pairs.csv"),))
+    return DataConfig((str(folder / "pairs.csv"),), missing="ok")
 
 
 @dataclass

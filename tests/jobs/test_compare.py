@@ -173,6 +173,7 @@ def test_predictors_are_compared_on_the_same_rows(predictors):
     assert [told["runs"][n]["value"] for n in ("both", "one")] == pytest.approx(values)
     assert told["runs"]["both"]["interval"] == both["candidates"][both["fuser"]]["interval"]
     (ahead,) = told["ahead"]
+    assert (ahead["first"], ahead["second"]) == ("both", "one")
     assert ahead["value"] == pytest.approx(values[0] - values[1])
     assert 0 < ahead["interval"][0] <= ahead["value"] <= ahead["interval"][1]
     back = compare([predictors / "one", predictors / "both"]).as_dict()["ahead"][0]
