@@ -233,6 +233,22 @@ EVALUATORS = [
     ),
     ComponentSpec(
         kind="evaluator",
+        name="generation",
+        target="fusemix_core.generation.evaluator:GenerationEvaluator",
+        summary="what a generator draws, judged by another encoder (fusemix eval --generate NAME)",
+        options={
+            "generator": "",
+            "images": "",
+            "judge": "",
+            "most": 100,
+            "count": 2,
+            "correct": "auto",
+            "resamples": 1000,
+            "settings": None,
+        },
+    ),
+    ComponentSpec(
+        kind="evaluator",
         name="compression",
         target="fusemix_core.evaluation.compression:CompressionEvaluator",
         summary="recall by fewer dimensions, and by int8 or binary codes",

@@ -86,6 +86,7 @@ class Measured:
         classes: classes of the items, None without.
         items: modality → the dataset's items; `ids`: modality → int64 `[n]`, their numbers there.
         encoder: `encode`, if there is a model to do so.
+        model: the fused model itself, if there is one.
         device: where to compare many embeddings.
         prefix: the leading dimensions of the model's space, of a number of them.
         baselines: name → the same split as another model embeds it, to compare with. It has the
@@ -109,6 +110,7 @@ class Measured:
     items: Mapping[str, Items] = field(default_factory=dict)
     ids: Mapping[str, Tensor] = field(default_factory=dict)
     encoder: Callable[[str, Sequence[Any]], Tensor] | None = None
+    model: Any = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     prefix: Callable[[int], Prefix] | None = None
     baselines: Mapping[str, Measured] = field(default_factory=dict)

@@ -41,7 +41,8 @@ class KernelAdapter(StandardisedAdapter):
         wide = landmarks or dim_in
         self.weight = nn.Parameter(torch.empty(wide, dim_out))
         self.bias = nn.Parameter(torch.zeros(dim_out))
-        nn.init.normal_(self.weight, std=wide**-0.5)
+        if not self.weight.is_meta:  # where it imports torch._dynamo, which takes seconds
+            nn.init.normal_(self.weight, std=wide**-0.5)
 
     @torch.no_grad()
     def prepare(

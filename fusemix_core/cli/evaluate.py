@@ -112,6 +112,40 @@ class CompressionOptions:
         return [Part("compression", {"dims": [int(one) for one in dims], "dtypes": dtypes})]
 
 
+@dataclass(frozen=True)
+class GenerationOptions:
+    """Images that a generator draws from the items, and their judge: `--generate`."""
+
+    generate: Annotated[
+        str | None,
+        typer.Option(metavar="GENERATOR", help="Measure what it draws, by another encoder."),
+    ] = None
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Real images for the judge: a table with the columns image and text."),
+    ] = None
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Encoder that judges. [the largest installed one that had no part]"),
+    ] = None
+
+    def parts(self) -> list[Part]:
+        """The evaluator that measures this; none without a generator.
+
+        Raises:
+            ConfigError: If the others are given without a generator.
+        """
+        if self.generate is None:
+            if self.images or self.judge:
+                raise ConfigError(
+                    "--images and --judge need --generate.", "Example: --generate emoji"
+                )
+            return []
+        images = None if self.images is None else str(self.images)
+        chosen = given(generator=self.generate, images=images, judge=self.judge)
+        return [Part("generation", chosen)]
+
+
 Split = Annotated[
     str | None,
     typer.Option(help="train, validation, test or all. [test on the run's data, else all]"),
@@ -127,6 +161,7 @@ def evaluate(
     facts: FactOptions,
     zero_shot: ZeroShotOptions,
     compression: CompressionOptions,
+    generation: GenerationOptions,
     split: Split = None,
     encoder: o.ModelEncoders = None,
     seed: o.Seed = None,
@@ -155,6 +190,8 @@ def evaluate(
 
         fusemix eval runs/1 --dims 64,128 --dtype int8,binary
 
+        fusemix eval runs/1 --generate emoji --images emoji.csv
+
         fusemix eval runs/1 --evaluator "./mine.py:Hubs k=5"
     """
     from fusemix_core.jobs.measured_data import measured_data
@@ -162,7 +199,8 @@ def evaluate(
     what = measured_data(
         model, data.table() | splits.table() | evaluators.facts(facts.table()), split, seed
     )
-    classes, further = zero_shot.read(), [*evaluators.parts(), *compression.parts()]
+    classes = zero_shot.read()
+    further = [*evaluators.parts(), *compression.parts(), *generation.parts()]
     beside = evaluators.baselines() or []
 
     from fusemix_core.cli.progress import ConsoleReporter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ class OnnxExporter(Exporter):
         except Exception as error:  # an exporter raises anything
             raise ConfigError(
                 f"{modality} can't be exported to ONNX, with the adapter "
-                f"'{model.adapter_part(modality).name}': {_first_line(error)}",
+                f"'{model.adapter_part(modality).name}': {first_line(error)}",
                 "A kernel or linear map can be: fusemix align … --recipe kcca",
             ) from error
         file = self._converted(path)
@@ -200,7 +201,7 @@ def _graph(model: FusedModel, modality: str, folder: Path) -> tuple[Graph, dict[
     encoder = model.encoder(modality).load()
     network, inputs = encoder.network(info.view), None
     if network is not None:
-        items = list(encoder.sample_items(encoder.spec))[:4] or _samples(info.takes)
+        items = list(encoder.sample_items(encoder.spec))[:4] or samples(info.takes)
         inputs = exported.inputs_of(encoder, network, info.view, items)
     if network is None or inputs is None:
         latents = {"latents": torch.randn(4, info.dim)}
@@ -210,7 +211,7 @@ def _graph(model: FusedModel, modality: str, folder: Path) -> tuple[Graph, dict[
     return Graph(module, inputs, network.axes, outputs, "items"), preprocessing
 
 
-def _samples(takes: str) -> list[Any]:
+def samples(takes: str) -> list[Any]:
     """Items of a medium, whatever they show."""
     if takes == "text":
         return ["a map of the rivers", "two dogs", "a red bicycle leans on a wall", "snow"]
@@ -232,8 +233,10 @@ def _lifts(model: FusedModel) -> bool:
     return lifted.shape[1] > model.dim
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of its message, as plain text."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # torch's exporter writes in colours
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 

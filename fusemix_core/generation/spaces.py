@@ -43,6 +43,26 @@ def own_encoder(spec: GeneratorSpec, device: torch.device, registry: Registry) -
     """The encoder of a generator's space, which encodes items of its own modality without a fused
     model."""
     space = space_of(spec, registry)
+    return encoder_alone(space, spec.view, spec.dim or space.dim or 0, device, registry, spec.name)
+
+
+def encoder_alone(
+    space: EncoderSpec,
+    view: str,
+    dim: int,
+    device: torch.device,
+    registry: Registry,
+    name: str = "",
+) -> LazyEncoder:
+    """A registered encoder without a saved model.
+
+    Args:
+        space: its spec.
+        view, dim: what it gives.
+        device: where it runs.
+        registry: what its class is found in.
+        name: of what it belongs to, for messages; by default its own.
+    """
     known, source = fingerprint(space, "float32"), None
     if known is None:
         space.check_requirements()
@@ -50,14 +70,9 @@ def own_encoder(spec: GeneratorSpec, device: torch.device, registry: Registry) -
             source = registry.target_of(space).load(space, device, torch.float32)
         known = fingerprint(space, "float32", source.weights_digest)
     info = EncoderInfo.of(
-        space,
-        modality=space.modality,
-        dim=spec.dim or space.dim or 0,
-        fingerprint=known,
-        view=spec.view,
-        registry=registry,
+        space, modality=space.modality, dim=dim, fingerprint=known, view=view, registry=registry
     )
-    return LazyEncoder(info, source or space, device, registry, spec.name)
+    return LazyEncoder(info, source or space, device, registry, name or space.name)
 
 
 def fixed_modality(spec: GeneratorSpec, model: FusedModel) -> str:

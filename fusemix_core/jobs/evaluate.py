@@ -259,6 +259,7 @@ def _measured(
         items=encoded.dataset.items,
         ids=found.ids,
         encoder=model.encode,
+        model=model,
         device=found.device,
         prefix=model.space.prefix,
     )

@@ -145,6 +145,7 @@ def _of_model(
         "bank": bank.embeddings,
         "items": encoded.dataset.items,
         "encoder": model.encode,
+        "model": model,
         "device": device,
         "prefix": model.space.prefix,
     }

@@ -1,5 +1,7 @@
 """Kernel CCA at sizes and on data that its shortcuts could get wrong."""
 
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -275,3 +277,14 @@ def test_modalities_with_gaps(count):
 def test_a_validation_split_that_tells_little(rows):
     fitted = fit(pairs(), pairs(rows, seed=1), dim=4)
     assert found(fitted, pairs(60, seed=2)) > 0.3
+
+
+def test_a_saved_map_loads_without_torch_dynamo():
+    """A normal distribution on the meta device imports it: seconds for every command."""
+    code = (
+        "import sys, torch\n"
+        "from fusemix_core.adapters.kernel import KernelAdapter\n"
+        "with torch.device('meta'): KernelAdapter(8, 4, landmarks=3)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

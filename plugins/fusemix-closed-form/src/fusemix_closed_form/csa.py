@@ -39,7 +39,8 @@ class CSAAdapter(Adapter):
         self.register_buffer("mean", torch.zeros(dim_in))
         self.register_buffer("weights", torch.full((dim_out - sides,), 0.5))
         self.map = nn.Parameter(torch.empty(dim_in, dim_out - sides))
-        nn.init.normal_(self.map, std=dim_in**-0.5)
+        if not self.map.is_meta:  # where it imports torch._dynamo, which takes seconds
+            nn.init.normal_(self.map, std=dim_in**-0.5)
 
     def variates(self, latents: Tensor) -> Tensor:
         """(x - mean) W, `[n, dim_out - sides]`."""

@@ -13,7 +13,7 @@ REQUIRES = {
     "transformers": "transformers>=5.4",
     "huggingface_hub": "huggingface_hub>=1.0",
 }
-"""What pipelines need; Kandinsky's plain networks need none of it."""
+"""Packages that pipelines need; Kandinsky's plain networks need none of them."""
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The file of an IP-Adapter, read without torch: where it is and which embeddings it takes."""
+"""The file of an IP-Adapter, read without torch: its place, and the width that it takes."""
 
 from __future__ import annotations
 

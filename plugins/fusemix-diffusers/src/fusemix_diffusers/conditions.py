@@ -1,5 +1,5 @@
 """`condition:NAME[#PART][@FOLDER]`: the text or image encoder of a pipeline as an encoder of its
-own. What it gives is what the pipeline is conditioned on."""
+own. Its latents are the conditions of the pipeline."""
 
 from __future__ import annotations
 

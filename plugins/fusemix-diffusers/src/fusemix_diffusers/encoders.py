@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from fusemix_hf.loading import frozen, load_model, load_processor
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessor,
     CLIPTextModel,
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from fusemix_core.errors import ArtefactError, ConfigError
-from fusemix_core.interfaces import Encoder, Padded
+from fusemix_core.interfaces import Encoder, Network, Padded
 from fusemix_core.specs import EncoderSpec
 from fusemix_diffusers.conditions import PARTS, token_ids
 from fusemix_diffusers.tiny import clip_image, clip_text
@@ -190,15 +190,30 @@ class ConditionImage(_Condition):
         found = self.processor(pictures, input_data_format="channels_last", return_tensors="pt")
         return found.pixel_values
 
+    def network(self, view: str) -> Network:
+        """The encoder and its projection, of pixels."""
+        return Network(_Projected(self.model))
+
     @torch.inference_mode()
     def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
         """float32 `pooled [n, d]`."""
         self.need_view(view)
         pixels = batch if len(batch) else batch.new_zeros(1, *batch.shape[1:])
-        found = self.model(pixels.to(self.device, self.dtype)).image_embeds
+        found = self.compute(view, pixels=pixels.to(self.device, self.dtype))
         return found.float()[: len(batch)]
 
 
+class _Projected(nn.Module):
+    """An image encoder as a module that gives one tensor."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.model(pixels).image_embeds
+
+
 def _all_of(values: Tensor) -> Padded:
-    """Tokens of which none is padding."""
+    """Tokens without padding."""
     return Padded(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))

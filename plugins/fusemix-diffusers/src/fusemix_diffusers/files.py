@@ -16,7 +16,7 @@ from fusemix_diffusers.allowed import ELSEWHERE, LIBRARIES, PIPELINES, Allowed
 
 INDEX = "model_index.json"
 GENERATOR = "generator.json"
-"""What the embeddings are that a folder's model was trained on; optional."""
+"""The file that describes the embeddings that a model was trained on; optional."""
 
 ADAPTER = "ip_adapter"
 """The folder inside a pipeline's folder that has an IP-Adapter's weights."""
@@ -51,13 +51,13 @@ class Name:
 
 @dataclass(frozen=True)
 class Files:
-    """What a pipeline's folder says of itself, all classes being on the allow-list.
+    """The contents of a pipeline's JSON files; all classes are on the allow-list.
 
     Attributes:
         pipeline: The pipeline's class.
         components: Component → its class. Those that are switched off are left out.
         configs: Component → its config; empty if it has none.
-        generator: What `generator.json` contains.
+        generator: The contents of `generator.json`.
         revision: The commit, if the files are a hub's.
     """
 
@@ -69,7 +69,7 @@ class Files:
 
     @property
     def allowed(self) -> Allowed:
-        """What the pipeline's class may consist of."""
+        """The components that the pipeline's class may have."""
         return PIPELINES[self.pipeline]
 
     def config(self, component: str, key: str) -> Any:
@@ -84,7 +84,7 @@ class Files:
 
 
 def read_folder(folder: Path, name: str) -> Files:
-    """What the folder says of itself.
+    """The contents of a pipeline's JSON files.
 
     Args:
         folder: With `model_index.json`, as diffusers' `save_pretrained` writes it.
@@ -113,7 +113,7 @@ def read_folder(folder: Path, name: str) -> Files:
 
 
 def check_index(index: Mapping[str, Any], name: str) -> tuple[str, dict[str, str]]:
-    """The pipeline's class and component → class, of what `model_index.json` contains.
+    """The pipeline's class and component → class, by the contents of `model_index.json`.
 
     Raises:
         ArtefactError: It names a class, a component or a library that is not allowed.

@@ -60,7 +60,7 @@ class KandinskyGenerator(DiffusersGenerator):
 
     @staticmethod
     def fault(files: Files) -> str:
-        """Why the plain networks can't stand for these; empty if they can."""
+        """The reason why the plain networks can't draw for these; empty if they can."""
         if missing := {"unet", "movq", "scheduler"} - files.components.keys():
             return f"there is no {min(missing)}"
         return (

@@ -1,4 +1,4 @@
-"""What `diffusers:NAME` is: bridge, space, width and size, as its JSON files say. No torch."""
+"""Resolves `diffusers:NAME`: bridge, space, width and size, by its JSON files. No torch."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def resolve(name: str, makes: str | None = None, path: Path | None = None) -> Ge
 
 
 def _own(files: Files, folder: Path) -> Mapping[str, Any]:
-    """What `generator.json` contains. Raises ArtefactError for an unknown key."""
+    """The contents of `generator.json`. Raises ArtefactError for an unknown key."""
     if unknown := sorted(files.generator.keys() - set(_SAYS)):
         raise ArtefactError(
             f"{folder / GENERATOR} has the unknown key '{unknown[0]}'.",

@@ -76,11 +76,13 @@ CLIP: Mapping[str, Any] = {
 }
 """Of the text and image encoders."""
 
+TOKENS = 48
+"""Of every text."""
+
 
 def clip_text(*, projected: bool = False) -> tuple[Any, Any]:
-    """A random text encoder and its tokenizer, whose words are single characters."""
-    import string
-
+    """A random text encoder and its tokenizer, whose words are single bytes."""
+    from tokenizers.pre_tokenizers import ByteLevel
     from transformers import (
         CLIPTextConfig,
         CLIPTextModel,
@@ -88,15 +90,15 @@ def clip_text(*, projected: bool = False) -> tuple[Any, Any]:
         CLIPTokenizer,
     )
 
-    letters = string.ascii_lowercase + string.digits
+    letters = sorted(ByteLevel.alphabet())
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
     tokenizer = CLIPTokenizer(
-        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16
+        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=TOKENS
     )
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
     config = CLIPTextConfig(
         vocab_size=len(words),
-        max_position_embeddings=16,
+        max_position_embeddings=TOKENS,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
@@ -218,7 +220,7 @@ def save_ip_adapter(folder: Path, width: int) -> Path:
 
 
 def _seeded(make: Callable[[], Any]) -> Any:
-    """What `make` gives, with the same random weights each time."""
+    """The result of `make`, with the same random weights each time."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -15,7 +15,7 @@ from fusemix_diffusers.piped import PipedGenerator
 
 class TokensGenerator(PipedGenerator):
     """The condition is what the pipeline makes of a prompt: the view `tokens` of its own text
-    encoder. An embedding has no tokens, so those of the nearest of given captions stand for it.
+    encoder. An embedding has no tokens, so fusemix takes those of the nearest of given captions.
 
     The condition "nothing" is the pipeline's own: the empty prompt, or zeros for most SDXL.
     """

@@ -1,4 +1,4 @@
-"""What the U-Net and the image decoder are made of. Attributes are named as in diffusers' files."""
+"""The layers of the U-Net and of the image decoder. Attributes are named as in diffusers' files."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ _SCHEDULER = {
 
 
 def unet_fault(config: Mapping[str, Any]) -> str:
-    """Why `UNet` can't stand for the U-Net of this config; empty if it can."""
+    """The reason why `UNet` can't take the place of this U-Net; empty if it can."""
     for key, known in _BLOCKS.items():
         if unknown := set(config.get(key, ("",))) - known:
             return f"{key} has {min(unknown)}"
@@ -64,7 +64,7 @@ def unet_fault(config: Mapping[str, Any]) -> str:
 
 
 def movq_fault(config: Mapping[str, Any]) -> str:
-    """Why `Movq` can't stand for the decoder of this config; empty if it can."""
+    """The reason why `Movq` can't take the place of this decoder; empty if it can."""
     blocks = set(config.get("up_block_types", ()))
     if unknown := blocks - {"UpDecoderBlock2D", "AttnUpDecoderBlock2D"}:
         return f"up_block_types has {min(unknown)}"
@@ -74,7 +74,7 @@ def movq_fault(config: Mapping[str, Any]) -> str:
 
 
 def scheduler_fault(config: Mapping[str, Any]) -> str:
-    """Why `Ddim` can't stand for the scheduler of this config; empty if it can."""
+    """The reason why `Ddim` can't take the place of this scheduler; empty if it can."""
     if config.get("_class_name") != "DDIMScheduler":
         return f"the scheduler is {config.get('_class_name')}"
     return _fault(config, _SCHEDULER)
