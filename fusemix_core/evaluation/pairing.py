@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,22 +93,6 @@ class Found:
 
 @exact()
 @torch.no_grad()
-def ranks_among(
-    queries: Tensor,
-    ids: np.ndarray,
-    own: Tensor,
-    others: Others,
-    partners: Partners,
-    scores: Scores | None = None,
-) -> Tensor:
-    """The rank of each query's partner alone, int64 `[n]`; as `among`, in half the time."""
-    parts = _compared(queries, ids, others, partners, scores)
-    found = [_ranks(tile, own[part]) for part, tile, _ in parts]
-    return torch.cat([torch.zeros(0, dtype=torch.long), *found])
-
-
-@exact()
-@torch.no_grad()
 def among(
     queries: Tensor,
     ids: np.ndarray,
@@ -127,10 +111,15 @@ def among(
         partners: of the queries, which are left out.
         scores: against `others`; the cosine if None.
     """
+    scores = scores or (lambda some: some @ others.rows.T)
     count = len(others.ids)
     parts: list[tuple[Tensor, ...]] = []
-    for part, tile, rows in _compared(queries, ids, others, partners, scores):
-        rank = _ranks(tile, own[part])
+    for start in range(0, len(queries), _ROWS):
+        part = slice(start, start + _ROWS)
+        tile = scores(queries[part]).float()  # [r, g]
+        rows, at = partners.of(ids[part])
+        tile[torch.from_numpy(rows), torch.from_numpy(at)] = -torch.inf
+        rank = 1 + (tile >= own[part, None] - _ROUNDING).sum(dim=1)
         free = count - torch.bincount(torch.from_numpy(rows), minlength=len(tile))
         top = tile.topk(min(NEAREST, count), dim=1)
         real = top.values.isfinite()
@@ -143,25 +132,6 @@ def among(
         nothing = torch.zeros(0, dtype=torch.long)
         return Found(nothing, torch.zeros(0), nothing, nothing.bool())
     return Found(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def _compared(
-    queries: Tensor, ids: np.ndarray, others: Others, partners: Partners, scores: Scores | None
-) -> Iterator[tuple[slice, Tensor, np.ndarray]]:
-    """Some queries at a time: which; their scores `[r, g]`, -inf at their partners; int64, the
-    query of each partner."""
-    scores = scores or (lambda some: some @ others.rows.T)
-    for start in range(0, len(queries), _ROWS):
-        part = slice(start, start + _ROWS)
-        tile = scores(queries[part]).float()
-        rows, at = partners.of(ids[part])
-        tile[torch.from_numpy(rows), torch.from_numpy(at)] = -torch.inf
-        yield part, tile, rows
-
-
-def _ranks(tile: Tensor, own: Tensor) -> Tensor:
-    """int64 `[r]`: 1 and how many of a row score as high as its own."""
-    return 1 + (tile >= own[:, None] - _ROUNDING).sum(dim=1)
 
 
 @torch.no_grad()

@@ -28,9 +28,9 @@ from fusemix_core.evaluation.pairing import (
     UNPAIRED,
     Others,
     Partners,
+    among,
     paired_scores,
     percentiles,
-    ranks_among,
     unpaired,
 )
 from fusemix_core.fused import FusedModel
@@ -145,8 +145,8 @@ class _PairScorer:
             "percentile": percentiles(own, self.chance),
         }
         for (q, t), partners in self.partners.items():
-            given = sides[q], links[:, q], own, self.others[t], partners, self.ways[q, t]
-            columns[f"rank_{self.pair[t]}"] = ranks_among(*given)
+            of = among(sides[q], links[:, q], own, self.others[t], partners, self.ways[q, t])
+            columns[f"rank_{self.pair[t]}"] = of.rank
         values = {name: _plain(column) for name, column in columns.items()}
         for number, row in enumerate(np.flatnonzero(both).tolist()):
             found[row] = {name: column[number] for name, column in values.items()}
