@@ -26,9 +26,9 @@ def compare(
 ) -> None:
     """Compare runs on the test items that they share: who is ahead, by how much, and where.
 
-    What the runs wrote of their test rows is read; nothing is encoded: ranks of `fusemix align`,
-    predictions of `fusemix fuse`. Differences have paired intervals. Runs that were tested on other
-    rows are refused.
+    Nothing is encoded: the ranks are read that `fusemix align` wrote of the test rows, or the
+    predictions that `fusemix fuse` wrote. Differences have paired intervals. Runs that were tested
+    on other rows are refused.
 
     Examples:
 

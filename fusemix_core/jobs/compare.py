@@ -208,7 +208,7 @@ class PredictorComparison:
 
 
 def compare(paths: Sequence[str | Path]) -> Comparison | PredictorComparison:
-    """Compare finished runs by what they wrote of their test rows: nothing is encoded.
+    """Compare finished runs by their files on test rows: nothing is encoded.
 
     Runs of `fusemix align` and `extend` are compared by ranks, runs of `fusemix fuse` by the
     primary metric of their task.

@@ -63,7 +63,7 @@ def write_scores(
         folder: of the run.
         parts: the test rows of each fit.
         task: the registered name.
-        dataset: which tells where rows are.
+        dataset: the rows.
     """
     rows = np.concatenate([part.rows for part in parts])
     places = json.dumps([dataset.origin[int(row)] for row in rows], ensure_ascii=False).encode()

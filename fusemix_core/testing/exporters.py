@@ -76,7 +76,7 @@ class ExporterCase(ComponentCase):
 
     @cached_property
     def trial(self) -> Trial | Exception:
-        """What it wrote, twice, as writing may take a while; or what it raised."""
+        """The files of two exports, or the error. Made once, as writing may take a while."""
         try:
             return _tried(self)
         except Exception as error:
@@ -167,7 +167,7 @@ def write_data(folder: Path) -> DataConfig:
 
 @dataclass
 class Written:
-    """What an exporter wrote: its lines, and the bytes of its files by path in `folder`."""
+    """The lines that an exporter returned, and the bytes of its files by path in `folder`."""
 
     lines: Sequence[str]
     files: dict[str, bytes]
@@ -177,8 +177,7 @@ class Written:
 
 @dataclass
 class Trial:
-    """What an exporter wrote the first and the second time, and what changed in the model and in
-    the process."""
+    """The files of two exports of the same model, and changes of the model and the process."""
 
     first: Written
     second: Written

@@ -60,7 +60,7 @@ def best(there: np.ndarray, count: int = BEST) -> np.ndarray:
 
 
 def share(found: np.ndarray, wanted: np.ndarray) -> float:
-    """How much of what is wanted is found, each row by itself."""
+    """The share of the wanted numbers that are found, each row by itself."""
     return float(np.mean([np.isin(w, f).mean() for w, f in zip(wanted, found, strict=True)]))
 
 
@@ -104,7 +104,7 @@ def expect_answers(index: Any, there: np.ndarray, when: str) -> None:
 
 
 class Stop(BaseException):
-    """What stops a writer: no handler of errors catches it."""
+    """Stops a writer: no handler of errors catches it."""
 
 
 def stopped_at(work: Callable[[], None], call: str, last: int) -> bool:

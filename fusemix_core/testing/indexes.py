@@ -46,7 +46,7 @@ INDEX = Suite("index", least=17)
 add_declaration_checks(INDEX)
 
 _STEPS = 12
-"""Calls of the system, each of which is the last one of some writer."""
+"""Calls of the system; some writer is stopped at each."""
 
 
 def check_index(
@@ -173,7 +173,7 @@ def added_once(case: ComponentCase) -> None:
 
 @INDEX.check()
 def removed(case: ComponentCase) -> None:
-    """What is removed is counted, not found any more, and may be added again."""
+    """Removed vectors are counted, not found any more, and may be added again."""
     gone = np.arange(0, ROWS, 3)
     with folder() as place:
         index = filled(case, place)
@@ -329,7 +329,7 @@ def unwritable(case: ComponentCase) -> None:
 
 @INDEX.check()
 def deterministic(case: ComponentCase) -> None:
-    """The same query has the same answer, alone, among others and in other threads."""
+    """The same query has the same answer by itself, among others and in other threads."""
     with folder() as place:
         index = filled(case, place)
         keys, products = index.search(QUERIES, BEST)
