@@ -1,4 +1,4 @@
-"""Generating from items of any modality: what is asked, the plan, and the files."""
+"""Generating from items of any modality: the config, the plan, and the files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class GenerateConfig:
         items: What to generate from; of several, a mixture.
         model: A fused model; None if all items are of the generator's own space.
         weights: One per item, for a mixture; empty: all alike.
-        avoid: What the result should be unlike.
+        avoid: Items that the result should be unlike.
         count, seed: How many, and the seed of the first; the next ones have the next numbers.
         correct: The name of a correction, or `auto`.
         strip: The number of steps from the first item to the second; 0 for a mixture.
@@ -93,10 +93,10 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class GeneratePlan:
-    """What will be generated, checked as far as that needs no weights of the generator.
+    """A checked `GenerateConfig`. Checking loads no weights of the generator.
 
     Attributes:
-        config: What was asked, each item with its modality.
+        config: The config, each item with its modality.
         spec: The generator's.
         model: The fused model, or None.
     """
@@ -126,8 +126,8 @@ class GeneratePlan:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One thing that was made, and of what: `at` is the place in a strip from 0 to 1, `score` the
-    model's cosine if it was ranked."""
+    """A generated item: `at` is its place in a strip from 0 to 1, `score` the model's cosine if it
+    was ranked."""
 
     item: Any
     seed: int
@@ -143,7 +143,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Generated:
-    """What a command made: each thing, the page that shows all, and what a user should know."""
+    """The result: each item, the page that shows all of them, and notes for the user."""
 
     plan: GeneratePlan
     drawn: list[Drawn]
@@ -157,7 +157,7 @@ class Generated:
 
 
 def make_plan(config: GenerateConfig, encoders: Mapping[str, Source] | None = None) -> GeneratePlan:
-    """Check what is asked.
+    """Check a config.
 
     Args:
         encoders: modality → encoder of the model to take in place of the saved name.
@@ -225,8 +225,8 @@ def _media(spec: GeneratorSpec, model: FusedModel | None) -> dict[str, str]:
 
 
 def _with_modality(item: Item, media: Mapping[str, str]) -> Item:
-    """The item with its modality, by what it looks like if the user did not say. One that there is
-    not is refused by the conditions, which know what to do."""
+    """The item with its modality, which is guessed if the user did not say it. `Conditions` refuse
+    an unknown one."""
     return item if item.modality else Item(modality_of(item.value, media), item.value)
 
 
@@ -239,11 +239,11 @@ def generate(
 ) -> Generated:
     """Generate, and write the files to a folder.
 
-    Each is named for what it was made from and its seed. A page, `index.html`, shows all, and
-    `generated.json` has all facts. Files of other commands that are there stay.
+    Each file is named for its items and its seed. The page `index.html` shows all of them, and
+    `generated.json` contains all facts. Other files in the folder stay.
 
     Args:
-        config: What to do, or its plan.
+        config: The config, or its plan.
         out: The folder.
         encoders: See `make_plan`.
         reporter: Gets notes and stages.
@@ -267,11 +267,11 @@ class _Job:
         self.notes: list[str] = []
         reporter.stage(f"Loading {plan.spec.name}")
         self.draws: LoadedGenerator = load_generator(plan.spec, device=plan.config.device)
-        how = How(self.config.correct, self._captions(), self.tell)
+        how = How(self.config.correct, self._captions(), self.note)
         self.conditions: Conditions = self.draws.conditions(plan.model, how)
 
-    def tell(self, note: str) -> None:
-        """Remember what a user should know, and report it once."""
+    def note(self, note: str) -> None:
+        """Remember a note for the user, and report it once."""
         if note not in self.notes:
             self.notes.append(note)
             self.reporter.note(note)
@@ -352,7 +352,7 @@ class _Job:
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        """What each file says of itself beside its seed."""
+        """The facts that each file contains beside its seed."""
         config = self.config
         facts: dict[str, Any] = origin_of(self.spec)
         facts["from"] = [{"modality": i.modality, "item": i.name} for i in config.items]
@@ -401,7 +401,7 @@ class _Job:
 
 
 def _label(one: Drawn) -> str:
-    """What stands below an image: its place in a strip, or its seed and score."""
+    """The caption of an image: its place in a strip, or its seed and score."""
     if one.at is not None:
         return f"{one.at:.2f}"
     score = "" if one.score is None else f", {one.score:.3f}"

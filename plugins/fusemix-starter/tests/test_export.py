@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import started
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
@@ -125,8 +124,7 @@ def picture(tmp_path_factory):
 
 
 def in_a_process_of_its_own(code, *arguments):
-    command = [sys.executable, "-c", CHILD + code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = started.run("-c", CHILD + code, *arguments, libraries=started.ENCODERS)
     assert done.returncode == 0, done.stderr
 
 
