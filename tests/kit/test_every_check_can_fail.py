@@ -38,7 +38,7 @@ from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
 from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
-from fusemix_core.testing.generators import GENERATOR
+from fusemix_core.testing.generator_case import GENERATOR
 from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
