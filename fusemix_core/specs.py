@@ -201,14 +201,7 @@ class GeneratorSpec(_Requiring):
         local: True when weights came from the user as a path (`NAME@PATH`).
 
     Example:
-        GeneratorSpec(
-            name="sketch",
-            target="my_package.sketch:Sketch",
-            space="minilm",
-            dim=384,
-            size=64,
-            options={"steps": 20, "guidance": 2.0},
-        )
+        GeneratorSpec(name="sketch", target="my:Sketch", space="minilm", dim=384, size=64)
     """
 
     name: str
