@@ -49,6 +49,15 @@ def run_by_torch():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def unflushed():
+    """No file is forced to the disk, which takes milliseconds and a run does a dozen times.
+    Processes of tests/crash do it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_files():
     """Files that a test has imported from its folder are forgotten after it. Each process that a
@@ -85,6 +94,14 @@ def own_registry(monkeypatch):
         monkeypatch.setattr(owner, name, defaultdict(dict, kept))
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     monkeypatch.setattr(registry, "files", [])
+
+
+def pytest_configure(config):
+    import started
+
+    if not hasattr(config, "workerinput"):
+        started.serve()
+    started.fork_spawned()
 
 
 def pytest_collection_finish():

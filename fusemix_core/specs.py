@@ -61,7 +61,7 @@ CORE_MEDIA: dict[str, str] = {
 
 
 CONDITIONS = ("pooled", "tokens", "guidance")
-"""What the condition of a generator may be: see `GeneratorSpec`."""
+"""The conditions that a generator may take: see `GeneratorSpec`."""
 
 NORMS = ("unit", "raw")
 """How long the vectors are that a generator was trained on: all of length 1, or as the encoder
@@ -83,7 +83,7 @@ def load_target(target: str) -> Any:
 
 
 class _Requiring:
-    """What needs Python packages."""
+    """A spec that lists the Python packages it needs."""
 
     name: str
     requires: Mapping[str, str]
@@ -184,7 +184,7 @@ class GeneratorSpec(_Requiring):
             works with the generator if one of its fixed modalities has this encoder. Empty if the
             condition is `guidance`.
         view: Of that encoder.
-        makes: The modality of what it makes.
+        makes: The modality of the items that it makes.
         condition: `pooled`: one vector per item, `[n, d]`. `tokens`: a sequence of vectors per
             item. `guidance`: it is steered by the score of a fused model that has the modality
             `makes`, whatever else that model has.
@@ -201,14 +201,7 @@ class GeneratorSpec(_Requiring):
         local: True when weights came from the user as a path (`NAME@PATH`).
 
     Example:
-        GeneratorSpec(
-            name="sketch",
-            target="my_package.sketch:Sketch",
-            space="minilm",
-            dim=384,
-            size=64,
-            options={"steps": 20, "guidance": 2.0},
-        )
+        GeneratorSpec(name="sketch", target="my:Sketch", space="minilm", dim=384, size=64)
     """
 
     name: str

@@ -4,6 +4,9 @@ Importing torch takes seconds of CPU, and many tests start a process. A child fi
 imported, nothing of fusemix, and all that a fresh interpreter takes from its surroundings: the
 environment, the folder, the path, the open files. What an interpreter itself reads from the
 environment when it starts (`PYTHONHASHSEED`, `PYTHONIOENCODING`) is for `subprocess`.
+
+`serve` is called once, before pytest-xdist starts its workers: they all ask the same servers. A
+server imports its libraries when it is first asked.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import pickle
 import resource
 import runpy
 import select
@@ -26,23 +30,35 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
-from functools import cache
+from collections import Counter
+from multiprocessing import util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 PATH = "PYTHONPATH"
 _SOCKET = "FUSEMIX_TESTS_STARTED_BY"
+_ACCOUNT = "PYTEST_XDIST_WORKER"
+"""Processes of a worker, and those that they ask for, inherit its name."""
+SERVERS: set[int] = set()
+"""Processes that fork others, started by this one."""
+IMPORTS = "imports"
+"""The account of what the servers themselves take."""
 _THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Nothing that the server imports may start a thread: a child would inherit its locks, held by
 nobody. PyArrow's allocator starts one."""
 LONGEST = 900
 """Seconds after which a child that hangs prints where each of its threads is, and ends."""
 LIBRARIES = (
-    "torch", "torch._dynamo", "pyarrow.parquet", "matplotlib.backends.backend_svg",
-    "mpl_toolkits.mplot3d", "typer.rich_utils", "rich.progress", "jinja2",
+    "torch", "torch.distributed", "torch._dynamo", "pyarrow.parquet",
+    "matplotlib.backends.backend_svg", "mpl_toolkits.mplot3d", "typer.rich_utils", "rich.progress",
+    "jinja2",
 )  # fmt: skip
 """What a run imports. torch._dynamo comes with the first optimiser; it alone takes two seconds."""
+ENCODERS = (*LIBRARIES, "sentence_transformers", "timm")
+"""What a run with the packaged encoders imports. They take from the environment, when they are
+imported, whether a hub may be asked: a child is as offline as the tests."""
 
 
 def run(*arguments, cwd=None, env=None, libraries=LIBRARIES) -> subprocess.CompletedProcess:
@@ -85,6 +101,9 @@ class Popen:
         for file in theirs:
             os.close(file)
         self.pid = _number(self._answers)
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            while start_new_session and os.getsid(self.pid) != self.pid:
+                time.sleep(0.001)
 
     def wait(self, timeout=None):
         if self.returncode is None:
@@ -118,6 +137,57 @@ class Popen:
             if stream:
                 stream.close()
         self.wait()
+
+
+_CALL = """
+import pickle, sys
+with open(sys.argv[1], "rb") as file:
+    sys.path[:] = pickle.load(file)
+    function, arguments = pickle.load(file)
+function(*arguments)
+"""
+
+
+class Process:
+    """As much of `multiprocessing.Process` as tests use."""
+
+    def __init__(self, target, args=(), libraries=LIBRARIES):
+        self._called, self._libraries = (target, args), libraries
+
+    def start(self):
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name, "called")
+        path.write_bytes(pickle.dumps(sys.path) + pickle.dumps(self._called))
+        words = [sys.executable, "-c", _CALL, path]
+        self._process = Popen(words, libraries=self._libraries)
+
+    def join(self, timeout=None):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+            self._folder.cleanup()
+
+    def is_alive(self):
+        return self._process.poll() is None
+
+    def kill(self):
+        self._process.kill()
+
+    @property
+    def exitcode(self):
+        return self._process.poll()
+
+
+def fork_spawned() -> None:
+    """What multiprocessing spawns in this process is forked as well: the kit's worker."""
+    fresh = util.spawnv_passfds
+
+    def spawned(path, words, files):
+        if "--multiprocessing-fork" not in words:
+            return fresh(path, words, files)
+        words = [sys.executable, *words[words.index("-c") :]]  # without options of the interpreter
+        return Popen(words, pass_fds=files, libraries=ENCODERS).pid
+
+    util.spawnv_passfds = spawned
 
 
 forked = SimpleNamespace(
@@ -162,11 +232,15 @@ def _answer(answers: socket.socket, number: int) -> None:
         answers.sendall(number.to_bytes(4, "little", signed=True))
 
 
-@cache
+def serve() -> None:
+    """Start the servers, for this process and all that it starts. They end with it."""
+    for libraries in (LIBRARIES, ENCODERS):
+        _server(libraries)
+
+
 def _server(libraries: tuple[str, ...]) -> str:
-    """The socket of the process that imported the libraries, made where there is none yet: those
-    that it starts ask the same one. It ends with the process that made it."""
-    name = f"{_SOCKET}_{'_'.join(libraries).replace('.', '_')}"
+    """The socket of the server that imports these libraries, started if there is none."""
+    name = f"{_SOCKET}_{libraries[-1]}"
     if name not in os.environ:
         environment = {k: v for k, v in os.environ.items() if k != PATH} | _THREADLESS
         path = Path(tempfile.mkdtemp(prefix="started"), "socket")
@@ -174,10 +248,20 @@ def _server(libraries: tuple[str, ...]) -> str:
             [sys.executable, __file__, path, *libraries],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
+        SERVERS.add(server.pid)
         atexit.register(_end, server, path)
         assert server.stdout.readline(), "the process that forks others has died"
         os.environ[name] = str(path)
     return os.environ[name]
+
+
+def spent(account: str | None = None) -> float:
+    """CPU seconds of the processes that a worker asked for and that have ended; of this one's, or
+    of the one named."""
+    account = account or os.environ.get(_ACCOUNT, "main")
+    sockets = [path for name, path in os.environ.items() if name.startswith(_SOCKET)]
+    files = [Path(path).with_name(account) for path in sockets]
+    return sum(float(file.read_text()) for file in files if file.exists())
 
 
 def _end(server: subprocess.Popen, path: Path) -> None:
@@ -194,11 +278,8 @@ def _serve() -> None:
     signal. Until the input ends."""
     _, path, *libraries = sys.argv
     sys.argv[1:] = []
-    for name in libraries:
-        importlib.import_module(name)
     del sys.path[0]  # the folder of this file
-    gc.freeze()  # children need not look at what is imported
-    listener, children = socket.socket(socket.AF_UNIX), {}
+    listener, children, spending = socket.socket(socket.AF_UNIX), {}, Spending(Path(path).parent)
     listener.bind(path)
     listener.listen(16)
     ended, ending = os.pipe()
@@ -210,23 +291,49 @@ def _serve() -> None:
     while True:
         ready, _, _ = select.select([0, listener, ended], [], [])
         if listener in ready:
+            if libraries:
+                _import(libraries)
+                spending.add(IMPORTS, time.process_time())
             answers, _ = listener.accept()
             _, (words, *theirs), *_ = socket.recv_fds(answers, 1, 64)
-            child = _begin(words, theirs, [listener, answers, *children.values()])
-            children[child] = answers
+            with os.fdopen(words) as file:
+                asked = json.load(file)
+            child = _begin(
+                asked, theirs, [listener, answers, *(one for one, _ in children.values())]
+            )
+            children[child] = answers, asked["env"].get(_ACCOUNT, "main")
             _answer(answers, child)
         if ended in ready:
             os.read(ended, 4096)
-            _tell(children)
+            _tell(children, spending)
         if 0 in ready:
             return
 
 
-def _begin(words: int, theirs: list[int], sockets: list[socket.socket]) -> int:
+class Spending:
+    """CPU seconds by account, in a file each."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.seconds = folder, Counter()
+
+    def add(self, account: str, seconds: float) -> None:
+        self.seconds[account] += seconds
+        new = self.folder / f"{account}.new"
+        new.write_text(str(self.seconds[account]))
+        new.replace(self.folder / account)
+
+
+def _import(libraries: list[str]) -> None:
+    """Import these, of which none is left."""
+    for name in libraries:
+        importlib.import_module(name)
+    libraries.clear()
+    gc.freeze()  # children need not look at what is imported
+
+
+def _begin(asked: dict, theirs: list[int], sockets: list[socket.socket]) -> int:
     """Fork a child, which has none of our sockets; its id."""
     assert len(os.listdir("/proc/self/task")) == 1, "what was imported started a thread"
-    with os.fdopen(words) as file:
-        asked = json.load(file)
     child = os.fork()
     if not child:
         for ours in sockets:
@@ -237,13 +344,15 @@ def _begin(words: int, theirs: list[int], sockets: list[socket.socket]) -> int:
     return child
 
 
-def _tell(children: dict[int, socket.socket]) -> None:
+def _tell(children: dict[int, tuple[socket.socket, str]], spending: Spending) -> None:
     """The exit code of each child that has ended, to who asked for it."""
     while children:
-        child, status = os.waitpid(-1, os.WNOHANG)
+        child, status, usage = os.wait4(-1, os.WNOHANG)
         if not child:
             return
-        with children.pop(child) as answers:
+        answers, account = children.pop(child)
+        spending.add(account, usage.ru_utime + usage.ru_stime)
+        with answers:
             _answer(answers, os.waitstatus_to_exitcode(status))
 
 
@@ -268,22 +377,44 @@ def _become(
     kind, *rest = arguments
     first = "" if kind == "-c" else cwd if kind == "-m" else str(Path(kind).parent)
     sys.path[:0] = [first, *more]
+    fork_spawned()
     try:
         if kind == "-c":
-            code, *sys.argv[1:] = rest
+            source, *sys.argv[1:] = rest
             sys.argv[0] = "-c"
             sys.modules["__main__"] = main = ModuleType("__main__")
-            exec(compile(code, "<string>", "exec"), main.__dict__)  # noqa: S102
+            exec(compile(source, "<string>", "exec"), main.__dict__)  # noqa: S102
         elif kind == "-m":
             sys.argv[:] = rest
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         else:
             sys.argv[:] = arguments
             runpy.run_path(kind, run_name="__main__")
+    except SystemExit as ended:
+        code = ended.code
     except Exception:
         traceback.print_exc()
-        sys.exit(1)
-    sys.exit(0)
+        code = 1
+    else:
+        code = 0
+    _leave(code)
+
+
+def _leave(code: object) -> None:
+    """As `sys.exit(code)`, but for the libraries that the server imported: to let go of them one by
+    one takes longer than most tests."""
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # waits for threads that are not daemons
+    atexit._run_exitfuncs()
+    if (names := vars(sys.modules["__main__"])) is not globals():
+        names.clear()
+    gc.collect()  # what is left of the script: files that it did not close
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or nobody reads it
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 def _take(theirs: list[int], numbers: list[int]) -> None:

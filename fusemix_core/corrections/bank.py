@@ -17,7 +17,7 @@ class BankCorrection(Correction):
     """The mean of latents in a bank, weighted by `softmax(cosine / temperature)`, at their mean
     length: DeCap's projection (Li et al., 2023, https://arxiv.org/abs/2303.03032).
 
-    What comes out lies among latents that exist. The bank is the generator's own if it brings one
+    The result lies among latents that exist. The bank is the generator's own if it has one
     (`Generator.bank`), else an even sample of the fixed modality's training latents.
 
     Args:

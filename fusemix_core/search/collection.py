@@ -333,11 +333,13 @@ class Collection:
         outside = bool(self.state.data.get("allow_outside"))
         return content_of(self._records([key])[0], self.state.roots, outside)
 
-    def facets(self, column: str, where: str | None = None) -> list[tuple[Any, int]]:
+    def facets(
+        self, column: str, where: str | None = None, modality: str | None = None
+    ) -> list[tuple[Any, int]]:
         """(value, how many items have it) of a column, the most frequent first: of all items, or of
-        those that pass a condition. Raises `ConfigError`."""
+        those that pass a condition and are of one modality. Raises `ConfigError`."""
         self._refresh()
-        return self._table.facets(column, where)
+        return self._table.facets(column, where, modality)
 
     @property
     def version(self) -> str:

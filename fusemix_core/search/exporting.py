@@ -82,7 +82,9 @@ def _made(state: State, model: FusedModel, modality: str, reporter: Reporter) ->
     if network is None:
         raise CantExportError(f"its encoder {encoder.spec.name} can't be exported")
     if 4 * sum(p.numel() for p in network.module.parameters()) > LARGEST:
-        raise CantExportError(f"its encoder {encoder.spec.name} is larger than {LARGEST >> 20} MB")
+        raise CantExportError(
+            f"its encoder {encoder.spec.name} is larger than {LARGEST // 1_000_000} MB"
+        )
     reporter.stage(f"Preparing quick queries of {modality}")
     texts = _texts(encoder)
     inputs = exported.inputs_of(encoder, network, view, texts[:4])

@@ -135,15 +135,21 @@ class ItemTable:
                 found.setdefault(row[0], Record(*row[:6], values=tuple(row[6:])))
         return found
 
-    def facets(self, column: str, where: str | None = None) -> list[tuple[Any, int]]:
+    def facets(
+        self, column: str, where: str | None = None, modality: str | None = None
+    ) -> list[tuple[Any, int]]:
         """(value, how many items have it) of a column, the most frequent first; None for items
-        without a value. where: count only the items that pass this condition. Raises
-        `ConfigError`."""
-        name, given = self._column(column), ()
-        passing = ""
+        without a value. Counts only items that pass the condition `where`, and only those of a
+        modality, if these are given. Raises `ConfigError`."""
+        name, tests, given = self._column(column), [], []
         if where:
             condition = self.condition(where)
-            passing, given = f"WHERE {condition.sql}", condition.parameters
+            tests.append(condition.sql)
+            given += condition.parameters
+        if modality is not None:
+            tests.append("modality = ?")
+            given.append(modality)
+        passing = f"WHERE {' AND '.join(tests)}" if tests else ""
         query = f"SELECT {name}, COUNT(*) FROM items {passing} GROUP BY {name} ORDER BY 2 DESC, 1"  # noqa: S608
         return [(value, count) for value, count in self._rows(query, given)]
 

@@ -98,7 +98,8 @@ class QueryNetwork:
         parts = [np.frombuffer(self._parts[name], np.uint8) for name in _PARTS]
         layout = {n: ("U8", p.shape, p.size) for n, p in zip(_PARTS, parts, strict=True)}
         facts = json.dumps(self.facts, sort_keys=True)
-        pieces = [safetensors_header(layout, {"format": _FORMAT, "facts": facts}), *parts]
+        pieces: list[Any] = [safetensors_header(layout, {"format": _FORMAT, "facts": facts})]
+        pieces += [part.data for part in parts]
         digest = hashlib.blake2b(digest_size=16)
         for piece in pieces:
             digest.update(piece)

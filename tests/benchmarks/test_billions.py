@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from distributed.processes import CONTEXT
+import started
 
 from benchmarks.billions import PAGE, RESULT, Machines, arithmetic, measure, page, products
 
@@ -16,7 +16,7 @@ def test_the_page_is_made_of_the_kept_result_and_in_the_nav():
 
 
 def test_processes_find_the_moments_of_one_and_sum_what_is_counted():
-    found = measure(9_000, (1, 2), (24, 16), 4, 500, CONTEXT)
+    found = measure(9_000, (1, 2), (24, 16), 4, 500, started)
     one, two = found["sweeps"]
     assert one["bytes"] == 0 and two["apart"] <= 1e-12
     first, second, counts = 2 * (24 + 16), 24 * 24 + 16 * 16 + 24 * 16, 4

@@ -24,3 +24,21 @@ def test_a_process_that_hangs_tells_where_and_ends(monkeypatch):
     code = "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()"
     done = started.run("-c", code)
     assert done.returncode == 1 and "line 4 in <module>" in done.stderr
+
+
+def test_a_process_ends_as_a_fresh_one_does(tmp_path):
+    """Threads are waited for, what is registered runs, and files that are open get their rest."""
+    code = """if True:
+        import atexit, sys, threading, time
+        file = open(sys.argv[1], "w")
+        file.write("a line")
+        atexit.register(lambda: print("at exit", sys.argv[1] and threading.active_count()))
+        threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+        sys.exit("a reason")
+    """
+    (tmp_path / "script.py").write_text(code)
+    for arguments in (("-c", code), (tmp_path / "script.py",)):
+        done = started.run(*arguments, tmp_path / "file")
+        assert done.returncode == 1 and done.stderr == "a reason\n"
+        assert done.stdout == "thread\nat exit 1\n"
+        assert (tmp_path / "file").read_text() == "a line"

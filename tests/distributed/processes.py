@@ -4,9 +4,9 @@ import signal
 import time
 import traceback
 
+import started
 import torch
 import torch.distributed as dist
-from forkserver import CONTEXT
 
 
 def run_in_processes(count, function, folder, *arguments, timeout=300, killed=()):
@@ -18,7 +18,7 @@ def run_in_processes(count, function, folder, *arguments, timeout=300, killed=()
     folder.mkdir(parents=True, exist_ok=True)
     store = folder / f"store-{time.monotonic_ns()}"
     processes = [
-        CONTEXT.Process(target=_child, args=(i, count, store, function, folder, arguments))
+        started.Process(target=_child, args=(i, count, store, function, folder, arguments))
         for i in range(count)
     ]
     for process in processes:

@@ -3,8 +3,9 @@
 import signal
 
 import pytest
+import started
 import torch
-from distributed.processes import CONTEXT, run_in_processes
+from distributed.processes import run_in_processes
 from distributed.share_classifier import (
     StopAt,
     fitted,
@@ -53,7 +54,7 @@ def test_interrupted_and_resumed_is_never_stopped(step, tmp_path):
 def test_killed_and_resumed_is_never_stopped(tmp_path):
     want, history = fitted(0.3)
     for step in (5, 14):
-        child = CONTEXT.Process(target=killed, args=(tmp_path, step))
+        child = started.Process(target=killed, args=(tmp_path, step))
         child.start()
         child.join(120)
         assert child.exitcode == -signal.SIGKILL

@@ -2,8 +2,7 @@
 
 import pytest
 from doc_blocks import run_shell, write_user_folder
-from fusemix_starter.image import PackagedTimmEncoder
-from fusemix_starter.text import PackagedSentenceTransformerEncoder
+from loaded import share_encoders
 
 from fusemix_core.aligners.cca import CCAAligner
 
@@ -22,24 +21,6 @@ def own_home(docs_home, own_registry, monkeypatch):
 def loaded_once(monkeypatch):
     """Each command of a page is a process of its own to a user; here they share the encoders."""
     share_encoders(monkeypatch)
-
-
-def share_encoders(patch):
-    for cls in (PackagedTimmEncoder, PackagedSentenceTransformerEncoder):
-        patch.setattr(cls, "load", _once(cls.load.__func__))
-
-
-LOADED = {}
-
-
-def _once(load):
-    def kept(cls, spec, device, dtype):
-        key = repr((spec, device, dtype))
-        if key not in LOADED:
-            LOADED[key] = load(cls, spec, device, dtype)
-        return LOADED[key]
-
-    return classmethod(kept)
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ PAGES = [
     *sorted(ROOT.glob("examples/*/README.md")),
 ]
 OTHER_TOOLS = re.compile(
-    r"\b(pip|hf|git|uv|v?llm|torchrun|ct2-transformers-converter) |python -m benchmarks|^#SBATCH "
+    r"\b(pip|hf|git|uv|v?llm|torchrun|ct2-transformers-converter) "
+    r"|python -m (benchmarks|http\.server)|^#SBATCH "
 )
 
 

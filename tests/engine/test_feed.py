@@ -16,7 +16,6 @@ from fusemix_core.engine import feed as feed_module
 from fusemix_core.engine.feed import Blocks, ahead, feed, sweep
 from fusemix_core.engine.plan import epoch_order, plan_steps
 from fusemix_core.interfaces import Callback, FitContext, PairedLatents, ResidentLatents
-from fusemix_core.latents import shards
 from fusemix_core.latents.store import LatentStore
 from fusemix_core.specs import EncoderSpec
 
@@ -62,7 +61,6 @@ def small_windows(monkeypatch):
     """Windows of four steps, blocks of three rows of 30 numbers."""
     monkeypatch.setattr(feed_module, "WINDOW_BYTES", 0)
     monkeypatch.setattr(feed_module, "BLOCK_BYTES", 2 * 3 * 30)
-    monkeypatch.setattr(shards.os, "fsync", lambda _: None)  # slow, and not what is tested
 
 
 def plan_of(rows, epochs=3):

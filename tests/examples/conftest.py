@@ -1,8 +1,8 @@
 """Runs examples as a user does."""
 
 import pytest
+import started
 from example_runs import EXAMPLES
-from forkserver import CONTEXT
 from scripts import run_script
 
 
@@ -17,7 +17,7 @@ def run(home, tmp_path):
     def call(name, *args):
         out = tmp_path / "printed.txt"
         out.unlink(missing_ok=True)
-        child = CONTEXT.Process(target=run_script, args=(EXAMPLES / name, args, home, out))
+        child = started.Process(run_script, (EXAMPLES / name, args, home, out), started.ENCODERS)
         child.start()
         child.join(900)
         printed = out.read_text()

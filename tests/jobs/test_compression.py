@@ -1,9 +1,11 @@
-"""Smaller embeddings of the sample's figures: what is lost by fewer dimensions and fewer bits."""
+"""Smaller embeddings: what is lost by fewer dimensions and fewer bits. In the long form those of
+the sample's figures."""
 
 import csv
 from pathlib import Path
 
 import fusemix_starter
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -21,6 +23,7 @@ ENCODERS = {"image": "efficientnet-lite0", "text": "minilm"}
 SOURCE = str(fusemix_starter.sample_path())
 TRAINED = 2
 """One of so many rows outside the test split is used. Fewer have no 384 dimensions."""
+DIM, ROWS = 384, 900
 
 
 @pytest.fixture(autouse=True)
@@ -29,30 +32,53 @@ def own_home(shared_home, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", shared_home)
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A table of the sample's test split, and of some of its other rows."""
+def drawn(folder):
+    """Latents whose 384 directions, shared by both modalities, are of ever smaller variance: the
+    encoders and data of a run."""
+    draw = np.random.default_rng(0)
+    spread = np.arange(1, DIM + 1) ** -0.85
+    shared = draw.normal(size=(ROWS, DIM)) * spread
+    encoders = {}
+    for modality in ("image", "text"):
+        turn, _ = np.linalg.qr(draw.normal(size=(DIM, DIM)))
+        own = shared + 0.8 * spread * draw.normal(size=shared.shape)
+        np.save(folder / f"{modality}.npy", (own @ turn).astype(np.float32))
+        encoders[modality] = f"npy:{folder / modality}.npy"
+    splits = [
+        "test" if i % 3 == 0 else "validation" if i % 10 == 1 else "train" for i in range(ROWS)
+    ]
+    rows = [{"image": i, "text": i, "split": split} for i, split in enumerate(splits)]
+    return encoders, rows
+
+
+def of_sample(folder):
+    """The sample's test split, and some of its other rows."""
     with open(SOURCE, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     test = [row for row in rows if row["split"] == "test"]
     others = [row for row in rows if row["split"] != "test"]
-    path = tmp_path_factory.mktemp("source") / "pairs.csv"
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    rows = others[::TRAINED] + test
+    return ENCODERS, [r | {"image": str(Path(SOURCE).parent / r["image"])} for r in rows]
+
+
+@pytest.fixture(
+    scope="module", params=[drawn, pytest.param(of_sample, marks=pytest.mark.long)],
+    ids=lambda made: made.__name__,
+)  # fmt: skip
+def run(request, tmp_path_factory):
+    """A kernel CCA of latents drawn, in the long form of the sample's."""
+    folder = tmp_path_factory.mktemp("compression")
+    encoders, rows = request.param(folder)
+    with open(folder / "pairs.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
-        for row in others[::TRAINED] + test:
-            table.writerow(row | {"image": str(Path(SOURCE).parent / row["image"])})
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def run(source, tmp_path_factory):
-    """A kernel CCA of the sample."""
-    folder = tmp_path_factory.mktemp("compression") / "run"
+        table.writerows(rows)
     options = {"dims": [64, 128], "dtypes": ["int8", "binary"]}
     further = [{"name": "compression", "options": options}]
-    data = {"source": [source], "split_column": "split", "allow_outside": True}
-    return align(ENCODERS, data, recipe="kcca", out=folder, evaluators=further, device="cpu")
+    source = [str(folder / "pairs.csv")]
+    data = {"source": source, "split_column": "split", "allow_outside": True}
+    out = folder / "run"
+    return align(encoders, data, recipe="kcca", out=out, evaluators=further, device="cpu")
 
 
 def stored(run, dims, dtype):
@@ -71,8 +97,9 @@ def test_128_dimensions_lose_less_than_two_points_and_int8_nothing(run):
     assert stored(run, 64, "int8")["bytes"] == 64 and stored(run, 384, "binary")["bytes"] == 48
 
 
-def test_any_other_dimensions_lose_more_than_five_points(run, source):
+def test_any_other_dimensions_lose_more_than_five_points(run):
     model = run.model
+    source = str(run.folder.path.with_name("pairs.csv"))
     config = DataConfig((source,), split_column="split", allow_outside=True)
     dataset = read_usable(config, {m: i.takes for m, i in model.encoders.items()}, 0)
     split = embed_for(model, encode_for(model, dataset, Reporter(), 0.01).paired("test"))
@@ -88,6 +115,8 @@ def test_any_other_dimensions_lose_more_than_five_points(run, source):
 def test_the_table_is_in_the_report_and_of_fusemix_eval(run):
     assert "Smaller embeddings" in run.folder.report.read_text()
     command = ["eval", str(run.folder.path), "--dims", "32", "--dtype", "int8"]
+    drawn = run.folder.path.parent.glob("*.npy")
+    command += [word for path in drawn for word in ("-e", f"{path.stem}=npy:{path}")]
     shown = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.output
     rows = [line.split()[:3] for line in shown.output.splitlines() if " int8 " in line]

@@ -2,9 +2,9 @@
 plugins installed at once, and a broken one beside them."""
 
 import json
+import os
 import shutil
 import sys
-import time
 import venv
 from pathlib import Path
 
@@ -114,6 +114,12 @@ def twenty(tmp_path):
     return tmp_path
 
 
+def seconds_of_children():
+    """Of CPU: what else the machine does does not count."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def test_twenty_plugins_are_listed_quickly_and_lightly(twenty):
     code = (
         "import sys; from fusemix_core.cli import main\n"
@@ -121,10 +127,10 @@ def test_twenty_plugins_are_listed_quickly_and_lightly(twenty):
         "heavy = {'torch', 'numpy', 'transformers', 'timm', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    started = time.perf_counter()
+    before = seconds_of_children()
     done = python("-c", code, "encoders", "list", "--json", path=[twenty],
                   interpreter=sys.executable)  # fmt: skip
-    assert time.perf_counter() - started < 10
+    assert seconds_of_children() - before < 10
     names = {row["name"] for row in json.loads(done.stdout)}
     assert {f"many-{i:02}-{k}" for i in range(20) for k in range(5)} <= names
     text = fusemix("encoders", "list", path=[twenty], COLUMNS="200").stdout

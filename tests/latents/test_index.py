@@ -23,11 +23,6 @@ FP = "0123456789abcdef0123456789abcdef"
 VIEW = (FP, "pooled")
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr(shards_module.os, "fsync", lambda _: None)
-
-
 @pytest.fixture
 def small(monkeypatch):
     """Segments of 20 items or more, four of a kind become one."""

@@ -120,8 +120,7 @@ def test_float32_serves_both_and_float16_only_itself(store, toy):
     assert store.open(FP, "pooled", keys, "float16").load().latents.dtype == torch.float32
 
 
-def test_many_shards_hold_no_file_open(store, toy, monkeypatch):
-    monkeypatch.setattr(shards_module.os, "fsync", lambda _: None)
+def test_many_shards_hold_no_file_open(store, toy):
     keys = keys_of(80)
     latents = fill(store, toy, keys, [2] * 40)
     before = len(os.listdir("/proc/self/fd"))
@@ -292,9 +291,8 @@ def test_prune_by_fingerprint_age_and_all(store, toy):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory as Linux tells it")
-def test_what_was_read_from_disk_holds_no_memory(store, toy, monkeypatch):
+def test_what_was_read_from_disk_holds_no_memory(store, toy):
     """A walk over 64 MB in chunks of 1 MB leaves a few MB in the process."""
-    monkeypatch.setattr(shards_module.os, "fsync", lambda _: None)
     keys = keys_of(8192)
     fill(store, toy, keys, [4096, 4096], shape=(4096,))
     table = store.open(FP, "pooled", keys, "float16")

@@ -8,11 +8,13 @@ import torch
 from fusemix_diffusers import conditions
 from fusemix_diffusers.guidance import steer
 from fusemix_diffusers.resolving import resolve
+from fusemix_diffusers.tiny import save_kandinsky
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Padded
 from fusemix_core.registry import registry
 from fusemix_core.specs import GeneratorSpec, load_target
+from fusemix_core.testing.generators import check_generator
 
 CPU = torch.device("cpu")
 TEXTS = ["a dog", "two cats on a sofa"]
@@ -62,6 +64,7 @@ def generator(stable, kandinsky):
     return find
 
 
+CHECKED = ["unclip", "sd#ip", "xl#ip", "sd", "xl", "sd#guidance"]
 EMBEDDED = ["kandinsky", "unclip", "sd#ip", "xl#ip", "sd", "xl"]
 
 
@@ -119,7 +122,7 @@ def test_an_ip_adapter_draws_what_diffusers_draws_of_one_embedding(generator, na
     assert (plain[0] == plain[1]).all()
 
 
-@pytest.mark.parametrize("name", ["kandinsky", "sd#ip"])
+@pytest.mark.parametrize("name", ["kandinsky", "sd#ip", "unclip"])
 def test_the_condition_nothing_is_zeros_and_a_negative_takes_its_place(generator, name):
     made, rows = generator(name)
     zeros = torch.zeros_like(rows)
@@ -128,6 +131,31 @@ def test_the_condition_nothing_is_zeros_and_a_negative_takes_its_place(generator
     away = arrays(made.generate(rows, seeds=[1, 2], negative=-rows, **FAST))
     assert np.abs(away - plain).max() > 3
     assert made.null(2).shape == rows.shape and not made.null(2).any()
+
+
+@pytest.mark.parametrize("name", ["sd", "xl"])
+def test_the_condition_nothing_is_the_pipelines_own_empty_prompt(generator, name):
+    made, rows = generator(name)
+    null = made.null(2)
+    assert null.shape == rows.values.shape
+    plain = arrays(made.generate(rows, seeds=[1, 2], **FAST))
+    assert (arrays(made.generate(rows, seeds=[1, 2], negative=null, **FAST)) == plain).all()
+
+
+def test_a_small_model_in_kandinskys_format_keeps_the_generator_contract(tmp_path):
+    save_kandinsky(tmp_path, unet={"encoder_hid_dim": 384})
+    (tmp_path / "generator.json").write_text('{"space": "minilm", "norm": "unit"}')
+    report = check_generator(f"diffusers:mine@{tmp_path}")
+    assert not [result for result in report if not result.passed]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CHECKED)
+def test_the_bridges_keep_the_generator_contract(stable, name):
+    kind, _, part = name.partition("#")
+    folder = stable[kind][0]
+    report = check_generator(f"diffusers:mine{f'#{part}' if part else ''}@{folder}")
+    assert not [result for result in report if not result.passed]
 
 
 def redness(images):
@@ -191,7 +219,7 @@ def test_steering_follows_dhariwal_and_nichol(kind):
         ("kandinsky", torch.zeros(2, 16), {"steps": 0}, "0 steps"),
         ("kandinsky", torch.zeros(2, 16), {"step": 3}, "no option of"),
         ("unclip", torch.zeros(2, WIDTH), {"noise_level": 1000}, "noise level"),
-        ("unclip", torch.zeros(2, WIDTH), {"negative": torch.zeros(2, WIDTH)}, "no negative"),
+        ("sd#guidance", torch.zeros(2, 6), {"score": len, "negative": torch.zeros(2, 6)}, "no neg"),
         ("sd#ip", torch.zeros(2, WIDTH), {"scale": -1}, "scale of the adapter"),
         ("sd#ip", torch.zeros(2, WIDTH), {"prompt": 3}, "not a text"),
         ("sd", torch.zeros(2, 1, 32), {}, "48 tokens per image"),

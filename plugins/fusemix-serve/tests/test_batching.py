@@ -120,6 +120,8 @@ def test_requests_beyond_those_in_flight_get_429(models, monkeypatch):
     encode = type(model).encode
 
     def slow(self, modality, items, *rest, **how):
+        if items == ["a map"]:  # loads the encoder as the server starts
+            return encode(self, modality, items, *rest, **how)
         begun.set()
         assert done.wait(60)
         return encode(self, modality, items, *rest, **how)

@@ -107,6 +107,7 @@ def test_static_files_are_those_of_the_package_only(server):
 def test_without_the_token_only_health_is_answered(guarded):
     url = f"http://127.0.0.1:{guarded.port}"
     assert ask(f"{url}/health").status == 200
+    assert ask(f"{url}/ready").status in (200, 503)
     for path in ("/", "/info", "/metrics", "/v1/models", "/static/index.html", "/login"):
         assert ask(f"{url}{path}").status in (401, 403), path
     wrong = ("Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}")

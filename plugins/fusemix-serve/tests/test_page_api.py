@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -347,13 +348,34 @@ def test_what_is_no_key_is_not_found(client, path, key):
     assert answer.status_code == 404 and "root:" not in answer.text
 
 
-def test_facets_count_values_and_follow_a_filter(client):
+def test_facets_count_values_and_follow_a_filter(client, collection):
     found = client.get("/api/facets", params={"column": "thing"}).json()
     assert {"value": "car", "count": 16} in found
     assert found[0]["count"] == max(one["count"] for one in found)
     only = client.get("/api/facets", params={"column": "thing", "where": "thing = 'car'"}).json()
     assert only == [{"value": "car", "count": 16}]
+    images = {"column": "thing", "to": "image"}
+    counted = {o["value"]: o["count"] for o in client.get("/api/facets", params=images).json()}
+    own = [r for r in collection.records if r.modality == "image"]
+    assert counted == Counter(r.columns["thing"] for r in own) and counted["copy"] == 2
+    both = client.get("/api/facets", params=images | {"where": "thing = 'car'"}).json()
+    assert both == [{"value": "car", "count": counted["car"]}]
+    assert client.get("/api/facets", params=images | {"to": "smell"}).status_code == 400
     assert client.get("/api/facets", params={"column": "secret"}).status_code == 404
+
+
+def test_the_places_of_all_results_on_the_map(search, collection):
+    passing = {r.key for r in collection.records if r.columns["thing"] == "car"}
+    found = search(where="thing = 'car'", k=2, places=True)
+    assert {collection.keys[at] for at in found["places"]} == passing and len(found["hits"]) == 2
+    whole = search(text("a red car"), to="image", k=50, min_percentile=60)
+    part = search(text("a red car"), to="image", k=1, min_percentile=60, places=True)
+    keys = [hit["key"] for hit in whole["hits"]]
+    assert 1 < len(keys) < 50 and [collection.keys[at] for at in part["places"]] == keys
+    for asked in ({"k": 2}, {"k": 2, "to": "image"}):  # all items: nothing to mark
+        assert search(**asked, places=True)["places"] is None
+    assert search(text("a"), places=True)["places"] is None
+    search(text("a"), places="yes", status=400)
 
 
 def test_the_map_has_a_point_a_key_and_a_colour_of_every_item(client, collection):

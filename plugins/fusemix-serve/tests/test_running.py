@@ -9,12 +9,15 @@ import time
 import urllib.error
 
 import pytest
+from fusemix_serve import create_app
 from serve_client import ask
 from served_toys import ENCODERS
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from fusemix_core.cli.app import app
 from fusemix_core.cli.plugins_app import add_plugin_commands
+from fusemix_core.errors import ConfigError
 from fusemix_core.registry import registry
 
 
@@ -127,3 +130,40 @@ def test_a_client_that_sends_nothing_more_is_dropped_in_time(models):
     }  # fmt: skip
     asyncio.run(asyncio.wait_for(application(scope, receive, send), 30))
     assert sent[0]["status"] == 408
+
+
+def test_it_is_ready_once_the_encoder_of_texts_is_loaded(models, monkeypatch):
+    model, begun, done = models["photos"], threading.Event(), threading.Event()
+    encode, asked = type(model).encode, []
+
+    def slow(self, modality, items, *rest, **how):
+        asked.append(modality)
+        begun.set()
+        assert done.wait(60)
+        return encode(self, modality, items, *rest, **how)
+
+    monkeypatch.setattr(type(model), "encode", slow)
+    with TestClient(create_app(None, {"photos": model}), base_url="http://localhost") as client:
+        assert begun.wait(60) and asked == ["text"]
+        answer = client.get("/ready")
+        assert answer.status_code == 503 and answer.json()["error"]["code"] == "loading"
+        assert client.get("/health").status_code == 200
+        done.set()
+        until = time.monotonic() + 60
+        while client.get("/ready").status_code != 200 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert client.get("/ready").json() == {"status": "ready"}
+
+
+def test_it_is_not_ready_if_an_encoder_cannot_be_loaded(models, monkeypatch):
+    def failing(self, *_, **__):
+        raise ConfigError("There is no such encoder.")
+
+    monkeypatch.setattr(type(models["photos"]), "encode", failing)
+    app = create_app(None, {"photos": models["photos"]})
+    with TestClient(app, base_url="http://localhost") as client:
+        until = time.monotonic() + 60
+        while "loading" in client.get("/ready").text and time.monotonic() < until:
+            time.sleep(0.02)
+        answer = client.get("/ready")
+        assert answer.status_code == 503 and "no such encoder" in answer.text

@@ -9,6 +9,7 @@ import fusemix_starter
 import pytest
 import typer
 from fusemix_starter import story
+from loaded import share_encoders
 from typer.testing import CliRunner
 
 app = typer.Typer()
@@ -42,6 +43,7 @@ def run(*arguments: object) -> str:
 
 def test_it_ends_with_a_model_three_searches_and_the_report(tmp_path, small_sample, monkeypatch):
     opened = []
+    share_encoders(monkeypatch)
     monkeypatch.setattr(story.webbrowser, "open", opened.append)
     monkeypatch.setattr(story, "has_screen", lambda: True)
     monkeypatch.chdir(tmp_path)

@@ -253,6 +253,7 @@ def test_fingerprints_are_known_without_loading_and_follow_the_weights(tmp_path,
     assert fingerprint(local, "float32") not in (None, prints[2])
 
 
+@pytest.mark.long  # short: test_export.py, exported with an adapter; `accelerate` on toys
 def test_openvino_gives_the_latents_of_real_weights(lite0, figures, tmp_path):
     """Those of text: see test_in_use.py."""
     batch = lite0.collate(figures)

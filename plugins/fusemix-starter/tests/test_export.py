@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import started
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
@@ -22,6 +21,7 @@ from fusemix_core.latents import exported
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import registry
 from fusemix_core.scorers.csls import CSLSScorer
+from fusemix_core.testing import check_exporter
 
 TEXTS = ["a map of the rivers of Europe", "two dogs", "snow"]
 
@@ -124,8 +124,7 @@ def picture(tmp_path_factory):
 
 
 def in_a_process_of_its_own(code, *arguments):
-    command = [sys.executable, "-c", CHILD + code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = started.run("-c", CHILD + code, *arguments, libraries=started.ENCODERS)
     assert done.returncode == 0, done.stderr
 
 
@@ -205,6 +204,7 @@ def test_sentence_transformers_loads_the_folder_and_gives_what_the_model_does(pi
         expected = model.encode(modality, items, backend="eager")
         torch.testing.assert_close(torch.from_numpy(found[modality]), expected, atol=1e-5, rtol=0)
     assert "no place for the scorer csls" in lines[-1]
+    check_exporter("st", model=model).raise_if_failed()
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_four_threads_encode_texts_by_their_layers(model):
     expected = model.encode("text", TEXTS)
     with ThreadPoolExecutor(4) as pool:
         runs = [
-            pool.submit(lambda: [model.encode("text", TEXTS) for _ in range(10)]) for _ in range(4)
+            pool.submit(lambda: [model.encode("text", TEXTS) for _ in range(5)]) for _ in range(4)
         ]
         found = [rows for run in runs for rows in run.result()]
     assert all(torch.equal(rows, expected) for rows in found)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Padded
@@ -47,6 +49,16 @@ class TokensGenerator(PipedGenerator):
         """How many rows a condition has."""
         tokenizer = self.pipeline.tokenizer or self.pipeline.tokenizer_2
         return tokenizer.model_max_length + bool(self.pooled_width)
+
+    def null(self, count: int) -> Tensor:
+        """The pipeline's own condition "nothing", `[count, T, d]`."""
+        found = self._empty(count)
+        tokens = found["negative_prompt_embeds"]
+        if not self.pooled_width:
+            return tokens
+        more = tokens.shape[2] - self.pooled_width
+        last = pad(found["negative_pooled_prompt_embeds"], (0, more))
+        return torch.cat([tokens, last[:, None]], dim=1)
 
     def draw(
         self,

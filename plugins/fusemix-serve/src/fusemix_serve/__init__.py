@@ -3,9 +3,11 @@ starlette nor torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fusemix_core.hookspecs import hookimpl
+from fusemix_core.specs import ComponentSpec
 
 if TYPE_CHECKING:
     import typer
@@ -22,6 +24,28 @@ def fusemix_commands(app: typer.Typer) -> None:
     from fusemix_serve.command import serve
 
     app.command("serve", rich_help_panel="Start")(serve)
+
+
+@hookimpl
+def fusemix_components() -> Iterable[ComponentSpec]:
+    """The exporter `web`."""
+    return [
+        ComponentSpec(
+            kind="exporter",
+            name="web",
+            target="fusemix_serve.site.exporter:WebExporter",
+            summary="a page that searches an index in the browser, as static files",
+            options={
+                "dtype": "int16",
+                "words": True,
+                "weights": "float16",
+                "media": False,
+                "runtime": "",
+                "name": "",
+            },
+            uses=("data",),
+        )
+    ]
 
 
 def __getattr__(name: str) -> Any:

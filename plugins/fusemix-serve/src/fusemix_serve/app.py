@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -70,7 +71,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        warming = asyncio.create_task(state.warm())
         yield
+        warming.cancel()
         workers.close()
 
     handlers: dict[Any, Any] = dict.fromkeys((Refused, FusemixError, HTTPException), _answer)
@@ -86,6 +89,7 @@ def _routes() -> list[BaseRoute]:
     post = ["POST"]
     return [
         Route("/health", watching.health),
+        Route("/ready", watching.ready),
         Route("/info", watching.info),
         Route("/metrics", watching.metrics),
         Route("/v1/models", openai.models),

@@ -19,7 +19,7 @@ from fusemix_serve.state import gallery_of, state_of
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _SIDE = 256
-_TYPES = {
+TYPES = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".png": "image/png",
@@ -49,7 +49,7 @@ async def thumb(request: Request) -> Response:
     state, gallery, key = state_of(request), gallery_of(request), key_of(request)
     data = state.thumbs.get(key)
     if data is None:
-        data = await state.workers.run(_thumb, gallery, key, state.settings.limits.pixels)
+        data = await state.workers.run(thumbnail, gallery, key, state.settings.limits.pixels)
         state.thumbs.put(key, data)
     return Response(data, media_type="image/webp", headers=_HEADERS)
 
@@ -58,7 +58,7 @@ async def media(request: Request) -> Response:
     """GET: an item as it is."""
     state, gallery, key = state_of(request), gallery_of(request), key_of(request)
     found, name = await state.workers.run(_media, gallery, key)
-    kind = _TYPES.get(Path(name).suffix.lower())
+    kind = TYPES.get(Path(name).suffix.lower())
     headers = dict(_HEADERS)
     if kind is None:
         headers["Content-Disposition"] = "attachment"
@@ -95,7 +95,8 @@ def _media(gallery: Gallery, key: str) -> tuple[Any, str]:
     return found, record.item
 
 
-def _thumb(gallery: Gallery, key: str, pixels: int) -> bytes:
+def thumbnail(gallery: Gallery, key: str, pixels: int) -> bytes:
+    """A WebP of at most 256 pixels a side of an image. Raises `Refused`."""
     found, _ = _media(gallery, key)
     modality = gallery.modality_of(key)
     if modality is None or gallery.takes(modality) != "image":

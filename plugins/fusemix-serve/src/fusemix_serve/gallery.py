@@ -41,6 +41,7 @@ class Question:
         least: the percentile from which results are shown.
         fold: whether near-duplicates are shown as one.
         count, offset: which of the results.
+        places: whether the places of all results on the map are asked for.
     """
 
     vector: Tensor | None = None
@@ -53,6 +54,23 @@ class Question:
     fold: bool = False
     count: int = 10
     offset: int = 0
+    places: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search found.
+
+    Attributes:
+        hits: the results that were asked for.
+        total: how many there are in all.
+        places: of all results on the map, near-duplicates too; None if they weren't asked for, or
+            if all items are results: of a query without a cut-off, or of nothing at all.
+    """
+
+    hits: list[dict[str, Any]]
+    total: int
+    places: list[int] | None = None
 
 
 class Gallery:
@@ -94,9 +112,11 @@ class Gallery:
         """The medium of a modality's items."""
         return self.model.encoders[modality].takes
 
-    def facets(self, column: str, where: str | None) -> list[dict[str, Any]]:
-        """How many items have each value of a column, the most frequent first."""
-        found = self.collection.facets(column, where)
+    def facets(
+        self, column: str, where: str | None = None, to: str | None = None
+    ) -> list[dict[str, Any]]:
+        """How many items, all or of one modality, have each value, the most frequent first."""
+        found = self.collection.facets(column, where, to)
         return [{"value": value, "count": count} for value, count in found[:1000]]
 
     def records(self, keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -141,13 +161,15 @@ class Gallery:
             query = query - _MINUS * self.collection.vectors(list(minus)).float().mean(dim=0)
         return normalize(query, dim=0) if float(query.norm()) > 1e-6 else None
 
-    def search(self, question: Question) -> tuple[list[dict[str, Any]], int]:
-        """(results of a search, how many there are in all)."""
+    def search(self, question: Question) -> Answer:
+        """The results of a search."""
         allowed = self._allowed(question)
         if question.vector is None:
             return self._browsed(question, allowed)
         end = question.offset + question.count
         wanted = end if question.least is None else max(end, 1000)
+        marking = question.places and question.least is not None
+        wanted = MOST if marking else wanted
         while True:
             found, complete = self._found(question, allowed, wanted)
             groups = self._folded(found) if question.fold else [(one, []) for one in found]
@@ -161,7 +183,8 @@ class Gallery:
         shown = groups[question.offset : question.offset + question.count]
         hits = [self._shown(one) | {"duplicates": same} for one, same in shown]
         self._explain(question, hits)
-        return hits, total
+        places = [self.now.places[one.key] for one in found] if marking else None
+        return Answer(hits, total, places)
 
     def _allowed(self, question: Question) -> np.ndarray | None:
         """bool `[n]`, in the order of the map: items that pass the filters; None: all do."""
@@ -176,15 +199,15 @@ class Gallery:
             allowed = own if allowed is None else allowed & own
         return allowed
 
-    def _browsed(
-        self, question: Question, allowed: np.ndarray | None
-    ) -> tuple[list[dict[str, Any]], int]:
+    def _browsed(self, question: Question, allowed: np.ndarray | None) -> Answer:
         """Items in the order of the collection."""
         places = np.arange(len(self.now.keys)) if allowed is None else np.flatnonzero(allowed)
         shown = places[question.offset : question.offset + question.count]
         records = self.records([self.now.keys[i] for i in shown.tolist()])
         hits = [one | {"score": None, "percentile": None, "why": None} for one in records]
-        return [hit | {"duplicates": []} for hit in hits], len(places)
+        filtered = question.where is not None or question.within is not None
+        marked = places[:MOST].tolist() if question.places and filtered else None
+        return Answer([hit | {"duplicates": []} for hit in hits], len(places), marked)
 
     def _found(
         self, question: Question, allowed: np.ndarray | None, wanted: int
@@ -295,7 +318,6 @@ class Gallery:
                 "cosine": float(row.sum()),
                 "hubness": hubness,
                 "dims": [{"dim": dim, "share": share} for dim, share in dims],
-                "nearest_pair": None,
             }
 
     def _hubness(

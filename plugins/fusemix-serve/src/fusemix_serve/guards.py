@@ -113,7 +113,7 @@ class Guards:
             )
         if scope["method"] not in _READING:
             self._check_origin(headers, host[0])
-        if scope["path"] == "/health":  # load balancers have no token
+        if scope["path"] in ("/health", "/ready"):  # load balancers have no token
             return None
         if scope["path"] == "/login" and self._settings.token:
             return self._log_in(scope)

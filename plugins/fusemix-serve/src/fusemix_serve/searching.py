@@ -50,7 +50,7 @@ async def upload(request: Request) -> Response:
 
 async def search(request: Request) -> Response:
     """POST: `{"queries", "weights", "minus", "to", "k", "offset", "where", "within",
-    "group_duplicates", "min_percentile"}`."""
+    "group_duplicates", "min_percentile", "places"}`."""
     started = time.perf_counter()
     body, state, gallery = await body_of(request), state_of(request), gallery_of(request)
     asked = question(body, gallery, state.settings.limits.hits)
@@ -67,35 +67,42 @@ async def search(request: Request) -> Response:
         exclude = tuple(dict.fromkeys((*keys, *minus)))
         modality = _main(modalities, weights, gallery)
         asked = replace(asked, vector=vector, modality=modality, exclude=exclude)
-    hits, total = await state.workers.run(gallery.search, asked)
+    found = await state.workers.run(gallery.search, asked)
     took = (time.perf_counter() - started) * 1000
-    answer = {"took_ms": round(took, 1), "total": total, "hits": hits}
+    answer = {"took_ms": round(took, 1)} | vars(found)
     return await state.workers.run(reply, answer)
 
 
 def question(body: dict[str, Any], gallery: Gallery, most: int) -> Question:
     """The filters of a search, checked. Raises `Refused`."""
     to, where = body.get("to"), body.get("where")
-    if to is not None and to not in tuple(gallery.collection.modalities):
-        own = ", ".join(gallery.collection.modalities)
-        raise Refused(400, "There is nothing of that modality to search in.", f"There is {own}.")
+    _check_target(to, gallery)
     if where is not None and not isinstance(where, str):
         raise Refused(400, "'where' must be a string, such as \"year > 2020\".")
     least = body.get("min_percentile")
     if least is not None and not (_number(least) and 0 <= least <= 100):
         raise Refused(400, "'min_percentile' must be a number from 0 to 100.")
-    fold = body.get("group_duplicates", False)
-    if not isinstance(fold, bool):
-        raise Refused(400, "'group_duplicates' must be true or false.")
+    fold, places = (body.get(name, False) for name in ("group_duplicates", "places"))
+    if not isinstance(fold, bool) or not isinstance(places, bool):
+        raise Refused(400, "'group_duplicates' and 'places' must be true or false.")
     return Question(
         to=to,
         where=where or None,
         within=_polygon(body.get("within")),
         least=least,
         fold=fold,
+        places=places,
         count=_whole(body, "k", 10, 1, most),
         offset=_whole(body, "offset", 0, 0, _DEEPEST if _listed(body, "queries") else 10**9),
     )
+
+
+def _check_target(to: Any, gallery: Gallery) -> None:
+    own = tuple(gallery.collection.modalities)
+    if to is not None and to not in own:
+        raise Refused(
+            400, "There is nothing of that modality to search in.", f"There is {', '.join(own)}."
+        )
 
 
 async def _queries(
@@ -207,11 +214,13 @@ async def items(request: Request) -> Response:
 
 
 async def facets(request: Request) -> Response:
-    """GET: how many items have each value of `?column=`, of those that pass `&where=`."""
+    """GET: how many items have each value of `?column=`, of those that pass `&where=` and are of
+    the modality `&to=`."""
     state, gallery = state_of(request), gallery_of(request)
     column = _known_column(request, gallery)
-    where = request.query_params.get("where") or None
-    return reply(await state.workers.run(gallery.facets, column, where))
+    where, to = (request.query_params.get(name) or None for name in ("where", "to"))
+    _check_target(to, gallery)
+    return reply(await state.workers.run(gallery.facets, column, where, to))
 
 
 async def points(request: Request) -> Response:

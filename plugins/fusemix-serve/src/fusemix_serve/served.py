@@ -105,6 +105,12 @@ class ServedFused(Served):
         self.model = model
         self._batchers = {m: self.batcher(partial(_encode, model, m), m) for m in model.modalities}
 
+    def load_texts(self) -> None:
+        """Encode a text of each modality that takes texts, which loads the encoder. Blocks."""
+        for modality, info in self.model.encoders.items():
+            if info.takes == "text":
+                self.model.encode(modality, ["a map"])
+
     async def encode(self, items: Sequence[Raw]) -> Tensor:
         """Unit-norm embeddings float32 `[n, dim]` of items of any modalities, in their order.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
+from fusemix_core.errors import FusemixError
 from fusemix_serve.gallery import Gallery
 from fusemix_serve.guards import Login
 from fusemix_serve.metrics import Metrics
@@ -27,6 +29,8 @@ class State:
     Attributes:
         gallery: the collection behind the page, if there is one.
         own: the collection's model, which encodes the page's queries.
+        ready: whether `warm` has loaded what the first requests need.
+        fault: why it could not.
     """
 
     settings: Settings
@@ -39,6 +43,22 @@ class State:
     gallery: Gallery | None = None
     own: ServedFused | None = None
     started: float = field(default_factory=time.time)
+    ready: bool = False
+    fault: str = ""
+
+    async def warm(self) -> None:
+        """Load the encoders of texts, and read the collection's columns, before a request asks."""
+        loop = asyncio.get_running_loop()
+        try:
+            for served in self.models.values():
+                if isinstance(served, ServedFused):
+                    await loop.run_in_executor(self.workers.encoding, served.load_texts)
+            if self.gallery is not None:
+                await self.workers.run(self.gallery.described)
+        except FusemixError as error:  # requests will say the same
+            self.fault = error.message
+        else:
+            self.ready = True
 
     @property
     def asking(self) -> ServedFused:

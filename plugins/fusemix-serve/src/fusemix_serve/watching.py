@@ -9,13 +9,24 @@ from starlette.responses import PlainTextResponse, Response
 
 from fusemix_core.versions import version
 from fusemix_serve.openai import described
-from fusemix_serve.replies import reply
+from fusemix_serve.replies import Refused, reply
 from fusemix_serve.state import state_of
 
 
 async def health(request: Request) -> Response:
     """GET: whether the server answers."""
     return reply({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """GET: whether the encoders of texts are loaded, so that no request waits for one; 503 before
+    they are, and if one can't be loaded."""
+    state = state_of(request)
+    if state.fault:
+        raise Refused(503, state.fault, code="not_loaded")
+    if not state.ready:
+        raise Refused(503, "The server is loading its encoders.", code="loading")
+    return reply({"status": "ready"})
 
 
 async def info(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from fake_server import FakeServer, tone
+from fake_server import SAMPLE, FakeServer, tone
+
+COUNT = 50
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +84,27 @@ def show(chromium, server):
     for context in contexts:
         context.close()
     assert wrong == []
+
+
+@pytest.fixture(scope="session")
+def sample_index(tmp_path_factory):
+    """(a collection of some of the sample's pairs with the starter's model, the rows)."""
+    import fusemix_core
+    from fusemix_core.config import DataConfig
+    from fusemix_core.search import Collection
+
+    folder = tmp_path_factory.mktemp("figures")
+    with open(SAMPLE / "pairs.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[::30][:COUNT]
+    for row in rows:
+        (folder / row["image"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SAMPLE / row["image"], folder / row["image"])
+    with open(folder / "pairs.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSEMIX_HOME", str(folder / "home"))
+        model = fusemix_core.load("starter:figures", device="cpu")
+        data = DataConfig(source=(str(folder / "pairs.csv"),))
+        yield Collection.create(folder / "index", model, data), rows

@@ -183,7 +183,16 @@ class FakeServer(ThreadingHTTPServer):
                 for record in found
             ]
         offset = asked["offset"]
-        return {"took_ms": 12.4, "total": len(hits), "hits": hits[offset : offset + asked["k"]]}
+        filters = (
+            ("where", "within") if not (queries or asked.get("minus")) else ("min_percentile",)
+        )
+        marked = asked.get("places") and any(asked.get(name) for name in filters)
+        return {
+            "took_ms": 12.4,
+            "total": len(hits),
+            "hits": hits[offset : offset + asked["k"]],
+            "places": [hit["at"] for hit in hits] if marked else None,
+        }
 
     def hit(self, record: dict, words: set, seeds: set, minus: list) -> dict:
         own = set(re.findall(r"\w+", (record["text"] or record["item"]).lower()))
@@ -198,7 +207,6 @@ class FakeServer(ThreadingHTTPServer):
         )
         percentile = min(99.97, 100 * min(1, max(0, 0.35 + cosine)))
         twin = self.records[(record["at"] + 1) % len(self.records)]["key"]
-        pair = {name: record[name] for name in ("text", "thumb")}
         return {
             **record,
             "score": cosine,
@@ -211,7 +219,6 @@ class FakeServer(ThreadingHTTPServer):
                     {"dim": dim, "share": share}
                     for dim, share in ((12, 0.11), (3, 0.07), (41, 0.05))
                 ],
-                "nearest_pair": {**pair, "key": None, "item": None, "similarity": 0.81},
             },
         }
 

@@ -137,6 +137,41 @@ def test_the_shown_part_can_be_searched_in_without_a_mouse(show, server):
     assert 0 < len(shown(page)) < 48
 
 
+MARKED = """async () => {
+  const { Points } = await import("/static/js/points.js"), { mark } = Points.prototype;
+  Points.prototype.mark = function marking(places) {
+    globalThis.marked = places;
+    return mark.call(this, places);
+  };
+}"""
+
+
+def test_all_results_above_the_cut_off_are_marked(show, server):
+    page = show("?text=cells&min=50")
+    page.evaluate(MARKED)
+    page.click("#map-button")
+    page.wait_for_selector(".legend li")
+    settle(page)
+    places = server.search(server.searches[-1])["places"]
+    assert len(places) > 48  # more than are loaded
+    assert page.evaluate("marked") == places
+    page.focus("#least")
+    page.keyboard.press("ArrowRight")
+    settle(page)
+    fewer = server.search(server.searches[-1])["places"]
+    assert len(fewer) < len(places) and page.evaluate("marked") == fewer
+
+
+def test_items_that_pass_the_filters_are_marked_without_a_query(show, server):
+    page = show("?is.book=chemistry-bundle")
+    page.evaluate(MARKED)
+    page.click("#map-button")
+    page.wait_for_selector(".legend li")
+    settle(page)
+    own = [r["at"] for r in server.records if r["columns"]["book"] == "chemistry-bundle"]
+    assert page.evaluate("marked") == own
+
+
 def test_a_million_points_are_drawn_and_moved(show, server):
     rng = np.random.default_rng(0)
     server.positions = np.concatenate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from acting import DROP, ask, give, settle, shown
 from fake_server import SAMPLE, inside
 
 pytestmark = pytest.mark.browser
-COUNT = 50
 
 
 @contextmanager
@@ -37,29 +35,11 @@ def serving(collection, name):
 
 
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory):
+def figures(sample_index):
     """(address of a server, rows) of some of the sample's pairs, with the starter's model."""
-    import fusemix_core
-    from fusemix_core.config import DataConfig
-    from fusemix_core.search import Collection
-
-    folder = tmp_path_factory.mktemp("figures")
-    with open(SAMPLE / "pairs.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))[::30][:COUNT]
-    for row in rows:
-        (folder / row["image"]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(SAMPLE / row["image"], folder / row["image"])
-    with open(folder / "pairs.csv", "w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FUSEMIX_HOME", str(folder / "home"))
-        model = fusemix_core.load("starter:figures", device="cpu")
-        data = DataConfig(source=(str(folder / "pairs.csv"),))
-        collection = Collection.create(folder / "index", model, data)
-        with serving(collection, "Figures") as url:
-            yield url, rows
+    collection, rows = sample_index
+    with serving(collection, "Figures") as url:
+        yield url, rows
 
 
 @pytest.fixture(scope="module")

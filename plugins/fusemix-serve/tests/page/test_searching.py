@@ -179,6 +179,16 @@ def test_the_dialog_says_why_and_lists_near_duplicates(show, server):
     assert twin in server.by_key
 
 
+def test_the_counts_of_a_filter_are_of_the_kind_that_is_searched(show, server):
+    page = show()
+    page.click("label[for=to-text]")
+    settle(page)
+    texts = [r for r in server.records if r["modality"] == "text"]
+    own = sum(r["columns"]["book"] == "chemistry-bundle" for r in texts)
+    assert 0 < own < sum(r["columns"]["book"] == "chemistry-bundle" for r in server.records)
+    page.wait_for_selector(f"#filters label:has-text('chemistry-bundle'):has-text('{own}')")
+
+
 def test_filters_become_one_expression(show, server):
     server.records[3]["columns"]["book"] = "people's history"
     page = show()

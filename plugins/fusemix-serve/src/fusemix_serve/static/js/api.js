@@ -78,7 +78,7 @@ export async function items(keys) {
 /** What is known of an item without asking. */
 export const known = (key) => cache.get(key);
 
-export const facets = (column, where, signal) => json(`api/facets?${query({ column, where })}`, { signal });
+export const facets = (column, where, to) => json(`api/facets?${query({ column, where, to })}`);
 
 /** Positions of all items: x0, y0, x1, y1, … */
 export async function positions() {

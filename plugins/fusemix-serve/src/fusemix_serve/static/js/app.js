@@ -12,6 +12,7 @@ import { Query, typed } from "./query.js";
 import { asks, body, Results } from "./results.js";
 import { Store } from "./state.js";
 import { Tools } from "./tools.js";
+import { filtered } from "./where.js";
 
 const EXPORTED = 2000;  // results in a CSV at most
 
@@ -24,6 +25,7 @@ function failed(error) {
 function named(info) {
   find("name").textContent = info.name || "fusemix";
   const kinds = info.modalities.map((one) => one.name).join(", ");
+  find("ask-note").textContent = info.note ?? "";
   find("about").textContent = `${counted(info.count, "item")}${kinds ? ` · ${kinds}` : ""}`;
 }
 
@@ -91,7 +93,7 @@ async function start() {
   const act = (name, record) => does[name](record), isSaved = (key) => collections.has(key);
   const grid = new Grid(find("grid"), takes, act, isSaved);
   const map = new MapView(store, info);
-  const results = new Results(store, info, grid, collections, (hits, state) => map.mark(hits, asks(state)));
+  const results = new Results(store, info, grid, collections, (hits, state, places) => map.mark(places ?? hits.map((hit) => hit.at), asks(state) || filtered(state)));
   const item = new ItemDialog(store, takes, act, isSaved, () => results.hits);
   new CollectionsDialog(collections, store, info);
   new Tools(store, info);

@@ -21,7 +21,7 @@ export class Facets {
     find("filters").append(make("div", { class: "line" }, make("h2", {}, "Filters"), this.clear),
       ...this.groups.map((group) => group.element), this.expression.element);
     store.listen((now, before) => {
-      if (now.facets !== before.facets || now.where !== before.where || now.within !== before.within) this.show();
+      if (["facets", "where", "within", "to"].some((part) => now[part] !== before[part])) this.show();
     });
     this.show();
   }
@@ -80,7 +80,7 @@ export class Facets {
     }
   }
 
-  /** Asks how many items have each value, given all other filters. */
+  /** Asks how many items of the kind that is searched have each value, given all other filters. */
   #count = (() => {
     const asked = new Map();
     return (group) => {
@@ -90,11 +90,12 @@ export class Facets {
   })();
 
   async #recount(group) {
-    const where = expression(this.store.state, this.info.columns, group.column.name);
-    if (group.counted === where) return;
+    const { state } = this.store, where = expression(state, this.info.columns, group.column.name);
+    const asked = JSON.stringify([where, state.to]);
+    if (group.counted === asked) return;
     try {
-      const values = await facets(group.column.name, where);
-      group.counted = where;
+      const values = await facets(group.column.name, where, state.to);
+      group.counted = asked;
       group.values = values;
       this.#values(group);
     } catch { /* the counts stay as they were; the search says what is wrong */ }

@@ -17,13 +17,6 @@ function columns(record) {
   return make("dl", { class: "facts" }, rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))));
 }
 
-function nearestPair(pair) {
-  if (!pair) return null;
-  return make("div", { class: "pair" }, pair.thumb ? make("img", { src: pair.thumb, alt: "" }) : null,
-    make("p", {}, make("span", { class: "muted" }, "The most similar pair that the model learnt from: "),
-      pair.text ?? pair.item ?? pair.key));
-}
-
 function shares(dims) {
   if (!dims?.length) return null;
   const most = Math.max(...dims.map((one) => Math.abs(one.share)), 1e-9);
@@ -48,7 +41,7 @@ export function why(record) {
   const rank = score(record);
   return make("section", { class: "why" }, make("h3", {}, "Why it matched"),
     rank ? make("p", {}, rank, make("span", { "aria-hidden": "true" }, " of random pairs score lower")) : null,
-    make("p", {}, parts), shares(told.dims), nearestPair(told.nearest_pair));
+    make("p", {}, parts), shares(told.dims));
 }
 
 export class ItemDialog {

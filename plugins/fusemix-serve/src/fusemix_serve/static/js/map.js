@@ -32,9 +32,9 @@ export class MapView {
     if (this.info.has_map) this.store.set({ map: !this.store.state.map });
   }
 
-  /** Marks the results. */
-  mark(hits, asked) {
-    this.hits = asked ? hits.map((hit) => hit.at).filter((at) => Number.isInteger(at)) : [];
+  /** Marks the results at these places, unless everything is shown. */
+  mark(places, asked) {
+    this.hits = asked ? places.filter((at) => Number.isInteger(at)) : [];
     if (!this.points?.count) return;
     this.points.mark(this.hits.filter((at) => at < this.points.count));
     this.#draw();

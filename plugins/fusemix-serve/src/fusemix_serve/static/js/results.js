@@ -26,11 +26,13 @@ export function body(state, info, offset) {
   if (state.to) asked.to = state.to;
   if (state.min && asks(state)) asked.min_percentile = state.min;
   if (state.within) asked.within = state.within;
+  if (state.map && !offset) asked.places = true;
   return asked;
 }
 
 export class Results {
-  /** `grid` shows records; `shown(hits)` is called whenever they changed. */
+  /** `grid` shows records; `shown(hits, state, places)` is called whenever they changed. `places`:
+   *  those of all results on the map, null if these are not known. */
   constructor(store, info, grid, collections, shown) {
     Object.assign(this, { store, info, grid, collections, shown });
     this.hits = [];
@@ -38,7 +40,10 @@ export class Results {
     this.run = 0;
     find("more").addEventListener("click", () => this.more());
     grid.reachesEnd = () => this.hits.length < this.total && this.more();
-    store.listen((now, before) => { if (!sameSearch(now, before)) this.load(); });
+    store.listen((now, before) => {
+      const opened = now.map && !before.map && (now.min || filtered(now));
+      if (opened || !sameSearch(now, before)) this.load();
+    });
   }
 
   /** Starts over with the present state. */
@@ -61,6 +66,7 @@ export class Results {
         : await search(body(state, this.info, offset), this.abort.signal);
       if (mine !== this.run) return;
       this.hits = offset ? [...this.hits, ...found.hits] : found.hits;
+      if (!offset) this.places = found.places ?? null;
       // A total may be an estimate. If no more come, all are there.
       this.total = found.hits.length ? Math.max(found.total, this.hits.length) : this.hits.length;
       this.#show(state, found, offset);
@@ -104,7 +110,7 @@ export class Results {
     find("message").hidden = !none;
     if (none) find("message").replaceChildren(...this.#nothing(state));
     find("status").replaceChildren(...this.#summary(state, found));
-    this.shown(this.hits, state);
+    this.shown(this.hits, state, this.places);
   }
 
   #summary(state, found) {
