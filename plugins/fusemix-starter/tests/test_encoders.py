@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from fusemix_sentence_transformers.loading import read_model
 from fusemix_starter import LITE0, LITE2, MINILM, fusemix_encoders, sample_path
 from fusemix_starter.image import PackagedTimmEncoder, renamed_by_position
 from fusemix_starter.text import PackagedSentenceTransformerEncoder
@@ -22,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fusemix_core.errors import ArtefactError, MissingDependencyError
+from fusemix_core.interfaces import Padded
 from fusemix_core.latents.backends import Work, accelerate, agreement, vectors
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.packaged import packaged_weights
@@ -132,6 +134,40 @@ def test_minilm_reproduces_the_similarities_of_its_documentation(minilm):
     torch.testing.assert_close(latents @ latents.T, wanted, rtol=0, atol=1e-4)
 
 
+def test_minilm_is_the_librarys_model(minilm):
+    """Plain torch in place of sentence_transformers: the same tokens, and every view the same."""
+    folder = packaged_weights(MINILM).parent
+    model = read_model(str(folder), local=True)
+    theirs = PackagedSentenceTransformerEncoder(MINILM, model, CPU, torch.float32)
+    texts = ["a red fish", "", "Ünïcode 漢字 and a [MASK]", "word " * 600, "hello, world!"] * 2
+    (ours, cut), (batch, theirs_cut) = minilm.collated(texts), theirs.collated(texts)
+    assert cut == theirs_cut == minilm.truncated(texts) == 2
+    for (rows, tokens), (other_rows, others) in zip(ours, batch, strict=True):
+        assert torch.equal(rows, other_rows) and list(tokens) == list(others)
+        assert all(torch.equal(tokens[name], others[name]) for name in tokens)
+    for view in MINILM.views:
+        got, wanted = minilm.encode(ours, view), theirs.encode(batch, view)
+        if isinstance(got, Padded):
+            assert torch.equal(got.mask, wanted.mask)
+            got, wanted = got.values, wanted.values
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    modules = minilm.native("sentence-transformers", "pooled")
+    assert [type(module).__name__ for module in modules] == ["Transformer", "Pooling", "Normalize"]
+
+
+def test_minilm_encodes_without_sentence_transformers():
+    code = (
+        "import sys, torch\n"
+        "from fusemix_starter import MINILM\n"
+        "from fusemix_starter.text import PackagedSentenceTransformerEncoder as Encoder\n"
+        "encoder = Encoder.load(MINILM, torch.device('cpu'), torch.float32)\n"
+        "encoder.encode(encoder.collate(['a red fish']))\n"
+        "print([m for m in ('sentence_transformers', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 # -- the contract ----------------------------------------------------------------------------------
 
 
@@ -235,7 +271,7 @@ def test_own_weights_by_path(registry, lite0, minilm, figures, tmp_path, monkeyp
     own = registry.target_of(spec).load(spec, CPU, torch.float32)
     batch = lite0.collate(figures[:2])
     assert torch.equal(own.encode(batch), lite0.encode(batch))
-    minilm.model.save_pretrained(str(tmp_path / "st"), create_model_card=False)
+    shutil.copytree(packaged_weights(MINILM).parent, tmp_path / "st")
     spec = registry.encoder(f"minilm@{tmp_path / 'st'}")
     own = registry.target_of(spec).load(spec, CPU, torch.float32)
     tokens = minilm.collate(["a text"])

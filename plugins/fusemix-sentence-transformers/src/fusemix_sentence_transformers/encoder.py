@@ -56,11 +56,13 @@ class SentenceTransformerEncoder(Encoder):
         model: SentenceTransformer,
         device: torch.device,
         dtype: torch.dtype,
+        *,
+        tokenizer: Any = None,
     ) -> None:
         self.device = device
         self.model = model.requires_grad_(False).eval().to(device=device, dtype=dtype)
         self.prompt = spec.prompt or model.prompts.get(model.default_prompt_name or "", "") or ""
-        self.tokenizer = _tokenizer(model)
+        self.tokenizer = tokenizer or _tokenizer(model)
         plain = self.tokenizer is not None and bool(modules_of(model, "Pooling"))
         self.spec = spec if plain else replace(spec, views=("pooled",))
         limits = [n for n in (model.max_seq_length, spec.max_tokens) if n and n < _NO_LIMIT]
