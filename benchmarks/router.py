@@ -157,8 +157,9 @@ def router_of(encoders: Mapping[str, Encoder]) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Router
 
-    text = encoders["text"].model
-    for module in text.modules():
+    text = encoders["text"].native("sentence-transformers", "pooled")
+    assert text is not None
+    for module in nn.ModuleList(text).modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # frozen: a trainer puts the whole model into training mode
     heads = {
@@ -167,7 +168,7 @@ def router_of(encoders: Mapping[str, Encoder]) -> SentenceTransformer:
     }
     routes = {
         "image": [frozen_images(encoders["image"]), heads["image"]],
-        "text": [*text.children(), heads["text"]],
+        "text": [*text, heads["text"]],
     }
     return SentenceTransformer(modules=[Router(routes, default_route="text")], device="cpu")
 
