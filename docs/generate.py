@@ -31,8 +31,10 @@ from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.corrections import CORRECTION
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
 from fusemix_core.testing.generator_case import GENERATOR
+from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -237,7 +239,7 @@ def components_page(registry: Registry) -> str:
         if not rows:
             continue
         parts += [
-            f"## {kind.capitalize()}s\n",
+            f"## {plural(kind).capitalize()}\n",
             "| name | | options | plugin |",
             "|---|---|---|---|",
         ]
@@ -247,6 +249,10 @@ def components_page(registry: Registry) -> str:
             parts.append(f"| `{s.name}` | {what} | {options} | {dist} |")
         parts.append("")
     return NOTE + "\n".join(parts)
+
+
+def plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith("x") else f"{kind}s"
 
 
 # -- the conformance kit -------------------------------------------------------------------------
@@ -274,9 +280,11 @@ def checks_page() -> str:
         EVALUATOR,
         FUSER,
         TASK,
+        INDEX,
+        EXPORTER,
     ):
         parts += [
-            f"## {suite.kind.capitalize()}s\n",
+            f"## {plural(suite.kind).capitalize()}\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",
             "| check | passes if |",
             "|---|---|",
