@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fusemix_core.config import DataConfig
 from fusemix_core.data.items import Items
@@ -95,7 +96,8 @@ class Real:
         names: C concepts, as texts.
         concepts: int64 `[n]`, the concept of each item.
         rows: the judge's latents, `[n, d]`.
-        centroids: `[C, d]`, of unit norm.
+        middle: their mean, `[d]`.
+        centroids: `[C, d]`, of unit norm, of latents without that mean.
         pixels: `[n, p]` in 0 to 1, all of one size.
         held: bool `[n]`: items that the generator was not trained on. None: nobody says so.
     """
@@ -103,6 +105,7 @@ class Real:
     names: list[str]
     concepts: Tensor
     rows: Tensor
+    middle: Tensor
     centroids: Tensor
     pixels: Tensor
     held: Tensor | None
@@ -161,8 +164,13 @@ class Real:
         images = [items.load(i) for i in numbers]
         rows = judge(images)
         names = [shown[name] for name in places]
-        middles = centroids(rows, concepts, len(names))
-        return cls(names, concepts, rows, middles, pixels_of(images), held)
+        middle = rows.mean(dim=0)
+        known = centroids(rows - middle, concepts, len(names))
+        return cls(names, concepts, rows, middle, known, pixels_of(images), held)
+
+    def looked_at(self, rows: Tensor) -> Tensor:
+        """Latents of the judge without what all real images have in common, at unit norm."""
+        return normalize(rows - self.middle, dim=1)
 
     def concept_of(self, text: str) -> int:
         """The number of the concept of this name; -1 if there is none."""
