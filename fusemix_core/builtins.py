@@ -499,7 +499,7 @@ CORRECTIONS = [
         name="bank",
         target="fusemix_core.corrections.bank:BankCorrection",
         summary="projected on latents that exist",
-        options={"temperature": 0.05, "size": 4096},
+        options={"temperature": 0.02, "size": 4096},
         paper="https://arxiv.org/abs/2303.03032",
         keeps_items=True,
     ),

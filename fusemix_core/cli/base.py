@@ -1,4 +1,4 @@
-"""What every command line of fusemix has: how errors are shown, and options of all commands."""
+"""The application without commands: how errors are shown, and the options of all commands."""
 
 from __future__ import annotations
 

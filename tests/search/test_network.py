@@ -237,6 +237,22 @@ def test_a_network_that_would_not_do_is_not_kept_and_not_tried_again(
     assert Collection.open(folder).info()["quick"]["text"] == found
 
 
+def test_an_encoder_that_cannot_be_loaded_stops_no_update_and_is_tried_again(
+    folder, model, monkeypatch
+):
+    def lost():
+        raise OSError("its weights are on another disk")
+
+    without_network(folder)
+    monkeypatch.setattr(model.encoder("text"), "load", lost)
+    Collection.open(folder, model).update()
+    assert "another disk" in Collection.open(folder).info()["quick"]["text"]
+    monkeypatch.undo()
+    monkeypatch.setattr(exporting, "_made", lambda *_: QueryNetwork({}, b"w", b"m", b"t"))
+    Collection.open(folder, model).update()
+    assert Collection.open(folder).info()["quick"] == {"text": ""}
+
+
 def test_scores_that_are_no_line_in_the_products_are_refused():
     class Curved(CosineScorer):
         def score(self, queries, gallery, query, target):
