@@ -29,6 +29,8 @@ from fusemix_core.specs import EncoderSpec, GeneratorSpec
 
 _SPLIT = "split"
 _MOST_REAL = 10_000
+_AT_ONCE = 512
+"""Real images that are in memory together."""
 _SIDE = 64
 """Pixels a side at which images are compared with training images."""
 
@@ -161,12 +163,16 @@ class Real:
         shown = {plain(text): text for text in reversed(texts)}
         places = {name: i for i, name in enumerate(sorted(shown))}
         concepts = torch.tensor([places[plain(text)] for text in texts])
-        images = [items.load(i) for i in numbers]
-        rows = judge(images)
+        rows, pixels = [], []
+        for start in range(0, len(numbers), _AT_ONCE):
+            images = [items.load(i) for i in numbers[start : start + _AT_ONCE]]
+            rows.append(judge(images))
+            pixels.append(pixels_of(images))
+        seen = torch.cat(rows)
         names = [shown[name] for name in places]
-        middle = rows.mean(dim=0)
-        known = centroids(rows - middle, concepts, len(names))
-        return cls(names, concepts, rows, middle, known, pixels_of(images), held)
+        middle = seen.mean(dim=0)
+        known = centroids(seen - middle, concepts, len(names))
+        return cls(names, concepts, seen, middle, known, torch.cat(pixels), held)
 
     def looked_at(self, rows: Tensor) -> Tensor:
         """Latents of the judge without what all real images have in common, at unit norm."""
