@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -42,20 +43,28 @@ class Judge:
         spec: of the encoder; its first view is taken.
         device: where it runs.
         registry: what it is found in.
+        pixels: a side, to which it brings all images first; 0 leaves them as they are.
 
     Example:
         rows = Judge(registry.encoder("efficientnet-lite0"), device, registry)(images)
     """
 
-    def __init__(self, spec: EncoderSpec, device: torch.device, registry: Registry) -> None:
-        self.name, self._device = spec.name, device
+    def __init__(
+        self, spec: EncoderSpec, device: torch.device, registry: Registry, pixels: int = 0
+    ) -> None:
+        self.name, self._device, self._pixels = spec.name, device, pixels
         self._encoder = encoder_alone(spec, spec.views[0], spec.dim or 0, device, registry)
 
     def __call__(self, items: Sequence[Any]) -> Tensor:
         """Latents `[n, d]` of items."""
-        parts = list(self._encoder.encoded(list(items), Encoding(self._device, "float32")))
+        shown = [self._sized(item) for item in items] if self._pixels else list(items)
+        parts = list(self._encoder.encoded(shown, Encoding(self._device, "float32")))
         places = torch.tensor([i for index, _ in parts for i in index])
         return as_rows(cat_latents([latents for _, latents in parts])[places.argsort()]).float()
+
+    def _sized(self, image: Any) -> Any:
+        side = (self._pixels, self._pixels)
+        return image.convert("RGB").resize(side, Image.Resampling.BOX)
 
 
 def judge_of(name: str, spec: GeneratorSpec, model: FusedModel, registry: Registry) -> EncoderSpec:
