@@ -164,7 +164,8 @@ class Tokens(OwnLatents):
         self.model, self.captions, self._note = model, list(captions), note
         (self.own,) = self.media
         if model is not None and self.own in model.modalities:
-            self.media |= {m: info.takes for m, info in model.encoders.items() if m != self.own}
+            others = {m: info.takes for m, info in model.encoders.items() if m != self.own}
+            self.media = {**self.media, **others}
 
     def encoded(self, modality: str, items: list[Any], seeds: Sequence[int]) -> Tensor | Padded:
         """The tokens of items, or of the captions nearest to them."""

@@ -145,7 +145,7 @@ class _Job:
         count = self.config.strip
         if self.spec.condition == "tokens":
             raise ConfigError(f"'{self.spec.name}' is conditioned by tokens, which can't be mixed.")
-        ends = [self.draws.mixture(self.conditions, [one], seeds) for one in asked]
+        ends: list[Any] = [self.draws.mixture(self.conditions, [one], seeds) for one in asked]
         drawn = []
         for i, seed in enumerate(seeds):
             first, last = (rows[i : i + 1] for rows in ends)

@@ -129,11 +129,10 @@ def make_plan(config: GenerateConfig, encoders: Mapping[str, Source] | None = No
     elif config.rerank > 1 or encoders:
         raise ConfigError("--rerank and --encoder need a model.", "Name a run or a model first.")
     media = _media(spec, model)
-    known = [
-        replace(config, items=tuple(_with_modality(i, media) for i in config.items)),
-        tuple(_with_modality(i, media) for i in config.avoid),
-    ]
-    config = replace(known[0], avoid=known[1])
+    items, avoid = (
+        tuple(_with_modality(item, media) for item in some) for some in (config.items, config.avoid)
+    )
+    config = replace(config, items=items, avoid=avoid)
     if model is not None and config.rerank > 1:
         check_makes(model, spec, f"--rerank asks how well each {spec.makes} fits")
     return GeneratePlan(config, spec, model)

@@ -111,7 +111,8 @@ def prepare(
 
     def make() -> Generator:
         if isinstance(spec, GeneratorSpec):
-            target = subject if isinstance(subject, type) else registry.target_of(spec)
+            own = isinstance(subject, type)
+            target: Any = subject if own else registry.target_of(spec)
             return _miniature(target, spec) if tiny else target.load(spec, place, torch.float32)
         assert callable(subject)
         return subject()
