@@ -66,9 +66,5 @@ def new_plugin(
         made = write_component(name, kind, out.expanduser())
         last = f"fusemix recipes components --kind {kind}"
     console.print(f"Wrote {made.folder}. Next:", highlight=False, markup=False, soft_wrap=True)
-    for command in (
-        f"cd {made.folder} && pip install -e '.[test]'",
-        "pytest",
-        last,
-    ):
+    for command in (f"cd {made.folder} && pip install -e '.[test]'", "pytest", last):
         console.print(f"    {command}", highlight=False, markup=False, soft_wrap=True)

@@ -69,7 +69,7 @@ class FocusViT(OnnxEncoder):
     def _run(self, names: list[str], batch: np.ndarray) -> list[Tensor]:
         if not len(batch):
             return [torch.empty(0, 257, 384) for _ in names]
-        return [torch.from_numpy(found) for found in self.session.run(names, {IMAGE: batch})]
+        return [torch.from_numpy(found) for found in self.run(names, {IMAGE: batch})]
 
 
 def _square(picture: Image.Image) -> Image.Image:

@@ -54,7 +54,7 @@ class MiniLMInt8(OnnxEncoder):
         self.check_view(view)
         rows = torch.empty(len(batch), self.spec.dim or 384)
         for i, ids in enumerate(batch):
-            tokens = self.session.run(
+            tokens = self.run(
                 None,
                 {
                     "input_ids": ids[None],
