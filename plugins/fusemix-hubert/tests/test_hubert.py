@@ -183,7 +183,7 @@ def test_latents_are_the_librarys_own(registry, tmp_path, name):
         "wav2vec2-base-960h",
         "wavlm-large",
         "openai-whisper-large-v3",
-        # Of the same classes, with the same settings.
+        # Their classes are among these or the miniatures, their settings those of wavlm.
         *(pytest.param(n, marks=pytest.mark.long) for n in LAYER_NORM if n != "wavlm-large"),
     ],
 )
