@@ -32,6 +32,7 @@ BENCHMARKS = (
     "encode",
     "store",
     "index",
+    "cold",
     "recall",
     "router",
     "serving",

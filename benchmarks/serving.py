@@ -56,7 +56,7 @@ def measure(options: Options) -> Iterator[Row]:
     """Rows of one client, and of many at once."""
     clients = QUICK_CLIENTS if options.quick else CLIENTS
     seconds = QUICK_SECONDS if options.quick else SECONDS
-    index = _index(options.scratch)
+    index = starter_index(options.scratch)
     with server(index) as (port, process):
         _ask(port, 0, time.perf_counter())  # loads the encoder
         single = load(port, 1, seconds / 12)
@@ -108,7 +108,7 @@ def _after(seconds: float, pid: int) -> float:
     return resident_mb(pid)
 
 
-def _index(scratch: Path) -> Path:
+def starter_index(scratch: Path) -> Path:
     """An index of the starter's sample by the starter's model."""
     from fusemix_starter import sample_path
 

@@ -25,12 +25,16 @@ from fusemix_core.cli.plugins_app import add_plugin_commands
 from fusemix_core.jobs.rank import Pairing, Ranking
 from fusemix_core.jobs.rank_picture import write_heat_map
 from fusemix_core.registry import Registry
-from fusemix_core.specs import KINDS, EncoderSpec
+from fusemix_core.specs import KINDS, EncoderSpec, FamilySpec
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
+from fusemix_core.testing.corrections import CORRECTION
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
+from fusemix_core.testing.generator_case import GENERATOR
+from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -78,6 +82,7 @@ def pages(registry: Registry) -> dict[str, str]:
     return {
         "cli.md": cli_page(registry),
         "encoders.md": encoders_page(registry),
+        "generators.md": generators_page(registry),
         "components.md": components_page(registry),
         "checks.md": checks_page(),
         "../comparison.md": comparison_page(),
@@ -163,20 +168,13 @@ def option_names(parameter: Any) -> str:
 def encoders_page(registry: Registry) -> str:
     rows = registry.all_encoders()
     encoders = [(d, s) for d, s in rows if isinstance(s, EncoderSpec)]
-    families = [(d, s) for d, s in rows if not isinstance(s, EncoderSpec)]
+    families = [(d, s) for d, s in rows if isinstance(s, FamilySpec)]
     parts = [
         "# Encoders\n",
         "The encoders of the plugins of this repository. `fusemix encoders list` shows the "
         "installed ones, `fusemix encoders show NAME` the details of one. How names work: "
         "[encoders](../how-to/encoders.md).\n",
-        "## Families\n",
-        "| name | opens | example | plugin |",
-        "|---|---|---|---|",
-        *(
-            f"| `{s.prefix}:NAME` | {cell(s.summary)} | `{s.example}` | {dist} |"
-            for dist, s in families
-        ),
-        "",
+        *family_table(families),
     ]
     for modality in dict.fromkeys(s.modality for _, s in encoders):
         parts += [
@@ -196,6 +194,40 @@ def encoders_page(registry: Registry) -> str:
     return NOTE + "\n".join(parts)
 
 
+def generators_page(registry: Registry) -> str:
+    rows = registry.all_generators()
+    families = [(d, s) for d, s in rows if isinstance(s, FamilySpec)]
+    parts = [
+        "# Generators\n",
+        "The generators of the plugins of this repository. `fusemix generators list` shows the "
+        "installed ones. How they are used: [generate images](../how-to/generate.md).\n",
+        "| name | makes | conditioned by | options | licence | plugin | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for dist, s in rows:
+        if not isinstance(s, FamilySpec):
+            options = ", ".join(f"`{k}={v!r}`" for k, v in s.options.items())
+            what = f"[{cell(s.summary)}]({s.paper})" if s.paper else cell(s.summary)
+            space = f"`{s.space}`, {s.view}" if s.space else s.condition
+            of_spec = f"{s.makes} | {space} | {options} | {cell(s.licence)}"
+            parts.append(f"| `{s.name}` | {of_spec} | {dist} | {what} |")
+    parts += ["", *family_table(families)] if families else [""]
+    return NOTE + "\n".join(parts)
+
+
+def family_table(families: list[tuple[str, FamilySpec]]) -> list[str]:
+    return [
+        "## Families\n",
+        "| name | opens | example | plugin |",
+        "|---|---|---|---|",
+        *(
+            f"| `{s.prefix}:NAME` | {cell(s.summary)} | `{s.example}` | {dist} |"
+            for dist, s in families
+        ),
+        "",
+    ]
+
+
 def components_page(registry: Registry) -> str:
     parts = [
         "# Components and recipes\n",
@@ -207,7 +239,7 @@ def components_page(registry: Registry) -> str:
         if not rows:
             continue
         parts += [
-            f"## {kind.capitalize()}s\n",
+            f"## {plural(kind).capitalize()}\n",
             "| name | | options | plugin |",
             "|---|---|---|---|",
         ]
@@ -217,6 +249,10 @@ def components_page(registry: Registry) -> str:
             parts.append(f"| `{s.name}` | {what} | {options} | {dist} |")
         parts.append("")
     return NOTE + "\n".join(parts)
+
+
+def plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith("x") else f"{kind}s"
 
 
 # -- the conformance kit -------------------------------------------------------------------------
@@ -230,21 +266,25 @@ def checks_page() -> str:
     ]
     for suite in (
         ENCODER,
+        GENERATOR,
         ADAPTER,
         MIXUP,
         OBJECTIVE,
         OPTIMISER,
         ALIGNER,
         SCORER,
+        CORRECTION,
         SELECTOR,
         READER,
         MEDIUM,
         EVALUATOR,
         FUSER,
         TASK,
+        INDEX,
+        EXPORTER,
     ):
         parts += [
-            f"## {suite.kind.capitalize()}s\n",
+            f"## {plural(suite.kind).capitalize()}\n",
             f"{len(suite.checks)} checks; floor {suite.least}.\n",
             "| check | passes if |",
             "|---|---|",

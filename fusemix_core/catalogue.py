@@ -1,4 +1,4 @@
-"""What plugins and user code declare: encoders, generators, families, components, modalities."""
+"""Everything that plugins and user code declare, by name: encoders, generators, components, …"""
 
 from __future__ import annotations
 

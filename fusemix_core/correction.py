@@ -16,7 +16,7 @@ from fusemix_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class CorrectionPairs:
-    """What a correction learns from: training items of two modalities.
+    """Training items of two modalities, for a correction to learn from.
 
     Attributes:
         rows: unit-norm embeddings of one modality, `[n, d]`.
@@ -33,8 +33,8 @@ class Correction(ABC):
     """Brings embeddings of a modality to where the latents of a fixed one are, as a generator
     expects these; constructed as `Correction(**options)`.
 
-    What is learnt of each pair of modalities is kept in tensors, which a saved model contains. They
-    may contain training items only if the `ComponentSpec` says `keeps_items`.
+    For each pair of modalities it keeps tensors, which a saved model contains. They may contain
+    training items only if the `ComponentSpec` says `keeps_items`.
 
     Example:
         class Longer(Correction):
@@ -51,8 +51,8 @@ class Correction(ABC):
 
     @abstractmethod
     def learn(self, pairs: CorrectionPairs, context: FitContext) -> Mapping[str, Tensor]:
-        """What is needed of training pairs, as tensors by name (no dot in it). The same pairs and
-        seed give the same."""
+        """Learn from training pairs: tensors by name (without a dot). The same pairs and seed give
+        the same tensors."""
 
     @abstractmethod
     def apply(
@@ -67,7 +67,7 @@ class Correction(ABC):
         Args:
             rows: unit-norm embeddings `[n, d]`.
             learnt: what `learn` returned; empty if there were no pairs, and `bank` is given.
-            seeds: one per row, for what is drawn.
+            seeds: one per row, for random numbers.
             bank: latents of the fixed modality that the generator was trained on, if it brings any.
         """
 

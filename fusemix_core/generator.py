@@ -19,7 +19,7 @@ gradient. Row i is compared with condition i."""
 
 
 class Generator(ABC):
-    """A frozen model that makes items from a condition. Item i is made from row i alone.
+    """A frozen model that makes items from a condition. Item i depends on row i only.
 
     A subclass sets `spec` (on the class, when it is one generator) and implements `load` and
     `generate`. Its condition is a latent of the registered encoder that `spec.space` names. Any

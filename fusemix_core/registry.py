@@ -66,7 +66,7 @@ class Registry(Catalogue):
     def generator(self, name: str, makes: str | None = None) -> GeneratorSpec:
         """The spec of `name`, `dist/name`, `family:name`, `NAME@PATH` or `./file.py:Class`.
 
-        `makes` is the modality of what a family's generator makes, if the user says it.
+        `makes` is the modality that a family's generator makes, if the user says it.
         """
         self.load()
         return self._found(self._generators, name, makes)
@@ -289,7 +289,7 @@ def check_options(
         kind: What the model is, such as `encoder`.
         name: Its name.
         known: Its options with their defaults. One whose default is None takes any value.
-        options: What the user sets.
+        options: Those that the user sets.
     """
     for option, value in options.items():
         if option not in known:

@@ -61,7 +61,7 @@ CORE_MEDIA: dict[str, str] = {
 
 
 CONDITIONS = ("pooled", "tokens", "guidance")
-"""What the condition of a generator may be: see `GeneratorSpec`."""
+"""The conditions that a generator may take: see `GeneratorSpec`."""
 
 NORMS = ("unit", "raw")
 """How long the vectors are that a generator was trained on: all of length 1, or as the encoder
@@ -82,19 +82,8 @@ def load_target(target: str) -> Any:
         ) from error
 
 
-class _Requiring:
-    """What needs Python packages."""
-
-    name: str
-    requires: Mapping[str, str]
-
-    def check_requirements(self) -> None:
-        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
-        check_requirements(self.name, self.requires)
-
-
 @dataclass(frozen=True, kw_only=True)
-class EncoderSpec(_Requiring):
+class EncoderSpec:
     """All that is known of an encoder without loading it.
 
     `modality` is any word; `takes` is the medium by which its items arrive: `text` (str), `image`
@@ -163,6 +152,10 @@ class EncoderSpec(_Requiring):
         """Whether the encoder must still be fitted before it can encode."""
         return self.fitted and self.options.get(LEARNT) is None
 
+    def check_requirements(self) -> None:
+        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
+        check_requirements(self.name, self.requires)
+
     def check_environment(self) -> None:
         """Raise `ConfigError` if a variable of `environment` is not set, or empty."""
         for variable in self.environment:
@@ -174,7 +167,7 @@ class EncoderSpec(_Requiring):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorSpec(_Requiring):
+class GeneratorSpec:
     """All that is known of a generator without loading it.
 
     Attributes:
@@ -184,10 +177,9 @@ class GeneratorSpec(_Requiring):
             works with the generator if one of its fixed modalities has this encoder. Empty if the
             condition is `guidance`.
         view: Of that encoder.
-        makes: The modality of what it makes.
-        condition: `pooled`: one vector per item, `[n, d]`. `tokens`: a sequence of vectors per
-            item. `guidance`: it is steered by the score of a fused model that has the modality
-            `makes`, whatever else that model has.
+        makes: The modality of the items that it makes.
+        condition: `pooled`: a vector per item, `[n, d]`. `tokens`: a sequence of vectors per item.
+            `guidance`: the score of a fused model that has the modality `makes` steers it.
         norm: `unit` if it was trained on vectors of length 1, `raw` if on latents as the encoder
             gives them.
         dim: The width of the condition.
@@ -201,14 +193,7 @@ class GeneratorSpec(_Requiring):
         local: True when weights came from the user as a path (`NAME@PATH`).
 
     Example:
-        GeneratorSpec(
-            name="sketch",
-            target="my_package.sketch:Sketch",
-            space="minilm",
-            dim=384,
-            size=64,
-            options={"steps": 20, "guidance": 2.0},
-        )
+        GeneratorSpec(name="sketch", target="my:Sketch", space="minilm", dim=384, size=64)
     """
 
     name: str
@@ -244,6 +229,10 @@ class GeneratorSpec(_Requiring):
                 f"The generator '{self.name}' doesn't say which encoder's latents condition it.",
                 "Give the name of a registered encoder in `space`.",
             )
+
+    def check_requirements(self) -> None:
+        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
+        check_requirements(self.name, self.requires)
 
 
 ModelledSpec = EncoderSpec | GeneratorSpec
@@ -324,7 +313,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComponentSpec(_Requiring):
+class ComponentSpec:
     """A component of one of the `KINDS`, by its name.
 
     `options` lists every keyword option of the target with its default, so that a wrong option is
@@ -396,6 +385,10 @@ class ComponentSpec(_Requiring):
             paper=paper,
             **more,
         )
+
+    def check_requirements(self) -> None:
+        """Raise `MissingDependencyError`, without importing, if a required module is absent."""
+        check_requirements(self.name, self.requires)
 
 
 def check_requirements(name: str, requires: Mapping[str, str]) -> None:

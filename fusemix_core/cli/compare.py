@@ -26,8 +26,9 @@ def compare(
 ) -> None:
     """Compare runs on the test items that they share: who is ahead, by how much, and where.
 
-    The ranks that the runs wrote are read; nothing is encoded. Differences have paired intervals.
-    Runs that were tested on other items are refused.
+    Nothing is encoded: the ranks are read that `fusemix align` wrote of the test rows, or the
+    predictions that `fusemix fuse` wrote. Differences have paired intervals. Runs that were tested
+    on other rows are refused.
 
     Examples:
 

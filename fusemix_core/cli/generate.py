@@ -37,8 +37,8 @@ class GenerateCommand(TyperCommand):
 
 
 def joined(args: list[str]) -> list[str]:
-    """The arguments with `--from MODALITY ITEM` as `--from MODALITY=ITEM`; one without a modality,
-    `--from ITEM`, becomes `--from =ITEM`."""
+    """Write `--from MODALITY ITEM` as `--from MODALITY=ITEM`, and `--from ITEM` as
+    `--from =ITEM`."""
     found, at = [], 0
     while at < len(args):
         one, rest = args[at], args[at + 1 : at + 3]
@@ -92,7 +92,7 @@ def generate(
         typer.Option(
             "--not",
             metavar="MODALITY ITEM",
-            help="What the result should be unlike.",
+            help="An item that the result should be unlike.",
             rich_help_panel=SOURCE,
         ),
     ] = None,
@@ -106,8 +106,8 @@ def generate(
         str,
         typer.Option(
             metavar="FILE",
-            help="A text per line, for a generator of tokens: the nearest stands for an item of "
-            "another modality.",
+            help="Texts, one per line, for a generator of tokens. The nearest one replaces an item "
+            "of another modality.",
             rich_help_panel=SOURCE,
         ),
     ] = "",
@@ -180,8 +180,8 @@ def generate(
     """Generate from an item of any modality: a sound draws an image.
 
     The model must have been aligned to the encoder that the generator is conditioned by:
-    `fusemix align … --fixed`. Each file is named for its item and seed, and says that it was
-    generated, by what and from what.
+    `fusemix align … --fixed`. Each file is named for its item and seed. It says that
+    it was generated, by which generator and from which items.
 
     Examples:
 
@@ -247,7 +247,7 @@ def _numbers(text: str | None) -> tuple[float, ...]:
 
 
 def show_plan(plan: GeneratePlan, json: bool) -> None:
-    """What will be generated, from what."""
+    """Show the plan."""
     if json:
         print_json(plan.as_dict())
         return

@@ -105,7 +105,7 @@ def update(
         typer.Option(
             metavar="SECONDS",
             min=0.1,
-            help="Go on: look at the files this often, and update again if they changed.",
+            help="Go on: update again when files have changed and then rested this long.",
         ),
     ] = None,
     encoder: o.ModelEncoders = None,

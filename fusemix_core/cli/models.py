@@ -1,4 +1,4 @@
-"""What the commands on encoders and on generators share: their lists, facts and checks."""
+"""Lists, facts and checks of models, for the commands on encoders and on generators."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def show_spec(spec: ModelledSpec, json: bool) -> None:
 
 
 def show_checks(name: str, report: Report, json: bool) -> None:
-    """What the conformance kit found of a model. Exits with 1 if it broke its contract."""
+    """Show the report of the conformance kit. Exits with 1 if the model broke its contract."""
     if json:
         print_json(report.as_dict())
     else:

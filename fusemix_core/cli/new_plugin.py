@@ -22,7 +22,7 @@ def new_plugin(
         str,
         typer.Option(
             help="encoder, generator, adapter, mixup, objective, optimiser, aligner, scorer, "
-            "correction, selector, evaluator, reader, medium, recipe, fuser, task or exporter."
+            "correction, selector, evaluator, reader, medium, recipe, fuser, task, index, exporter."
         ),
     ] = "encoder",
     out: Annotated[Path, typer.Option(help="The folder in which to make it.")] = Path(),

@@ -17,15 +17,16 @@ class BankCorrection(Correction):
     """The mean of latents in a bank, weighted by `softmax(cosine / temperature)`, at their mean
     length: DeCap's projection (Li et al., 2023, https://arxiv.org/abs/2303.03032).
 
-    What comes out lies among latents that exist. The bank is the generator's own if it brings one
+    The result lies among latents that exist. The bank is the generator's own if it has one
     (`Generator.bank`), else an even sample of the fixed modality's training latents.
 
     Args:
-        temperature: the smaller, the nearer to the single nearest latent.
+        temperature: the smaller, the nearer to the single nearest latent. With 0.05, a bank of some
+            hundred names already draws embeddings away from the right one.
         size: latents to keep, as float16.
     """
 
-    def __init__(self, temperature: float = 0.05, size: int = 4096) -> None:
+    def __init__(self, temperature: float = 0.02, size: int = 4096) -> None:
         super().__init__()
         if temperature <= 0 or size < 1:
             raise ConfigError(

@@ -34,8 +34,8 @@ class NoCorrection(Correction):
 class NormCorrection(Correction):
     """Embeddings at the mean length of the fixed modality's training latents.
 
-    A generator that was trained on latents as the encoder gives them needs at least this: vectors
-    of length 1 are far outside of what it knows.
+    A generator that was trained on latents as the encoder gives them needs at least this: it has
+    never seen vectors of length 1.
     """
 
     def learn(self, pairs: CorrectionPairs, context: FitContext) -> Mapping[str, Tensor]:

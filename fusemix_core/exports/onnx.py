@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from fusemix_core.errors import ConfigError, MissingDependencyError
 from fusemix_core.exports.base import Exporter, ExportSource
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Network, Scorer, as_rows, takes_tokens
+from fusemix_core.interfaces import Network, Padded, Scorer, as_rows, takes_tokens
 from fusemix_core.latents import exported
 from fusemix_core.versions import version
 
@@ -72,7 +72,8 @@ class Graph:
 class OnnxExporter(Exporter):
     """A folder for each modality with `model.onnx`: encoder, adapter, unit norm, scorer's columns.
 
-    A modality whose encoder can't be exported begins with its latents. Beside the models are
+    A modality whose encoder can't be exported begins with its latents; one whose adapter takes
+    tokens, with these and their mask. Beside the models are
     `config.json`, what preprocessing needs, such as `tokenizer.json`, and a README.
     """
 
@@ -81,13 +82,6 @@ class OnnxExporter(Exporter):
     def check(self, source: ExportSource) -> None:
         if package := exported.missing():
             raise MissingDependencyError.of("fusemix export", package, exported.EXTRA)
-        for modality, adapter in source.model.adapters.items():
-            if takes_tokens(adapter):
-                name = source.model.adapter_part(modality).name
-                raise ConfigError(
-                    f"The adapter '{name}' of {modality} takes tokens, which can't be exported.",
-                    "Fit with an adapter of one latent per item: fusemix align … --recipe auto",
-                )
 
     def write(self, source: ExportSource, folder: Path) -> Sequence[str]:
         model = source.model
@@ -146,8 +140,8 @@ class OnnxExporter(Exporter):
     def _code(self, described: Mapping[str, Any]) -> str:
         modality, one = next(iter(described.items()))
         inputs = ", ".join(
-            f'"{name}": np.zeros({tuple(2 if type(n) is str else n for n in of["shape"])}, '
-            f"np.{of['dtype']})"
+            f'"{name}": np.ones({tuple(2 if type(n) is str else n for n in of["shape"])}, '
+            f'"{of["dtype"]}")'
             for name, of in one["inputs"].items()
         )
         return CODE[self.suffix].format(modality=modality, inputs=f"{{{inputs}}}")
@@ -184,12 +178,17 @@ class Vectors(nn.Module):
         self.scorer, self.modality, self.against, self.lifts = scorer, modality, against, lifts
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        latents = inputs["latents"] if self.network is None else self.network(**inputs)
-        rows = normalize(self.adapter(as_rows(latents).float()), dim=1)
+        rows = normalize(self.adapter(self._latents(inputs)), dim=1)
         if not self.lifts:
             return (rows,)
         forms = (self.scorer.lift(rows, self.modality, self.against, g) for g in (True, False))
         return (rows, *forms)
+
+    def _latents(self, inputs: Mapping[str, Tensor]) -> Tensor | Padded:
+        if "tokens" in inputs:
+            return Padded(inputs["tokens"], inputs["mask"])
+        latents = inputs["latents"] if self.network is None else self.network(**inputs)
+        return as_rows(latents).float()
 
 
 def _graph(model: FusedModel, modality: str, folder: Path) -> tuple[Graph, dict[str, Any]]:
@@ -198,6 +197,10 @@ def _graph(model: FusedModel, modality: str, folder: Path) -> tuple[Graph, dict[
     adapter = copy.deepcopy(model.adapters[modality]).cpu().float().eval()
     outputs = OUTPUTS if lifts else OUTPUTS[:1]
     given = adapter, model.scorer, modality, model.modalities, lifts
+    if takes_tokens(adapter):  # encoders give tokens of their own number per item
+        mask = torch.arange(5) < torch.tensor([[5], [2], [1], [4]])
+        tokens = {"tokens": torch.randn(4, 5, info.dim), "mask": mask}
+        return Graph(Vectors(*given), tokens, (0, 1), outputs, "tokens"), {}
     encoder = model.encoder(modality).load()
     network, inputs = encoder.network(info.view), None
     if network is not None:

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from fusemix_core.evaluation.bootstrap import interval
 from fusemix_core.evaluation.differences import Difference, resampled
+from fusemix_core.metrics.reliability import pooled as together
 from fusemix_core.prediction import Targets, Task
 
 RESAMPLES = 400
+ERROR = "ece"
+"""The metric that a task's `reliability` has, too."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,18 @@ def measures(
 
 
 def metrics(parts: Sequence[Part], name: str) -> dict[str, float | None]:
-    """All metrics of a model, the mean over the parts; None if one is undefined in any."""
+    """All metrics of a model, the mean over the parts; None if one is undefined in any.
+
+    The expected calibration error is that of the rows of all parts together: the mean over small
+    parts is too large.
+    """
     each = [part.task.metrics(part.scores[name], part.targets) for part in parts]
-    return {key: _mean([one.get(key) for one in each]) for key in each[0]}
+    found = {key: _mean([one.get(key) for one in each]) for key in each[0]}
+    plots = [part.task.reliability(part.scores[name], part.targets) for part in parts]
+    known = [plot for plot in plots if plot is not None and plot.count.sum()]
+    if known and found.get(ERROR) is not None:
+        found[ERROR] = together(known).ece
+    return found
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,5 +1,5 @@
-"""Which correction suits a pair of modalities, by embeddings of validation pairs alone: nothing is
-generated."""
+"""Which correction suits a pair of modalities, by embeddings of validation pairs. Nothing is
+generated for it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ TOLERANCE = 0.05
 condition counts, a Gaussian about as wide as the noise that generators are trained with."""
 
 USUAL = "norm"
-"""What is used unless another correction is better beyond noise."""
+"""The correction to use unless another one is better beyond noise."""
 
 _BEYOND = 2.0
 """Standard errors."""
 _NOTHING = 1e-3
 """A smaller gain is none."""
 _LEAST = 8
-"""With fewer validation pairs nothing can be told."""
+"""With fewer validation pairs nothing can be chosen."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What a correction did to the embeddings of validation pairs.
+    """The effect of a correction on the embeddings of validation pairs.
 
     Attributes:
         close: mean of `exp((cosine - 1) / 0.05)` of a corrected embedding and its own latent: how
             many arrive where a generator takes them for the right ones.
         cosine: their mean cosine.
-        r1: for what share of embeddings the own latent is the nearest of all validation latents.
+        r1: the share of embeddings whose own latent is the nearest of all validation latents.
         length: mean length, as a share of that of the latents.
         gap: distance of the means of corrected embeddings and latents, both at length 1.
     """

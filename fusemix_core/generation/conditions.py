@@ -23,11 +23,11 @@ from fusemix_core.latents.encoding import Encoding
 from fusemix_core.registry import Registry
 from fusemix_core.specs import GeneratorSpec
 
-Tell = Callable[[str], None]
+Note = Callable[[str], None]
 
 
 class Conditions(ABC):
-    """What turns items into the conditions of one generator.
+    """Turns items into the conditions of one generator.
 
     Attributes:
         spec: the generator's.
@@ -100,11 +100,11 @@ class OwnLatents(Conditions):
 class FusedLatents(Conditions):
     """Items of any modality of a model that has the generator's space as a fixed one."""
 
-    def __init__(self, generator: Generator, model: FusedModel, how: str, tell: Tell) -> None:
+    def __init__(self, generator: Generator, model: FusedModel, how: str, note: Note) -> None:
         self.spec, self.model, self._generator = generator.spec, model, generator
         self.media = {m: info.takes for m, info in model.encoders.items()}
         self.target = fixed_modality(generator.spec, model)
-        self.corrections = Corrections(model, self.target, generator, how, tell)
+        self.corrections = Corrections(model, self.target, generator, how, note)
 
     def encoded(self, modality: str, items: list[Any], seeds: Sequence[int]) -> Tensor | Padded:
         """The latents of items of the fixed modality; embeddings of others, corrected."""
@@ -156,15 +156,16 @@ class Tokens(OwnLatents):
         spec: GeneratorSpec,
         model: FusedModel | None,
         captions: Sequence[str],
-        tell: Tell,
+        note: Note,
         device: torch.device,
         registry: Registry,
     ) -> None:
         super().__init__(spec, device, registry)
-        self.model, self.captions, self._tell = model, list(captions), tell
+        self.model, self.captions, self._note = model, list(captions), note
         (self.own,) = self.media
         if model is not None and self.own in model.modalities:
-            self.media |= {m: info.takes for m, info in model.encoders.items() if m != self.own}
+            others = {m: info.takes for m, info in model.encoders.items() if m != self.own}
+            self.media = {**self.media, **others}
 
     def encoded(self, modality: str, items: list[Any], seeds: Sequence[int]) -> Tensor | Padded:
         """The tokens of items, or of the captions nearest to them."""
@@ -186,7 +187,7 @@ class Tokens(OwnLatents):
         )
         found = [self.captions[i] for i in scores.argmax(1).tolist()]
         for item, caption in zip(items, found, strict=True):
-            self._tell(f"Nearest caption to {_shown(item, modality)}: {short(caption)}")
+            self._note(f"Nearest caption to {_shown(item, modality)}: {short(caption)}")
         return found
 
 
@@ -197,12 +198,12 @@ class How:
     Attributes:
         correct: the name of a correction, or `auto`.
         captions: texts to choose from, for a generator of tokens.
-        tell: is called with what a user should know.
+        note: is called with each note for the user.
     """
 
     correct: str = AUTO
     captions: Sequence[str] = ()
-    tell: Tell = lambda note: None
+    note: Note = lambda text: None
 
 
 def conditions_of(
@@ -212,7 +213,7 @@ def conditions_of(
     device: torch.device,
     registry: Registry,
 ) -> Conditions:
-    """What turns items into conditions of a generator.
+    """The `Conditions` that suit a generator and a model.
 
     Args:
         model: a fused model. None: items of the generator's own space only.
@@ -226,10 +227,10 @@ def conditions_of(
     if spec.condition == "guidance":
         return Guided(spec, model)
     if spec.condition == "tokens":
-        return Tokens(spec, model, how.captions, how.tell, device, registry)
+        return Tokens(spec, model, how.captions, how.note, device, registry)
     if model is None:
         return OwnLatents(spec, device, registry)
-    return FusedLatents(generator, model, how.correct, how.tell)
+    return FusedLatents(generator, model, how.correct, how.note)
 
 
 def check_makes(model: FusedModel, spec: GeneratorSpec, why: str) -> None:

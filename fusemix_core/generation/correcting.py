@@ -25,7 +25,7 @@ class Corrections:
         target: Its fixed modality that the generator is conditioned by.
         generator: Whose bank is used, if it brings one.
         how: The name of a correction, or `auto`.
-        tell: Is called with what a user should know.
+        note: Is called with each note for the user.
 
     Raises:
         ConfigError: The model has no such correction.
@@ -37,12 +37,12 @@ class Corrections:
         target: str,
         generator: Generator,
         how: str = AUTO,
-        tell: Callable[[str], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.target, self.how = model, target, how
         self.norm = generator.spec.norm
         self.bank = generator.bank()
-        self._tell = tell or (lambda note: None)
+        self._note = note or (lambda text: None)
         self._names: dict[str, str] = {}
         if how != AUTO:
             self._named(how)
@@ -73,13 +73,13 @@ class Corrections:
             if found is not None and self._has(found, modality):
                 return found
         if self.bank is not None:
-            self._tell(
+            self._note(
                 f"{self.model.name} has no corrections for {modality}: embeddings are projected on "
                 "the generator's own bank. Fit it again to have the best correction chosen."
             )
             return BANK
         name = NORM if self._has(NORM, modality) else NONE
-        self._tell(
+        self._note(
             f"{self.model.name} has no corrections for {modality}, which often makes what is "
             f"generated pale: fit it again with this fusemix, or try --correct. Taken: {name}."
         )

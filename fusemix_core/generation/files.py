@@ -1,4 +1,4 @@
-"""What was generated as files that say so."""
+"""Generated items as files that say that they were generated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _XMP = (
 
 
 def origin_of(spec: GeneratorSpec) -> dict[str, str]:
-    """What made it: the generator, its weights and their version, and fusemix."""
+    """The generator, its weights and their version, and the version of fusemix."""
     weights = Path(spec.weights).name if spec.local else spec.weights
     pinned = f"sha256 {spec.sha256}" if spec.sha256 else spec.revision
     found = {"generator": spec.name.partition("@")[0] if spec.local else spec.name}
@@ -43,8 +43,8 @@ def origin_of(spec: GeneratorSpec) -> dict[str, str]:
 def save_generated(path: Path, item: Any, facts: Mapping[str, Any]) -> Path:
     """Write an image as PNG, or a text, and return the path with its suffix.
 
-    A PNG says in its text chunks that it was generated, by what and from what (`facts`), and to
-    programs that read XMP by IPTC's digital source type.
+    The text chunks of a PNG say that it was generated, and contain `facts`. Programs that read XMP
+    find IPTC's digital source type.
 
     Raises:
         ContractError: the item is neither.

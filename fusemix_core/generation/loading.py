@@ -41,7 +41,7 @@ def load_generator(
     Args:
         name: `NAME`, `FAMILY:NAME`, `NAME@PATH` or `./file.py:Class`; or a spec, or a `Generator`.
         device: Where it runs; `auto` is the accelerator if there is one.
-        dtype: What it computes in: `float32`, `float16` or `bfloat16`.
+        dtype: Its precision: `float32`, `float16` or `bfloat16`.
 
     Raises:
         UnknownNameError: No installed plugin brings it.
@@ -71,7 +71,7 @@ class LoadedGenerator:
     """A generator ready to draw; `load_generator` makes it.
 
     Attributes:
-        generator: What draws.
+        generator: The generator itself.
         spec: Its spec.
 
     Example:
@@ -87,7 +87,7 @@ class LoadedGenerator:
         self.device, self.registry = device, registry
 
     def conditions(self, model: FusedModel | None, how: How | None = None) -> Conditions:
-        """What turns items into conditions, by a model or by the generator's own encoder."""
+        """Turns items into conditions, by a model or by the generator's own encoder."""
         return conditions_of(self.generator, model, how or How(), self.device, self.registry)
 
     def __call__(
@@ -101,7 +101,7 @@ class LoadedGenerator:
         avoid: Asked = (),
         correct: str = "auto",
         captions: Sequence[str] = (),
-        tell: Callable[[str], None] = lambda note: None,
+        note: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> list[Any]:
         """Draw from items, or from a mixture of several.
@@ -117,19 +117,19 @@ class LoadedGenerator:
             correct: How embeddings of other modalities are brought to the generator's space:
                 `none`, `norm`, `shift`, `bank`, `prior`, or `auto`, which the model's validation
                 pairs chose.
-            captions: For a generator that is conditioned by tokens: texts, of which the nearest
-                stands for an item of another modality.
-            tell: Is called with what a user should know.
+            captions: Texts, for a generator that is conditioned by tokens. The nearest one replaces
+                an item of another modality.
+            note: Is called with each note for the user.
             **options: Of the generator, such as `steps`, `guidance` and `size`.
 
         Returns:
-            What the generator makes, such as PIL images.
+            Items as `spec.makes` has them, such as PIL images.
 
         Raises:
             ConfigError: The model is not aligned to the generator's space, or an option is wrong.
             DataError: An item can't be read, or there is nothing in it.
         """
-        found = self.conditions(model, How(correct, captions, tell))
+        found = self.conditions(model, How(correct, captions, note))
         seeds = range(seed, seed + count)
         condition = self.mixture(found, items, seeds, weights)
         negative = self.mixture(found, avoid, seeds) if avoid else None
@@ -167,7 +167,7 @@ class LoadedGenerator:
         seeds: Sequence[int] | None = None,
         negative: Tensor | None = None,
         correct: str = "auto",
-        tell: Callable[[str], None] = lambda note: None,
+        note: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> list[Any]:
         """Draw one item per embedding.
@@ -178,7 +178,7 @@ class LoadedGenerator:
             modality, model: Whose embeddings they are.
             seeds: One per row; by default 0, 1, 2, ….
             negative: A condition to keep away from, `[n, d]` or `[1, d]`.
-            correct, tell: As in a call.
+            correct, note: As in a call.
             **options: Of the generator.
 
         Example:
@@ -188,7 +188,7 @@ class LoadedGenerator:
         rows = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.float32)
         seeds = range(len(rows)) if seeds is None else seeds
         if model is not None:
-            found = self.conditions(model, How(correct, tell=tell))
+            found = self.conditions(model, How(correct, note=note))
             rows = found.of_embeddings(rows, modality, seeds)
         if negative is not None:
             negative = negative.expand(len(rows), -1)
@@ -206,7 +206,7 @@ class LoadedGenerator:
 
         Args:
             condition, seeds, negative: As in `Generator.generate`.
-            model: By whose score a generator is steered that is.
+            model: Its score steers a generator of the condition `guidance`.
             **options: Of the generator.
         """
         self.generator.check(condition)
@@ -228,7 +228,7 @@ class LoadedGenerator:
         return drawn
 
     def _score(self, condition: Tensor | Padded, model: FusedModel | None) -> dict[str, Any]:
-        """What steers a generator that is guided."""
+        """The score that steers a generator of the condition `guidance`."""
         if self.spec.condition != "guidance":
             return {}
         assert model is not None and isinstance(condition, Tensor)
@@ -236,20 +236,20 @@ class LoadedGenerator:
 
 
 def options_of(spec: GeneratorSpec) -> dict[str, Any]:
-    """What users may set, with the defaults: `size` too, if the generator draws several."""
+    """The options that users may set, with the defaults; `size` too, if the spec has one."""
     return {**spec.options, **({} if spec.size is None else {"size": spec.size})}
 
 
 def ranked(
     drawn: Sequence[Any], wanted: Tensor, model: FusedModel, spec: GeneratorSpec
 ) -> list[tuple[int, float]]:
-    """What was drawn by how well a fused model finds that it fits: (number, cosine), best first.
+    """Rank items by how well they fit, by a fused model: (number, cosine), best first.
 
     Args:
-        wanted: The embedding of what was asked for, `[1, d]`, of length 1.
+        wanted: The embedding that they should be near to, `[1, d]`, of length 1.
 
     Raises:
-        ConfigError: The model has not the modality of what is made.
+        ConfigError: The model lacks the modality of these items.
     """
     check_makes(model, spec, f"Ranking by the model needs embeddings of each {spec.makes}")
     scores = model.encode(spec.makes, list(drawn)) @ normalize(wanted, dim=1)[0]

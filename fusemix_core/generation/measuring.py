@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from fusemix_core.evaluation import generated as g
 from fusemix_core.fused import FusedModel
@@ -112,7 +111,8 @@ class Question:
         return found
 
     def ranks(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The ranks of each image's concept among all, and among those of the items."""
+        """The ranks of each image's concept among all, and among those of the items; `rows` are as
+        `Real.looked_at` gives them."""
         classes = self.classes
         own = torch.searchsorted(classes, self.concepts)
         middles = self.real.centroids
@@ -124,14 +124,15 @@ class Question:
     def of_real(self) -> dict[str, Any]:
         """The judge's own limit: real images, each against the centroids of the others."""
         rows = torch.isin(self.real.concepts, self.classes)
-        which, ranks = g.left_out_ranks(self.real.rows, self.real.concepts)
+        seen = self.real.looked_at(self.real.rows)
+        which, ranks = g.left_out_ranks(seen, self.real.concepts)
         kept = rows[which]
         own = torch.searchsorted(self.classes, self.real.concepts[rows])
-        inside, among = g.left_out_ranks(self.real.rows[rows], own)
+        inside, among = g.left_out_ranks(seen[rows], own)
         if not len(inside):
             return {}
         found = self.shares(ranks[kept], among, which[kept])
-        return found | {"diversity": g.diversity(self.real.rows[rows], self.real.concepts[rows])}
+        return found | {"diversity": g.diversity(seen[rows], self.real.concepts[rows])}
 
 
 def judged(
@@ -148,10 +149,11 @@ def judged(
     """
     real, sources = question.real, question.sources
     rows = judge(images)
-    ranks, among = question.ranks(rows)
+    seen = real.looked_at(rows)
+    ranks, among = question.ranks(seen)
     found = question.shares(ranks, among, sources)
-    partners = normalize(real.rows[question.partners], dim=1)
-    found["iis"] = _percent(g.wins(normalize(rows, dim=1) @ partners.T, sources))
+    partners = real.looked_at(real.rows[question.partners])
+    found["iis"] = _percent(g.wins(seen @ partners.T, sources))
     found["ais"] = None
     if makes in model.modalities:
         scores = model.encode(makes, list(images)) @ question.embeddings.T
@@ -159,7 +161,7 @@ def judged(
     shown = real.rows[torch.isin(real.concepts, question.classes)]
     enough = min(len(shown), len(rows)) > 1
     found["kid"] = g.kernel_distance(rows, shown) if enough else None
-    found["diversity"] = g.diversity(rows, sources)
+    found["diversity"] = g.diversity(seen, sources)
     found["copies"] = None
     if real.held is not None:
         near = g.nearest_distances(pixels_of(images), real.pixels[~real.held])

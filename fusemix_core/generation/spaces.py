@@ -58,10 +58,10 @@ def encoder_alone(
 
     Args:
         space: its spec.
-        view, dim: what it gives.
+        view, dim: the view, and its width.
         device: where it runs.
-        registry: what its class is found in.
-        name: of what it belongs to, for messages; by default its own.
+        registry: for its class.
+        name: the name in messages; by default its own.
     """
     known, source = fingerprint(space, "float32"), None
     if known is None:

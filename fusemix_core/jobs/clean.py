@@ -62,6 +62,7 @@ class Cleaned:
         dataset: the rows.
         judged_by: what scored the rows: `model`, or the recipe that was fitted without them.
         notices: what became of the rows, and warnings.
+        config: the data, whose columns are written beside each suspect.
     """
 
     suspects: list[Suspect]
@@ -69,6 +70,7 @@ class Cleaned:
     dataset: PairedDataset
     judged_by: str
     notices: dict[str, Any] = field(default_factory=dict)
+    config: DataConfig | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -95,7 +97,7 @@ class Cleaned:
         """Write `suspect.csv` and `suspect.html` into a folder, and return their paths."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_suspects(folder / "suspect.csv", self.suspects)
+        write_suspects(folder / "suspect.csv", self.suspects, self.config)
         return folder / "suspect.csv", write_gallery(folder / "suspect.html", self.page())
 
     def page(self) -> GalleryPage:
@@ -190,7 +192,8 @@ def clean(
     repeats, unusual = _alike(encoded, threshold, told, reporter)
     suspects += [one for kind in (LEAK, DUPLICATE) for one in repeats if one.kind == kind] + unusual
     notices = Notices.of(encoded.dataset, [*encoded.warnings, *warnings]).as_dict()
-    return Cleaned(suspects, found, encoded.dataset, by.name if by else "model", notices)
+    judge = by.name if by else "model"
+    return Cleaned(suspects, found, encoded.dataset, judge, notices, config)
 
 
 def _judge(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from fusemix_core.data.media import Shown, medium
 from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.evaluation.directions import KS
+from fusemix_core.fusion.parts import Measures
 from fusemix_core.reports.gallery import Case, CaseGroup, CaseItem, GalleryPage, write_gallery
 from fusemix_core.runs.ranks import (
     Key,
@@ -21,6 +23,7 @@ from fusemix_core.runs.ranks import (
     recalls,
     wins,
 )
+from fusemix_core.runs.scores import RunScores, is_fused, measured, read_scores, with_names
 from fusemix_core.sections import Section, Share, Table
 
 EXAMPLES = 8
@@ -128,25 +131,132 @@ class Comparison:
         return Case(f"{answer.file}, row {answer.row}", f"Rank of its {target}: {ranks}.", items)
 
 
-def compare(paths: Sequence[str | Path]) -> Comparison:
-    """Compare finished runs by the ranks that they wrote: nothing is encoded.
+@dataclass
+class PredictorComparison:
+    """Runs of `fusemix fuse` beside each other.
+
+    Attributes:
+        runs: those that were compared.
+        measures: the primary metric of each.
+    """
+
+    runs: list[RunScores]
+    measures: Measures
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, for `--json`."""
+        names = [run.name for run in self.runs]
+        return {
+            "metric": self.metric,
+            "rows": self.rows,
+            "runs": {
+                n: {"value": self.measures.value(n), "interval": self.measures.interval(n)}
+                for n in names
+            },
+            "ahead": [
+                {**self.measures.difference(a, b).as_dict(), "first": a, "second": b}
+                for a, b in combinations(names, 2)
+            ],
+        }
+
+    @property
+    def metric(self) -> str:
+        """The primary metric of the task."""
+        return self.runs[0].parts[0].task.primary
+
+    @property
+    def rows(self) -> int:
+        """How many test rows there are."""
+        return sum(map(len, self.runs[0].keys))
+
+    def sections(self) -> list[Section]:
+        """The metric of each run, and by how much one is better than another."""
+        found = self.as_dict()
+        values = [
+            [name, _digits(one["value"], one["interval"], "")]
+            for name, one in found["runs"].items()
+        ]
+        ahead = [
+            [
+                f"{one['first']} over {one['second']}",
+                _digits(one["value"], one["interval"], "+"),
+                _better(one),
+            ]
+            for one in found["ahead"]
+        ]
+        parts = len(self.runs[0].parts)
+        folds = f" in {parts} folds, whose mean it is" if parts > 1 else ""
+        return [
+            Section(
+                "Predictions",
+                f"{self.metric} of {self.rows:,} test rows{folds}. The rows are the same for all.",
+                [Table(["run", self.metric], values, "With 95% intervals")],
+            ),
+            Section(
+                "Who is ahead",
+                "",
+                [Table(["", f"by {self.metric}", ""], ahead, "Above 0: the first is better")],
+                note="The intervals are paired: groups of rows are drawn for both runs at once. If "
+                "one contains 0, the runs may be equally good.",
+            ),
+        ]
+
+    def write_page(self, path: str | Path) -> Path:
+        """Write a page of the tables."""
+        title = " and ".join(run.name for run in self.runs)
+        return write_gallery(path, GalleryPage(f"{title} compared", sections=self.sections()))
+
+
+def compare(paths: Sequence[str | Path]) -> Comparison | PredictorComparison:
+    """Compare finished runs by their files on test rows: nothing is encoded.
+
+    Runs of `fusemix align` and `extend` are compared by ranks, runs of `fusemix fuse` by the
+    primary metric of their task.
 
     Args:
         paths: the folders of two runs or more.
 
     Raises:
-        ConfigError: one has no ranks, or they were tested on other items.
+        ConfigError: one has nothing to compare by, or they were tested on other items.
 
     Example:
         compare(["runs/1", "runs/2"]).write_page("compare.html")
     """
     if len(paths) < 2:
         raise ConfigError("Two runs can be compared, or more.", "Example: fusemix compare r1 r2")
+    fused = [is_fused(path) for path in paths]
+    if any(fused) and not all(fused):
+        raise ConfigError(
+            f"{paths[fused.index(True)]} predicts, and {paths[fused.index(False)]} ranks items: "
+            "they have no measure in common.",
+            "Compare runs of `fusemix fuse` with each other, and runs of `fusemix align`.",
+        )
+    if all(fused):
+        return _compare_predictors(paths)
     runs, keys = read_runs(paths)
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise ConfigError("A run is named twice.", "Name each once.")
     found = {run.name: recalls(run, keys) for run in runs}
     return Comparison(runs, keys, found, leads(runs, keys))
+
+
+def _compare_predictors(paths: Sequence[str | Path]) -> PredictorComparison:
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise ConfigError("A run is named twice.", "Name each once.")
+    runs = with_names([read_scores(path) for path in paths])
+    return PredictorComparison(runs, measured(runs))
+
+
+def _digits(value: float, near: Sequence[float] | None, sign: str) -> str:
+    shown = f"{value:{sign}.4g}"
+    return shown if near is None else f"{shown} [{near[0]:{sign}.4g}, {near[1]:{sign}.4g}]"
+
+
+def _better(one: Mapping[str, Any]) -> str:
+    near = one["interval"]
+    if near is None or near[0] <= 0 <= near[1]:
+        return "no difference shown"
+    return f"{one['first'] if near[0] > 0 else one['second']} is better"
 
 
 def shown(run: RunRanks, modality: str, item: str) -> Shown:

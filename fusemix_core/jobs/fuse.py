@@ -44,6 +44,7 @@ from fusemix_core.runs.inputs import DataInput, EncoderInput, encoder_names, tab
 from fusemix_core.runs.matching import CLASSES, MATCH
 from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.scores import write_scores
 from fusemix_core.runs.targets import Targeted
 from fusemix_core.saved.schema import EncoderInfo
 from fusemix_core.sections import Section
@@ -273,6 +274,8 @@ def _finish(
     predictor.save_pretrained(folder.model)
     if not plan.config.private:
         _write_doubts(folder, doubts, final.rows, encoded)
+        kind = plan.targets.part.name
+        write_scores(folder.path, found.parts, found.chosen, kind, encoded.dataset)
     sections = sections_of(found, results)
     report_fuse(folder, plan, encoded, sections, results)
     folder.write_json(folder.results, results)

@@ -20,7 +20,7 @@ def request(model: Path | Any, threads: int) -> openvino.InferRequest:
     """A network, ready to run in float32 on so many threads.
 
     Args:
-        model: The path of an ONNX file, or what `core().read_model` gives.
+        model: The path of an ONNX file, or a model of `core().read_model`.
         threads: At most so many.
     """
     # Left alone, it takes bfloat16 where the machine has it, and threads bound to cores that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,13 @@ class Reliability:
         confidence: float64 `[B]`, the mean confidence of each bin that has predictions.
         accuracy: float64 `[B]`, the share of them that are right.
         count: int64 `[B]`, how many there are.
+        bins: int64 `[B]`, the numbers of these bins.
     """
 
     confidence: np.ndarray
     accuracy: np.ndarray
     count: np.ndarray
+    bins: np.ndarray
 
     @property
     def ece(self) -> float:
@@ -54,4 +57,21 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
     sums = [np.bincount(place, weights=values, minlength=bins) for values in (confidence, right)]
     there = count > 0
     means = [total[there] / count[there] for total in sums]
-    return Reliability(means[0], means[1], count[there])
+    return Reliability(means[0], means[1], count[there], np.flatnonzero(there))
+
+
+def pooled(parts: Sequence[Reliability]) -> Reliability:
+    """The reliability of the predictions of several sets together, all with the same bins.
+
+    Its error is not the mean of theirs: chance makes a gap in each bin, the larger the fewer its
+    predictions, and gaps of sets taken apart don't cancel.
+    """
+    columns = ("confidence", "accuracy", "count", "bins")
+    confidence, accuracy, count, bins = (
+        np.concatenate([getattr(one, name) for one in parts]) for name in columns
+    )
+    total = np.bincount(bins, weights=count)
+    there = total > 0
+    sums = (np.bincount(bins, weights=count * values)[there] for values in (confidence, accuracy))
+    means = [values / total[there] for values in sums]
+    return Reliability(*means, total[there].astype(np.int64), np.flatnonzero(there))

@@ -103,7 +103,7 @@ def corrections_of(config: RunConfig) -> list[Part]:
 
 
 def _chosen_before(model: FusedModel) -> tuple[dict[str, dict[str, str]], ...]:
-    """What a model that is extended has chosen already."""
+    """The choices of the model that is extended."""
     auto = model.corrections.get(_AUTO)
     if not isinstance(auto, AutoCorrection):
         return {}, {}

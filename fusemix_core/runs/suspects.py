@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
@@ -13,10 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from fusemix_core.config import DataConfig
 from fusemix_core.data.dataset import SPLITS, PairedDataset
+from fusemix_core.data.original import (
+    TableWriter,
+    check_new_columns,
+    original_columns,
+    original_rows,
+)
 from fusemix_core.evaluation.mispaired import Fits
 from fusemix_core.evaluation.similar import Similar
-from fusemix_core.runs.folder import write_text
 
 MISPAIRED, LEAK, DUPLICATE, OUTLIER = "mispaired", "leak", "duplicate", "outlier"
 KINDS = (MISPAIRED, LEAK, DUPLICATE, OUTLIER)
@@ -162,16 +166,30 @@ def outliers(
     return suspects
 
 
-def write_suspects(path: str | Path, suspects: Sequence[Suspect]) -> None:
-    """Write the suspects as a CSV, one per row."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+def write_suspects(
+    path: str | Path, suspects: Sequence[Suspect], config: DataConfig | None = None
+) -> None:
+    """Write the suspects as a CSV, one per row, with the columns that their rows have in the data.
+
+    Args:
+        config: the data; None leaves out their columns.
+    """
     names = [field.name for field in fields(Suspect) if field.name != "at"]
-    writer.writerow(names)
-    for one in suspects:
-        values = one.as_dict()
-        writer.writerow(["" if values[name] is None else values[name] for name in names])
-    write_text(Path(path), out.getvalue())
+    columns = original_columns(config) if config else []
+    named = check_new_columns(columns, names)
+    wanted = {(one.file, one.row) for one in suspects}
+    cells: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for file, row, values in original_rows(config) if config and suspects else ():
+        if (file, row) in wanted:
+            cells[file, row] = values
+    with TableWriter(path, [*named.values(), *columns]) as table:
+        table.write_all(
+            {**cells.get((one.file, one.row), {}), **_named_values(one, named)} for one in suspects
+        )
+
+
+def _named_values(one: Suspect, named: Mapping[str, str]) -> dict[str, Any]:
+    return {named[name]: value for name, value in one.as_dict().items()}
 
 
 def compared_ids(dataset: PairedDataset, modality: str) -> torch.Tensor:

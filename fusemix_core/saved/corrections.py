@@ -11,7 +11,7 @@ from fusemix_core.interfaces import Correction
 from fusemix_core.saved.components import Built, as_artefact_error
 
 PREFIX = "correction."
-"""What the names of these parts begin with."""
+"""The names of these parts begin with it."""
 
 
 def corrections_in(parts: Mapping[str, Built]) -> dict[str, Correction]:

@@ -27,6 +27,7 @@ TEMPLATES: dict[str, Template] = {
     "recipe": Template("linear adapters, InfoNCE", {}),
     "fuser": Template("one ridge regression of all modalities", {"penalty": 1.0}),
     "task": Template("a count, by a Poisson loss", {"mean": 1.0}),
+    "index": Template("all vectors in one file", {}),
     "exporter": Template("what a model is, as a text file", {}),
 }
 """Kind → its example, which is in `files/KIND.py.tmpl`."""
@@ -41,7 +42,7 @@ def files_of(kind: str, package: str) -> dict[str, str]:
         ".gitignore": "gitignore",
         f"src/{package}/__init__.py": f"{own}_init.py",
         f"src/{package}/{kind}.py": f"{kind}.py",
-        f"tests/test_{package}.py": f"{kind if kind == 'exporter' else own}_test.py",
+        f"tests/test_{package}.py": f"{own}_test.py",
     }
 
 

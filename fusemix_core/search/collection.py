@@ -261,7 +261,7 @@ class Collection:
         return self._best(asked.lifted, asked.scores, modality, target, places, where, set(exclude))
 
     def _asked(self, modality: str, item: Any) -> Asked | None:
-        """What the query network makes of an item; None if there is none that runs here."""
+        """An item as the query network lifts it; None if there is none that runs here."""
         file = self.state.networks.get(modality, {}).get("file")
         if file is None or absent(*NEEDED):
             return None

@@ -60,8 +60,9 @@ def query_networks(
                 network = _made(state, model, modality, reporter)
             except CantExportError as why:
                 found[modality] = {"reason": str(why), "by": by}
-            except FusemixError as error:  # the encoder can't be loaded here
-                found[modality] = {"reason": error.message}
+            except Exception as error:  # an encoder raises anything
+                own = isinstance(error, FusemixError)
+                found[modality] = {"reason": error.message if own else _first_line(error)}
             else:
                 found[modality] = {"file": network.write(folder)}
     return found
@@ -82,7 +83,9 @@ def _made(state: State, model: FusedModel, modality: str, reporter: Reporter) ->
     if network is None:
         raise CantExportError(f"its encoder {encoder.spec.name} can't be exported")
     if 4 * sum(p.numel() for p in network.module.parameters()) > LARGEST:
-        raise CantExportError(f"its encoder {encoder.spec.name} is larger than {LARGEST >> 20} MB")
+        raise CantExportError(
+            f"its encoder {encoder.spec.name} is larger than {LARGEST // 1_000_000} MB"
+        )
     reporter.stage(f"Preparing quick queries of {modality}")
     texts = _texts(encoder)
     inputs = exported.inputs_of(encoder, network, view, texts[:4])
@@ -110,7 +113,7 @@ def _texts(encoder: Encoder) -> list[str]:
 
 
 class _Making:
-    """The making of one network: what it is made of."""
+    """The parts that one network is made of, and its making."""
 
     def __init__(
         self,
@@ -137,7 +140,7 @@ class _Making:
         }
 
     def checked(self, texts: Sequence[str]) -> QueryNetwork:
-        """The network, which gives what the model gives for these texts. An encoder that was
+        """The network, which agrees with the model on these texts. An encoder that was
         exported before is exported again only if it gives anything else."""
         kept = self.exports.find()
         try:
@@ -168,7 +171,7 @@ class _Making:
             raise CantExportError(f"its encoder {name} can't be exported: {error}") from error
 
     def _tried(self, encoder: Path, texts: Sequence[str]) -> QueryNetwork:
-        """The network with an exported encoder, if it gives what the model gives."""
+        """The network with an exported encoder, if it agrees with the model."""
         try:
             model, weights = _joined(encoder, self._head())
             network = QueryNetwork(self.facts, weights, model, self.tokenizer)
@@ -180,7 +183,7 @@ class _Making:
         return network
 
     def _head(self) -> bytes:
-        """What comes after the encoder, as an ONNX file."""
+        """The adapter and the scorer's part, as an ONNX file."""
         with torch.no_grad():
             latents = self.network.module(**self.inputs)
         adapter = copy.deepcopy(self.model.adapters[self.modality]).cpu().float()
@@ -188,7 +191,7 @@ class _Making:
         return exported.exported(Network(module.eval()), {"latents": latents})
 
     def _compare(self, network: QueryNetwork, texts: Sequence[str]) -> None:
-        """Raise `CantExportError` unless the network gives what the model gives."""
+        """Raise `CantExportError` unless the network agrees with the model."""
         scorer, modality = self.model.scorer, self.modality
         rows = self.model.encode(modality, texts)
         lifted = scorer.lift(rows, modality, self.asks, gallery=False)
@@ -208,7 +211,7 @@ class _Making:
 
 class _Line:
     """A scorer's scores of one modality as a line: `slope` times the inner product of lifted
-    vectors, plus what depends on the query only."""
+    vectors, plus a number that depends on the query only."""
 
     def __init__(
         self, scorer: Scorer, query: str, target: str, asks: Sequence[str], dim: int
@@ -225,7 +228,7 @@ class _Line:
         self._stored = stored[:1]
 
     def offset(self, rows: Tensor, lifted: Tensor) -> Tensor:
-        """`[n, 1]`: what is added to the products of queries, `rows` `[n, d]` and lifted."""
+        """`[n, 1]`: the numbers to add to the products of queries, `rows` `[n, d]` and lifted."""
         return self._score(rows) - self.slope * (lifted @ self._stored.T)
 
 

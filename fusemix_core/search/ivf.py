@@ -32,8 +32,8 @@ _LOOKED = 20
 class FaissIndex(FlatIndex):
     """A flat index and, from `least` rows on, lists of similar rows: a query looks into some lists.
 
-    The lists are those of faiss (IVF with a byte per number). What they find is compared exactly
-    with the rows of the flat index, so scores are exact, and a result can only be missing. Rows
+    The lists are those of faiss (IVF with a byte per number). The rows found there are compared
+    exactly, so scores are exact, and a result can only be missing. Rows
     that are in no list yet are all compared. Needs `fusemix[faiss]`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Query networks: texts to what an index compares, without the encoder, its package or torch.
+"""Query networks turn texts into vectors for an index, without the encoder, its package or torch.
 
     <folder>/<digest>.query     the network of one modality, named by the digest of its bytes
 
@@ -60,7 +60,7 @@ class QueryNetwork:
 
     Args:
         facts: `slopes`, by modality that is searched, in the order of the network's offsets;
-            `prompt` and `max_tokens`; and what it was made of.
+            `prompt` and `max_tokens`; digests of the model and its encoder.
         weights, model, tokenizer: See the module. Buffers of bytes, the weights writable.
 
     Example:
@@ -98,7 +98,8 @@ class QueryNetwork:
         parts = [np.frombuffer(self._parts[name], np.uint8) for name in _PARTS]
         layout = {n: ("U8", p.shape, p.size) for n, p in zip(_PARTS, parts, strict=True)}
         facts = json.dumps(self.facts, sort_keys=True)
-        pieces = [safetensors_header(layout, {"format": _FORMAT, "facts": facts}), *parts]
+        pieces: list[Any] = [safetensors_header(layout, {"format": _FORMAT, "facts": facts})]
+        pieces += [part.data for part in parts]
         digest = hashlib.blake2b(digest_size=16)
         for piece in pieces:
             digest.update(piece)

@@ -50,7 +50,7 @@ class State:
         scores: "QUERY>TARGET" → scores of random pairs at `LEVELS`.
         updated: when, in ISO 8601.
         networks: modality of a text query → `file`, the digest of its query network, or `reason`,
-            why it has none, and `by` what that was found out.
+            why it has none, and `by`, the versions of the packages that were tried.
     """
 
     weights: str
@@ -145,7 +145,7 @@ class State:
 
 
 def fault(path: Path) -> str:
-    """What is wrong with a file that is named by its digest, or nothing. It is read whole unless it
+    """The fault of a file that is named by its digest, or nothing. It is read whole unless it
     was found right and is unchanged since."""
     stamps = Stamps(path.parent)
     with contextlib.suppress(OSError):

@@ -14,8 +14,10 @@ from fusemix_core.testing.decorators import (
     correction_suite,
     encoder_suite,
     evaluator_suite,
+    exporter_suite,
     fuser_suite,
     generator_suite,
+    index_suite,
     medium_suite,
     mixup_suite,
     objective_suite,
@@ -27,8 +29,10 @@ from fusemix_core.testing.decorators import (
 )
 from fusemix_core.testing.encoders import check_encoder
 from fusemix_core.testing.evaluators import check_evaluator
+from fusemix_core.testing.exporters import check_exporter
 from fusemix_core.testing.fusers import check_fuser
 from fusemix_core.testing.generators import check_generator
+from fusemix_core.testing.indexes import check_index
 from fusemix_core.testing.media import check_medium
 from fusemix_core.testing.mixups import check_mixup
 from fusemix_core.testing.objectives import check_objective
@@ -49,7 +53,9 @@ __all__ = [
     "check_correction",
     "check_encoder",
     "check_evaluator",
+    "check_exporter",
     "check_fuser",
+    "check_index",
     "check_generator",
     "check_medium",
     "check_mixup",
@@ -62,7 +68,9 @@ __all__ = [
     "correction_suite",
     "encoder_suite",
     "evaluator_suite",
+    "exporter_suite",
     "fuser_suite",
+    "index_suite",
     "generator_suite",
     "medium_suite",
     "mixup_suite",

@@ -82,7 +82,7 @@ def finite_rows(case: ComponentCase) -> None:
 
 @CORRECTION.check()
 def row_by_row(case: ComponentCase) -> None:
-    """A row alone is corrected as in a batch: it depends on itself and its seed."""
+    """A row is corrected in the same way in any batch: it depends on itself and its seed."""
     correction, rows = fitted(case), pairs().rows
     alone = corrected(correction, rows[3:4], first=3)
     expect_same(corrected(correction, rows)[3:4], alone, "in a batch")
@@ -107,7 +107,7 @@ def saved_and_loaded(case: ComponentCase) -> None:
 
 @CORRECTION.check()
 def each_pair_of_modalities(case: ComponentCase) -> None:
-    """What it learns of one pair of modalities leaves another as it was."""
+    """Learning of one pair of modalities leaves another as it was."""
     correction, rows = fitted(case), pairs().rows
     before = corrected(correction, rows)
     given = pairs()

@@ -16,15 +16,17 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-from fusemix_core.testing import aligners, encoders, fusers, generators, readers, tasks
+from fusemix_core.testing import aligners, encoders, exporters, fusers, generators, readers, tasks
 from fusemix_core.testing.adapters import ADAPTER
 from fusemix_core.testing.aligners import ALIGNER
 from fusemix_core.testing.components import find
 from fusemix_core.testing.corrections import CORRECTION
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
-from fusemix_core.testing.generators import GENERATOR
+from fusemix_core.testing.generator_case import GENERATOR
+from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -154,6 +156,20 @@ def fuser_suite(
 ) -> Any:
     """pytest cases of `check_fuser(subject, **how)`."""
     return _cases(FUSER, lambda: fusers.prepare(subject, **how), expected_failures, least)
+
+
+def index_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_index(subject, **how)`."""
+    return _cases(INDEX, lambda: find("index", subject, **how), expected_failures, least)
+
+
+def exporter_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_exporter(subject, **how)`."""
+    return _cases(EXPORTER, lambda: exporters.prepare(subject, **how), expected_failures, least)
 
 
 def _cases(

@@ -4,102 +4,32 @@ from __future__ import annotations
 
 import inspect
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.generation.loading import options_of
 from fusemix_core.generation.spaces import space_of
 from fusemix_core.interfaces import Generator, Padded
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import GeneratorSpec
+from fusemix_core.testing.generator_case import (
+    GENERATOR,
+    ROWS,
+    GeneratorCase,
+    Subject,
+    apart_by,
+    prepare,
+)
 from fusemix_core.testing.report import Report
-from fusemix_core.testing.suite import CheckFailed, Suite, expect
-from fusemix_core.testing.watch import ENVIRONMENT, LOGGING, RANDOM, TORCH, Watch
+from fusemix_core.testing.suite import CheckFailed, expect
+from fusemix_core.testing.watch import ENVIRONMENT, LOGGING, RANDOM, TORCH
 from fusemix_core.testing.worker import heavy, imported_by_listing
-
-GENERATOR = Suite("generator", least=15)
-Subject = str | GeneratorSpec | type[Generator] | Callable[[], Generator]
-"""A generator to check: a name as on the command line, a spec, a class that has one, or a function
-that makes one."""
-
-_ROWS, _TOKENS, _WIDTH = 3, 5, 16
-_STEPS = 4
-"""Of the sampler, if it has an option `steps`: pictures need not be good."""
-
-
-@dataclass
-class GeneratorCase:
-    """A generator and what it is checked with.
-
-    make: gives the generator again. options: those with which it draws. plugin: the module that
-    lists it, or "".
-    """
-
-    spec: GeneratorSpec
-    generator: Generator
-    make: Callable[[], Generator]
-    tolerance: float
-    options: dict[str, Any] = field(default_factory=dict)
-    registry: Registry = field(default_factory=lambda: registry)
-    plugin: str = ""
-
-    @cached_property
-    def condition(self) -> Tensor | Padded:
-        """Conditions that differ: of its bank if it brings one, else random."""
-        bank = self.generator.bank()
-        if bank is not None and len(bank) >= _ROWS:
-            return bank[:: len(bank) // _ROWS][:_ROWS].float()
-        draw = torch.Generator().manual_seed(0)
-        width = self.spec.dim or _WIDTH
-        if self.spec.condition == "tokens":
-            length = _tokens(self.generator)
-            values = torch.randn(_ROWS, length, width, generator=draw)
-            return Padded(values, torch.ones(_ROWS, length, dtype=torch.bool))
-        rows = normalize(torch.randn(_ROWS, width, generator=draw), dim=1)
-        return rows if self.spec.norm == "unit" else rows * width**0.5
-
-    def made(
-        self,
-        condition: Tensor | Padded | None = None,
-        seeds: Sequence[int] = range(_ROWS),
-        generator: Generator | None = None,
-        **more: Any,
-    ) -> list[Any]:
-        """What it makes."""
-        given = {**self.options, **more}
-        if self.spec.condition == "guidance":
-            given["score"] = lambda images: images.mean(dim=(1, 2, 3))
-        rows = self.condition if condition is None else condition
-        return (generator or self.generator).generate(rows, seeds=list(seeds), **given)
-
-    def arrays(self, *args: Any, **more: Any) -> list[np.ndarray]:
-        """The same as arrays of numbers, texts as their bytes."""
-        return [_array(item) for item in self.made(*args, **more)]
-
-    @cached_property
-    def first(self) -> list[np.ndarray]:
-        """What it makes of `condition`, in one batch."""
-        return self.arrays()
-
-    @cached_property
-    def changes(self) -> Mapping[str, Sequence[str]]:
-        """What making it again, and drawing, changed in the process, by kind."""
-        watch = Watch()
-        with watch("making the generator"):
-            generator = self.make()
-        with watch("generate"):
-            self.made(generator=generator)
-        return watch.changes
 
 
 def check_generator(
@@ -133,79 +63,6 @@ def check_generator(
         subject, tiny=tiny, device=device, tolerance=tolerance, options=options, registry=registry
     )
     return GENERATOR.run(case.spec.name, case, expected_failures)
-
-
-def prepare(
-    subject: Subject,
-    *,
-    tiny: bool = False,
-    device: str | torch.device = "cpu",
-    tolerance: float = 1 / 255 + 1e-4,
-    options: Mapping[str, Any] | None = None,
-    registry: Registry = registry,
-) -> GeneratorCase:
-    """The case that the checks look at; arguments as of `check_generator`."""
-    spec = registry.generator(subject) if isinstance(subject, str) else subject
-    spec = spec if isinstance(spec, GeneratorSpec) else getattr(spec, "spec", None)
-    place = torch.device("cpu") if tiny else resolve_device(device)
-
-    def make() -> Generator:
-        if isinstance(spec, GeneratorSpec):
-            target = subject if isinstance(subject, type) else registry.target_of(spec)
-            return _miniature(target, spec) if tiny else target.load(spec, place, torch.float32)
-        assert callable(subject)
-        return subject()
-
-    if isinstance(spec, GeneratorSpec):
-        spec.check_requirements()
-    elif not callable(subject):
-        raise ConfigError(
-            f"{subject!r} can't be checked as a generator.",
-            "Give a name, a GeneratorSpec, a Generator class with a `spec`, or what makes one.",
-        )
-    with Watch()("importing"):  # what libraries do when first imported is not its doing
-        generator = make()
-    found = generator.spec if tiny or spec is None else spec
-    few = {"steps": _STEPS} if "steps" in found.options else {}
-    plugin = _plugin_module(found, registry)
-    given = few if options is None else dict(options)
-    return GeneratorCase(found, generator, make, tolerance, given, registry, plugin)
-
-
-def _miniature(target: type[Generator], spec: GeneratorSpec) -> Generator:
-    try:
-        return target.tiny(spec)
-    except NotImplementedError as error:
-        raise ConfigError(
-            f"{spec.name} has no miniature.", "Check the generator itself, or implement `tiny`."
-        ) from error
-
-
-def _plugin_module(spec: GeneratorSpec, registry: Registry) -> str:
-    """The module by which its package is listed; "" for a class outside any plugin."""
-    package = spec.target.partition(":")[0].partition(".")[0]
-    registry.load()
-    modules = [p.module.partition(":")[0] for p in registry.plugins]
-    return next((m for m in modules if m.partition(".")[0] == package), "")
-
-
-def _tokens(generator: Generator) -> int:
-    """How many tokens a condition has: as many as "nothing" if that has tokens."""
-    known = None if generator.spec.dim is None else generator.null(1)
-    return known.shape[1] if known is not None and known.ndim == 3 else _TOKENS
-
-
-def _array(item: Any) -> np.ndarray:
-    if isinstance(item, str):
-        return np.frombuffer(item.encode(), np.uint8)
-    return np.asarray(item)
-
-
-def _apart(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest difference of two images, as a share of the range of a pixel."""
-    if a.shape != b.shape:
-        return 1.0
-    return float(np.abs(a.astype(float) - b.astype(float)).max()) / 255 if a.size else 0.0
 
 
 # -- what it is and makes --------------------------------------------------------------------------
@@ -242,7 +99,7 @@ def one_item_per_row(case: GeneratorCase) -> None:
     """It makes one item per row: an RGB image of the declared size, or a text."""
     made = case.made()
     expect(isinstance(made, list), f"generate gave a {type(made).__name__}, not a list")
-    expect(len(made) == _ROWS, f"{len(made)} items for {_ROWS} rows")
+    expect(len(made) == ROWS, f"{len(made)} items for {ROWS} rows")
     if case.spec.makes != "image":
         return
     for item in made:
@@ -271,23 +128,26 @@ def made_again(case: GeneratorCase) -> None:
 
 @GENERATOR.check()
 def row_independence(case: GeneratorCase) -> None:
-    """A row gives the same item alone as in a batch, and in another order."""
-    for i in range(_ROWS):
+    """A row gives the same item in any batch and any order."""
+    for i in range(ROWS):
         [alone] = case.arrays(case.condition[i : i + 1], [i])
-        apart = _apart(alone, case.first[i])
-        expect(apart <= case.tolerance, f"alone, item {i} differs by {apart:.2g} of the range")
-    order = torch.arange(_ROWS).flip(0)
+        apart = apart_by(alone, case.first[i])
+        expect(
+            apart <= case.tolerance,
+            f"in a batch of one, item {i} differs by {apart:.2g}",
+        )
+    order = torch.arange(ROWS).flip(0)
     turned = case.arrays(case.condition[order], order.tolist())
     for i, array in zip(order.tolist(), turned, strict=True):
-        apart = _apart(array, case.first[i])
+        apart = apart_by(array, case.first[i])
         expect(apart <= case.tolerance, f"in another order, item {i} differs by {apart:.2g}")
 
 
 @GENERATOR.check(when=lambda case: case.spec.condition != "guidance")
 def another_condition_another_item(case: GeneratorCase) -> None:
     """Other conditions give other items from the same seed."""
-    same = case.arrays(seeds=[0] * _ROWS)
-    for i in range(1, _ROWS):
+    same = case.arrays(seeds=[0] * ROWS)
+    for i in range(1, ROWS):
         expect(not np.array_equal(same[0], same[i]), f"rows 0 and {i} give the same item")
 
 
@@ -307,19 +167,19 @@ def condition_untouched(case: GeneratorCase) -> None:
 @GENERATOR.check(when=lambda case: case.spec.condition == "pooled")
 def null_condition(case: GeneratorCase) -> None:
     """The condition "nothing" is finite, of the same width, and gives items."""
-    null = case.generator.null(_ROWS)
+    null = case.generator.null(ROWS)
     wanted = list(case.condition[:].shape) if isinstance(case.condition, Tensor) else []
     expect(list(null.shape) == wanted, f"null is {list(null.shape)}, conditions are {wanted}")
     expect(null.isfinite().all(), "null contains NaN or infinity")
-    expect(len(case.made(null)) == _ROWS, "null gives no items")
+    expect(len(case.made(null)) == ROWS, "null gives no items")
 
 
 @GENERATOR.check(when=lambda case: case.spec.condition == "pooled")
 def negative_condition(case: GeneratorCase) -> None:
     """A negative condition is taken, and without one it is `null`."""
-    expect(len(case.made(negative=case.condition[torch.arange(_ROWS).flip(0)])) == _ROWS, "none")
-    given = case.arrays(negative=case.generator.null(_ROWS))
-    apart = max(map(_apart, given, case.first))
+    expect(len(case.made(negative=case.condition[torch.arange(ROWS).flip(0)])) == ROWS, "none")
+    given = case.arrays(negative=case.generator.null(ROWS))
+    apart = max(map(apart_by, given, case.first))
     expect(apart <= case.tolerance, f"given null as negative, items differ by {apart:.2g}")
 
 
@@ -328,7 +188,7 @@ def wrong_width(case: GeneratorCase) -> None:
     """A condition of another width is a ConfigError."""
     assert case.spec.dim is not None
     try:
-        case.made(torch.zeros(_ROWS, case.spec.dim + 1))
+        case.made(torch.zeros(ROWS, case.spec.dim + 1))
     except ConfigError:
         return
     except Exception as error:

@@ -95,6 +95,14 @@ def test_a_file_says_that_it_was_generated_by_what_and_from_what(command, run, t
     assert str(run) not in "".join(said.values())
 
 
+def test_a_file_in_the_working_folder_is_named_without_its_suffix(
+    command, run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(run / "w")
+    command("--from", "4.wav", "--seed", 9)
+    assert (tmp_path / "g/4-9.png").exists()
+
+
 def test_text_needs_no_model_and_no_modality(command, tmp_path):
     command("--no-model", "--from", "a red fish")
     assert (tmp_path / "g/a-red-fish-0.png").exists()

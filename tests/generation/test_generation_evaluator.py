@@ -141,10 +141,12 @@ def test_a_row_says_what_the_judge_sees(fused, table):
         real = list(csv.DictReader(file))
     root = images.rpartition("/")[0]
 
-    def seen(drawn):
-        return normalize(eye.encode(eye.collate(drawn)), dim=1)
+    def eye_of(drawn):
+        return eye.encode(eye.collate(drawn))
 
-    shown = seen([Image.open(f"{root}/{one['image']}").convert("RGB") for one in real])
+    shown = eye_of([Image.open(f"{root}/{one['image']}").convert("RGB") for one in real])
+    common = shown.mean(0)
+    shown = normalize(shown - common, dim=1)
     middle = {
         word: normalize(
             torch.stack([x for x, one in zip(shown, real, strict=True) if one["text"] == word])
@@ -153,7 +155,10 @@ def test_a_row_says_what_the_judge_sees(fused, table):
         for word in WORDS
     }  # fmt: skip
     drawn = field.generate(latents(WORDS).repeat_interleave(2, dim=0), seeds=list(range(2, 18)))
-    best = [max(middle, key=lambda w, x=x: float(x @ middle[w])) for x in seen(drawn)]
+    best = [
+        max(middle, key=lambda w, x=x: float(x @ middle[w]))
+        for x in normalize(eye_of(drawn) - common, dim=1)
+    ]
     right = np.mean([w == WORDS[i // 2] for i, w in enumerate(best)])
     assert row["text"]["r1"] == pytest.approx(100 * right)
 
@@ -232,6 +237,18 @@ def test_a_judges_rows_are_those_of_its_items():
     images = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     rows = Judge(Eye.spec, CPU, registry)(images)
     assert rows.argmax(dim=1).tolist() == [0, 1, 2]
+
+
+def test_a_judge_may_see_all_images_at_one_size():
+    checks = np.kron([[0, 1], [1, 0]], np.ones((4, 4)))[..., None].repeat(3, 2)
+    image = Image.fromarray((255 * checks).astype(np.uint8))
+    spec = replace(ToyImage.spec, name="deviation", dim=16)
+    registry.add(spec)
+    toy, coarse = ToyImage(spec), Judge(spec, CPU, registry, pixels=2)([image])
+    wanted = toy.encode(toy.collate([image.resize((2, 2), Image.Resampling.BOX)]))
+    torch.testing.assert_close(coarse, wanted)
+    grey = Judge(spec, CPU, registry, pixels=1)([image])
+    assert (grey - coarse).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_raw_latents_get_back_their_length(run):
 def test_a_model_without_corrections_says_so(run, fused):
     model, notes = fused("text", "image"), []
     draw = load_generator("field", device="cpu")
-    draw.from_embeddings(rows_of(model, run), model=model, modality="image", tell=notes.append)
+    draw.from_embeddings(rows_of(model, run), model=model, modality="image", note=notes.append)
     assert "fit it again" in notes[0]
 
 

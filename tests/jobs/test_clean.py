@@ -141,13 +141,18 @@ def test_a_closed_form_is_refitted_as_it_is_and_kernel_cca_stands_in_for_others(
     assert refitted_by(None).name == "kcca"
 
 
-def test_the_command_writes_a_table_and_a_page_that_needs_nothing_else(run, tmp_path):
+def test_the_command_writes_a_table_and_a_page_that_needs_nothing_else(run, world, tmp_path):
     printed = json.loads(call("clean", run, "--out", tmp_path / "s", "--json", *TOYS))
     with open(tmp_path / "s/suspect.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(printed["suspects"]) == sum(printed["counts"].values())
     assert printed["judged_by"] == "kcca" and 0 <= printed["mispaired_share"]["image-text"] <= 0.3
     assert all(row["reason"] for row in rows)
+    with open(world, newline="") as file:
+        data = list(csv.DictReader(file))
+    for row in rows:
+        own = data[int(row["row"]) - 1]
+        assert {name: row[name] for name in own} == own
     page = (tmp_path / "s/suspect.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "http" not in page.replace("http-equiv", "") and "data:image/jpeg" in page

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pairs import write_world
+from toys import ToyText
 from typer.testing import CliRunner
 
+from fusemix_core import fuse
 from fusemix_core.cli.app import app
 from fusemix_core.errors import ConfigError
 from fusemix_core.jobs.compare import compare
@@ -125,3 +127,95 @@ def test_three_runs_have_three_leads(place, tmp_path):
     assert len(found.leads) == 3
     assert len({run.name for run in found.runs}) == 3  # two are called b: by their folders
     assert "Who is ahead" in call("compare", place / "a", place / "b", tmp_path / "b").stdout
+
+
+# -- predictors ------------------------------------------------------------------------------------
+
+
+def predicted_rows(count=150):
+    """Rows whose class depends on a text and a number, column → values."""
+    draw = np.random.default_rng(0)
+    word, number = draw.integers(0, 3, count), draw.normal(size=count)
+    kind = np.digitize(word + 0.8 * number, [0.5, 1.5])
+    return {
+        "text": [f"{('river', 'engine', 'cloud')[w]} {i}" for i, w in enumerate(word)],
+        "length": [f"{v:.4f}" for v in number],
+        "kind": [f"k{k}" for k in kind],
+        "price": [f"{3 * w + v:.3f}" for w, v in zip(word, number, strict=True)],
+    }
+
+
+@pytest.fixture(scope="module")
+def predictors(tmp_path_factory):
+    """Runs `both` and `one` of the same folds, `split` of one split, and `price` of a number."""
+    folder = tmp_path_factory.mktemp("predictors")
+    data = {"source": predicted_rows(), "columns": {"size": "length"}}
+    both, fast = {"text": ToyText, "size": "columns"}, {"fuser": "block", "device": "cpu"}
+    for name, encoders, more in (
+        ("both", both, {"target": "kind", "folds": 3}),
+        ("one", {"text": ToyText}, {"target": "kind", "folds": 3}),
+        ("split", both, {"target": "kind"}),
+        ("price", both, {"target": "price"}),
+    ):
+        own = data if len(encoders) > 1 else {"source": data["source"]}
+        fuse(encoders, own, out=folder / name, **fast, **more)
+    return folder
+
+
+def test_predictors_are_compared_on_the_same_rows(predictors):
+    found = compare([predictors / "both", predictors / "one"])
+    both, one = (
+        json.loads((predictors / name / "results.json").read_text()) for name in ("both", "one")
+    )
+    values = [r["candidates"][r["fuser"]]["metrics"]["accuracy"] for r in (both, one)]
+    told = found.as_dict()
+    assert told["metric"] == "accuracy" and told["rows"] == 150
+    assert [told["runs"][n]["value"] for n in ("both", "one")] == pytest.approx(values)
+    assert told["runs"]["both"]["interval"] == both["candidates"][both["fuser"]]["interval"]
+    (ahead,) = told["ahead"]
+    assert (ahead["first"], ahead["second"]) == ("both", "one")
+    assert ahead["value"] == pytest.approx(values[0] - values[1])
+    assert 0 < ahead["interval"][0] <= ahead["value"] <= ahead["interval"][1]
+    back = compare([predictors / "one", predictors / "both"]).as_dict()["ahead"][0]
+    assert back["interval"] == pytest.approx([-v for v in ahead["interval"][::-1]])
+    shown = call("compare", predictors / "both", predictors / "one").stdout
+    assert "both is better" in shown and "accuracy of 150 test rows" in " ".join(shown.split())
+
+
+def test_a_copy_of_a_predictor_is_exactly_as_good(predictors, tmp_path):
+    shutil.copytree(predictors / "both", tmp_path / "both")
+    found = compare([predictors / "both", tmp_path / "both"])
+    (ahead,) = found.as_dict()["ahead"]
+    assert ahead["value"] == 0 and ahead["interval"] == [0, 0]
+    page = found.write_page(tmp_path / "page.html").read_text()
+    assert "no difference shown" in page
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("both", "split"), "not tested on the same rows"),
+        (("split", "price"), "don't predict the same: classify of kind.* and regress of price"),
+        (("both", "both"), "named twice"),
+    ],
+)
+def test_predictors_without_a_common_measure_are_refused(predictors, names, reason):
+    with pytest.raises(ConfigError, match=reason):
+        compare([predictors / name for name in names])
+
+
+def test_a_predictor_and_a_run_of_align_have_no_measure_in_common(predictors, place):
+    with pytest.raises(ConfigError, match="no measure in common") as error:
+        compare([place / "a", predictors / "both"])
+    assert "with each other" in error.value.hint
+
+
+def test_a_predictor_whose_rows_are_not_kept_says_what_to_do(predictors, tmp_path):
+    shutil.copytree(predictors / "one", tmp_path / "older")
+    (tmp_path / "older/test_scores.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="can't be read"):
+        compare([predictors / "both", tmp_path / "older"])
+    (tmp_path / "older/test_scores.safetensors").unlink()
+    with pytest.raises(ConfigError, match="has no test_scores") as error:
+        compare([predictors / "both", tmp_path / "older"])
+    assert "again" in error.value.hint

@@ -12,7 +12,8 @@ from pairs import COLOURS, write_world
 from toys import ToyImage, ToyText
 from typer.testing import CliRunner
 
-from fusemix_core.cli.app import app, plugins_first
+from fusemix_core.cli.app import app
+from fusemix_core.cli.base import plugins_first
 from fusemix_core.config import DataConfig, Part, read_toml
 from fusemix_core.data import pairs_from, read_pairs
 from fusemix_core.discovery import installed

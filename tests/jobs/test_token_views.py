@@ -1,7 +1,9 @@
 """Fits on items that differ in length: what a token adapter gets, keeps and serves."""
 
+import json
 from dataclasses import replace
 
+import onnxruntime
 import pytest
 import torch
 from pairs import write_world
@@ -28,6 +30,7 @@ from fusemix_core.interfaces import (
     as_tokens,
 )
 from fusemix_core.jobs.evaluate import evaluate
+from fusemix_core.jobs.export import export
 from fusemix_core.latents.tables import RaggedLatents
 from fusemix_core.paired import ResidentTokens
 from fusemix_core.registry import registry
@@ -106,6 +109,19 @@ def test_a_fit_on_tokens_is_served_as_it_was_measured(data, tmp_path, held, mixu
     longer.write_text("\n".join(lines))
     found = evaluate(again, DataConfig(source=(str(longer),)), "all")
     assert found["retrieval"]["mean_recall"] > 0.2
+
+
+def test_an_export_begins_with_the_tokens(data, tmp_path):
+    model = fitted(data, tmp_path / "r").model
+    export(model, "onnx", tmp_path / "out")
+    config = json.loads((tmp_path / "out/config.json").read_text())["modalities"]["text"]
+    assert config["begins_with"] == "tokens"
+    assert config["inputs"]["tokens"] == {"dtype": "float32", "shape": ["n", "t", 12]}
+    session = onnxruntime.InferenceSession(tmp_path / "out" / config["file"])
+    tokens, mask = torch.randn(2, 7, 12), torch.arange(7) < torch.tensor([[7], [3]])
+    (found,) = session.run(["vector"], {"tokens": tokens.numpy(), "mask": mask.numpy()})
+    expected = model.embed("text", Padded(tokens, mask))
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
 
 
 def test_padded_latents_of_another_width_are_refused(data, tmp_path):

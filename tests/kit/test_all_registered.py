@@ -16,6 +16,8 @@ OPTIONS = {
     ("adapter", "sharelock"): {"hidden": 32},
     ("objective", "soft-infonce"): {"share": 0.0},
     ("evaluator", "compression"): {"dims": (4,)},
+    ("index", "flat"): {"segment": 64},
+    ("index", "faiss"): {"segment": 64, "least": 100},
     ("correction", "prior"): {"steps": 3, "hidden": 8},
     ("fuser", "mlp"): {"width": 16, "training": FAST},
     ("fuser", "attention"): {"width": 16, "training": FAST},
@@ -33,14 +35,14 @@ ALSO = {"fusemix_clap.laion"}
 
 CHECKED = (
     *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
-    *("task", "fuser", "correction"),
+    *("task", "fuser", "correction", "index", "exporter"),
 )
 PLUGINS_TESTS = "\n".join(path.read_text() for path in sorted(PLUGINS.glob("*/tests/test_*.py")))
 
 
 def checked_as_it_is(spec):
     """Whether its plugin's tests put it through the kit, with the options that it has by itself."""
-    call = rf'\bcheck_{spec.kind}\("{re.escape(spec.name)}"(, expected_failures=\w+)?\)'
+    call = rf'\bcheck_{spec.kind}\("{re.escape(spec.name)}"(, (expected_failures|model)=\w+)?\)'
     return spec.name not in OPTIONS and re.search(call, PLUGINS_TESTS) is not None
 
 

@@ -8,6 +8,7 @@ from kit.broken_encoders import Fitted, Good
 from kit.broken_evaluators import Spread
 from kit.broken_fusers import Ridge, TokenRidge
 from kit.broken_generators import BROKEN as BROKEN_GENERATORS
+from kit.broken_indexes import About, Flat
 from kit.broken_readers import Lines
 from kit.broken_tasks import Scale
 from toys import ToyText
@@ -17,11 +18,14 @@ from fusemix_core.testing import (
     aligners,
     check_encoder,
     check_evaluator,
+    check_exporter,
     check_fuser,
     check_generator,
+    check_index,
     check_reader,
     check_task,
     encoders,
+    exporters,
     fusers,
     generators,
     readers,
@@ -32,8 +36,10 @@ from fusemix_core.testing.components import find
 from fusemix_core.testing.corrections import CORRECTION
 from fusemix_core.testing.encoders import ENCODER
 from fusemix_core.testing.evaluators import EVALUATOR
+from fusemix_core.testing.exporters import EXPORTER
 from fusemix_core.testing.fusers import FUSER
-from fusemix_core.testing.generators import GENERATOR
+from fusemix_core.testing.generator_case import GENERATOR
+from fusemix_core.testing.indexes import INDEX
 from fusemix_core.testing.media import MEDIUM
 from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
@@ -48,6 +54,7 @@ COMPONENTS = {
     "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
     "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
     "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM, "task": TASK, "fuser": FUSER,
+    "index": INDEX, "exporter": EXPORTER,
     "correction": CORRECTION,
 }  # fmt: skip
 FITTED_ONLY = ("fit_is_plain", "fit_is_kept", "fit_to_few")
@@ -135,6 +142,7 @@ def test_a_broken_component_fails_its_check(kind, name, target, heavy_plugin):
         "aligner": aligners.prepare,
         "reader": readers.prepare,
         "fuser": fusers.prepare,
+        "exporter": exporters.prepare,
     }
     case = prepare[kind](target) if kind in prepare else find(kind, target)
     if name == "light_import":
@@ -162,6 +170,11 @@ def test_a_good_task_passes():
 @pytest.mark.parametrize("target", [Ridge, TokenRidge])
 def test_a_good_fuser_passes(target):
     check_fuser(target).raise_if_failed()
+
+
+def test_a_good_index_and_a_good_exporter_pass():
+    check_index(Flat).raise_if_failed()
+    check_exporter(About).raise_if_failed()
 
 
 def test_every_check_has_something_that_fails_it():

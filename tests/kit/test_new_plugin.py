@@ -54,7 +54,7 @@ def components(tmp_path_factory):
 
 
 def test_every_kind_of_component_has_a_template():
-    assert set(TEMPLATES) == set(SPEC_KINDS) - {"artefact", "index"}
+    assert set(TEMPLATES) == set(SPEC_KINDS) - {"artefact"}
 
 
 def test_new_components_pass_their_kits_at_once(components, tmp_path):

@@ -16,7 +16,7 @@ from fusemix_core.metrics.classes import (
 )
 from fusemix_core.metrics.numbers import mae, r2, rmse
 from fusemix_core.metrics.ranks import average_precision, average_ranks, roc_auc, spearman
-from fusemix_core.metrics.reliability import reliability
+from fusemix_core.metrics.reliability import pooled, reliability
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -108,3 +108,14 @@ def test_measures_of_numbers(draw):
     assert np.isnan(r2(np.full(3, 0.1), np.arange(3.0)))
     assert rmse(truth, found) ** 2 == pytest.approx(np.mean((truth - found) ** 2))
     assert mae(truth, truth + 2) == pytest.approx(2)
+
+
+def test_the_reliability_of_sets_together_is_that_of_all_predictions():
+    draw = np.random.default_rng(3)
+    confidence, right = draw.uniform(0.2, 1, 400), draw.random(400) < 0.7
+    parts = [reliability(confidence[i::5], right[i::5]) for i in range(5)]
+    whole, found = reliability(confidence, right), pooled(parts)
+    for name in ("confidence", "accuracy", "count", "bins"):
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=1e-12)
+    assert found.ece == pytest.approx(whole.ece)
+    assert found.ece < np.mean([part.ece for part in parts])

@@ -17,9 +17,10 @@ from search.vectors import keys_of, naive, queries_of, rows_of
 import fusemix_core.search.lists  # noqa: F401  that children need not import it
 import fusemix_core.search.updating  # noqa: F401
 from fusemix_core.runs.models import load_model
-from fusemix_core.search import Collection
+from fusemix_core.search import Collection, exporting
 from fusemix_core.search.flat import FlatIndex
 from fusemix_core.search.ivf import FaissIndex
+from fusemix_core.search.network import QueryNetwork
 
 COUNT = 200
 MOST = 60
@@ -175,10 +176,16 @@ def collection(folder: Path) -> int:
     world, place, first = folder / "world", folder / "i", folder / "first"
     from fusemix_core.config import DataConfig
 
+    def network(*_) -> QueryNetwork:
+        return QueryNetwork({}, b"weights", b"model", b"tokenizer")
+
+    exporting._made = network
     made = Collection.create(place, model, DataConfig((str(world),)), ["image"])
     vector = made.encode("text", "a red car")
     before = {one.key for one in made.search(vector, "text", 100)}
     shutil.copytree(place, first)
+    (query,) = first.glob("*.query")
+    query.unlink()  # an update makes it again
     for i in range(4):
         os.rename(world / f"{i}.png", world / f"moved{i}.png")
         os.unlink(world / f"{10 + i}.png")
@@ -196,7 +203,8 @@ def collection(folder: Path) -> int:
     def check() -> list[str]:
         found = {one.key for one in Collection.open(place, model).search(vector, "text", 100)}
         wrong = [] if found in (before, after) else ["neither the old nor the new items"]
-        wrong += Collection.open(place, model).check()
+        faults = Collection.open(place, model).check()
+        wrong += [fault for fault in faults if query.name not in fault]
         heard = Heard()
         again = Collection.open(place, model)
         again.update(heard)
@@ -206,6 +214,7 @@ def collection(folder: Path) -> int:
         left = [p.name for p in place.rglob(".*")] + [
             p.name for p in place.glob("*.sqlite") if p.stem != again.state.items
         ]
+        wrong += ["no query network"] * (list(place.glob("*.query")) != [place / query.name])
         return wrong + [f"{name} was left" for name in left]
 
     return every_kill(work, place, start, check)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from fusemix_freeze_align.adapter import TokenProjectors
@@ -12,8 +13,11 @@ from torch.nn.functional import normalize
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.evaluation import similarity as sim
-from fusemix_core.interfaces import Padded, as_tokens
+from fusemix_core.exports.onnx import Vectors
+from fusemix_core.interfaces import Network, Padded, as_tokens
+from fusemix_core.latents.exported import exported
 from fusemix_core.objectives.infonce import InfoNCE
+from fusemix_core.scorers.cosine import CosineScorer
 from fusemix_core.step import Step
 from fusemix_core.testing import check_adapter, check_objective
 
@@ -195,3 +199,17 @@ def test_tokens_of_two_widths_are_not_compared():
 def test_wrong_options_are_told(wrong):
     with pytest.raises(ConfigError):
         wrong()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_token_projectors_can_be_exported_to_onnx(pooling):
+    torch.manual_seed(0)
+    adapter = TokenProjectors(12, 8, first="patch", pooling=pooling, pooled="mlp").eval()
+    module = Vectors(adapter, CosineScorer(), "image", ("image",), False).eval()
+    mask = torch.arange(5) < torch.tensor([[5], [2], [1], [4]])
+    given = {"tokens": torch.randn(4, 5, 12), "mask": mask}
+    session = onnxruntime.InferenceSession(exported(Network(module, (0, 1)), given, ("vector",)))
+    tokens, mask = torch.randn(3, 9, 12), torch.arange(9) < torch.tensor([[9], [3], [1]])
+    (found,) = session.run(None, {"tokens": tokens.numpy(), "mask": mask.numpy()})
+    expected = normalize(adapter(Padded(tokens, mask)), dim=1)
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)

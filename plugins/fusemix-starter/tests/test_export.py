@@ -21,6 +21,7 @@ from fusemix_core.latents import exported
 from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import registry
 from fusemix_core.scorers.csls import CSLSScorer
+from fusemix_core.testing import check_exporter
 
 TEXTS = ["a map of the rivers of Europe", "two dogs", "snow"]
 
@@ -203,6 +204,7 @@ def test_sentence_transformers_loads_the_folder_and_gives_what_the_model_does(pi
         expected = model.encode(modality, items, backend="eager")
         torch.testing.assert_close(torch.from_numpy(found[modality]), expected, atol=1e-5, rtol=0)
     assert "no place for the scorer csls" in lines[-1]
+    check_exporter("st", model=model).raise_if_failed()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from fusemix_core.errors import ConfigError
@@ -60,7 +61,8 @@ class TokenProjectors(TokenAdapter):
         """The projected tokens: before `pooled`, and without a first one that is set apart."""
         start = 1 if self.apart else 0
         values, mask = latents.values[:, start:], latents.mask[:, start:]
-        if values.device.type != "cpu":  # a GPU would have to be asked for how many there are
+        # A GPU would have to be asked for how many there are; an exported network can't ask.
+        if values.device.type != "cpu" or torch.compiler.is_compiling():
             return Padded(self.token(Padded(values, mask).filled()), mask)
         projected = self.token(values[mask])  # padding is not projected
         tokens = projected.new_zeros(*mask.shape, projected.shape[1])
