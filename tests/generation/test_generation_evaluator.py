@@ -239,6 +239,18 @@ def test_a_judges_rows_are_those_of_its_items():
     assert rows.argmax(dim=1).tolist() == [0, 1, 2]
 
 
+def test_a_judge_may_see_all_images_at_one_size():
+    checks = np.kron([[0, 1], [1, 0]], np.ones((4, 4)))[..., None].repeat(3, 2)
+    image = Image.fromarray((255 * checks).astype(np.uint8))
+    spec = replace(ToyImage.spec, name="deviation", dim=16)
+    registry.add(spec)
+    toy, coarse = ToyImage(spec), Judge(spec, CPU, registry, pixels=2)([image])
+    wanted = toy.encode(toy.collate([image.resize((2, 2), Image.Resampling.BOX)]))
+    torch.testing.assert_close(coarse, wanted)
+    grey = Judge(spec, CPU, registry, pixels=1)([image])
+    assert (grey - coarse).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -33,7 +33,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
         ComponentSpec(
             kind="exporter",
             name="web",
-            target="fusemix_serve.site.exporter:WebExporter",
+            target="fusemix_serve.web.exporter:WebExporter",
             summary="a page that searches an index in the browser, as static files",
             options={
                 "dtype": "int16",

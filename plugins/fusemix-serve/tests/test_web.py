@@ -8,11 +8,11 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from fusemix_serve.site import exporter as site
-from fusemix_serve.site import runtime
-from fusemix_serve.site.collecting import coded, write_parts
-from fusemix_serve.site.scores import added, probe, shift, slope
-from fusemix_serve.site.words import halved
+from fusemix_serve.web import exporter as site
+from fusemix_serve.web import runtime
+from fusemix_serve.web.collecting import coded, write_parts
+from fusemix_serve.web.scores import added, probe, shift, slope
+from fusemix_serve.web.words import halved
 from torch.nn.functional import normalize
 
 from fusemix_core.config import DataConfig, Part
@@ -85,7 +85,7 @@ def test_codes_are_as_near_as_their_width_allows(dtype, error):
 
 
 def test_large_files_are_written_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("fusemix_serve.site.collecting.PART", 10)
+    monkeypatch.setattr("fusemix_serve.web.collecting.PART", 10)
     assert write_parts(tmp_path / "a", bytes(range(25))) == 25
     assert write_parts(tmp_path / "b", b"") == 0
     parts = [(tmp_path / f"a.{i}").read_bytes() for i in range(3)]
