@@ -1,4 +1,4 @@
-"""What the encoders that ONNX Runtime runs have in common."""
+"""The base class of encoders that ONNX Runtime runs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class OnnxEncoder(Encoder):
         return cls(spec, Path(spec.weights) if spec.local else packaged_weights(spec))
 
     def graph(self, path: Path) -> str | bytes:
-        """What ONNX Runtime loads: the file, or a part of it."""
+        """The graph for ONNX Runtime: the file, or a part of it."""
         return str(path)
 
     @property

@@ -61,7 +61,7 @@ class Fracast(Encoder):
         """float32 values in [0, 1] and bool, whether there is one: `[n, context]` each, the newest
         value last.
 
-        Raises ValueError for what is not a series of 8 numbers or more.
+        Raises ValueError if one is not a series of 8 numbers or more.
         """
         values = torch.zeros(len(items), self.context)
         there = torch.zeros(len(items), self.context, dtype=torch.bool)
