@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch.nn.functional import normalize
 from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import align
+from fusemix_core.cli.evaluate import GenerationOptions
 from fusemix_core.config import DataConfig, Part
 from fusemix_core.data.reading import pairs_from
 from fusemix_core.errors import ConfigError, DataError
@@ -307,3 +309,12 @@ def test_a_run_that_names_the_evaluator_reports_a_strip(tmp_path):
     assert rows["audio"]["ais"] is not None and rows["audio"]["copies"] is None
     report = (tmp_path / "r/report.html").read_text()
     assert "Generation from audio" in report and "data:image/png" in report
+
+
+def test_the_options_of_eval_name_the_evaluator():
+    assert GenerationOptions().parts() == []
+    given = GenerationOptions(generate="emoji", images=Path("real.csv"))
+    assert given.parts() == [Part("generation", {"generator": "emoji", "images": "real.csv"})]
+    registry.check("evaluator", given.parts()[0])
+    with pytest.raises(ConfigError, match="need --generate"):
+        GenerationOptions(judge="eye").parts()
