@@ -101,6 +101,8 @@ def pytest_configure(config):
 
     if not hasattr(config, "workerinput"):
         started.serve()
+        if config.getoption("tx", None):  # with pytest-xdist
+            started.fork_workers()
     started.fork_spawned()
 
 

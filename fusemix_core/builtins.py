@@ -243,6 +243,7 @@ EVALUATORS = [
             "most": 100,
             "count": 2,
             "correct": "auto",
+            "pixels": 0,
             "resamples": 1000,
             "settings": None,
         },

@@ -33,6 +33,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from functools import partial
 from multiprocessing import util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -188,6 +189,14 @@ def fork_spawned() -> None:
         return Popen(words, pass_fds=files, libraries=ENCODERS).pid
 
     util.spawnv_passfds = spawned
+
+
+def fork_workers() -> None:
+    """The workers of pytest-xdist are forked as well: none imports what another has."""
+    from execnet.gateway_base import ThreadExecModel
+
+    popen = partial(Popen, libraries=ENCODERS)
+    ThreadExecModel.subprocess = SimpleNamespace(Popen=popen, PIPE=subprocess.PIPE)
 
 
 forked = SimpleNamespace(

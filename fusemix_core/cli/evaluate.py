@@ -23,6 +23,7 @@ from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusemix_core.evaluation.running import Evaluation
+    from fusemix_core.jobs.measured_data import MeasuredData
 
 
 @dataclass(frozen=True)
@@ -199,24 +200,33 @@ def evaluate(
     what = measured_data(
         model, data.table() | splits.table() | evaluators.facts(facts.table()), split, seed
     )
-    classes = zero_shot.read()
     further = [*evaluators.parts(), *compression.parts(), *generation.parts()]
     beside = evaluators.baselines() or []
+    found = _measured(model, what, zero_shot.read(), further, beside, split, encoder, device)
+    show_evaluation(found, json)
 
+
+def _measured(
+    model: str,
+    what: MeasuredData,
+    classes: dict[str, Any] | None,
+    evaluators: list[Part],
+    baselines: list[str],
+    split: str | None,
+    encoder: list[str] | None,
+    device: str | None,
+) -> Evaluation:
+    """The measures of a model, with a bar of the progress."""
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.jobs import evaluate as job
     from fusemix_core.runs.models import load_model
 
     fused = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
-    with ConsoleReporter() as reporter:
+    how: dict[str, Any] = {"evaluators": evaluators, "seed": what.seed, "baselines": baselines}
+    with ConsoleReporter() as how["reporter"]:
         if classes:
-            how = dict[str, Any](evaluators=further, split=split or "all", reporter=reporter)
-            how |= {"seed": what.seed, "baselines": beside}
-            found = job.measure_classes(fused, what.config, **classes, **how)
-        else:
-            rows = what.config, what.split, further, what.seed
-            found = job.measure_pairs(fused, *rows, reporter, beside)
-    show_evaluation(found, json)
+            return job.measure_classes(fused, what.config, split=split or "all", **classes, **how)
+        return job.measure_pairs(fused, what.config, what.split, **how)
 
 
 def show_evaluation(found: Evaluation, json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,13 @@ from typer.core import TyperCommand
 
 from fusemix_core.cli import options as o
 from fusemix_core.cli.console import Notes, out, print_json, print_table
+from fusemix_core.cli.groups import OutputOptions, given, grouped
 from fusemix_core.config import parse_assignment
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fusemix_core.jobs.generate import Generated, GeneratePlan, Item
+    from fusemix_core.jobs.generate import Generated
+    from fusemix_core.runs.generating import GeneratePlan, Item
 
 _PAIRED = ("--from", "--not")
 """Options that take a modality and an item."""
@@ -56,22 +59,10 @@ def joined(args: list[str]) -> list[str]:
     return found
 
 
-def items_of(values: list[str] | None) -> tuple[Item, ...]:
-    """The items of `--from` or `--not`, as `joined` gives them."""
-    from fusemix_core.jobs.generate import Item
+@dataclass(frozen=True)
+class SourceOptions:
+    """The items: `--from`, `--weights`, `--not`, `--strip`, `--captions`."""
 
-    parts = [value.partition("=") for value in values or ()]
-    return tuple(Item(modality, item) for modality, _, item in parts)
-
-
-def generate(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="A run's or model's folder, PLUGIN:NAME of a plugin's model, or a hub id. None is "
-            "needed for items of the generator's own space."
-        ),
-    ] = None,
     from_: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,13 +71,13 @@ def generate(
             help="A text or a file; several make a mixture.",
             rich_help_panel=SOURCE,
         ),
-    ] = None,
+    ] = None
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="NUMBER,…", help="Of each --from, such as 0.7,0.3.", rich_help_panel=SOURCE
         ),
-    ] = None,
+    ] = None
     avoid: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,13 +86,11 @@ def generate(
             help="An item that the result should be unlike.",
             rich_help_panel=SOURCE,
         ),
-    ] = None,
+    ] = None
     strip: Annotated[
         int,
-        typer.Option(
-            help="So many steps from the first item to the second.", rich_help_panel=SOURCE
-        ),
-    ] = 0,
+        typer.Option(help="Steps from the first item to the second.", rich_help_panel=SOURCE),
+    ] = 0
     captions: Annotated[
         str,
         typer.Option(
@@ -110,7 +99,24 @@ def generate(
             "of another modality.",
             rich_help_panel=SOURCE,
         ),
-    ] = "",
+    ] = ""
+
+    def table(self) -> dict[str, Any]:
+        """Fields of `GenerateConfig`."""
+        return {
+            "items": _items(self.from_),
+            "weights": _numbers(self.weights),
+            "avoid": _items(self.avoid),
+            "strip": self.strip,
+            "captions": self.captions,
+        }
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """The generator and its options: `--with`, `--count`, `--seed`, `--steps`, `--guidance`,
+    `--size`, `--correct`, `--rerank`, `--set`."""
+
     with_: Annotated[
         str,
         typer.Option(
@@ -119,24 +125,24 @@ def generate(
             help="A name of `fusemix generators list`, family:NAME, NAME@PATH or file.py:Class.",
             rich_help_panel=DRAWING,
         ),
-    ] = "",
+    ] = ""
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, help="How many.", rich_help_panel=DRAWING)
-    ] = 1,
+    ] = 1
     seed: Annotated[
         int,
         typer.Option(min=0, help="Of the first; the next are one higher.", rich_help_panel=DRAWING),
-    ] = 0,
+    ] = 0
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of the sampler.", rich_help_panel=DRAWING)
-    ] = None,
+    ] = None
     guidance: Annotated[
         float | None,
         typer.Option(help="How strictly to keep to the condition.", rich_help_panel=DRAWING),
-    ] = None,
+    ] = None
     size: Annotated[
         int | None, typer.Option(min=1, help="Pixels a side.", rich_help_panel=DRAWING)
-    ] = None,
+    ] = None
     correct: Annotated[
         str,
         typer.Option(
@@ -145,7 +151,7 @@ def generate(
             "prior, or what validation chose.",
             rich_help_panel=DRAWING,
         ),
-    ] = "auto",
+    ] = "auto"
     rerank: Annotated[
         int,
         typer.Option(
@@ -153,7 +159,7 @@ def generate(
             help="Make so many times --count, and keep those that the model finds to fit best.",
             rich_help_panel=DRAWING,
         ),
-    ] = 1,
+    ] = 1
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -161,6 +167,40 @@ def generate(
             metavar="KEY=VALUE",
             help="Another option of the generator, which `fusemix generators show` lists.",
             rich_help_panel=DRAWING,
+        ),
+    ] = None
+
+    def table(self) -> dict[str, Any]:
+        """Fields of `GenerateConfig`.
+
+        Raises:
+            ConfigError: No generator is named.
+        """
+        if not self.with_:
+            raise ConfigError(
+                "Which generator?", "Name it: --with NAME. All of them: fusemix generators list"
+            )
+        named = {"steps": self.steps, "guidance": self.guidance, "size": self.size}
+        return {
+            "generator": self.with_,
+            "count": self.count,
+            "seed": self.seed,
+            "correct": self.correct,
+            "rerank": self.rerank,
+            "options": {**dict(map(_setting, self.setting or ())), **given(**named)},
+        }
+
+
+@grouped
+def generate(
+    source: SourceOptions,
+    drawing: DrawingOptions,
+    output: OutputOptions,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run's or model's folder, PLUGIN:NAME of a plugin's model, or a hub id. None is "
+            "needed for items of the generator's own space."
         ),
     ] = None,
     to: Annotated[
@@ -174,14 +214,12 @@ def generate(
     ] = False,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
-    dry_run: o.DryRun = False,
-    json: o.Json = False,
 ) -> None:
     """Generate from an item of any modality: a sound draws an image.
 
     The model must have been aligned to the encoder that the generator is conditioned by:
-    `fusemix align … --fixed`. Each file is named for its item and seed. It says that
-    it was generated, by which generator and from which items.
+    `fusemix align … --fixed`. Each file is named for its item and seed. It says that it was
+    generated, by which generator and from which items.
 
     Examples:
 
@@ -195,41 +233,28 @@ def generate(
         fusemix generate runs/1 --from audio bark.wav --from audio rain.wav \\
             --strip 7 --with emoji --open
     """
+    values = {**source.table(), **drawing.table(), "model": model, "device": device or "auto"}
     from fusemix_core.jobs import generate as job
 
-    if not with_:
-        raise ConfigError(
-            "Which generator?", "Name it: --with NAME. All of them: fusemix generators list"
-        )
-    options = dict(given for given in map(_setting, setting or ()))
-    named = {"steps": steps, "guidance": guidance, "size": size}
-    options |= {name: value for name, value in named.items() if value is not None}
-    config = job.GenerateConfig(
-        generator=with_,
-        items=items_of(from_),
-        model=model,
-        weights=_numbers(weights),
-        avoid=items_of(avoid),
-        count=count,
-        seed=seed,
-        correct=correct,
-        strip=strip,
-        rerank=rerank,
-        captions=captions,
-        options=options,
-        device=device or "auto",
-    )
-    plan = job.make_plan(config, o.key_values(encoder, "--encoder"))
-    if dry_run:
-        show_plan(plan, json)
+    plan = job.make_plan(job.GenerateConfig(**values), o.key_values(encoder, "--encoder"))
+    if output.dry_run:
+        show_plan(plan, output.json)
         return
     from fusemix_core.cli.progress import ConsoleReporter
 
     with ConsoleReporter(Notes()) as reporter:
         done = job.generate(plan, to, reporter=reporter)
-    show(done, json)
+    show(done, output.json)
     if open_:
         webbrowser.open(done.page.absolute().as_uri())
+
+
+def _items(values: list[str] | None) -> tuple[Item, ...]:
+    """The items of `--from` or `--not`, as `joined` gives them."""
+    from fusemix_core.runs.generating import Item
+
+    parts = [value.partition("=") for value in values or ()]
+    return tuple(Item(modality, item) for modality, _, item in parts)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -202,12 +202,13 @@ def compact(folder: Folder) -> None:
 def _hint(made: Collection, kind: str) -> None:
     """Say what is faster for as many items, if anything."""
     from fusemix_core.cli.console import err
+    from fusemix_core.project import how_to_install
 
     if kind == "flat" and max(made.state.counts.values(), default=0) >= MANY:
         err.print(
             "Hint: with so many items, --kind faiss answers several times faster, and misses about "
-            "one in thirty of the best items. Nothing would be encoded again. It needs "
-            "`pip install 'fusemix[faiss]'`.",
+            "one in thirty of the best items. Nothing would be encoded again. It needs the extra: "
+            f"{how_to_install('fusemix[faiss]')}",
             soft_wrap=True,
         )
 

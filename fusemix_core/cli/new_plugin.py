@@ -65,10 +65,11 @@ def new_plugin(
     else:
         made = write_component(name, kind, out.expanduser())
         last = f"fusemix recipes components --kind {kind}"
-    console.print(f"Wrote {made.folder}. Next:", highlight=False, markup=False, soft_wrap=True)
-    for command in (
-        f"cd {made.folder} && pip install -e '.[test]'",
-        "pytest",
-        last,
-    ):
+    _show_next(made.folder, last)
+
+
+def _show_next(folder: Path, last: str) -> None:
+    """The commands that come next, `last` at the end."""
+    console.print(f"Wrote {folder}. Next:", highlight=False, markup=False, soft_wrap=True)
+    for command in (f"cd {folder} && pip install -e '.[test]'", "pytest", last):
         console.print(f"    {command}", highlight=False, markup=False, soft_wrap=True)

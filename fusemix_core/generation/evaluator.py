@@ -37,6 +37,9 @@ class GenerationEvaluator(Evaluator):
         most: Items of each modality that are drawn from; a seeded choice of more.
         count: Images per item.
         correct: How embeddings are brought to the generator's space; see `load_generator`.
+        pixels: A side, to which all images are brought before the judge sees them: those that the
+            generator really draws. Otherwise sharp real images are compared with coarse ones. 0
+            leaves them as they are.
         resamples: Of the bootstrap over items.
         settings: Options of the generator, such as `steps`.
 
@@ -53,6 +56,7 @@ class GenerationEvaluator(Evaluator):
         most: int = 100,
         count: int = 2,
         correct: str = "auto",
+        pixels: int = 0,
         resamples: int = 1000,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -60,13 +64,13 @@ class GenerationEvaluator(Evaluator):
             raise ConfigError(
                 "The evaluator 'generation' needs a generator.", "Example: --generate emoji"
             )
-        if most < 2 or count < 1:
+        if most < 2 or count < 1 or pixels < 0:
             raise ConfigError(
-                f"{most} items with {count} images of each can't be measured.",
+                f"{most} items with {count} images of {pixels} pixels can't be measured.",
                 "Take at least two items and one image of each.",
             )
         self.generator, self.images, self.judge = generator, images, judge
-        self.most, self.count, self.correct = most, count, correct
+        self.most, self.count, self.correct, self.pixels = most, count, correct, pixels
         self.resamples, self.settings = resamples, dict(settings or {})
         self._strips: dict[str, bytes] = {}
 
@@ -95,7 +99,7 @@ class GenerationEvaluator(Evaluator):
             )
         target, makes = fixed_modality(draw.spec, model), draw.spec.makes
         named = judge_of(self.judge, draw.spec, model, model.registry)
-        judge = Judge(named, data.device, model.registry)
+        judge = Judge(named, data.device, model.registry, self.pixels)
         if target not in data.modalities or not medium(model.encoders[target].takes).language:
             raise ConfigError(
                 f"The concept of an item is the text that it is paired with ('{target}'), and the "
@@ -118,6 +122,7 @@ class GenerationEvaluator(Evaluator):
             "concepts": len(real.names),
             "correct": self.correct,
             "images_per_item": self.count,
+            "pixels": self.pixels,
             "held_out_distance": held_out_distance(real),
             "modalities": {m: self._of_modality(data, m, at, real, judge) for m in sources},
         }

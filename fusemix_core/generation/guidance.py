@@ -52,7 +52,7 @@ def score_of(model: FusedModel, rows: Tensor, modality: str = "image") -> Score:
 
     def score(images: Tensor) -> Tensor:
         taken = input_of(adapter, latents(images.to(model.device)))
-        found = normalize(adapter(taken.float()), dim=1)
+        found = normalize(adapter(taken.to(torch.float32)), dim=1)
         return (found * targets).sum(dim=1)
 
     return score

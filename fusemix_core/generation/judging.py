@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -29,6 +30,8 @@ from fusemix_core.specs import EncoderSpec, GeneratorSpec
 
 _SPLIT = "split"
 _MOST_REAL = 10_000
+_AT_ONCE = 512
+"""Real images that are in memory together."""
 _SIDE = 64
 """Pixels a side at which images are compared with training images."""
 
@@ -40,20 +43,28 @@ class Judge:
         spec: of the encoder; its first view is taken.
         device: where it runs.
         registry: what it is found in.
+        pixels: a side, to which it brings all images first; 0 leaves them as they are.
 
     Example:
         rows = Judge(registry.encoder("efficientnet-lite0"), device, registry)(images)
     """
 
-    def __init__(self, spec: EncoderSpec, device: torch.device, registry: Registry) -> None:
-        self.name, self._device = spec.name, device
+    def __init__(
+        self, spec: EncoderSpec, device: torch.device, registry: Registry, pixels: int = 0
+    ) -> None:
+        self.name, self._device, self._pixels = spec.name, device, pixels
         self._encoder = encoder_alone(spec, spec.views[0], spec.dim or 0, device, registry)
 
     def __call__(self, items: Sequence[Any]) -> Tensor:
         """Latents `[n, d]` of items."""
-        parts = list(self._encoder.encoded(list(items), Encoding(self._device, "float32")))
+        shown = [self._sized(item) for item in items] if self._pixels else list(items)
+        parts = list(self._encoder.encoded(shown, Encoding(self._device, "float32")))
         places = torch.tensor([i for index, _ in parts for i in index])
         return as_rows(cat_latents([latents for _, latents in parts])[places.argsort()]).float()
+
+    def _sized(self, image: Any) -> Any:
+        side = (self._pixels, self._pixels)
+        return image.convert("RGB").resize(side, Image.Resampling.BOX)
 
 
 def judge_of(name: str, spec: GeneratorSpec, model: FusedModel, registry: Registry) -> EncoderSpec:
@@ -161,12 +172,16 @@ class Real:
         shown = {plain(text): text for text in reversed(texts)}
         places = {name: i for i, name in enumerate(sorted(shown))}
         concepts = torch.tensor([places[plain(text)] for text in texts])
-        images = [items.load(i) for i in numbers]
-        rows = judge(images)
+        rows, pixels = [], []
+        for start in range(0, len(numbers), _AT_ONCE):
+            images = [items.load(i) for i in numbers[start : start + _AT_ONCE]]
+            rows.append(judge(images))
+            pixels.append(pixels_of(images))
+        seen = torch.cat(rows)
         names = [shown[name] for name in places]
-        middle = rows.mean(dim=0)
-        known = centroids(rows - middle, concepts, len(names))
-        return cls(names, concepts, rows, middle, known, pixels_of(images), held)
+        middle = seen.mean(dim=0)
+        known = centroids(seen - middle, concepts, len(names))
+        return cls(names, concepts, seen, middle, known, torch.cat(pixels), held)
 
     def looked_at(self, rows: Tensor) -> Tensor:
         """Latents of the judge without what all real images have in common, at unit norm."""

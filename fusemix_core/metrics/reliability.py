@@ -73,5 +73,6 @@ def pooled(parts: Sequence[Reliability]) -> Reliability:
     total = np.bincount(bins, weights=count)
     there = total > 0
     sums = (np.bincount(bins, weights=count * values)[there] for values in (confidence, accuracy))
-    means = [values / total[there] for values in sums]
-    return Reliability(*means, total[there].astype(np.int64), np.flatnonzero(there))
+    mean_confidence, mean_accuracy = (values / total[there] for values in sums)
+    counts = total[there].astype(np.int64)
+    return Reliability(mean_confidence, mean_accuracy, counts, np.flatnonzero(there))

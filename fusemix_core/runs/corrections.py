@@ -31,9 +31,12 @@ from fusemix_core.samples import even_sample
 CHEAP = (Part("norm"), Part("shift"), Part("bank"))
 """Those that every model with a fixed modality has."""
 
-_AUTO = "auto"
-_PAIRS_MOST = 20_000
-_KNOWN_MOST = 65_536
+_AUTO, _BANK = "auto", "bank"
+_PAIRS_MOST, _TRIED_MOST = 20_000, 2_000
+"""Pairs that corrections are fitted to, and tried on."""
+_KNOWN_MOST, _BANK_MOST = 20_000, 4_096
+_LOOKED_AT = 10
+"""Times as many rows are looked at for pairs of two modalities, before all rows are."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +74,23 @@ def add_corrections(
     for part in corrections_of(config):
         name = registry.check("correction", part).name
         fitted.setdefault(name, registry.build("correction", part))
+    # A generator's own bank serves a private model too, which keeps none.
+    banked = {**fitted, _BANK: fitted.get(_BANK) or registry.build("correction", Part(_BANK))}
     chosen, with_bank = _chosen_before(model)
     results: dict[str, Any] = {}
     for way in directions:
         pairs = _pairs(model.adapters, encoded.paired("train"), way, device)
         for correction in fitted.values():
             correction.fit(way.source, way.target, pairs, context)
-        rows, latents = _paired_rows(model.adapters, encoded.paired("validation"), way, device)
+        validation = encoded.paired("validation")
+        rows, latents = _paired_rows(model.adapters, validation, way, device, _TRIED_MOST)
         tried = try_corrections(fitted, way.source, way.target, rows, latents)
-        bank = torch.cat([pairs.known, latents.unique(dim=0)])
-        known = try_corrections(fitted, way.source, way.target, rows, latents, bank)
+        known = pairs.known[even_sample(len(pairs.known), _BANK_MOST)]
+        bank = torch.cat([known, latents.unique(dim=0)])
+        open_ended = try_corrections(banked, way.source, way.target, rows, latents, bank)
         chosen.setdefault(way.source, {})[way.target] = tried.chosen
-        with_bank.setdefault(way.source, {})[way.target] = known.chosen
-        found = {**tried.as_dict(), "with_bank": known.as_dict()}
+        with_bank.setdefault(way.source, {})[way.target] = open_ended.chosen
+        found = {**tried.as_dict(), "with_bank": open_ended.as_dict()}
         results.setdefault(way.target, {})[way.source] = found
     model.corrections = {**fitted, _AUTO: AutoCorrection(chosen, with_bank)}
     return results
@@ -128,20 +135,31 @@ def _directions(model: FusedModel, train: PairedLatents) -> list[_Direction]:
 def _pairs(
     adapters: Mapping[str, Adapter], train: PairedLatents, way: _Direction, device: torch.device
 ) -> CorrectionPairs:
-    rows, latents = _paired_rows(adapters, train, way, device)
+    rows, latents = _paired_rows(adapters, train, way, device, _PAIRS_MOST)
     ids = train.linked(way.target)
     known = rows_of(train.tables[way.target], ids[even_sample(len(ids), _KNOWN_MOST)])
     return CorrectionPairs(rows, latents, known.float())
 
 
 def _paired_rows(
-    adapters: Mapping[str, Adapter], pairs: PairedLatents, way: _Direction, device: torch.device
+    adapters: Mapping[str, Adapter],
+    pairs: PairedLatents,
+    way: _Direction,
+    device: torch.device,
+    most: int,
 ) -> tuple[Tensor, Tensor]:
     """Embeddings of one modality and latents of the other, pair by pair, float32 on the CPU."""
     columns = [pairs.modalities.index(m) for m in (way.source, way.target)]
-    links = pairs.links[:, columns]
-    links = links[(links >= 0).all(1)]
-    links = links[even_sample(len(links), _PAIRS_MOST)]
+    some = even_sample(len(pairs.links), _LOOKED_AT * most)
+    links = _complete(pairs.links[some][:, columns])
+    if len(links) < most and len(some) < len(pairs.links):
+        links = _complete(pairs.links[:, columns])
+    links = links[even_sample(len(links), most)]
     adapter = adapters[way.source].to(device).eval()
     rows = embed_rows(adapter, pairs.tables[way.source], links[:, 0], device, out="cpu").float()
     return rows, rows_of(pairs.tables[way.target], links[:, 1]).float()
+
+
+def _complete(links: Tensor) -> Tensor:
+    """The rows without a missing item."""
+    return links[(links >= 0).all(1)]

@@ -86,6 +86,7 @@ def test_a_file_says_that_it_was_generated_by_what_and_from_what(command, run, t
     image.load()
     said = image.text
     assert said["fusemix generator"] == "field" and said["fusemix seed"] == "0"
+    assert said["Software"].startswith("fusemix ") and "fusemix fusemix" not in said
     assert json.loads(said["fusemix from"]) == [
         {"modality": "audio", "item": "4.wav"},
         {"modality": "text", "item": "a red car"},

@@ -4,15 +4,19 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from field import Field
+from pairs import write_world
 from PIL import Image
 from torch.nn.functional import normalize
-from toys import ToyImage, ToyText
+from toys import ToyImage, ToySound, ToyText
 
+from fusemix_core import align
+from fusemix_core.cli.evaluate import GenerationOptions
 from fusemix_core.config import DataConfig, Part
 from fusemix_core.data.reading import pairs_from
 from fusemix_core.errors import ConfigError, DataError
@@ -239,6 +243,18 @@ def test_a_judges_rows_are_those_of_its_items():
     assert rows.argmax(dim=1).tolist() == [0, 1, 2]
 
 
+def test_a_judge_may_see_all_images_at_one_size():
+    checks = np.kron([[0, 1], [1, 0]], np.ones((4, 4)))[..., None].repeat(3, 2)
+    image = Image.fromarray((255 * checks).astype(np.uint8))
+    spec = replace(ToyImage.spec, name="deviation", dim=16)
+    registry.add(spec)
+    toy, coarse = ToyImage(spec), Judge(spec, CPU, registry, pixels=2)([image])
+    wanted = toy.encode(toy.collate([image.resize((2, 2), Image.Resampling.BOX)]))
+    torch.testing.assert_close(coarse, wanted)
+    grey = Judge(spec, CPU, registry, pixels=1)([image])
+    assert (grey - coarse).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -274,3 +290,31 @@ def test_the_job_measures_what_a_generator_draws_from_sounds(fused, sound, tmp_p
     assert not found.failed
     assert found.metrics["generation"]["modalities"]["audio"]["items"] == 8
     assert found.sections["generation"][0].headline[0].label == "audio → field"
+
+
+def test_a_run_that_names_the_evaluator_reports_a_strip(tmp_path):
+    """Of images of the data themselves: each shows one text, so there is no limit of the judge."""
+    data = write_world(tmp_path / "w", count=60, sounds=True)
+    align(
+        {"image": ToyImage, "text": ToyText, "audio": ToySound},
+        data,
+        fixed="text",
+        evaluators=[{"name": "generation", "options": {"generator": "field", "judge": "eye"}}],
+        out=tmp_path / "r",
+        device="cpu",
+    )
+    found = json.loads((tmp_path / "r/results.json").read_text())["test"]["generation"]
+    rows = found["modalities"]["audio"]["rows"]
+    assert found["modalities"]["audio"]["items"] >= 2 and rows["real"] == {}
+    assert rows["audio"]["ais"] is not None and rows["audio"]["copies"] is None
+    report = (tmp_path / "r/report.html").read_text()
+    assert "Generation from audio" in report and "data:image/png" in report
+
+
+def test_the_options_of_eval_name_the_evaluator():
+    assert GenerationOptions().parts() == []
+    given = GenerationOptions(generate="emoji", images=Path("real.csv"))
+    assert given.parts() == [Part("generation", {"generator": "emoji", "images": "real.csv"})]
+    registry.check("evaluator", given.parts()[0])
+    with pytest.raises(ConfigError, match="need --generate"):
+        GenerationOptions(judge="eye").parts()

@@ -8,9 +8,11 @@ import pytest
 import torch
 from field import Field
 from pairs import write_world
+from torch.nn.functional import normalize
 from toys import ToyImage, ToySound, ToyText
 
 from fusemix_core import FusedModel, align, extend, load_generator
+from fusemix_core.corrections.bank import BankCorrection
 from fusemix_core.corrections.plain import NormCorrection
 from fusemix_core.errors import ArtefactError, ConfigError
 
@@ -29,6 +31,10 @@ def run(tmp_path_factory):
 
 def load(folder, modalities=("image", "text")):
     return FusedModel.from_pretrained(folder / "model", encoders={m: SPECS[m] for m in modalities})
+
+
+def pixels(image):
+    return np.asarray(image).tobytes()
 
 
 def rows_of(model, run, count=6):
@@ -62,6 +68,26 @@ def test_a_private_run_keeps_no_training_items(run):
             rows_of(done.model, run), model=done.model, modality="image", correct="bank"
         )
     assert "private" in refused.value.hint and "norm, shift" in refused.value.message
+
+
+def test_a_bank_of_the_generator_serves_a_private_model(run):
+    class Knows(Field):
+        def bank(self):
+            rows = ToyText.load(ToyText.spec, None, None)
+            return rows.encode(rows.collate(["a red car", "a blue bird"]))
+
+    done = align(ENCODERS, run / "w", fixed="text", private=True, out=run / "p2", **QUICK)
+    generator = Knows()
+    draw = load_generator(generator, device="cpu")
+    rows = rows_of(done.model, run)
+    chosen = done.model.corrections["auto"].choice("image", "text", generator.bank())
+    how = {"model": done.model, "modality": "image", "noise": 0.0}
+    names = ("bank", "auto", chosen)
+    drawn = {name: draw.from_embeddings(rows, correct=name, **how) for name in names}
+    assert list(map(pixels, drawn["auto"])) == list(map(pixels, drawn[chosen]))
+    conditions = BankCorrection()(rows, "image", "text", range(len(rows)), generator.bank())
+    expected = draw.from_embeddings(normalize(conditions, dim=1), noise=0.0)
+    assert list(map(pixels, drawn["bank"])) == list(map(pixels, expected))
 
 
 def test_a_prior_is_fitted_if_asked_for(run):

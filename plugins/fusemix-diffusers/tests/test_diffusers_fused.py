@@ -42,10 +42,12 @@ def fused(folder, fixed):
     return FusedModel(adapters, encoders, CosineScorer(), sources=sources, device="cpu")
 
 
-def test_a_text_draws_what_it_draws_as_a_prompt(stable):
+def test_a_text_draws_what_it_draws_as_a_prompt(stable, capfd):
     folder, pipeline = stable["sd"]
+    capfd.readouterr()
     draw = load_generator(f"diffusers:mine@{folder}", device="cpu")
     got = draw(None, {"text": "a dog"}, seed=3, **FAST)
+    assert capfd.readouterr() == ("", "")  # no bars
     wanted = pipeline(
         prompt=["a dog"],
         height=16,

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from fusemix_diffusers import conditions
-from fusemix_diffusers.files import Name, read_folder
+from fusemix_diffusers.files import Name, fetched, read_folder
 from fusemix_diffusers.piped import PipedGenerator
 from fusemix_diffusers.resolving import resolve
 
@@ -187,6 +187,46 @@ def test_a_hubs_pipeline_with_an_adapter_wants_a_folder(stable, monkeypatch):
     spec = resolve("org/repo:main")
     assert spec.revision == stable["sd"][0].name and spec.weights == "org/repo"
     assert spec.space == "condition:org/repo:main#text" and not spec.local
+
+
+def test_kandinskys_decoder_is_conditioned_by_the_image_encoder_of_its_prior(
+    kandinsky, monkeypatch, tmp_path
+):
+    folder = tmp_path / "commit"
+    shutil.copytree(kandinsky[0], folder, ignore=shutil.ignore_patterns("generator.json"))
+    monkeypatch.setattr("fusemix_diffusers.resolving.fetched", lambda *a, **k: folder)
+    spec = resolve("kandinsky-community/kandinsky-2-2-decoder")
+    assert spec.space == "condition:kandinsky-community/kandinsky-2-2-prior#image"
+    assert (spec.norm, spec.revision, spec.dim) == ("raw", "commit", 16)
+
+
+def test_only_texts_and_safetensors_of_the_components_are_fetched(stable, monkeypatch, tmp_path):
+    import fnmatch
+
+    snapshot = tmp_path / "c0ffee"
+    shutil.copytree(stable["sd"][0], snapshot)
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda repo, file, revision: str(snapshot / file)
+    )
+
+    def download(repo, revision, allow_patterns):
+        asked.append((repo, revision, allow_patterns))
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert fetched("org/repo", "main", "mine") == snapshot
+    [(repo, revision, patterns)] = asked
+    assert (repo, revision) == ("org/repo", "c0ffee")
+    taken = ["unet/config.json", "unet/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt"]
+    left = ["unet/diffusion_pytorch_model.bin", "v1-5-pruned.safetensors", "pipeline.py"]
+    left += [
+        "unet/model.py",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "safety_checker/x.py",
+    ]
+    for file in (*taken, *left):
+        assert any(fnmatch.fnmatch(file, p) for p in patterns) == (file in taken), file
 
 
 def test_what_is_not_in_the_cache_can_not_be_had_offline():

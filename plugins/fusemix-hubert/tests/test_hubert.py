@@ -177,7 +177,16 @@ def test_latents_are_the_librarys_own(registry, tmp_path, name):
     assert not time.values[~time.mask].any()
 
 
-@pytest.mark.parametrize("name", ["wav2vec2-base-960h", *LAYER_NORM, "openai-whisper-large-v3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wav2vec2-base-960h",
+        "wavlm-large",
+        "openai-whisper-large-v3",
+        # Their classes are among these or the miniatures, their settings those of wavlm.
+        *(pytest.param(n, marks=pytest.mark.long) for n in LAYER_NORM if n != "wavlm-large"),
+    ],
+)
 def test_contract_from_disk(registry, tmp_path, name):
     save(name, tmp_path)
     check_encoder(f"{name}@{tmp_path}", device="cpu", registry=registry).raise_if_failed()

@@ -11,7 +11,7 @@ _MASKED = -10_000.0
 
 
 class Attention(nn.Module):
-    """Multi-head attention, then a norm of the sum with what asked."""
+    """Multi-head attention, then the norm of the sum with the tokens that asked."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ class CrossFuser(TrainedFuser[Padded]):
     """Cross-modal layers on the tokens of all modalities. In each, a token attends to its own side,
     then to all other sides.
 
-    What a side's tokens are at a layer depends on the manager: `bridge` adds one layer of the
+    A side's tokens at a layer depend on the manager: `bridge` adds one layer of the
     frozen encoder, a later one each time, up to the last; `static` a learnt mixture of all layers;
     `adaptive` a mixture for each token, which the other sides have a say in; `last` the encoder's
     last layer each time, as encoders are fused without bridges.

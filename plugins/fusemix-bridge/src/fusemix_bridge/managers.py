@@ -1,4 +1,4 @@
-"""What a cross-modal layer takes of the layers of a unimodal encoder: one of them by a bridge
+"""How a cross-modal layer is fed from the layers of a unimodal encoder: one of them by a bridge
 (BridgeTower, arXiv:2206.08657), or a learnt mixture of all (ManagerTower, arXiv:2306.00103)."""
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Manager(nn.Module, ABC):
         Args:
             layers: `[n, L, T, width]`, the last one last.
             previous: `[n, T, width]`; None before the first cross-modal layer.
-            others, seen: what the other sides gave before, `[n, S, width]`, and which tokens of
-                theirs are there, bool `[n, S]`.
+            others, seen: the previous outputs of the other sides, `[n, S, width]`, and which of
+                their tokens are there, bool `[n, S]`.
         """
 
 
 class Bridge(Manager):
-    """The norm of one unimodal layer plus what came before.
+    """The norm of one unimodal layer plus the previous output.
 
     Args:
         width: of a token.
@@ -50,7 +50,7 @@ class Bridge(Manager):
 
 
 class Managed(Manager):
-    """What the two managers have in common: a norm of each layer, and of what came before."""
+    """The norms of both managers: of each layer, and of the previous output."""
 
     def __init__(self, layers: int, width: int, first: bool) -> None:
         super().__init__()
@@ -65,14 +65,14 @@ class Managed(Manager):
 class StaticManager(Managed):
     """A weighted sum of all layers, with weights that are the same for every token.
 
-    The weights of the layers are a softmax; that of what came before is not among them.
+    The weights of the layers are a softmax; that of the previous output is not among them.
 
     Args:
         layers, width: of the side.
-        first: whether this is the first cross-modal layer, before which nothing came.
+        first: whether this is the first cross-modal layer, which has no previous output.
         per_channel: whether each channel has weights of its own.
-        noise: standard deviation of what is added to the layers' scores in training; None is 1/L,
-            as published.
+        noise: standard deviation of the noise on the layers' scores in training; None is 1/L, as
+            published.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class StaticManager(Managed):
 
 
 class AdaptiveManager(Managed):
-    """A weighted sum of all layers, with weights for each token: by the token itself, and by what
-    it attends to of the other sides.
+    """A weighted sum of all layers, with weights for each token: by the token itself, and by the
+    tokens of the other sides that it attends to.
 
     Padding of the other sides is left out; the published code attends to it as well.
 
     Args:
         layers, width, per_channel, noise: as in `StaticManager`; `per_channel` is about the weight
-            of what came before.
+            of the previous output.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ from fusemix_core.interfaces import Padded, TokenAdapter
 class LayerMixer(TokenAdapter):
     """A weighted sum of an encoder's layers, each with a norm of its own, then a linear map.
 
-    Which layers matter is learnt: `weights` tells. For the view `layers`, of which each latent is a
-    token here; a view of one latent has one layer.
+    For the view `layers`, each latent being a token here; a view of one latent has one layer.
+    `weights` shows which layers matter.
 
     Args:
         dim_in: width of a layer's latent.

@@ -57,7 +57,7 @@ class ChemNetEncoder(Encoder):
     def collate(self, items: Sequence[str]) -> Tensor:
         """SMILES strings, made canonical, as int64 `[n, 350]`; see `symbol_table`.
 
-        Raises ValueError for what is not a molecule.
+        Raises ValueError if one is not a molecule.
         """
         return self.collated(items)[0]
 

@@ -52,7 +52,7 @@ class MiniMol(Encoder):
     def collate(self, items: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The molecules as one graph of separate parts.
 
-        Raises ValueError for what is not a molecule.
+        Raises ValueError if one is not a molecule.
         """
         for item in items:
             if not isinstance(item, str):

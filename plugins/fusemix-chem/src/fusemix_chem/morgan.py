@@ -37,7 +37,7 @@ class Morgan(Encoder):
     def collate(self, items: Sequence[str]) -> Tensor:
         """float32 `[n, 1024]`, the counts.
 
-        Raises ValueError for what is not a molecule.
+        Raises ValueError if one is not a molecule.
         """
         for item in items:
             if not isinstance(item, str):

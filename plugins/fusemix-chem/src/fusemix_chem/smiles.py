@@ -40,7 +40,7 @@ _SYMBOL = re.compile("Cl|Br|Si|.", re.DOTALL)
 
 
 def molecule(smiles: str) -> Chem.Mol:
-    """As RDKit has it. Raises ValueError, which names it, for what is not a molecule."""
+    """As RDKit has it. Raises ValueError, which names it, if it is not a molecule."""
     # Blocks rdkit's own complaints on stderr for this call only; the error says it better.
     with rdBase.BlockLogs():
         found = Chem.MolFromSmiles(smiles)

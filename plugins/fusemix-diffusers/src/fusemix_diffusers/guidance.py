@@ -7,7 +7,7 @@ CLIP's place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,14 @@ class GuidanceGenerator(PipedGenerator):
         with _steered(self.pipeline, score, float(settings["strength"])):
             return self.run(seeds, settings, prompt=self.prompts(settings, len(seeds)))
 
-    def draw(self, *args: Any) -> list[Image.Image]:
-        """Not used: all rows are drawn by `generate`."""
+    def draw(
+        self,
+        condition: Tensor,
+        negative: Tensor | None,
+        seeds: list[int],
+        settings: Mapping[str, Any],
+    ) -> list[Image.Image]:
+        """Not used: `generate` draws all rows."""
         raise NotImplementedError
 
 

@@ -45,14 +45,16 @@ def load_pipeline(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars of diffusers and its notes on what it loads."""
+    """Without the bars of diffusers and transformers, and their notes on what they load."""
     from diffusers.utils import logging
+    from fusemix_hf.loading import quiet as transformers_quiet
 
     level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with transformers_quiet():
+            yield
     finally:
         logging.set_verbosity(level)
         if shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,21 +47,16 @@ KANDINSKY: Mapping[str, Mapping[str, Any]] = {
 def save_kandinsky(folder: Path, **changes: dict[str, Any]) -> Any:
     """The pipeline of `KANDINSKY` with changed settings, also saved."""
     import torch
-    from diffusers import (
-        DDIMScheduler,
-        KandinskyV22Pipeline,
-        UNet2DConditionModel,
-        VQModel,
-    )
 
+    diffusers: Any = importlib.import_module("diffusers")
     parts = {name: {**config, **changes.get(name, {})} for name, config in KANDINSKY.items()}
     parts["scheduler"].pop("_class_name")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1)
-        pipeline = KandinskyV22Pipeline(
-            unet=UNet2DConditionModel(**parts["unet"]).eval(),
-            movq=VQModel(**parts["movq"]).eval(),
-            scheduler=DDIMScheduler(**parts["scheduler"]),
+        pipeline = diffusers.KandinskyV22Pipeline(
+            unet=diffusers.UNet2DConditionModel(**parts["unet"]).eval(),
+            movq=diffusers.VQModel(**parts["movq"]).eval(),
+            scheduler=diffusers.DDIMScheduler(**parts["scheduler"]),
         )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder)
@@ -131,8 +127,7 @@ def save_stable(folder: Path, *, kind: str = "StableDiffusionPipeline", **schedu
             `StableUnCLIPImg2ImgPipeline`.
         scheduler: Settings of its DDIM.
     """
-    import diffusers
-
+    diffusers: Any = importlib.import_module("diffusers")
     xl, unclip = "XL" in kind, "UnCLIP" in kind
     unet: dict[str, Any] = {
         "block_out_channels": (32, 64),
@@ -192,10 +187,10 @@ def save_ip_adapter(folder: Path, width: int) -> Path:
         width: Of the U-Net's cross-attention.
     """
     import torch
-    from diffusers import UNet2DConditionModel
     from safetensors.torch import save_file
 
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    diffusers: Any = importlib.import_module("diffusers")
+    unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet")
     source = torch.Generator().manual_seed(2)
 
     def drawn(*shape: int) -> torch.Tensor:

@@ -46,8 +46,8 @@ class UnclipGenerator(PipedGenerator):
 
     @contextmanager
     def _away_from(self, negative: Tensor, level: int) -> Iterator[None]:
-        """Inside, the pipeline is guided away from these embeddings, without noise. Of a row of
-        zeros it is guided away as always."""
+        """Inside, the pipeline is guided away from these embeddings, without noise. For
+        a row of zeros it does what it always does."""
         pipeline = self.pipeline
         own = pipeline._encode_image
         labels = pipeline.noise_image_embeddings(negative, level, torch.zeros_like(negative))

@@ -32,13 +32,13 @@ class FocusViT(OnnxEncoder):
     View `pooled` is the CLS token after the block of the option `block`; `tokens` are the CLS token
     and 256 patches after the last block and its norm; `grid` the patches in their 16 rows and
     columns; `layers` the CLS token after each of the 12 blocks. The fine-tuning for saliency cost
-    the last blocks much of what DINOv2 knew: block 10 tells classes apart better.
+    the last blocks much of DINOv2's knowledge: block 10 separates classes better.
     """
 
     takes = Image.Image
 
     def graph(self, path: Path) -> bytes:
-        """The backbone alone, with every block's tokens as an output."""
+        """The backbone only, with every block's tokens as an output."""
         model = onnx.load(str(path))
         outputs = [after_block(number) for number in range(1, BLOCKS + 1)]
         places = [onnx.helper.make_tensor_value_info(name, 1, None) for name in (*outputs, LAST)]
@@ -69,7 +69,7 @@ class FocusViT(OnnxEncoder):
     def _run(self, names: list[str], batch: np.ndarray) -> list[Tensor]:
         if not len(batch):
             return [torch.empty(0, 257, 384) for _ in names]
-        return [torch.from_numpy(found) for found in self.session.run(names, {IMAGE: batch})]
+        return [torch.from_numpy(found) for found in self.run(names, {IMAGE: batch})]
 
 
 def _square(picture: Image.Image) -> Image.Image:

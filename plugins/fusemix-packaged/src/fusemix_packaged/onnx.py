@@ -1,11 +1,12 @@
-"""What the encoders that ONNX Runtime runs have in common."""
+"""The base class of encoders that ONNX Runtime runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import onnxruntime
 import torch
 
@@ -54,7 +55,7 @@ class OnnxEncoder(Encoder):
         return cls(spec, Path(spec.weights) if spec.local else packaged_weights(spec))
 
     def graph(self, path: Path) -> str | bytes:
-        """What ONNX Runtime loads: the file, or a part of it."""
+        """The graph for ONNX Runtime: the file, or a part of it."""
         return str(path)
 
     @property
@@ -64,6 +65,10 @@ class OnnxEncoder(Encoder):
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k != "session"}
+
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, np.ndarray]) -> list[Any]:
+        """The named outputs of the network, or all of them, as arrays."""
+        return [np.asarray(found) for found in self.session.run(outputs, dict(inputs))]
 
     def check(self, items: Sequence[Any]) -> None:
         """Raise TypeError for an item of another type than `takes`."""

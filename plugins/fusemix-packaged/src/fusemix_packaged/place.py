@@ -108,7 +108,7 @@ class GeoClipLocation(Encoder):
     def collate(self, items: Sequence[str]) -> Tensor:
         """float64 `[n, 2]` of the Equal Earth projection.
 
-        Raises ValueError for what is not a place on the earth.
+        Raises ValueError if one is not a place on the earth.
         """
         return projected(torch.tensor([self._degrees(item) for item in items]).reshape(-1, 2))
 

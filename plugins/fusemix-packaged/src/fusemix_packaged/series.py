@@ -31,11 +31,16 @@ class Fracast(Encoder):
     """
 
     def __init__(
-        self, spec: EncoderSpec, network: nn.Module, device: torch.device, dtype: torch.dtype
+        self,
+        spec: EncoderSpec,
+        network: nn.Module,
+        context: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self.spec = spec
         self.device, self.dtype = device, dtype
-        self.context = int(network.W)
+        self.context = context
         self.model = network.requires_grad_(False).eval().to(device, dtype)
 
     @classmethod
@@ -55,13 +60,13 @@ class Fracast(Encoder):
             network.load_state_dict(core)
         except Exception as error:  # unreadable, or of another network
             raise ArtefactError(f"{path} does not contain Fracast's weights: {error}") from error
-        return cls(spec, network, device, dtype)
+        return cls(spec, network, int(settings["model"]["W"]), device, dtype)
 
     def collate(self, items: Sequence[str]) -> tuple[Tensor, Tensor]:
         """float32 values in [0, 1] and bool, whether there is one: `[n, context]` each, the newest
         value last.
 
-        Raises ValueError for what is not a series of 8 numbers or more.
+        Raises ValueError if one is not a series of 8 numbers or more.
         """
         values = torch.zeros(len(items), self.context)
         there = torch.zeros(len(items), self.context, dtype=torch.bool)

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy._core import multiarray
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad, relu
 
@@ -165,7 +166,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The tensors of the embedding network. Beside them the file has counts of classes, which are
     numpy numbers: these are allowed, and no other object."""
     kinds = {type(np.dtype(kind)) for kind in (np.int64, np.int32, np.float64)}
-    scalar = (np._core.multiarray.scalar, "numpy.core.multiarray.scalar")
+    scalar = (multiarray.scalar, "numpy.core.multiarray.scalar")
     with torch.serialization.safe_globals([scalar, np.dtype, *kinds]):
         state, _ = torch.load(path, map_location="cpu", weights_only=True)
     prefix = "embedding_net."

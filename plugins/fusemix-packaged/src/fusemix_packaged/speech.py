@@ -50,7 +50,7 @@ class SpeechEmbedding(OnnxEncoder):
         return torch.stack([rows.mean(dim=0) for rows in frames])
 
     def _frames(self, samples: np.ndarray) -> np.ndarray:
-        output = self.session.run(None, {"samples:0": samples[None]})[0]
+        output = self.run(None, {"samples:0": samples[None]})[0]
         if output.ndim != 4 or output.shape[3] != 96:
             raise ConfigError(
                 f"{self.path} gives {list(output.shape)}, not [1, frames, 1, 96].",

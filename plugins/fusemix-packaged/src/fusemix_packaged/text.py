@@ -22,7 +22,7 @@ class MiniLMInt8(OnnxEncoder):
     """English sentences: the mean over tokens, of unit norm.
 
     Texts are encoded one by one: the network rounds activations on a scale that it takes from
-    all that it is given, so that in a batch a text's latent would depend on its neighbours.
+    its whole input, and the latents of a batch would depend on each other.
     """
 
     takes = str
@@ -54,7 +54,7 @@ class MiniLMInt8(OnnxEncoder):
         self.check_view(view)
         rows = torch.empty(len(batch), self.spec.dim or 384)
         for i, ids in enumerate(batch):
-            tokens = self.session.run(
+            tokens = self.run(
                 None,
                 {
                     "input_ids": ids[None],

@@ -135,7 +135,8 @@ class Attention(nn.Module):
         if hasattr(self, "add_k_proj"):
             key = torch.cat([self.add_k_proj(condition), key], dim=1)
             value = torch.cat([self.add_v_proj(condition), value], dim=1)
-        found = scaled_dot_product_attention(*map(self._by_head, (query, key, value)))
+        query, key, value = (self._by_head(part) for part in (query, key, value))
+        found = scaled_dot_product_attention(query, key, value)
         found = self.to_out[0](found.transpose(1, 2).flatten(2))
         return found.transpose(1, 2).reshape(x.shape) + x
 

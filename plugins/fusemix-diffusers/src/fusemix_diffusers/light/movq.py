@@ -66,7 +66,7 @@ class _Decoder(nn.Module):
         self.mid_block.resnets.extend(residual(widths[0], widths[0]) for _ in range(2))
         if c["mid_block_add_attention"]:
             self.mid_block.attentions.append(attention(widths[0]))
-        self.up_blocks = nn.ModuleList()
+        self.up_blocks: Any = nn.ModuleList()
         channels = widths[0]
         for i, (kind, width) in enumerate(zip(c["up_block_types"], widths, strict=True)):
             block = _Part()
@@ -99,8 +99,8 @@ class _Decoder(nn.Module):
 class _Part(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList()
-        self.attentions = nn.ModuleList()
+        self.resnets: Any = nn.ModuleList()
+        self.attentions: Any = nn.ModuleList()
 
 
 class _Double(nn.Module):

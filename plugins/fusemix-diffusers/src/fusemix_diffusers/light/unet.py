@@ -65,7 +65,7 @@ class UNet(nn.Module):
             return Attention(channels, heads, c["norm_num_groups"], 1e-5, tokens=tokens)
 
         layers = c["layers_per_block"]
-        self.down_blocks = nn.ModuleList()
+        self.down_blocks: Any = nn.ModuleList()
         skips, channels = [widths[0]], widths[0]
         for i, (kind, width) in enumerate(zip(c["down_block_types"], widths, strict=True)):
             block = _Block()
@@ -80,7 +80,7 @@ class UNet(nn.Module):
         self.mid_block = _Block()
         self.mid_block.add(residual(channels, channels), attention(channels))
         self.mid_block.add(residual(channels, channels), None)
-        self.up_blocks = nn.ModuleList()
+        self.up_blocks: Any = nn.ModuleList()
         for i, (kind, width) in enumerate(zip(c["up_block_types"], reversed(widths), strict=True)):
             block = _Block()
             for _ in range(layers + 1):

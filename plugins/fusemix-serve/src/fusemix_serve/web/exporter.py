@@ -25,7 +25,7 @@ from fusemix_serve.web.words import write_words
 FORMAT = "fusemix-web-1"
 _OWN = Path(__file__).parent / "js"
 _LARGEST = 1 << 30
-"""Bytes of vectors: more is no page for a browser."""
+"""Bytes of vectors that a browser can take."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; "
     "media-src 'self' blob:; base-uri 'none'; form-action 'self'; object-src 'none'"

@@ -1,4 +1,4 @@
-"""What runs a text encoder in a browser: two packages of npm, of fixed versions and content."""
+"""The packages of npm that run a text encoder in a browser: of fixed versions and content."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def shift(
     slope: float,
     one: Tensor,
 ) -> Tensor:
-    """What queries, unit-norm `[n, d]`, add to their scores with all items of a modality: `[n]`.
+    """The part `[n]` of scores with a modality that depends on unit-norm queries `[n, d]` only.
 
     `one` is `probe(d)`: a network that is exported can't draw it.
     """

@@ -73,7 +73,7 @@ def write_words(
         half: whether large weights are stored in half precision. All is computed in float32.
 
     Returns:
-        What the page has to know.
+        The facts that the page needs to encode texts.
 
     Raises:
         ConfigError: the encoder or the adapter can't be written, with the reason.
