@@ -47,8 +47,12 @@ def check_file(path: Path, sha256: str, requirement: str) -> None:
     if not path.exists():
         raise ArtefactError(f"The weights {path} are missing.", hint)
     found = path_sha256(path)
-    if found != sha256:
-        what = "file" if path.is_file() else "folder"
+    if found == sha256:
+        return
+    if path.is_dir():
         raise ArtefactError(
-            f"{path} is not the {what} that was tested: its SHA-256 is {found}, not {sha256}.", hint
+            f"{path} is not the folder that was tested: its SHA-256 is {found}, not {sha256}.", hint
         )
+    raise ArtefactError(
+        f"{path} is not the file that was tested: its SHA-256 is {found}, not {sha256}.", hint
+    )

@@ -233,7 +233,12 @@ def generate(
         fusemix generate runs/1 --from audio bark.wav --from audio rain.wav \\
             --strip 7 --with emoji --open
     """
-    values = {**source.table(), **drawing.table(), "model": model, "device": device or "auto"}
+    values: dict[str, Any] = {
+        **source.table(),
+        **drawing.table(),
+        "model": model,
+        "device": device or "auto",
+    }
     from fusemix_core.jobs import generate as job
 
     plan = job.make_plan(job.GenerateConfig(**values), o.key_values(encoder, "--encoder"))
