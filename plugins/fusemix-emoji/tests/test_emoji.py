@@ -12,12 +12,12 @@ import fusemix_emoji
 import numpy as np
 import pytest
 import torch
-from fusemix_core.testing.generators import check_generator
 from fusemix_emoji import EMOJI
 
 from fusemix_core import load_generator
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.generation.loading import LoadedGenerator
+from fusemix_core.testing.generators import check_generator
 
 WEIGHTS = Path(fusemix_emoji.__file__).parent / "weights"
 COLOURS = {"red apple": 0, "strawberry": 0, "frog": 1, "broccoli": 1, "blue car": 2, "jeans": 2}

@@ -22,7 +22,7 @@ Features = dict[str, Any]
 
 
 class Encoded(dict[str, list[list[int]]]):
-    """Token ids, types and masks of texts, with a record of which were cut."""
+    """Token ids, types and masks of texts, and whether each was cut."""
 
     def __init__(self, rows: Sequence[list[int]], cut: Sequence[bool]) -> None:
         super().__init__(
@@ -142,7 +142,7 @@ class Bert(nn.Module):
         self.pooler.dense = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor) -> list[Tensor]:
-        """What each layer gives, the embeddings first: `[n, t, d]`."""
+        """The output of each layer, the embeddings first: `[n, t, d]`."""
         seen = mask.bool()[:, None, None, :]
         given = [self.embeddings(ids, types)]
         layers: Any = self.encoder.layer
