@@ -106,10 +106,11 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attention = nn.Module()
-        self.attention.self = nn.Module()
+        heads = nn.Module()
         for name in ("query", "key", "value"):
-            self.attention.self.add_module(name, nn.Linear(WIDTH, WIDTH))
+            heads.add_module(name, nn.Linear(WIDTH, WIDTH))
+        self.attention = nn.Module()
+        self.attention.self = heads
         self.attention.output = Added(WIDTH)
         self.intermediate = nn.Module()
         self.intermediate.dense = nn.Linear(WIDTH, INNER)
