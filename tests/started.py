@@ -380,6 +380,8 @@ def _become(
     _take(theirs, files)
     os.environ.clear()
     os.environ.update(env)
+    if "MPLBACKEND" in env and "matplotlib" in sys.modules:  # which reads it at its import
+        sys.modules["matplotlib"].rcParams["backend"] = env["MPLBACKEND"]
     os.chdir(cwd)
     faulthandler.dump_traceback_later(longest, exit=True)
     more = [part for part in env.get(PATH, "").split(os.pathsep) if part]

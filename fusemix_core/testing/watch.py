@@ -19,6 +19,9 @@ RANDOM, TORCH, ENVIRONMENT, LOGGING = "random state", "torch settings", "environ
 _IMPORTS_SET = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "CUDA_MODULE_LOADING"}
 """Variables that scientific libraries set when they are imported, which no plugin can help."""
 
+TORCHS_OWN = "torch.__trace"
+"""A logger to which torch adds a handler when it first traces a module."""
+
 
 class Watch:
     """Collects, by kind, what changed during the calls made inside `with watch():`.
@@ -80,7 +83,7 @@ def _things() -> dict[str, Thing]:
             torch.cuda.set_rng_state,
         )
     known = [n for n, l in logging.root.manager.loggerDict.items() if isinstance(l, logging.Logger)]
-    for name in ("root", *known):
+    for name in ("root", *(name for name in known if name != TORCHS_OWN)):
         logger = logging.getLogger(None if name == "root" else name)
         things[f"the logger '{name}'"] = (LOGGING, _reader(logger), _restorer(logger))
     return things

@@ -27,7 +27,13 @@ OPTIONS = {
 rate or for a test, or have targets that follow the rows and get no gradient; the plugins' own tests
 go through the others."""
 
-FAILS = {"identity": {"learns": "it has nothing to learn"}}
+FAILS = {
+    "identity": {"learns": "it has nothing to learn"},
+    "openvino": {"deterministic": "OpenVINO numbers the tensors of a process in its files"},
+}
+NEEDS_MORE = {("evaluator", "generation")}
+"""Components that can't be made without an option that names another, which the kit has not; tests
+of their own check them."""
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 ALSO = {"fusemix_clap.laion"}
@@ -50,7 +56,7 @@ COMPONENTS = [
     spec
     for kind in CHECKED
     for _, spec in registry.all_components(kind)
-    if not checked_as_it_is(spec)
+    if not checked_as_it_is(spec) and (spec.kind, spec.name) not in NEEDS_MORE
 ]
 
 

@@ -175,7 +175,10 @@ def test_facts_of_the_spec(encoder):
     assert sum(p.numel() for p in encoder.model.parameters()) == CHEMNET.parameters
     assert encoder.encode(encoder.collate(["C"])).shape[1] == CHEMNET.dim
     assert CHEMNET.max_tokens == LENGTH and len(set(SYMBOLS)) == 35
-    assert list(fusemix_encoders()) == [CHEMNET] and registry.settled(CHEMNET).takes == "text"
+    assert (
+        list(fusemix_encoders()) == [MORGAN, MINIMOL, CHEMNET]
+        and registry.settled(CHEMNET).takes == "text"
+    )
     assert len(pickle.dumps(encoder)) < 10_000
 
 

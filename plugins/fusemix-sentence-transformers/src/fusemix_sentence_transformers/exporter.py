@@ -60,7 +60,8 @@ class SentenceTransformersExporter(Exporter):
         routes: dict[str, list[Any]] = {}
         for modality in model.modalities:
             source.reporter.stage(f"Exporting {modality}")
-            routes[modality] = [*encoder_modules(model, modality), *layers(model, modality)]
+            with torch.random.fork_rng(devices=[]):  # layers are drawn before they are filled
+                routes[modality] = [*encoder_modules(model, modality), *layers(model, modality)]
         router = Router(routes, default_route=None, allow_empty_key=False)
         whole = SentenceTransformer(modules=[router, Normalize()], device="cpu")
         whole.save_pretrained(str(folder), create_model_card=False)
