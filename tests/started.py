@@ -178,13 +178,17 @@ class Process:
         return self._process.poll()
 
 
+SPAWN = util.spawnv_passfds
+"""How multiprocessing itself starts an interpreter. For what can't be loaded in a forked process,
+now and then: CTranslate2, whose MKL ends it."""
+
+
 def fork_spawned() -> None:
     """What multiprocessing spawns in this process is forked as well: the kit's worker."""
-    fresh = util.spawnv_passfds
 
     def spawned(path, words, files):
         if "--multiprocessing-fork" not in words:
-            return fresh(path, words, files)
+            return SPAWN(path, words, files)
         words = [sys.executable, *words[words.index("-c") :]]  # without options of the interpreter
         return Popen(words, pass_fds=files, libraries=ENCODERS).pid
 

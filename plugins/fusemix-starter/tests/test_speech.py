@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from multiprocessing import util
 
 import ctranslate2
 import numpy as np
 import pytest
+import started
 import torch
 from fusemix_starter import WHISPER_TINY
 from fusemix_starter.speech import FRAME, SAMPLE_RATE, WhisperEncoder
@@ -16,6 +18,7 @@ from transformers import WhisperFeatureExtractor
 from fusemix_core.data.media import Audio
 from fusemix_core.errors import ArtefactError, ConfigError
 from fusemix_core.packaged import packaged_weights
+from fusemix_core.testing import worker
 from fusemix_core.testing.worker import collate_in_worker
 
 CPU = torch.device("cpu")
@@ -94,7 +97,16 @@ def test_another_rate_is_refused(encoder):
         encoder.collate([Audio(np.zeros(10, np.float32), 8000)])
 
 
-def test_collate_in_a_spawned_process_without_the_weights(encoder):
+@pytest.fixture
+def interpreter(monkeypatch):
+    """The kit's worker is an interpreter of its own, not forked."""
+    monkeypatch.setattr(util, "spawnv_passfds", started.SPAWN)
+    worker._worker.cache_clear()
+    yield
+    worker._worker.cache_clear()
+
+
+def test_collate_in_a_spawned_process_without_the_weights(encoder, interpreter):
     assert len(pickle.dumps(encoder)) < 500_000
     clips = [tone(1), tone(0.2)]
     there = collate_in_worker(encoder, clips)
