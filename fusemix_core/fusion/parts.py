@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fusemix_core.evaluation.bootstrap import interval
 from fusemix_core.evaluation.differences import Difference, resampled
-from fusemix_core.metrics.reliability import pooled as together
+from fusemix_core.metrics.reliability import pooled
 from fusemix_core.prediction import Targets, Task
 
 RESAMPLES = 400
@@ -135,18 +134,10 @@ def metrics(parts: Sequence[Part], name: str) -> dict[str, float | None]:
     plots = [part.task.reliability(part.scores[name], part.targets) for part in parts]
     known = [plot for plot in plots if plot is not None and plot.count.sum()]
     if known and found.get(ERROR) is not None:
-        found[ERROR] = together(known).ece
+        found[ERROR] = pooled(known).ece
     return found
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
-
-
-def pooled(parts: Sequence[Part], name: str) -> tuple[Tensor, np.ndarray]:
-    """(scores of a model, in the order of the rows; int64, the rows)."""
-    rows = np.concatenate([part.rows for part in parts])
-    order = np.argsort(rows, kind="stable")
-    scores = torch.cat([part.scores[name] for part in parts])
-    return scores[torch.from_numpy(order)], rows[order]
