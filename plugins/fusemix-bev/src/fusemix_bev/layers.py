@@ -28,8 +28,8 @@ class Dilated(nn.Module):
     """3 × 3 convolutions of several dilations, each channel by itself, mixed and added to the map.
 
     With `content`, a softmax over the dilations gives each cell its own mixture, by the map's
-    content there. Otherwise each channel has one mixture for all cells and all rows: the control, whose
-    field of view is the same, and its size up to one number per dilation.
+    content there. Otherwise each channel has one mixture for all cells and all rows: the control,
+    whose field of view is the same, and its size up to one number per dilation.
 
     Args:
         width: channels of the map.
