@@ -14,11 +14,12 @@ from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.folder import ADVICE, RunFolder
 from fusemix_core.runs.fusing import FusePlan
 from fusemix_core.runs.plan import Plan
+from fusemix_core.runs.reranking import RerankPlan
 from fusemix_core.runs.reporter import Reporter
 
 
 def encode_plan(
-    plan: Plan | FusePlan,
+    plan: Plan | FusePlan | RerankPlan,
     device: torch.device,
     folder: RunFolder,
     reporter: Reporter,
