@@ -89,9 +89,10 @@ def _recall(results: Mapping[str, Any]) -> Section:
             Table(["direction", *recalls, "MRR"], rows, f"On the {results['split']} split"),
             Table(["gain", *recalls], gains, "Percent points, with paired 95% intervals"),
         ],
-        note=f"The first {measured['top_k']} results of the fused model are ranked anew. That takes "
-        f"{cost['ms']:.1f} ms a query for {cost['candidates']} candidates on {cost['threads']} "
-        "thread(s), if their tokens are in the latent store. Ties count against the query.",
+        note=f"The first {measured['top_k']} results of the fused model are ranked anew. That "
+        f"takes {cost['ms']:.1f} ms a query for {cost['candidates']} candidates on "
+        f"{cost['threads']} thread(s), if their tokens are in the latent store. Ties count against "
+        "the query.",
         headline=[
             Tile("R@1 gained", signed(gain["r1"], gain["r1_interval"]), "percent points"),
             Tile("ms a query", round(cost["ms"], 1), f"{cost['candidates']} candidates"),
@@ -107,7 +108,8 @@ def _choice(results: Mapping[str, Any]) -> Section:
         rows.append([f"{name}{mark}", one["weight"], one["before"], one["mrr"], one["seconds"]])
     return Section(
         "Choice",
-        "Networks, and the weight of their score, are chosen on validation by mean reciprocal rank.",
+        "The network, and the weight of its score, are chosen on validation by mean reciprocal "
+        "rank (MRR).",
         tables=[Table(["network", "weight", "MRR before", "MRR after", "seconds"], rows)],
         note="A weight of 0 leaves the order of the fused model. At 1 both scores vary as much.",
     )

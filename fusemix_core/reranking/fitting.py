@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,11 +86,28 @@ def fit_reranker(
         options = {"layers": dict(layers), **options}
     part = Part(part.name, options)
     widths = {m: table.shape[-1] for m, table in train.tokens.tables.items()}
-    with seeded(context.seed, context.device):
-        network: Reranker = registry.build("reranker", part, widths)
-        network.prepare({m: sample(train, m) for m in widths})
-        network = _trained(network, part, train, validation, settings, context)
+
+    def build() -> Reranker:
+        return registry.build("reranker", part, widths)
+
+    network = fit_network(build, part, train, validation, settings, context)
     return FittedReranker(part, network, mix_of(network, validation, settings.top_k))
+
+
+def fit_network(
+    build: Callable[[], Reranker],
+    part: Part,
+    train: Split,
+    validation: Split,
+    settings: RerankSettings,
+    context: FitContext,
+) -> Reranker:
+    """Train the network that `build` makes, which a checkpoint knows by `part`; other arguments as
+    of `fit_reranker`. In eval mode on the CPU."""
+    with seeded(context.seed, context.device):
+        network = build()
+        network.prepare({m: sample(train, m) for m in train.modalities})
+        return _trained(network, part, train, validation, settings, context)
 
 
 def best_of(fitted: Mapping[str, FittedReranker]) -> str:

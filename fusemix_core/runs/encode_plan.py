@@ -14,8 +14,8 @@ from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.folder import ADVICE, RunFolder
 from fusemix_core.runs.fusing import FusePlan
 from fusemix_core.runs.plan import Plan
-from fusemix_core.runs.reranking import RerankPlan
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.reranking import RerankPlan
 
 
 def encode_plan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,7 @@ def _between(dataset: PairedDataset, between: tuple[str, ...]) -> PairedDataset:
             )
     dataset = dataset.leaving_out([m for m in dataset.modalities if m not in between])
     columns = [dataset.modalities.index(m) for m in between]
-    both = (dataset.links[:, columns] >= 0).all(axis=1)
+    both = np.all(dataset.links[:, columns] >= 0, axis=1)
     splits = {name: rows[both[rows]] for name, rows in dataset.splits.items()}
     for name in ("train", "validation"):
         if not len(splits[name]):
