@@ -79,8 +79,7 @@ def rerank(
         between: The two modalities, by default the model's first.
         settings: Of training: fields of `RerankSettings`, such as `{"negatives": "random"}`.
         out, resume, reporter: As in `align`.
-        **more: `seed`, `device`, `dtype`, `store_dtype`, `encode_batch`, `backend`,
-            `decode_processes`, `store` and `private`, as in `align`.
+        **more: `seed`, `device`, `store`, `private` and so on, as in `align`.
 
     Returns:
         The run's folder, re-ranker and results.
@@ -108,7 +107,7 @@ def rerank(
     }
     config = rerank_config(values)
     if not isinstance(model, FusedModel):
-        model = load_model(model, config.device)
+        model = model_of_run(config)
     plan = make_rerank_plan(config, model, tell=reporter.note if reporter else None)
     how: dict[str, Any] = {"resume": resume, "reporter": reporter, "objects": objects}
     return run_rerank(plan, out or default_out(), **how)
@@ -121,6 +120,18 @@ def rerank_config(values: Mapping[str, Any]) -> RerankConfig:
     table, own = data_table(values["model"], run, values.get("data", {}))
     seed = run.get("seed", 0) if own else 0
     return from_dict(RerankConfig, {"seed": seed, **values, "data": table})
+
+
+def model_of_run(config: RerankConfig) -> FusedModel:
+    """The fused model that a config names. An encoder that only the user may name, such as one in a
+    Python file, is the one that is named for the tokens."""
+    model = load_model(config.model, config.device)
+    own = {
+        m: name
+        for m, name in config.encoders.items()
+        if m in model.encoders and not model.encoders[m].registered
+    }
+    return load_model(config.model, config.device, own) if own else model
 
 
 def run_rerank(

@@ -60,6 +60,7 @@ def fit_reranker(
     settings: RerankSettings,
     context: FitContext,
     layers: Mapping[str, int] | None = None,
+    mined: Sequence[Negatives] | None = None,
     registry: Registry = registry,
 ) -> FittedReranker:
     """Train a network on pairs and their negatives.
@@ -71,6 +72,7 @@ def fit_reranker(
         settings: of negatives and training.
         context: seed, device, checkpoints and callbacks.
         layers: modality → how many layers of the encoder each token has side by side; None: one.
+        mined: what negatives are drawn from, in each direction; None: as the settings say.
 
     Raises:
         DataError: there are too few pairs.
@@ -90,7 +92,7 @@ def fit_reranker(
     def build() -> Reranker:
         return registry.build("reranker", part, widths)
 
-    network = fit_network(build, part, train, validation, settings, context)
+    network = fit_network(build, part, train, validation, settings, context, mined)
     return FittedReranker(part, network, mix_of(network, validation, settings.top_k))
 
 
@@ -101,13 +103,15 @@ def fit_network(
     validation: Split,
     settings: RerankSettings,
     context: FitContext,
+    mined: Sequence[Negatives] | None = None,
 ) -> Reranker:
     """Train the network that `build` makes, which a checkpoint knows by `part`; other arguments as
     of `fit_reranker`. In eval mode on the CPU."""
     with seeded(context.seed, context.device):
         network = build()
         network.prepare({m: sample(train, m) for m in train.modalities})
-        return _trained(network, part, train, validation, settings, context)
+        negatives = mined or _negatives(train, settings, context.seed)
+        return _trained(network, part, train, validation, settings, context, negatives)
 
 
 def best_of(fitted: Mapping[str, FittedReranker]) -> str:
@@ -137,11 +141,11 @@ def _trained(
     validation: Split,
     settings: RerankSettings,
     context: FitContext,
+    negatives: Sequence[Negatives],
 ) -> Reranker:
     """The network after training, in eval mode on the CPU."""
     plan = plan_steps(len(train), 1, settings.training)
     lists = [shortlist(validation, *way, settings.top_k, QUERIES) for way in validation.directions]
-    negatives = _negatives(train, settings, context.seed)
     described = {
         "reranker": to_dict(part),
         "settings": to_dict(settings),
