@@ -166,7 +166,7 @@ class RerankModel(SavedModel):
 
 
 def _checked(found: Any) -> dict[str, Any]:
-    """What the record of a saved model says. Raises `ArtefactError` if it is damaged."""
+    """The checked record of a saved model. Raises `ArtefactError` if it is damaged."""
     fine = isinstance(found, Mapping) and set(found) == {"top_k", "weights", "fused"}
     fine = fine and type(found["top_k"]) is int and found["top_k"] > 0
     fine = fine and isinstance(found["fused"], str) and isinstance(found["weights"], Mapping)

@@ -87,7 +87,8 @@ NegativesKind = Annotated[
     typer.Option(
         "--negatives",
         metavar="KIND",
-        help="What a pair is trained against: hard (what the model mistakes most) or random. "
+        help="Other items that a pair is trained against: hard (those the model mistakes most) or "
+        "random. "
         "[hard]",
         rich_help_panel=o.METHOD,
     ),
@@ -130,9 +131,9 @@ def rerank(
 ) -> None:
     """Train a network that looks again at the first results of a search, with tokens of both items.
 
-    Takes the pairs and the split of the run, trains against what the run's model mistakes most,
-    chooses the network and the weight of its score on the validation split, measures recall before
-    and after on the test split, and saves a re-ranker and a report.
+    Takes the pairs and the split of the run, trains against the run's own mistakes, chooses the
+    network and the weight of its score on the validation split, measures recall before and after on
+    the test split, and saves a re-ranker and a report.
 
     Examples:
 
@@ -191,7 +192,7 @@ def _carry_out(values: dict[str, Any], run: RunOptions, output: OutputOptions) -
     from fusemix_core.runs.reranking import make_rerank_plan
 
     notes, config = Notes(), rerank_config(values)
-    plan = make_rerank_plan(config, model_of_run(config), tell=notes)
+    plan = make_rerank_plan(config, model_of_run(config), notify=notes)
     if run.out is not None:
         from fusemix_core.runs.folder import RunFolder
 
@@ -228,7 +229,7 @@ def show_plan(plan: RerankPlan, json: bool) -> None:
 
 
 def show_result(found: RerankResult, json: bool) -> None:
-    """Print the results of a run, where they are, and the next command."""
+    """Print the results of a run, its folder, and the next command."""
     from fusemix_core.cli.show import show_sections
 
     folder = found.folder

@@ -108,7 +108,7 @@ def rerank(
     config = rerank_config(values)
     if not isinstance(model, FusedModel):
         model = model_of_run(config)
-    plan = make_rerank_plan(config, model, tell=reporter.note if reporter else None)
+    plan = make_rerank_plan(config, model, notify=reporter.note if reporter else None)
     how: dict[str, Any] = {"resume": resume, "reporter": reporter, "objects": objects}
     return run_rerank(plan, out or default_out(), **how)
 
@@ -290,7 +290,7 @@ def _results(
 
 
 def _layer_weights(fitted: FittedReranker) -> dict[str, Any]:
-    """What a network says of how it weighs the layers of encoders, if it says anything."""
+    """How a network weighs the layers of encoders, if it has `layer_weights`."""
     say = getattr(fitted.network, "layer_weights", None)
     found: Mapping[str, list[Tensor]] = say() if callable(say) else {}
     shown = {m: [one.tolist() for one in stages] for m, stages in found.items() if stages}

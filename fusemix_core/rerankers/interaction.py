@@ -24,7 +24,7 @@ class Interaction(Reranker):
     Args:
         inputs: as in `Reranker`.
         width: of a token after the map.
-        dropout: of what a token contains before the map.
+        dropout: share of a token's values that are dropped before the map, in training.
 
     Raises:
         ConfigError: an option is out of range.

@@ -72,7 +72,7 @@ def fit_reranker(
         settings: of negatives and training.
         context: seed, device, checkpoints and callbacks.
         layers: modality → how many layers of the encoder each token has side by side; None: one.
-        mined: what negatives are drawn from, in each direction; None: as the settings say.
+        mined: the pools of negatives, in each direction; None: as the settings say.
 
     Raises:
         DataError: there are too few pairs.
@@ -160,7 +160,7 @@ def _trained(
 
 
 def _negatives(train: Split, settings: RerankSettings, seed: int) -> list[Negatives]:
-    """What negatives are drawn from, in both directions."""
+    """The pools that negatives are drawn from, in both directions."""
     if settings.negatives == "hard":
         return [hard_negatives(train, *way, settings.pool) for way in train.directions]
     return [

@@ -159,7 +159,7 @@ def _row(values: np.ndarray, samples: np.ndarray | None) -> dict[str, Any]:
 
 
 def cost(network: Reranker, split: Split, top_k: int) -> dict[str, Any]:
-    """What re-ranking one query costs, if all tokens are there."""
+    """The time that re-ranking one query takes, if all tokens are there."""
     times, candidates = [], 0
     for query, target in split.directions:
         short = shortlist(split, query, target, top_k, TIMED // 2)

@@ -21,7 +21,7 @@ class Mix:
 
     Attributes:
         alpha: the chosen one of `ALPHAS`; 0 leaves the order of the fused model.
-        weights: direction → by what the network's score is multiplied before it is added.
+        weights: direction → the factor of the network's score in the sum.
         tried: alpha → mean reciprocal rank on validation, of 100, mean of both directions.
     """
 

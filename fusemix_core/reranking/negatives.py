@@ -17,7 +17,7 @@ SPARE = 64
 
 @dataclass(frozen=True)
 class Negatives:
-    """What the negatives of training rows are drawn from, in one direction.
+    """The pools of negatives of training rows, in one direction.
 
     Attributes:
         pool: int64 `[m, P]`, items of `target` for each row.

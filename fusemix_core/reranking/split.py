@@ -58,7 +58,7 @@ class Split:
         return list(permutations(self.modalities, 2))
 
     def positives(self, query: str, target: str) -> Positives:
-        """The queries of a direction, its gallery, and who belongs to whom."""
+        """The queries of a direction, its gallery, and which items belong together."""
         columns = [self.modalities.index(m) for m in (query, target)]
         return Positives.of(self.tokens.links, *columns)
 
@@ -82,7 +82,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Partners:
-    """Which items of two modalities belong together, also by what says the same.
+    """Which items of two modalities belong together, directly or because they say the same.
 
     Attributes:
         groups: modality → int64 `[n]`, the number that items which say the same have in common.

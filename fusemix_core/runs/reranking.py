@@ -67,14 +67,17 @@ class RerankPlan:
 
 
 def make_rerank_plan(
-    config: RerankConfig, model: FusedModel, tell: Tell | None = None, registry: Registry = registry
+    config: RerankConfig,
+    model: FusedModel,
+    notify: Tell | None = None,
+    registry: Registry = registry,
 ) -> RerankPlan:
     """Read the data, choose views and networks, and look into the latent store.
 
     Args:
         config: the run.
         model: what `config.model` names.
-        tell: gets notes on the data.
+        notify: gets notes on the data.
 
     Raises:
         ConfigError, UnknownNameError: a name or an option is wrong.
@@ -103,7 +106,7 @@ def make_rerank_plan(
     config = replace(config, between=between, views=views)
     takes = {m: info.takes for m, info in model.encoders.items()}
     # All modalities of the run: what is linked by a third one is on one side of the split.
-    whole = read_usable(config.data, takes, config.seed, tell=tell, optional=takes)
+    whole = read_usable(config.data, takes, config.seed, tell=notify, optional=takes)
     dataset = _between(whole, between)
     encoders = plan_encoders(dataset, specs, config, config.device)
     return RerankPlan(config, model, dataset, encoders, networks, list(whole.warnings))

@@ -11,8 +11,8 @@ from fusemix_core.saved.model import SavedModel
 
 
 def identity(model: SavedModel, modalities: Sequence[str]) -> str:
-    """A digest of what some modalities of a fused model are embedded and scored by: the encoders,
-    the adapters with their weights, and the name of the scorer. Modalities that join the model
+    """A digest of how a fused model embeds and scores some modalities: the encoders, the adapters
+    with their weights, and the name of the scorer. Modalities that join the model
     later don't change it.
 
     Args:
