@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ class Case:
         network: registered name and options.
         settings: of `RerankSettings` that aren't the defaults.
         training: of its `training` that aren't the defaults.
-        most: tokens of an item at most, the first ones; 0 for all.
+        most: tokens of an item at most, the first ones.
+        last: modalities of whose tokens only the last layer is kept.
     """
 
     title: str
@@ -68,7 +69,8 @@ class Case:
     network: Part = Part("interaction")
     settings: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-    most: int = 0
+    most: int = 32
+    last: tuple[str, ...] = ("text",)
 
     def rerank_settings(self) -> RerankSettings:
         found = RerankSettings(**self.settings)
@@ -79,7 +81,7 @@ def _pairwise(title: str, network: Part, negatives: str, lr: float) -> Case:
     """A case that is trained pair by pair, on few tokens, as that takes long."""
     settings = {"negatives": negatives, "count": 2, "top_k": 16}
     training = {"epochs": 5, "batch_size": 32, "lr": lr, "evaluate_every": 1}
-    return Case(title, FOCUS, network, settings, training, most=17)
+    return Case(title, FOCUS, network, settings, training, most=17, last=())
 
 
 def _cross(manager: str) -> Case:
@@ -192,9 +194,9 @@ class Tower:
         """Each split with the tokens of a case; how many layers a token has."""
         chosen = tuple((m, *pair) for m, pair in case.tokens.items())
         encoded = encode(str(self.source), self.seed, chosen)
-        if case.most:
-            tables = {m: first(table, case.most) for m, table in encoded.tables.items()}
-            encoded = replace(encoded, tables=tables)
+        kept = {m: registry.encoder(case.tokens[m][0]).dim or 0 for m in case.last}
+        tables = {m: first(table, case.most, kept.get(m, 0)) for m, table in encoded.tables.items()}
+        encoded = replace(encoded, tables=tables)
         found = {
             name: Split(encoded.paired(name), self.embeddings, self.score)
             for name in encoded.dataset.splits
@@ -206,18 +208,18 @@ class Tower:
         return found, layers
 
 
-def first(table: LatentTable, most: int) -> LatentTable:
-    """The first tokens of each item, in memory."""
+def first(table: LatentTable, most: int, width: int) -> LatentTable:
+    """The first tokens of each item, in memory, and of them the last `width` columns; 0: all."""
     lengths, parts = [], []
     for ids in torch.arange(len(table)).split(256):
         tokens = as_tokens(table.rows(ids))
         values, mask = tokens.values[:, :most], tokens.mask[:, :most]
         lengths.append(mask.sum(dim=1))
-        parts.append(values[mask].half())
+        parts.append(values[mask][:, -width:].half())
     return ResidentTokens(torch.cat(parts), torch.cat(lengths))
 
 
-@cache
+@lru_cache(maxsize=1)
 def encode(source: str, seed: int, tokens: Sequence[tuple[str, str, str]] = ()) -> Encoded:
     """The set, split by the seed, through the latent store: with the views of the default recipe,
     or those of `tokens`, (modality, encoder, view)."""
