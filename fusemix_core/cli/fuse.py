@@ -62,7 +62,7 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="classify, multilabel, regress, ordinal, survive, match; with options "
+        help="classify, multilabel, regress, ordinal, survive, box, tag, match; with options "
         '"NAME KEY=VALUE". [auto: seen from the target]',
         rich_help_panel=o.METHOD,
     ),

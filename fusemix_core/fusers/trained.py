@@ -98,6 +98,11 @@ class TrainedFuser(ScaledFuser[L]):
         give the same."""
 
     @classmethod
+    def suited(cls, task: Task) -> dict[str, Any]:
+        """Options that the task decides, unless the user does."""
+        return {}
+
+    @classmethod
     def fit(
         cls,
         train: Labelled,
@@ -108,7 +113,7 @@ class TrainedFuser(ScaledFuser[L]):
     ) -> Fitted:
         train, validation = train.as_taken_by(cls), validation.as_taken_by(cls)
         with seeded(context.seed, context.device):
-            fuser = cls(cls.widths(train), task.outputs, **options)
+            fuser = cls(cls.widths(train), task.outputs, **{**cls.suited(task), **options})
             fuser.prepare(train)
             fuser = trained(fuser, train, validation, task, context)
         fuser.calibrate(validation, task)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from fusemix_core.config import Part, Recipe, Training
 from fusemix_core.hookspecs import hookimpl
 from fusemix_core.specs import ComponentSpec
+
+if TYPE_CHECKING:
+    import typer
 
 PAPER = "https://arxiv.org/abs/2304.02556"
 
@@ -36,6 +40,14 @@ def fusemix_components() -> Iterable[ComponentSpec]:
             search={"training.lr": (1e-3, 3e-4, 3e-3), "training.weight_decay": (0.02, 0.1)},
         ),
     ]
+
+
+@hookimpl
+def fusemix_commands(app: typer.Typer) -> None:
+    """`fusemix hammer-data`."""
+    from fusemix_hammer.command import hammer_data
+
+    app.command("hammer-data", rich_help_panel="Prepare and keep")(hammer_data)
 
 
 def hammer() -> Recipe:
