@@ -118,6 +118,8 @@ class Task(ABC):
     """The fuser that `auto` takes. Empty if it chooses among `beside` and `stack`."""
     beside: ClassVar[tuple[str, ...]] = ("concat", "block", "mlp")
     """The fusers that are fitted beside `stack` and the chosen one, to compare with."""
+    views: ClassVar[tuple[str, ...]] = ()
+    """The views that suit, the best first. An encoder that has none of them gives its first."""
     kind: ClassVar[str] = ""
     """The kind that the column of the target is read as, unless the user names one."""
     usual: ClassVar[Mapping[str, str]] = {}

@@ -143,7 +143,9 @@ def build_fuse_config(
     if config.data.reader is not None:
         registry.check("reader", config.data.reader)
     specs = resolve_encoders(config.encoders, registry)
-    return replace(config, views=resolve_views(specs, config.views)), specs
+    suits = task_class(config.task, registry).views if config.task.name not in (AUTO, MATCH) else ()
+    liked = {m: next((v for v in suits if v in spec.views), "") for m, spec in specs.items()}
+    return replace(config, views=resolve_views(specs, config.views, liked)), specs
 
 
 def make_fuse_plan(

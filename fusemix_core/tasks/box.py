@@ -46,6 +46,7 @@ class Box(Task):
 
     primary = "iou_boxes"
     kind = "box"
+    views = ("grid", "tokens")
     fuser = "attention"
     beside = ("concat", "block")
     placed = True

@@ -42,6 +42,7 @@ class Tag(Task):
 
     primary = "f1"
     kind = "text"
+    views = ("tokens-words", "time", "tokens", "grid")
     fuser = "attention"
     beside = ()
 

@@ -17,7 +17,7 @@ PAPER = "https://arxiv.org/abs/2304.02556"
 
 @hookimpl
 def fusemix_components() -> Iterable[ComponentSpec]:
-    """The objective, and a recipe with it."""
+    """The objective, a recipe with it, and what predicts manipulations."""
     return [
         ComponentSpec(
             kind="objective",
@@ -33,6 +33,43 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "queue": 65_536,
             },
             uses=("trust", "adapters"),
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="task",
+            name="manipulation",
+            target="fusemix_hammer.task:Manipulation",
+            summary="whether a pair is real, what was done to it, and where",
+            options={
+                "modality": "text",
+                "kinds": (),
+                "boxed": (),
+                "length": 0,
+                "weights": (1.0, 1.0, 0.1, 0.1, 1.0),
+            },
+            paper=PAPER,
+        ),
+        ComponentSpec(
+            kind="fuser",
+            name="hammer",
+            target="fusemix_hammer.fuser:HammerFuser",
+            summary="HAMMER: the text's tokens attend to the image's, with the paper's heads",
+            options={
+                "width": 128,
+                "heads": 4,
+                "own": 1,
+                "depth": 2,
+                "dropout": 0.1,
+                "contrast": 0.1,
+                "local": True,
+                "fused": True,
+                "text": "text",
+                "kinds": 0,
+                "words": 0,
+                "drop": None,
+                "training": {},
+            },
+            uses=("tokens",),
             paper=PAPER,
         ),
         ComponentSpec.recipe(
