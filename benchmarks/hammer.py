@@ -50,7 +50,7 @@ COMPARED = (
     ("image and text", "box from the cls"),
     ("image and text", "words before fusion"),
 )
-OPTIONS = {"width": 64, "training": {"epochs": 14, "batch_size": 64, "patience": 3}}
+OPTIONS = {"width": 64, "training": {"epochs": 10, "batch_size": 64, "patience": 3}}
 RESAMPLES = 200
 _SHOWN = (
     "auc", "eer", "accuracy", "map", "cf1", "of1", "iou_boxes", "iou50_boxes", "iou75_boxes", "iou",

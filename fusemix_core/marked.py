@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,12 +72,12 @@ def _pixels(edges: Edges, height: int) -> list[int]:
     return [x, y, max(x, round(right * (_SIDE - 1))), max(y, round(bottom * (height - 1)))]
 
 
-def _lines(words: Sequence[Word], font: object) -> list[list[Word]]:
+def _lines(words: Sequence[Word], font: Any) -> list[list[Word]]:
     """The words, broken into lines."""
     lines: list[list[Word]] = []
     left = 0.0
     for word in words:
-        wide = font.getlength(f"{word.text} ")  # type: ignore[attr-defined]
+        wide = font.getlength(f"{word.text} ")
         if not lines or left + wide > _SIDE - 2 * _PAD:
             lines.append([])
             left = 0.0
@@ -86,15 +86,15 @@ def _lines(words: Sequence[Word], font: object) -> list[list[Word]]:
     return lines
 
 
-def _write(draw: ImageDraw, line: Sequence[Word], top: int, font: object) -> None:
+def _write(draw: ImageDraw, line: Sequence[Word], top: int, font: Any) -> None:
     """Write a line: found words on colour, true ones underlined."""
     left = float(_PAD)
     for word in line:
-        wide = font.getlength(word.text)  # type: ignore[attr-defined]
+        wide = font.getlength(word.text)
         if word.found:
             draw.rectangle([left - 2, top, left + wide + 2, top + _SIZE + 3], fill=FOUND)
         draw.text((left, top), word.text, fill="white" if word.found else "black", font=font)
         if word.true:
             low = top + _SIZE + 3
             draw.line([left, low, left + wide, low], fill=TRUE, width=3)
-        left += wide + font.getlength(" ")  # type: ignore[attr-defined]
+        left += wide + font.getlength(" ")

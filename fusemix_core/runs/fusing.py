@@ -126,7 +126,8 @@ def build_fuse_config(
             config = replace(config, fuser=Part(PRODUCTS, config.fuser.options))
     elif config.task.name != AUTO:
         registry.check("task", config.task)
-        if config.fuser.name == AUTO and (suits := task_class(config.task, registry).fuser):
+        suits = task_class(config.task, registry).fuser
+        if config.fuser.name == AUTO and suits:
             config = replace(config, fuser=Part(suits, config.fuser.options))
     if config.fuser.name != AUTO:
         registry.check("fuser", config.fuser)
@@ -143,8 +144,9 @@ def build_fuse_config(
     if config.data.reader is not None:
         registry.check("reader", config.data.reader)
     specs = resolve_encoders(config.encoders, registry)
-    suits = task_class(config.task, registry).views if config.task.name not in (AUTO, MATCH) else ()
-    liked = {m: next((v for v in suits if v in spec.views), "") for m, spec in specs.items()}
+    kind = _kind_of(config.task.name, registry)
+    suit = () if kind is None else kind.views
+    liked = {m: next((v for v in suit if v in spec.views), "") for m, spec in specs.items()}
     return replace(config, views=resolve_views(specs, config.views, liked)), specs
 
 
@@ -189,6 +191,6 @@ def task_class(part: Part, registry: Registry = registry) -> type[Task]:
     return registry.target_of(registry.check("task", part))
 
 
-def _kind_of(task: str | None) -> type[Task] | None:
+def _kind_of(task: str | None, registry: Registry = registry) -> type[Task] | None:
     """The class of the task that the user names; None if it is to be seen from the target."""
-    return None if task in (None, AUTO, MATCH) else task_class(Part(task))
+    return None if task is None or task in (AUTO, MATCH) else task_class(Part(task), registry)

@@ -79,7 +79,8 @@ class Tag(Task):
             )
         longest = max(len(row or ()) for row in rows)
         length = int(options.get("length") or min(MOST, longest))
-        return cls(**{**options, "labels": labels, "none": none, "length": length})
+        learnt: dict[str, Any] = {"labels": labels, "none": none, "length": length}
+        return cls(**{**options, **learnt})
 
     def targets(self, facts: Mapping[str, Fact]) -> Targets:
         """float32 and bool `[n, length · labels]`: 1 for the label of each token; tokens beyond

@@ -71,7 +71,7 @@ def test_every_kind_is_there_and_real_rows_are_as_they_were(pairs, built):
     assert {kind for row in rows for kind in row["types"].split(";")} == {"real", *KINDS}
     for row in rows:
         fake = row["types"] != "real"
-        assert row["fake"] == str(int(fake)) and row["trust"] == str(int(not fake))
+        assert row["real"] == str(int(not fake))
         if not fake:
             source = real[number(row["origin"])]
             assert row["text"] == source["text"] and row["box"] == ""

@@ -32,7 +32,7 @@ MIXTURES = tuple(
     )
 )
 """A fake has one of these: each kind by itself, or one of either modality. All are as frequent."""
-COLUMNS = ("image", "text", "fake", "trust", "types", "box", "words", "split", "group")
+COLUMNS = ("image", "text", "real", "types", "box", "words", "split", "group")
 ORIGIN = ("origin", "image_donor", "text_donor")
 _MODALITIES = {"image": "image", "text": "text"}
 
@@ -227,7 +227,7 @@ class Pairs:
         facts = self.dataset.facts
         group = facts["grouped"].values[row] if "grouped" in facts else -1
         flags = " ".join(str(int(k in made.words)) for k in range(len(made.text.split())))
-        fake = int(bool(made.types))
+        real = int(not made.types)
         box = "" if made.box is None else str(made.box)
         donors = [self._place(one) for one in (row, made.image_donor, made.text_donor)]
         kept = []
@@ -237,7 +237,7 @@ class Pairs:
         named = facts["grouped"].names[group] if group >= 0 else f"row {row}"
         kinds = ";".join(made.types) or REAL
         return [
-            image, made.text, fake, 1 - fake, kinds, box, flags, self.split[row], named,
+            image, made.text, real, kinds, box, flags, self.split[row], named,
             *donors, *kept,
         ]  # fmt: skip
 

@@ -97,7 +97,8 @@ class HammerFuser(TrainedFuser[Padded]):
         self.crossed = Modules(Layer(width, heads, dropout, crossed=True) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.layout = Layout(kinds, words) if kinds else None
-        self.head = ManipulationHeads(width, heads, kinds) if kinds else nn.Linear(width, outputs)
+        self.heads = ManipulationHeads(width, heads, kinds) if kinds else None
+        self.head = None if kinds else nn.Linear(width, outputs)
         self.objective: HammerObjective | None = None
         self.followers: Followers[Unimodal] | None = None
 
@@ -118,7 +119,8 @@ class HammerFuser(TrainedFuser[Padded]):
         **options: Any,
     ) -> Fitted:
         found = super().fit(train, validation, task, context, **options)
-        found.fuser.objective = found.fuser.followers = None
+        for name in ("objective", "followers"):
+            setattr(found.fuser, name, None)
         return found
 
     def prepare(self, train: Labelled) -> None:
@@ -153,16 +155,18 @@ class HammerFuser(TrainedFuser[Padded]):
         for layer in self.crossed:
             fused = layer(fused, seen)
         tokens = self.norm(fused.tokens)
-        if self.layout is None:
+        if self.head is not None:
             return self.head(tokens[:, 0])
+        heads, layout = self.heads, self.layout
+        assert heads is not None and layout is not None  # there are kinds
         place = seen.tokens[:, 0]
         if self.local:
-            place = self.head.place(seen.tokens, text.tokens, text.mask, seen.mask)
-        words = self.head.token_head((tokens if self.fused else text.tokens)[:, 1:])
+            place = heads.place(seen.tokens, text.tokens, text.mask, seen.mask)
+        words = heads.token_head((tokens if self.fused else text.tokens)[:, 1:])
         parts = Parts(
-            self.head.binary_head(tokens[:, 0]),
-            self.head.multi_head(tokens[:, 0]),
-            self.head.box_head(place),
+            heads.binary_head(tokens[:, 0]),
+            heads.multi_head(tokens[:, 0]),
+            heads.box_head(place),
             words * text.mask[:, 1:, None],
         )
-        return self.layout.joined(parts)
+        return layout.joined(parts)

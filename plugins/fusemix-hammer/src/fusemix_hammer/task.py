@@ -98,7 +98,7 @@ class Manipulation(Task):
             if all(has for row, has in zip(types, has_box, strict=True) if kind in (row or ()))
         ]
         length = max(len(row or ()) for row in tags_of(_fact(facts, "words")))
-        learnt = {"kinds": kinds, "boxed": boxed, "length": length}
+        learnt: dict[str, Any] = {"kinds": kinds, "boxed": boxed, "length": length}
         return cls(**{**learnt, **{k: v for k, v in options.items() if v not in ((), [], 0)}})
 
     def targets(self, facts: Mapping[str, Fact]) -> Targets:
@@ -272,7 +272,7 @@ class Manipulation(Task):
 
         def loss(box: Tensor) -> Tensor:
             parts = box_losses(box.sigmoid().expand(len(boxes), -1), boxes)
-            return sum(w * part.mean() for w, part in zip(self.weights[2:4], parts, strict=True))
+            return self.weights[2] * parts[0].mean() + self.weights[3] * parts[1].mean()
 
         box = best_constant(loss, torch.zeros(4)) if len(boxes) else torch.zeros(4)
         of_words = self.layout.split(targets.known).words[:, :, 0]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -20,6 +20,7 @@ MAX_TOKENS = 256
 
 Features = dict[str, Any]
 Span = tuple[int, int]
+T = TypeVar("T")
 
 
 class Encoded(dict[str, list[list[int]]]):
@@ -87,7 +88,7 @@ class TextTokenizer:
         }
 
 
-def _shortened(rows: Sequence[list[Any]], most: int) -> list[list[Any]]:
+def _shortened(rows: Sequence[list[T]], most: int) -> list[list[T]]:
     """Rows of `most` entries or fewer; those that are cut keep their last one, the [SEP]."""
     return [row if len(row) <= most else [*row[: most - 1], row[-1]] for row in rows]
 
