@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 EMPTY = 1e-4
-"""A predicted box all of whose corners are below this says that there is none."""
+"""A predicted box with all its corners below this means that there is no box."""
 
 
 def corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def says_none(boxes: Tensor) -> Tensor:
-    """bool `[n]`: the boxes all of whose corners are below `EMPTY`, whatever their sign."""
+    """bool `[n]`: the boxes with all corners below `EMPTY`, whatever their sign."""
     return (torch.cat(corners(boxes), dim=1).abs() < EMPTY).all(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Items with what was found in them: boxes drawn on an image, words marked in a text."""
+"""Items with findings: boxes drawn on an image, words marked in a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 FOUND, TRUE = "#d9480f", "#2b8a3e"
-LEGEND = "Orange is what was found, green what is true."
+LEGEND = "Orange: found. Green: true."
 Edges = Sequence[float]
 """Left, top, right and bottom, in shares of the image."""
 _SIDE, _PAD, _SIZE, _LINE = 380, 8, 15, 22

@@ -210,7 +210,7 @@ class Task(ABC):
         """The columns of a table of predictions, n values each: `prediction` and more."""
 
     def described(self, columns: Columns, items: Mapping[str, Sequence[Any]]) -> Columns:
-        """The columns of `decode`, with what the items of the rows add to them, such as words.
+        """The columns of `decode`, and those that need the items of the rows, such as words.
 
         Args:
             columns: those of n rows.
@@ -219,7 +219,7 @@ class Task(ABC):
         return columns
 
     def sections(self, scores: Tensor, targets: Targets, show: Show) -> Sequence[Section]:
-        """Sections of the report about test rows, such as images with what was found in them.
+        """Sections of the report about test rows, such as images with the boxes found in them.
 
         Args:
             scores: `[n, C]` of the chosen fuser.

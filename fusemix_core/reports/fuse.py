@@ -86,7 +86,7 @@ def sections_of(
 
 
 def _of_task(study: Study, dataset: PairedDataset) -> list[Section]:
-    """What the task shows of the test rows."""
+    """The sections of the task about the test rows."""
     one = study.folds[0]
 
     def show(row: int) -> dict[str, Shown]:

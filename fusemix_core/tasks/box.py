@@ -33,7 +33,7 @@ class Box(Task):
     The loss is the L1 distance of these four plus 1 - GIoU (arXiv 1902.09630), as in DETR and
     HAMMER. A box without area, `0,0,0,0`, says that there is none: the prediction is pulled to
     nothing, and counts as right only if all its corners are below 0.0001, the rule of HAMMER's
-    code. Where the cell is empty, nothing is learnt or measured.
+    code. An empty cell is not learnt or measured.
 
     Args:
         l1: the weight of the L1 distance.

@@ -80,7 +80,7 @@ def test_a_run_measures_detection_types_boxes_and_words(done):
 def test_the_report_shows_what_was_found(done):
     report = done.folder.report.read_text()
     assert "Found" in report and report.count("data:image/png") >= 3
-    assert "Orange is what was found" in report
+    assert "Orange: found" in report
 
 
 def test_predictions_of_a_table_have_boxes_and_words(done, fakes, tmp_path):

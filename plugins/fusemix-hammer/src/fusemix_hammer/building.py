@@ -21,9 +21,9 @@ from fusemix_hammer.changes import Region, altered, replaced, spliced, square
 IMAGE_KINDS = ("image_splice", "image_attribute")
 TEXT_KINDS = ("text_swap", "text_attribute")
 KINDS = (*IMAGE_KINDS, *TEXT_KINDS)
-"""What may be done to a pair."""
+"""The kinds of change to a pair."""
 REAL = "real"
-"""The type of a pair to which nothing was done."""
+"""The type of a pair that is unchanged."""
 MIXTURES = tuple(
     tuple(kind for kind in pair if kind)
     for pair in (
@@ -42,7 +42,7 @@ class Build:
     """How the fakes are made.
 
     Attributes:
-        real: the share of rows to which nothing is done.
+        real: the share of rows that stay unchanged.
         limit: rows at most, drawn at random; 0 for all.
         hard: a column. The text of a swap is that of a row with the same value.
         keep: further columns of the data that the table has, such as a licence.
@@ -73,7 +73,7 @@ class Build:
 
 @dataclass
 class Made:
-    """One row: the pair as it is written, what was done to it, and of what it was made."""
+    """One row: the pair as it is written, its changes, and the donors of these."""
 
     image: Image.Image
     text: str
@@ -95,7 +95,7 @@ def build(data: DataConfig, out: Path, how: Build, tell: Tell | None = None) -> 
         data: pairs of the modalities image and text.
         out: a folder that isn't there yet.
         how: the options.
-        tell: gets what became of the rows.
+        tell: is called with notes on the rows.
 
     Raises:
         ConfigError: `out` exists.
@@ -161,7 +161,7 @@ class Pairs:
         return cls(dataset, how, rows, split, pools, peers)
 
     def made(self) -> Iterator[tuple[int, Made]]:
-        """Every row with what was made of it, in the order of the data."""
+        """Every row, unchanged or as a fake, in the order of the data."""
         for row in self.rows.tolist():
             draw = np.random.default_rng((self.how.seed, row))
             mixture: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What is changed in a pair to make a fake of it: its words, or a region of its image."""
+"""The changes that make a fake of a pair: of its words, or of a region of its image."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def spliced(
 ) -> tuple[Image.Image, Region] | None:
     """The image with a part of the donor pasted in, and where; both are squares of one size.
 
-    None if no part differs enough from what it covers.
+    None if no part differs enough from the region that it covers.
     """
     for _ in range(_TRIES):
         box = _box(image.width, draw)

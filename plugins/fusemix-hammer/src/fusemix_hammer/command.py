@@ -1,4 +1,4 @@
-"""`fusemix hammer-data`: pairs of which some are fakes, made of real ones."""
+"""`fusemix hammer-data`: fakes made of real pairs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def hammer_data(
     seed: o.Seed = None,
 ) -> None:
     """Make fakes of real pairs of image and text: swapped texts, replaced words, pasted and altered
-    regions. OUT gets images and pairs.csv, which says what was done to each row and where.
+    regions. OUT gets images and pairs.csv, a table with the changes of each row.
 
     Every image is cut, scaled and compressed alike, changed or not. Whatever a fake is made of
     comes from its own split.

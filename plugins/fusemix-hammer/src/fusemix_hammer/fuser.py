@@ -25,7 +25,7 @@ from fusemix_hammer.objective import HammerObjective
 from fusemix_hammer.task import Manipulation
 
 QUEUE, DIM = 1024, 128
-"""Rows that the contrast remembers, and the width of what it compares."""
+"""Rows that the contrast remembers, and the width of its embeddings."""
 
 
 class HammerFuser(TrainedFuser[Padded]):

@@ -18,7 +18,7 @@ PLACES = 512
 
 
 class Side(NamedTuple):
-    """Tokens `[n, 1 + T, w]` of which the first is the cls, and which are there, bool."""
+    """Tokens `[n, 1 + T, w]`, the first the cls, and a mask, bool `[n, 1 + T]`."""
 
     tokens: Tensor
     mask: Tensor

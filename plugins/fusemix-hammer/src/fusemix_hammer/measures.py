@@ -11,7 +11,7 @@ def detection(margin: np.ndarray, fake: np.ndarray) -> dict[str, float]:
     """AUC, EER and accuracy, NaN if all rows are of one class.
 
     Args:
-        margin: `[n]`, above 0 for what is said to be fake.
+        margin: `[n]`, above 0 for rows that are judged fake.
         fake: bool `[n]`.
     """
     return {

@@ -88,7 +88,7 @@ class Manipulation(Task):
         if not kinds or not any(row == () for row in types):
             missing = "fake" if not kinds else "real"
             raise DataError(
-                f"No training row is {missing}: there is nothing to tell apart.",
+                f"No training row is {missing}: there is nothing to predict.",
                 "Its column 'types' says 'real', or kinds with ';' between: fusemix hammer-data",
             )
         has_box = ~_fact(facts, "box").missing
@@ -102,7 +102,7 @@ class Manipulation(Task):
         return cls(**{**learnt, **{k: v for k, v in options.items() if v not in ((), [], 0)}})
 
     def targets(self, facts: Mapping[str, Fact]) -> Targets:
-        """float32 and bool `[n, C]`, in the order of the scores: 1 for what applies."""
+        """float32 and bool `[n, C]`, in the order of the scores: 1 where it applies."""
         types = kinds_of(_fact(facts, "types"))
         given = torch.tensor([row is not None for row in types])
         fake = torch.tensor([float(bool(row)) for row in types])
