@@ -84,7 +84,7 @@ class Made:
     text_donor: int | None = None
 
 
-def build(data: DataConfig, out: Path, how: Build, tell: Tell | None = None) -> dict[str, int]:
+def build(data: DataConfig, out: Path, how: Build, note: Tell | None = None) -> dict[str, int]:
     """Write images and `pairs.csv` to the folder `out`, and return how many rows each mixture of
     kinds has.
 
@@ -95,7 +95,7 @@ def build(data: DataConfig, out: Path, how: Build, tell: Tell | None = None) -> 
         data: pairs of the modalities image and text.
         out: a folder that isn't there yet.
         how: the options.
-        tell: is called with notes on the rows.
+        note: is called with notes on the rows.
 
     Raises:
         ConfigError: `out` exists.
@@ -103,7 +103,7 @@ def build(data: DataConfig, out: Path, how: Build, tell: Tell | None = None) -> 
     """
     if out.exists():
         raise ConfigError(f"{out} exists already.", "Name another folder: --out FOLDER")
-    pairs = Pairs.read(data, how, tell)
+    pairs = Pairs.read(data, how, note)
     (out / "images").mkdir(parents=True)
     counts: dict[str, int] = {}
     with (out / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
@@ -132,7 +132,7 @@ class Pairs:
     """split → rows that may give anything else."""
 
     @classmethod
-    def read(cls, data: DataConfig, how: Build, tell: Tell | None = None) -> Pairs:
+    def read(cls, data: DataConfig, how: Build, note: Tell | None = None) -> Pairs:
         """The pairs of the data, `how.limit` of them at most."""
         facts = {f"kept {column}": f"{column}:text" for column in how.keep}
         if how.hard:
@@ -140,7 +140,7 @@ class Pairs:
         if data.group_by:
             facts["grouped"] = f"{data.group_by}:class"
         config = _with_facts(data, facts)
-        dataset = read_usable(config, _MODALITIES, how.seed, tell=tell, repeats=True)
+        dataset = read_usable(config, _MODALITIES, how.seed, tell=note, repeats=True)
         every = np.sort(np.concatenate(list(dataset.splits.values())))
         draw = np.random.default_rng(how.seed)
         rows = every
