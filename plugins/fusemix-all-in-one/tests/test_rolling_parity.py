@@ -1,4 +1,4 @@
-"""Rolling gives the original's numbers; `parity/all_in_one/README.md` says where these come from."""
+"""Rolling gives the original's numbers; `parity/all_in_one/README.md` says where they are from."""
 
 import json
 from pathlib import Path

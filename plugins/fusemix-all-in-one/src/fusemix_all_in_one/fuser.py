@@ -169,7 +169,9 @@ class RollingFuser(TrainedFuser[Padded]):
 
 def _check(per_frame: int, roll: str, width: int, layers: int, heads: int) -> None:
     if roll not in ROLLS:
-        raise ConfigError(f"The fuser 'rolling' has no roll '{roll}'.", f"Known: {', '.join(ROLLS)}.")
+        raise ConfigError(
+            f"The fuser 'rolling' has no roll '{roll}'.", f"Known: {', '.join(ROLLS)}."
+        )
     if layers < 1 or heads < 1 or width % heads or per_frame < 1:
         raise ConfigError(
             f"The fuser 'rolling' has per_frame={per_frame}, layers={layers}, heads={heads}, "
