@@ -19,7 +19,6 @@ BOOKS = {
     "test": ("anatomy-physiology", "american-government"),
 }
 """Of the figures."""
-FIGURES = 150
 
 
 @dataclass(frozen=True)
@@ -41,24 +40,37 @@ class Pool:
         return int(draw.choice(np.flatnonzero(self.classes == kind)))
 
 
-def read_pools(data: Path) -> tuple[dict[str, Pool], list[str]]:
+def read_pools(
+    data: Path, figures: int = 150, photographs: int = 1_000
+) -> tuple[dict[str, Pool], list[str]]:
     """The pool of each split, and the names of the classes. The set's own validation photographs
-    are for training and, one in four, for validation."""
+    are for training and, one in four, for validation.
+
+    Args:
+        data: the folder of the sets.
+        figures: of a split, at most.
+        photographs: of a split and class, at most.
+    """
     names = json.loads((data / "clothing10" / "classes.json").read_text())
-    rows, figures = (lines(data / one / "manifest.jsonl") for one in ("clothing10", "openstax"))
+    rows, shown = (lines(data / one / "manifest.jsonl") for one in ("clothing10", "openstax"))
     pools = {}
     for split in SPLITS:
         theirs = "test" if split == "test" else "validation"
         own = [row for row in rows if row["split"] == theirs]
         if split != "test":
             own = [row for i, row in enumerate(own) if (i % 4 == 0) == (split == "validation")]
-        shown = [row for row in figures if row["book"] in BOOKS[split]][::10][:FIGURES]
+        own = [row for name in names for row in _of(own, name)[:photographs]]
+        some = [row for row in shown if row["book"] in BOOKS[split]][::10][:figures]
         pools[split] = Pool(
             [data / "clothing10" / row["image"] for row in own],
             np.array([names.index(row["label"]) for row in own]),
-            [data / "openstax" / row["image"] for row in shown],
+            [data / "openstax" / row["image"] for row in some],
         )
     return pools, names
+
+
+def _of(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["label"] == name]
 
 
 def load_encoder(name: str) -> Any:

@@ -28,7 +28,7 @@ First = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The cheap image encoder, which sees every moment. [efficientnet-lite0-128]",
+        help="The cheap image encoder, which sees all windows. [efficientnet-lite0-64]",
         rich_help_panel=o.ENCODERS,
     ),
 ]

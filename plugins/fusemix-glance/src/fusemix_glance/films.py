@@ -11,8 +11,6 @@ import numpy as np
 from fusemix_video.decoding import Video
 from fusemix_video.sampling import Sampling
 from PIL import Image
-from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from fusemix_core.data.media.audio import Audio, read_audio
 
@@ -72,10 +70,9 @@ def window(frame: Image.Image, number: int, side: int) -> Image.Image:
     return frame.crop((edges[column], edges[row], edges[column + 1], edges[row + 1]))
 
 
-def windows(grid: Tensor, side: int) -> Tensor:
-    """The latents of a frame's windows: the means of its grid, `[n, H, W, d]` → `[n, side², d]`."""
-    means = adaptive_avg_pool2d(grid.movedim(-1, 1).float(), side)
-    return means.flatten(2).transpose(1, 2)
+def windows(frame: Image.Image, side: int) -> list[Image.Image]:
+    """All windows of a frame, row by row."""
+    return [window(frame, number, side) for number in range(side**2)]
 
 
 def write_film(

@@ -17,8 +17,8 @@ from fusemix_core.interfaces import FitContext, Padded, PairedLatents, ResidentL
 from fusemix_glance.fuser import Glance, GlanceFuser
 
 FIRST, SOUND, LOOK = "image:first", "audio", "image:look"
-"""The modalities of a glance: whole frames by the cheap encoder, sounds, and windows of frames by
-the expensive one."""
+"""The modalities of a glance: windows of all frames by the cheap encoder, sounds, and some windows
+by the expensive one."""
 MOST = 8
 """Looks per film that the prediction is fitted to."""
 

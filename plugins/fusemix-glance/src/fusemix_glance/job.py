@@ -38,7 +38,7 @@ class GlanceConfig:
     """How a glance model is fitted.
 
     Attributes:
-        first: the cheap image encoder, which sees every moment.
+        first: the cheap image encoder, which sees every window of every moment.
         look: the expensive one.
         sound: the encoder of sounds; empty for films that are only seen.
         moments: how many of a film.
@@ -48,7 +48,7 @@ class GlanceConfig:
         device: where encoders run.
     """
 
-    first: str | Encoder = "efficientnet-lite0-128"
+    first: str | Encoder = "efficientnet-lite0-64"
     look: str | Encoder = "efficientnet-lite2"
     sound: str | Encoder = "speech-embedding"
     moments: int = 30
@@ -94,7 +94,7 @@ def fit_films(
     )
     sources = {FIRST: config.first, **({SOUND: config.sound} if config.sound else {})}
     sources[LOOK] = config.look
-    infos = {m: encoder_info(m, source, config.windows) for m, source in sources.items()}
+    infos = {m: encoder_info(m, source) for m, source in sources.items()}
     model = SavedModel(infos, {}, sources=sources, device=config.device)
     films = _Films(dataset, model, config, reporter)
     rows, task = films.labelled()

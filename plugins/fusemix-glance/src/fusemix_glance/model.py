@@ -49,8 +49,8 @@ class Watched:
 
 
 class GlanceModel(SavedModel):
-    """Predicts a class from a few windows of a film's frames. A cheap encoder on all frames and one
-    of sounds choose them.
+    """Predicts a class from a few windows of a film's frames, which a cheap encoder of all windows
+    and one of sounds choose.
 
     Args:
         encoders: `image:first`, `image:look` and, if films are heard, `audio` → the encoder.

@@ -45,12 +45,9 @@ class Senses:
         self.items: Counter[str] = Counter()
 
     def frames(self, film: Film) -> Tensor:
-        """float32 `[M · side², d]`: the windows of all frames, by the cheap encoder."""
-        found = self._timed(FIRST, film.frames)
-        assert isinstance(found, Tensor), "a view of images has one shape"
-        if found.ndim == 2:
-            return found
-        return windows(found, self.side).flatten(0, 1)
+        """float32 `[M · side², d]`: all windows of all frames, by the cheap encoder."""
+        seen = [part for frame in film.frames for part in windows(frame, self.side)]
+        return as_rows(self._timed(FIRST, seen))
 
     def sounds(self, film: Film) -> Tensor | None:
         """float32 `[M, d]`; None if the film is silent."""
@@ -69,25 +66,23 @@ class Senses:
         return found
 
 
-def encoder_info(modality: str, source: str | Encoder, side: int = 1) -> EncoderInfo:
-    """What a saved model knows of an encoder, with the view that a glance takes of it.
+def encoder_info(modality: str, source: str | Encoder) -> EncoderInfo:
+    """What a saved model knows of an encoder, with its pooled view.
 
     Args:
         modality: `image:first`, `audio` or `image:look`.
         source: a registered name, or a loaded encoder.
-        side: windows a side of a frame; with more than one, `image:first` needs a grid.
 
     Raises:
         ConfigError: the encoder takes other items, or has no such view.
     """
     medium = plain_modality(modality)
     spec = source.spec if isinstance(source, Encoder) else registry.encoder(source, medium)
-    wanted = "grid" if modality == FIRST and side > 1 else "pooled"
-    view = next((view for view in spec.views if kind_of(view) == wanted), None)
+    view = next((view for view in spec.views if kind_of(view) == "pooled"), None)
     if registry.settled(spec).takes != medium or view is None:
         raise ConfigError(
-            f"'{spec.name}' isn't an encoder of {medium} with the view '{wanted}'.",
-            "Choose another, or one window with --windows 1." if wanted == "grid" else "",
+            f"'{spec.name}' doesn't give a pooled latent of {medium}.",
+            "Choose another: fusemix encoders list",
         )
     known = fingerprint(spec, "float32")
     if known is None:

@@ -61,11 +61,11 @@ LITE2 = _efficientnet(
 
 LITE0_SMALL = replace(
     LITE0,
-    name="efficientnet-lite0-128",
+    name="efficientnet-lite0-64",
     aliases=(),
-    summary="EfficientNet-Lite0 on the whole image at 128 pixels, a third of the work; a first look",
-    image_size=128,
-    options={**LITE0.options, "size": 128},
+    summary="EfficientNet-Lite0 on the whole image at 64 pixels, for a first look",
+    image_size=64,
+    options={**LITE0.options, "size": 64},
 )
 
 MINILM = EncoderSpec(
