@@ -1,4 +1,4 @@
-"""Fitting both passes: the cheap one, then the prediction from what the expensive encoder sees."""
+"""Fitting both passes: the cheap one, then the prediction from a few windows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Looks:
-    """What the looks at n films found.
+    """The latents of the windows that were looked at in n films.
 
     Attributes:
         choices: where they were.
@@ -56,7 +56,7 @@ class Looks:
     silent: Tensor
 
     def latents(self, count: int) -> dict[str, Tensor]:
-        """What the prediction takes after so many looks: means over these."""
+        """The input of the prediction after so many looks: means over these."""
         found = {LOOK: self.seen[:, :count].mean(dim=1)}
         if self.heard is not None:
             found[SOUND] = self.heard[:, :count].mean(dim=1)
@@ -75,7 +75,7 @@ class GlanceFit:
 
     Attributes:
         first: the cheap pass.
-        look: the prediction from what was looked at.
+        look: the prediction from a few windows.
         looks: [number of looks, accuracy] from 0 looks on.
         cascade: for thresholds, what looking until the prediction is that probable saves; see
             `fusemix_core.fusion.cascade.Curve`, in which a row is a look here.
@@ -121,7 +121,7 @@ def fit_glance(
 
 
 def glanced(first: GlanceFuser, rows: Labelled) -> Glance:
-    """What the cheap pass finds of films."""
+    """The cheap pass over films."""
     rows = rows.as_taken_by(first)
     latents = {m: _padded(rows.latents(m)) for m in rows.modalities}
     with torch.no_grad():

@@ -23,7 +23,7 @@ _NEVER = -1e30
 
 @dataclass(frozen=True)
 class Glance:
-    """What the cheap pass finds of n clips.
+    """The cheap pass over n clips.
 
     Attributes:
         saliency: float `[n, M]`: how much each moment counts; a row's sum is 1.
@@ -49,7 +49,7 @@ class Glance:
 
 class GlanceFuser(TrainedFuser[Padded]):
     """Attention to the regions of each moment, asked for by its sound, then to the moments. The
-    scores are a linear map of what is attended to, so that the task alone teaches both.
+    scores are a linear map of the attended, so only the task teaches both.
 
     Args:
         inputs: modality → the width of a token.

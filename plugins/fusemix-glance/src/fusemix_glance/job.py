@@ -157,7 +157,7 @@ class _Films:
         self.rate = model.encoder(SOUND).spec.sample_rate if config.sound else None
 
     def labelled(self) -> tuple[dict[str, Labelled], Task]:
-        """The films of each split with what the cheap encoders find, and their task."""
+        """The films of each split with their latents by the cheap encoders, and their task."""
         dataset, count = self.dataset, len(self.dataset)
         splits = {name: self._with_target(dataset.splits[name]) for name in dataset.splits}
         for name, least in FEWEST.items():

@@ -31,7 +31,7 @@ LOOKS = 4
 
 @dataclass(frozen=True)
 class Watched:
-    """What a model found in a film.
+    """A film, after a model has looked at it.
 
     Attributes:
         scores: float32 `[C]` of the task.
@@ -55,7 +55,7 @@ class GlanceModel(SavedModel):
     Args:
         encoders: `image:first`, `image:look` and, if films are heard, `audio` → the encoder.
         first: the cheap pass.
-        look: predicts from what was looked at.
+        look: predicts from a few windows.
         task: gives classes.
         side: windows a side of a frame.
         more: as in `SavedModel`. `metrics["looks"]` and `metrics["cascade"]` are those of

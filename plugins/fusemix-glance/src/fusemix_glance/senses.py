@@ -67,7 +67,7 @@ class Senses:
 
 
 def encoder_info(modality: str, source: str | Encoder) -> EncoderInfo:
-    """What a saved model knows of an encoder, with its pooled view.
+    """The record of an encoder in a saved model, with its pooled view.
 
     Args:
         modality: `image:first`, `audio` or `image:look`.
