@@ -142,15 +142,16 @@ class GlanceModel(SavedModel):
         best = found.best(looks) if looks else (torch.zeros(1, 0, dtype=torch.long),) * 2
         moments, regions = (one[0].tolist() for one in best)
         heard = latents[SOUND].values if SOUND in latents and present.all() else None
-        seen, spent = torch.zeros(0, 0), 0
+        seen: list[Tensor] = []
+        spent = 0
         step = 1 if threshold is not None else max(1, looks)
         while spent < len(moments):
             if threshold is not None and float(confidence(self.task, scores)) >= threshold:
                 break
             new = senses.look(film, moments[spent : spent + step], regions[spent : spent + step])
-            seen = torch.cat([seen, new]) if spent else new
+            seen.append(new)
             spent += len(new)
-            scores = self._scores(seen, heard, moments[:spent])
+            scores = self._scores(torch.cat(seen), heard, moments[:spent])
         return Watched(
             scores[0].float().cpu(),
             [film.times[t] for t in moments[:spent]],
