@@ -69,7 +69,7 @@ class Case:
     network: Part = Part("interaction")
     settings: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-    most: int = 32
+    most: int = 24
     last: tuple[str, ...] = ("text",)
 
     def rerank_settings(self) -> RerankSettings:

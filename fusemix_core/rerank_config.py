@@ -30,8 +30,8 @@ class RerankSettings:
     top_k: int = 32
     training: Training = field(
         default_factory=lambda: Training(
-            epochs=40,
-            batch_size=128,
+            epochs=24,
+            batch_size=64,
             lr=3e-3,
             weight_decay=0.1,
             evaluate_every=4,

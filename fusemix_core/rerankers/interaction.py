@@ -18,6 +18,8 @@ _TOKENS = 8_192
 _FLOOR = 0.05
 """A direction of less than this share of the largest spread is not scaled up further."""
 _NEVER = -1e9
+_SHARPEST = 50.0
+"""Beyond, its powers of e would overflow."""
 
 
 class Interaction(Reranker):
@@ -69,33 +71,42 @@ class Interaction(Reranker):
 
     def forward(self, latents: Mapping[str, Padded]) -> Tensor:
         (first, own, seen), (second, other, there) = self._sides(latents)
-        cosines = first @ second.transpose(1, 2)  # [n, S, T]
-        of_second = (self._fit(cosines, seen[:, :, None], 1) * other).sum(dim=1)
-        of_first = (self._fit(cosines, there[:, None], 2) * own).sum(dim=1)
-        return self.scale.exp() * (of_first + of_second)
+        near = self._near(first @ second.transpose(1, 2))  # [n, S, T]
+        of_second = self._fit(torch.einsum("nst,ns->nt", near, seen), seen.sum(1)[:, None])
+        of_first = self._fit(torch.einsum("nst,nt->ns", near, there), there.sum(1)[:, None])
+        return self.scale.exp() * ((of_first * own).sum(dim=1) + (of_second * other).sum(dim=1))
 
     def table(self, latents: Mapping[str, Padded]) -> Tensor:
         (first, own, seen), (second, other, there) = self._sides(latents)
-        cosines = torch.einsum("nsd,mtd->nmst", first, second)
-        of_second = (self._fit(cosines, seen[:, None, :, None], 2) * other).sum(dim=2)
-        of_first = (self._fit(cosines, there[None, :, None], 3) * own[:, None]).sum(dim=2)
-        return self.scale.exp() * (of_first + of_second)
+        near = self._near(torch.einsum("nsd,mtd->nmst", first, second))
+        of_second = self._fit(torch.einsum("nmst,ns->nmt", near, seen), seen.sum(1)[:, None, None])
+        of_first = self._fit(torch.einsum("nmst,mt->nms", near, there), there.sum(1)[:, None])
+        of_first = torch.einsum("nms,ns->nm", of_first, own)
+        return self.scale.exp() * (of_first + torch.einsum("nmt,mt->nm", of_second, other))
 
     def _sides(self, latents: Mapping[str, Padded]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of each side: tokens of unit norm `[n, T, width]`, weights `[n, T]`, mask."""
+        """Of each side: tokens of unit norm `[n, T, width]`, weights `[n, T]`, and 1 for each
+        token that is there, `[n, T]`."""
         found = []
         for k, modality in enumerate(self.inputs):
             mask = latents[modality].mask
             tokens = self.dropout(self.whitened[k](latents[modality].filled()))
             gates = self.gates[k](tokens)[..., 0].masked_fill(~mask, _NEVER)
-            found.append((normalize(self.maps[k](tokens), dim=2), gates.softmax(dim=1), mask))
+            unit = normalize(self.maps[k](tokens), dim=2)
+            found.append((unit, gates.softmax(dim=1), mask.to(unit.dtype)))
         return found
 
-    def _fit(self, cosines: Tensor, mask: Tensor, dim: int) -> Tensor:
-        """The soft maximum over the tokens of one side: between their mean and the largest."""
-        sharpness = self.sharpness.exp()
-        total = (sharpness * cosines).masked_fill(~mask, _NEVER).logsumexp(dim=dim)
-        return (total - mask.sum(dim=dim).clamp(min=1).log()) / sharpness
+    def _near(self, cosines: Tensor) -> Tensor:
+        """e to the power of cosines times the sharpness, the terms of a soft maximum."""
+        return (self._sharp() * cosines).exp()
+
+    def _fit(self, total: Tensor, count: Tensor) -> Tensor:
+        """The soft maximum of `count` terms whose sum is `total`: between their mean and the
+        largest."""
+        return (total / count.clamp(min=1)).clamp_min(1e-30).log() / self._sharp()
+
+    def _sharp(self) -> Tensor:
+        return self.sharpness.exp().clamp(max=_SHARPEST)
 
 
 class Whitening(nn.Module):
