@@ -16,7 +16,7 @@ AUTO = "auto"
 class RerankSettings:
     """How a re-ranker is trained.
 
-    `negatives` says what a pair is scored against. `batch`: all other pairs of the batch, mixed by
+    `negatives` are those that a pair is scored against. `batch`: all other pairs of the batch, mixed by
     FuseMix with λ ~ Beta(`mix`, `mix`), or not if `mix` is 0. `hard`: `count` items on either side,
     drawn from the `pool` items that the fused model ranks first and that do not belong to the pair;
     `random`: as many, drawn from all. `auto` is `batch` if the network scores a batch at once, as

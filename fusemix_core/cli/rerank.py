@@ -87,8 +87,8 @@ NegativesKind = Annotated[
     typer.Option(
         "--negatives",
         metavar="KIND",
-        help="What a pair is trained against: the other pairs of the batch, hard items (those the "
-        "model mistakes most), random ones, or auto, as suits the network. [auto]",
+        help="Negatives in training: batch (the other pairs of the batch), hard (items the model "
+        "mistakes most), random, or auto, as suits the network. [auto]",
         rich_help_panel=o.METHOD,
     ),
 ]
