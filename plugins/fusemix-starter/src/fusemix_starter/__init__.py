@@ -4,6 +4,7 @@ only; imports neither torch nor the packages that contain the weights."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,15 @@ LITE2 = _efficientnet(
     parameters=4_811_072,
 )
 
+LITE0_SMALL = replace(
+    LITE0,
+    name="efficientnet-lite0-64",
+    aliases=(),
+    summary="EfficientNet-Lite0 on the whole image at 64 pixels, for a first look",
+    image_size=64,
+    options={**LITE0.options, "size": 64},
+)
+
 MINILM = EncoderSpec(
     name="minilm",
     aliases=("all-minilm-l6-v2",),
@@ -101,8 +111,8 @@ WHISPER_TINY = EncoderSpec(
 
 @hookimpl
 def fusemix_encoders() -> Iterable[EncoderSpec]:
-    """Two for images, one for text, one for speech."""
-    return [LITE0, LITE2, MINILM, WHISPER_TINY]
+    """Three for images, one for text, one for speech."""
+    return [LITE0, LITE0_SMALL, LITE2, MINILM, WHISPER_TINY]
 
 
 FIGURES = ModelSpec(
