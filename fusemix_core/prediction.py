@@ -111,6 +111,10 @@ class Task(ABC):
     """The metric by which fusers are chosen."""
     greater_is_better: ClassVar[bool] = True
     """Whether a larger value of `primary` is better."""
+    fuser: ClassVar[str] = ""
+    """The fuser that `auto` takes. Empty if it chooses among `beside` and `stack`."""
+    beside: ClassVar[tuple[str, ...]] = ("concat", "block", "mlp")
+    """The fusers that are fitted beside `stack` and the chosen one, to compare with."""
 
     options: dict[str, Any]
     names: tuple[str, ...]
@@ -135,6 +139,11 @@ class Task(ABC):
     def columns(self) -> tuple[str, ...]:
         """The names of the columns of `probabilities`: by default those of the outputs."""
         return self.names
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """Classes, height and width, if the outputs are a map for each class; else nothing."""
+        return ()
 
     @property
     def outputs(self) -> int:

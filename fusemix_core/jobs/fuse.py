@@ -167,8 +167,8 @@ def run_fuse(
     ]
     reporter.stage("Fitting")
     if former is None:
-        fusers, wanted = fusers_of(plan.config.fuser), plan.config.fuser.name
-        found = study(rows, fusers, wanted, contexts, reporter.stage)
+        fuser = plan.config.fuser
+        found = study(rows, fusers_of(fuser, type(tasks[0])), fuser.name, contexts, reporter.stage)
     else:
         found = study_of_growth(rows[0], stack_of(former))
     reporter.stage("Measuring")
@@ -244,7 +244,8 @@ def _final(
     train = targets.labelled(encoded.tables, rows, task)
     held = targets.labelled(encoded.tables, fits[0].validation, task)
     context = _context(plan, folder, device, reporter, resume, "all")
-    parts = {found.chosen: fusers_of(plan.config.fuser).get(found.chosen, Part(found.chosen))}
+    fusers = fusers_of(plan.config.fuser, type(task))
+    parts = {found.chosen: fusers.get(found.chosen, Part(found.chosen))}
     made = fit_candidates(train, held, task, parts, context, reporter.stage)
     return Final(task, train, rows, made[found.chosen], made["stack"])
 

@@ -10,6 +10,7 @@ from fusemix_core.config import FuseConfig, Part, from_dict
 from fusemix_core.data.cells import FactColumn
 from fusemix_core.errors import ConfigError
 from fusemix_core.fusion import boosting
+from fusemix_core.prediction import Task
 from fusemix_core.registry import Registry, registry
 from fusemix_core.runs.config import own_items, resolve_encoders, resolve_views
 from fusemix_core.runs.cost import long_texts
@@ -154,6 +155,9 @@ def make_fuse_plan(
     takes = {m: spec.takes for m, spec in specs.items()}
     dataset = read_usable(data, takes, config.seed, tell=tell, least=1, repeats=True)
     found = targeted(config, dataset)
+    task = registry.target_of(registry.component("task", found.part.name))
+    if config.fuser.name == AUTO and task.fuser:
+        config = replace(config, fuser=Part(task.fuser))
     specs = fit_encoders(specs, found.dataset)
     encoders = plan_encoders(found.dataset, specs, config, config.device)
     more = [*found.notes, *suspects(config, found), *long_texts(specs, dataset.items)]
@@ -165,9 +169,9 @@ def make_fuse_plan(
     return FusePlan(config, found, encoders, [*dataset.warnings, *more])
 
 
-def fusers_of(part: Part, registry: Registry = registry) -> dict[str, Part]:
+def fusers_of(part: Part, task: type[Task], registry: Registry = registry) -> dict[str, Part]:
     """The fusers to fit beside `stack`, by name, the simplest first: those that `auto` chooses
-    from and baselines, and the one that the user names."""
+    from and baselines, and the one that is named."""
     known = {spec.name for _, spec in registry.all_components("fuser")}
-    found = {name: Part(name) for name in ("concat", "block", "mlp") if name in known}
+    found = {name: Part(name) for name in task.beside if name in known}
     return found if part.name == AUTO else {**found, part.name: part}

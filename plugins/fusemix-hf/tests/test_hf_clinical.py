@@ -108,7 +108,7 @@ def test_biomedclip_gives_what_open_clip_computes(registry, open_clip, tmp_path,
 
 
 def test_pickled_weights_are_refused_with_the_way_out(registry, open_clip):
-    with pytest.raises(ArtefactError, match=r"no open_clip_model\.safetensors") as error:
+    with pytest.raises(ArtefactError, match=r"lacks open_clip_model\.safetensors") as error:
         small(registry, "biomedclip-text", open_clip[0])
     assert "convert-weights biomedclip-text" in error.value.hint
 

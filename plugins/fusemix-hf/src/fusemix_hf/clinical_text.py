@@ -230,7 +230,7 @@ def _open_clip_file(spec: EncoderSpec) -> Path:
         path = Path(spec.weights) / OPEN_CLIP
         if path.is_file():
             return path
-        reason = f"there is no {OPEN_CLIP} in {spec.weights}"
+        reason = f"{spec.weights} lacks {OPEN_CLIP}"
     else:
         try:
             return Path(hf_hub_download(spec.weights, OPEN_CLIP, revision=spec.revision or None))
