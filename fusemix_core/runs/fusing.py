@@ -24,8 +24,8 @@ from fusemix_core.runs.targets import GROUP, Targeted, suspects, targeted
 from fusemix_core.specs import EncoderSpec
 
 AUTO = "auto"
-GRIDS = "occupy"
-"""The task whose target is read as grids if no kind is given."""
+GRIDS = {"occupy": ":grid", "segment": ":mask"}
+"""Task → the kind that its target is read as if none is given."""
 FEWEST_FOLDS = 2
 
 
@@ -99,7 +99,7 @@ def target_facts(
         )
     if len(targets) == 1:
         place = FactColumn.parse(targets[0])
-        grid = ":grid" if task == GRIDS and place.kind is None else ""
+        grid = GRIDS.get(task or "", "") if place.kind is None else ""
         return {"target": f"{targets[0]}{grid}"}, ("target",)
     columns = {FactColumn.parse(one).column: one for one in targets}
     return columns, tuple(columns)

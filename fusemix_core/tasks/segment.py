@@ -94,7 +94,8 @@ class Segment(Task):
                 "most.",
                 "Save masks as PNG, not as JPEG, with one value per class.",
             )
-        return cls(**{**options, "values": values, "size": fact.values.shape[1]})
+        learnt: dict[str, Any] = {"values": values, "size": fact.values.shape[1]}
+        return cls(**{**options, **learnt})
 
     def targets(self, facts: Mapping[str, Fact]) -> Targets:
         """One-hot float32 `[n, C]`, and which pixels are known, for each class alike."""
