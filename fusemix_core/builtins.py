@@ -450,7 +450,7 @@ TASKS = [
         name="segment",
         target="fusemix_core.tasks.segment:Segment",
         summary="a class for each pixel of a mask",
-        options={"size": 0, "values": (), "classes": (), "ignored": None, "dice": 1.0},
+        options={"size": 0, "values": (), "classes": None, "ignored": None, "dice": 1.0},
         paper="https://arxiv.org/abs/1606.04797",
     ),
     ComponentSpec(

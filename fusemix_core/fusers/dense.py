@@ -39,7 +39,8 @@ class DenseFuser(TrainedFuser[Padded]):
         dropout: of tokens' columns.
 
     Raises:
-        ConfigError: `crop` is not above 0 and at most 1, or `outputs` isn't a multiple of `size` squared.
+        ConfigError: `crop` is not above 0 and at most 1, or `outputs` isn't a multiple of `size`
+            squared.
     """
 
     uses = ("tokens",)

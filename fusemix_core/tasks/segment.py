@@ -33,7 +33,8 @@ class Segment(Task):
     Args:
         size: pixels of a side, which `learn` takes from the facts.
         values: of pixels, one for each class; `learn` takes those of the training rows, ascending.
-        classes: their names, in the order of `values`; by default the values themselves.
+        classes: their names, in the order of `values`: a list, or a text with commas between them;
+            by default the values themselves.
         ignored: a value of pixels that aren't known, such as 255 in many data sets.
         dice: the weight of the Dice loss.
 
@@ -54,7 +55,7 @@ class Segment(Task):
         *,
         size: int = 0,
         values: Sequence[float] = (),
-        classes: Sequence[str] = (),
+        classes: Any = None,
         ignored: float | None = None,
         dice: float = 1.0,
     ) -> None:
@@ -66,7 +67,7 @@ class Segment(Task):
             raise ConfigError(
                 f"segment has {len(self.classes)} names of classes, and the masks have the values "
                 f"{', '.join(f'{value:g}' for value in self.values)}.",
-                'Name each value, in this order: --task \'segment classes=["none", "opacity"]\'',
+                "Name each value, in this order: --task 'segment classes=none,opacity'",
             )
         self.names = tuple(
             f"{name} {i},{j}" for name in self.classes for i in range(size) for j in range(size)
