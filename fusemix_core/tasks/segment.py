@@ -49,6 +49,8 @@ class Segment(Task):
     primary = "miou"
     fuser = "dense"
     beside = ()
+    views = ("grid",)
+    kind = "mask"
 
     def __init__(
         self,
