@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,27 @@ def run_by_torch():
     few items, and takes ten seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fusemix_core.latents.backends.EXPORT_SECONDS", math.inf)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def operators_read_once():
+    """At each export torch reads half a thousand operators of onnxscript, from the source files of
+    their functions, in more time than a small network takes."""
+    import torch
+
+    real = torch.onnx.export
+
+    def export(*args, **options):
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        patch.setattr(torch.onnx, "export", real)
+        read_once = staticmethod(cache(ONNXRegistry.from_torchlib))
+        patch.setattr(ONNXRegistry, "from_torchlib", read_once)
+        return real(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", export)
         yield
 
 

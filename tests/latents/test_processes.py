@@ -211,7 +211,14 @@ toy.extracted(spec, toy.ToyItems(values), LatentStore(Path(sys.argv[2])), batch_
 """
 
 
-@pytest.mark.parametrize(("how", "kind"), [(signal.SIGINT, "forked"), (signal.SIGKILL, "fresh")])
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        (signal.SIGINT, "forked"),
+        (signal.SIGKILL, "forked"),
+        pytest.param(signal.SIGKILL, "fresh", marks=pytest.mark.long),
+    ],
+)
 def test_no_process_is_left_however_the_parent_ends(tmp_path, how, kind):
     script = tmp_path / "run.py"
     script.write_text(CHILD)  # without a guard: a child does not import it again
