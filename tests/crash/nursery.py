@@ -3,8 +3,8 @@ nursery.py FOLDER RUNS KILLS SEED.
 
 FOLDER/whole is a run of `encode` and `align` that nobody disturbed; its data are FOLDER/world.
 FOLDER/<n> for n < RUNS is one that was killed KILLS times by SIGKILL at random times, `encode` or
-`align` by turns, and then resumed until it ended; FOLDER/encode and FOLDER/align were stopped by SIGINT and by
-SIGTERM. Every child writes what it encoded and which steps it did to
+`align` by turns, and then resumed until it ended; FOLDER/encode and FOLDER/align were stopped by
+SIGINT and by SIGTERM. Every child writes what it encoded and which steps it did to
 <run>/told.txt. What was found wrong is printed, a line each.
 """
 
