@@ -216,7 +216,9 @@ def without_network(folder):
     replace(known, networks={}).write(folder)
 
 
-def test_a_package_that_comes_later_makes_the_next_update_make_it(folder, model, absent):
+def test_a_package_that_comes_later_makes_the_next_update_make_it(
+    folder, model, absent, monkeypatch
+):
     without_network(folder)
     assert not list(folder.glob("*.query"))
     assert "index update" in Collection.open(folder).info()["quick"]["text"]
@@ -224,6 +226,8 @@ def test_a_package_that_comes_later_makes_the_next_update_make_it(folder, model,
     Collection.open(folder, model).update()
     assert "onnxscript" in Collection.open(folder).info()["quick"]["text"]
     absent()
+    made = QueryNetwork({}, b"weights", b"model", b"tokenizer")
+    monkeypatch.setattr(exporting._Making, "checked", lambda *_: made)
     Collection.open(folder, model).update()
     assert Collection.open(folder).info()["quick"] == {"text": ""}
 
