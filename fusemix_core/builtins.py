@@ -422,6 +422,14 @@ TASKS = [
     ),
     ComponentSpec(
         kind="task",
+        name="occupy",
+        target="fusemix_core.tasks.occupy:Occupy",
+        summary="which cells of a grid are occupied, coarse and fine",
+        options={"height": 0, "width": 0, "coarse": 0.5, "dice": 1.0},
+        paper="https://arxiv.org/abs/1606.04797",
+    ),
+    ComponentSpec(
+        kind="task",
         name="ordinal",
         target="fusemix_core.tasks.ordinal:Ordinal",
         summary="one of several classes in order",

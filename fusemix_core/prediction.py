@@ -237,6 +237,7 @@ def calibrated(
     targets: Targets,
     *,
     offsets: bool = True,
+    shared: Tensor | None = None,
 ) -> Calibration:
     """The scale and offsets that minimise a task's loss, by L-BFGS in float64.
 
@@ -248,6 +249,8 @@ def calibrated(
         loss: `Task.loss`.
         scores: `[n, C]`.
         offsets: whether each output has one; else only the scale is fitted.
+        shared: int64 `[C]`: outputs of one number, counted from 0, have the same offset. By default
+            each has its own.
 
     Example:
         calibrated(task.loss, scores, targets, offsets=False)
@@ -259,7 +262,8 @@ def calibrated(
         return Calibration()
     spread = given.std(dim=0, correction=0).mean().clamp(min=1e-12)
     logarithm = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    shifts = torch.zeros(scores.shape[1] if offsets else 0, dtype=torch.float64)
+    places = torch.arange(scores.shape[1]) if shared is None else shared
+    shifts = torch.zeros(int(places.max()) + 1 if offsets else 0, dtype=torch.float64)
     shifts.requires_grad_(offsets)
     parameters = [logarithm, shifts] if offsets else [logarithm]
     search = torch.optim.LBFGS(
@@ -269,7 +273,7 @@ def calibrated(
 
     def value() -> Tensor:
         search.zero_grad()
-        moved = given / spread * logarithm.exp() + (shifts if offsets else 0)
+        moved = given / spread * logarithm.exp() + (shifts[places] if offsets else 0)
         prior = logarithm.square() + 4 * shifts.square().sum()
         total = loss(moved, known) + prior / (2 * count)
         total.backward()
@@ -278,4 +282,4 @@ def calibrated(
     with torch.enable_grad():
         search.step(value)
     scale = float(logarithm.detach().exp() / spread)
-    return Calibration(scale, tuple(shifts.detach().tolist()))
+    return Calibration(scale, tuple(shifts.detach()[places].tolist()) if offsets else ())

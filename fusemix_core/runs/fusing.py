@@ -23,6 +23,8 @@ from fusemix_core.runs.targets import GROUP, Targeted, suspects, targeted
 from fusemix_core.specs import EncoderSpec
 
 AUTO = "auto"
+GRIDS = "occupy"
+"""The task whose target is read as grids if no kind is given."""
 FEWEST_FOLDS = 2
 
 
@@ -95,7 +97,9 @@ def target_facts(
             "Name its column: --target outcome (several for labels), or --time months --event died",
         )
     if len(targets) == 1:
-        return {"target": targets[0]}, ("target",)
+        place = FactColumn.parse(targets[0])
+        grid = ":grid" if task == GRIDS and place.kind is None else ""
+        return {"target": f"{targets[0]}{grid}"}, ("target",)
     columns = {FactColumn.parse(one).column: one for one in targets}
     return columns, tuple(columns)
 

@@ -40,6 +40,8 @@ def choose_task(facts: Mapping[str, Fact], given: str = "auto") -> tuple[str, st
         return _of_several(facts)
     name = next(iter(facts), "target")
     fact = fact_of(facts, name)
+    if fact.kind == "grid":
+        return "occupy", f"the {name} is a grid of cells"
     if fact.kind in ("box", "time"):
         found = "dates" if fact.kind == "time" else "boxes"
         raise DataError(

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 Tokens = dict[str, Tensor]
 
+SIDE_BY_SIDE = 6
+"""Blocks whose latents a token of the view `tokens-layers` has, the last ones."""
+MOST_TOKENS = 64
+"""Tokens of a text in the view `tokens-layers`, its first ones."""
 MIN_GROUP = 8
 """A group of texts padded together is not made smaller than this to save padding."""
 _NO_LIMIT = 10**9  # tokenizers without a limit say 10**30
@@ -44,7 +48,8 @@ class SentenceTransformerEncoder(Encoder):
     tokens under the model's own pooling (and unit norm, where it normalises). The last layer is
     `pooled`, but for a model that has more than these behind the transformer, such as a Dense;
     `layers-middle-last`, the middle and the last of these (of six the third and sixth), each of
-    unit norm.
+    unit norm; `tokens-layers`, the first 64 tokens, each as it is after the last six blocks, side
+    by side.
     A model that is not a plain transformer with a pooling has `pooled` only.
     """
 
@@ -118,7 +123,7 @@ class SentenceTransformerEncoder(Encoder):
     @torch.inference_mode()
     def encode(self, batch: Any, view: str = "pooled") -> Tensor | Padded:
         """float32 `[n, d]` of a batch that `collate` made; `[n, L, d]` for `layers`, `[n, 2, d]`
-        for `layers-middle-last`, `Padded` for `tokens`."""
+        for `layers-middle-last`, `Padded` for `tokens` and `tokens-layers`."""
         if view not in self.spec.views:
             raise ConfigError(
                 f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
@@ -182,6 +187,8 @@ class SentenceTransformerEncoder(Encoder):
         tokens = {name: values.to(self.device) for name, values in tokens.items()}
         if view == "tokens":
             return self._tokens(self._features(tokens))
+        if view == "tokens-layers":
+            return self._tokens_of_blocks(self._features(tokens))
         return self.compute(view, **tokens)
 
     def _features(self, tokens: Tokens) -> dict[str, Any]:
@@ -194,12 +201,15 @@ class SentenceTransformerEncoder(Encoder):
 
     def _tokens(self, features: dict[str, Any]) -> Padded:
         """The transformer's tokens, an item's own ones first."""
-        mask = features["attention_mask"].bool()
         values = self.model[0](features)["token_embeddings"].float()
-        first = (~mask).int().argsort(dim=1, stable=True)  # a tokenizer may pad at the left
-        mask = mask.gather(1, first)
-        values = values.gather(1, first[:, :, None].expand_as(values))
-        return Padded(values.masked_fill(~mask[:, :, None], 0), mask)
+        return _own_first(values, features["attention_mask"].bool())
+
+    def _tokens_of_blocks(self, features: dict[str, Any]) -> Padded:
+        """The first tokens, of the last blocks side by side."""
+        mask = features["attention_mask"].bool()
+        blocks = self._blocks(features)[1][-SIDE_BY_SIDE:]
+        tokens = _own_first(torch.cat([block.float() for block in blocks], dim=2), mask)
+        return Padded(tokens.values[:, :MOST_TOKENS], tokens.mask[:, :MOST_TOKENS])
 
     def _layers(self, features: dict[str, Any]) -> Tensor:
         """float32 `[g, L, d]`."""
@@ -244,6 +254,14 @@ class SentenceTransformerEncoder(Encoder):
         for item in items:
             if not isinstance(item, str):
                 raise TypeError(f"{self.spec.name} takes str, not {type(item).__name__}")
+
+
+def _own_first(values: Tensor, mask: Tensor) -> Padded:
+    """Tokens `[g, t, d]`, each item's own ones first; a tokenizer may pad at the left."""
+    first = (~mask).int().argsort(dim=1, stable=True)
+    mask = mask.gather(1, first)
+    values = values.gather(1, first[:, :, None].expand_as(values))
+    return Padded(values.masked_fill(~mask[:, :, None], 0), mask)
 
 
 class _OfTokens(nn.Module):
