@@ -27,7 +27,7 @@ test: $(VENV)/test.stamp lint
 smoke: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q $(addprefix tests/,$(SMOKE))
 
-# What `make test` leaves out: every kill, number of processes and component; hours of fuzzing.
+# The tests that `make test` leaves out: every kill, number of processes and form; hours of fuzzing.
 LONG ?= tests plugins
 long: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -m long -n auto --dist loadfile $(LONG)
