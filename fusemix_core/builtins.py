@@ -393,9 +393,28 @@ FUSERS = [
         name="attention",
         target="fusemix_core.fusers.attention:AttentionFuser",
         summary="a transformer on the tokens of all modalities, trained with FuseMix",
-        options={"width": 128, "layers": 2, "heads": 4, "dropout": 0.2, **_TRAINED},
+        options={
+            "width": 128,
+            "layers": 2,
+            "heads": 4,
+            "dropout": 0.2,
+            "places": 0,
+            "tagged": "",
+            "tags": 0,
+            **_TRAINED,
+        },
         uses=("tokens",),
         paper=PAPER,
+    ),
+]
+RERANKERS = [
+    ComponentSpec(
+        kind="reranker",
+        name="interaction",
+        target="fusemix_core.rerankers.interaction:Interaction",
+        summary="each token with the token of the other side that it fits best",
+        options={"width": 128, "dropout": 0.1},
+        paper="https://arxiv.org/abs/2004.12832",
     ),
 ]
 TASKS = [
@@ -438,6 +457,21 @@ TASKS = [
     ),
     ComponentSpec(
         kind="task",
+        name="tag",
+        target="fusemix_core.tasks.tag:Tag",
+        summary="a label for each token of a modality, such as each word",
+        options={"modality": "text", "none": "", "labels": (), "length": 0},
+    ),
+    ComponentSpec(
+        kind="task",
+        name="box",
+        target="fusemix_core.tasks.box:Box",
+        summary="a box in the image of each row",
+        options={"l1": 1.0, "giou": 1.0},
+        paper="https://arxiv.org/abs/1902.09630",
+    ),
+    ComponentSpec(
+        kind="task",
         name="survive",
         target="fusemix_core.tasks.survive:Survive",
         summary="when an event comes: Cox's proportional hazards",
@@ -475,6 +509,12 @@ ARTEFACTS = [
         name="fused",
         target="fusemix_core.fused:FusedModel",
         summary="adapters of several modalities into one space, and a scorer",
+    ),
+    ComponentSpec(
+        kind="artefact",
+        name="reranker",
+        target="fusemix_core.reranked:RerankModel",
+        summary="a network that ranks the first results of a fused model anew",
     ),
     ComponentSpec(
         kind="artefact",
@@ -601,6 +641,7 @@ def fusemix_components() -> list[ComponentSpec]:
         *READERS,
         *MEDIA,
         *FUSERS,
+        *RERANKERS,
         *TASKS,
         *INDEXES,
         *ARTEFACTS,
