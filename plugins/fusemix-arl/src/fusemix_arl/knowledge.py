@@ -18,7 +18,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True, eq=False)
 class Triples:
-    """What is known: head, relation, tail.
+    """Statements: head, relation, tail.
 
     Attributes:
         entities: the different heads and tails, in order of appearance.
@@ -93,12 +93,12 @@ def read_triples(path: str | Path) -> Triples:
                     path=file,
                 )
             for row in reader:
-                cells = tuple((row[name] or "").strip() for name in COLUMNS)
-                if not all(cells):
+                head, relation, tail = ((row[name] or "").strip() for name in COLUMNS)
+                if not (head and relation and tail):
                     raise DataError(
                         "a cell is empty", "Fill it in.", path=file, row=reader.line_num
                     )
-                rows.append(cells)
+                rows.append((head, relation, tail))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"can't be read: {error}", "Write it as UTF-8 CSV.", path=file) from error
     if not rows:

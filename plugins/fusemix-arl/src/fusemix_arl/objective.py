@@ -45,7 +45,7 @@ class Query(nn.Module):
 
 
 def alignment_loss(queries: Tensor, entities: Tensor, mentioned: Tensor, rows: Tensor) -> Tensor:
-    """The mean binary cross-entropy of which entities a row mentions.
+    """The mean binary cross-entropy of the entities that rows mention.
 
     Args:
         queries: `[n, width]`.
