@@ -62,8 +62,8 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="classify, multilabel, regress, ordinal, survive, occupy, match; with options "
-        '"NAME KEY=VALUE". [auto: seen from the target]',
+        help="classify, multilabel, regress, ordinal, survive, box, tag, occupy, match; with "
+        'options "NAME KEY=VALUE". [auto: seen from the target]',
         rich_help_panel=o.METHOD,
     ),
 ]

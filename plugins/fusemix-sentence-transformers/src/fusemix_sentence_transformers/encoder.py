@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Tokens = dict[str, Tensor]
+WORDS = "words"
+"""The entry of a batch that has the number of each token's word; the model doesn't get it."""
 
 SIDE_BY_SIDE = 6
 """Blocks whose latents a token of the view `tokens-layers` has, the last ones."""
@@ -44,7 +48,8 @@ class SentenceTransformerEncoder(Encoder):
     the model's own limit, or `spec.max_tokens` if that is less.
 
     Views: `pooled`, what the library gives; `tokens`, what its transformer gives for every token
-    that attention sees, those of the prompt and special ones among them; `layers`, each block's
+    that attention sees, those of the prompt and special ones among them; `tokens-words`, the mean
+    of these for each word of the text, as white space separates words; `layers`, each block's
     tokens under the model's own pooling (and unit norm, where it normalises). The last layer is
     `pooled`, but for a model that has more than these behind the transformer, such as a Dense;
     `layers-middle-last`, the middle and the last of these (of six the third and sixth), each of
@@ -117,7 +122,11 @@ class SentenceTransformerEncoder(Encoder):
         batch = []
         for rows in groups_of_like_length(lengths):
             part = {name: [values[i] for i in rows] for name, values in encoded.items()}
-            batch.append((torch.tensor(rows), dict(self.tokenizer.pad(part, return_tensors="pt"))))
+            tokens = dict(self.tokenizer.pad(part, return_tensors="pt"))
+            own = [self._word_numbers(items[i], encoded.encodings[i].offsets) for i in rows]
+            tokens[WORDS] = torch.full_like(tokens["input_ids"], -1)
+            tokens[WORDS][tokens["attention_mask"].bool()] = torch.tensor(sum(own, []))
+            batch.append((torch.tensor(rows), tokens))
         return batch, sum(bool(one.overflowing) for one in encoded.encodings)
 
     @torch.inference_mode()
@@ -185,10 +194,14 @@ class SentenceTransformerEncoder(Encoder):
 
     def _part(self, view: str, tokens: Tokens) -> Tensor | Padded:
         tokens = {name: values.to(self.device) for name, values in tokens.items()}
+        words = tokens.pop(WORDS)
         if view == "tokens":
             return self._tokens(self._features(tokens))
         if view == "tokens-layers":
             return self._tokens_of_blocks(self._features(tokens))
+        if view == "tokens-words":
+            features = self._features(tokens)
+            return means_of_words(self.model[0](features)["token_embeddings"].float(), words)
         return self.compute(view, **tokens)
 
     def _features(self, tokens: Tokens) -> dict[str, Any]:
@@ -250,6 +263,16 @@ class SentenceTransformerEncoder(Encoder):
         ids = self.tokenizer(self.prompt)["input_ids"]
         return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
+    def _word_numbers(self, text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+        """The number of the word of each token, from the characters that it spans; -1 for special
+        tokens and those of the prompt."""
+        begin = len(self.prompt)
+        starts = [begin + word.start() for word in re.finditer(r"\S+", text)]
+        return [
+            bisect_right(starts, end - 1) - 1 if end > max(start, begin) else -1
+            for start, end in spans
+        ]
+
     def _check(self, items: Sequence[str]) -> None:
         for item in items:
             if not isinstance(item, str):
@@ -273,6 +296,29 @@ class _OfTokens(nn.Module):
 
     def forward(self, **tokens: Tensor) -> Tensor:
         return self.give(tokens)
+
+
+def means_of_words(tokens: Tensor, words: Tensor) -> Padded:
+    """The mean of the tokens of each word.
+
+    Args:
+        tokens: float `[n, t, d]`.
+        words: int64 `[n, t]`, the number of each token's word, -1 if it is of none.
+
+    Returns:
+        The words of each text up to the last that has a token. The mean of all its tokens stands
+        for a word without any, and for a text without words.
+    """
+    count = words.max(dim=1).values.clamp(min=0) + 1
+    most = int(count.max())
+    member = words[:, None] == torch.arange(most, device=words.device)[:, None]  # [n, W, t]
+    none = ~member.any(dim=2, keepdim=True)
+    seen = words >= 0
+    every = torch.where(seen.any(dim=1, keepdim=True), seen, True)
+    share = torch.where(none, every[:, None], member).to(tokens.dtype)
+    means = (share @ tokens) / share.sum(dim=2, keepdim=True)
+    mask = torch.arange(most, device=words.device) < count[:, None]
+    return Padded(means.masked_fill(~mask[:, :, None], 0), mask)
 
 
 def groups_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
