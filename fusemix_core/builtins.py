@@ -413,7 +413,7 @@ RERANKERS = [
         name="interaction",
         target="fusemix_core.rerankers.interaction:Interaction",
         summary="each token with the token of the other side that it fits best",
-        options={"width": 128, "dropout": 0.1},
+        options={"width": 128, "kept": 128, "dropout": 0.2},
         paper="https://arxiv.org/abs/2004.12832",
     ),
 ]

@@ -16,21 +16,25 @@ AUTO = "auto"
 class RerankSettings:
     """How a re-ranker is trained.
 
-    A pair is scored against `count` other items on either side. If `negatives` is `hard` these are
-    drawn from the `pool` items that the fused model ranks first and that do not belong to the pair;
-    if it is `random`, from all. `top_k` is how many results are ranked anew.
+    `negatives` are those that a pair is scored against. `batch`: all other pairs of the batch,
+    mixed by FuseMix with λ ~ Beta(`mix`, `mix`), or not if `mix` is 0. `hard`: `count` items on
+    either side, drawn from the `pool` items that the fused model ranks first and that do not belong
+    to the pair; `random`: as many, drawn from all. `auto` is `batch` if the network scores a batch
+    at once, as `interaction` does, else `hard`. `top_k` is how many results are ranked anew.
     """
 
-    negatives: Literal["hard", "random"] = "hard"
+    negatives: Literal["auto", "batch", "hard", "random"] = "auto"
+    mix: float = 1.0
     count: int = 4
     pool: int = 32
     top_k: int = 32
     training: Training = field(
         default_factory=lambda: Training(
-            epochs=8,
-            batch_size=32,
-            lr=1e-3,
-            weight_decay=0.05,
+            epochs=24,
+            batch_size=64,
+            lr=3e-3,
+            weight_decay=0.1,
+            evaluate_every=4,
             warmup_steps=20,
             clip_norm=1.0,
             patience=3,
@@ -40,7 +44,7 @@ class RerankSettings:
     )
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("pool", self.count), ("top_k", 2)):
+        for name, least in (("count", 1), ("pool", self.count), ("top_k", 2), ("mix", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", f"It is {least} or more.")
 

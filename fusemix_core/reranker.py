@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from fusemix_core.padded import Padded
@@ -62,3 +63,17 @@ class Reranker(nn.Module, ABC):
             latents: modality → the tokens of n items, in the order of `inputs`. An item has one
                 token or more.
         """
+
+    def table(self, latents: Mapping[str, Padded]) -> Tensor:
+        """Scores `[n, m]` of each of n items of the first modality with each of m of the second, as
+        `forward` gives them for pairs.
+
+        Training against all other pairs of a batch takes it. Override it if that can be computed at
+        less cost than pair by pair.
+        """
+        first, second = (latents[modality] for modality in self.inputs)
+        count, most = len(first), len(second)
+        row, column = torch.arange(count), torch.arange(most)
+        both = row.repeat_interleave(most), column.repeat(count)
+        pairs = dict(zip(self.inputs, (first[both[0]], second[both[1]]), strict=True))
+        return self(pairs).view(count, most)

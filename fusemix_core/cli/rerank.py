@@ -87,9 +87,8 @@ NegativesKind = Annotated[
     typer.Option(
         "--negatives",
         metavar="KIND",
-        help="Other items that a pair is trained against: hard (those the model mistakes most) or "
-        "random. "
-        "[hard]",
+        help="Negatives in training: batch (the other pairs of the batch), hard (items the model "
+        "mistakes most), random, or auto, as suits the network. [auto]",
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -223,8 +222,7 @@ def show_plan(plan: RerankPlan, json: bool) -> None:
     settings = plan.config.settings
     out.print(f"network: {', '.join(plan.networks)}")
     out.print(
-        f"trained: against {settings.count} {settings.negatives} negatives on either side, for "
-        f"{settings.training.epochs} epochs at most"
+        f"trained: negatives {settings.negatives}, for {settings.training.epochs} epochs at most"
     )
 
 

@@ -18,6 +18,7 @@ from fusemix_core.engine.randomness import seeded, stream
 from fusemix_core.engine.tables import on_device
 from fusemix_core.fusers.learning import with_places
 from fusemix_core.interfaces import as_tokens
+from fusemix_core.mixups.fusemix import FuseMixMixup
 from fusemix_core.mixups.none import NoMixup
 from fusemix_core.registry import Registry, registry
 from fusemix_core.rerank_config import RerankSettings
@@ -110,8 +111,9 @@ def fit_network(
     with seeded(context.seed, context.device):
         network = build()
         network.prepare({m: sample(train, m) for m in train.modalities})
-        negatives = mined or _negatives(train, settings, context.seed)
-        return _trained(network, part, train, validation, settings, context, negatives)
+        kind = negatives_of(settings, network)
+        drawn = [] if kind == "batch" else mined or _negatives(train, kind, settings, context.seed)
+        return _trained(network, part, train, validation, settings, context, drawn)
 
 
 def best_of(fitted: Mapping[str, FittedReranker]) -> str:
@@ -144,7 +146,9 @@ def _trained(
     negatives: Sequence[Negatives],
 ) -> Reranker:
     """The network after training, in eval mode on the CPU."""
-    plan = plan_steps(len(train), 1, settings.training)
+    mixed = not negatives and settings.mix > 0
+    mixup = FuseMixMixup(alpha=settings.mix, alpha_max=settings.mix) if mixed else NoMixup()
+    plan = plan_steps(len(train), mixup.rows_per_pair, settings.training)
     lists = [shortlist(validation, *way, settings.top_k, QUERIES) for way in validation.directions]
     described = {
         "reranker": to_dict(part),
@@ -154,14 +158,21 @@ def _trained(
     }
     digest = run_digest(described, train.tokens, validation.tokens, context)
     pairs, held = on_device(with_places(train.tokens), validation.tokens, context.device)
-    fit = RerankFit(network, pairs, negatives, settings.count, held, lists)
-    Trainer(fit, pairs, NoMixup(), plan, context, digest).run()
+    fit = RerankFit(network, pairs, train.partners, negatives, settings.count, held, lists)
+    Trainer(fit, pairs, mixup, plan, context, digest).run()
     return fit.modules[NETWORK].eval()
 
 
-def _negatives(train: Split, settings: RerankSettings, seed: int) -> list[Negatives]:
+def negatives_of(settings: RerankSettings, network: Reranker) -> str:
+    """What the settings are for this network: `batch`, `hard` or `random`."""
+    if settings.negatives != "auto":
+        return settings.negatives
+    return "hard" if type(network).table is Reranker.table else "batch"
+
+
+def _negatives(train: Split, kind: str, settings: RerankSettings, seed: int) -> list[Negatives]:
     """The pools that negatives are drawn from, in both directions."""
-    if settings.negatives == "hard":
+    if kind == "hard":
         return [hard_negatives(train, *way, settings.pool) for way in train.directions]
     return [
         random_negatives(train, *way, RANDOM, stream(seed, f"negatives {way}"))

@@ -15,7 +15,7 @@ from fusemix_core.reranker import Reranker
 from fusemix_core.reranking.mixing import choose
 from fusemix_core.reranking.negatives import Negatives
 from fusemix_core.reranking.scoring import score_shortlist
-from fusemix_core.reranking.split import Shortlist
+from fusemix_core.reranking.split import Partners, Shortlist
 
 NETWORK = "reranker"
 
@@ -24,12 +24,14 @@ class RerankFit(Fit[Reranker]):
     """Trains a network to score a pair above its negatives.
 
     The loss is a softmax cross entropy: the pair against the pairs with another item on one side,
-    then on the other; the mean of both.
+    then on the other; the mean of both. The other items are those of the batch, or if there are
+    `negatives`, some of these.
 
     Args:
         network: what is trained.
         train: the training pairs, as `with_places` gives them.
-        negatives: of each direction.
+        partners: who belongs to whom in training.
+        negatives: of each direction; none for the other pairs of the batch.
         count: negatives of a pair in each direction.
         validation: the tables of the validation pairs.
         lists: their short lists, one for each direction.
@@ -42,18 +44,40 @@ class RerankFit(Fit[Reranker]):
         self,
         network: Reranker,
         train: PairedLatents,
+        partners: Partners,
         negatives: Sequence[Negatives],
         count: int,
         validation: PairedLatents,
         lists: Sequence[Shortlist],
     ) -> None:
         super().__init__({NETWORK: network})
-        self.train, self.negatives, self.count = train, negatives, count
+        self.train, self.partners = train, partners
+        self.negatives, self.count = negatives, count
         self.validation, self.lists = validation, lists
 
     def loss(self, step: Step) -> Tensor:
-        rows = step.facts[PLACE][:, 0].long().cpu()
         own = {m: as_tokens(step.own.latents[m]) for m in self.train.modalities}
+        places = step.facts[PLACE].long().cpu()
+        if self.negatives:
+            return self._against_drawn(own, places[:, 0])
+        return self._against_batch(own, places)
+
+    def _against_batch(self, own: Mapping[str, Padded], places: Tensor) -> Tensor:
+        """The loss against the other rows of the batch, which are mixed of the training rows
+        `places` `[b, s]`. Two rows that have partners among their sources aren't negatives."""
+        sources = self.train.links[places]  # [b, s, 2]
+        first, second = sources[:, None, :, None, 0], sources[None, :, None, :, 1]
+        together = self.partners.together(
+            self.train.modalities[0], first, self.train.modalities[1], second
+        )
+        partners = together.flatten(2).any(dim=2).fill_diagonal_(False)
+        scores = self.modules[NETWORK].table(own)
+        scores = scores.masked_fill(partners.to(scores.device), -torch.inf)
+        wanted = torch.arange(len(scores), device=scores.device)
+        return (cross_entropy(scores, wanted) + cross_entropy(scores.T, wanted)) / 2
+
+    def _against_drawn(self, own: Mapping[str, Padded], rows: Tensor) -> Tensor:
+        """The loss against items drawn for each row."""
         device = next(iter(own.values())).device
         sides, allowed = [own], []
         for one in self.negatives:

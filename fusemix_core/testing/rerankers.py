@@ -32,7 +32,7 @@ from fusemix_core.testing.components import (
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
-RERANKER = Suite("reranker", least=8)
+RERANKER = Suite("reranker", least=9)
 add_declaration_checks(RERANKER)
 
 WIDTHS = {"image": 10, "text": 6}
@@ -40,7 +40,7 @@ TRAIN, NEW = 120, 60
 """Pairs of each split."""
 _CONCEPTS = 12
 _SETTINGS = RerankSettings(count=3, pool=16, top_k=16)
-_TRAINING = replace(_SETTINGS.training, epochs=8, lr=5e-3, batch_size=24)
+_TRAINING = replace(_SETTINGS.training, epochs=24, lr=5e-3, batch_size=24)
 
 
 def check_reranker(
@@ -151,6 +151,18 @@ def pair_by_pair(case: ComponentCase) -> None:
         _expect_same(found, wanted[rows], what)
     one = scores(network, {m: x[order[3:4]] for m, x in given.items()})
     _expect_same(one, wanted[order[3:4]], "a single pair")
+
+
+@RERANKER.check()
+def a_table_of_pairs(case: ComponentCase) -> None:
+    """`table` has the scores of all pairs of items of both sides, as `forward` gives them."""
+    network, given = built(case), latents()
+    sides = {"image": torch.arange(4), "text": torch.arange(2, 8)}
+    with torch.no_grad():
+        found = network.table({m: given[m][rows] for m, rows in sides.items()})
+    row, column = (one.flatten() for one in torch.meshgrid(*sides.values(), indexing="ij"))
+    wanted = scores(network, {"image": given["image"][row], "text": given["text"][column]})
+    _expect_same(found, wanted.view(4, 6), "as a table")
 
 
 @RERANKER.check()

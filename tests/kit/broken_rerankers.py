@@ -67,6 +67,12 @@ class OfBatch(Means):
         return super().forward(latents).softmax(dim=0)
 
 
+@breaks("reranker", "a_table_of_pairs")
+class Turned(Means):
+    def table(self, latents):
+        return super().table(latents).flip(0)
+
+
 @breaks("reranker", "padding")
 class Unmasked(Means):
     def mean(self, tokens):

@@ -102,6 +102,10 @@ class CrossFuser(TrainedFuser[Padded]):
         }
 
     def raw(self, latents: Mapping[str, Padded], present: Tensor) -> Tensor:
+        return self.head(self.dropout(torch.cat(self.pooled(latents, present), dim=1)))
+
+    def pooled(self, latents: Mapping[str, Padded], present: Tensor) -> list[Tensor]:
+        """The vector of each side, `[n, width]`; arguments as in `forward`."""
         masks = [latents[m].mask & present[:, k, None] for k, m in enumerate(self.inputs)]
         layers = [self._layers(k, latents[m], masks[k]) for k, m in enumerate(self.inputs)]
         sides: list[Tensor | None] = [None] * len(layers)
@@ -124,7 +128,7 @@ class CrossFuser(TrainedFuser[Padded]):
             count = mask.sum(dim=1, keepdim=True)
             mean = (side * mask[..., None]).sum(dim=1) / count.clamp(min=1)
             pooled.append(pooler(mean).tanh() * (count > 0))
-        return self.head(self.dropout(torch.cat(pooled, dim=1)))
+        return pooled
 
     def _layers(self, k: int, given: Padded, mask: Tensor) -> Tensor:
         """The encoder layers of a side, `[n, L, T, width]`."""

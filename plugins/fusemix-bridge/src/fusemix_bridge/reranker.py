@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from fusemix_bridge.fuser import CrossFuser
 from fusemix_core.interfaces import Padded, Reranker
@@ -13,6 +14,9 @@ from fusemix_core.interfaces import Padded, Reranker
 
 class CrossReranker(Reranker):
     """Whether two items belong together, by cross-modal layers on the tokens of both.
+
+    The score is a linear map of both sides' vectors, as in the papers, plus their cosine times a
+    learnt scale: without it a network that starts from nothing does not learn to match.
 
     Args:
         inputs: as in `Reranker`.
@@ -46,6 +50,8 @@ class CrossReranker(Reranker):
             dropout=dropout,
         )
 
+        self.scale = nn.Parameter(torch.tensor(10.0).log())
+
     def prepare(self, tokens: Mapping[str, Tensor]) -> None:
         for modality, standard in zip(self.inputs, self.network.standards, strict=True):
             standard.learn(tokens[modality])
@@ -57,4 +63,6 @@ class CrossReranker(Reranker):
     def forward(self, latents: Mapping[str, Padded]) -> Tensor:
         first = latents[next(iter(self.inputs))]
         present = torch.ones(len(first), len(self.inputs), dtype=torch.bool, device=first.device)
-        return self.network.raw(latents, present)[:, 0]
+        first, second = sides = self.network.pooled(latents, present)
+        own = self.network.head(self.network.dropout(torch.cat(sides, dim=1)))[:, 0]
+        return own + self.scale.exp() * cosine_similarity(first, second)
