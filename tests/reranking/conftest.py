@@ -21,6 +21,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rerank")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FUSEMIX_HOME", str(folder / "home"))
+        patch.setattr("fusemix_core.reports.figures._svg", lambda *_, **__: "<svg></svg>")
         data = {"source": write(folder / "pairs.csv")}
         first = align(ENCODERS, data, recipe="cca", out=folder / "run")
         how = {"network": "interaction", "settings": TRAINING, "out": folder / "rerank"}

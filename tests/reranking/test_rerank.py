@@ -9,7 +9,13 @@ from words import Left
 
 from fusemix_core import align, load, rerank
 from fusemix_core.config import DataConfig
-from fusemix_core.errors import ArtefactError, ConfigError, DataError, UnknownNameError
+from fusemix_core.errors import (
+    ArtefactError,
+    ConfigError,
+    DataError,
+    RunExistsError,
+    UnknownNameError,
+)
 from fusemix_core.jobs.search import Gallery
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
@@ -101,6 +107,7 @@ def test_a_search_of_data_and_one_of_an_index_are_ranked_anew_alike(done, tmp_pa
 
 
 def test_tokens_come_from_the_store_and_a_missing_one_is_encoded(done, monkeypatch):
+    monkeypatch.setenv("FUSEMIX_HOME", str(done.folder / "home"))
     reranking = Reranking(done.found.model)
     items = done.first.encoded.dataset.items["right"]
     monkeypatch.setattr(done.found.model, "tokens", lambda *_: pytest.fail("encoded again"))
@@ -112,10 +119,11 @@ def test_tokens_come_from_the_store_and_a_missing_one_is_encoded(done, monkeypat
     torch.testing.assert_close(new.values, wanted.values)
 
 
-def test_a_finished_run_is_refused_and_resumes_to_the_same(done):
+def test_a_finished_run_is_refused_and_resumes_to_the_same(done, monkeypatch):
+    monkeypatch.setenv("FUSEMIX_HOME", str(done.folder / "home"))
     how = {"network": "interaction", "out": done.folder / "rerank"}
     settings = {"training": {"epochs": 8, "lr": 3e-3, "batch_size": 32}}
-    with pytest.raises(ConfigError, match="already contains a run"):
+    with pytest.raises(RunExistsError, match="already contains a run"):
         rerank(done.folder / "run", settings=settings, **how)
     again = rerank(done.folder / "run", settings=settings, resume=True, **how)
     for name, tensor in done.found.model.network.state_dict().items():
