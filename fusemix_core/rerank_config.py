@@ -16,11 +16,11 @@ AUTO = "auto"
 class RerankSettings:
     """How a re-ranker is trained.
 
-    `negatives` are those that a pair is scored against. `batch`: all other pairs of the batch, mixed by
-    FuseMix with λ ~ Beta(`mix`, `mix`), or not if `mix` is 0. `hard`: `count` items on either side,
-    drawn from the `pool` items that the fused model ranks first and that do not belong to the pair;
-    `random`: as many, drawn from all. `auto` is `batch` if the network scores a batch at once, as
-    `interaction` does, else `hard`. `top_k` is how many results are ranked anew.
+    `negatives` are those that a pair is scored against. `batch`: all other pairs of the batch,
+    mixed by FuseMix with λ ~ Beta(`mix`, `mix`), or not if `mix` is 0. `hard`: `count` items on
+    either side, drawn from the `pool` items that the fused model ranks first and that do not belong
+    to the pair; `random`: as many, drawn from all. `auto` is `batch` if the network scores a batch
+    at once, as `interaction` does, else `hard`. `top_k` is how many results are ranked anew.
     """
 
     negatives: Literal["auto", "batch", "hard", "random"] = "auto"
@@ -55,8 +55,8 @@ class RerankConfig:
     folder or a hub id. `between` names two of its modalities (none: its first two). `encoders` are
     those that give the tokens, by modality, in place of the model's own; `views` the views of them
     (without an entry: one with tokens, of several layers if there is one). `network` `auto` is
-    whichever registered re-ranker does best on validation. The other settings are as in
-    `RunConfig`."""
+    whichever re-ranker does best on validation, of those that score a batch at once; with options,
+    of those that have them. The other settings are as in `RunConfig`."""
 
     model: str
     data: DataConfig

@@ -89,6 +89,11 @@ class Reranking:
         self._kept: OrderedDict[tuple[str, bytes], Tensor] = OrderedDict()
         self._bytes, self._lock = 0, Lock()
 
+    @property
+    def directions(self) -> list[str]:
+        """The directions in which it changes an order, such as `text->image`."""
+        return [name for name, weight in self.reranker.weights.items() if weight]
+
     def wanted(self, count: int) -> int:
         """How many results to ask the fused model for, if so many are shown."""
         return max(count, self.reranker.top_k)

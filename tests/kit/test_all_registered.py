@@ -54,8 +54,17 @@ def checked_as_it_is(spec):
     return spec.name not in OPTIONS and re.search(call, PLUGINS_TESTS) is not None
 
 
+LONG = {("exporter", "openvino"), ("fuser", "cross"), ("fuser", "lego")}
+"""Components that take seconds here. Their plugins' tests check smaller fusers, and what OpenVINO
+computes of an export; `exporter-onnx` makes the same files before they are converted."""
+
+
+def marked(spec):
+    return pytest.param(spec, marks=[pytest.mark.long] * ((spec.kind, spec.name) in LONG))
+
+
 COMPONENTS = [
-    spec
+    marked(spec)
     for kind in CHECKED
     for _, spec in registry.all_components(kind)
     if not checked_as_it_is(spec) and (spec.kind, spec.name) not in NEEDS_MORE
