@@ -109,8 +109,8 @@ def fit(
 
     Examples:
 
-        fusemix glance fit --data films/films.csv --split-column split --target shape \\
-            --moments 12 --out runs/shapes
+        fusemix glance fit --data films/films.csv --split-column split \\
+            --target shape --moments 12 --out runs/shapes
     """
     if to.exists():
         raise ConfigError(f"{to} exists already.", "Choose another --out.")
@@ -153,7 +153,8 @@ def predict(
 
         fusemix glance predict runs/shapes --data new.csv --looks 3
 
-        fusemix glance predict runs/shapes --data new.csv --looks 8 --threshold 0.9 --out found.csv
+        fusemix glance predict runs/shapes --data new.csv --looks 8 \\
+            --threshold 0.9 --out found.csv
     """
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.saved.model import load
