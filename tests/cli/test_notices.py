@@ -66,8 +66,21 @@ COUNTS_OF = {
 }
 
 
-@pytest.mark.parametrize("as_json", [False, True], ids=["shown", "json"])
-@pytest.mark.parametrize("name", COMMANDS)
+SHOWN = ("align", "classify", "encode", "bench --dry-run")
+"""Those that are also checked without `--json` each time; the others in the long form."""
+FORMS = [
+    pytest.param(
+        name,
+        as_json,
+        id=f"{name}-{'json' if as_json else 'shown'}",
+        marks=() if as_json or name in SHOWN else pytest.mark.long,
+    )
+    for name in COMMANDS
+    for as_json in (False, True)
+]
+
+
+@pytest.mark.parametrize(("name", "as_json"), FORMS)
 def test_counts_and_notes_are_told_once(name, as_json, place, tmp_path):
     named = {"model": place / "r", "classes": place / "classes.txt", "new": tmp_path / "new",
              "few": tmp_path / "few.csv"}  # fmt: skip

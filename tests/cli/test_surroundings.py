@@ -39,7 +39,8 @@ for words in (["--json"], [], ["--fail"]):
         print("=====", end.code or 0, flush=True)
 """
 VALUE = {"中文": "é 🙂 \ud800 \\ud800 \n"}
-ENCODINGS = ["cp1252", "ascii", "latin-1", "cp932", "utf-8", "utf-16"]
+LIKE_OTHERS = [pytest.param(e, marks=pytest.mark.long) for e in ("latin-1", "cp932", "utf-8")]
+ENCODINGS = ["cp1252", "ascii", "utf-16", *LIKE_OTHERS]
 
 
 def run(code, *arguments, **environment):
@@ -120,7 +121,12 @@ main()
 
 
 @pytest.mark.parametrize(
-    "module", ["fusemix_core.cli.console", "fusemix_core.cli.app", "fusemix_core.registry", "typer"]
+    "module",
+    [
+        *("fusemix_core.cli.console", "typer"),
+        pytest.param("fusemix_core.cli.app", marks=pytest.mark.long),
+        pytest.param("fusemix_core.registry", marks=pytest.mark.long),
+    ],
 )
 def test_ctrl_c_while_modules_are_loaded_is_130_without_a_traceback(module):
     done = run(IN_IMPORTS, module)

@@ -1,12 +1,13 @@
 """Adapters as ONNX graphs: the default recipe's with all its members, and one of tokens."""
 
 import onnxruntime
+import openvino
 import torch
 from torch.nn.functional import normalize
 from toys import TokenMean
 
 from fusemix_core.adapters.mixture import MixtureAdapter
-from fusemix_core.exports.onnx import OUTPUTS, Vectors
+from fusemix_core.exports.onnx import OUTPUTS, OpenVinoExporter, Vectors
 from fusemix_core.interfaces import Network, Padded
 from fusemix_core.latents.exported import exported
 from fusemix_core.scorers.csls import CSLSScorer
@@ -18,7 +19,7 @@ MEMBERS = [
 ]
 
 
-def test_a_mixture_gives_the_same_in_onnxruntime():
+def test_a_mixture_gives_the_same_in_onnxruntime_and_openvino(tmp_path):
     torch.manual_seed(0)
     adapter = MixtureAdapter(20, 16, members=MEMBERS).eval()
     adapter.members[0].prepare(torch.randn(30, 20).abs() ** 3)
@@ -28,13 +29,19 @@ def test_a_mixture_gives_the_same_in_onnxruntime():
     module = Vectors(adapter, scorer, "image", ("image", "text"), True).eval()
     graph = exported(Network(module, (0,)), {"latents": torch.randn(4, 20)}, OUTPUTS)
     session = onnxruntime.InferenceSession(graph)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph)
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(OpenVinoExporter()._converted(path), "CPU", exact)
     for count in (1, 9):
         latents = torch.randn(count, 20)
-        found = session.run(list(OUTPUTS), {"latents": latents.numpy()})
+        given = {"latents": latents.numpy()}
         with torch.no_grad():
             expected = module(latents=latents)
-        for got, wanted in zip(found, expected, strict=True):
-            torch.testing.assert_close(torch.from_numpy(got), wanted, atol=1e-5, rtol=0)
+        done = compiled(given)
+        for found in (session.run(list(OUTPUTS), given), [done[name] for name in OUTPUTS]):
+            for got, wanted in zip(found, expected, strict=True):
+                torch.testing.assert_close(torch.from_numpy(got), wanted, atol=1e-5, rtol=0)
 
 
 def test_an_adapter_of_tokens_takes_any_number_of_them():

@@ -62,7 +62,11 @@ def extended(base, out, data="spoken.csv", **how):
     return extend(loaded(base), {"audio": ToySound}, base / "w" / data, out=out, **how)
 
 
-@pytest.mark.parametrize("how", [{}, TRAINED], ids=["closed form", "by gradient"])
+BY_GRADIENT = pytest.param(TRAINED, id="by gradient", marks=pytest.mark.long)
+BY_RIDGE = pytest.param({"recipe": "ridge"}, id="ridge", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("how", [pytest.param({}, id="closed form"), BY_GRADIENT])
 def test_a_model_of_tokens_is_extended(base, tmp_path, how):
     registry.add_component("adapter", "token-mean", TokenMean)
     own = align(
@@ -78,7 +82,7 @@ def test_a_model_of_tokens_is_extended(base, tmp_path, how):
         assert found["audio->text"]["r10"] > 45
 
 
-@pytest.mark.parametrize("how", [{}, TRAINED, {"recipe": "ridge"}])
+@pytest.mark.parametrize("how", [{}, TRAINED, BY_RIDGE])
 def test_nothing_of_the_model_moves(base, tmp_path, how):
     before = {p.name: p.read_bytes() for p in (base / "r/model").iterdir()}
     done = extended(base, tmp_path / "x", **how)

@@ -22,7 +22,10 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("how", [{}, TRAINED, {"recipe": "ridge"}, {"recipe": "procrustes"}])
+LONG = [pytest.param({"recipe": r}, marks=pytest.mark.long) for r in ("ridge", "procrustes")]
+
+
+@pytest.mark.parametrize("how", [{}, TRAINED, *LONG])
 def test_the_fixed_side_is_its_latent(tmp_path, how):
     data = write_world(tmp_path / "w")
     done = align(ENCODERS, data, fixed="text", out=tmp_path / "r", device="cpu", **how)

@@ -76,14 +76,23 @@ def fitted(data, out, mixup="none", views=VIEWS, sets=(), **more):
     )
 
 
-@pytest.fixture(params=["in memory", "on disk"])
+@pytest.fixture
 def held(request, monkeypatch):
     if request.param == "on disk":
         monkeypatch.setattr(encoding, "memory_free", lambda: 0)
     return request.param
 
 
-@pytest.mark.parametrize("mixup", ["none", "fusemix"])
+@pytest.mark.parametrize(
+    ("held", "mixup"),
+    [
+        ("in memory", "none"),
+        ("on disk", "fusemix"),
+        pytest.param("in memory", "fusemix", marks=pytest.mark.long),
+        pytest.param("on disk", "none", marks=pytest.mark.long),
+    ],
+    indirect=["held"],
+)
 def test_a_fit_on_tokens_is_served_as_it_was_measured(data, tmp_path, held, mixup):
     done = fitted(data, tmp_path / "r", mixup)
     kind = ResidentTokens if held == "in memory" else RaggedLatents
@@ -151,7 +160,9 @@ class ZeroStart(TokenText):
         return found
 
 
-@pytest.mark.parametrize("mixup", ["none", "fusemix", "gaussian"])
+@pytest.mark.parametrize(
+    "mixup", [pytest.param("none", marks=pytest.mark.long), "fusemix", "gaussian"]
+)
 def test_a_token_of_zeros_is_a_token_from_the_encoder_to_the_embedding(data, tmp_path, mixup):
     seen = []
 
@@ -212,6 +223,9 @@ class StopAt(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize(
+    "held", ["on disk", pytest.param("in memory", marks=pytest.mark.long)], indirect=True
+)
 def test_stopped_and_resumed_is_never_stopped(data, tmp_path, held):
     sets = ["objective=token-infonce"]
     whole = fitted(data, tmp_path / "whole", "fusemix", sets=sets).model

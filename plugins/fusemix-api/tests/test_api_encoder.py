@@ -316,12 +316,19 @@ def test_an_empty_text_is_sent_as_a_space(server):
 # -- the contract ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", [*PRESETS, resolve("http://h/v1#m")], ids=lambda s: s.name)
+MINIATURES = [
+    PRESETS[0],
+    resolve("http://h/v1#m"),
+    *(pytest.param(spec, marks=pytest.mark.long) for spec in PRESETS[1:]),
+]
+
+
+@pytest.mark.parametrize("spec", MINIATURES, ids=lambda s: s.name)
 def test_the_miniature_keeps_the_contract(spec):
     check_encoder(spec, encoder=ApiEncoder.tiny(spec)).raise_if_failed()
 
 
-@pytest.mark.parametrize("options", [OPENAI, COHERE])
+@pytest.mark.parametrize("options", [OPENAI, pytest.param(COHERE, marks=pytest.mark.long)])
 def test_the_real_way_keeps_the_contract(server, options):
     base = server.url if options is OPENAI else f"cohere+{server.url}"
     spec = replace(resolve(f"{base}#m"), dim=DIM, options=options)

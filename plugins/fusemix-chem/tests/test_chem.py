@@ -145,7 +145,7 @@ def test_minimol_is_the_packages_own_on_canonical_molecules():
 # -- the contract ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tiny", [True, False])
+@pytest.mark.parametrize("tiny", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_conformance(tiny):
     check_encoder("chemnet", tiny=tiny, device="cpu").raise_if_failed()
 

@@ -171,7 +171,7 @@ def test_contract_from_disk(registry, saved):
     check_encoder(name, device="cpu", registry=registry).raise_if_failed()
 
 
-@pytest.mark.parametrize("name", ["clap", "clap-text"])
+@pytest.mark.parametrize("name", [pytest.param("clap", marks=pytest.mark.long), "clap-text"])
 def test_contract_of_the_miniature(name):
     check_encoder(name, tiny=True).raise_if_failed()
 
@@ -234,6 +234,7 @@ def test_texts_are_the_librarys_own(registry, saved):
         torch.testing.assert_close(got, wanted.last_hidden_state[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long  # short: test_contract_of_the_miniature, and latents by the library, from disk
 def test_contract_of_texts_from_disk(registry, saved):
     kind, folder, *_ = saved
     name = f"clap-htsat-{kind}-text@{folder}"

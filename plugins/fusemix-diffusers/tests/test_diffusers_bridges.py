@@ -68,7 +68,7 @@ CHECKED = ["unclip", "sd#ip", "xl#ip", "sd", "xl", "sd#guidance"]
 EMBEDDED = ["kandinsky", "unclip", "sd#ip", "xl#ip", "sd", "xl"]
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", [*EMBEDDED[:-1], pytest.param("xl", marks=pytest.mark.long)])
 def test_an_image_depends_on_its_own_row_seed_and_options_only(generator, name):
     made, rows = generator(name)
     both = arrays(made.generate(rows, seeds=[4, 5], **FAST))
@@ -162,7 +162,9 @@ def redness(images):
     return images[:, 0].mean(dim=(1, 2)) - images[:, 1:].mean(dim=(1, 2, 3))
 
 
-@pytest.mark.parametrize("name", ["sd#guidance", "xl#guidance"])
+@pytest.mark.parametrize(
+    "name", ["sd#guidance", pytest.param("xl#guidance", marks=pytest.mark.long)]
+)
 def test_guidance_moves_images_up_the_score(generator, name):
     made, rows = generator(name)
     scores = []

@@ -114,6 +114,7 @@ def test_the_bank_has_the_names(draw):
     torch.testing.assert_close(bank.norm(dim=1), torch.ones(len(bank)), atol=1e-3, rtol=0)
 
 
+@pytest.mark.long  # short: fusemix-diffusers' test_diffusers_light.py, on random networks
 def test_diffusers_own_pipeline_draws_the_same(draw, conditions):
     from diffusers import KandinskyV22Pipeline
 

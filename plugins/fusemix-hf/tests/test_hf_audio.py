@@ -142,7 +142,9 @@ def test_another_rate_is_a_value_error(save, load):
         encoder.collate([Audio(np.zeros(800, np.float32), 8_000)])
 
 
-@pytest.mark.parametrize("kind", ["hubert-base", "hubert-large"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("hubert-base", marks=pytest.mark.long), "hubert-large"]
+)
 def test_kit(save, registry, kind):
     extractor = Wav2Vec2FeatureExtractor(return_attention_mask="large" in kind)
     folder, _ = save(WAVES[kind], extractor)

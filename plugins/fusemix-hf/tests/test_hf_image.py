@@ -214,8 +214,8 @@ def test_half_precision_still_returns_float32(save, load, processor, images):
     assert torch.cosine_similarity(rough.encode(batch), exact.encode(batch)).min() > 0.99
 
 
-def test_kit(save, processor, registry):
+@pytest.mark.parametrize("tiny", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_kit(save, processor, registry, tiny):
     folder, _ = save(lambda: vit("Dinov2WithRegisters"), processor)
-    for tiny in (False, True):
-        report = check_encoder(f"hf:tiny@{folder}", device="cpu", tiny=tiny, registry=registry)
-        assert not [result for result in report if not result.passed]
+    report = check_encoder(f"hf:tiny@{folder}", device="cpu", tiny=tiny, registry=registry)
+    assert not [result for result in report if not result.passed]

@@ -145,12 +145,11 @@ def test_any_name_for_what_is_a_text(save, load, tokenizer):
     assert encoder.encode(encoder.collate(["CCO"])).shape == (1, 32)
 
 
-def test_kit(save, tokenizer, registry):
+@pytest.mark.parametrize("tiny", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_kit(save, tokenizer, registry, tiny):
     folder, _ = save(TYPES["bert"], tokenizer)
-    for tiny in (False, True):
-        name = f"hf:tiny@{folder}"
-        report = check_encoder(name, device="cpu", tiny=tiny, registry=registry)
-        assert not [result for result in report if not result.passed]
+    report = check_encoder(f"hf:tiny@{folder}", device="cpu", tiny=tiny, registry=registry)
+    assert not [result for result in report if not result.passed]
 
 
 def test_a_tokenizer_without_its_files_is_refused(save, load, tokenizer):

@@ -181,10 +181,9 @@ def test_latents_are_the_librarys_own(registry, tmp_path, name):
     "name",
     [
         "wav2vec2-base-960h",
-        "wavlm-large",
         "openai-whisper-large-v3",
-        # Their classes are among these or the miniatures, their settings those of wavlm.
-        *(pytest.param(n, marks=pytest.mark.long) for n in LAYER_NORM if n != "wavlm-large"),
+        # Their classes are among these or the miniatures.
+        *(pytest.param(n, marks=pytest.mark.long) for n in LAYER_NORM),
     ],
 )
 def test_contract_from_disk(registry, tmp_path, name):
@@ -192,7 +191,9 @@ def test_contract_from_disk(registry, tmp_path, name):
     check_encoder(f"{name}@{tmp_path}", device="cpu", registry=registry).raise_if_failed()
 
 
-@pytest.mark.parametrize("name", ["hubert-base", "wavlm-base", "whisper-small"])
+@pytest.mark.parametrize(
+    "name", ["hubert-base", "wavlm-base", pytest.param("whisper-small", marks=pytest.mark.long)]
+)
 def test_contract_of_the_miniature(name):
     check_encoder(name, tiny=True).raise_if_failed()
 

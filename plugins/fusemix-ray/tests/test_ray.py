@@ -174,12 +174,14 @@ def test_only_what_is_missing_is_encoded_and_bad_items_are_told_with_their_reaso
         encode({"text": LETTERS}, {**data, "max_bad": 0.1}, workers=1)
 
 
-def test_a_block_that_kills_every_worker_ends_the_run(tmp_path, loads, monkeypatch):
-    monkeypatch.setattr(extraction, "_LIVES", 2)
+@pytest.mark.parametrize("lives", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_block_that_kills_every_worker_ends_the_run(tmp_path, loads, monkeypatch, lives):
+    monkeypatch.setattr(extraction, "_LIVES", lives)
     data = manifest(tmp_path, ["deadly", *texts(20)])
-    with pytest.raises(FusemixError, match="21 text items .* 'deadly' killed its worker 2 times"):
+    said = f"21 text items .* 'deadly' killed its worker {lives} times"
+    with pytest.raises(FusemixError, match=said):
         encode({"text": LETTERS}, data, workers=1)
-    assert len(loads()) == 2 and not list((tmp_path / "home").glob(".ray-*"))
+    assert len(loads()) == lives and not list((tmp_path / "home").glob(".ray-*"))
 
 
 def test_an_encoder_that_only_loading_can_tell(tmp_path, monkeypatch, loads, in_process):
