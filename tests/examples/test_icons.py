@@ -53,10 +53,13 @@ def rows_of(out):
     return [json.loads(line) for line in (out / "pairs.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize("short", [True, pytest.param(False, marks=pytest.mark.long)])
 @needs(*STARTER, "skia")
-def test_icons_from_the_package_to_a_sheet(run, tmp_path):
+def test_icons_from_the_package_to_a_sheet(run, tmp_path, short):
+    """The short form has encoders of few layers, which find nothing."""
     out = tmp_path / "icons"
-    printed = run("icons.py", SMALL, "--out", out, "--search", "chess king", "weather")
+    given = "icons.py", SMALL, "--out", out, "--search", "chess king", "weather"
+    printed = run(*given, short=short)
     for line in (
         "372 icons in 6 sets",
         "363 used (363 drawn now)",
@@ -82,19 +85,19 @@ def test_icons_from_the_package_to_a_sheet(run, tmp_path):
     # The test split has 24 names that are not in training. Then words that are, and words that
     # no icon has.
     directions = recalls(printed)
-    _, r10, chance = directions["text->image"]
-    assert r10 > 3 * chance
-    _, r10, chance = directions["image->text"]
-    assert r10 > 1.6 * chance
-    assert "\nchess king: chess king, chess " in printed
-    assert "\nweather: tornado, " in printed
+    for direction, times in (("text->image", 3), ("image->text", 1.6)):
+        _, r10, chance = directions[direction]
+        assert short or r10 > times * chance
+    hits = ("", "") if short else ("chess king, chess ", "tornado, ")
+    assert f"\nchess king: {hits[0]}" in printed and f"\nweather: {hits[1]}" in printed
     with open(out / "sheet.csv", newline="") as file:
         listed = list(csv.DictReader(file))
     assert [r["search"] for r in listed] == ["chess king"] * 9 + ["weather"] * 9
-    assert {"lucide", "tabler"} <= {r["set"] for r in listed} and all(r["licence"] for r in listed)
+    assert all(r["licence"] for r in listed)
+    assert short or {"lucide", "tabler"} <= {r["set"] for r in listed}
 
     made = {path: path.stat().st_mtime_ns for path in out.glob("images-*/*/*.png")}
-    printed = run("icons.py", SMALL, "--out", out, "--search", "travel")
+    printed = run("icons.py", SMALL, "--out", out, "--search", "travel", short=short)
     assert "363 used (0 drawn now)" in printed and "Fitting" not in printed
     assert made == {path: path.stat().st_mtime_ns for path in out.glob("images-*/*/*.png")}
     assert len(list(csv.DictReader((out / "sheet.csv").open()))) == 9
