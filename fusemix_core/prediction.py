@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from fusemix_core.data.facts import Fact
+from fusemix_core.data.media import Shown
 from fusemix_core.metrics.reliability import Reliability
+from fusemix_core.sections import Section
 
 Gives = Literal["classes", "labels", "values", "survival", ""]
 Columns = dict[str, "np.ndarray | list[Any]"]
+Show = Callable[[int], Mapping[str, Shown]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +114,24 @@ class Task(ABC):
     """The metric by which fusers are chosen."""
     greater_is_better: ClassVar[bool] = True
     """Whether a larger value of `primary` is better."""
+    fuser: ClassVar[str] = ""
+    """The fuser that `auto` takes. Empty if it chooses among `beside` and `stack`."""
+    beside: ClassVar[tuple[str, ...]] = ("concat", "block", "mlp")
+    """The fusers that are fitted beside `stack` and the chosen one, to compare with."""
+    views: ClassVar[tuple[str, ...]] = ()
+    """The views that suit, the best first. An encoder that has none of them gives its first."""
+    kind: ClassVar[str] = ""
+    """The kind that the column of the target is read as, unless the user names one."""
+    usual: ClassVar[Mapping[str, str]] = {}
+    """Fact → the column, with its kind, that is read if the user names no target."""
+    placed: ClassVar[bool] = False
+    """Whether the place of a token among those of its item matters. Fusers that take tokens then
+    learn an embedding of each place."""
+
+    tagged: str = ""
+    """The modality whose tokens the outputs are of; empty if they are of the row."""
+    length: int = 0
+    """Tokens of an item that are scored, the first ones, if the outputs are of tokens."""
 
     options: dict[str, Any]
     names: tuple[str, ...]
@@ -188,6 +209,25 @@ class Task(ABC):
     def decode(self, scores: Tensor) -> Columns:
         """The columns of a table of predictions, n values each: `prediction` and more."""
 
+    def described(self, columns: Columns, items: Mapping[str, Sequence[Any]]) -> Columns:
+        """The columns of `decode`, and those that need the items of the rows, such as words.
+
+        Args:
+            columns: those of n rows.
+            items: modality → its item in each row, None if it is missing; an image is its path.
+        """
+        return columns
+
+    def sections(self, scores: Tensor, targets: Targets, show: Show) -> Sequence[Section]:
+        """Sections of the report about test rows, such as images with the boxes found in them.
+
+        Args:
+            scores: `[n, C]` of the chosen fuser.
+            targets: of the rows.
+            show: row → its items by modality, as people see them.
+        """
+        return ()
+
     @abstractmethod
     def metrics(self, scores: Tensor, targets: Targets) -> dict[str, float | None]:
         """The measures of the known rows, `primary` among them; None if one is undefined.
@@ -237,6 +277,7 @@ def calibrated(
     targets: Targets,
     *,
     offsets: bool = True,
+    shared: Tensor | None = None,
 ) -> Calibration:
     """The scale and offsets that minimise a task's loss, by L-BFGS in float64.
 
@@ -248,6 +289,8 @@ def calibrated(
         loss: `Task.loss`.
         scores: `[n, C]`.
         offsets: whether each output has one; else only the scale is fitted.
+        shared: int64 `[C]`: outputs of one number, counted from 0, have the same offset. By default
+            each has its own.
 
     Example:
         calibrated(task.loss, scores, targets, offsets=False)
@@ -259,7 +302,8 @@ def calibrated(
         return Calibration()
     spread = given.std(dim=0, correction=0).mean().clamp(min=1e-12)
     logarithm = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    shifts = torch.zeros(scores.shape[1] if offsets else 0, dtype=torch.float64)
+    places = torch.arange(scores.shape[1]) if shared is None else shared
+    shifts = torch.zeros(int(places.max()) + 1 if offsets else 0, dtype=torch.float64)
     shifts.requires_grad_(offsets)
     parameters = [logarithm, shifts] if offsets else [logarithm]
     search = torch.optim.LBFGS(
@@ -269,7 +313,7 @@ def calibrated(
 
     def value() -> Tensor:
         search.zero_grad()
-        moved = given / spread * logarithm.exp() + (shifts if offsets else 0)
+        moved = given / spread * logarithm.exp() + (shifts[places] if offsets else 0)
         prior = logarithm.square() + 4 * shifts.square().sum()
         total = loss(moved, known) + prior / (2 * count)
         total.backward()
@@ -278,4 +322,4 @@ def calibrated(
     with torch.enable_grad():
         search.step(value)
     scale = float(logarithm.detach().exp() / spread)
-    return Calibration(scale, tuple(shifts.detach().tolist()))
+    return Calibration(scale, tuple(shifts.detach()[places].tolist()) if offsets else ())

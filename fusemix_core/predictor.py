@@ -99,7 +99,9 @@ class Predictor(SavedModel):
             DataError: a row has no item, or an item can't be decoded.
             ArtefactError: an encoder is not the one of the fit.
         """
-        return list(self.columns(self.scores(items, **how))["prediction"])
+        lists = {m: list(own) for m, own in items.items()}
+        columns = self.columns(self.scores(lists, **how))
+        return list(self.task.described(columns, lists)["prediction"])
 
     def predict_proba(self, items: Mapping[str, Iterable[Any]], **how: Any) -> np.ndarray:
         """The probabilities of each row `[n, classes]`, in the order of

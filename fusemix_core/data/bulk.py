@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -214,7 +215,8 @@ def _add_run(
         known = [gatherer.group_number(values[i]) for i in kept.tolist()]
         group = np.array(known, np.int64)[which]
     facts = {name: _some(values, which[run]) for name, (values, which) in said.facts.items()}
-    first = gatherer.facts.add_all(facts, count)
+    find = partial(gatherer.file_of, Row(block.path, block.first, {}))
+    first = gatherer.facts.add_all(facts, count, find)
     gatherer.add_links(
         links, said.split[run], group, said.trust[run], first + np.arange(count), number, rows
     )

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from fusemix_core.data.facts import TRUST, Fact
+from fusemix_core.data.grids import Find, Grids, grid_cell, grid_fact
 from fusemix_core.data.references import Fault, Reference
 from fusemix_core.data.rows import is_missing
 from fusemix_core.data.texts import text_of
 from fusemix_core.errors import ConfigError, short
 
-KINDS = ("number", "class", "text", "time", "box", "xywh", "labels")
+GRID = "grid"
+KINDS = ("number", "class", "text", "time", "box", "xywh", "labels", GRID)
 """The kinds that may follow a column: those of `Fact`, boxes as left, top, width, height, and
 labels, read as text: a cell may contain several, and a list of them becomes a JSON list."""
 _MOST = 0.9
@@ -87,17 +89,20 @@ class FactCells:
         self._cells = {name: _Cells() for name in self.wanted}
         self._rows = 0
 
-    def add(self, values: Mapping[str, Any]) -> int:
-        """Take the cells of a row, column → value; the row's number."""
+    def add(self, values: Mapping[str, Any], find: Find) -> int:
+        """Take the cells of a row, column → value; the row's number. `find` finds the files that
+        grids are in."""
         for name, place in self.wanted.items():
             if place.column in values:
                 self.seen.add(place.column)
             cells = self._cells[name]
-            cells.at.append(cells.number(self._value(values.get(place.column))))
+            cells.at.append(cells.number(self._value(values.get(place.column), place, find)))
         self._rows += 1
         return self._rows - 1
 
-    def add_all(self, columns: Mapping[str, tuple[list[Any], np.ndarray]], count: int) -> int:
+    def add_all(
+        self, columns: Mapping[str, tuple[list[Any], np.ndarray]], count: int, find: Find
+    ) -> int:
         """Take the cells of `count` rows: column → (values, which of them each row has). The first
         row's number."""
         for name, place in self.wanted.items():
@@ -107,14 +112,19 @@ class FactCells:
                 continue
             self.seen.add(place.column)
             values, which = columns[place.column]
-            numbers = np.array([cells.number(self._value(one)) for one in values], np.int64)
-            cells.at.frombytes(numbers[which].tobytes())
+            numbers = [cells.number(self._value(one, place, find)) for one in values]
+            cells.at.frombytes(np.array(numbers, np.int64)[which].tobytes())
         self._rows += count
         return self._rows - count
 
-    def _value(self, cell: Any) -> Any:
+    def _value(self, cell: Any, place: FactColumn, find: Find) -> Any:
+        if place.kind == GRID and getattr(cell, "ndim", 0) == 2:
+            return grid_cell(cell, find)
         value = _plain(cell)
-        return None if self._is_missing(value) else value
+        if self._is_missing(value):
+            return None
+        found = place.kind == GRID and not isinstance(value, Fault)
+        return grid_cell(value, find) if found else value
 
     def read(self) -> tuple[dict[str, Fact], dict[int, str], list[str]]:
         """(the facts of all rows taken; row → why a cell of it can't be read; warnings)."""
@@ -254,8 +264,9 @@ def name_of(value: Any) -> str:
 def _read(kind: str, values: list[Any]) -> tuple[list[Any], dict[int, str]]:
     """(what each value is as this kind, None for those that are in the second; index → reason)."""
     read, wrong = [], {}
+    how = Grids() if kind == GRID else _READ[kind]
     for i, value in enumerate(values):
-        result = value if isinstance(value, Fault) else _READ[kind](value)
+        result = value if isinstance(value, Fault) else how(value)
         if isinstance(result, Fault):
             wrong[i] = result.reason
         read.append(None if isinstance(result, Fault) else result)
@@ -326,6 +337,8 @@ def _fact(kind: str, read: list[Any], at: np.ndarray) -> Fact:
         none = [math.nan] * 4
         boxes = np.array([one or none for one in read] + [none], np.float32)
         return Fact("box", boxes[at])
+    if kind == GRID:
+        return grid_fact(read, at)
     values = [math.nan if one is None else one for one in read]
     if kind == "number":
         return Fact("number", np.array([*values, math.nan], np.float32)[at])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["number", "class", "text", "time", "box"]
+Kind = Literal["number", "class", "text", "time", "box", "grid"]
 TRUST = "trust"
 """The fact that says how far each row is to be trusted, from 0 (its items don't belong together)
 to 1. Its missing values count as 1. The column of this name is read for it unless another is named.
@@ -20,12 +20,14 @@ class Fact:
     """One further column of the rows of a dataset.
 
     Attributes:
-        kind: `number`, `class`, `text`, `time` or `box`.
+        kind: `number`, `class`, `text`, `time`, `box` or `grid`.
         values: by kind; the first axis is the row.
             `number`: float32 `[m]`, NaN where missing.
             `class`, `text`: int64 `[m]`, indices into `names`, -1 where missing.
             `time`: float64 `[m]`, seconds since 1970-01-01 UTC, NaN where missing.
             `box`: float32 `[m, 4]`, left, top, right, bottom, NaN where missing.
+            `grid`: float32 `[m, H, W]`, NaN in cells that aren't known, and in all cells where
+            missing.
         names: the different classes, sorted (as numbers if all are), or the different texts in
             order of appearance.
 
@@ -56,6 +58,8 @@ class Fact:
         if self.kind in ("class", "text"):
             return self.values < 0
         absent = np.isnan(self.values)
+        if self.kind == "grid":
+            return np.all(absent, axis=(1, 2))
         return np.any(absent, axis=1) if self.kind == "box" else absent
 
     def as_dict(self) -> dict[str, Any]:

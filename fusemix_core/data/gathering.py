@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ class Gatherer:
             [self.gathered[m].add(one, file, row.number) for one in v] or [-1]
             for m, v in values.items()
         ]
-        fact_row = self.facts.add(row.values)
+        fact_row = self.facts.add(row.values, partial(self.file_of, row))
         for link in product(*ids):
             self.links.extend(link)
             self.split.append(split)
@@ -278,7 +279,7 @@ class Gatherer:
         """The entries of a sidecar text."""
         if not isinstance(value, Sidecar):
             return [value]
-        place = self._file(row, value.path)
+        place = self.file_of(row, value.path)
         if not isinstance(place, FileReference):
             return [place]
         captions = Sidecar(place.path, value.encoding).captions()
@@ -291,7 +292,7 @@ class Gatherer:
                 return Fault(f"{value} lies in an archive, but its encoder opens files: extract it")
             return value
         if isinstance(value, str | Path):
-            return self._file(row, str(value).strip())
+            return self.file_of(row, str(value).strip())
         if isinstance(value, bool | int | float | dict | list):
             return Fault(f"contains a {type(value).__name__}, not the path of a file")
         try:
@@ -299,7 +300,7 @@ class Gatherer:
         except DataError as error:
             return Fault(error.message)
 
-    def _file(self, row: Row, name: str) -> FileReference | Fault | str:
+    def file_of(self, row: Row, name: str) -> FileReference | Fault | str:
         """The file that a cell names; one outside the source's folder is refused."""
         if not name:
             return ""

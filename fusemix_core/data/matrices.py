@@ -21,10 +21,16 @@ PARQUET = (".parquet", ".pq")
 ID = "id"
 """The column in which `MatrixReader` gives the ids."""
 IDS = ("ids", ID)
+LATENTS = (
+    "Latents are a matrix of numbers, one row for each item; or an array [n, T, d] of tokens, or "
+    "[n, H, W, d] of grids."
+)
 
 
 def read_matrix(path: Path, array: str = "") -> np.ndarray:
-    """The matrix `[n, d]` in a file; `.npy` is mapped, not read. Nothing is unpickled.
+    """The latents in a file: `[n, d]`, tokens `[n, T, d]` or grids `[n, H, W, d]`.
+
+    `.npy` is mapped, not read. Nothing is unpickled.
 
     Args:
         path: The file.
@@ -46,13 +52,16 @@ def read_matrix(path: Path, array: str = "") -> np.ndarray:
             path=path,
         )
     matrix = arrays[names[0]]
-    if matrix.ndim != 2 or not len(matrix) or matrix.dtype.kind not in "fiu":
+    if not is_latents(matrix):
         raise DataError(
-            f"contains an array of {matrix.dtype} of shape {matrix.shape}",
-            "Latents are a matrix of numbers: one row for each item.",
-            path=path,
+            f"contains an array of {matrix.dtype} of shape {matrix.shape}", LATENTS, path=path
         )
     return matrix
+
+
+def is_latents(array: np.ndarray) -> bool:
+    """Whether an array can be the latents of one item or more."""
+    return array.ndim in (2, 3, 4) and array.size > 0 and array.dtype.kind in "fiu"
 
 
 def read_ids(path: Path, rows: int | None = None) -> list[str]:

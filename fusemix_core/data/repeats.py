@@ -27,7 +27,7 @@ def first_of_equal(links: np.ndarray, told: np.ndarray, facts: Mapping[str, Fact
             return np.arange(len(links))
     columns = [*links.T, told]
     for fact in facts.values():
-        columns += list(np.atleast_2d(fact.values.T))
+        columns += list(fact.values.reshape(len(fact), -1).T)
     label = np.zeros(len(links), np.int64)
     first = np.zeros(1, np.int64)
     for column in columns:

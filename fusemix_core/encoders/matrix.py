@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.data.matrices import read_ids, read_matrix
+from fusemix_core.data.matrices import LATENTS, is_latents, read_ids, read_matrix
+from fusemix_core.encoders.ready import VIEWS
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.interfaces import Encoder
 from fusemix_core.specs import EncoderSpec
@@ -21,7 +22,7 @@ _LEAST = 8
 
 
 class MatrixEncoder(Encoder):
-    """Rows of a matrix `[n, d]` by their ids.
+    """Rows of a matrix `[n, d]`, or of an array `[n, T, d]` or `[n, H, W, d]`, by their ids.
 
     Args:
         spec: `weights` is the file, `options["array"]` the array or column in it.
@@ -52,11 +53,11 @@ class MatrixEncoder(Encoder):
         Raises `DataError` if it isn't one.
         """
         matrix = latents.detach().cpu().float().numpy() if isinstance(latents, Tensor) else latents
-        if matrix.ndim != 2 or not len(matrix) or matrix.dtype.kind not in "fiu":
+        if not is_latents(matrix):
             raise DataError(
                 f"The latents of {modality} are an array of {matrix.dtype} of shape "
                 f"{tuple(matrix.shape)}.",
-                "Latents are a matrix of numbers: one row for each item.",
+                LATENTS,
             )
         digest = hashlib.sha256(np.ascontiguousarray(matrix).tobytes()).hexdigest()
         spec = EncoderSpec(
@@ -64,8 +65,9 @@ class MatrixEncoder(Encoder):
             modality=modality,
             target="fusemix_core.encoders.matrix:MatrixEncoder",
             summary="latents in memory",
+            views=VIEWS.get(matrix.ndim, ("pooled",)),
             takes="id",
-            dim=matrix.shape[1],
+            dim=matrix.shape[-1],
             sha256=digest,
         )
         return cls(spec, matrix)
@@ -84,9 +86,12 @@ class MatrixEncoder(Encoder):
         return torch.tensor([self.rows[item] for item in items], dtype=torch.long)
 
     def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
-        if view != "pooled":
-            raise ConfigError(f"{self.spec.name} has no view '{view}'.", "It has: pooled.")
-        return torch.from_numpy(np.asarray(self.matrix[batch.numpy()], np.float32))
+        if view not in self.spec.views:
+            raise ConfigError(
+                f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
+            )
+        rows = torch.from_numpy(np.asarray(self.matrix[batch.numpy()], np.float32))
+        return rows.flatten(1, -2).mean(dim=1) if view == "pooled" and rows.ndim > 2 else rows
 
     @classmethod
     def sample_items(cls, spec: EncoderSpec) -> Sequence[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fusemix_core.encoders.headers import shapes
 from fusemix_core.errors import ConfigError
 from fusemix_core.specs import EncoderSpec
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet", ".pq")
+VIEWS = {3: ("tokens", "pooled"), 4: ("grid", "pooled")}
+"""The views of latents with more axes than a matrix: all of them, and their mean."""
 EXAMPLE = "Example: -e image=npy:img.npy -e text=npy:txt.npy"
 
 
@@ -29,12 +32,21 @@ def resolve(name: str, modality: str | None = None, path: Path | None = None) ->
         modality=modality or array or place.stem,
         target="fusemix_core.encoders.matrix:MatrixEncoder",
         summary="latents in a file",
+        views=views_of(place, array),
         takes="id",
         weights=str(place.resolve()),
         local=True,
         options={"array": array, "ids": _digest(ids)},
         items="" if place.suffix.lower() in (".parquet", ".pq") else str(place),
     )
+
+
+def views_of(file: Path, array: str = "") -> tuple[str, ...]:
+    """The views of the latents in a file, by the number of their axes."""
+    found = shapes(file)
+    named = [found.get(array, ())] if array else found.values()
+    axes = max((len(shape) for shape in named), default=0)  # ids have one
+    return VIEWS.get(axes, ("pooled",))
 
 
 def _digest(ids: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
 from fusemix_core.errors import ConfigError
 from fusemix_core.fuser import Labelled
@@ -16,6 +16,10 @@ from fusemix_core.fusers.standard import Standard
 from fusemix_core.fusers.trained import TrainedFuser, sample
 from fusemix_core.modules import Modules
 from fusemix_core.padded import Padded
+from fusemix_core.prediction import Task
+
+PLACES = 512
+"""Tokens of an item that have an embedding of their place, if places matter."""
 
 
 class Layer(nn.Module):
@@ -58,7 +62,8 @@ class Layer(nn.Module):
 class AttentionFuser(TrainedFuser[Padded]):
     """A transformer on the tokens of all modalities; a pooled latent is one token. Each token is
     standardised, mapped to one width and gets the embedding of its modality. The scores are a
-    linear map of a learnt query, which attends to all of them.
+    linear map of a learnt query, which attends to all of them; for labels of tokens, of each token
+    itself, and of the query in place of a token that isn't there.
 
     Args:
         inputs: modality → the width of a token.
@@ -67,9 +72,12 @@ class AttentionFuser(TrainedFuser[Padded]):
         layers: of the transformer, 1 or more.
         heads: of attention, which divide `width`.
         dropout: of each branch.
+        places: the first so many tokens of each item have an embedding of their place too.
+        tagged: the modality whose tokens the scores are of; the task decides.
+        tags: scores of each of them.
 
     Raises:
-        ConfigError: there is no layer, or `heads` does not divide `width`.
+        ConfigError: there is no layer, `heads` does not divide `width`, or `tagged` isn't there.
     """
 
     uses = ("tokens",)
@@ -83,6 +91,9 @@ class AttentionFuser(TrainedFuser[Padded]):
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.2,
+        places: int = 0,
+        tagged: str = "",
+        tags: int = 0,
         mix: float = 0.4,
         drop: float | None = None,
         training: Mapping[str, Any] = MappingProxyType({}),
@@ -93,13 +104,28 @@ class AttentionFuser(TrainedFuser[Padded]):
                 f"The fuser 'attention' has layers={layers}, heads={heads} and width={width}.",
                 "There is one layer or more, and heads divides width.",
             )
+        if tagged and (tagged not in inputs or not tags or outputs % tags):
+            raise ConfigError(
+                f"The labels are of tokens of '{tagged}', which is none of {', '.join(inputs)}.",
+                "Add its encoder (-e), or name another modality: --task 'tag modality=NAME'",
+            )
+        self.tagged, self.length = tagged, outputs // tags if tagged else 0
         self.standards = Modules(Standard(d) for d in inputs.values())
         self.maps = Modules(nn.Linear(d, width) for d in inputs.values())
         self.types = nn.Parameter(0.02 * torch.randn(len(inputs), width))
         self.query = nn.Parameter(0.02 * torch.randn(width))
+        shape = len(inputs), places, width
+        self.places = nn.Parameter(0.02 * torch.randn(shape)) if places else None
         self.layers = Modules(Layer(width, heads, dropout) for _ in range(layers))
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(width)
-        self.head = nn.Linear(width, outputs)
+        self.head = nn.Linear(width, tags if tagged else outputs)
+
+    @classmethod
+    def suited(cls, task: Task) -> dict[str, Any]:
+        found: dict[str, Any] = {"places": PLACES} if task.placed else {}
+        if task.tagged:
+            found |= {"tagged": task.tagged, "tags": task.outputs // task.length}
+        return found
 
     def prepare(self, train: Labelled) -> None:
         for modality, standard in zip(self.inputs, self.standards, strict=True):
@@ -111,9 +137,31 @@ class AttentionFuser(TrainedFuser[Padded]):
         for k, modality in enumerate(self.inputs):
             mask = latents[modality].mask & present[:, k, None]
             given = Padded(latents[modality].values, mask).filled()
-            tokens.append(self.dropout(self.maps[k](self.standards[k](given))) + self.types[k])
+            mapped = self.dropout(self.maps[k](self.standards[k](given))) + self.types[k]
+            if self.places is not None:
+                mapped = mapped + _padded(self.places[k], mapped.shape[1])
+            tokens.append(mapped)
             masks.append(mask)
         hidden, mask = torch.cat(tokens, dim=1), torch.cat(masks, dim=1)
         for number, layer in enumerate(self.layers, 1):
-            hidden = layer(hidden, mask, first=1 if number == len(self.layers) else None)
-        return self.head(self.norm(hidden[:, 0]))
+            only_query = number == len(self.layers) and not self.tagged
+            hidden = layer(hidden, mask, first=1 if only_query else None)
+        if not self.tagged:
+            return self.head(self.norm(hidden[:, 0]))
+        return self._of_tokens(hidden, masks)
+
+    def _of_tokens(self, hidden: Tensor, masks: list[Tensor]) -> Tensor:
+        """Scores `[n, length · tags]` of the tokens of one modality, from those of all."""
+        at = list(self.inputs).index(self.tagged) + 1  # the query comes first
+        start = sum(mask.shape[1] for mask in masks[:at])
+        count = min(self.length, masks[at].shape[1])
+        scores = self.head(self.norm(hidden))
+        whole = scores[:, :1].expand(-1, self.length, -1)
+        there = masks[at][:, :count, None]
+        own = torch.where(there, scores[:, start : start + count], whole[:, :count])
+        return torch.cat([own, whole[:, count:]], dim=1).flatten(1)
+
+
+def _padded(places: Tensor, count: int) -> Tensor:
+    """The embeddings of `count` places, `[count, width]`; zeros beyond those there are."""
+    return pad(places[:count], (0, 0, 0, max(0, count - len(places))))

@@ -54,6 +54,18 @@ class ScaledFuser(Fuser[L]):
     def raw(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
         """Scores float32 `[n, outputs]` before calibration; arguments as in `forward`."""
 
+    def trained_on(
+        self, latents: Mapping[str, L], present: Tensor, targets: Targets
+    ) -> tuple[Tensor, Tensor | None]:
+        """The raw scores of training rows, and a loss that is added to the task's, if there is one;
+        by default there is none.
+
+        Args:
+            latents, present: as in `forward`.
+            targets: of the rows; of mixed ones, those of the first source.
+        """
+        return self.raw(latents, present), None
+
     def forward(self, latents: Mapping[str, L], present: Tensor) -> Tensor:
         return self.scale * self.raw(latents, present) + self.offsets
 
@@ -92,14 +104,15 @@ class FuserFit(Fit[ScaledFuser]):
 
     def loss(self, step: Step) -> Tensor:
         present = self._thinned(step.own.present)
-        own = self.modules["fuser"].raw(step.own.latents, present)
-        scores = step.rows.gather(own)
         places, shares = step.facts[PLACE], step.facts[SHARE]
+        first = self.targets[step.own.facts[PLACE][:, 0]]
+        own, further = self.modules["fuser"].trained_on(step.own.latents, present, first)
+        scores = step.rows.gather(own)
         losses = [
             share.mean() * self.task.loss(scores, self.targets[rows])
             for rows, share in zip(places.T, shares.T, strict=True)
         ]
-        return torch.stack(losses).sum()
+        return torch.stack([*losses, *([] if further is None else [further])]).sum()
 
     def _thinned(self, present: Tensor) -> Tensor:
         """Modalities left out at random, each row by itself. A row keeps one at least."""

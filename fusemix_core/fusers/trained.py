@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -28,7 +29,9 @@ from fusemix_core.prediction import Task
 DROP = 0.1
 """How often a row lacks a modality that it has, if some training rows lack one."""
 SAMPLE = 4_096
-"""Rows of training at most that a standardisation is learnt from."""
+"""Rows of training at most that a standardisation is learnt from,"""
+TOKENS = 16_384
+"""and about so many tokens, of fewer rows then."""
 
 
 class TrainedFuser(ScaledFuser[L]):
@@ -98,6 +101,11 @@ class TrainedFuser(ScaledFuser[L]):
         give the same."""
 
     @classmethod
+    def suited(cls, task: Task) -> dict[str, Any]:
+        """Options that the task decides, unless the user does."""
+        return {}
+
+    @classmethod
     def fit(
         cls,
         train: Labelled,
@@ -108,7 +116,7 @@ class TrainedFuser(ScaledFuser[L]):
     ) -> Fitted:
         train, validation = train.as_taken_by(cls), validation.as_taken_by(cls)
         with seeded(context.seed, context.device):
-            fuser = cls(cls.widths(train), task.outputs, **options)
+            fuser = cls(cls.widths(train), task.outputs, **{**cls.suited(task), **options})
             fuser.prepare(train)
             fuser = trained(fuser, train, validation, task, context)
         fuser.calibrate(validation, task)
@@ -177,8 +185,10 @@ def sample(rows: Labelled, modality: str) -> Tensor:
     token of an item is one."""
     column = rows.modalities.index(modality)
     there = rows.present[:, column].nonzero()[:, 0]
-    if len(there) > SAMPLE:
-        there = there[torch.linspace(0, len(there) - 1, SAMPLE).long()]
+    each = math.prod(rows.pairs.tables[modality].shape[:-1])  # tokens of the longest item
+    most = min(SAMPLE, max(1, TOKENS // each)) if modality in rows.pairs.tokens else SAMPLE
+    if len(there) > most:
+        there = there[torch.linspace(0, len(there) - 1, most).long()]
     found = rows.select(there).latents(modality)
     return found.values[found.mask] if isinstance(found, Padded) else as_rows(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -100,7 +100,9 @@ def fit_candidates(
         target = registry.target_of(registry.check("fuser", part))
         if target.uses not in taken:
             taken[target.uses] = [one.as_taken_by(target) for one in (train, validation)]
-        done = target.fit(*taken[target.uses], task, context, **part.options)
+        folder = context.checkpoints and context.checkpoints / name
+        own = replace(context, checkpoints=folder)
+        done = target.fit(*taken[target.uses], task, own, **part.options)
         seconds = time.monotonic() - began
         return Candidate(
             name, "fuser", lambda rows: scores_of(done.fuser, rows, nothing), seconds, done

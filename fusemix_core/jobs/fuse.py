@@ -167,8 +167,8 @@ def run_fuse(
     ]
     reporter.stage("Fitting")
     if former is None:
-        fusers, wanted = fusers_of(plan.config.fuser), plan.config.fuser.name
-        found = study(rows, fusers, wanted, contexts, reporter.stage)
+        fusers = fusers_of(plan.config.fuser, targets.part)
+        found = study(rows, fusers, plan.config.fuser.name, contexts, reporter.stage)
     else:
         found = study_of_growth(rows[0], stack_of(former))
     reporter.stage("Measuring")
@@ -244,7 +244,8 @@ def _final(
     train = targets.labelled(encoded.tables, rows, task)
     held = targets.labelled(encoded.tables, fits[0].validation, task)
     context = _context(plan, folder, device, reporter, resume, "all")
-    parts = {found.chosen: fusers_of(plan.config.fuser).get(found.chosen, Part(found.chosen))}
+    parts = fusers_of(plan.config.fuser, targets.part)
+    parts = {found.chosen: parts.get(found.chosen, Part(found.chosen))}
     made = fit_candidates(train, held, task, parts, context, reporter.stage)
     return Final(task, train, rows, made[found.chosen], made["stack"])
 
@@ -276,7 +277,7 @@ def _finish(
         _write_doubts(folder, doubts, final.rows, encoded)
         kind = plan.targets.part.name
         write_scores(folder.path, found.parts, found.chosen, kind, encoded.dataset)
-    sections = sections_of(found, results)
+    sections = sections_of(found, results, None if plan.config.private else encoded.dataset)
     report_fuse(folder, plan, encoded, sections, results)
     folder.write_json(folder.results, results)
     return FuseResult(folder, predictor, results, found, sections)

@@ -131,6 +131,7 @@ def predict(
     order = sorted(range(len(origin)), key=lambda i: origin[i])
     index = torch.tensor(order, dtype=torch.long)
     columns = predictor.columns(scores[index], rows.present[index])
+    columns = predictor.task.described(columns, items_of(encoded.dataset, order))
     notices = Notices.of(encoded.dataset, encoded.warnings).as_dict()
     rejected = encoded.dataset.rejected
     return Predictions([origin[i] for i in order], columns, notices, rejected)
@@ -172,6 +173,15 @@ class _Nothing:
 
     def rows(self, index: Tensor) -> Tensor:
         return torch.zeros(len(index), self.dim)
+
+
+def items_of(dataset: PairedDataset, rows: Sequence[int]) -> dict[str, list[str | None]]:
+    """modality → the text, or the path, of each row's item, None if it is missing."""
+    links = dataset.links[rows]
+    return {
+        m: [items.describe(i) if i >= 0 else None for i in links[:, k].tolist()]
+        for k, (m, items) in enumerate(dataset.items.items())
+    }
 
 
 def scored(predictor: Predictor, rows: Labelled, only: Sequence[str] = ()) -> Tensor:

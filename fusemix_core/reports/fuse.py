@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fusemix_core.config import FuseConfig
 from fusemix_core.data.cells import FactColumn
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.media import Shown
 from fusemix_core.fusion.study import Study
 from fusemix_core.reports.data import ReportData
 from fusemix_core.reports.render import write_report
@@ -71,12 +73,29 @@ def _title(config: FuseConfig, modalities: Iterable[str]) -> str:
     return f"{columns or 'match'} from {' + '.join(modalities)}"
 
 
-def sections_of(study: Study, results: Mapping[str, Any]) -> list[Section]:
-    """The sections of the report and the terminal."""
+def sections_of(
+    study: Study, results: Mapping[str, Any], dataset: PairedDataset | None
+) -> list[Section]:
+    """The sections of the report and the terminal; those that show items need their dataset."""
     found = [_comparison(results), *gain_sections(results)]
+    if dataset is not None:
+        found += _of_task(study, dataset)
     if results["conformal"]:
         found.append(_trust(study, results))
     return found
+
+
+def _of_task(study: Study, dataset: PairedDataset) -> list[Section]:
+    """The sections of the task about the test rows."""
+    one = study.folds[0]
+
+    def show(row: int) -> dict[str, Shown]:
+        links = dataset.links[one.rows[row]].tolist()
+        items = zip(dataset.items.items(), links, strict=True)
+        return {m: own.show(i) for (m, own), i in items if i >= 0}
+
+    scores = one.candidates[study.chosen].predict(one.test)
+    return list(one.task.sections(scores, one.test.targets, show))
 
 
 def gain_sections(results: Mapping[str, Any]) -> list[Section]:

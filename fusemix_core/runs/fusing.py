@@ -10,6 +10,7 @@ from fusemix_core.config import FuseConfig, Part, from_dict
 from fusemix_core.data.cells import FactColumn
 from fusemix_core.errors import ConfigError
 from fusemix_core.fusion import boosting
+from fusemix_core.prediction import Task
 from fusemix_core.registry import Registry, registry
 from fusemix_core.runs.config import own_items, resolve_encoders, resolve_views
 from fusemix_core.runs.cost import long_texts
@@ -75,7 +76,7 @@ def target_facts(
     Args:
         targets: columns, each `COLUMN` or `COLUMN:KIND`.
         time, event: the columns of a survival target.
-        task: its name; `match` has no target.
+        task: its name; `match` has no target, and others may have usual columns.
 
     Raises:
         ConfigError: none is given, or both a target and a time are.
@@ -89,13 +90,18 @@ def target_facts(
         return {"time": time, "event": event}, ("time", "event")
     if not targets and task == MATCH:
         return {}, ()
+    kind = _kind_of(task)
+    if not targets and kind is not None and kind.usual:
+        return dict(kind.usual), tuple(kind.usual)
     if not targets:
         raise ConfigError(
             "What is to be predicted?",
             "Name its column: --target outcome (several for labels), or --time months --event died",
         )
     if len(targets) == 1:
-        return {"target": targets[0]}, ("target",)
+        named = FactColumn.parse(targets[0])
+        read = kind.kind if kind is not None and named.kind is None else ""
+        return {"target": f"{targets[0]}:{read}" if read else targets[0]}, ("target",)
     columns = {FactColumn.parse(one).column: one for one in targets}
     return columns, tuple(columns)
 
@@ -120,6 +126,9 @@ def build_fuse_config(
             config = replace(config, fuser=Part(PRODUCTS, config.fuser.options))
     elif config.task.name != AUTO:
         registry.check("task", config.task)
+        suits = task_class(config.task, registry).fuser
+        if config.fuser.name == AUTO and suits:
+            config = replace(config, fuser=Part(suits, config.fuser.options))
     if config.fuser.name != AUTO:
         registry.check("fuser", config.fuser)
     elif config.fuser.options:
@@ -135,7 +144,10 @@ def build_fuse_config(
     if config.data.reader is not None:
         registry.check("reader", config.data.reader)
     specs = resolve_encoders(config.encoders, registry)
-    return replace(config, views=resolve_views(specs, config.views)), specs
+    kind = _kind_of(config.task.name, registry)
+    suit = () if kind is None else kind.views
+    liked = {m: next((v for v in suit if v in spec.views), "") for m, spec in specs.items()}
+    return replace(config, views=resolve_views(specs, config.views, liked)), specs
 
 
 def make_fuse_plan(
@@ -165,9 +177,20 @@ def make_fuse_plan(
     return FusePlan(config, found, encoders, [*dataset.warnings, *more])
 
 
-def fusers_of(part: Part, registry: Registry = registry) -> dict[str, Part]:
+def fusers_of(part: Part, task: Part, registry: Registry = registry) -> dict[str, Part]:
     """The fusers to fit beside `stack`, by name, the simplest first: those that `auto` chooses
     from and baselines, and the one that the user names."""
     known = {spec.name for _, spec in registry.all_components("fuser")}
-    found = {name: Part(name) for name in ("concat", "block", "mlp") if name in known}
+    beside = task_class(task, registry).beside
+    found = {name: Part(name) for name in beside if name in known}
     return found if part.name == AUTO else {**found, part.name: part}
+
+
+def task_class(part: Part, registry: Registry = registry) -> type[Task]:
+    """The class of a task."""
+    return registry.target_of(registry.check("task", part))
+
+
+def _kind_of(task: str | None, registry: Registry = registry) -> type[Task] | None:
+    """The class of the task that the user names; None if it is to be seen from the target."""
+    return None if task is None or task in (AUTO, MATCH) else task_class(Part(task), registry)

@@ -40,10 +40,13 @@ def choose_task(facts: Mapping[str, Fact], given: str = "auto") -> tuple[str, st
         return _of_several(facts)
     name = next(iter(facts), "target")
     fact = fact_of(facts, name)
+    if fact.kind == "grid":
+        return "occupy", f"the {name} is a grid of cells"
     if fact.kind in ("box", "time"):
-        found = "dates" if fact.kind == "time" else "boxes"
+        if fact.kind == "box":
+            return "box", f"the {name} has boxes"
         raise DataError(
-            f"The {name} has {found}, and no task predicts these.",
+            f"The {name} has dates, and no task predicts these.",
             "Name a column of numbers or classes: --target COLUMN",
         )
     return _of_number(name, fact) if fact.kind == "number" else _of_classes(name, fact)

@@ -178,7 +178,8 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _wrong_kind(fact: Fact, wanted: str, what: str = "target") -> DataError:
-    found = {"box": "boxes", "time": "times", "text": "texts", "class": "classes"}
+    found = {"box": "boxes", "class": "classes"}
+    found |= {kind: f"{kind}s" for kind in ("time", "text", "grid")}
     return DataError(
         f"The {what} has {found.get(fact.kind, fact.kind)}; this task needs {wanted}.",
         "Name the kind of the column (--target COLUMN:number, COLUMN:class) or another task: "

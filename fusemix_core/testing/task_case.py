@@ -32,8 +32,12 @@ def facts_for(case: ComponentCase) -> Mapping[str, Fact]:
         return {"time": Fact("number", np.exp(number / 5)), "event": Fact("number", flag)}
     if names != ("target",):
         raise ConfigError(f"The kit has no facts named {', '.join(names)}.", "Give some: facts={…}")
+    boxes = np.sort(draw.uniform(size=(ROWS, 2, 2)), axis=1).reshape(ROWS, 4).astype(np.float32)
+    boxes[gone] = np.nan
+    tags = tuple("".join(draw.choice(["0 ", "0 ", "1 "], 6)).strip() for _ in range(ROWS))
     of_class = Fact("class", np.where(gone, -1, draw.integers(0, 3, ROWS)), ("0", "1", "2"))
-    for fact in (of_class, Fact("number", number)):
+    of_tags = Fact("text", np.where(gone, -1, np.arange(ROWS)), tags)
+    for fact in (of_class, Fact("number", number), Fact("box", boxes), of_tags):
         try:
             case.target.learn({"target": fact.select(np.arange(ROWS))}, **case.options)
         except FusemixError:

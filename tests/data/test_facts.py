@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import tarfile
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -395,3 +396,57 @@ def test_what_a_fact_is_in_short():
     box = Fact("box", np.full((3, 4), np.nan, np.float32))
     assert box.as_dict() == {"kind": "box", "missing": 3}
     assert Fact("number", np.zeros(0, np.float32)).as_dict() == {"kind": "number", "missing": 0}
+
+
+def grids(folder, maps):
+    """A table whose rows name the maps of a stack, one map in a file of its own, and none."""
+    np.save(folder / "maps.npy", maps)
+    np.save(folder / "own.npy", maps[0] * np.nan)
+    cells = [f"maps.npy#{i}" for i in range(len(maps))] + ["own.npy", ""]
+    lines = [f"a {i},t {i},{cell}" for i, cell in enumerate(cells)]
+    path = folder / "pairs.csv"
+    path.write_text("\n".join(["a,text,map", *lines]))
+    return path
+
+
+def test_grids_are_maps_of_a_stack_or_files_of_their_own(tmp_path):
+    maps = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    fact = read(grids(tmp_path, maps), {"map": "map:grid"}).facts["map"]
+    assert fact.kind == "grid" and fact.missing.tolist() == [False, False, True, True]
+    assert np.array_equal(fact.values[:2], maps) and fact.values.dtype == np.float32
+    assert np.array_equal(fact.select(np.array([1, 0])).values, maps[::-1])
+    assert fact.with_missing(2).missing.sum() == 4
+
+
+def test_grids_from_python(tmp_path):
+    given = [np.eye(3, dtype=np.uint8), None, np.ones((3, 3))]
+    values = {"a": ["x", "y", "z"], "text": ["1", "2", "3"]}
+    fact = pairs_from(values, TAKES, facts={"map:grid": given}).facts["map"]
+    assert fact.missing.tolist() == [False, True, False] and fact.values[0].trace() == 3
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("maps.npy#9", "has no grid 9"),
+        ("maps.npy", "not a grid \\[H, W\\]"),
+        ("none.npy", "can't be read"),
+        ("map.png", "name an .npy file"),
+        ("../maps.npy#0", "outside"),
+        ("other.npy", "shape \\(2, 2\\), and others are \\(3, 4\\)"),
+    ],
+)
+def test_a_cell_that_names_no_grid_is_a_bad_row(cell, reason, tmp_path):
+    path = grids(tmp_path, np.zeros((2, 3, 4)))
+    np.save(tmp_path / "other.npy", np.zeros((2, 2)))
+    with path.open("a") as file:
+        file.write(f"\nx,y,{cell}")
+    (bad,) = read(path, {"map": "map:grid"}).rejected
+    assert re.search(reason, bad.reason), bad.reason
+
+
+def test_a_grid_is_never_unpickled(tmp_path):
+    path = grids(tmp_path, np.zeros((2, 3, 4)))
+    np.save(tmp_path / "own.npy", np.array([[{}]], object), allow_pickle=True)
+    (bad,) = read(path, {"map": "map:grid"}).rejected
+    assert "can't be read" in bad.reason

@@ -115,6 +115,26 @@ def test_what_is_no_matrix_of_numbers_is_refused(array, message, tmp_path):
         read_matrix(tmp_path / "x.npy")
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+def test_latents_of_more_axes_are_grids_or_tokens(suffix, tmp_path):
+    grids = np.random.default_rng(0).random((5, 3, 4, 2)).astype(np.float32)
+    write(grids, tmp_path / f"map{suffix}")
+    write(grids[:, 0].copy(), tmp_path / f"words{suffix}")
+    found = encoder(f"npy:map{suffix}")
+    assert found.spec.views == ("grid", "pooled")
+    batch = found.collate(["4", "1"])
+    assert torch.equal(found.encode(batch, "grid"), torch.from_numpy(grids[[4, 1]]))
+    means = torch.from_numpy(grids[[4, 1]].mean(axis=(1, 2)))
+    torch.testing.assert_close(found.encode(batch, "pooled"), means)
+    assert registry.encoder(f"npy:words{suffix}").views == ("tokens", "pooled")
+    assert MatrixEncoder.of(grids, "image").spec.views == ("grid", "pooled")
+
+
+def test_latents_of_more_axes_pass_the_conformance_kit(tmp_path):
+    write(np.random.default_rng(0).random((20, 2, 3, 4)).astype(np.float32), tmp_path / "map.npy")
+    testing.check_encoder("npy:map.npy").raise_if_failed()
+
+
 @pytest.mark.parametrize(
     ("ids", "message"), [(["a"] * ROWS, "'a' twice"), (["a"], "1 ids for 80 rows")]
 )

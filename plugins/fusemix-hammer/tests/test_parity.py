@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from fusemix_hammer.heads import ManipulationHeads, box_losses, giou, head_losses
+from fusemix_hammer.heads import ManipulationHeads, box_losses, head_losses
 from fusemix_hammer.objective import HammerObjective
 from safetensors.torch import load_file
 
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.aligners.alignment import Alignment
+from fusemix_core.boxes import giou
 from fusemix_core.config import Training
 from fusemix_core.engine.state import TrainState, train_step
 from fusemix_core.interfaces import Batch, FitContext, Followers

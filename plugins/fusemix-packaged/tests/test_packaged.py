@@ -22,7 +22,7 @@ from fusemix_packaged import (
     SPEECH_EMBEDDING,
     fusemix_encoders,
 )
-from fusemix_packaged.focus import FocusViT
+from fusemix_packaged.focus import FocusViT, after_block
 from fusemix_packaged.place import GeoClipLocation, projected
 from fusemix_packaged.series import Fracast
 from fusemix_packaged.sound import AiSfx, blocks_of, mel_bands, spectrogram
@@ -175,6 +175,11 @@ def test_views_of_a_picture_are_parts_of_the_same_tokens():
     assert torch.equal(encoder.encode(batch), layers[:, 9])
     grid = encoder.encode(batch, "grid")
     assert torch.equal(grid[0, 2, 3], tokens[0, 1 + 2 * 16 + 3])
+    areas = encoder.encode(batch, "tokens-layers").unflatten(2, (6, 384))
+    assert areas.shape == (1, 17, 6, 384) and torch.equal(areas[:, 0], layers[:, 6:])
+    (last,) = encoder.run([after_block(12)], {"input_image": batch})
+    patches = torch.from_numpy(last[0, 1:]).view(16, 16, 384)
+    torch.testing.assert_close(areas[0, 1 + 4 + 2, 5], patches[4:8, 8:12].mean(dim=(0, 1)))
 
 
 # -- time series -----------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from fusemix_sentence_transformers import PRESETS, resolve
+from fusemix_sentence_transformers import encoder as views
 from fusemix_sentence_transformers.encoder import SentenceTransformerEncoder
-from fusemix_sentence_transformers.presets import VIEWS
+from fusemix_sentence_transformers.presets import OF_ANY_MODEL, VIEWS
 from fusemix_sentence_transformers.tiny import DIM, save_tiny
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -47,7 +48,7 @@ def test_presets_are_pinned_and_complete():
     for spec in PRESETS:
         assert re.fullmatch(r"[0-9a-f]{40}", spec.revision), spec.name
         assert spec.normalised and spec.licence and spec.paper and spec.parameters, spec.name
-        assert spec.views == ("pooled", "tokens", "layers", "layers-middle-last")
+        assert spec.views == (*OF_ANY_MODEL, "layers-middle-last")
         pooling = "cls" if spec.name.startswith("bge") else "mean"
         assert spec.options == {"pooling": pooling}
         assert spec.prompt == ("query: " if "e5" in spec.name else "")
@@ -201,6 +202,24 @@ def test_the_middle_layer_and_the_last(tmp_path):
     torch.testing.assert_close(two, torch.nn.functional.normalize(layers[:, [2, 4]], dim=2))
 
 
+def test_tokens_of_several_layers_lie_side_by_side(tmp_path, monkeypatch):
+    save_tiny(tmp_path, layers=5)
+    encoder = load(tmp_path)
+    batch = encoder.collate(TEXTS)
+    monkeypatch.setattr(views, "SIDE_BY_SIDE", 3)
+    found = encoder.encode(batch, "tokens-layers")
+    whole = encoder.encode(batch, "tokens")
+    assert torch.equal(found.mask, whole.mask) and found.values.shape[2] == 3 * DIM
+    assert torch.equal(found.values[:, :, -DIM:], whole.values)
+    means = found.values.sum(dim=1) / found.mask.sum(dim=1, keepdim=True)
+    pooled = torch.nn.functional.normalize(means.unflatten(1, (3, DIM)), dim=2)
+    torch.testing.assert_close(pooled, encoder.encode(batch, "layers")[:, 2:], rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(views, "MOST_TOKENS", 4)
+    cut = encoder.encode(batch, "tokens-layers")
+    assert cut.mask.sum(dim=1).tolist() == found.mask.sum(dim=1).clamp(max=4).tolist()
+    assert torch.equal(cut.values, found.values[:, :4])
+
+
 def test_layers_of_a_model_with_a_dense_are_those_before_it(folder, tmp_path):
     model = SentenceTransformer(str(folder), device="cpu")
     with torch.random.fork_rng(devices=[]):
@@ -250,7 +269,32 @@ def test_views_of_an_empty_batch(folder):
     assert len(tokens.values) == len(tokens.mask) == 0 and tokens.values.shape[2] == DIM
 
 
-LONG = ("pooled", "layers-middle-last")  # the first by real weights: fusemix-starter's tests
+def test_a_word_is_the_mean_of_its_tokens(folder):
+    encoder = load(folder)
+    texts = ["ab  cde\nf", "  lead", "", "one" * 20 + " cut"]
+    tokens = encoder.encode(encoder.collate(texts), "tokens")
+    words = encoder.encode(encoder.collate(texts), "tokens-words")
+    first = tokens.values[0, 1:-1]  # a token per character, between two special ones
+    wanted = [first[:2].mean(0), first[2:5].mean(0), first[5]]
+    torch.testing.assert_close(words.values[0, :3], torch.stack(wanted), rtol=1e-4, atol=1e-5)
+    assert words.mask.sum(dim=1).tolist() == [3, 1, 1, 1]
+    whole = tokens.values[2, tokens.mask[2]].mean(dim=0)
+    torch.testing.assert_close(words.values[2, 0], whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_prompt_is_of_no_word(folder):
+    prompted = load(folder, prompt="query: ")
+    tokens = prompted.encode(prompted.collate(["ab c"]), "tokens").values[0]
+    words = prompted.encode(prompted.collate(["ab c"]), "tokens-words")
+    assert words.mask.sum() == 2
+    torch.testing.assert_close(words.values[0, 1], tokens[-2], rtol=1e-4, atol=1e-5)
+
+
+LONG = (
+    "pooled",
+    "layers-middle-last",
+    "tokens-words",
+)  # the first by real weights: fusemix-starter's tests
 
 
 @pytest.mark.parametrize(
@@ -261,6 +305,6 @@ def test_openvino_gives_the_same_views_where_items_have_one_shape(folder, tmp_pa
     expected = encoder.encode(encoder.collate(TEXTS), view)
     work, probe = Work(view, "f", tmp_path, 9), encoder.collate(TEXTS[2:5])
     said = accelerate(encoder, work, lambda: probe, "openvino")
-    assert (said == "") == (encoder.runtime is not None) == (view != "tokens")
+    assert (said == "") == (encoder.runtime is not None) == (not view.startswith("tokens"))
     found = encoder.encode(encoder.collate(TEXTS), view)
     torch.testing.assert_close(vectors(found), vectors(expected), rtol=1e-4, atol=1e-4)

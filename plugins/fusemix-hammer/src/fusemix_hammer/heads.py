@@ -1,7 +1,4 @@
-"""HAMMER's heads on tokens: whether a pair is real, what is wrong with it, and where.
-
-They need a multimodal encoder beside the unimodal ones, so no recipe uses them.
-"""
+"""HAMMER's heads on tokens: whether a pair is real, what is wrong with it, and where."""
 
 from __future__ import annotations
 
@@ -12,19 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from fusemix_core.boxes import giou
+
 LABELS = ("face_swap", "face_attribute", "text_swap", "text_attribute")
 
 
 class ManipulationHeads(nn.Module):
     """The four heads on tokens of one width (arXiv 2304.02556), each of which begins with the cls.
 
-    `heads` is the number of attention heads, by which the width can be divided.
+    `heads` is the number of attention heads, by which the width can be divided; `labels` the number
+    of manipulations.
     """
 
-    def __init__(self, width: int, heads: int = 12) -> None:
+    def __init__(self, width: int, heads: int = 12, labels: int = len(LABELS)) -> None:
         super().__init__()
         self.binary_head = mlp(width, 2)
-        self.multi_head = mlp(width, len(LABELS))
+        self.multi_head = mlp(width, labels)
         self.box_head = mlp(width, 4)
         self.token_head = nn.Linear(width, 2)
         self.local_norm, self.aggregate_norm = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -33,30 +33,43 @@ class ManipulationHeads(nn.Module):
         self.query = nn.Parameter(0.02 * torch.randn(1, 1, width))
 
     def forward(
-        self, image: Tensor, text: Tensor, mask: Tensor, fused: Tensor
+        self, image: Tensor, text: Tensor, mask: Tensor, fused: Tensor, seen: Tensor | None = None
     ) -> dict[str, Tensor]:
         """What is predicted, from tokens of the image `[n, P, w]` and of the text `[n, T, w]`, the
-        mask of the latter `[n, T]`, and the multimodal encoder's tokens `[n, T, w]`.
+        mask of the latter `[n, T]`, and the multimodal encoder's tokens `[n, T, w]`. `seen`, bool
+        `[n, P]`, is the mask of the image's tokens, if some aren't there.
 
         binary: logits `[n, 2]` of real and fake. multi: logits `[n, 4]` of `LABELS`. box: `[n, 4]`,
         centre, width and height in [0, 1]. token: logits `[n, T - 1, 2]` of real and fake words.
         """
+        place = self.place(image, text, mask.bool(), seen)
         return {
             "binary": self.binary_head(fused[:, 0]),
             "multi": self.multi_head(fused[:, 0]),
-            "box": self.box_head(self._place(image, text, mask.bool())).sigmoid(),
+            "box": self.box_head(place).sigmoid(),
             "token": self.token_head(fused[:, 1:]),
         }
 
-    def _place(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """`[n, w]`: the image's patches, after a look at the text, as a learnt query sums them."""
+    def place(
+        self, image: Tensor, text: Tensor, mask: Tensor, seen: Tensor | None = None
+    ) -> Tensor:
+        """`[n, w]`: the image's patches, after a look at the text, as a learnt query sums them; the
+        box is a function of it. An image without patches has the sum of nothing but zeros."""
+        if seen is not None:
+            image = image.masked_fill(~seen[:, :, None], 0.0)
         words = self.local_norm(text)
-        seen, _ = self.local(
+        looked, _ = self.local(
             self.local_norm(image), words, words, key_padding_mask=~mask, need_weights=False
         )
-        patches = self.aggregate_norm((image + seen)[:, 1:])
+        patches = self.aggregate_norm((image + looked)[:, 1:])
         query = self.aggregate_norm(self.query.expand(len(image), -1, -1))
-        return self.aggregate(query, patches, patches, need_weights=False)[0][:, 0]
+        hidden = None
+        if seen is not None:  # all of them, where there is none: attention to nothing is undefined
+            hidden = ~(seen[:, 1:] | ~seen[:, 1:].any(dim=1, keepdim=True))
+        summed = self.aggregate(
+            query, patches, patches, key_padding_mask=hidden, need_weights=False
+        )
+        return summed[0][:, 0]
 
 
 def mlp(width: int, outputs: int) -> nn.Sequential:
@@ -136,23 +149,3 @@ def box_losses(
         keep = ~skip.bool()
     l1 = (predicted - wanted)[keep].abs().sum()
     return l1 / keep.sum(), (1 - giou(predicted, wanted))[keep].sum() / keep.sum()
-
-
-def giou(a: Tensor, b: Tensor) -> Tensor:
-    """`[n]`: IoU - (C - U)/C of boxes `[n, 4]`, each centre, width and height, with U the area of
-    the union and C that of the smallest box around both (arXiv 1902.09630)."""
-    low_a, high_a, low_b, high_b = *corners(a), *corners(b)
-    shared = _area(torch.maximum(low_a, low_b), torch.minimum(high_a, high_b))
-    union = _area(low_a, high_a) + _area(low_b, high_b) - shared
-    around = _area(torch.minimum(low_a, low_b), torch.maximum(high_a, high_b))
-    return shared / union - (around - union) / around
-
-
-def corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """(least, largest) corners `[n, 2]` of boxes that are centre, width and height."""
-    centre, size = boxes[:, :2], boxes[:, 2:]
-    return centre - size / 2, centre + size / 2
-
-
-def _area(low: Tensor, high: Tensor) -> Tensor:
-    return (high - low).clamp(min=0).prod(dim=1)

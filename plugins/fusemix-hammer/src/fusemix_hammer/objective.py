@@ -83,38 +83,54 @@ class HammerObjective(CountsCalls):
         self.followers = Followers(adapters, self.momentum)
 
     def forward(self, step: Step) -> Tensor:
-        self.temperature.data.clamp_(*TEMPERATURE_RANGE)
         self.followers.follow(step.adapters)
         averaged = step.through(self.followers)
         own, followed = (
             torch.stack([unit_rows(x) for x in rows.values()], dim=1)  # [n, K, d]
             for rows in (step.embeddings, averaged)
         )
-        trust = step.trust.to(own.dtype)
+        here = (step.links_here >= 0).all(dim=1)
+        return self.contrasted(own, followed, step.trust, step.present, here)
+
+    def contrasted(
+        self, own: Tensor, followed: Tensor, trust: Tensor, present: Tensor, here: Tensor
+    ) -> Tensor:
+        """The loss of a batch, whose rows the queue then has.
+
+        Args:
+            own: unit rows `[n, K, d]` of K modalities.
+            followed: those of the averaged copies.
+            trust: `[n]`.
+            present, here: bool `[n, K]`, which modalities a row has; the second on the CPU.
+        """
+        self.temperature.data.clamp_(*TEMPERATURE_RANGE)
+        trust = trust.to(own.dtype)
         if self.queue.ndim == 1:
             self.queue = own.new_zeros(self.size, *own.shape[1:])
-            self.queued = step.present.new_zeros(self.size, own.shape[1])
-        keys, there = torch.cat([followed, self.queue]), self._there(step)
+            self.queued = present.new_zeros(self.size, own.shape[1])
+        keys, there = torch.cat([followed, self.queue]), self._there(here)
         calls = self.called()
         alpha = self.alpha * (min(1.0, calls / self.warmup) if self.warmup else 1.0)
         losses = []
         for pair in combinations(range(own.shape[1]), 2):
-            both, rows = there[:, pair].all(dim=1), step.rows_with(*pair)
-            mine, trusted = (own, trust) if rows is None else (own[rows], trust[rows])
+            both, rows = there[:, pair].all(dim=1), here[:, pair].all(dim=1)
+            every_row = bool(rows.all())
+            chosen = sent(rows.nonzero()[:, 0], own.device)
+            mine, trusted = (own, trust) if every_row else (own[chosen], trust[chosen])
             if len(mine):
                 every = keys if both.all() else keys[sent(both.nonzero()[:, 0], keys.device)]
                 first, second = pair
                 mine, every = (torch.stack([x[:, first], x[:, second]], 1) for x in (mine, every))
                 losses.append(contrast(mine, every, trusted, self.temperature, alpha))
-        self._remember(followed, step.present, there[: len(own)])
+        self._remember(followed, present, here)
         return torch.stack(losses).mean() if losses else own.sum() * 0
 
-    def _there(self, step: Step) -> Tensor:
+    def _there(self, here: Tensor) -> Tensor:
         """bool CPU `[n + Q, K]`: which rows of batch and queue are there. What the buffers hold is
         read once, before the first call."""
         if self._queued_here is None:
             self._queued_here, self._pointer_here = self.queued.cpu().clone(), int(self.pointer)
-        return torch.cat([(step.links_here >= 0).all(dim=1), self._queued_here])
+        return torch.cat([here, self._queued_here])
 
     def _remember(self, followed: Tensor, present: Tensor, present_here: Tensor) -> None:
         """Overwrite the oldest rows of the queue with the batch's, or as many as it contains."""

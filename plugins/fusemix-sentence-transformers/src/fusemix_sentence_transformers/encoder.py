@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,13 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Tokens = dict[str, Tensor]
+WORDS = "words"
+"""The entry of a batch that has the number of each token's word; the model doesn't get it."""
 
+SIDE_BY_SIDE = 6
+"""Blocks whose latents a token of the view `tokens-layers` has, the last ones."""
+MOST_TOKENS = 64
+"""Tokens of a text in the view `tokens-layers`, its first ones."""
 MIN_GROUP = 8
 """A group of texts padded together is not made smaller than this to save padding."""
 _NO_LIMIT = 10**9  # tokenizers without a limit say 10**30
@@ -40,11 +48,13 @@ class SentenceTransformerEncoder(Encoder):
     the model's own limit, or `spec.max_tokens` if that is less.
 
     Views: `pooled`, what the library gives; `tokens`, what its transformer gives for every token
-    that attention sees, those of the prompt and special ones among them; `layers`, each block's
+    that attention sees, those of the prompt and special ones among them; `tokens-words`, the mean
+    of these for each word of the text, as white space separates words; `layers`, each block's
     tokens under the model's own pooling (and unit norm, where it normalises). The last layer is
     `pooled`, but for a model that has more than these behind the transformer, such as a Dense;
     `layers-middle-last`, the middle and the last of these (of six the third and sixth), each of
-    unit norm.
+    unit norm; `tokens-layers`, the first 64 tokens, each as it is after the last six blocks, side
+    by side.
     A model that is not a plain transformer with a pooling has `pooled` only.
     """
 
@@ -112,13 +122,17 @@ class SentenceTransformerEncoder(Encoder):
         batch = []
         for rows in groups_of_like_length(lengths):
             part = {name: [values[i] for i in rows] for name, values in encoded.items()}
-            batch.append((torch.tensor(rows), dict(self.tokenizer.pad(part, return_tensors="pt"))))
+            tokens = dict(self.tokenizer.pad(part, return_tensors="pt"))
+            own = [self._word_numbers(items[i], encoded.encodings[i].offsets) for i in rows]
+            tokens[WORDS] = torch.full_like(tokens["input_ids"], -1)
+            tokens[WORDS][tokens["attention_mask"].bool()] = torch.tensor(sum(own, []))
+            batch.append((torch.tensor(rows), tokens))
         return batch, sum(bool(one.overflowing) for one in encoded.encodings)
 
     @torch.inference_mode()
     def encode(self, batch: Any, view: str = "pooled") -> Tensor | Padded:
         """float32 `[n, d]` of a batch that `collate` made; `[n, L, d]` for `layers`, `[n, 2, d]`
-        for `layers-middle-last`, `Padded` for `tokens`."""
+        for `layers-middle-last`, `Padded` for `tokens` and `tokens-layers`."""
         if view not in self.spec.views:
             raise ConfigError(
                 f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
@@ -180,8 +194,14 @@ class SentenceTransformerEncoder(Encoder):
 
     def _part(self, view: str, tokens: Tokens) -> Tensor | Padded:
         tokens = {name: values.to(self.device) for name, values in tokens.items()}
+        words = tokens.pop(WORDS)
         if view == "tokens":
             return self._tokens(self._features(tokens))
+        if view == "tokens-layers":
+            return self._tokens_of_blocks(self._features(tokens))
+        if view == "tokens-words":
+            features = self._features(tokens)
+            return means_of_words(self.model[0](features)["token_embeddings"].float(), words)
         return self.compute(view, **tokens)
 
     def _features(self, tokens: Tokens) -> dict[str, Any]:
@@ -194,12 +214,15 @@ class SentenceTransformerEncoder(Encoder):
 
     def _tokens(self, features: dict[str, Any]) -> Padded:
         """The transformer's tokens, an item's own ones first."""
-        mask = features["attention_mask"].bool()
         values = self.model[0](features)["token_embeddings"].float()
-        first = (~mask).int().argsort(dim=1, stable=True)  # a tokenizer may pad at the left
-        mask = mask.gather(1, first)
-        values = values.gather(1, first[:, :, None].expand_as(values))
-        return Padded(values.masked_fill(~mask[:, :, None], 0), mask)
+        return _own_first(values, features["attention_mask"].bool())
+
+    def _tokens_of_blocks(self, features: dict[str, Any]) -> Padded:
+        """The first tokens, of the last blocks side by side."""
+        mask = features["attention_mask"].bool()
+        blocks = self._blocks(features)[1][-SIDE_BY_SIDE:]
+        tokens = _own_first(torch.cat([block.float() for block in blocks], dim=2), mask)
+        return Padded(tokens.values[:, :MOST_TOKENS], tokens.mask[:, :MOST_TOKENS])
 
     def _layers(self, features: dict[str, Any]) -> Tensor:
         """float32 `[g, L, d]`."""
@@ -240,10 +263,28 @@ class SentenceTransformerEncoder(Encoder):
         ids = self.tokenizer(self.prompt)["input_ids"]
         return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
+    def _word_numbers(self, text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+        """The number of the word of each token, from the characters that it spans; -1 for special
+        tokens and those of the prompt."""
+        begin = len(self.prompt)
+        starts = [begin + word.start() for word in re.finditer(r"\S+", text)]
+        return [
+            bisect_right(starts, end - 1) - 1 if end > max(start, begin) else -1
+            for start, end in spans
+        ]
+
     def _check(self, items: Sequence[str]) -> None:
         for item in items:
             if not isinstance(item, str):
                 raise TypeError(f"{self.spec.name} takes str, not {type(item).__name__}")
+
+
+def _own_first(values: Tensor, mask: Tensor) -> Padded:
+    """Tokens `[g, t, d]`, each item's own ones first; a tokenizer may pad at the left."""
+    first = (~mask).int().argsort(dim=1, stable=True)
+    mask = mask.gather(1, first)
+    values = values.gather(1, first[:, :, None].expand_as(values))
+    return Padded(values.masked_fill(~mask[:, :, None], 0), mask)
 
 
 class _OfTokens(nn.Module):
@@ -255,6 +296,29 @@ class _OfTokens(nn.Module):
 
     def forward(self, **tokens: Tensor) -> Tensor:
         return self.give(tokens)
+
+
+def means_of_words(tokens: Tensor, words: Tensor) -> Padded:
+    """The mean of the tokens of each word.
+
+    Args:
+        tokens: float `[n, t, d]`.
+        words: int64 `[n, t]`, the number of each token's word, -1 if it is of none.
+
+    Returns:
+        The words of each text up to the last that has a token. The mean of all its tokens stands
+        for a word without any, and for a text without words.
+    """
+    count = words.max(dim=1).values.clamp(min=0) + 1
+    most = int(count.max())
+    member = words[:, None] == torch.arange(most, device=words.device)[:, None]  # [n, W, t]
+    none = ~member.any(dim=2, keepdim=True)
+    seen = words >= 0
+    every = torch.where(seen.any(dim=1, keepdim=True), seen, True)
+    share = torch.where(none, every[:, None], member).to(tokens.dtype)
+    means = (share @ tokens) / share.sum(dim=2, keepdim=True)
+    mask = torch.arange(most, device=words.device) < count[:, None]
+    return Padded(means.masked_fill(~mask[:, :, None], 0), mask)
 
 
 def groups_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -12,7 +12,7 @@ from fusemix_core.specs import EncoderSpec
 
 REQUIRES = {"sentence_transformers": "sentence-transformers>=6.0"}
 TARGET = "fusemix_sentence_transformers.encoder:SentenceTransformerEncoder"
-OF_ANY_MODEL = ("pooled", "tokens", "layers")
+OF_ANY_MODEL = ("pooled", "tokens", "layers", "tokens-layers", "tokens-words")
 VIEWS = (*OF_ANY_MODEL, "layers-middle-last")
 """Those of the presets, of which it is known that their last layer is their latent."""
 

