@@ -14,7 +14,7 @@ EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out $(WITH_EXTRAS)
 # Processes find compiled what others compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test smoke lowest gpu lint docs browser dist version
+.PHONY: demo test smoke long lowest gpu lint docs browser dist version
 
 demo: $(VENV)/demo.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix demo
@@ -26,6 +26,11 @@ test: $(VENV)/test.stamp lint
 # A minute for whoever is changing something: the contracts, one run, the command line.
 smoke: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q $(addprefix tests/,$(SMOKE))
+
+# The tests that `make test` leaves out: every kill, number of processes and form; hours of fuzzing.
+LONG ?= tests plugins
+long: $(VENV)/test.stamp
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -m long -n auto --dist loadfile $(LONG)
 
 # The same with the lowest versions that `dependencies` allows.
 LOWEST ?= .venv-lowest

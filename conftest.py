@@ -6,14 +6,20 @@ import math
 import os
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["budget", "shuffled"]
 ROOT = Path(__file__).parent
 DRAWN = tuple(str(ROOT / "tests" / name) for name in ("reports", "docs", "kit", "cli/test_rank.py"))
 imported = 0
+
+# A machine that is busy with others is no failure; `--hypothesis-profile default` draws more.
+settings.register_profile("fusemix", deadline=None, max_examples=40)
+settings.load_profile("fusemix")
 
 # Before torch is imported. With one thread a test worker leaves the other cores to other workers.
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -46,6 +52,27 @@ def run_by_torch():
     few items, and takes ten seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fusemix_core.latents.backends.EXPORT_SECONDS", math.inf)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def operators_read_once():
+    """At each export torch reads half a thousand operators of onnxscript, from the source files of
+    their functions, in more time than a small network takes."""
+    import torch
+
+    real = torch.onnx.export
+
+    def export(*args, **options):
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        patch.setattr(torch.onnx, "export", real)
+        read_once = staticmethod(cache(ONNXRegistry.from_torchlib))
+        patch.setattr(ONNXRegistry, "from_torchlib", read_once)
+        return real(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", export)
         yield
 
 

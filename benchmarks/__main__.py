@@ -36,6 +36,7 @@ BENCHMARKS = (
     "recall",
     "router",
     "serving",
+    "rerank_cost",
 )
 """In the order of the page."""
 

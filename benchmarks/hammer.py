@@ -8,10 +8,11 @@ python -m benchmarks.hammer --data DATA    # DATA/openstax, 5,468 figures: the r
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ import numpy as np
 import torch
 from fusemix_hammer.building import Build, build
 from fusemix_hammer.fuser import HammerFuser
+from PIL import Image
 
 from fusemix_core.config import DataConfig
 from fusemix_core.context import FitContext
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.media import Shown
 from fusemix_core.devices import resolve_device
 from fusemix_core.evaluation.bootstrap import interval
 from fusemix_core.fuser import Labelled
@@ -33,6 +37,9 @@ from fusemix_core.runs.fusing import build_fuse_config, make_fuse_plan, target_f
 from fusemix_core.runs.reporter import Reporter
 
 RESULTS = Path(__file__).parent / "results" / "hammer.json"
+PICTURE = Path(__file__).parents[1] / "docs" / "methods" / "hammer.webp"
+SHOWN = 6
+"""Fakes on the picture, at equal distances among the test rows."""
 BOTH = ("image", "text")
 VARIANTS: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "image and text": (BOTH, {}),
@@ -50,7 +57,13 @@ COMPARED = (
     ("image and text", "box from the cls"),
     ("image and text", "words before fusion"),
 )
-OPTIONS = {"width": 64, "training": {"epochs": 10, "batch_size": 64, "patience": 3}}
+OPTIONS = {
+    "width": 48,
+    "own": 0,
+    "depth": 1,
+    "training": {"epochs": 10, "batch_size": 96, "lr": 2e-3, "evaluate_every": 5},
+}
+"""Small, so that all fits take two minutes of one core."""
 RESAMPLES = 200
 _SHOWN = (
     "auc", "eer", "accuracy", "map", "cf1", "of1", "iou_boxes", "iou50_boxes", "iou75_boxes", "iou",
@@ -69,9 +82,9 @@ def main() -> None:
         folder = args.folder or Path(scratch) / "fakes"
         if not folder.exists():
             print(build(source(args.data), folder, Build(hard="book", seed=args.seed)), flush=True)
-        results = measured(folder, args.seed)
-    if args.data is not None:
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        for results in measured(folder, args.seed, args.data is not None):
+            if args.data is not None:
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print("\n".join(table(results)))
 
 
@@ -86,35 +99,61 @@ def source(data: Path | None) -> DataConfig:
     return DataConfig((manifest,), columns=columns, group_by="module", test_fraction=0.2)
 
 
-def measured(folder: Path, seed: int) -> dict[str, Any]:
-    """Variant → metric → [value, low, high] on test rows, and the paired differences."""
+def measured(folder: Path, seed: int, keep: bool) -> Iterator[dict[str, Any]]:
+    """After each fit: variant → metric → [value, low, high] on test rows, and the paired
+    differences. With `keep`, the docs' picture is drawn of the first variant."""
     began = time.process_time()
-    task, (train, held, test) = rows_of(folder)
-    scores = {}
+    task, (train, held, test), dataset = rows_of(folder)
+    nothing = task.baseline(train.targets)
+    constant = nothing.expand(len(test), -1)
+    whole = {"no modality": task.metrics(constant, test.targets)}
+    drawn = {"no modality": resampled(task, constant, test)}
     for name, (modalities, options) in VARIANTS.items():
         own = [rows.only(modalities) for rows in (train, held)]
         fitted = HammerFuser.fit(*own, task, FitContext(seed=seed), **{**OPTIONS, **options})
-        nothing = task.baseline(train.targets)
-        scores[name] = scores_of(fitted.fuser, test.only(modalities), nothing)
-        found = task.metrics(scores[name], test.targets)
-        shown = {key: round(value or 0, 3) for key, value in found.items()}
+        scores = scores_of(fitted.fuser, test.only(modalities), nothing)
+        whole[name] = task.metrics(scores, test.targets)
+        shown = {key: round(value or 0, 3) for key, value in whole[name].items()}
         print(f"{time.process_time() - began:.0f} s: {name}: {shown}", flush=True)
-    scores["no modality"] = task.baseline(train.targets).expand(len(test), -1)
-    whole = {name: task.metrics(one, test.targets) for name, one in scores.items()}
-    drawn = resampled(task, scores, test)
-    return {
-        "rows": [len(train), len(held), len(test)],
-        "cpu_seconds": round(time.process_time() - began),
-        "variants": {name: _spans(whole[name], drawn[name]) for name in scores},
-        "differences": [
-            [*pair, _spans(*(_less(part[pair[0]], part[pair[1]]) for part in (whole, drawn)))]
-            for pair in COMPARED
-        ],
-    }
+        drawn[name] = resampled(task, scores, test)
+        if keep and len(drawn) == 2:
+            draw(task, scores, test, dataset)
+        yield {
+            "rows": [len(train), len(held), len(test)],
+            "cpu_seconds": round(time.process_time() - began),
+            "variants": {name: _spans(whole[name], drawn[name]) for name in whole},
+            "differences": [
+                [*pair, _spans(*(_less(part[pair[0]], part[pair[1]]) for part in (whole, drawn)))]
+                for pair in COMPARED
+                if pair[1] in whole
+            ],
+        }
 
 
-def rows_of(folder: Path) -> tuple[Task, list[Labelled]]:
-    """The task, and the rows of the three splits with their latents."""
+def draw(task: Task, scores: torch.Tensor, test: Labelled, dataset: PairedDataset) -> None:
+    """Draw some fakes of the test rows with the boxes and words that were found, and print where
+    they are from."""
+    rows = dataset.splits["test"]
+    fakes = (test.targets.values[:, 1] > 0).nonzero()[:, 0]
+    chosen = fakes[torch.linspace(0, len(fakes) - 1, SHOWN).long()]
+
+    def show(row: int) -> dict[str, Shown]:
+        links = dataset.links[rows[int(chosen[row])]].tolist()
+        return {m: own.show(i) for (m, own), i in zip(dataset.items.items(), links, strict=True)}
+
+    (section,) = task.sections(scores[chosen], test.targets[chosen], show)
+    images = [Image.open(io.BytesIO(one.drawing)).convert("RGB") for one in section.figures]
+    wide, high = images[0].width + 12, max(one.height for one in images) + 12
+    sheet = Image.new("RGB", (3 * wide, -(-len(images) // 3) * high), "white")
+    for number, image in enumerate(images):
+        sheet.paste(image, ((number % 3) * wide + 6, (number // 3) * high + 6))
+    sheet.save(PICTURE, "WEBP", quality=70, method=6)
+    for row in chosen.tolist():
+        print("shown: row", dataset.origin[rows[row]][1], flush=True)
+
+
+def rows_of(folder: Path) -> tuple[Task, list[Labelled], PairedDataset]:
+    """The task, the rows of the three splits with their latents, and the dataset."""
     facts, targets = target_facts((), task="manipulation")
     config, specs = build_fuse_config({
         "encoders": {"image": "efficientnet-lite0", "text": "minilm"},
@@ -134,23 +173,21 @@ def rows_of(folder: Path) -> tuple[Task, list[Labelled]]:
     splits = plan.dataset.splits
     task = plan.targets.task(splits["train"])
     names = ("train", "validation", "test")
-    return task, [plan.targets.labelled(encoded.tables, splits[n], task) for n in names]
+    rows = [plan.targets.labelled(encoded.tables, splits[n], task) for n in names]
+    return task, rows, plan.dataset
 
 
-def resampled(
-    task: Task, scores: Mapping[str, torch.Tensor], rows: Labelled
-) -> dict[str, dict[str, np.ndarray]]:
-    """Variant → metric → its values on samples of the groups, the same for all variants."""
+def resampled(task: Task, scores: torch.Tensor, rows: Labelled) -> dict[str, np.ndarray]:
+    """Metric → its values on samples of the groups, the same for all variants."""
     draw, groups = np.random.default_rng(0), rows.groups.numpy()
     members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in scores}
+    found: dict[str, list[float]] = {}
     for _ in range(RESAMPLES):
         chosen = draw.integers(0, len(members), len(members))
         sample = torch.from_numpy(np.concatenate([members[g] for g in chosen]))
-        for name, one in scores.items():
-            for key, value in task.metrics(one[sample], rows.targets[sample]).items():
-                found[name].setdefault(key, []).append(np.nan if value is None else value)
-    return {name: {k: np.array(v) for k, v in one.items()} for name, one in found.items()}
+        for key, value in task.metrics(scores[sample], rows.targets[sample]).items():
+            found.setdefault(key, []).append(np.nan if value is None else value)
+    return {key: np.array(values) for key, values in found.items()}
 
 
 def _less(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,8 +205,8 @@ def _spans(
         if value is None:
             found[key] = None
             continue
-        known = drawn[key][~np.isnan(drawn[key])]
-        found[key] = [round(float(x), 4) for x in (value, *interval(known))]
+        low, high = interval(drawn[key]) or (value, value)
+        found[key] = [round(float(x), 4) for x in (value, low, high)]
     return found
 
 

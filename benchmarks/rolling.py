@@ -45,7 +45,7 @@ from fusemix_core.paired import ResidentTokens
 from fusemix_core.tasks.classify import Classify
 
 FRAMES = 6
-COUNTS = {"train": 1_200, "validation": 300, "test": 600}
+COUNTS = {"train": 400, "validation": 100, "test": 400}
 SEEDS = 1
 ARMS: dict[str, dict[str, Any]] = {
     "rolling, places (as published)": {"roll": "default", "order": True},

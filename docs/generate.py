@@ -40,6 +40,7 @@ from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.readers import READER
+from fusemix_core.testing.rerankers import RERANKER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
 from fusemix_core.testing.tasks import TASK
@@ -279,6 +280,7 @@ def checks_page() -> str:
         MEDIUM,
         EVALUATOR,
         FUSER,
+        RERANKER,
         TASK,
         INDEX,
         EXPORTER,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Objective,
         Reader,
         Rejected,
+        Reranker,
         Row,
         Scorer,
         Selector,
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from fusemix_core.jobs.extend import extend
     from fusemix_core.jobs.fuse import fuse
     from fusemix_core.jobs.rank import rank
+    from fusemix_core.jobs.rerank import rerank
     from fusemix_core.jobs.select import select
     from fusemix_core.predictor import Predictor
+    from fusemix_core.reranked import RerankModel
     from fusemix_core.saved.model import SavedModel, load
     from fusemix_core.specs import (
         ComponentSpec,
@@ -58,12 +61,14 @@ _HOMES = {
     "fuse": "fusemix_core.jobs.fuse",
     "encode": "fusemix_core.jobs.encode",
     "rank": "fusemix_core.jobs.rank",
+    "rerank": "fusemix_core.jobs.rerank",
     "select": "fusemix_core.jobs.select",
     "FusedModel": "fusemix_core.fused",
     **dict.fromkeys(
         ["FusionClassifier", "FusionRegressor", "side_by_side"], "fusemix_core.estimators"
     ),
     "Predictor": "fusemix_core.predictor",
+    "RerankModel": "fusemix_core.reranked",
     "SavedModel": "fusemix_core.saved.model",
     "load": "fusemix_core.saved.model",
     "load_generator": "fusemix_core.generation.loading",
@@ -85,6 +90,7 @@ _HOMES = {
             "Generator",
             "Mixup",
             "Objective",
+            "Reranker",
             "Scorer",
             "Selector",
             "Targets",
@@ -123,6 +129,8 @@ __all__ = [
     "Predictor",
     "Reader",
     "Rejected",
+    "RerankModel",
+    "Reranker",
     "Row",
     "SavedModel",
     "Scorer",
@@ -138,6 +146,7 @@ __all__ = [
     "load",
     "load_generator",
     "rank",
+    "rerank",
     "select",
     "trust_remote_code",
 ]

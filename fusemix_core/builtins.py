@@ -407,6 +407,16 @@ FUSERS = [
         paper=PAPER,
     ),
 ]
+RERANKERS = [
+    ComponentSpec(
+        kind="reranker",
+        name="interaction",
+        target="fusemix_core.rerankers.interaction:Interaction",
+        summary="each token with the token of the other side that it fits best",
+        options={"width": 128, "kept": 128, "dropout": 0.2},
+        paper="https://arxiv.org/abs/2004.12832",
+    ),
+]
 TASKS = [
     ComponentSpec(
         kind="task",
@@ -499,6 +509,12 @@ ARTEFACTS = [
         name="fused",
         target="fusemix_core.fused:FusedModel",
         summary="adapters of several modalities into one space, and a scorer",
+    ),
+    ComponentSpec(
+        kind="artefact",
+        name="reranker",
+        target="fusemix_core.reranked:RerankModel",
+        summary="a network that ranks the first results of a fused model anew",
     ),
     ComponentSpec(
         kind="artefact",
@@ -625,6 +641,7 @@ def fusemix_components() -> list[ComponentSpec]:
         *READERS,
         *MEDIA,
         *FUSERS,
+        *RERANKERS,
         *TASKS,
         *INDEXES,
         *ARTEFACTS,

@@ -26,6 +26,7 @@ from fusemix_core.mixup import Mixup
 from fusemix_core.padded import Padded, as_rows, as_tokens, cat_latents
 from fusemix_core.paired import LatentTable, PairedLatents, ResidentLatents, rows_of
 from fusemix_core.prediction import Calibration, Targets, Task
+from fusemix_core.reranker import Reranker
 from fusemix_core.sections import Section, numbers_of
 from fusemix_core.specs import USES
 from fusemix_core.step import Step
@@ -63,6 +64,7 @@ __all__ = [
     "PairedLatents",
     "Reader",
     "Rejected",
+    "Reranker",
     "ResidentLatents",
     "Row",
     "Scorer",

@@ -26,6 +26,7 @@ KINDS = (
     "medium",
     "recipe",
     "fuser",
+    "reranker",
     "task",
     "index",
     "artefact",

@@ -20,7 +20,7 @@ from benchmarks.glance.measure import measured
 from benchmarks.glance.picture import draw
 from benchmarks.results import RESULTS, machine
 
-COUNTS = {"train": 400, "validation": 100, "test": 200}
+COUNTS = {"train": 300, "validation": 80, "test": 200}
 
 
 def main() -> None:

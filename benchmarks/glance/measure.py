@@ -30,6 +30,8 @@ from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents, 
 from fusemix_core.tasks.classify import Classify
 
 COUNTS = (1, 2, 4, 8, 16, MOMENTS)
+COMPONENTS = 64
+"""Of the cheap image encoder's latents."""
 SHOWN = 4
 """Looks at which ways of choosing are compared."""
 
@@ -41,12 +43,12 @@ Way = Callable[[str, Glance, np.random.Generator], Choices]
 def labelled(splits: dict[str, Split], names: Sequence[str]) -> tuple[Task, Rows]:
     """The task, and the clips of each split with the latents of the cheap pass."""
     task = Classify(classes=list(names))
-    rows = {}
+    rows, reduced = {}, principal(splits["train"].first)
     for split, one in splits.items():
         images = torch.from_numpy(np.stack([clip.images for clip in one.clips])).flatten(1)
         sounds = torch.from_numpy(np.stack([clip.sounds for clip in one.clips]))
         tables: dict[str, ResidentLatents] = {
-            FIRST: ResidentLatents(one.first[images]),
+            FIRST: ResidentLatents(reduced(one.first)[images]),
             SOUND: ResidentLatents(one.heard[sounds]),
         }
         numbers = torch.arange(len(one.clips))
@@ -55,6 +57,14 @@ def labelled(splits: dict[str, Split], names: Sequence[str]) -> tuple[Task, Rows
         pairs = PairedLatents(tables, numbers[:, None].repeat(1, 2)).with_tokens(tables)
         rows[split] = Labelled(pairs, targets, numbers)
     return task, rows
+
+
+def principal(latents: Tensor) -> Callable[[Tensor], Tensor]:
+    """The map to the first principal components of these latents: the fits take a tenth of the
+    time."""
+    mean = latents.mean(dim=0)
+    axes = torch.linalg.svd(latents - mean, full_matrices=False).Vh[:COMPONENTS]
+    return lambda rows: (rows - mean) @ axes.T
 
 
 def looker(one: Split) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -25,6 +25,7 @@ from fusemix_core.cli import (
     predict,
     rank,
     recipes,
+    rerank,
     score,
     search,
     select,
@@ -44,6 +45,7 @@ app.command("fuse", rich_help_panel=START)(fuse.fuse)
 app.command("predict", rich_help_panel=START)(predict.predict)
 app.command("explain", rich_help_panel=START)(predict.explain)
 app.command("extend", rich_help_panel=START)(extend.extend)
+app.command("rerank", rich_help_panel=START)(rerank.rerank)
 app.command("generate", cls=generate.GenerateCommand, rich_help_panel=START)(generate.generate)
 app.add_typer(encoders.app, name="encoders", rich_help_panel=LOOK)
 app.add_typer(generators.app, name="generators", rich_help_panel=LOOK)

@@ -14,6 +14,7 @@ from fusemix_core.cli.groups import DataOptions, grouped
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fusemix_core.runs.candidates import Reranking
     from fusemix_core.search import Collection
 
 BUILD = "build"
@@ -60,6 +61,7 @@ def build(
             '"faiss probes=200".',
         ),
     ] = "flat",
+    rerank: o.Rerank = None,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -67,7 +69,8 @@ def build(
     """Build the index of a collection with a fused model.
 
     Without --data, the data of the model's own run are indexed. If it is interrupted, run it again:
-    it goes on. The columns of the data are kept for `fusemix search --where`.
+    it goes on. The columns of the data are kept for `fusemix search --where`. With --rerank, the
+    tokens of all items are put into the latent store, so that no search with it waits for them.
 
     Examples:
 
@@ -92,6 +95,8 @@ def build(
         made = Collection.create(
             output, fused, config, to or (), backend=parse_part(kind), reporter=reporter
         )
+        if rerank is not None:
+            made.store_tokens(reranking_of(made, rerank, encoder), reporter)
     _show(made, json)
     if not json:
         _hint(made, parse_part(kind).name)
@@ -108,6 +113,7 @@ def update(
             help="Go on: update again when files have changed and then rested this long.",
         ),
     ] = None,
+    rerank: o.Rerank = None,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -123,7 +129,8 @@ def update(
         fusemix index update photos.index --watch 10
     """
     opened = open_collection(folder, encoder, device)
-    _update(opened, json)
+    reranking = None if rerank is None else reranking_of(opened, rerank, encoder)
+    _update(opened, json, reranking)
     if watch is None:
         return
     from fusemix_core.cli.console import print_error
@@ -132,18 +139,20 @@ def update(
 
     for _ in changes(opened.sources, watch):
         try:
-            _update(opened, json)
+            _update(opened, json, reranking)
         except FusemixError as error:  # of a file that is only half there, perhaps
             print_error(error.message, error.hint)
 
 
-def _update(opened: Collection, json: bool) -> None:
+def _update(opened: Collection, json: bool, reranking: Reranking | None = None) -> None:
     """Update an index and print what changed."""
     from fusemix_core.cli.console import out, print_json
     from fusemix_core.cli.progress import ConsoleReporter
 
     with ConsoleReporter() as reporter:
         counts = opened.update(reporter)
+        if reranking is not None:
+            opened.store_tokens(reranking, reporter)
     if json:
         print_json(counts)
         return
@@ -224,6 +233,14 @@ def open_collection(folder: Path, encoder: list[str] | None, device: str | None)
         given = o.key_values(encoder, "--encoder")
         return Collection.open(folder, load_model(opened.model_folder, device or "auto", given))
     return opened
+
+
+def reranking_of(opened: Collection, path: str, encoder: list[str] | None) -> Reranking:
+    """A re-ranker at work on an index, to whose model it must belong."""
+    from fusemix_core.runs.candidates import Reranking, load_reranker
+
+    given = o.key_values(encoder, "--encoder")
+    return Reranking(load_reranker(path, opened.model, given))
 
 
 def _show(opened: Collection, json: bool) -> None:

@@ -334,6 +334,15 @@ Model = Annotated[
     str,
     typer.Argument(help="A run's or model's folder, PLUGIN:NAME of a plugin's model, or a hub id."),
 ]
+Rerank = Annotated[
+    str | None,
+    typer.Option(
+        "--rerank",
+        metavar="R",
+        show_default=False,
+        help="A run of `fusemix rerank`, or its model: it orders the first results anew.",
+    ),
+]
 ModelEncoders = Annotated[
     list[str] | None,
     typer.Option(

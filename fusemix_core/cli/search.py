@@ -15,6 +15,7 @@ from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusemix_core.fused import FusedModel
+    from fusemix_core.reranked import RerankModel
 
 
 @grouped
@@ -24,6 +25,7 @@ def search(
     data: DataOptions,
     sheet: SheetOptions,
     asked: AskedOptions,
+    rerank: o.Rerank = None,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -45,13 +47,15 @@ def search(
         fusemix search runs/1 --data pairs.csv photo.jpg --to text -k 5
 
         fusemix search photos.index "a dog on the beach" --where "year > 2020"
+
+        fusemix search runs/1 "a dog on the beach" --rerank runs/1-rerank
     """
     if is_index(model):
         if data.table():
             raise ConfigError(
                 "An index has its data already.", "Leave out --data and the options for it."
             )
-        search_index(Path(model), query, asked, sheet, encoder, device, json)
+        search_index(Path(model), query, asked, sheet, encoder, device, json, rerank)
         return
     if asked.where is not None:
         raise ConfigError(
@@ -59,8 +63,14 @@ def search(
         )
     from fusemix_core.runs.models import load_model
 
-    loaded = load_model(model, device or "auto", o.key_values(encoder, "--encoder"))
-    _search_data(model, loaded, query, asked, data, sheet, json)
+    given = o.key_values(encoder, "--encoder")
+    loaded = load_model(model, device or "auto", given)
+    reranker = None
+    if rerank is not None:
+        from fusemix_core.runs.candidates import load_reranker
+
+        reranker = load_reranker(rerank, loaded, given)
+    _search_data(model, loaded, query, asked, data, sheet, json, reranker)
 
 
 def _search_data(
@@ -71,6 +81,7 @@ def _search_data(
     data: DataOptions,
     sheet: SheetOptions,
     json: bool,
+    reranker: RerankModel | None,
 ) -> None:
     """Search data, and show what is found."""
     from fusemix_core.jobs.search import Gallery, query_modality
@@ -90,8 +101,8 @@ def _search_data(
     from fusemix_core.reports.sheet import SheetHit
 
     with ConsoleReporter() as reporter:
-        gallery = Gallery(fused, target, what.config, reporter, what.columns)
-    found = gallery.search(query, source, asked.count)
+        gallery = Gallery(fused, target, what.config, reporter, what.columns, reranker)
+        found = gallery.search(query, source, asked.count)
     if json:
         print_json([hit.as_dict() for hit in found])
     else:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fusemix_core.cli.hits import AskedOptions, Line, SheetOptions, near, print_hits
-from fusemix_core.cli.index import open_collection
+from fusemix_core.cli.index import open_collection, reranking_of
 
 
 def is_index(path: str) -> bool:
@@ -21,6 +22,7 @@ def search_index(
     encoder: list[str] | None,
     device: str | None,
     json: bool,
+    rerank: str | None = None,
 ) -> None:
     """Search an index and show what is found."""
     from fusemix_core.cli.console import print_json
@@ -30,7 +32,9 @@ def search_index(
     opened = open_collection(folder, encoder, device)
     source = modality_of(query, opened.state.asks, asked.from_)
     columns_shown = asked.show or []
-    found = opened.ask(source, query, asked.count, where=asked.where, target=asked.to)
+    reranking = None if rerank is None else reranking_of(opened, rerank, encoder)
+    filters: dict[str, Any] = {"where": asked.where, "target": asked.to}
+    found = opened.ask(source, query, asked.count, reranking=reranking, **filters)
     if unknown := [name for name in columns_shown if name not in opened.columns]:
         opened.facets(unknown[0])  # says which columns there are
     if json:

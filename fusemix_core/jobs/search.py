@@ -15,6 +15,8 @@ from fusemix_core.data.asked import modality_of
 from fusemix_core.data.items import Items
 from fusemix_core.data.reading import NO_TRUST
 from fusemix_core.fused import FusedModel
+from fusemix_core.reranked import RerankModel
+from fusemix_core.runs.candidates import Reranking, store_tokens
 from fusemix_core.runs.models import embed_for, encode_for
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
@@ -41,7 +43,8 @@ class Gallery:
     """The items of one modality, embedded, to search in.
 
     items: the dataset's unique items; embeddings: unit-norm `[n, d]` of those numbered `ids`.
-    shown: the columns of the rows that hits have.
+    shown: the columns of the rows that hits have. reranker: orders the first hits anew; it belongs
+    to the model.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Gallery:
         config: DataConfig,
         reporter: Reporter | None = None,
         shown: Sequence[str] = (),
+        reranker: RerankModel | None = None,
     ) -> None:
         takes = {target: model.encoders[target].takes}
         columns = {m: c for m, c in config.columns.items() if m == target}
@@ -76,6 +80,8 @@ class Gallery:
         )
         self._facts = encoded.dataset.facts
         self._scores: dict[str, Callable[[Tensor], Tensor]] = {}
+        self.reranking = None if reranker is None else Reranking(reranker)
+        self._reporter = reporter
 
     def search(self, query: str | Path, modality: str, count: int = 10) -> list[Hit]:
         """The `count` items of the gallery that score highest for a query of `modality`.
@@ -89,12 +95,37 @@ class Gallery:
         if modality not in self._scores:
             self._scores[modality] = self.model.prepare(self.embeddings, modality, self.target)
         scores = self._scores[modality](embedded)[0]
-        best = scores.topk(min(count, len(scores)))
-        found = zip(best.values.tolist(), self.ids[best.indices].tolist(), strict=True)
+        wanted = count if self.reranking is None else self.reranking.wanted(count)
+        best = scores.topk(min(wanted, len(scores)))
+        values, numbers = best.values.tolist(), self.ids[best.indices].tolist()
+        order = range(len(numbers))
+        if self.reranking is not None:
+            order = self._anew(self.reranking, query, modality, numbers, values)
         return [
-            Hit(rank, score, self.items.describe(i), self._columns(i), i)
-            for rank, (score, i) in enumerate(found, 1)
-        ]
+            Hit(rank, values[i], self.items.describe(numbers[i]), self._columns(numbers[i]),
+                numbers[i])
+            for rank, i in enumerate(order[:count], 1)
+        ]  # fmt: skip
+
+    def _anew(
+        self,
+        reranking: Reranking,
+        query: str | Path,
+        modality: str,
+        numbers: Sequence[int],
+        scores: Sequence[float],
+    ) -> list[int]:
+        """The places of hits in the order of the re-ranker. Their tokens are kept in the store."""
+        index = np.array(numbers)
+        if reranking.reranker.weight(modality, self.target):
+            some = index[: reranking.reranker.top_k]
+            store_tokens(reranking.reranker, self.items.select(some), self._reporter)
+
+        def read(i: int) -> Any:
+            return self.items.load(numbers[i])
+
+        how = modality, query, self.target, self.items.keys[index]
+        return reranking.order(*how, read, scores)
 
     def _columns(self, item: int) -> dict[str, str]:
         """The texts of the shown columns in the first row of an item, "" if a cell is empty."""

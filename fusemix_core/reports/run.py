@@ -23,8 +23,11 @@ from fusemix_core.runs.fusing import FusePlan
 from fusemix_core.runs.measure import Measurement
 from fusemix_core.runs.plan import Plan
 from fusemix_core.runs.private import OF_RUN
+from fusemix_core.runs.reranking import RerankPlan
 from fusemix_core.sections import Section
 
+AnyPlan = Plan | FusePlan | RerankPlan
+"""A run whose report is written."""
 _MOST_COPIES = 200
 """Images of a map that are shown when pointed at; the others are named."""
 
@@ -89,7 +92,7 @@ def notes_of(plan: Plan, results: Mapping[str, Any]) -> list[str]:
 
 
 def rejected_of(
-    plan: Plan | FusePlan, dataset: PairedDataset, folders: Sequence[str]
+    plan: AnyPlan, dataset: PairedDataset, folders: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The entries that could not be used; of a private run without reasons, which quote rows."""
     changed = {"reason": "not shown: the run is private"} if plan.config.private else {}
@@ -130,7 +133,7 @@ def facts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def modalities_of(plan: Plan | FusePlan, encoded: Encoded) -> dict[str, dict[str, Any]]:
+def modalities_of(plan: AnyPlan, encoded: Encoded) -> dict[str, dict[str, Any]]:
     """The table of encoders, a row per modality."""
     return {
         m: {
@@ -217,7 +220,7 @@ class Shower:
         return Named(place, image=thumbnail(shown, SMALL))
 
 
-def folders_of(plan: Plan | FusePlan, run: RunFolder) -> list[str]:
+def folders_of(plan: AnyPlan, run: RunFolder) -> list[str]:
     """The folders that the data and the run lie in, and the working folder, the deepest first: a
     report that is handed on doesn't name them."""
     data = plan.config.data.located()

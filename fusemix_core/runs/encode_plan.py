@@ -15,10 +15,11 @@ from fusemix_core.runs.folder import ADVICE, RunFolder
 from fusemix_core.runs.fusing import FusePlan
 from fusemix_core.runs.plan import Plan
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.runs.reranking import RerankPlan
 
 
 def encode_plan(
-    plan: Plan | FusePlan,
+    plan: Plan | FusePlan | RerankPlan,
     device: torch.device,
     folder: RunFolder,
     reporter: Reporter,

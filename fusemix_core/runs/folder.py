@@ -18,6 +18,7 @@ from fusemix_core.config import DataConfig, FuseConfig, RunConfig, from_dict, re
 from fusemix_core.disk import TEMPORARY, Advice, explained, flush
 from fusemix_core.errors import ArtefactError, ConfigError, RunExistsError
 from fusemix_core.interfaces import Callback
+from fusemix_core.rerank_config import RerankConfig
 from fusemix_core.runs.config import COMPLETE, recorded_recipe
 
 _GO_ON = "then go on with the run by --resume: what was saved is kept."
@@ -52,7 +53,7 @@ class RunFolder:
         self.model = self.path / "model"
         self.report = self.path / "report.html"
 
-    def start(self, config: RunConfig | FuseConfig, resume: bool) -> None:
+    def start(self, config: RunConfig | FuseConfig | RerankConfig, resume: bool) -> None:
         """Make the folder, or with `resume` take up the run that is in it.
 
         Raises:
@@ -88,7 +89,7 @@ class RunFolder:
             elif above == self.path and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
                 raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
 
-    def _check_same(self, config: RunConfig | FuseConfig) -> None:
+    def _check_same(self, config: RunConfig | FuseConfig | RerankConfig) -> None:
         old, new = comparable(self._begun_with(type(config))), comparable(to_dict(config))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
@@ -98,7 +99,7 @@ class RunFolder:
                     "--out.",
                 )
 
-    def _begun_with(self, kind: type[RunConfig | FuseConfig]) -> dict[str, Any]:
+    def _begun_with(self, kind: type[RunConfig | FuseConfig | RerankConfig]) -> dict[str, Any]:
         """The config of the run that is there. Settings that the version which began it did not
         have yet have their defaults."""
         table = read_toml(self.config)

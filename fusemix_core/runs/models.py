@@ -11,11 +11,11 @@ from pathlib import Path
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import PairedLatents, takes_tokens
-from fusemix_core.predictor import Predictor
 from fusemix_core.runs.embeddings import SplitEmbeddings, embed_split
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.saved.encoders import Source
+from fusemix_core.saved.model import SavedModel
 
 
 def load_model(
@@ -32,7 +32,7 @@ def model_of(path: str | Path) -> str | Path:
 
 
 def encode_for(
-    model: FusedModel | Predictor,
+    model: SavedModel,
     dataset: PairedDataset,
     reporter: Reporter,
     max_bad: float,
@@ -57,7 +57,7 @@ def encode_for(
     return encoded
 
 
-def _takes_tokens(model: FusedModel | Predictor, modality: str) -> bool:
+def _takes_tokens(model: SavedModel, modality: str) -> bool:
     """Whether items of a modality may differ in length."""
     if isinstance(model, FusedModel):
         return takes_tokens(model.adapters[modality])

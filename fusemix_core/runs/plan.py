@@ -26,6 +26,7 @@ from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
     from fusemix_core.fused import FusedModel
+    from fusemix_core.rerank_config import RerankConfig
     from fusemix_core.runs.base import Base
     from fusemix_core.runs.encode import Encoding
 
@@ -232,7 +233,7 @@ def check_choice(recipe: Recipe, dataset: PairedDataset) -> None:
 def plan_encoders(
     dataset: PairedDataset,
     specs: Mapping[str, EncoderSpec],
-    how: RunConfig | FuseConfig | Encoding,
+    how: RunConfig | FuseConfig | RerankConfig | Encoding,
     device: str,
     dtypes: Mapping[str, ComputeDtype] = MappingProxyType({}),
 ) -> dict[str, EncoderPlan]:

@@ -26,6 +26,7 @@ TEMPLATES: dict[str, Template] = {
     "medium": Template("arrays in NumPy files", {}),
     "recipe": Template("linear adapters, InfoNCE", {}),
     "fuser": Template("one ridge regression of all modalities", {"penalty": 1.0}),
+    "reranker": Template("means of tokens, compared", {"width": 32}),
     "task": Template("a count, by a Poisson loss", {"mean": 1.0}),
     "index": Template("all vectors in one file", {}),
     "exporter": Template("what a model is, as a text file", {}),

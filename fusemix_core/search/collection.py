@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fusemix_core.fused import FusedModel
+    from fusemix_core.runs.candidates import Reranking
     from fusemix_core.runs.reporter import Reporter
     from fusemix_core.search.overview import Overview
 
@@ -233,6 +234,7 @@ class Collection:
         where: str | None = None,
         target: str | None = None,
         exclude: Iterable[str] = (),
+        reranking: Reranking | None = None,
     ) -> list[Found]:
         """`search` with an item: `search(encode(modality, item), modality, …)`.
 
@@ -243,6 +245,7 @@ class Collection:
             modality: Of the query.
             item: A text, a path, an image, …
             count, offset, where, target, exclude: As in `search`.
+            reranking: Orders the first results anew. Scores stay those of the model.
 
         Raises:
             DataError: The item can't be decoded.
@@ -253,12 +256,56 @@ class Collection:
         """
         self._refresh()
         target = self._target(modality, target)
+        if reranking is not None:
+            places = slice(max(0, offset), max(0, offset) + max(0, count))
+            vector = self.encode(modality, item)
+            wanted = reranking.wanted(places.stop)
+            found = self.search(vector, modality, wanted, 0, where, target, exclude)
+            return self.reranked(found, modality, item, reranking)[places]
         asked = self._asked(modality, item) if self._model is None else None
         if asked is None:
             vector = self.encode(modality, item)
             return self.search(vector, modality, count, offset, where, target, exclude)
         places = slice(max(0, offset), max(0, offset) + max(0, count))
         return self._best(asked.lifted, asked.scores, modality, target, places, where, set(exclude))
+
+    def reranked(
+        self, found: Sequence[Found], modality: str, item: Any, reranking: Reranking
+    ) -> list[Found]:
+        """Results of one modality in the order of a re-ranker.
+
+        Args:
+            found: Results of `search`, from the first one on.
+            modality: Of the query.
+            item: The query: a text, a path, an image, …
+            reranking: Whose re-ranker belongs to the collection's model.
+        """
+        if not found:
+            return []
+        keys = as_keys(bytes.fromhex(one.key) for one in found)
+        scores = [one.score or 0.0 for one in found]
+
+        def read(i: int) -> Path | str | bytes:
+            return self.media(found[i].key)
+
+        how = modality, item, found[0].modality, keys
+        return [found[i] for i in reranking.order(*how, read, scores)]
+
+    def store_tokens(self, reranking: Reranking, reporter: Reporter | None = None) -> int:
+        """Put the tokens of all items into the latent store, so that no query waits for them.
+
+        Returns:
+            How many items have tokens there.
+        """
+        from fusemix_core.runs.candidates import store_tokens
+        from fusemix_core.runs.reporter import Reporter
+        from fusemix_core.search.reading import read_collection
+
+        takes = {m: t for m, t in self.state.takes.items() if m in reranking.reranker.modalities}
+        reporter = reporter or Reporter()
+        read = read_collection(from_dict(DataConfig, self.state.data), takes, reporter)
+        items = read.dataset.items.values()
+        return sum(store_tokens(reranking.reranker, one, reporter) for one in items)
 
     def _asked(self, modality: str, item: Any) -> Asked | None:
         """An item as the query network lifts it; None if there is none that runs here."""

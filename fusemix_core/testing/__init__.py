@@ -23,6 +23,7 @@ from fusemix_core.testing.decorators import (
     objective_suite,
     optimiser_suite,
     reader_suite,
+    reranker_suite,
     scorer_suite,
     selector_suite,
     task_suite,
@@ -39,6 +40,7 @@ from fusemix_core.testing.objectives import check_objective
 from fusemix_core.testing.optimisers import check_optimiser
 from fusemix_core.testing.readers import check_reader
 from fusemix_core.testing.report import CheckResult, Report
+from fusemix_core.testing.rerankers import check_reranker
 from fusemix_core.testing.scorers import check_scorer
 from fusemix_core.testing.selectors import check_selector
 from fusemix_core.testing.tasks import check_task
@@ -62,6 +64,7 @@ __all__ = [
     "check_objective",
     "check_optimiser",
     "check_reader",
+    "check_reranker",
     "check_scorer",
     "check_selector",
     "check_task",
@@ -77,6 +80,7 @@ __all__ = [
     "objective_suite",
     "optimiser_suite",
     "reader_suite",
+    "reranker_suite",
     "scorer_suite",
     "selector_suite",
     "task_suite",

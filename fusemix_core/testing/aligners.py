@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -87,6 +88,11 @@ class AlignerCase(ComponentCase):
         context = FitContext(seed=seed, fixed=fixed or {})
         return self.make().fit(pairs.train, pairs.validation, recipe, context)
 
+    @cached_property
+    def fitted(self) -> Adapters:
+        """Fitted to `toy_pairs`, for checks that change neither these nor their modes."""
+        return self.fit(toy_pairs())
+
     @property
     def takes_fixed(self) -> bool:
         return "fixed" in getattr(self.target, "uses", ())
@@ -137,14 +143,13 @@ def is_an_aligner(case: AlignerCase) -> None:
 @ALIGNER.check()
 def adapters(case: AlignerCase) -> None:
     """There is an adapter for each modality, in their order, all to one width."""
-    pairs = toy_pairs()
-    expect_fitted(case.fit(pairs), pairs.test)
+    expect_fitted(case.fitted, toy_pairs().test)
 
 
 @ALIGNER.check()
 def ready_to_use(case: AlignerCase) -> None:
     """Adapters are in eval mode on the CPU."""
-    for modality, adapter in case.fit(toy_pairs()).items():
+    for modality, adapter in case.fitted.items():
         for name, module in adapter.named_modules():
             expect(not module.training, f"{modality}: '{name}' is in training mode")
         for name, tensor in adapter.state_dict().items():
@@ -155,7 +160,7 @@ def ready_to_use(case: AlignerCase) -> None:
 def aligns(case: AlignerCase) -> None:
     """On pairs that it has not seen, partners find each other far better than by chance."""
     pairs = toy_pairs()
-    found = recall_at_1(embeddings_of(case.fit(pairs), pairs.test))
+    found = recall_at_1(embeddings_of(case.fitted, pairs.test))
     chance = 1 / len(pairs.test)
     expect(found > 10 * chance, f"R@1 is {found:.1%} on {len(pairs.test)} pairs")
 
@@ -188,7 +193,7 @@ def sees_only_its_pairs(case: AlignerCase) -> None:
     for table in other.test.tables.values():
         assert isinstance(table, ResidentLatents)
         table.latents[-len(other.test) :] *= -50
-    wanted = embeddings_of(case.fit(pairs), pairs.validation)
+    wanted = embeddings_of(case.fitted, pairs.validation)
     got = embeddings_of(case.fit(other), pairs.validation)
     expect_same(got, wanted, "with other latents in the test split")
 
@@ -199,7 +204,7 @@ def uses_its_pairs(case: AlignerCase) -> None:
     pairs, wrong = toy_pairs(), toy_pairs()
     for part in (wrong.train, wrong.validation):
         part.links[:, 1] = part.links[:, 1].roll(7)
-    found = recall_at_1(embeddings_of(case.fit(pairs), pairs.test))
+    found = recall_at_1(embeddings_of(case.fitted, pairs.test))
     without = recall_at_1(embeddings_of(case.fit(wrong), pairs.test))
     expect(found > without, f"R@1 is {found:.1%}; with wrong links {without:.1%}")
 
@@ -207,7 +212,7 @@ def uses_its_pairs(case: AlignerCase) -> None:
 @ALIGNER.check()
 def saveable(case: AlignerCase) -> None:
     """Its adapters can be saved by registered name and options, and rebuilt."""
-    for modality, adapter in case.fit(toy_pairs()).items():
+    for modality, adapter in case.fitted.items():
         saved = part_of("adapter", adapter, None, case.registry)
         dim = embeddings_of({modality: adapter}, _only(modality))[modality].shape[1]
         saved = replace(saved, arguments=(DIMS3[modality], dim))

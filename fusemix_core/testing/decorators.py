@@ -32,6 +32,7 @@ from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.readers import READER
+from fusemix_core.testing.rerankers import RERANKER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
 from fusemix_core.testing.suite import Check, CheckFailed, Suite
@@ -156,6 +157,13 @@ def fuser_suite(
 ) -> Any:
     """pytest cases of `check_fuser(subject, **how)`."""
     return _cases(FUSER, lambda: fusers.prepare(subject, **how), expected_failures, least)
+
+
+def reranker_suite(
+    subject: Any, *, expected_failures: Reasons = None, least: int | None = None, **how: Any
+) -> Any:
+    """pytest cases of `check_reranker(subject, **how)`."""
+    return _cases(RERANKER, lambda: find("reranker", subject, **how), expected_failures, least)
 
 
 def index_suite(

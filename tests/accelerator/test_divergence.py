@@ -36,6 +36,11 @@ class Momentum(torch.optim.Optimizer):
                 p -= group["lr"] * self.state[p]["speed"]
 
 
+OPTIMISERS = pytest.mark.parametrize(
+    "optimiser", ["adamw", pytest.param("lion", marks=pytest.mark.long), "momentum"]
+)
+
+
 @pytest.fixture(autouse=True)
 def momentum(own_registry):
     registry.add_component("optimiser", "momentum", Momentum)
@@ -59,7 +64,7 @@ def diverges(where, **how):
     return steps, error.value
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "lion", "momentum"])
+@OPTIMISERS
 def test_the_third_of_twenty_steps_is_named_as_on_a_cpu(optimiser, device):
     here, wanted = diverges(CPU, optimiser=optimiser)
     there, error = diverges(CUDA, optimiser=optimiser)
@@ -69,7 +74,7 @@ def test_the_third_of_twenty_steps_is_named_as_on_a_cpu(optimiser, device):
     assert all(len(ids) == 16 for ids in error.items.values())
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "lion", "momentum"])
+@OPTIMISERS
 def test_nothing_moves_from_the_bad_step_on(optimiser, device):
     steps = Steps(CUDA, train=spoilt(3), optimiser=optimiser)
     steps.run(2)

@@ -27,8 +27,9 @@ from fusemix_core.objectives.infonce import InfoNCE
 from fusemix_core.registry import registry
 
 ALLOWED = Path(__file__).with_name("allowed.json")
-GAPS = pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
-FORMS = [("float32", True), ("half", False), ("half", True)]
+COMPLETE = pytest.param(False, marks=pytest.mark.long)
+GAPS = pytest.mark.parametrize("gaps", [COMPLETE, True], ids=["complete", "gaps"])
+FORMS = [("float32", True), ("half", True)]
 """Numbers of a step, and whether entries are missing."""
 WAITING_STEPS = {"fusemix_core/objectives/half_passes.py::Entries.by_tiles"}
 """Where a step with rows that share items may wait."""
@@ -52,11 +53,19 @@ def stepped(kind: str, name: str, gaps: bool, precision: str = "float32"):
     return losses, waits, float64
 
 
-@pytest.mark.parametrize(("precision", "gaps"), FORMS)
+@cache
+def stepped_on_a_cpu(**what):
+    """The losses of three steps."""
+    return [one["loss"] for one in Steps(CPU, **what).run(3)]
+
+
+@pytest.mark.parametrize(
+    ("precision", "gaps"), [*FORMS, pytest.param("half", False, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("name", names("objective"))
 def test_a_step_of_an_objective_is_that_of_a_cpu_and_waits_for_nothing(name, precision, gaps):
     losses, waits, _ = stepped("objective", name, gaps, precision)
-    wanted = [one["loss"] for one in Steps(CPU, objective=name, gaps=gaps).run(3)]
+    wanted = stepped_on_a_cpu(objective=name, gaps=gaps)
     assert losses == pytest.approx(wanted, rel=1e-4 if precision == "float32" else 1e-2)
     assert {place for _, place in waits} <= WAITING_STEPS
 
@@ -65,7 +74,7 @@ def test_a_step_of_an_objective_is_that_of_a_cpu_and_waits_for_nothing(name, pre
 @pytest.mark.parametrize("name", names("mixup"))
 def test_a_mixed_step_waits_for_nothing(name, gaps):
     losses, waits, _ = stepped("mixup", name, gaps)
-    wanted = [one["loss"] for one in Steps(CPU, mixup=name, gaps=gaps).run(3)]
+    wanted = stepped_on_a_cpu(mixup=name, gaps=gaps)
     if name not in DRAWN:
         assert losses == pytest.approx(wanted, rel=1e-4)
     assert losses == pytest.approx(losses) and waits == {}
@@ -93,7 +102,7 @@ def test_a_step_of_an_adapter_waits_for_nothing(name):
 @pytest.mark.parametrize("name", names("optimiser"))
 def test_a_step_of_an_optimiser_waits_for_nothing(name):
     losses, waits, _ = stepped("optimiser", name, False)
-    wanted = [one["loss"] for one in Steps(CPU, optimiser=name).run(3)]
+    wanted = stepped_on_a_cpu(optimiser=name)
     assert losses == pytest.approx(wanted, rel=1e-4) and waits == {}
 
 

@@ -62,7 +62,9 @@ def join(monkeypatch):
     return two
 
 
-@pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
+@pytest.mark.parametrize(
+    "gaps", [pytest.param(False, marks=pytest.mark.long), True], ids=["complete", "gaps"]
+)
 @pytest.mark.parametrize("name", names("objective"))
 def test_a_step_of_several_processes_waits_for_nothing(name, gaps, device, join):
     steps = Steps(CUDA, objective=name, gaps=gaps)

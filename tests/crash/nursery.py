@@ -1,10 +1,10 @@
 """Runs of the command line in forked children, so that torch is imported once. Run as:
-nursery.py FOLDER RUNS SEED.
+nursery.py FOLDER RUNS KILLS SEED.
 
 FOLDER/whole is a run of `encode` and `align` that nobody disturbed; its data are FOLDER/world.
-FOLDER/<n> for n < RUNS is one that was killed by SIGKILL at random times, `encode` or `align` by
-turns, and then resumed until it ended; FOLDER/encode and FOLDER/align were stopped by SIGINT and by
-SIGTERM. Every child writes what it encoded and which steps it did to
+FOLDER/<n> for n < RUNS is one that was killed KILLS times by SIGKILL at random times, `encode` or
+`align` by turns, and then resumed until it ended; FOLDER/encode and FOLDER/align were stopped by
+SIGINT and by SIGTERM. Every child writes what it encoded and which steps it did to
 <run>/told.txt. What was found wrong is printed, a line each.
 """
 
@@ -36,9 +36,9 @@ from fusemix_core.reports import figures
 from fusemix_core.userfile import import_file
 
 toys = import_file(Path(__file__).parents[1] / "toys.py")  # the module that the runs import
-ROWS, SHARD, KILLS = 240, 16, 4
+ROWS, SHARD = 240, 16
 ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
-EPOCHS = 20
+EPOCHS = 10
 ENCODE, ALIGN = "encode", "align"
 
 
@@ -197,7 +197,7 @@ def wait_until(run: Path, lines: int, pid: int) -> None:
         time.sleep(0.002)
 
 
-def nursery(folder: Path, runs: int, seed: int) -> None:
+def nursery(folder: Path, runs: int, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports for seconds, once
     Image.init()  # so do these
@@ -212,11 +212,11 @@ def nursery(folder: Path, runs: int, seed: int) -> None:
             return
     draw = random.Random(seed)
     for n in range(runs):
-        disturbed(folder, str(n), (ENCODE, ALIGN)[n % 2], draw, [signal.SIGKILL] * KILLS)
+        disturbed(folder, str(n), (ENCODE, ALIGN)[n % 2], draw, [signal.SIGKILL] * kills)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # without, if started in background
     for command in (ENCODE, ALIGN):
         disturbed(folder, command, command, draw, [signal.SIGINT, signal.SIGTERM])
 
 
 if __name__ == "__main__":
-    nursery(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    nursery(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -12,10 +12,10 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
 
 
-def nursery(folder: Path, runs: int, seed: int) -> None:
+def nursery(folder: Path, runs: int, kills: int, seed: int) -> None:
     paths = [Path(fusemix_core.__file__).parents[1], HERE.parent]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
-    done = started.run(HERE / "nursery.py", folder, runs, seed, env=env)
+    done = started.run(HERE / "nursery.py", folder, runs, kills, seed, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     stopped = [int(line.split()[1]) for line in lines if line.startswith("stopped ")]
@@ -24,9 +24,9 @@ def nursery(folder: Path, runs: int, seed: int) -> None:
 
 
 def test_a_few_kills(tmp_path):
-    nursery(tmp_path, 2, seed=0)
+    nursery(tmp_path, 2, kills=2, seed=0)
 
 
 @pytest.mark.long
 def test_a_hundred_kills(tmp_path):
-    nursery(tmp_path, 25, seed=1)
+    nursery(tmp_path, 25, kills=4, seed=1)

@@ -14,7 +14,9 @@ def tree(home):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
-@pytest.mark.parametrize(("view", "shards"), [("pooled", 7), ("tokens", 5)])
+@pytest.mark.parametrize(
+    ("view", "shards"), [("pooled", 7), pytest.param("tokens", 5, marks=pytest.mark.long)]
+)
 def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path, view, shards):
     env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
     env["OMP_NUM_THREADS"] = "1"

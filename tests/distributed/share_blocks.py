@@ -37,9 +37,10 @@ def fitted(on_disk, change=None):
     return {f"{m}/{n}": t for m, a in found.items() for n, t in a.state_dict().items()}
 
 
-def share_blocks(folder, on_disk):
+def share_blocks(folder):
     """The process with the number `on_disk` reads its tables from disk, the other holds them."""
-    save_file(fitted(rank() == on_disk), folder / f"{rank()}.safetensors")
+    for on_disk in range(2):
+        save_file(fitted(rank() == on_disk), folder / f"{on_disk}-{rank()}.safetensors")
 
 
 def share_other_rows(folder):

@@ -17,7 +17,7 @@ from distributed.share_classifier import (
 )
 from safetensors.torch import load_file
 
-from fusemix_core.engine.checkpoint import checkpoint_folders, latest
+from fusemix_core.engine.checkpoint import latest
 from fusemix_core.errors import ArtefactError
 
 
@@ -51,18 +51,15 @@ def test_interrupted_and_resumed_is_never_stopped(step, tmp_path):
     assert same(want, got) and again == history
 
 
-def test_killed_and_resumed_is_never_stopped(tmp_path):
+@pytest.mark.parametrize("step", [5, pytest.param(14, marks=pytest.mark.long)])
+def test_killed_and_resumed_is_never_stopped(step, tmp_path):
     want, history = fitted(0.3)
-    for step in (5, 14):
-        child = started.Process(target=killed, args=(tmp_path, step))
-        child.start()
-        child.join(120)
-        assert child.exitcode == -signal.SIGKILL
-        got, again = fitted(0.3, checkpoints=tmp_path, resume=True)
-        assert same(want, got) and again == history
-        for folder in checkpoint_folders(tmp_path):
-            for path in (*folder.iterdir(), folder):
-                path.rmdir() if path.is_dir() else path.unlink()
+    child = started.Process(target=killed, args=(tmp_path, step))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    got, again = fitted(0.3, checkpoints=tmp_path, resume=True)
+    assert same(want, got) and again == history
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
@@ -71,7 +68,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
         fitted(0.3, checkpoints=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_in_several_processes_it_is_one_processs(count, tmp_path):
     run_in_processes(count, share_classifier, tmp_path)
     want, _ = fitted()
@@ -80,6 +77,7 @@ def test_in_several_processes_it_is_one_processs(count, tmp_path):
         assert all((found[name] - x).abs().max() < 1e-9 for name, x in want.items())
 
 
+@pytest.mark.long  # test_fits.py has that of an aligner, by the same trainer
 def test_stopped_and_resumed_in_two_processes_is_never_stopped(tmp_path):
     run_in_processes(2, stopped_classifier, tmp_path)
     run_in_processes(2, resumed_classifier, tmp_path)

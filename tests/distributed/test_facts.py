@@ -6,7 +6,7 @@ from distributed.share_facts import OBJECTIVES, results, share_facts
 from safetensors.torch import load_file
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.long), 3])
 def found(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("facts")
     run_in_processes(request.param, share_facts, folder)

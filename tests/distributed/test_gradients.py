@@ -7,7 +7,7 @@ from distributed.share_gradients import share_gradients, wanted
 from safetensors.torch import load_file
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)])
 def found(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
     run_in_processes(request.param, share_gradients, folder)

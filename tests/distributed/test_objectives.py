@@ -1,4 +1,5 @@
-"""Objectives over 2 to 4 processes with unequal numbers of rows: one process's loss and gradients.
+"""Objectives over 3 processes, in the long form over 2 and 4, with unequal numbers of rows: one
+process's loss and gradients.
 
 With 3 processes the last has no rows at all. Rows of other processes are gathered, or go round in a
 ring.
@@ -11,7 +12,10 @@ from distributed.share_objectives import BATCHES, OBJECTIVES, WAYS, results, sha
 from safetensors.torch import load_file
 
 
-@pytest.fixture(scope="module", params=[2, 3, pytest.param(4, marks=pytest.mark.long)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(2, marks=pytest.mark.long), 3, pytest.param(4, marks=pytest.mark.long)],
+)
 def found(request, tmp_path_factory):
     """What each process found, by `way/objective/batch/name`."""
     folder = tmp_path_factory.mktemp("objectives")

@@ -16,7 +16,7 @@ from distributed.share_traffic import RECIPES, share_traffic
 ALLOWED = Path(__file__).with_name("traffic.json")
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)])
 def traffic(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("traffic")
     run_in_processes(request.param, share_traffic, folder)

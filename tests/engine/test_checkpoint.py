@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -68,11 +69,19 @@ def same_checkpoint(a, b):
     assert all(torch.equal(x[n], y[n]) for n in x)
 
 
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("power cut")])
-@pytest.mark.parametrize("step", [7, 8, 9])
-def test_resumed_is_never_stopped(name, error, step, split, recipe, tmp_path):
+CTRL_C, FAULT = KeyboardInterrupt, RuntimeError
+SOON = [("everything", CTRL_C, step) for step in (7, 8, 9)]
+SOON += [("everything", FAULT, 7), ("plain", CTRL_C, 8), ("patience", CTRL_C, 9)]
+STOPPED = [
+    pytest.param(*case, marks=[pytest.mark.long] * (case not in SOON))
+    for case in product(RECIPES, (CTRL_C, FAULT), (7, 8, 9))
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "step"), STOPPED)
+def test_resumed_is_never_stopped(name, kind, step, split, recipe, tmp_path):
     """Stopped in the middle of an epoch (4 steps each), at its last step, and at its first."""
+    error = kind("power cut")
     data, settings = split(70, 24, widths=(12, 9, 7), missing=0.3), recipe(**RECIPES[name])
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     record, again = Record(), Record()

@@ -14,7 +14,7 @@ from fuzz.readers import PICTURES, furnish, picture, read, tar, texts
 from fuzz.structures import anything, search
 from hypothesis import strategies as st
 
-COUNT = 30
+COUNT = 12
 ROWS = st.integers(0, PICTURES - 1)
 SEEDS = st.integers(0, 10**9)
 ALL = {"validation_fraction": 0.0, "test_fraction": 0.0}

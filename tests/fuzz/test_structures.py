@@ -11,7 +11,7 @@ from fuzz.target import Target, check
 from fusemix_core.benchmark.config import bench_config
 from fusemix_core.runs.config import build_config
 
-COUNT = 40
+COUNT = 15
 
 
 def run_config(data, folder):

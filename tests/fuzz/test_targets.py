@@ -6,7 +6,7 @@ import pytest
 from fuzz.target import check, mutated
 from fuzz.targets import TARGETS
 
-COUNT = 25
+COUNT = 10
 each_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -21,6 +21,8 @@ OPTIONS = {
     ("correction", "prior"): {"steps": 3, "hidden": 8},
     ("fuser", "mlp"): {"width": 16, "training": FAST},
     ("fuser", "attention"): {"width": 16, "training": FAST},
+    ("reranker", "interaction"): {"width": 16},
+    ("reranker", "cross"): {"width": 16, "heads": 2, "depth": 1},
     ("fuser", "lego"): {"channels": 4, "latent_width": 8, "heads": 2, "training": FAST},
 }
 """Of components that with the default options have nothing to learn, are too large for the kit's
@@ -41,7 +43,7 @@ ALSO = {"fusemix_clap.laion"}
 
 CHECKED = (
     *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
-    *("task", "fuser", "correction", "index", "exporter"),
+    *("task", "fuser", "reranker", "correction", "index", "exporter"),
 )
 PLUGINS_TESTS = "\n".join(path.read_text() for path in sorted(PLUGINS.glob("*/tests/test_*.py")))
 
@@ -52,8 +54,17 @@ def checked_as_it_is(spec):
     return spec.name not in OPTIONS and re.search(call, PLUGINS_TESTS) is not None
 
 
+LONG = {("exporter", "openvino"), ("fuser", "cross"), ("fuser", "lego")}
+"""Components that take seconds here. Their plugins' tests check smaller fusers, and what OpenVINO
+computes of an export; `exporter-onnx` makes the same files before they are converted."""
+
+
+def marked(spec):
+    return pytest.param(spec, marks=[pytest.mark.long] * ((spec.kind, spec.name) in LONG))
+
+
 COMPONENTS = [
-    spec
+    marked(spec)
     for kind in CHECKED
     for _, spec in registry.all_components(kind)
     if not checked_as_it_is(spec) and (spec.kind, spec.name) not in NEEDS_MORE

@@ -10,6 +10,7 @@ from kit.broken_fusers import Ridge, TokenRidge
 from kit.broken_generators import BROKEN as BROKEN_GENERATORS
 from kit.broken_indexes import About, Flat
 from kit.broken_readers import Lines
+from kit.broken_rerankers import Means
 from kit.broken_tasks import Scale
 from toys import ToyText
 
@@ -23,6 +24,7 @@ from fusemix_core.testing import (
     check_generator,
     check_index,
     check_reader,
+    check_reranker,
     check_task,
     encoders,
     exporters,
@@ -45,6 +47,7 @@ from fusemix_core.testing.mixups import MIXUP
 from fusemix_core.testing.objectives import OBJECTIVE
 from fusemix_core.testing.optimisers import OPTIMISER
 from fusemix_core.testing.readers import READER
+from fusemix_core.testing.rerankers import RERANKER
 from fusemix_core.testing.scorers import SCORER
 from fusemix_core.testing.selectors import SELECTOR
 from fusemix_core.testing.tasks import TASK
@@ -54,7 +57,7 @@ COMPONENTS = {
     "adapter": ADAPTER, "mixup": MIXUP, "objective": OBJECTIVE, "optimiser": OPTIMISER,
     "aligner": ALIGNER, "scorer": SCORER, "selector": SELECTOR,
     "evaluator": EVALUATOR, "reader": READER, "medium": MEDIUM, "task": TASK, "fuser": FUSER,
-    "index": INDEX, "exporter": EXPORTER,
+    "index": INDEX, "exporter": EXPORTER, "reranker": RERANKER,
     "correction": CORRECTION,
 }  # fmt: skip
 FITTED_ONLY = ("fit_is_plain", "fit_is_kept", "fit_to_few")
@@ -170,6 +173,10 @@ def test_a_good_task_passes():
 @pytest.mark.parametrize("target", [Ridge, TokenRidge])
 def test_a_good_fuser_passes(target):
     check_fuser(target).raise_if_failed()
+
+
+def test_a_good_reranker_passes():
+    check_reranker(Means).raise_if_failed()
 
 
 def test_a_good_index_and_a_good_exporter_pass():

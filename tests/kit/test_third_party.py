@@ -68,7 +68,12 @@ def align(world, folder, **how):
     assert (folder / "run" / "results.json").is_file()
 
 
-def test_in_a_fresh_environment(wheel, tmp_path):
+def test_a_model_is_aligned_with_it(site, tmp_path):
+    align(write_world(tmp_path / "world"), tmp_path, path=[site, *sys.path])
+
+
+@pytest.mark.parametrize("used", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_in_a_fresh_environment(wheel, tmp_path, used):
     """The same with a virtual environment of its own, which sees this one's packages."""
     venv.create(tmp_path / "env", with_pip=False)
     own = tmp_path / "env" / "bin" / "python"
@@ -77,7 +82,8 @@ def test_in_a_fresh_environment(wheel, tmp_path):
     (packages / "this-environment.pth").write_text("\n".join(p for p in sys.path if p))
     listed = fusemix("encoders", "list", "--json", interpreter=own).stdout
     assert "colour-histogram" in {row["name"] for row in json.loads(listed)}
-    align(write_world(tmp_path / "world"), tmp_path, interpreter=own)
+    if used:
+        align(write_world(tmp_path / "world"), tmp_path, interpreter=own)
 
 
 # -- many plugins ----------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def rows(done):
     return done.table.rows(torch.arange(len(done.table)))
 
 
-@pytest.mark.parametrize("view", ["pooled", "tokens"])
+@pytest.mark.parametrize("view", [pytest.param("pooled", marks=pytest.mark.long), "tokens"])
 def test_two_processes_leave_the_latents_of_one(toy, tmp_path, view):
     values = toy.texts(400)
     for i in (3, 150, 399):

@@ -200,10 +200,12 @@ def test_a_run_changes_to_processes_on_the_way(toy, tmp_path, monkeypatch):
 CHILD = """
 import sys
 from pathlib import Path
+from fusemix_core.latents import extraction
 from fusemix_core.userfile import import_file
 from fusemix_core.latents.store import LatentStore
 from latents.processes import tell_children
 tell_children(forked=sys.argv[3] == "forked")
+extraction.shard_size = lambda items: 64
 toy = import_file(Path(sys.argv[1]))
 values = [f"item {i}" for i in range(10_000)]
 spec = toy.spec(modality="image", options={"delay": 0.05})
@@ -211,7 +213,14 @@ toy.extracted(spec, toy.ToyItems(values), LatentStore(Path(sys.argv[2])), batch_
 """
 
 
-@pytest.mark.parametrize(("how", "kind"), [(signal.SIGINT, "forked"), (signal.SIGKILL, "fresh")])
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        (signal.SIGINT, "forked"),
+        (signal.SIGKILL, "forked"),
+        pytest.param(signal.SIGKILL, "fresh", marks=pytest.mark.long),
+    ],
+)
 def test_no_process_is_left_however_the_parent_ends(tmp_path, how, kind):
     script = tmp_path / "run.py"
     script.write_text(CHILD)  # without a guard: a child does not import it again

@@ -1,6 +1,9 @@
-"""Writers of indexes and collections that are killed: killed.py FOLDER vectors|lists|collection
+"""Writers of indexes and collections that are killed:
 
-Prints a line for each thing that is found wrong. It forks, to import only once.
+    killed.py FOLDER vectors|lists|collection EVERY
+
+Kills at every EVERY-th call only. Prints a line for each thing that is found wrong. It forks, to
+import only once.
 """
 
 import os
@@ -66,11 +69,11 @@ def dying(work, name: str, after: bool, count: int, place: str):
 
 
 def every_kill(work, place: Path, start, check) -> int:
-    """Kill `work` at each of its calls in turn, each time from the state that `start` makes."""
+    """Kill `work` at its calls in turn, each time from the state that `start` makes."""
     killed = 0
     for name in CALLS:
         for after in (False, True):
-            for count in range(1, MOST):
+            for count in range(1, MOST, EVERY):
                 start()
                 code = child(dying(work, name, after, count, str(place)))
                 killed += code == -signal.SIGKILL
@@ -222,4 +225,5 @@ def collection(folder: Path) -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    EVERY = int(sys.argv[3])
     print(f"killed {globals()[sys.argv[2]](Path(sys.argv[1]))}", flush=True)

@@ -7,6 +7,9 @@ import torch
 from fusemix_core.boxes import giou, iou
 from fusemix_core.data.facts import Fact
 from fusemix_core.errors import DataError
+from fusemix_core.fusers.attention import AttentionFuser
+from fusemix_core.padded import Padded
+from fusemix_core.runs.fusing import target_facts
 from fusemix_core.tasks.box import Box, box_metrics
 from fusemix_core.testing.tasks import check_task
 
@@ -88,3 +91,25 @@ def test_boxes_in_pixels_are_an_error_that_says_what_to_do():
         Box.learn(boxes([[0, 0, 0, 0]] * 3))
     with pytest.raises(DataError, match="not boxes"):
         Box.learn({"target": Fact("number", np.ones(3, np.float32))})
+
+
+def test_the_column_is_read_as_boxes_unless_the_user_says_otherwise():
+    assert target_facts(("lesion",), task="box")[0] == {"target": "lesion:box"}
+    assert target_facts(("lesion:xywh",), task="box")[0] == {"target": "lesion:xywh"}
+
+
+def test_attention_knows_where_a_token_is_if_places_matter():
+    options = AttentionFuser.suited(Box())
+    values = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    present = torch.ones(3, 1, dtype=torch.bool)
+    moved = []
+    for own in (options, {}):
+        torch.manual_seed(0)
+        fuser = AttentionFuser({"image": 5}, 4, width=8, heads=2, **own).eval()
+        fuser.standards[0].learn(values.flatten(0, 1))
+        first, second = (
+            fuser({"image": Padded(x, torch.ones(3, 4, dtype=torch.bool))}, present)
+            for x in (values, values.flip(1))
+        )
+        moved.append((first - second).abs().max().item())
+    assert moved[0] > 1e-3 and moved[1] < 1e-5

@@ -13,6 +13,7 @@ from fusemix_core.fuser import Labelled
 from fusemix_core.fusers.attention import AttentionFuser
 from fusemix_core.interfaces import PairedLatents
 from fusemix_core.paired import ResidentTokens
+from fusemix_core.runs.fusing import target_facts
 from fusemix_core.tasks.tag import Tag
 from fusemix_core.testing.tasks import check_task
 
@@ -105,6 +106,10 @@ def test_labels_that_were_not_read_as_text_are_an_error():
         Tag.learn(tags("0 0", "0"))
     with pytest.raises(ConfigError, match="none of 0, 1"):
         Tag.learn(tags(*CELLS), none="O")
+
+
+def test_the_column_is_read_as_text_unless_the_user_says_otherwise():
+    assert target_facts(("words",), task="tag")[0] == {"target": "words:text"}
 
 
 def rows_of(count, seed):

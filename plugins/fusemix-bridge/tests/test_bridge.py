@@ -10,7 +10,7 @@ from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import Padded
 from fusemix_core.testing import check_adapter, check_fuser
 
-SMALL = {"width": 16, "heads": 2, "depth": 2, "training": {"epochs": 6, "lr": 1e-2}}
+SMALL = {"width": 16, "heads": 2, "depth": 2, "training": {"epochs": 4, "lr": 2e-2}}
 
 
 @pytest.mark.parametrize("manager", ["bridge", "adaptive"])

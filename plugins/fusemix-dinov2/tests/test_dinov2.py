@@ -396,7 +396,9 @@ def test_without_network_the_hint_names_a_copy_on_disk(registry, monkeypatch):
 # -- the contract ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["dinov2", "dinov2-base-registers", "dinov3-base"])
+@pytest.mark.parametrize(
+    "name", ["dinov2", pytest.param("dinov2-base-registers", marks=pytest.mark.long), "dinov3-base"]
+)
 def test_the_miniature_keeps_the_contract(registry, name):
     spec = registry.encoder(name)
     encoder = DinoEncoder.tiny(spec)

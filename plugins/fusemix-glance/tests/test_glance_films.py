@@ -1,14 +1,20 @@
 """Films to a model that looks at few windows of them, and what it reports."""
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import toys
+from fusemix_glance.command import glance
 from fusemix_glance.films import Film, read_film, square, window, windows, write_film
 from fusemix_glance.fitting import FIRST, LOOK, SOUND, cascade_curve
 from fusemix_glance.job import GlanceConfig, fit_films, predict_films
 from fusemix_glance.sample import write_sample
 from PIL import Image
 from toys import ToyImage, ToySound, ToyText
+from typer.testing import CliRunner
 
 import fusemix_core
 from fusemix_core.config import DataConfig
@@ -134,3 +140,25 @@ def test_what_can_not_be_fitted_is_explained(table, model):
         )
     with pytest.raises(ConfigError, match="threshold is 2"):
         model.watch(table.parent / "000.mp4", threshold=2)
+
+
+def run(*words):
+    return CliRunner().invoke(glance, [str(word) for word in words])
+
+
+def test_the_commands_fit_and_predict(table, tmp_path):
+    toys_file = Path(toys.__file__)
+    named = {name: f"{toys_file}:Toy{kind}" for name, kind in
+             (("first", "Image"), ("look", "Image"), ("sound", "Sound"))}  # fmt: skip
+    own = [word for name, one in named.items() for word in (f"--{name}", one)]
+    how = ("--target", "shape", "--split-column", "split", "--moments", 4, "--most", 2)
+    found = run("fit", "--data", table, "--out", tmp_path / "m", *how, *own, "--device", "cpu")
+    assert found.exit_code == 0 and "looks" in found.output, found.output
+    encoders = [w for m, n in ((FIRST, "first"), (LOOK, "look"), (SOUND, "sound"))
+                for w in ("-e", f"{m}={named[n]}")]  # fmt: skip
+    out = tmp_path / "found.csv"
+    told = run("predict", tmp_path / "m", "--data", table, "--looks", 1, "--out", out, *encoders)
+    assert told.exit_code == 0 and "18 looks at 72 moments" in told.output, told.output
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 18 and {row["looks"] for row in rows} == {"1"}

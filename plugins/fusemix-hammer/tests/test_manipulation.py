@@ -194,7 +194,7 @@ def labelled(count=120):
 def test_the_fuser_detects_types_and_finds_and_contrasts():
     rows, task = labelled()
     train, held = rows.select(torch.arange(80)), rows.select(torch.arange(80, 120))
-    how = {**SMALL, "training": {"epochs": 24, "lr": 1e-2, "batch_size": 20, "patience": 0}}
+    how = {**SMALL, "training": {"epochs": 20, "lr": 1e-2, "batch_size": 20, "patience": 0}}
     fuser = HammerFuser.fit(train, held, task, FitContext(), **how).fuser
     taken = held.as_taken_by(fuser)
     latents = {m: taken.latents(m) for m in taken.modalities}

@@ -47,6 +47,18 @@ def tiny() -> TimmEncoder:
     return TimmEncoder.tiny(resolve("tf_efficientnet_b0"))
 
 
+def test_a_size_takes_the_whole_image_at_so_many_pixels(images):
+    spec = resolve("tf_efficientnet_b0")
+    encoder = TimmEncoder.tiny(replace(spec, options={**spec.options, "size": 64}))
+    halves = Image.new("RGB", (64, 64))
+    halves.paste((255, 255, 255), (32, 0, 64, 64))
+    batch = encoder.collate([halves, images[0]])
+    assert batch.shape == (2, 3, 64, 64)
+    edges = batch[0, 0, 0, [0, 31, 32, 63]]  # nothing is cropped
+    assert edges[0] < edges[3] and encoder.save_preprocessing(Path())["crop_pct"] == 1.0
+    assert encoder.encode(batch, "pooled").shape == (2, encoder.spec.dim)
+
+
 def seeded(name: str) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)

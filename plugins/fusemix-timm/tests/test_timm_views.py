@@ -10,7 +10,7 @@ import timm
 import torch
 from fusemix_timm import fusemix_encoders, resolve
 from fusemix_timm.encoder import TimmEncoder
-from fusemix_timm.presets import PRESETS, VIEWS
+from fusemix_timm.presets import CONVOLUTIONAL, PRESETS, VIEWS, WITH_CLASS_TOKEN
 from fusemix_timm.views import view_of, views_of
 from PIL import Image
 from safetensors.torch import save_file
@@ -23,12 +23,12 @@ from fusemix_core.testing.encoders import check_encoder
 
 CPU = torch.device("cpu")
 KINDS = {
-    "resnet50": ("pooled", "grid"),
-    "efficientnet_b0": ("pooled", "grid"),
-    "swin_tiny": ("pooled", "grid"),
-    "vit_small": VIEWS,
+    "resnet50": CONVOLUTIONAL,
+    "efficientnet_b0": CONVOLUTIONAL,
+    "swin_tiny": CONVOLUTIONAL,
+    "vit_small": WITH_CLASS_TOKEN,
     "vit_base_siglip": ("pooled", "tokens", "grid", "layers"),
-    "eva02_base": VIEWS,
+    "eva02_base": WITH_CLASS_TOKEN,
 }
 """A name of each kind → the views that its miniature has."""
 
@@ -69,7 +69,7 @@ def test_a_view_that_the_model_lacks_is_an_error_naming_those_it_has(miniatures,
     encoder = miniatures["resnet50"]
     with pytest.raises(ConfigError, match="no view 'layers'") as error:
         encoder.encode(encoder.collate(images[:1]), "layers")
-    assert error.value.hint == "It has: pooled, grid."
+    assert error.value.hint == "It has: pooled, grid, tokens-areas."
 
 
 def test_a_loaded_model_knows_its_width_and_its_views(registry, tmp_path):
@@ -78,7 +78,10 @@ def test_a_loaded_model_knows_its_width_and_its_views(registry, tmp_path):
     spec = registry.encoder(f"timm:test_convnext@{tmp_path / 'w.safetensors'}")
     assert (spec.views, spec.dim) == (VIEWS, None)
     encoder = TimmEncoder.load(spec, CPU, torch.float32)
-    assert (encoder.spec.views, encoder.spec.dim) == (("pooled", "grid"), model.num_features)
+    assert (encoder.spec.views, encoder.spec.dim) == (
+        CONVOLUTIONAL,
+        model.num_features,
+    )
     narrow = TimmEncoder.load(replace(spec, views=("pooled",)), CPU, torch.float32)
     assert narrow.spec.views == ("pooled",)
 
@@ -86,7 +89,7 @@ def test_a_loaded_model_knows_its_width_and_its_views(registry, tmp_path):
 @pytest.mark.parametrize(
     ("name", "views"),
     [
-        ("test_mambaout", ("pooled", "grid")),  # [n, H, W, d]
+        ("test_mambaout", CONVOLUTIONAL),  # [n, H, W, d]
         ("test_vit2", ("pooled", "tokens", "grid", "layers")),  # a register, no class token
         ("test_vit_relpos", ("pooled", "tokens", "grid", "layers")),  # nothing before the patches
         ("pit_ti_224", ("pooled",)),  # a class token alone
@@ -120,6 +123,17 @@ def test_grid_and_tokens_are_timms_last_map(miniatures, images, name):
     close(grid, wanted.permute(0, 2, 3, 1))
     if "tokens" in encoder.spec.views:
         assert torch.equal(encoder.encode(batch, "tokens"), grid.flatten(1, 2))
+
+
+def test_areas_of_a_map(miniatures, images):
+    encoder = miniatures["efficientnet_b0"]
+    batch = encoder.collate(images)
+    grid, areas = encoder.encode(batch, "grid"), encoder.encode(batch, "tokens-areas")
+    side = grid.shape[1]
+    assert areas.shape == (len(images), 10, grid.shape[3])
+    torch.testing.assert_close(areas[:, 0], grid.mean(dim=(1, 2)))
+    last = grid[:, side * 2 // 3 :, side // 3 : -(-side * 2 // 3)].mean(dim=(1, 2))
+    torch.testing.assert_close(areas[:, 1 + 2 * 3 + 1], last)
 
 
 def test_pooled_is_the_mean_of_the_grid_where_a_model_pools_so(miniatures, images):

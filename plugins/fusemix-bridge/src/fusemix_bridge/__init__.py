@@ -11,7 +11,7 @@ from fusemix_core.specs import ComponentSpec
 
 @hookimpl
 def fusemix_components() -> Iterable[ComponentSpec]:
-    """The fuser, and Manager's mixture of layers as an adapter."""
+    """The fuser, the re-ranker, and Manager's mixture of layers as an adapter."""
     return [
         ComponentSpec(
             kind="fuser",
@@ -31,6 +31,22 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "training": {},
             },
             uses=("tokens",),
+            paper="https://arxiv.org/abs/2206.08657",
+        ),
+        ComponentSpec(
+            kind="reranker",
+            name="cross",
+            aliases=("bridge-tower", "manager-tower"),
+            target="fusemix_bridge.reranker:CrossReranker",
+            summary="cross-modal layers on tokens of both items, fed from all encoder layers",
+            options={
+                "manager": "bridge",
+                "layers": None,
+                "depth": 2,
+                "width": 128,
+                "heads": 4,
+                "dropout": 0.1,
+            },
             paper="https://arxiv.org/abs/2206.08657",
         ),
         ComponentSpec(

@@ -38,7 +38,8 @@ class CrossFuser(TrainedFuser[Padded]):
             after another, the last one last.
         outputs, mix, drop, training: as in `TrainedFuser`.
         manager: `bridge`, `static`, `adaptive` or `last`.
-        layers: of the encoders, in each token's latent.
+        layers: of the encoders, in each token's latent; a mapping if they differ, modality →
+            how many.
         depth: cross-modal layers.
         width: of all tokens inside.
         heads: of attention, which divide `width`.
@@ -56,7 +57,7 @@ class CrossFuser(TrainedFuser[Padded]):
         outputs: int,
         *,
         manager: str = "bridge",
-        layers: int = 1,
+        layers: int | Mapping[str, int] = 1,
         depth: int = 2,
         width: int = 128,
         heads: int = 4,
@@ -66,14 +67,15 @@ class CrossFuser(TrainedFuser[Padded]):
         training: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(inputs, outputs, mix, drop, training)
-        _check(inputs, manager, layers, depth, width, heads)
-        self.layers = layers
+        own = {m: layers if isinstance(layers, int) else layers.get(m, 1) for m in inputs}
+        _check(inputs, manager, own, depth, width, heads)
+        self.layers = list(own.values())
         self.standards = Modules(Standard(d) for d in inputs.values())
-        self.maps = Modules(nn.Linear(d // layers, width) for d in inputs.values())
+        self.maps = Modules(nn.Linear(d // own[m], width) for m, d in inputs.items())
         self.types = nn.Parameter(0.02 * torch.randn(len(inputs), width))
-        self.places = nn.Parameter(0.02 * torch.randn(layers, width))
+        self.places = nn.Parameter(0.02 * torch.randn(max(self.layers), width))
         self.managers = Modules(
-            Modules(_manager(manager, layers, width, at, depth) for _ in inputs)
+            Modules(_manager(manager, own[m], width, at, depth) for m in inputs)
             for at in range(depth)
         )
         self.crossed = Modules(
@@ -100,6 +102,10 @@ class CrossFuser(TrainedFuser[Padded]):
         }
 
     def raw(self, latents: Mapping[str, Padded], present: Tensor) -> Tensor:
+        return self.head(self.dropout(torch.cat(self.pooled(latents, present), dim=1)))
+
+    def pooled(self, latents: Mapping[str, Padded], present: Tensor) -> list[Tensor]:
+        """The vector of each side, `[n, width]`; arguments as in `forward`."""
         masks = [latents[m].mask & present[:, k, None] for k, m in enumerate(self.inputs)]
         layers = [self._layers(k, latents[m], masks[k]) for k, m in enumerate(self.inputs)]
         sides: list[Tensor | None] = [None] * len(layers)
@@ -122,13 +128,14 @@ class CrossFuser(TrainedFuser[Padded]):
             count = mask.sum(dim=1, keepdim=True)
             mean = (side * mask[..., None]).sum(dim=1) / count.clamp(min=1)
             pooled.append(pooler(mean).tanh() * (count > 0))
-        return self.head(self.dropout(torch.cat(pooled, dim=1)))
+        return pooled
 
     def _layers(self, k: int, given: Padded, mask: Tensor) -> Tensor:
         """The encoder layers of a side, `[n, L, T, width]`."""
         filled = self.standards[k](Padded(given.values, mask).filled())
-        each = filled.unflatten(-1, (self.layers, -1)).transpose(1, 2)
-        return self.dropout(self.maps[k](each)) + self.types[k] + self.places[:, None]
+        count = self.layers[k]
+        each = filled.unflatten(-1, (count, -1)).transpose(1, 2)
+        return self.dropout(self.maps[k](each)) + self.types[k] + self.places[-count:, None]
 
 
 def _others(k: int, tokens: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -151,19 +158,25 @@ def _manager(name: str, layers: int, width: int, at: int, depth: int) -> Manager
 
 
 def _check(
-    inputs: Mapping[str, int], manager: str, layers: int, depth: int, width: int, heads: int
+    inputs: Mapping[str, int],
+    manager: str,
+    layers: Mapping[str, int],
+    depth: int,
+    width: int,
+    heads: int,
 ) -> None:
     if manager not in MANAGERS:
         raise ConfigError(
             f"The fuser 'cross' has no manager '{manager}'.", f"Known: {', '.join(MANAGERS)}."
         )
-    if layers < 1 or depth < 1 or heads < 1 or width % heads:
+    if min(layers.values()) < 1 or depth < 1 or heads < 1 or width % heads:
         raise ConfigError(
             f"The fuser 'cross' has layers={layers}, depth={depth}, heads={heads}, width={width}.",
             "There is one layer or more of either kind, and heads divides width.",
         )
     for modality, given in inputs.items():
-        if given % layers:
+        if given % layers[modality]:
             raise ConfigError(
-                f"A token of {modality} is {given} wide, which is not {layers} layers of one width."
+                f"A token of {modality} is {given} wide, which is not {layers[modality]} layers "
+                "of one width."
             )

@@ -33,7 +33,7 @@ from fusemix_hammer.layout import Layout, Parts
 from fusemix_hammer.measures import detection, labelling
 
 FACTS = ("types", "box", "words")
-SHOWN = 12
+SHOWN = 8
 """Fakes of the test rows that the report shows."""
 
 

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from fusemix_core.errors import ConfigError, FusemixError
+from fusemix_core.runs.candidates import Reranking
 from fusemix_core.saved.model import SavedModel
 from fusemix_core.search import Collection
 from fusemix_serve import cohere, files, openai, predicting, ranking, searching, watching
@@ -39,6 +40,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     name: str = "collection",
+    reranking: Reranking | None = None,
 ) -> Starlette:
     """The application, with all its checks.
 
@@ -48,6 +50,7 @@ def create_app(
             none.
         settings: what is allowed; the defaults serve this machine only.
         name: of the collection, and of its model.
+        reranking: orders the first results of a search anew, if anything does.
 
     Raises:
         ConfigError: there is nothing to serve.
@@ -67,7 +70,7 @@ def create_app(
     if collection is not None:
         own = both[name]
         assert isinstance(own, ServedFused)
-        state.gallery, state.own = Gallery(name, collection), own
+        state.gallery, state.own = Gallery(name, collection, reranking), own
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

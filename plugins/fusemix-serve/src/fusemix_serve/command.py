@@ -64,6 +64,7 @@ def serve(
     in_flight: Annotated[
         int, typer.Option(min=1, help="Requests that are answered at once; others get 429.")
     ] = 128,
+    rerank: o.Rerank = None,
     encoder: o.ModelEncoders = None,
     device: o.Device = None,
 ) -> None:
@@ -75,6 +76,8 @@ def serve(
     Examples:
 
         fusemix serve photos.index
+
+        fusemix serve photos.index --rerank runs/photos-rerank
 
         fusemix serve runs/photos runs/prices --port 9000
 
@@ -96,13 +99,19 @@ def serve(
     if len(indexes) > 1:
         raise ConfigError("A server has one index.", "Start another one with --port 0.")
     served = _loaded(paths, device or "auto", sources)
-    collection, name = None, ""
+    collection, name, reranking = None, "", None
+    if rerank is not None and not indexes:
+        raise ConfigError("--rerank needs an index.", f"Example: fusemix serve I --rerank {rerank}")
     if indexes:
         from fusemix_core.search import Collection
 
         name = _name_of(indexes[0], {})
         collection = Collection.open(indexes[0], cast("FusedModel", served.pop(name)))
-    run(collection, served, settings, name)
+        if rerank is not None:
+            from fusemix_core.runs.candidates import Reranking, load_reranker
+
+            reranking = Reranking(load_reranker(rerank, collection.model, sources))
+    run(collection, served, settings, name, reranking)
 
 
 def _name_of(path: Path, taken: dict[str, SavedModel]) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix_core.registry import registry
+from fusemix_core.runs.candidates import Reranking
 from fusemix_core.search import Collection, Found
 from fusemix_serve.snapshot import Snapshot, inside_polygon
 
@@ -42,6 +43,7 @@ class Question:
         fold: whether near-duplicates are shown as one.
         count, offset: which of the results.
         places: whether the places of all results on the map are asked for.
+        item: the query itself, if results are to be ranked anew.
     """
 
     vector: Tensor | None = None
@@ -55,6 +57,7 @@ class Question:
     count: int = 10
     offset: int = 0
     places: bool = False
+    item: Any = None
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,13 @@ class Gallery:
     Args:
         name: what the page calls it.
         collection: that is searched.
+        reranking: orders the first results of a search anew, if anything does.
     """
 
-    def __init__(self, name: str, collection: Collection) -> None:
-        self.name, self.collection = name, collection
+    def __init__(
+        self, name: str, collection: Collection, reranking: Reranking | None = None
+    ) -> None:
+        self.name, self.collection, self.reranking = name, collection, reranking
         self.model = collection.model
         self._snapshot = Snapshot(collection)
 
@@ -106,6 +112,7 @@ class Gallery:
             "columns": self.now.columns,
             "scorer": self.model.scorer_name,
             "has_map": len(self.collection) > 0,
+            "reranks": [] if self.reranking is None else self.reranking.directions,
         }
 
     def takes(self, modality: str) -> str:
@@ -237,15 +244,18 @@ class Gallery:
         assert question.vector is not None
         targets = [question.to] if question.to else list(self.collection.modalities)
         ranked: list[tuple[float, int, Found]] = []
+        anew = self.reranking if question.item is not None and len(targets) == 1 else None
         for target in targets:
             found = self.collection.search(
                 question.vector,
                 question.modality,
-                count=count,
+                count=count if anew is None else anew.wanted(count),
                 where=question.where,
                 target=target,
                 exclude=question.exclude,
             )
+            if anew is not None:
+                found = self.collection.reranked(found, question.modality, question.item, anew)
             ranked += [(-(one.percentile or 0.0), i, one) for i, one in enumerate(found)]
         if len(targets) > 1:
             ranked.sort(key=lambda one: one[:2])

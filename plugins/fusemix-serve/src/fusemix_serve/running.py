@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from fusemix_core.cli.console import out
 from fusemix_core.errors import ConfigError
+from fusemix_core.runs.candidates import Reranking
 from fusemix_core.saved.model import SavedModel
 from fusemix_core.search import Collection
 from fusemix_serve.app import create_app
@@ -36,16 +37,17 @@ def run(
     models: Mapping[str, SavedModel],
     settings: Settings,
     name: str = "collection",
+    reranking: Reranking | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the requests that are being answered.
 
     Args:
-        collection, models, settings, name: as in `create_app`.
+        collection, models, settings, name, reranking: as in `create_app`.
 
     Raises:
         ConfigError: the address can't be listened on.
     """
-    app = create_app(collection, models, settings, name=name)
+    app = create_app(collection, models, settings, name=name, reranking=reranking)
     with _listening(settings) as listener, _quiet_signals():
         address = _address(settings, listener, app)
         _Server(_config(app, settings), address).run([listener])

@@ -25,6 +25,7 @@ _CORNERS = 64
 _PAGE = 100_000
 _DEEPEST = 2000
 """The furthest result that can be asked for."""
+_ONE = "Only the results of one query, without 'minus', can be ranked anew."
 
 
 async def info(request: Request) -> Response:
@@ -50,7 +51,7 @@ async def upload(request: Request) -> Response:
 
 async def search(request: Request) -> Response:
     """POST: `{"queries", "weights", "minus", "to", "k", "offset", "where", "within",
-    "group_duplicates", "min_percentile", "places"}`."""
+    "group_duplicates", "min_percentile", "places", "rerank"}`."""
     started = time.perf_counter()
     body, state, gallery = await body_of(request), state_of(request), gallery_of(request)
     asked = question(body, gallery, state.settings.limits.hits)
@@ -67,6 +68,7 @@ async def search(request: Request) -> Response:
         exclude = tuple(dict.fromkeys((*keys, *minus)))
         modality = _main(modalities, weights, gallery)
         asked = replace(asked, vector=vector, modality=modality, exclude=exclude)
+    asked = await _with_item(body, asked, state, gallery, bool(minus))
     found = await state.workers.run(gallery.search, asked)
     took = (time.perf_counter() - started) * 1000
     answer = {"took_ms": round(took, 1)} | vars(found)
@@ -95,6 +97,27 @@ def question(body: dict[str, Any], gallery: Gallery, most: int) -> Question:
         count=_whole(body, "k", 10, 1, most),
         offset=_whole(body, "offset", 0, 0, _DEEPEST if _listed(body, "queries") else 10**9),
     )
+
+
+async def _with_item(
+    body: dict[str, Any], asked: Question, state: State, gallery: Gallery, minus: bool
+) -> Question:
+    """The question with the query itself, if its results are to be ranked anew: those of one query
+    are, unless `rerank` is false."""
+    queries, wanted = _listed(body, "queries", _QUERIES), body.get("rerank")
+    if wanted not in (None, True, False):
+        raise Refused(400, "'rerank' must be true or false.")
+    fits = len(queries) == 1 and not minus and gallery.reranking is not None
+    if wanted and not fits:
+        why = "This server has no re-ranker." if gallery.reranking is None else _ONE
+        raise Refused(400, why, "Start it with one: fusemix serve I --rerank R")
+    if not fits or wanted is False:
+        return asked
+    if "key" in queries[0]:
+        item = await state.workers.run(gallery.collection.media, queries[0]["key"])
+    else:
+        item = (await state.workers.run(state.asking.inputs.decode, [_raw(queries[0], state)]))[0]
+    return replace(asked, item=item)
 
 
 def _check_target(to: Any, gallery: Gallery) -> None:

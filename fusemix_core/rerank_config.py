@@ -1,0 +1,77 @@
+"""The configuration of `fusemix rerank`. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fusemix_core.config import Backend, DataConfig, Dtype, Part, StoreDtype, Training
+from fusemix_core.errors import ConfigError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class RerankSettings:
+    """How a re-ranker is trained.
+
+    `negatives` are those that a pair is scored against. `batch`: all other pairs of the batch,
+    mixed by FuseMix with λ ~ Beta(`mix`, `mix`), or not if `mix` is 0. `hard`: `count` items on
+    either side, drawn from the `pool` items that the fused model ranks first and that do not belong
+    to the pair; `random`: as many, drawn from all. `auto` is `batch` if the network scores a batch
+    at once, as `interaction` does, else `hard`. `top_k` is how many results are ranked anew.
+    """
+
+    negatives: Literal["auto", "batch", "hard", "random"] = "auto"
+    mix: float = 1.0
+    count: int = 4
+    pool: int = 32
+    top_k: int = 32
+    training: Training = field(
+        default_factory=lambda: Training(
+            epochs=24,
+            batch_size=64,
+            lr=3e-3,
+            weight_decay=0.1,
+            evaluate_every=4,
+            warmup_steps=20,
+            clip_norm=1.0,
+            patience=3,
+            precision="float32",
+            compile="off",
+        )
+    )
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("pool", self.count), ("top_k", 2), ("mix", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", f"It is {least} or more.")
+
+
+@dataclass(frozen=True)
+class RerankConfig:
+    """One `fusemix rerank`. `model` is the fused model whose results are ranked anew: a run, a
+    folder or a hub id. `between` names two of its modalities (none: its first two). `encoders` are
+    those that give the tokens, by modality, in place of the model's own; `views` the views of them
+    (without an entry: one with tokens, of several layers if there is one). `network` `auto` is
+    whichever registered re-ranker does best on validation. The other settings are as in
+    `RunConfig`."""
+
+    model: str
+    data: DataConfig
+    between: tuple[str, ...] = ()
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    views: Mapping[str, str] = field(default_factory=dict)
+    network: Part = Part(AUTO)
+    settings: RerankSettings = field(default_factory=RerankSettings)
+    plugins: tuple[str, ...] = ()
+    private: bool = False
+    seed: int = 0
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    store_dtype: StoreDtype = "float16"
+    encode_batch: int | None = None
+    backend: Backend = "auto"
+    decode_processes: int | None = None
+    store: str | None = None

@@ -1,0 +1,1 @@
+"""Networks that re-rank. One file for each."""

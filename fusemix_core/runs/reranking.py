@@ -1,0 +1,192 @@
+"""The plan of `fusemix rerank`: which data, which tokens, which networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusemix_core.config import Part, to_dict
+from fusemix_core.data.dataset import PairedDataset
+from fusemix_core.data.media import medium
+from fusemix_core.errors import ConfigError, DataError, UnknownNameError
+from fusemix_core.registry import Registry, registry
+from fusemix_core.rerank_config import AUTO, RerankConfig
+from fusemix_core.runs.config import resolve_encoders, resolve_views
+from fusemix_core.runs.notices import Notices, Tell
+from fusemix_core.runs.plan import EncoderPlan, plan_encoders
+from fusemix_core.runs.reading import read_usable
+from fusemix_core.specs import EncoderSpec, kind_of
+
+if TYPE_CHECKING:
+    from fusemix_core.fused import FusedModel
+
+KIND = "reranker"
+LAYERED = "layers"
+"""What the variant of a view begins with whose tokens have several layers side by side, such as
+`tokens-layers`."""
+_PREFERRED = ("tokens", "grid", "time", "layers", "pooled")
+"""Kinds of views, the first one liked most."""
+
+
+@dataclass
+class RerankPlan:
+    """A run of `fusemix rerank`, resolved and ready. `dataset` has the two modalities, `networks`
+    are those to fit, by name."""
+
+    config: RerankConfig
+    model: FusedModel
+    dataset: PairedDataset
+    encoders: dict[str, EncoderPlan]
+    networks: dict[str, Part]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def specs(self) -> dict[str, EncoderSpec]:
+        """modality → the encoder of its tokens."""
+        return {m: e.spec for m, e in self.encoders.items()}
+
+    @property
+    def views(self) -> dict[str, str]:
+        """modality → the view that has its tokens."""
+        return {m: e.view for m, e in self.encoders.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain data, for `--json`."""
+        return {
+            "model": self.config.model,
+            "encoders": [e.as_dict() for e in self.encoders.values()],
+            "networks": {name: to_dict(part) for name, part in self.networks.items()},
+            "settings": to_dict(self.config.settings),
+            "splits": {name: len(rows) for name, rows in self.dataset.splits.items()},
+            "rejected": len(self.dataset.rejected),
+            "device": self.config.device,
+            **Notices.of(self.dataset, self.warnings).as_dict(),
+        }
+
+
+def make_rerank_plan(
+    config: RerankConfig,
+    model: FusedModel,
+    notify: Tell | None = None,
+    registry: Registry = registry,
+) -> RerankPlan:
+    """Read the data, choose views and networks, and look into the latent store.
+
+    Args:
+        config: the run.
+        model: what `config.model` names.
+        notify: gets notes on the data.
+
+    Raises:
+        ConfigError, UnknownNameError: a name or an option is wrong.
+        DataError: the data can't be used, or have no validation pairs.
+    """
+    networks = networks_of(config.network, registry)
+    between = config.between or model.modalities[:2]
+    for modality in (*between, *config.encoders, *config.views):
+        if modality not in model.modalities:
+            raise UnknownNameError.of("modality of the model", modality, model.modalities)
+    between = tuple(m for m in model.modalities if m in between)
+    if len(between) != 2:
+        raise ConfigError(
+            f"A re-ranker is for two modalities, not {', '.join(between) or 'none'}.",
+            f"Example: --between {','.join(model.modalities[:2])}",
+        )
+    given = resolve_encoders(config.encoders, registry)
+    specs = {m: given.get(m) or model.encoder(m).spec for m in between}
+    if other := [m for m, s in given.items() if s.takes != model.encoders[m].takes]:
+        raise ConfigError(
+            f"The encoder '{given[other[0]].name}' takes {given[other[0]].takes}, and the model's "
+            f"{other[0]} items are {model.encoders[other[0]].takes}.",
+            f"Name another for -e {other[0]}=…",
+        )
+    views = resolve_views(specs, config.views, {m: default_view(s) for m, s in specs.items()})
+    config = replace(config, between=between, views=views)
+    takes = {m: info.takes for m, info in model.encoders.items()}
+    # All modalities of the run: what is linked by a third one is on one side of the split.
+    whole = read_usable(config.data, takes, config.seed, tell=notify, optional=takes)
+    dataset = _between(whole, between)
+    encoders = plan_encoders(dataset, specs, config, config.device)
+    return RerankPlan(config, model, dataset, encoders, networks, list(whole.warnings))
+
+
+def _between(dataset: PairedDataset, between: tuple[str, ...]) -> PairedDataset:
+    """The dataset with two modalities and the rows that have both."""
+    for modality in between:
+        if modality not in dataset.modalities:
+            raise DataError(
+                f"The data have no items of the modality '{modality}'.",
+                "Name the column: --column MODALITY=COLUMN",
+            )
+    dataset = dataset.leaving_out([m for m in dataset.modalities if m not in between])
+    columns = [dataset.modalities.index(m) for m in between]
+    both = np.all(dataset.links[:, columns] >= 0, axis=1)
+    splits = {name: rows[both[rows]] for name, rows in dataset.splits.items()}
+    for name in ("train", "validation"):
+        if not len(splits[name]):
+            raise DataError(
+                f"The {name} split has no row with both {' and '.join(between)}.",
+                "A re-ranker needs pairs to train on, and others to choose on: give more rows, or "
+                "another --validation-fraction.",
+            )
+    return replace(dataset, splits=splits)
+
+
+def networks_of(part: Part, registry: Registry = registry) -> dict[str, Part]:
+    """The networks to fit, by name. `auto` is all that are registered; its options go to those that
+    have them, and leave out the others.
+
+    Raises:
+        ConfigError, UnknownNameError: there is no such network, or none with such an option.
+    """
+    if part.name != AUTO:
+        registry.check(KIND, part)
+        return {part.name: part}
+    found = {
+        spec.name: Part(spec.name, part.options)
+        for _, spec in registry.all_components(KIND)
+        if set(part.options) <= set(spec.options)
+    }
+    if not found:
+        raise ConfigError(
+            f"No registered re-ranker has the options {', '.join(part.options)}.",
+            "Those that are, and their options: fusemix recipes components --kind reranker",
+        )
+    for one in found.values():
+        registry.check(KIND, one)
+    return found
+
+
+def default_view(spec: EncoderSpec) -> str:
+    """The view of an encoder that has its tokens, of several layers if there is one."""
+
+    def liked(view: str) -> tuple[int, bool]:
+        kind = kind_of(view)
+        return (_PREFERRED.index(kind), not is_layered(view))
+
+    return min(spec.views, key=liked)
+
+
+def is_layered(view: str) -> bool:
+    """Whether a view's tokens have several layers side by side."""
+    kind = kind_of(view)
+    return kind != LAYERED and view.removeprefix(kind).lstrip("-").startswith(LAYERED)
+
+
+def layers_of(spec: EncoderSpec, view: str, width: int) -> int:
+    """How many layers of an encoder, each as wide as its pooled latent, a token has."""
+    if not is_layered(view) or not spec.dim or width % spec.dim:
+        return 1
+    return width // spec.dim
+
+
+def same_texts(dataset: PairedDataset) -> dict[str, np.ndarray]:
+    """modality → int64 `[n]`: items of one number are texts that differ in case and spaces only."""
+    found = {}
+    for modality, items in dataset.items.items():
+        if medium(items.takes).inline:
+            plain = [" ".join(str(text).casefold().split()) for text in items.references]
+            found[modality] = np.unique(np.array(plain, dtype=object), return_inverse=True)[1]
+    return found
