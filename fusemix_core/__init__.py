@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fusemix_core.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from fusemix_core.benchmark.fusers import bench_fusers
     from fusemix_core.benchmark.run import bench
     from fusemix_core.estimators import FusionClassifier, FusionRegressor, side_by_side  # noqa: F401
     from fusemix_core.fused import FusedModel
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "align": "fusemix_core.jobs.align",
     "bench": "fusemix_core.benchmark.run",
+    "bench_fusers": "fusemix_core.benchmark.fusers",
     "extend": "fusemix_core.jobs.extend",
     "fuse": "fusemix_core.jobs.fuse",
     "encode": "fusemix_core.jobs.encode",
@@ -140,6 +142,7 @@ __all__ = [
     "TokenAdapter",
     "align",
     "bench",
+    "bench_fusers",
     "encode",
     "extend",
     "fuse",

@@ -406,6 +406,15 @@ FUSERS = [
         uses=("tokens",),
         paper=PAPER,
     ),
+    ComponentSpec(
+        kind="fuser",
+        name="dense",
+        target="fusemix_core.fusers.dense:DenseFuser",
+        summary="a linear probe of every place, whose scores are a map",
+        options={"size": 1, "grids": {}, "crop": 1.0, "dropout": 0.0, **_TRAINED, "mix": 0.0},
+        uses=("tokens",),
+        paper="https://arxiv.org/abs/2304.07193",
+    ),
 ]
 RERANKERS = [
     ComponentSpec(
@@ -454,6 +463,14 @@ TASKS = [
         summary="one of several classes in order",
         options={"order": None},
         paper="https://doi.org/10.1007/3-540-44795-4_13",
+    ),
+    ComponentSpec(
+        kind="task",
+        name="segment",
+        target="fusemix_core.tasks.segment:Segment",
+        summary="a class for each pixel of a mask",
+        options={"size": 0, "values": (), "classes": None, "ignored": None, "dice": 1.0},
+        paper="https://arxiv.org/abs/1606.04797",
     ),
     ComponentSpec(
         kind="task",

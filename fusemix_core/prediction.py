@@ -158,6 +158,11 @@ class Task(ABC):
         return self.names
 
     @property
+    def map_shape(self) -> tuple[int, ...]:
+        """Classes, height and width, if the outputs are a map for each class; else nothing."""
+        return ()
+
+    @property
     def outputs(self) -> int:
         """C: how many scores a row has."""
         return len(self.names)

@@ -55,8 +55,8 @@ class RerankConfig:
     folder or a hub id. `between` names two of its modalities (none: its first two). `encoders` are
     those that give the tokens, by modality, in place of the model's own; `views` the views of them
     (without an entry: one with tokens, of several layers if there is one). `network` `auto` is
-    whichever registered re-ranker does best on validation. The other settings are as in
-    `RunConfig`."""
+    whichever re-ranker does best on validation, of those that score a batch at once; with options,
+    of those that have them. The other settings are as in `RunConfig`."""
 
     model: str
     data: DataConfig

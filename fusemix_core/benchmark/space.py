@@ -144,9 +144,14 @@ def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 def _assignment(setting: str, value: Any) -> str:
     """`KEY=VALUE` as `--set` reads it."""
-    if value is None:
-        return f"{setting}=none"
-    return f"{setting}={json.dumps(value)}"
+    return f"{setting}=none" if value is None else f"{setting}={_as_toml(value)}"
+
+
+def _as_toml(value: Any) -> str:
+    """A value of a setting as TOML has it; a table in one line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_as_toml(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value)
 
 
 def _identity(recipe: Recipe) -> str:

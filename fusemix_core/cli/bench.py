@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli.fuse import Event, Target, Task, Time
 from fusemix_core.cli.groups import (
     DataOptions,
     FactOptions,
@@ -17,10 +18,12 @@ from fusemix_core.cli.groups import (
     given,
     grouped,
 )
-from fusemix_core.config import read_toml
+from fusemix_core.config import parse_part, read_toml, to_dict
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fusemix_core.benchmark.config import BenchConfig
     from fusemix_core.benchmark.summary import Entry
 
@@ -38,7 +41,8 @@ class Compared:
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="RECIPE,RECIPE,…", help="Recipes to compare. [every recipe installed]"
+            metavar="NAME,NAME,…",
+            help="Recipes to compare, or with --target fusers. [all that are installed]",
         ),
     ] = None
     pairs: Annotated[
@@ -79,6 +83,11 @@ class Exports:
         Path | None, typer.Option(metavar="FILE", help="Write one line per method and size.")
     ] = None
 
+    @property
+    def given(self) -> dict[str, Path | None]:
+        """Option → file."""
+        return {"--latex": self.latex, "--csv": self.csv}
+
     def write(self, entries: list[Entry]) -> None:
         """Write the files that are asked for."""
         from fusemix_core.benchmark.export import write_csv, write_latex
@@ -108,6 +117,21 @@ Root = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder of results.jsonl and the report.")]
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What fusers predict: with any of these, fusers are compared instead of recipes."""
+
+    target: Target = None
+    time: Time = None
+    event: Event = None
+    task: Task = None
+
+    @property
+    def given(self) -> bool:
+        """Whether fusers are compared."""
+        return any((self.target, self.time, self.event, self.task))
+
+
 @grouped
 def bench(
     sides: SideOptions,
@@ -115,6 +139,7 @@ def bench(
     splits: SplitOptions,
     facts: FactOptions,
     compared: Compared,
+    predicted: Predicted,
     view: Views = None,
     config: ConfigFile = None,
     root: Root = None,
@@ -142,8 +167,17 @@ def bench(
         fusemix bench --a efficientnet-lite0 --b minilm --data pairs.csv \\
             --methods cca,csa,sail --search 8 --latex table.tex
 
+        fusemix bench -e image=efficientnet-lite0 -e text=minilm --data products.csv \\
+            --target category --methods stack,block,mlp
+
         fusemix bench --config bench.toml --only size=500,all --out bench/1
     """
+    if predicted.given:
+        tables = data.table() | splits.table() | facts.table()
+        unfit = {"--config": config, "--only": only, "--dry-run": dry_run or None, **exports.given}
+        values = _to_predict(sides, tables, compared, predicted, view, unfit)
+        _compare_fusers(values | given(device=device), compared, out, json)
+        return
     values = config_table(config) if config else {}
     table = data.table() | splits.table() | facts.table()
     if table and config:
@@ -185,6 +219,62 @@ def _carry_out(config: BenchConfig, out: Path, exports: Exports, json: bool) -> 
     entries = summarise(lines)
     exports.write(entries)
     _show(lines, entries, report, notes.texts if json else None)
+
+
+def _to_predict(
+    sides: SideOptions,
+    data: dict[str, Any],
+    compared: Compared,
+    predicted: Predicted,
+    view: list[str] | None,
+    unfit: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The tables of a `FuseConfig`."""
+    from fusemix_core.runs.fusing import target_facts
+
+    own = {f"--{k}": getattr(compared, k) for k in ("pairs", "batch", "budget", "search")}
+    for option, value in (own | dict(unfit)).items():
+        if value is not None:
+            raise ConfigError(
+                f"{option} is for recipes, and --target, --time or --task compare fusers.",
+                f"Leave out {option}.",
+            )
+    named = o.key_values(sides.encoder, "--encoder")
+    several = {m: _names(text) or [] for m, text in named.items()} or sides.sides()
+    for modality, names in several.items():
+        if len(names) != 1:
+            raise ConfigError(
+                f"{modality} has {len(names)} encoders.", "Fusers are compared on one of each."
+            )
+    values: dict[str, Any] = {"encoders": {m: names[0] for m, names in several.items()}}
+    values["views"] = o.key_values(view, "--view")
+    task = None if predicted.task is None else to_dict(parse_part(predicted.task))
+    values |= given(task=task)
+    columns, values["targets"] = target_facts(
+        tuple(predicted.target or ()), predicted.time, predicted.event, (task or {}).get("name")
+    )
+    values["data"] = {**data, "facts": {**data.get("facts", {}), **columns}}
+    return values
+
+
+def _compare_fusers(values: dict[str, Any], compared: Compared, out: Path, json: bool) -> None:
+    """Run the benchmark of fusers, and show it."""
+    from fusemix_core.benchmark.fusers import REPORT, cells, failures, protocol, run_fusers
+    from fusemix_core.cli.console import Notes, print_json, print_table
+    from fusemix_core.cli.console import out as console
+    from fusemix_core.cli.progress import ConsoleReporter
+
+    notes, seeds = Notes(), 3 if compared.seeds is None else compared.seeds
+    with ConsoleReporter(notes) as reporter:
+        lines = run_fusers(values, _names(compared.methods) or [], seeds, out, reporter=reporter)
+    if json:
+        print_json({"seeds": lines, "notes": notes.texts})
+        return
+    heads, rows = cells(lines)
+    print_table(heads, rows, title="Test rows", right=[False, True, True, False, True])
+    for text in [protocol(lines), *failures(lines)]:
+        console.print(text, soft_wrap=True, highlight=False)
+    console.print(f"report:  {out / REPORT}", soft_wrap=True)
 
 
 def config_table(path: Path) -> dict[str, Any]:

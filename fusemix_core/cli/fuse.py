@@ -34,8 +34,8 @@ Target = Annotated[
     typer.Option(
         "--target",
         metavar="COLUMN[:KIND]",
-        help="The column to predict; several are labels. A kind (number, class, grid) settles how "
-        "it is read.",
+        help="The column to predict; several are labels. A kind (number, class, grid, mask) "
+        "settles how it is read.",
         rich_help_panel=o.DATA,
     ),
 ]
@@ -62,8 +62,8 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="classify, multilabel, regress, ordinal, survive, box, tag, occupy, match; with "
-        'options "NAME KEY=VALUE". [auto: seen from the target]',
+        help="classify, multilabel, regress, ordinal, survive, box, tag, occupy, segment, match; "
+        'with options "NAME KEY=VALUE". [auto: seen from the target]',
         rich_help_panel=o.METHOD,
     ),
 ]

@@ -68,7 +68,7 @@ Network = Annotated[
         "--network",
         metavar="NAME",
         help='A registered re-ranker; with options "NAME KEY=VALUE". [auto: the best on '
-        "validation]",
+        "validation of those that score a batch at once]",
         rich_help_panel=o.METHOD,
     ),
 ]

@@ -18,15 +18,18 @@ import numpy as np
 
 from fusemix_core.data.facts import TRUST, Fact
 from fusemix_core.data.grids import Find, Grids, grid_cell, grid_fact
+from fusemix_core.data.masks import mask_cell, read_mask
 from fusemix_core.data.references import Fault, Reference
 from fusemix_core.data.rows import is_missing
 from fusemix_core.data.texts import text_of
 from fusemix_core.errors import ConfigError, short
 
-GRID = "grid"
-KINDS = ("number", "class", "text", "time", "box", "xywh", "labels", GRID)
+GRID, MASK = "grid", "mask"
+_CELL = {GRID: grid_cell, MASK: mask_cell}
+KINDS = ("number", "class", "text", "time", "box", "xywh", "labels", GRID, MASK)
 """The kinds that may follow a column: those of `Fact`, boxes as left, top, width, height, and
-labels, read as text: a cell may contain several, and a list of them becomes a JSON list."""
+labels, read as text: a cell may contain several, and a list of them becomes a JSON list; and masks,
+which are grids read from images."""
 _MOST = 0.9
 """A column whose kind is not given is of the kind that so many of its filled cells can be read as.
 """
@@ -118,13 +121,14 @@ class FactCells:
         return self._rows - count
 
     def _value(self, cell: Any, place: FactColumn, find: Find) -> Any:
-        if place.kind == GRID and getattr(cell, "ndim", 0) == 2:
-            return grid_cell(cell, find)
+        of_grid = _CELL.get(place.kind or "")
+        if of_grid is not None and getattr(cell, "ndim", 0) == 2:
+            return of_grid(cell, find)
         value = _plain(cell)
         if self._is_missing(value):
             return None
-        found = place.kind == GRID and not isinstance(value, Fault)
-        return grid_cell(value, find) if found else value
+        given = of_grid is None or isinstance(value, Fault)
+        return value if given else of_grid(value, find)
 
     def read(self) -> tuple[dict[str, Fact], dict[int, str], list[str]]:
         """(the facts of all rows taken; row → why a cell of it can't be read; warnings)."""
@@ -321,6 +325,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "box": _read_box,
     "xywh": lambda value: _read_box(value, sizes=True),
     "labels": _read_labels,
+    MASK: read_mask,
 }
 
 
@@ -337,7 +342,7 @@ def _fact(kind: str, read: list[Any], at: np.ndarray) -> Fact:
         none = [math.nan] * 4
         boxes = np.array([one or none for one in read] + [none], np.float32)
         return Fact("box", boxes[at])
-    if kind == GRID:
+    if kind in _CELL:
         return grid_fact(read, at)
     values = [math.nan if one is None else one for one in read]
     if kind == "number":

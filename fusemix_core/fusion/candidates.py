@@ -80,6 +80,7 @@ def fit_candidates(
     context: FitContext,
     stage: Callable[[str], None] = lambda text: None,
     registry: Registry = registry,
+    failed: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, Candidate]:
     """Every candidate, fitted to `train`, by name: the simplest first.
 
@@ -89,6 +90,8 @@ def fit_candidates(
         fusers: name → fuser. A `stack` is fitted anyway: each modality by itself is part of it.
         context: as aligners get it.
         stage: gets the name of each fit that begins.
+        failed: gets the name of a fuser that can't be fitted, and why; that fuser is left out.
+            Without it the error is raised.
     """
     nothing = task.baseline(train.targets)
     found = {NOTHING: Candidate(NOTHING, "baseline", lambda rows: nothing.expand(len(rows), -1))}
@@ -116,7 +119,12 @@ def fit_candidates(
         found[MEAN] = Candidate(MEAN, "baseline", _mean(fitted, task, nothing))
     found[STACK] = fitted
     for name, part in others:
-        found[name] = fit(name, part)
+        try:
+            found[name] = fit(name, part)
+        except Exception as error:  # a plugin raises what it likes
+            if failed is None:
+                raise
+            failed(name, error)
     return found
 
 

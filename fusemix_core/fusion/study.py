@@ -175,6 +175,7 @@ def study(
     wanted: str,
     contexts: Sequence[FitContext],
     stage: Callable[[str], None] = lambda text: None,
+    failed: Callable[[str, Exception], None] | None = None,
 ) -> Study:
     """Fit every candidate on every fold, choose on validation, and measure the test rows once.
 
@@ -184,6 +185,7 @@ def study(
         wanted: the fuser that the user names; `auto` to choose.
         contexts: of the fits, one for each fold.
         stage: gets the stages.
+        failed: as `fit_candidates` has it.
     """
     found, chosen_by = [], []
     for number, ((task, train, validation, test, rows), context) in enumerate(
@@ -191,7 +193,13 @@ def study(
     ):
         of = f"fold {number + 1} of {len(folds)}, " if len(folds) > 1 else ""
         candidates = fit_candidates(
-            train, validation, task, fusers, context, lambda name, of=of: stage(f"{of}{name}")
+            train,
+            validation,
+            task,
+            fusers,
+            context,
+            lambda name, of=of: stage(f"{of}{name}"),
+            failed=failed,
         )
         stage(f"{of}{BOOSTING}")
         candidates |= boosting(train, task, context.seed)

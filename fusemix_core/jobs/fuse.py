@@ -34,6 +34,7 @@ from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.exchanged import column_falls
 from fusemix_core.runs.folder import MetricsLog, RunFolder, default_out, write_text
+from fusemix_core.runs.fuse_rows import fold_rows, fold_task
 from fusemix_core.runs.fusing import (
     FusePlan,
     fusers_of,
@@ -160,8 +161,8 @@ def run_fuse(
     targets = dataclasses.replace(plan.targets, dataset=encoded.dataset)
     targets = targets.after(plan.dataset)
     fits = folds_of(encoded.dataset.splits, targets.groups, plan.config.folds, plan.config.seed)
-    tasks = [former.task if former else _task_of(targets, fits, fold) for fold in fits]
-    rows = [_labelled(targets, encoded, fold, task) for fold, task in zip(fits, tasks, strict=True)]
+    tasks = [former.task if former else fold_task(targets, fits, fold) for fold in fits]
+    rows = [fold_rows(targets, encoded, fold, task) for fold, task in zip(fits, tasks, strict=True)]
     contexts = [
         _context(plan, folder, device, reporter, resume, f"fold-{k}") for k in range(len(fits))
     ]
@@ -185,23 +186,6 @@ class Final:
     rows: np.ndarray
     candidate: Candidate
     stack: Candidate
-
-
-def _task_of(targets: Targeted, fits: Sequence[Fold], fold: Fold) -> Task:
-    """The task of a fold. Coding, such as the names of the classes, is that of all rows, so that
-    scores of different folds mean the same."""
-    task = targets.task(fold.train)
-    coding = task.gives != "survival" and len(fits) > 1
-    return targets.task(np.concatenate(dataclasses.astuple(fold))) if coding else task
-
-
-def _labelled(
-    targets: Targeted, encoded: Encoded, fold: Fold, task: Task
-) -> tuple[Task, Labelled, Labelled, Labelled, np.ndarray]:
-    train, validation, test = (
-        targets.labelled(encoded.tables, one, task) for one in dataclasses.astuple(fold)
-    )
-    return task, train, validation, test, fold.test
 
 
 def _context(
@@ -240,7 +224,7 @@ def _final(
     every = np.sort(np.concatenate(dataclasses.astuple(fits[0])))
     closed = first.candidates[found.chosen].fitted.fuser.closed
     rows = every if closed else np.setdiff1d(every, fits[0].validation)
-    task = _task_of(targets, fits, fits[0])
+    task = fold_task(targets, fits, fits[0])
     train = targets.labelled(encoded.tables, rows, task)
     held = targets.labelled(encoded.tables, fits[0].validation, task)
     context = _context(plan, folder, device, reporter, resume, "all")

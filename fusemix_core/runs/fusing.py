@@ -166,6 +166,8 @@ def make_fuse_plan(
     takes = {m: spec.takes for m, spec in specs.items()}
     dataset = read_usable(data, takes, config.seed, tell=tell, least=1, repeats=True)
     found = targeted(config, dataset)
+    if config.fuser.name == AUTO and (suits := task_class(found.part).fuser):
+        config = replace(config, fuser=Part(suits))
     specs = fit_encoders(specs, found.dataset)
     encoders = plan_encoders(found.dataset, specs, config, config.device)
     more = [*found.notes, *suspects(config, found), *long_texts(specs, dataset.items)]

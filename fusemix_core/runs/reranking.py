@@ -11,6 +11,7 @@ from fusemix_core.config import Part, to_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.media import medium
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
+from fusemix_core.interfaces import Reranker
 from fusemix_core.registry import Registry, registry
 from fusemix_core.rerank_config import AUTO, RerankConfig
 from fusemix_core.runs.config import resolve_encoders, resolve_views
@@ -135,8 +136,8 @@ def _between(dataset: PairedDataset, between: tuple[str, ...]) -> PairedDataset:
 
 
 def networks_of(part: Part, registry: Registry = registry) -> dict[str, Part]:
-    """The networks to fit, by name. `auto` is all that are registered; its options go to those that
-    have them, and leave out the others.
+    """The networks to fit, by name. `auto` is those that score a batch at once, which train in
+    minutes. If it has options, it is those that have them, whatever they cost.
 
     Raises:
         ConfigError, UnknownNameError: there is no such network, or none with such an option.
@@ -156,7 +157,14 @@ def networks_of(part: Part, registry: Registry = registry) -> dict[str, Part]:
         )
     for one in found.values():
         registry.check(KIND, one)
-    return found
+    quick = {name: one for name, one in found.items() if _at_once(name, registry)}
+    return found if part.options or not quick else quick
+
+
+def _at_once(name: str, registry: Registry) -> bool:
+    """Whether a network scores a batch faster than pair by pair."""
+    target = registry.target_of(registry.component(KIND, name))
+    return target.table is not Reranker.table
 
 
 def default_view(spec: EncoderSpec) -> str:

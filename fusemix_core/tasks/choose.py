@@ -41,7 +41,9 @@ def choose_task(facts: Mapping[str, Fact], given: str = "auto") -> tuple[str, st
     name = next(iter(facts), "target")
     fact = fact_of(facts, name)
     if fact.kind == "grid":
-        return "occupy", f"the {name} is a grid of cells"
+        if np.isin(fact.values[~np.isnan(fact.values)], (0, 1)).all():
+            return "occupy", f"the {name} is a grid of cells that are 0 or 1"
+        return "segment", f"the {name} is a mask with values other than 0 and 1"
     if fact.kind in ("box", "time"):
         if fact.kind == "box":
             return "box", f"the {name} has boxes"

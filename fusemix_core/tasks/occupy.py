@@ -44,6 +44,8 @@ class Occupy(Task):
 
     primary = "iou"
     kind = "grid"
+    views = ("grid",)
+    beside = ("concat", "block")
 
     def __init__(
         self, *, height: int = 0, width: int = 0, coarse: float = 0.5, dice: float = 1.0

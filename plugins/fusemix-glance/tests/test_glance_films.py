@@ -38,13 +38,31 @@ def table(tmp_path_factory):
     return write_sample(tmp_path_factory.mktemp("glance") / "films", films=18, seconds=4)
 
 
+TOYS = Path(toys.__file__)
+NAMES = {FIRST: f"{TOYS}:ToyImage", LOOK: f"{TOYS}:ToyImage", SOUND: f"{TOYS}:ToySound"}
+
+
+def run(*words):
+    return CliRunner().invoke(glance, [str(word) for word in words])
+
+
 @pytest.fixture(scope="module")
-def model(table):
-    config = GlanceConfig(
-        first=ENCODERS[FIRST], look=ENCODERS[LOOK], sound=ENCODERS[SOUND], moments=4, most=3,
-        device="cpu",
-    )  # fmt: skip
-    return fit_films(data(table, split_column="split", facts={"target": "shape:class"}), config)
+def folder(table):
+    """The model of `fusemix glance fit`."""
+    out = table.parent.parent / "model"
+    options = {
+        "--data": table, "--out": out, "--target": "shape", "--split-column": "split",
+        "--moments": 4, "--most": 3, "--first": NAMES[FIRST], "--look": NAMES[LOOK],
+        "--sound": NAMES[SOUND], "--device": "cpu",
+    }  # fmt: skip
+    found = run("fit", *(word for option in options.items() for word in option))
+    assert found.exit_code == 0 and "looks" in found.output, found.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return fusemix_core.load(folder, encoders=NAMES, device="cpu")
 
 
 def test_windows_cover_the_square_in_the_middle():
@@ -69,7 +87,7 @@ def test_a_film_is_read_as_moments_with_their_sounds(tmp_path):
 
 def test_a_saved_model_looks_at_the_same_windows(model, table, tmp_path):
     model.save_pretrained(tmp_path / "model")
-    again = fusemix_core.load(tmp_path / "model", encoders=ENCODERS, device="cpu")
+    again = fusemix_core.load(tmp_path / "model", encoders=NAMES, device="cpu")
     film = table.parent / "000.mp4"
     found, wanted = (one.watch(film, looks=2) for one in (again, model))
     assert found.times == wanted.times and found.regions == wanted.regions
@@ -142,22 +160,10 @@ def test_what_can_not_be_fitted_is_explained(table, model):
         model.watch(table.parent / "000.mp4", threshold=2)
 
 
-def run(*words):
-    return CliRunner().invoke(glance, [str(word) for word in words])
-
-
-def test_the_commands_fit_and_predict(table, tmp_path):
-    toys_file = Path(toys.__file__)
-    named = {name: f"{toys_file}:Toy{kind}" for name, kind in
-             (("first", "Image"), ("look", "Image"), ("sound", "Sound"))}  # fmt: skip
-    own = [word for name, one in named.items() for word in (f"--{name}", one)]
-    how = ("--target", "shape", "--split-column", "split", "--moments", 4, "--most", 2)
-    found = run("fit", "--data", table, "--out", tmp_path / "m", *how, *own, "--device", "cpu")
-    assert found.exit_code == 0 and "looks" in found.output, found.output
-    encoders = [w for m, n in ((FIRST, "first"), (LOOK, "look"), (SOUND, "sound"))
-                for w in ("-e", f"{m}={named[n]}")]  # fmt: skip
+def test_the_command_writes_a_table(folder, table, tmp_path):
+    encoders = [word for m, name in NAMES.items() for word in ("-e", f"{m}={name}")]
     out = tmp_path / "found.csv"
-    told = run("predict", tmp_path / "m", "--data", table, "--looks", 1, "--out", out, *encoders)
+    told = run("predict", folder, "--data", table, "--looks", 1, "--out", out, *encoders)
     assert told.exit_code == 0 and "18 looks at 72 moments" in told.output, told.output
     with out.open() as file:
         rows = list(csv.DictReader(file))

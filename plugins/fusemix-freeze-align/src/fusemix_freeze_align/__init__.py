@@ -57,7 +57,11 @@ def fusemix_components() -> Iterable[ComponentSpec]:
         ),
         ComponentSpec.recipe(
             freeze_align,
-            search={"training.lr": (1e-3, 3e-4, 3e-3), "training.weight_decay": (0.02, 0.1)},
+            search={
+                "training.lr": (1e-3, 3e-4, 3e-3),
+                "training.weight_decay": (0.02, 0.1),
+                "adapter.dropout": (0.1, 0.5),
+            },
         ),
     ]
 

@@ -1,5 +1,5 @@
-"""Any transformers model as a fusemix encoder: `hf:NAME`. Metadata only; imports neither
-transformers nor torch."""
+"""Any transformers model as a fusemix encoder, `hf:NAME`, and text encoders of medicine. Metadata
+only; imports neither transformers nor torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fusemix_core.hookspecs import hookimpl
-from fusemix_core.specs import FamilySpec
+from fusemix_core.specs import EncoderSpec, FamilySpec
+from fusemix_hf.clinical import presets
 
 if TYPE_CHECKING:
     import typer
@@ -17,16 +18,17 @@ EXAMPLE = "hf:google/vit-base-patch16-224-in21k"
 
 
 @hookimpl
-def fusemix_encoders() -> Iterable[FamilySpec]:
-    """The family `hf:`."""
+def fusemix_encoders() -> Iterable[EncoderSpec | FamilySpec]:
+    """The family `hf:`, and the presets."""
     return [
+        *presets(REQUIRES),
         FamilySpec(
             prefix="hf",
             resolve="fusemix_hf.resolving:resolve",
             summary="any model of text, images or audio that transformers has itself",
             example=EXAMPLE,
             requires=REQUIRES,
-        )
+        ),
     ]
 
 

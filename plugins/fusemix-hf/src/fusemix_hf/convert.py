@@ -17,7 +17,7 @@ from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec
 from fusemix_hf.files import first_line, parse, read_files
 
-_WEIGHTS = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+_WEIGHTS = re.compile(r"(open_clip_)?pytorch_model(-\d+-of-\d+)?\.bin")
 _INDEX = "pytorch_model.bin.index.json"
 _COPIED = ("*.json", "*.jinja", "*.md", "*.model", "*.txt", "LICENSE*")
 """Config, tokenizer, processor and model card; nothing that runs, no other weights."""
@@ -89,7 +89,7 @@ def _download(repo: str, revision: str) -> Path:
     """The folder in the hub's cache."""
     from huggingface_hub import snapshot_download
 
-    weights = ("pytorch_model*.bin", "*/pytorch_model*.bin")
+    weights = ("pytorch_model*.bin", "*/pytorch_model*.bin", "open_clip_pytorch_model.bin")
     try:
         return Path(
             snapshot_download(
@@ -152,4 +152,4 @@ def _copy(path: Path, target: Path) -> None:
 
 def _safe(name: str) -> str:
     """`pytorch_model-1-of-2.bin` → `model-1-of-2.safetensors`."""
-    return name.removeprefix("pytorch_").removesuffix(".bin") + ".safetensors"
+    return name.replace("pytorch_", "", 1).removesuffix(".bin") + ".safetensors"

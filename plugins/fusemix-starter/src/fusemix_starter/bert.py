@@ -66,17 +66,12 @@ class TextTokenizer:
         if isinstance(texts, str):
             return {"input_ids": self.backend_tokenizer.encode(texts).ids}
         found = self.backend_tokenizer.encode_batch(texts)
-        rows = [one.ids for one in found]
-        most = max_length if truncation and max_length else max(map(len, rows), default=0)
-        cut = [len(row) > most for row in rows]
-        spans = [one.offsets for one in found]
-        rows, spans = (
-            [
-                [*one[: most - 1], one[-1]] if over else one
-                for one, over in zip(part, cut, strict=True)
-            ]
-            for part in (rows, spans)
-        )
+        longest = max((len(one.ids) for one in found), default=0)
+        most = max_length if truncation and max_length else longest
+        cut = [len(one.ids) > most for one in found]
+        kept = [[*range(min(most, len(one.ids)) - 1), len(one.ids) - 1] for one in found]
+        rows = [[one.ids[k] for k in own] for one, own in zip(found, kept, strict=True)]
+        spans = [[one.offsets[k] for k in own] for one, own in zip(found, kept, strict=True)]
         return Encoded(rows, cut, spans)
 
     def pad(self, part: dict[str, list[list[int]]], return_tensors: str = "pt") -> Features:

@@ -1,0 +1,1 @@
+"""Whether knowledge helps with few pairs: ARL on ChEBI-20."""
