@@ -147,7 +147,8 @@ def draw(task: Task, scores: torch.Tensor, test: Labelled, dataset: PairedDatase
     sheet = Image.new("RGB", (3 * wide, -(-len(images) // 3) * high), "white")
     for number, image in enumerate(images):
         sheet.paste(image, ((number % 3) * wide + 6, (number // 3) * high + 6))
-    sheet.save(PICTURE, "WEBP", quality=70, method=6)
+    small = sheet.resize((round(0.75 * sheet.width), round(0.75 * sheet.height)))
+    small.save(PICTURE, "WEBP", quality=60, method=6)
     for row in chosen.tolist():
         print("shown: row", dataset.origin[rows[row]][1], flush=True)
 

@@ -1,6 +1,6 @@
 """Probes of one image encoder on a stand-in for radiographs, for docs/methods/rad-dino.md.
 
-python -m benchmarks.radiographs                # 400 images, results/radiographs.json
+python -m benchmarks.radiographs                # results/radiographs.json
 python -m benchmarks.radiographs --encoder rad-dino --crop 1.0
 
 Pictures of the sample in grey, half of them with an opacity: a bright soft disc whose side and size
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--crop", type=float, default=0.875, help="the share that it sees")
-    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--images", type=int, default=240)
     args = parser.parse_args()
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:

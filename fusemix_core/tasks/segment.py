@@ -1,4 +1,4 @@
-"""`segment`: a class for each pixel of a mask, such as what a radiograph shows where."""
+"""`segment`: a class for each pixel of a mask, such as the parts of a radiograph."""
 
 from __future__ import annotations
 

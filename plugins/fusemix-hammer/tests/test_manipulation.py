@@ -208,6 +208,17 @@ def test_the_fuser_detects_types_and_finds_and_contrasts():
         assert torch.equal(again.eval()(latents, held.present), fuser(latents, held.present))
 
 
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_one_modality_gives_scores_too(modality):
+    rows, task = labelled(20)
+    own = rows.only([modality])
+    width = {"image": 6, "text": 5}[modality]
+    fuser = HammerFuser({modality: width}, task.outputs, **SMALL, **HammerFuser.suited(task))
+    latents = {modality: own.as_taken_by(fuser).latents(modality)}
+    scores, _ = fuser.trained_on(latents, own.present, own.targets)
+    assert scores.shape == (20, task.outputs) and scores.isfinite().all()
+
+
 def test_the_contrast_pulls_real_pairs_only():
     rows, task = labelled(20)
     fuser = HammerFuser({"image": 6, "text": 5}, task.outputs, **SMALL, **HammerFuser.suited(task))

@@ -160,7 +160,7 @@ class HammerFuser(TrainedFuser[Padded]):
         heads, layout = self.heads, self.layout
         assert heads is not None and layout is not None  # there are kinds
         place = seen.tokens[:, 0]
-        if self.local:
+        if self.local and seen.tokens.shape[1] > 1:  # there are patches
             place = heads.place(seen.tokens, text.tokens, text.mask, seen.mask)
         words = heads.token_head((tokens if self.fused else text.tokens)[:, 1:])
         parts = Parts(
