@@ -8,7 +8,7 @@ import os
 from loaded import share_encoders
 
 from fusemix_core.adapters import mlp
-from fusemix_core.latents import backends
+from fusemix_core.latents import backends, exported
 from fusemix_core.reports import figures
 
 NARROWER = 64
@@ -16,11 +16,12 @@ NARROWER = 64
 
 def shorten(patch) -> None:
     """In a process that tests start: encoders of few layers, narrow adapters, no figures, nothing
-    compiled and nothing forced to the disk."""
+    compiled or exported and nothing forced to the disk."""
     share_encoders(patch, shallow=True)
     narrow(patch)
     patch.setattr(figures, "_svg", lambda *_, **__: "<svg></svg>")
     patch.setattr(backends, "EXPORT_SECONDS", math.inf)
+    patch.setattr(exported, "exported", lambda *_: b"a graph")
     patch.setattr(os, "fsync", lambda file: None)
 
 
