@@ -188,7 +188,6 @@ def bench(
     if dry_run:
         _show_plan(checked, json)
         return
-
     _carry_out(checked, out, exports, json)
 
 
