@@ -152,7 +152,7 @@ def bench(
 ) -> None:
     """Compare methods on the same latents, splits, choice and budget.
 
-    Every recipe with every combination of encoders, number of pairs and seed. What --out has
+    Every recipe with every combination of encoders, number of pairs and seed. A fit that --out has
     already is not made again, so that a benchmark can be stopped, gone on with and added to. Writes
     `report.md` with tables, intervals and plots. Says where there is no difference at this size.
 
