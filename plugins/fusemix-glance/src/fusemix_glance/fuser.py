@@ -170,7 +170,7 @@ class GlanceFuser(TrainedFuser[Padded]):
         return self.head(self.dropout(self.norm(attended)))
 
     def _looked(self, parts: Parts) -> tuple[Glance, Tensor, Tensor]:
-        """What counts, and the scores of moments `[n, M]` and regions `[n, M, R]` that say so."""
+        """The cheap pass, with its scores of moments `[n, M]` and regions `[n, M, R]`."""
         mask = parts[0][1]
         there = mask.new_zeros(mask.shape[:2])
         heard = self.query.new_zeros(*there.shape, len(self.query))
@@ -196,15 +196,16 @@ class GlanceFuser(TrainedFuser[Padded]):
         return Glance(saliency, shares, vectors), salient, scores
 
     def _learnt(self, teacher: Teacher, train: Labelled) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the teacher learns from: the windows and classes of clips."""
+        """The features of windows and the classes of clips, for the teacher."""
         for rows in train.targets.rows.nonzero()[:, 0].split(CHUNK):
             own = train.select(rows)
             latents = own.pairs.batch(torch.arange(len(own))).latents
-            parts = self._parts(latents, own.present)
+            tokens = {m: one for m, one in latents.items() if isinstance(one, Padded)}
+            parts = self._parts(tokens, own.present)
             yield teacher.features(*self._windows(parts)), own.targets.values
 
     def _windows(self, parts: Parts) -> tuple[dict[str, Tensor], Tensor]:
-        """modality → what is seen in each window and heard with it `[n, M · R, d]`; bool which
+        """modality → the tokens of each window and the sound of its moment `[n, M · R, d]`; bool which
         windows are there. A moment that shows nothing has one. If nothing is seen, the tokens of
         another modality are the windows."""
         names = list(self.inputs)

@@ -15,13 +15,13 @@ CHUNK = 64
 
 
 class Teacher:
-    """Ridge regression from a window and what is heard with it to the class of the whole clip.
+    """Ridge regression from a window and its sound to the class of the whole clip.
 
     The confidences of a clip are those of a classifier fitted to all other clips, exactly: the
     clip's own sums are taken from the sums of all.
 
     Args:
-        samples: modality → standardised tokens `[m, d]`, of which the principal components are.
+        samples: modality → standardised tokens `[m, d]`, for principal components.
         classes: how many.
     """
 
