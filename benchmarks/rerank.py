@@ -80,7 +80,7 @@ class Case:
 def _pairwise(title: str, network: Part, negatives: str, lr: float) -> Case:
     """A case that is trained pair by pair, on few tokens, as that takes long."""
     settings = {"negatives": negatives, "count": 2, "top_k": 16}
-    training = {"epochs": 5, "batch_size": 32, "lr": lr, "evaluate_every": 1}
+    training = {"epochs": 2, "batch_size": 32, "lr": lr, "evaluate_every": 1}
     return Case(title, FOCUS, network, settings, training, most=17, last=())
 
 

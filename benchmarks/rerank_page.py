@@ -41,8 +41,8 @@ def show(lines: Sequence[Line]) -> None:
 def table(found: Mapping[str, Mapping[int, Line]]) -> list[str]:
     """Markdown: R@1 before and after by case, then the differences between cases."""
     rows = [
-        "| re-ranker | seeds | R@1 before | after | gain | share chosen | ms a query | CPU-s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| re-ranker | seeds | R@1 before | after | gain | R@5 gain | share | ms a query | CPU-s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in (one for one in CASES if one in found):
         lines = list(found[name].values())
@@ -50,24 +50,27 @@ def table(found: Mapping[str, Mapping[int, Line]]) -> list[str]:
         shares = ", ".join(f"{line['alpha']:g}" for line in lines)
         rows.append(
             f"| {CASES[name].title} | {len(lines)} | {before:.1f} | {after:.1f} | "
-            f"{said(gains(found[name]).values())} | {shares} | "
+            f"{said(gains(found[name]).values())} | {said(gains(found[name], 'r5').values())} | "
+            f"{shares} | "
             f"{mean([line['ms'] for line in lines]):.1f} | "
             f"{mean([line['cpu_seconds'] for line in lines]):.0f} |"
         )
-    rows += ["", "| more R@1 than | seeds | difference |", "|---|---|---|"]
+    differences = []
     for one, other in PAIRS:
         both = found.get(one, {}).keys() & found.get(other, {}).keys()
         if both:
             own, others = gains(found[one]), gains(found[other])
             apart = [own[seed] - others[seed] for seed in both]
             titles = f"{CASES[one].title}: {CASES[other].title}"
-            rows.append(f"| {titles} | {len(both)} | {said(apart)} |")
-    return rows
+            differences.append(f"| {titles} | {len(both)} | {said(apart)} |")
+    if differences:
+        rows += ["", "| gain of one less that of the other | seeds | points |", "|---|---|---|"]
+    return rows + differences
 
 
-def gains(lines: Mapping[int, Line]) -> dict[int, float]:
-    """Seed → points of R@1 that re-ranking gained."""
-    return {seed: line["r1"][1] - line["r1"][0] for seed, line in lines.items()}
+def gains(lines: Mapping[int, Line], key: str = "r1") -> dict[int, float]:
+    """Seed → points of R@1, or R@5, that re-ranking gained."""
+    return {seed: line[key][1] - line[key][0] for seed, line in lines.items()}
 
 
 def said(values: Any) -> str:

@@ -40,6 +40,7 @@ from types import ModuleType, SimpleNamespace
 
 PATH = "PYTHONPATH"
 _SOCKET = "FUSEMIX_TESTS_STARTED_BY"
+_NAME = _SOCKET + "_{}"
 _ACCOUNT = "PYTEST_XDIST_WORKER"
 """Processes of a worker, and those that they ask for, inherit its name."""
 SERVERS: set[int] = set()
@@ -247,25 +248,30 @@ def _answer(answers: socket.socket, number: int) -> None:
 
 def serve() -> None:
     """Start the servers, for this process and all that it starts. They end with it."""
+    if _NAME.format(LIBRARIES[-1]) in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="started"))
+    servers, before = [], set()
     for libraries in (LIBRARIES, ENCODERS):
-        _server(libraries)
+        path = folder / libraries[-1] / "socket"
+        path.parent.mkdir()
+        servers.append([str(path), *(name for name in libraries if name not in before)])
+        before.update(libraries)
+    environment = {k: v for k, v in os.environ.items() if k != PATH} | _THREADLESS
+    server = subprocess.Popen(
+        [sys.executable, __file__, json.dumps(servers)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    SERVERS.add(server.pid)
+    atexit.register(_end, server, folder)
+    assert server.stdout.readline(), "the process that forks others has died"
+    os.environ |= {_NAME.format(Path(path).parent.name): path for path, *_ in servers}
 
 
 def _server(libraries: tuple[str, ...]) -> str:
-    """The socket of the server that imports these libraries, started if there is none."""
-    name = f"{_SOCKET}_{libraries[-1]}"
-    if name not in os.environ:
-        environment = {k: v for k, v in os.environ.items() if k != PATH} | _THREADLESS
-        path = Path(tempfile.mkdtemp(prefix="started"), "socket")
-        server = subprocess.Popen(
-            [sys.executable, __file__, path, *libraries],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        SERVERS.add(server.pid)
-        atexit.register(_end, server, path)
-        assert server.stdout.readline(), "the process that forks others has died"
-        os.environ[name] = str(path)
-    return os.environ[name]
+    """The socket of the server that imports these libraries."""
+    serve()
+    return os.environ[_NAME.format(libraries[-1])]
 
 
 def spent(account: str | None = None) -> float:
@@ -277,50 +283,73 @@ def spent(account: str | None = None) -> float:
     return sum(float(file.read_text()) for file in files if file.exists())
 
 
-def _end(server: subprocess.Popen, path: Path) -> None:
+def _end(server: subprocess.Popen, folder: Path) -> None:
     server.stdin.close()
     server.wait()
-    shutil.rmtree(path.parent)
+    shutil.rmtree(folder)
 
 
 # -- the server --------------------------------------------------------------------------------
 
 
 def _serve() -> None:
-    """Fork a child for each connection; answer its id, and then its exit code, below 0 for a
-    signal. Until the input ends."""
-    _, path, *libraries = sys.argv
-    sys.argv[1:] = []
+    """The servers, a socket and libraries each: this process is the first. When the next is first
+    asked, it is forked from this one, of whose libraries it imports none again."""
+    servers = json.loads(sys.argv.pop())
     del sys.path[0]  # the folder of this file
-    listener, children, spending = socket.socket(socket.AF_UNIX), {}, Spending(Path(path).parent)
-    listener.bind(path)
-    listener.listen(16)
-    ended, ending = os.pipe()
-    os.set_blocking(ending, False)
+    listeners = [socket.socket(socket.AF_UNIX) for _ in servers]
+    for listener, (path, *_) in zip(listeners, servers, strict=True):
+        listener.bind(path)
+        listener.listen(16)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
-    signal.set_wakeup_fd(ending)
     print("listening", flush=True)
+    for path, *libraries in servers:
+        listener, *listeners = listeners
+        if not _answer_all(listener, libraries, Spending(Path(path).parent), listeners):
+            return
+
+
+def _answer_all(
+    listener: socket.socket, libraries: list[str], spending: Spending,
+    further: list[socket.socket],
+) -> bool:  # fmt: skip
+    """Fork a child for each connection; answer its id, and then its exit code, below 0 for a
+    signal. False when the input has ended; True in a process that is to be the next server."""
+    children, next_server = {}, None
+    ended, ending = os.pipe()
+    os.set_blocking(ending, False)
+    signal.set_wakeup_fd(ending)
     while True:
-        ready, _, _ = select.select([0, listener, ended], [], [])
+        ready, _, _ = select.select([0, listener, ended, *further[:1]], [], [])
+        if libraries and not {0, ended}.issuperset(ready):
+            _import(libraries)
+            spending.add(IMPORTS, time.process_time())
         if listener in ready:
-            if libraries:
-                _import(libraries)
-                spending.add(IMPORTS, time.process_time())
             answers, _ = listener.accept()
             _, (words, *theirs), *_ = socket.recv_fds(answers, 1, 64)
             with os.fdopen(words) as file:
                 asked = json.load(file)
-            child = _begin(
-                asked, theirs, [listener, answers, *(one for one, _ in children.values())]
-            )
+            ours = [listener, answers, *further, *(one for one, _ in children.values())]
+            child = _begin(asked, theirs, ours)
             children[child] = answers, asked["env"].get(_ACCOUNT, "main")
             _answer(answers, child)
         if ended in ready:
             os.read(ended, 4096)
             _tell(children, spending)
+        if further and further[0] in ready:
+            next_server = os.fork()
+            ours = further if next_server else [listener, *(one for one, _ in children.values())]
+            for one in ours:
+                one.close()
+            if not next_server:
+                return True
+            further.clear()
         if 0 in ready:
-            return
+            if next_server:
+                with contextlib.suppress(ChildProcessError):  # `_tell` has heard that it ended
+                    os.waitpid(next_server, 0)
+            return False
 
 
 class Spending:
@@ -363,6 +392,8 @@ def _tell(children: dict[int, tuple[socket.socket, str]], spending: Spending) ->
         child, status, usage = os.wait4(-1, os.WNOHANG)
         if not child:
             return
+        if child not in children:  # the next server
+            continue
         answers, account = children.pop(child)
         spending.add(account, usage.ru_utime + usage.ru_stime)
         with answers:

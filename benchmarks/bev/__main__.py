@@ -1,6 +1,6 @@
 """Measures the fuser `grid` on synthetic scenes, and writes what docs/methods/bev.md shows.
 
-python -m benchmarks.bev           # five seeds: about three minutes of one core
+python -m benchmarks.bev           # five seeds: about five minutes of one core
 python -m benchmarks.bev --page    # only the page and its picture, from what is kept
 
 Each seed has scenes of its own for training, validation and test. All fusers are trained on shifts

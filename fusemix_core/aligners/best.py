@@ -10,7 +10,7 @@ from fusemix_core.interfaces import Adapter, FitContext, PairedLatents
 
 
 class Best:
-    """The best adapters on the validation split so far; every better one is told to callbacks."""
+    """The best adapters on the validation split so far; callbacks learn of every better one."""
 
     def __init__(self, validation: PairedLatents, context: FitContext) -> None:
         self.validation, self.context = validation, context

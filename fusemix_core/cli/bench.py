@@ -167,19 +167,18 @@ def bench(
         fusemix bench --a efficientnet-lite0 --b minilm --data pairs.csv \\
             --methods cca,csa,sail --search 8 --latex table.tex
 
-        fusemix bench -e image=efficientnet-lite0 -e text=minilm --data products.csv \\
-            --target category --methods stack,block,mlp
+        fusemix bench -e image=efficientnet-lite0 -e text=minilm \\
+            --data products.csv --target category --methods stack,mlp
 
         fusemix bench --config bench.toml --only size=500,all --out bench/1
     """
+    table = data.table() | splits.table() | facts.table()
     if predicted.given:
-        tables = data.table() | splits.table() | facts.table()
         unfit = {"--config": config, "--only": only, "--dry-run": dry_run or None, **exports.given}
-        values = _to_predict(sides, tables, compared, predicted, view, unfit)
+        values = _to_predict(sides, table, compared, predicted, view, unfit)
         _compare_fusers(values | given(device=device), compared, out, json)
         return
     values = config_table(config) if config else {}
-    table = data.table() | splits.table() | facts.table()
     if table and config:
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     values |= compared.table() | given(device=device)
@@ -189,19 +188,22 @@ def bench(
         views = {m: _names(v) for m, v in o.key_values(view, "--view").items()}
         values["sets"] = _one_set(table, sides.sides(), views)
 
-    from fusemix_core.benchmark.config import bench_config
-    from fusemix_core.benchmark.narrowing import narrowed
-
-    below = root or (config.parent if config else Path())
-    checked = narrowed(bench_config(values, below), _parts(only))
-    for paired in checked.sets:  # names are checked before anything heavy is imported
-        checked.combinations(paired)
-
+    checked = _checked(values, root or (config.parent if config else Path()), only)
     if dry_run:
         _show_plan(checked, json)
         return
-
     _carry_out(checked, out, exports, json)
+
+
+def _checked(values: dict[str, Any], root: Path, only: list[str] | None) -> BenchConfig:
+    """The benchmark, or a part of it. Names are checked before anything heavy is imported."""
+    from fusemix_core.benchmark.config import bench_config
+    from fusemix_core.benchmark.narrowing import narrowed
+
+    config = narrowed(bench_config(values, root), _parts(only))
+    for paired in config.sets:
+        config.combinations(paired)
+    return config
 
 
 def _carry_out(config: BenchConfig, out: Path, exports: Exports, json: bool) -> None:

@@ -164,7 +164,7 @@ def _trained(
 
 
 def negatives_of(settings: RerankSettings, network: Reranker) -> str:
-    """What the settings are for this network: `batch`, `hard` or `random`."""
+    """The negatives that the network is trained against: `batch`, `hard` or `random`."""
     if settings.negatives != "auto":
         return settings.negatives
     return "hard" if type(network).table is Reranker.table else "batch"

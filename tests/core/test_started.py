@@ -3,12 +3,20 @@
 import sys
 
 import started
+from started import ENCODERS, LIBRARIES
 
 
 def test_what_forks_has_no_thread():
     """Else a child inherits a lock that nobody gives back, some day."""
     done = started.run("-c", "import os; print(*os.listdir(f'/proc/{os.getppid()}/task'))")
     assert len(done.stdout.split()) == 1, done.stderr
+
+
+def test_what_forks_with_more_libraries_was_forked_with_the_others():
+    code = "import os; print(open(f'/proc/{os.getppid()}/status').read(), os.getppid())"
+    few, more = (started.run("-c", code, libraries=one) for one in (LIBRARIES, ENCODERS))
+    server, status = few.stdout.split()[-1], more.stdout
+    assert f"PPid:\t{server}\n" in status, more.stderr
 
 
 def test_a_signal_to_a_process_that_has_just_ended_is_no_error(monkeypatch):

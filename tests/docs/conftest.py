@@ -3,6 +3,7 @@
 import pytest
 from doc_blocks import run_shell, write_user_folder
 from loaded import share_encoders
+from shortened import narrow
 
 from fusemix_core.aligners.cca import CCAAligner
 
@@ -15,12 +16,6 @@ def docs_home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_home(docs_home, own_registry, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", str(docs_home))
-
-
-@pytest.fixture(autouse=True)
-def loaded_once(monkeypatch):
-    """Each command of a page is a process of its own to a user; here they share the encoders."""
-    share_encoders(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +32,8 @@ def user_folder(tmp_path_factory, docs_home):
     folder = tmp_path_factory.mktemp("user")
     write_user_folder(folder)
     with pytest.MonkeyPatch.context() as patch:
-        share_encoders(patch)
+        share_encoders(patch, shallow=True)
+        narrow(patch)
         patch.chdir(folder)
         patch.setenv("FUSEMIX_HOME", str(docs_home))
         run_shell(

@@ -22,7 +22,7 @@ PAGES = [
 ]
 OTHER_TOOLS = re.compile(
     r"\b(pip|hf|git|uv|v?llm|torchrun|ct2-transformers-converter) "
-    r"|python (-m (benchmarks|http\.server)|train\.py)|^#SBATCH "
+    r"|python (-m (benchmarks|fusemix_\w+|http\.server)|train\.py)|^#SBATCH "
 )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from doc_blocks import blocks, run_shell
+from loaded import share_encoders
+from shortened import narrow
 
 from fusemix_core.latents import exported
 from fusemix_core.reports import figures
@@ -27,10 +29,18 @@ def to_run(page):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=name)
 def test_blocks_run(page, user_folder, tmp_path, monkeypatch):
+    """README with the whole encoders and with figures; all other pages share latents of few layers.
+
+    Each command is a process of its own to a user; here they share the encoders."""
     todo = to_run(page)
+    share_encoders(monkeypatch, shallow=page.name != "README.md")
+    if page.name == "README.md":
+        monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path / "home"))
+    else:
+        narrow(monkeypatch)
+        monkeypatch.setattr(figures, "_svg", lambda *_, **__: "<svg></svg>")
     if not any("fusemix sample" in block.code for block in todo):
         shutil.copytree(user_folder, tmp_path, dirs_exist_ok=True)
-        monkeypatch.setattr(figures, "_svg", lambda *_, **__: "<svg></svg>")
     # The starter's tests export these encoders and run the graphs; one takes ten seconds to make.
     monkeypatch.setattr(exported, "exported", lambda *_: b"a graph")
     monkeypatch.chdir(tmp_path)

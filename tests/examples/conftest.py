@@ -12,12 +12,19 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("examples-home")
 
 
+@pytest.fixture(scope="session")
+def short_home(home):
+    """Of those with encoders of few layers, whose latents are others."""
+    return home / "short"
+
+
 @pytest.fixture
-def run(home, tmp_path):
-    def call(name, *args):
+def run(home, short_home, tmp_path):
+    def call(name, *args, short=False):
         out = tmp_path / "printed.txt"
         out.unlink(missing_ok=True)
-        child = started.Process(run_script, (EXAMPLES / name, args, home, out), started.ENCODERS)
+        given = EXAMPLES / name, args, short_home if short else home, out, short
+        child = started.Process(run_script, given, started.ENCODERS)
         child.start()
         child.join(900)
         printed = out.read_text()

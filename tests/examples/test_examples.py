@@ -29,7 +29,7 @@ def test_every_example_is_listed_documented_and_tested():
 
 @needs(*STARTER)
 def test_own_components(run):
-    printed = run("own_components.py", "--limit", 60)
+    printed = run("own_components.py", "--limit", 60, short=True)
     assert printed.count("saved and loaded: runs/") == 2
     assert printed.count("mean reciprocal rank 0.") == 2
     assert "-- Fitting" in printed and "step " in printed
@@ -37,7 +37,7 @@ def test_own_components(run):
 
 @needs(*STARTER)
 def test_own_latents(run):
-    printed = run("own_latents.py", "--limit", 60)
+    printed = run("own_latents.py", "--limit", 60, short=True)
     assert set(recalls(printed)) == {"image->text", "text->image"}
     assert re.search(r"best rows: \['figure-\d+', 'figure-\d+', 'figure-\d+'\]", printed)
 
@@ -53,7 +53,7 @@ def test_molecules(run):
 @needs_speech
 @needs(*SPEECH)
 def test_three_modalities(run):
-    printed = run("three_modalities.py", "--limit", 45)
+    printed = run("three_modalities.py", "--limit", 32, short=True)
     assert printed.count("never paired in training") == 2
     assert len(recalls(printed)) == 6
 
@@ -61,7 +61,7 @@ def test_three_modalities(run):
 @needs_speech
 @needs(*SPEECH)
 def test_speech_search(run):
-    printed = run("speech_search.py", "--limit", 45, "a map")
+    printed = run("speech_search.py", "--limit", 32, "a map", short=True)
     assert set(recalls(printed)) == {"audio->text", "text->audio"}
     assert re.search(r"\na map\n  \w+\.wav: “", printed)
 

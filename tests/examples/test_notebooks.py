@@ -22,10 +22,16 @@ STEP = 16
 pytestmark = needs(*STARTER, "ipykernel")
 
 
+SHORTER = "import pytest, shortened; shortened.shorten(pytest.MonkeyPatch())"
+
+
 @pytest.fixture
-def run(home, tmp_path, monkeypatch):
+def run(short_home, tmp_path, monkeypatch):
     """Runs a notebook with some of its lines replaced, and cells after its last."""
-    monkeypatch.setenv("FUSEMIX_HOME", str(home))
+    startup = tmp_path / "ipython/profile_default/startup"
+    startup.mkdir(parents=True)
+    (startup / "shorter.py").write_text(SHORTER)
+    monkeypatch.setenv("FUSEMIX_HOME", str(short_home))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, import_paths())))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 
-import mteb
+import fusemix_mteb
 import pytest
 import torch
 import toys
 import typer
-from fusemix_mteb import FusemixModel, fusemix_commands
+from fusemix_mteb import fusemix_commands
 from fusemix_mteb.command import find_tasks
-from mteb.mocks.mock_tasks import MockAny2AnyRetrievalT2ITask
-from mteb.types import PromptType
 from torch.nn.functional import normalize
 from toys import ToyImage, ToySound, ToyText
 from typer.testing import CliRunner
@@ -54,11 +53,22 @@ def fused(*modalities):
 
 
 @pytest.fixture(scope="module")
+def mteb():
+    """Its import takes seconds: only a process that runs these tests pays them."""
+    return importlib.import_module("mteb")
+
+
+@pytest.fixture(scope="module")
+def mock_retrieval():
+    return importlib.import_module("mteb.mocks.mock_tasks").MockAny2AnyRetrievalT2ITask
+
+
+@pytest.fixture(scope="module")
 def model():
-    return FusemixModel(fused("image", "text"), "me/first run", "abc")
+    return fusemix_mteb.FusemixModel(fused("image", "text"), "me/first run", "abc")
 
 
-def test_every_mock_task_of_its_modalities_passes(model):
+def test_every_mock_task_of_its_modalities_passes(mteb, model):
     found = mteb.mock_run(model)
     ran = {name: status for name, status in found.items() if status is not None}
     assert found.all_passed, found.to_markdown()
@@ -67,13 +77,15 @@ def test_every_mock_task_of_its_modalities_passes(model):
     assert kinds == {"text", "image"}
 
 
-def test_retrieval_ranks_as_the_models_own_scorer(model):
-    meta = MockAny2AnyRetrievalT2ITask().metadata
+def test_retrieval_ranks_as_the_models_own_scorer(mteb, mock_retrieval, model):
+    meta = mock_retrieval().metadata
     texts = ["a red map", "two dogs and a boat", "the sea", "a chart of rain"]
     images = [picture(seed) for seed in range(12)]
-    asked = model.encode([{"text": texts}], task_metadata=meta, prompt_type=PromptType.query)
+    asked = model.encode(
+        [{"text": texts}], task_metadata=meta, prompt_type=mteb.types.PromptType.query
+    )
     batches = [{"image": images[:5]}, {"image": images[5:]}]
-    kept = model.encode(batches, task_metadata=meta, prompt_type=PromptType.document)
+    kept = model.encode(batches, task_metadata=meta, prompt_type=mteb.types.PromptType.document)
     own = model.model
     wanted = own.similarity(own.encode("text", texts), own.encode("image", images), "text", "image")
     cosine = own.encode("text", texts) @ own.encode("image", images).T
@@ -85,9 +97,9 @@ def test_retrieval_ranks_as_the_models_own_scorer(model):
     assert torch.allclose(spread, spread[:, :1].expand_as(spread), atol=1e-5)
 
 
-def test_mteb_stores_csls_under_the_name_and_revision(model, tmp_path):
+def test_mteb_stores_csls_under_the_name_and_revision(mteb, mock_retrieval, model, tmp_path):
     cache = mteb.ResultCache(tmp_path)
-    task = MockAny2AnyRetrievalT2ITask()
+    task = mock_retrieval()
     found = mteb.evaluate(model, task, cache=cache, show_progress_bar=False)
     folder = tmp_path / "results" / "fusemix__first-run" / "abc"
     stored = json.loads((folder / f"{task.metadata.name}.json").read_text())
@@ -98,7 +110,7 @@ def test_mteb_stores_csls_under_the_name_and_revision(model, tmp_path):
     )
 
 
-def test_other_tasks_get_unit_rows_and_several_modalities_their_mean(model):
+def test_other_tasks_get_unit_rows_and_several_modalities_their_mean(mteb, model):
     meta = mteb.get_task("STS12").metadata
     texts, images = ["a map", "", "the sea"], [picture(1), picture(2), None]
     both = model.encode([{"text": texts, "image": images}], task_metadata=meta)
@@ -109,8 +121,8 @@ def test_other_tasks_get_unit_rows_and_several_modalities_their_mean(model):
     assert torch.allclose(both[2], text[1], atol=1e-6)
 
 
-def test_sounds_arrive_as_mteb_gives_them():
-    model = FusemixModel(fused("audio", "text"), "sounds")
+def test_sounds_arrive_as_mteb_gives_them(mteb):
+    model = fusemix_mteb.FusemixModel(fused("audio", "text"), "sounds")
     wave = [math.sin(i / 5) for i in range(8000)]
     meta = mteb.get_task("STS12").metadata
     batch = {"audio": [{"array": torch.tensor(wave), "sampling_rate": 8000}]}
@@ -119,7 +131,7 @@ def test_sounds_arrive_as_mteb_gives_them():
     assert model.mteb_model_meta.modalities == ["text", "audio"]
 
 
-def test_a_task_of_other_modalities_is_refused_by_mteb_and_by_the_batch(model):
+def test_a_task_of_other_modalities_is_refused_by_mteb_and_by_the_batch(mteb, model):
     with pytest.raises(ConfigError, match="inputs of video"):
         model.encode([{"video": [1]}], task_metadata=mteb.get_task("STS12").metadata)
 
@@ -130,7 +142,7 @@ def test_molecules_written_as_text_are_not_mtebs_text():
         name="x", modality="molecule", dim=12, fingerprint="", view="pooled", takes="text"
     )
     own.encoders["molecule"] = own.encoders.pop("text")
-    assert list(FusemixModel(own, "molecules").modalities) == ["image"]
+    assert list(fusemix_mteb.FusemixModel(own, "molecules").modalities) == ["image"]
 
 
 def invoke(*arguments):
@@ -140,9 +152,11 @@ def invoke(*arguments):
     return CliRunner().invoke(app, ["mteb", *map(str, arguments)])
 
 
-def test_the_command_measures_a_run_and_leaves_out_what_it_cant(tmp_path, monkeypatch):
+def test_the_command_measures_a_run_and_leaves_out_what_it_cant(
+    mteb, mock_retrieval, tmp_path, monkeypatch
+):
     fused("image", "text").save_pretrained(tmp_path / "run" / "model")
-    tasks = [MockAny2AnyRetrievalT2ITask(), mteb.get_task("ESC50")]
+    tasks = [mock_retrieval(), mteb.get_task("ESC50")]
     monkeypatch.setattr("fusemix_mteb.command.find_tasks", lambda *_: tasks)
     encoders = [f"--encoder={m}={toys.__file__}:{TOYS[m].__name__}" for m in ("image", "text")]
     done = invoke(tmp_path / "run", "-t", "x", "--out", tmp_path / "out", *encoders, "--json")

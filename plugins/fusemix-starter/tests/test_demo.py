@@ -18,12 +18,12 @@ app.command()(story.demo)
 
 @pytest.fixture
 def small_sample(tmp_path, monkeypatch):
-    """Sixty rows of the sample, in the place of all."""
+    """Forty rows of the sample, in the place of all."""
     whole, folder = fusemix_starter.sample_path(), tmp_path / "small"
     with open(whole, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    kept = [r for s in ("train", "validation", "test") for r in rows if r["split"] == s][:40]
-    kept += [r for r in rows if r["split"] != "train"][:20]
+    kept = [r for s in ("train", "validation", "test") for r in rows if r["split"] == s][:25]
+    kept += [r for r in rows if r["split"] != "train"][:15]
     for row in kept:
         (folder / row["image"]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(whole.parent / row["image"], folder / row["image"])

@@ -139,9 +139,9 @@ def test_minilm_is_the_librarys_model(minilm):
     folder = packaged_weights(MINILM).parent
     model = read_model(str(folder), local=True)
     theirs = PackagedSentenceTransformerEncoder(MINILM, model, CPU, torch.float32)
-    texts = ["a red fish", "", "Ünïcode 漢字 and a [MASK]", "word " * 600, "hello, world!"] * 2
+    texts = ["a red fish", "", "Ünïcode 漢字 and a [MASK]", "word " * 600, "hello, world!"]
     (ours, cut), (batch, theirs_cut) = minilm.collated(texts), theirs.collated(texts)
-    assert cut == theirs_cut == minilm.truncated(texts) == 2
+    assert cut == theirs_cut == minilm.truncated(texts) == 1
     for (rows, tokens), (other_rows, others) in zip(ours, batch, strict=True):
         assert torch.equal(rows, other_rows) and list(tokens) == list(others)
         assert all(torch.equal(tokens[name], others[name]) for name in tokens)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import started
 import torch
+from loaded import shallow_encoders
 from PIL import Image
 from torch.nn.functional import normalize
 
@@ -128,34 +129,37 @@ def in_a_process_of_its_own(code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A model that sentence-transformers can't express."""
+@pytest.fixture(scope="module", params=["shallow", pytest.param("whole", marks=pytest.mark.long)])
+def model(request):
+    """A model that sentence-transformers can't express; its encoders have few layers, or all."""
     torch.manual_seed(0)
-    return made({"image": kernel(1280, root=True), "text": wide(768)})
+    model = made({"image": kernel(1280, root=True), "text": wide(768)})
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "shallow":
+            shallow_encoders(patch)
+        for modality in model.modalities:
+            model.encoder(modality).load()
+    return model
 
 
 @pytest.fixture(scope="module")
-def graphs():
-    """ONNX graphs of `model`, by their inputs."""
-    return {}
-
-
-@pytest.fixture
-def exported_once(graphs, monkeypatch):
-    """OpenVINO's files are converted from the graphs of the target `onnx`, which take ten seconds
-    each to export."""
-    export_graph = exported.exported
+def exported_once(model):
+    """OpenVINO's files are converted from the graphs of the target `onnx`, which take seconds each
+    to export."""
+    graphs, export_graph = {}, exported.exported
 
     def kept(network, inputs, outputs):
         if (key := (*inputs, *outputs)) not in graphs:
             graphs[key] = export_graph(network, inputs, outputs)
         return graphs[key]
 
-    monkeypatch.setattr(exported, "exported", kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exported, "exported", kept)
+        yield
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
+# A short form of openvino is in tests/jobs/test_export_adapters.py.
+@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.long)])
 def test_a_runtime_without_fusemix_gives_what_the_model_does(
     target, model, exported_once, picture, tmp_path
 ):

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from fusemix_starter import sample_path
+from loaded import shallow_encoders
 
 from fusemix_core.adapters.linear import LinearAdapter
 from fusemix_core.config import DataConfig
@@ -116,6 +117,8 @@ def test_latents_are_those_of_extraction(tmp_path, monkeypatch, items, modality,
     monkeypatch.setenv("FUSEMIX_HOME", str(tmp_path))  # both take what one of them exported
     if backend == "openvino":
         pytest.importorskip("openvino")
+    else:
+        shallow_encoders(monkeypatch)
     items = items[modality].select(range(33 if modality == "image" else 70))
     views = {"image": "pooled", "text": "pooled", modality: view}
     model = made(views, {"image": 1280, "text": 768 if "layers" in view else 384})

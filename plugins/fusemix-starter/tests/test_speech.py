@@ -71,13 +71,24 @@ def test_mel_is_whispers_own(encoder):
     np.testing.assert_array_equal(encoder.collate(clips).mel, wanted.input_features)
 
 
-def test_rows_are_clips_whatever_the_batch(encoder):
-    clips = [tone(0.4), tone(31, 200), tone(0.01), Audio(np.zeros(8000, np.float32), SAMPLE_RATE)]
+SILENCE = Audio(np.zeros(8000, np.float32), SAMPLE_RATE)
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        [tone(0.01), tone(31, 200)],
+        pytest.param(
+            [tone(0.4), tone(31, 200), tone(0.01), SILENCE], marks=pytest.mark.long, id="more"
+        ),
+    ],
+)
+def test_rows_are_clips_whatever_the_batch(encoder, clips):
     whole = encoder.encode(encoder.collate(clips))
     single = torch.cat([encoder.encode(encoder.collate([c])) for c in clips])
     torch.testing.assert_close(whole, single, rtol=1e-3, atol=1e-4)
     assert whole.isfinite().all() and not whole.requires_grad
-    assert torch.equal(single[2:3], encoder.encode(encoder.collate([clips[2]])))
+    assert torch.equal(single[:1], encoder.encode(encoder.collate([clips[0]])))
 
 
 def test_empty_batch_and_a_clip_without_samples(encoder):
@@ -106,11 +117,20 @@ def interpreter(monkeypatch):
     worker._worker.cache_clear()
 
 
-def test_collate_in_a_spawned_process_without_the_weights(encoder, interpreter):
-    assert len(pickle.dumps(encoder)) < 500_000
+def test_a_pickled_encoder_collates_without_the_weights(encoder):
+    pickled = pickle.dumps(encoder)
+    assert len(pickled) < 500_000
     clips = [tone(1), tone(0.2)]
-    there = collate_in_worker(encoder, clips)
-    here = encoder.collate(clips)
+    alike(pickle.loads(pickled).collate(clips), encoder.collate(clips))  # noqa: S301 - our own
+
+
+@pytest.mark.long  # short: the test above
+def test_collate_in_a_spawned_process(encoder, interpreter):
+    clips = [tone(1), tone(0.2)]
+    alike(collate_in_worker(encoder, clips), encoder.collate(clips))
+
+
+def alike(there, here):
     np.testing.assert_array_equal(there.mel, here.mel)
     assert (there.frames == here.frames).all() and (there.clip == here.clip).all()
 

@@ -98,7 +98,7 @@ def head_losses(
     taught: Tensor | None = None,
     alpha: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The five losses of what `ManipulationHeads` predicts, unweighted.
+    """The five losses of the predictions of `ManipulationHeads`, unweighted.
 
     real: bool `[n]`; labels `[n, 4]` of `LABELS`; boxes `[n, 4]`, zero for a whole picture;
     fake_words and mask `[n, T - 1]`, of the words after the cls; taught: see `token_loss`.

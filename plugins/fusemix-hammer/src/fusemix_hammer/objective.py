@@ -126,7 +126,7 @@ class HammerObjective(CountsCalls):
         return torch.stack(losses).mean() if losses else own.sum() * 0
 
     def _there(self, here: Tensor) -> Tensor:
-        """bool CPU `[n + Q, K]`: which rows of batch and queue are there. What the buffers hold is
+        """bool CPU `[n + Q, K]`: which rows of batch and queue are there. The buffers are
         read once, before the first call."""
         if self._queued_here is None:
             self._queued_here, self._pointer_here = self.queued.cpu().clone(), int(self.pointer)
