@@ -205,8 +205,8 @@ class GlanceFuser(TrainedFuser[Padded]):
             yield teacher.features(*self._windows(parts)), own.targets.values
 
     def _windows(self, parts: Parts) -> tuple[dict[str, Tensor], Tensor]:
-        """modality → the tokens of each window and the sound of its moment `[n, M · R, d]`; bool which
-        windows are there. A moment that shows nothing has one. If nothing is seen, the tokens of
+        """modality → the tokens of each window and the sound of its moment `[n, M · R, d]`; bool
+        which windows are there. A moment that shows nothing has one. If nothing is seen, the tokens of
         another modality are the windows."""
         names = list(self.inputs)
         seen = max(
