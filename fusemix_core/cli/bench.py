@@ -152,7 +152,7 @@ def bench(
 ) -> None:
     """Compare methods on the same latents, splits, choice and budget.
 
-    Every recipe with every combination of encoders, number of pairs and seed. What is in --out
+    Every recipe with every combination of encoders, number of pairs and seed. What --out has
     already is not made again, so that a benchmark can be stopped, gone on with and added to. Writes
     `report.md` with tables, intervals and plots. Says where there is no difference at this size.
 
@@ -183,11 +183,7 @@ def bench(
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     values |= compared.table() | given(device=device)
     if not config:
-        if not sides.given:
-            raise ConfigError("Give --a and --b.", "Or a --config with [sets.NAME] tables.")
-        views = {m: _names(v) for m, v in o.key_values(view, "--view").items()}
-        values["sets"] = _one_set(table, sides.sides(), views)
-
+        values["sets"] = _one_set(table, sides, view)
     checked = _checked(values, root or (config.parent if config else Path()), only)
     if dry_run:
         _show_plan(checked, json)
@@ -327,10 +323,12 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [n.strip() for n in text.split(",") if n.strip()]
 
 
-def _one_set(
-    table: dict[str, Any], encoders: dict[str, list[str]], views: dict[str, list[str] | None]
-) -> dict[str, Any]:
+def _one_set(table: dict[str, Any], sides: SideOptions, view: list[str] | None) -> dict[str, Any]:
     """The set of the options, by its name. Without data it is that of the encoders' own items."""
+    if not sides.given:
+        raise ConfigError("Give --a and --b.", "Or a --config with [sets.NAME] tables.")
+    encoders = sides.sides()
+    views = {m: _names(v) for m, v in o.key_values(view, "--view").items()}
     if "source" not in table:
         from fusemix_core.registry import registry
         from fusemix_core.runs.config import own_items

@@ -55,4 +55,4 @@ def fusemix_commands(app: typer.Typer) -> None:
     """`fusemix glance sample`, `fusemix glance fit` and `fusemix glance predict`."""
     from fusemix_glance.command import glance
 
-    app.add_typer(glance, name="glance", rich_help_panel="Use")
+    app.add_typer(glance, name="glance", rich_help_panel="Start")

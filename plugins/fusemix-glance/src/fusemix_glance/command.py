@@ -109,8 +109,7 @@ def fit(
 
     Examples:
 
-        fusemix glance fit --data films/films.csv --split-column split --target shape \\
-            --moments 12 --out runs/shapes
+        fusemix glance fit --data films/films.csv --target shape --out runs/1
     """
     if to.exists():
         raise ConfigError(f"{to} exists already.", "Choose another --out.")
@@ -151,9 +150,9 @@ def predict(
 
     Examples:
 
-        fusemix glance predict runs/shapes --data new.csv --looks 3
+        fusemix glance predict runs/1 --data new.csv --looks 3
 
-        fusemix glance predict runs/shapes --data new.csv --looks 8 --threshold 0.9 --out found.csv
+        fusemix glance predict runs/1 --data new.csv --threshold 0.9
     """
     from fusemix_core.cli.progress import ConsoleReporter
     from fusemix_core.saved.model import load
