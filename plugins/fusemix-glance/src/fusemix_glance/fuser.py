@@ -206,8 +206,8 @@ class GlanceFuser(TrainedFuser[Padded]):
 
     def _windows(self, parts: Parts) -> tuple[dict[str, Tensor], Tensor]:
         """modality → the tokens of each window and the sound of its moment `[n, M · R, d]`; bool
-        which windows are there. A moment that shows nothing has one. If nothing is seen, the tokens of
-        another modality are the windows."""
+        which windows are there. A moment that shows nothing has one. If nothing is seen, the
+        tokens of another modality are the windows."""
         names = list(self.inputs)
         seen = max(
             range(len(parts)), key=lambda k: (parts[k][1].shape[2] > 0, names[k] == self.seen)
