@@ -3,9 +3,14 @@
 import pytest
 import torch
 from fusemix_glance.fuser import GlanceFuser
+from fusemix_glance.teacher import Teacher
 
+from fusemix_core.data.facts import Fact
 from fusemix_core.errors import ConfigError
-from fusemix_core.interfaces import Padded
+from fusemix_core.fuser import Labelled
+from fusemix_core.interfaces import FitContext, Padded, PairedLatents
+from fusemix_core.paired import ResidentTokens
+from fusemix_core.tasks.classify import Classify
 from fusemix_core.testing import check_fuser
 
 SMALL = {"width": 16, "heads": 2, "dropout": 0.0}
@@ -86,7 +91,50 @@ def test_tokens_of_another_number_of_moments_are_refused():
         fuser().glance(given(moments=4, regions=1), BOTH)
 
 
-@pytest.mark.parametrize("options", [{"moments": 0}, {"layers": 0}, {"heads": 3}])
+@pytest.mark.parametrize("options", [{"moments": 0}, {"layers": 0}, {"heads": 3}, {"guide": -1}])
 def test_options_that_can_not_be(options):
     with pytest.raises(ConfigError, match="The fuser 'glance' has"):
         GlanceFuser({"image": 6}, 3, **{**SMALL, **options})
+
+
+def test_the_teacher_leaves_out_the_clip_exactly():
+    draw = torch.Generator().manual_seed(0)
+    seen = torch.randn(6, 4, 5, generator=draw)
+    labels, valid = torch.tensor([0, 1, 2, 0, 1, 2]), torch.ones(6, 4, dtype=torch.bool)
+    teacher = Teacher({"image": seen.flatten(0, 1)}, 3)
+    features = teacher.features({"image": seen}, valid)
+    teacher.learn(iter([(features, labels)]))
+    rest = features[1:].flatten(0, 1)
+    responses = torch.nn.functional.one_hot(labels[1:], 3).double().repeat_interleave(4, dim=0)
+    penalty = features.square().sum() / 24
+    penalties = penalty.sqrt() * torch.eye(6, dtype=torch.float64)
+    stacked = torch.cat([rest, penalties]), torch.cat([responses, responses.new_zeros(6, 3)])
+    weights = torch.linalg.lstsq(*stacked).solution
+    found = teacher.confidence(features, labels)
+    torch.testing.assert_close(found[0], (features[0] @ weights)[:, 0].float())
+
+
+def test_it_learns_from_classes_alone_which_silent_moments_matter():
+    """Of four moments of two images one shows something else than grey: a colour of the class."""
+    draw = torch.Generator().manual_seed(0)
+    count = 240
+    labels = torch.randint(2, (count,), generator=draw)
+    where = torch.randint(8, (count,), generator=draw)
+    images = 0.3 * torch.randn(count, 8, 3, generator=draw)
+    images[torch.arange(count), where, 0] += 3
+    images[torch.arange(count), where, 1] += 3.0 * (2 * labels - 1)
+    table = {"image": ResidentTokens(images.flatten(0, 1), torch.full((count,), 8))}
+    rows = torch.arange(count)
+    pairs = PairedLatents(table, rows[:, None]).with_tokens(["image"])
+    task = Classify(classes=["a", "b"])
+    targets = task.targets({"target": Fact("class", labels.numpy(), ("a", "b"))})
+    clips = Labelled(pairs, targets, rows)
+    train, held_out = clips.select(rows[:200]), clips.select(rows[200:])
+    fitted = GlanceFuser.fit(
+        train, held_out, task, FitContext(), moments=4, **SMALL, training={"epochs": 25, "lr": 1e-2}
+    ).fuser
+    with torch.no_grad():
+        found = fitted.glance({"image": held_out.latents("image")}, held_out.present)
+    moments, regions = found.best(1)
+    right = (2 * moments + regions)[:, 0] == where[200:]
+    assert right.double().mean() > 0.9

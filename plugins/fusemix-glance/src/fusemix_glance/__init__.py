@@ -32,6 +32,7 @@ def fusemix_components() -> Iterable[ComponentSpec]:
                 "layers": 1,
                 "heads": 4,
                 "dropout": 0.3,
+                "guide": 5.0,
                 "mix": 0.0,
                 "drop": None,
                 "training": {},
