@@ -79,7 +79,7 @@ def protocol(lines: Sequence[Line], entries: Sequence[Entry]) -> list[str]:
     given = {n: {line[n] for line in lines} for n in ("batch", "budget")}
     same = {n: f"{v.pop():,}" for n, v in given.items() if len(v) == 1 and None not in v}
     if same:
-        what = {"batch": "pairs a step", "budget": "in all"}
+        what = {"batch": "pairs a step", "budget": "pairs in all"}
         counts = ", ".join(f"{number} {what[n]}" for n, number in same.items())
         text += f" Training by gradient sees {counts}."
     if replaced := replaced_batches(lines):
