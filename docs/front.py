@@ -66,8 +66,8 @@ def table(registry: Registry) -> list[str]:
         "intervals over 3 splits; then the seconds of a fit from cached latents. Seconds are "
         "orders of magnitude: the two CPU cores did other work as well. A name with a link is a "
         f"published method, implemented here. `fusemix`, `sail` and `freeze-align` are trained by "
-        f"gradient and saw {line['budget']:,} pairs; they were designed for millions. `fusemix` has "
-        "its published settings; those of the other two, and batches of 256, were chosen on "
+        f"gradient and saw {line['budget']:,} pairs; they were designed for millions. `fusemix` "
+        "has its published settings; those of the other two, and batches of 256, were chosen on "
         "validation."
     )
     return [*lines, "", note]
