@@ -50,7 +50,9 @@ def marked(
 
     font = ImageFont.load_default(_SIZE)
     lines = _lines([Word(one) for one in title.split()], font) + _lines(words, font)
-    height = 0 if image is None else round(_SIDE * image.height / image.width)
+    height = (
+        0 if image is None else min(4 * _SIDE, max(1, round(_SIDE * image.height / image.width)))
+    )
     sheet = images.new("RGB", (_SIDE, height + len(lines) * _LINE + 2 * _PAD), "white")
     draw = ImageDraw.Draw(sheet)
     if image is not None:

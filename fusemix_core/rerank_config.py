@@ -56,7 +56,9 @@ class RerankConfig:
     those that give the tokens, by modality, in place of the model's own; `views` the views of them
     (without an entry: one with tokens, of several layers if there is one). `network` `auto` is
     whichever re-ranker does best on validation, of those that score a batch at once; with options,
-    of those that have them. The other settings are as in `RunConfig`."""
+    of those that have them. `split_seed` splits the rows (None: `seed`); on the data of the model's
+    own run it is that run's, so that what the model was fitted to stays out of the test. The other
+    settings are as in `RunConfig`."""
 
     model: str
     data: DataConfig
@@ -68,6 +70,7 @@ class RerankConfig:
     plugins: tuple[str, ...] = ()
     private: bool = False
     seed: int = 0
+    split_seed: int | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
     store_dtype: StoreDtype = "float16"

@@ -3,7 +3,6 @@ model."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -177,5 +176,9 @@ def _checked(found: Any) -> dict[str, Any]:
     return dict(found)
 
 
+_LARGEST = 1e30
+"""A weight is smaller."""
+
+
 def _is_weight(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    return type(value) in (int, float) and 0 <= value < _LARGEST

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +37,7 @@ class Row:
     Attributes:
         name: of the fuser, the modality or the baseline.
         kind: `baseline`, `single` or `fuser`.
-        mean: of the task's metric on test.
+        mean: of the task's metric on test; None if it is undefined.
         half: half the width of its 95% interval; None if there is none.
         ahead: by how much it is better than the best modality by itself, the mean over seeds.
         ahead_half: half the width of that difference's interval.
@@ -45,9 +47,9 @@ class Row:
 
     name: str
     kind: str
-    mean: float
+    mean: float | None
     half: float | None
-    ahead: float
+    ahead: float | None
     ahead_half: float | None
     seconds: float
     seeds: int
@@ -55,7 +57,7 @@ class Row:
     @property
     def verdict(self) -> str:
         """Whether it is better than the best modality by itself."""
-        if self.kind != "fuser" or self.ahead_half is None:
+        if self.kind != "fuser" or self.ahead is None or self.ahead_half is None:
             return ""
         if abs(self.ahead) <= self.ahead_half:
             return "no difference"
@@ -189,19 +191,33 @@ def _described(
     plan: FusePlan, encoded: Encoded, fusers: Mapping[str, Part], seed: int
 ) -> dict[str, Any]:
     """What a line is of, and its key."""
-    config = to_dict(plan.config)
     facts = {
         "encoders": {m: spec.name for m, spec in plan.specs.items()},
         "views": plan.views,
         "seed": seed,
         "fusers": {label: to_dict(part) for label, part in fusers.items()},
         "latents": encoded.digest,
-        "task": plan.targets.part.name,
+        "rows": _digest(plan, encoded),
+        "task": to_dict(plan.targets.part),
         "targets": list(plan.config.targets),
-        "data": {k: v for k, v in config["data"].items() if k != "source"},
+        "folds": plan.config.folds,
         "versions": {p.dist: p.version for p in registry.plugins},
     }
     return {"key": key_of(facts), **facts}
+
+
+def _digest(plan: FusePlan, encoded: Encoded) -> str:
+    """Of which rows are where, what they are linked to, and their facts."""
+    dataset, digest = encoded.dataset, hashlib.sha256()
+    arrays = {"links": dataset.links, "groups": plan.targets.groups, **dataset.splits}
+    arrays |= {f"fact {name}": fact.values for name, fact in dataset.facts.items()}
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
+        whole = array.dtype.kind == "O"
+        digest.update(repr(array.tolist()).encode() if whole else array.tobytes())
+    for name, fact in dataset.facts.items():
+        digest.update(f"{name} {fact.kind} {fact.names}\0".encode())
+    return digest.hexdigest()
 
 
 def _measured(
@@ -248,9 +264,9 @@ def summarised(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
             Row(
                 name,
                 each[0]["kind"],
-                statistics.fmean(one["metrics"][metric] for one in each),
+                _mean([one["metrics"][metric] for one in each]),
                 _half([one["interval"] for one in each]),
-                statistics.fmean(one["value"] for one in ahead),
+                _mean([one["value"] for one in ahead]),
                 _half([one["interval"] for one in ahead]),
                 statistics.median(one["seconds"] for one in each),
                 len(each),
@@ -260,7 +276,12 @@ def summarised(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def _half(intervals: Sequence[Sequence[float] | None]) -> float | None:
-    known = [(one[1] - one[0]) / 2 for one in intervals if one is not None]
+    return _mean([None if one is None else (one[1] - one[0]) / 2 for one in intervals])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are known; None if none is, such as recall if there is nothing to find."""
+    known = [one for one in values if one is not None and not math.isnan(one)]
     return statistics.fmean(known) if known else None
 
 
@@ -282,10 +303,10 @@ def protocol(lines: Sequence[Mapping[str, Any]]) -> str:
     """How the numbers were made, in a few sentences."""
     best = "the best modality by itself on validation"
     return (
-        f"Task {lines[0]['task']}; means over {len(lines)} seeds. ± is a 95% interval within a "
-        "split: groups of test rows drawn with replacement, the mean over seeds. All have the same "
-        f"latents and rows; test rows are measured once. The gain is over {best}. s are seconds "
-        "of a fit."
+        f"Task {lines[0]['task']['name']}; means over {len(lines)} seeds. ± is a 95% interval "
+        "within a split: groups of test rows drawn with replacement, the mean over seeds. All have "
+        "the same latents and rows; test rows are measured once. The gain is over "
+        f"{best}. s are seconds of a fit."
     )
 
 
@@ -304,5 +325,7 @@ def failures(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{name} failed: {text}" for name, text in errors.items()]
 
 
-def _with(value: float, half: float | None, sign: str = "") -> str:
+def _with(value: float | None, half: float | None, sign: str = "") -> str:
+    if value is None:
+        return "–"
     return f"{value:{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")

@@ -179,6 +179,8 @@ def with_settings(table: Mapping[str, Any], assignments: Sequence[str]) -> dict[
         path, value = parse_assignment(text)
         inner = found
         for key in path[:-1]:
+            if not isinstance(inner.get(key) or {}, dict):
+                raise ConfigError(f"{key} is not a table.", "Example: --set training.epochs=4")
             inner[key] = dict(inner.get(key) or {})
             inner = inner[key]
         inner[path[-1]] = value

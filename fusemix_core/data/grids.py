@@ -31,6 +31,10 @@ class GridHeld:
     values: np.ndarray
 
 
+MOST_DIGITS = 18
+"""Of the number of a grid in its file."""
+
+
 def grid_cell(cell: Any, find: Find) -> GridPlace | GridHeld | Fault:
     """The grid that a filled cell names: `map.npy`, `maps.npy#7`, or is: a matrix."""
     if getattr(cell, "ndim", None) == 2:
@@ -38,7 +42,7 @@ def grid_cell(cell: Any, find: Find) -> GridPlace | GridHeld | Fault:
     if not isinstance(cell, str):
         return Fault(f"contains a {type(cell).__name__}, not a grid: a matrix, or an .npy file")
     name, hash_sign, number = cell.strip().rpartition("#")
-    if not hash_sign or not number.isdecimal():
+    if not hash_sign or not number.isdecimal() or len(number) > MOST_DIGITS:
         name, number = cell.strip(), ""
     if not name.lower().endswith(".npy"):
         return Fault(f"'{short(name)}' is not a grid: name an .npy file, or FILE.npy#NUMBER")
@@ -70,13 +74,14 @@ class Grids:
             self.shape = found.shape
         if found.shape != self.shape:
             return Fault(f"is a grid of shape {found.shape}, and others are {self.shape}")
-        return found.astype(np.float32)
+        with np.errstate(over="ignore"):
+            return found.astype(np.float32)
 
     def _of_file(self, place: GridPlace) -> np.ndarray | Fault:
         if place.path not in self._files:
             try:
-                self._files[place.path] = np.load(place.path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
+                self._files[place.path] = np.lib.format.open_memmap(place.path, mode="r")
+            except Exception as error:  # NumPy raises what it likes for a damaged header
                 self._files[place.path] = Fault(f"{place.path} can't be read: {error}")
         found = self._files[place.path]
         if isinstance(found, Fault) or place.number is None:

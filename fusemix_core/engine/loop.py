@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from typing import Generic
@@ -232,12 +233,14 @@ class Trainer(Generic[M]):
     def _best_of(self, score: float, noise: float) -> float:
         """The best score with this one, whose weights are kept if it is."""
         state = self.state
-        if state.risen_to is None or score > state.risen_to + noise:
+        risen, best = state.risen_to, state.best_score
+        # A score is NaN if validation has nothing to measure; any other is better.
+        if risen is None or math.isnan(risen) or score > risen + noise:
             state.risen_to, state.waited = score, 0
         else:
             state.waited += 1
-        if state.best_score is not None and score <= state.best_score:
-            return state.best_score
+        if best is not None and not math.isnan(best) and not score > best:
+            return best
         state.best_score, state.best_step = score, state.step
         state.best = {name: _weights(module) for name, module in state.kept.items()}
         return score

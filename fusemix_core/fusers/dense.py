@@ -95,6 +95,8 @@ class DenseFuser(TrainedFuser[Padded]):
     def raw(self, latents: Mapping[str, Padded], present: Tensor) -> Tensor:
         found = torch.zeros(len(present), self.outputs, device=present.device)
         for k, modality in enumerate(self.inputs):
+            if not present[:, k].any():  # its latents are a placeholder, of any shape
+                continue
             own = self._scores(k, latents[modality])
             found = found + torch.where(present[:, k, None], own, 0.0)
         return found / present.sum(dim=1, keepdim=True)

@@ -12,7 +12,8 @@ from fusemix_core.config import DataConfig, from_dict, read_toml, to_dict
 from fusemix_core.data.dataset import SPLITS
 from fusemix_core.errors import ConfigError
 
-_SPLITTING = ("split_column", "test", "validation_fraction", "test_fraction")
+SPLITTING = ("split_column", "test", "validation_fraction", "test_fraction")
+"""The fields of `DataConfig` that say which rows are in which split."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def measured_data(
     if split not in (None, "all", *SPLITS):
         raise ConfigError(f"'{split}' is not a split.", f"Splits: {', '.join(SPLITS)}, all.")
     if split is None:
-        split = "test" if own or any(name in given for name in _SPLITTING) else "all"
+        split = "test" if own or any(name in given for name in SPLITTING) else "all"
     if seed is None:
         seed = run.get("seed", 0) if own else 0
     return MeasuredData(from_dict(DataConfig, table, "data."), split, seed)

@@ -17,7 +17,7 @@ from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError
 from fusemix_core.fused import FusedModel
 from fusemix_core.interfaces import Encoder, FitContext, PairedLatents
-from fusemix_core.jobs.measured_data import data_table, run_of
+from fusemix_core.jobs.measured_data import SPLITTING, data_table, run_of
 from fusemix_core.launch import launched
 from fusemix_core.reports.rerank import report_rerank, sections_of, verdict
 from fusemix_core.rerank_config import RerankConfig
@@ -117,9 +117,18 @@ def rerank_config(values: Mapping[str, Any]) -> RerankConfig:
     """A checked config from the tables of a TOML file or of options. Data, split and seed that are
     not given are those of the model's run."""
     run = run_of(values["model"])
-    table, own = data_table(values["model"], run, values.get("data", {}))
+    given = values.get("data", {})
+    table, own = data_table(values["model"], run, given)
+    kept = run.get("data", {}) if own else {}
+    if other := [k for k in SPLITTING if kept and k in given and given[k] != kept.get(k)]:
+        raise ConfigError(
+            f"The model was fitted to these data with another {other[0]}: its training rows would "
+            "get into the test.",
+            "Leave out the options of the split; it is that of the run.",
+        )
     seed = run.get("seed", 0) if own else 0
-    return from_dict(RerankConfig, {"seed": seed, **values, "data": table})
+    splits = {"split_seed": seed} if own else {}
+    return from_dict(RerankConfig, {"seed": seed, **values, **splits, "data": table})
 
 
 def model_of_run(config: RerankConfig) -> FusedModel:

@@ -107,7 +107,8 @@ def make_rerank_plan(
     config = replace(config, between=between, views=views)
     takes = {m: info.takes for m, info in model.encoders.items()}
     # All modalities of the run: what is linked by a third one is on one side of the split.
-    whole = read_usable(config.data, takes, config.seed, tell=notify, optional=takes)
+    seed = config.seed if config.split_seed is None else config.split_seed
+    whole = read_usable(config.data, takes, seed, tell=notify, optional=takes)
     dataset = _between(whole, between)
     encoders = plan_encoders(dataset, specs, config, config.device)
     return RerankPlan(config, model, dataset, encoders, networks, list(whole.warnings))
@@ -129,8 +130,7 @@ def _between(dataset: PairedDataset, between: tuple[str, ...]) -> PairedDataset:
         if not len(splits[name]):
             raise DataError(
                 f"The {name} split has no row with both {' and '.join(between)}.",
-                "A re-ranker needs pairs to train on, and others to choose on: give more rows, or "
-                "another --validation-fraction.",
+                "A re-ranker needs pairs to train on, and others to choose on: give more rows.",
             )
     return replace(dataset, splits=splits)
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import torch
+
 from fusemix_core.config import to_dict
 from fusemix_core.saved.model import SavedModel
 
@@ -26,6 +28,7 @@ def identity(model: SavedModel, modalities: Sequence[str]) -> str:
         digest.update(json.dumps(parts, sort_keys=True).encode())
         for key, tensor in sorted(model.parts[name].tensors.items()):
             digest.update(f"\0{key} {tuple(tensor.shape)}\0".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+            held = tensor.detach().cpu().contiguous().view(-1)
+            digest.update(held.view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     digest.update(json.dumps(model.part("scorer").name).encode())
     return digest.hexdigest()

@@ -146,6 +146,13 @@ def shares_of(fact: Fact, what: str) -> tuple[Tensor, Tensor]:
             f"{int(wrong[0]) + 1:,} of these.",
             "Divide their edges by the width and the height of the image.",
         )
+    turned = np.flatnonzero((values[:, 2:] < values[:, :2]).any(axis=1))
+    if len(turned):
+        raise DataError(
+            f"The {what} has {len(turned):,} boxes that end before they begin, first in row "
+            f"{int(turned[0]) + 1:,} of these.",
+            "If they are left, top, width and height: --target COLUMN:xywh",
+        )
     return of_corners(torch.from_numpy(values)), torch.from_numpy(known)
 
 

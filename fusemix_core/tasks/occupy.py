@@ -17,6 +17,8 @@ from fusemix_core.metrics.reliability import Reliability, reliability
 from fusemix_core.prediction import Calibration, Columns, Targets, Task, calibrated
 from fusemix_core.tasks.coding import defined, fact_of, mean_of
 
+MOST = 1 << 20
+"""Cells of a grid, at most."""
 _SMOOTH = 1.0
 """Cells that the Dice loss adds to both parts, so that an empty grid has one."""
 
@@ -50,8 +52,12 @@ class Occupy(Task):
     def __init__(
         self, *, height: int = 0, width: int = 0, coarse: float = 0.5, dice: float = 1.0
     ) -> None:
-        if min(coarse, dice) < 0:
+        if not min(coarse, dice) >= 0:
             raise ConfigError(f"occupy has coarse={coarse} and dice={dice}.", "They are 0 or more.")
+        if min(height, width) < 0 or height * width > MOST:
+            raise ConfigError(
+                f"occupy has {height:,} × {width:,} cells.", f"{MOST:,} cells are the most."
+            )
         self.height, self.width = height, width
         self.coarse, self.dice = coarse, dice
         self.names = tuple(f"{i},{j}" for i in range(height) for j in range(width))

@@ -16,6 +16,8 @@ from fusemix_core.tasks.coding import as_texts, defined, fact_of, mean_of
 
 MOST = 64
 """Classes."""
+LARGEST = 1024
+"""Pixels of a mask's side, at most."""
 _SMOOTH = 1.0
 """Pixels that the Dice loss adds to both parts, so that a class that a mask lacks has one."""
 _STEPS = 40
@@ -63,8 +65,13 @@ class Segment(Task):
     ) -> None:
         self.size, self.values, self.ignored, self.dice = size, tuple(values), ignored, dice
         self.classes = tuple(as_texts(classes)) or tuple(f"{value:g}" for value in values)
-        if dice < 0:
+        if not dice >= 0:
             raise ConfigError(f"segment has dice={dice}.", "It is 0 or more.")
+        if not 0 <= size <= LARGEST or len(self.values) > MOST:
+            raise ConfigError(
+                f"segment has size={size} and {len(self.values):,} values.",
+                f"They are {LARGEST:,} and {MOST} at most.",
+            )
         if len(self.classes) != len(self.values):
             raise ConfigError(
                 f"segment has {len(self.classes)} names of classes, and the masks have the values "
@@ -83,8 +90,11 @@ class Segment(Task):
     def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Segment:
         fact = _masks(fact_of(facts, "target"))
         pixels = np.unique(fact.values[~np.isnan(fact.values)])
-        ignored = options.get("ignored")
-        values = [float(v) for v in options.get("values") or pixels if v != ignored]
+        ignored = _number(options.get("ignored"), "ignored")
+        given = [_number(v, "values") for v in as_texts(options.get("values"))]
+        values = [float(v) for v in given or pixels if v is not None and v != ignored]
+        if len(set(values)) < len(values):
+            raise ConfigError("segment names a value twice.", "Example: values=0,1,2")
         if len(values) < 2:
             raise DataError(
                 f"All known pixels of the training masks are {values[0] if values else ignored:g}: "
@@ -98,6 +108,7 @@ class Segment(Task):
                 "Save masks as PNG, not as JPEG, with one value per class.",
             )
         learnt: dict[str, Any] = {"values": values, "size": fact.values.shape[1]}
+        learnt["ignored"] = ignored
         return cls(**{**options, **learnt})
 
     def targets(self, facts: Mapping[str, Fact]) -> Targets:
@@ -256,3 +267,13 @@ def _mean(values: np.ndarray) -> np.ndarray:
     count = known.sum(axis=-1)
     sums = np.where(known, values, 0.0).sum(axis=-1)
     return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+
+
+def _number(value: Any, name: str) -> float | None:
+    """An option that is a number, None if it isn't given."""
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        raise ConfigError(
+            f"segment has {name}={value}, which is not a number.", f"Example: {name}=255"
+        ) from None

@@ -14,10 +14,12 @@ from fusemix_core.marked import LEGEND, Word, marked
 from fusemix_core.prediction import Columns, Show, Targets, Task
 from fusemix_core.sections import Figure, Section
 from fusemix_core.tasks.box import examples_of
-from fusemix_core.tasks.coding import as_texts, defined, fact_of, mean_of
+from fusemix_core.tasks.coding import as_text, as_texts, defined, fact_of, mean_of
 
 MOST = 256
 """Tokens of an item that have labels, at most."""
+LONGEST = 4096
+"""Tokens of a row that a task may have, at most."""
 
 
 class Tag(Task):
@@ -54,6 +56,8 @@ class Tag(Task):
         labels: Sequence[str] = (),
         length: int = 0,
     ) -> None:
+        if not 0 <= length <= LONGEST:
+            raise ConfigError(f"tag has length={length}.", f"It is 0 to {LONGEST:,} tokens.")
         self.tagged, self.labels, self.length = modality, tuple(as_texts(labels)), length
         self.none = self.labels.index(none) if none in self.labels else 0
         self.names = tuple(f"{name} {k + 1}" for k in range(length) for name in self.labels)
@@ -65,8 +69,8 @@ class Tag(Task):
         for row in rows:
             for label in row or ():
                 counts[label] = counts.get(label, 0) + 1
-        labels = list(options.get("labels") or sorted(counts))
-        none = str(options.get("none") or max(labels, key=lambda name: counts.get(name, 0)))
+        labels = as_texts(options.get("labels")) or sorted(counts)
+        none = as_text(options.get("none")) or max(labels, key=lambda name: counts.get(name, 0))
         if len(labels) < 2:
             raise DataError(
                 f"The target has the label '{labels[0]}' only: there is nothing to predict.",

@@ -429,6 +429,7 @@ def test_grids_from_python(tmp_path):
     ("cell", "reason"),
     [
         ("maps.npy#9", "has no grid 9"),
+        ("zipped.npy", "can't be read"),
         ("maps.npy", "not a grid \\[H, W\\]"),
         ("none.npy", "can't be read"),
         ("map.png", "name an .npy file"),
@@ -439,6 +440,7 @@ def test_grids_from_python(tmp_path):
 def test_a_cell_that_names_no_grid_is_a_bad_row(cell, reason, tmp_path):
     path = grids(tmp_path, np.zeros((2, 3, 4)))
     np.save(tmp_path / "other.npy", np.zeros((2, 2)))
+    (tmp_path / "zipped.npy").write_bytes(b"PK\x03\x04 not a zip")
     with path.open("a") as file:
         file.write(f"\nx,y,{cell}")
     (bad,) = read(path, {"map": "map:grid"}).rejected

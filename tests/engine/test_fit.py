@@ -197,6 +197,13 @@ def test_the_best_weights_are_kept_and_ties_go_to_the_earlier(split, recipe, tmp
     assert (values["step"], values["best_step"], values["best_score"]) == (16, 8, 0.3)
 
 
+def test_an_undefined_score_is_worse_than_any_other(split, recipe, monkeypatch):
+    scripted_scores(monkeypatch, [float("nan"), 0.3, float("nan"), 0.2])
+    record = Record()
+    fit(recipe(), split(70, 20), callbacks=[record])
+    assert [m["best"] for _, m in record.all("evaluation")][1:] == [0.3, 0.3, 0.3]
+
+
 def test_patience_counts_evaluations_without_a_better_score(split, recipe, monkeypatch):
     scripted_scores(monkeypatch, [0.1, 0.1, 0.2, 0.2, 0.1, 0.9])
     record = Record()

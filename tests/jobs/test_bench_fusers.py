@@ -56,6 +56,15 @@ def test_finished_seeds_are_not_made_again_and_are_on_the_page(done):
     assert "mlp width=8" in (out / "report.md").read_text()
 
 
+def test_other_targets_of_the_same_items_are_measured_anew(done):
+    out, lines = done
+    source = {**DATA["source"], "kind": DATA["source"]["kind"][::-1]}
+    data = {**DATA, "source": source}
+    (line,) = bench_fusers(ENCODERS, data, target="kind", methods=["stack"], seeds=1, out=out)
+    old = lines[0]["candidates"]["stack"]["metrics"]["accuracy"]
+    assert line["candidates"]["stack"]["metrics"]["accuracy"] < old
+
+
 def test_a_fuser_that_cannot_be_fitted_is_said_and_others_are_measured(tmp_path):
     methods = ["block", "mlp width=-1"]
     (line,) = bench_fusers(ENCODERS, DATA, target="kind", methods=methods, seeds=1, out=tmp_path)

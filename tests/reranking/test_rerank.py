@@ -12,13 +12,14 @@ from fusemix_core.config import DataConfig
 from fusemix_core.errors import (
     ArtefactError,
     ConfigError,
-    DataError,
     RunExistsError,
     UnknownNameError,
 )
+from fusemix_core.jobs.rerank import model_of_run, rerank_config
 from fusemix_core.jobs.search import Gallery
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
+from fusemix_core.runs.reranking import make_rerank_plan
 from fusemix_core.search import Collection
 
 
@@ -43,6 +44,17 @@ def test_the_run_s_own_data_split_and_tokens_are_taken(done):
     }
     views = {m: one["view"] for m, one in done.found.results["encoders"].items()}
     assert views == {"left": "tokens-layers", "right": "tokens-layers"}
+
+
+def test_another_seed_does_not_bring_training_rows_into_the_test(done):
+    run = str(done.first.folder.path)
+    config = rerank_config({"model": run, "seed": 7})
+    plan = make_rerank_plan(config, model_of_run(config))
+    assert config.seed == 7
+    for name, rows in done.first.encoded.dataset.splits.items():
+        assert plan.dataset.splits[name].tolist() == rows.tolist()
+    with pytest.raises(ConfigError, match="another test_fraction"):
+        rerank_config({"model": run, "data": {"test_fraction": 0.4}})
 
 
 def test_before_is_what_the_run_itself_measured(done):
@@ -140,7 +152,7 @@ def test_a_finished_run_is_refused_and_resumes_to_the_same(done, monkeypatch):
         ({"between": ["left"]}, ConfigError, "two modalities"),
         ({"settings": {"top_k": 1}}, ConfigError, "top_k is 1"),
         ({"settings": {"negatives": "soft"}}, ConfigError, "soft"),
-        ({"data": {"validation_fraction": 0.0}}, DataError, "validation split"),
+        ({"data": {"validation_fraction": 0.0}}, ConfigError, "validation_fraction"),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_once(done, tmp_path, more, error, message):

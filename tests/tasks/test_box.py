@@ -87,6 +87,9 @@ def test_boxes_in_pixels_are_an_error_that_says_what_to_do():
     with pytest.raises(DataError, match=r"reach beyond 0 to 1, first in row 2") as caught:
         Box.learn(boxes([CORNERS[0], [3, 4, 50, 60]]))
     assert "Divide" in caught.value.hint
+    with pytest.raises(DataError, match=r"end before they begin, first in row 2") as caught:
+        Box.learn(boxes([CORNERS[0], [0.5, 0.5, 0.2, 0.2]]))
+    assert "xywh" in caught.value.hint
     with pytest.raises(DataError, match="no box with an area"):
         Box.learn(boxes([[0, 0, 0, 0]] * 3))
     with pytest.raises(DataError, match="not boxes"):

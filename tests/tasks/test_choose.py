@@ -46,6 +46,10 @@ def test_times_and_events_are_survival_and_several_columns_labels():
         choose_task({"a": FLAG, "b": number([1, 2, 3])})
 
 
+def test_boxes_are_boxes_to_find():
+    assert choose_task({"target": Fact("box", np.zeros((2, 4), np.float32))})[0] == "box"
+
+
 def test_the_users_choice_stays():
     assert choose_task({"target": number([1, 2, 3])}, "ordinal")[0] == "ordinal"
 
@@ -54,7 +58,6 @@ def test_the_users_choice_stays():
     ("fact", "message"),
     [
         (Fact("text", np.arange(30), tuple(f"t{i}" for i in range(30))), "30 different texts"),
-        (Fact("box", np.zeros((2, 4), np.float32)), "boxes"),
         (Fact("time", np.zeros(2)), "dates"),
         (number([np.nan, np.nan]), "missing in all 2"),
     ],

@@ -85,6 +85,14 @@ def test_a_value_may_mean_that_a_pixel_is_not_known():
     assert task.targets(FACTS).known.sum() == 2 * 9
 
 
+def test_options_may_be_text_as_on_the_command_line():
+    assert Segment.learn(FACTS, ignored="255").values == (0.0, 7.0)
+    assert Segment.learn(FACTS, values="0,7").values == (0.0, 7.0)
+    for wrong, message in (({"values": "0,x"}, "not a number"), ({"values": [7, 7]}, "twice")):
+        with pytest.raises(ConfigError, match=message):
+            Segment.learn(FACTS, **wrong)
+
+
 def test_decoded_are_the_classes_that_are_there_and_their_shares(task):
     table = task.decode(certain([[[0, 1], [0, 1]], [[0, 0], [0, 0]]]))
     assert table["prediction"] == ["heart", ""]

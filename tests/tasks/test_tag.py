@@ -51,6 +51,13 @@ def test_labels_and_length_are_those_of_the_training_rows(task):
     assert again.names == task.names and again.none == task.none
 
 
+def test_labels_may_be_text_or_numbers_as_on_the_command_line():
+    for labels in ("1,0", [1, 0]):
+        assert Tag.learn(tags(*CELLS), labels=labels, none=0).options["labels"] == ["1", "0"]
+    with pytest.raises(ConfigError, match="length=-3"):
+        Tag.learn(tags(*CELLS), length=-3)
+
+
 def test_tokens_beyond_a_row_are_not_known(task):
     targets = task.targets(tags(*CELLS, None, "2 1"))
     known = targets.known.unflatten(1, (3, 2))[:, :, 0]
