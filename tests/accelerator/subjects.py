@@ -35,9 +35,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Of components whose own options are for larger batches, draw, or would leave code untouched."""
 
 
+NEED_FILES = {"arl"}
+"""Components that read a file of the user's; tests of their own make one."""
+
+
 def names(kind: str) -> list[str]:
     """All registered components of a kind."""
-    return sorted(spec.name for _, spec in registry.all_components(kind))
+    every = {spec.name for _, spec in registry.all_components(kind)}
+    return sorted(every - NEED_FILES)
 
 
 def pairs(gaps: bool = False, rows: int = 72, tokens: bool = False) -> PairedLatents:

@@ -225,7 +225,9 @@ def cells(data: bytes, folder: Path) -> object:
             continue
         fact = found.facts["f"]
         assert len(fact) == len(found) == len(values) - len(found.rejected)
-        assert fact.kind == {"xywh": "box", "labels": "text", None: fact.kind}.get(kind, kind)
+        assert fact.kind == {"xywh": "box", "labels": "text", "mask": "grid", None: fact.kind}.get(
+            kind, kind
+        )
         if fact.kind in ("class", "text"):
             assert ((fact.values >= -1) & (fact.values < len(fact.names))).all()
         else:

@@ -201,7 +201,8 @@ class SentenceTransformerEncoder(Encoder):
             return self._tokens_of_blocks(self._features(tokens))
         if view == "tokens-words":
             features = self._features(tokens)
-            return means_of_words(self.model[0](features)["token_embeddings"].float(), words)
+            mask = tokens["attention_mask"].bool()
+            return means_of_words(self.model[0](features)["token_embeddings"].float(), words, mask)
         return self.compute(view, **tokens)
 
     def _features(self, tokens: Tokens) -> dict[str, Any]:
@@ -298,12 +299,13 @@ class _OfTokens(nn.Module):
         return self.give(tokens)
 
 
-def means_of_words(tokens: Tensor, words: Tensor) -> Padded:
+def means_of_words(tokens: Tensor, words: Tensor, mask: Tensor) -> Padded:
     """The mean of the tokens of each word.
 
     Args:
         tokens: float `[n, t, d]`.
         words: int64 `[n, t]`, the number of each token's word, -1 if it is of none.
+        mask: bool `[n, t]`, which tokens aren't padding.
 
     Returns:
         The words of each text up to the last that has a token. The mean of all its tokens stands
@@ -314,11 +316,11 @@ def means_of_words(tokens: Tensor, words: Tensor) -> Padded:
     member = words[:, None] == torch.arange(most, device=words.device)[:, None]  # [n, W, t]
     none = ~member.any(dim=2, keepdim=True)
     seen = words >= 0
-    every = torch.where(seen.any(dim=1, keepdim=True), seen, True)
+    every = torch.where(seen.any(dim=1, keepdim=True), seen, mask)
     share = torch.where(none, every[:, None], member).to(tokens.dtype)
     means = (share @ tokens) / share.sum(dim=2, keepdim=True)
-    mask = torch.arange(most, device=words.device) < count[:, None]
-    return Padded(means.masked_fill(~mask[:, :, None], 0), mask)
+    there = torch.arange(most, device=words.device) < count[:, None]
+    return Padded(means.masked_fill(~there[:, :, None], 0), there)
 
 
 def groups_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
