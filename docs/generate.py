@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import compared
 import front
 from typer.main import get_command
 
@@ -312,7 +313,8 @@ def comparison_page() -> str:
         plots = {s: f"comparison/{name}-{slug(s)}.svg" for s in settings(entries)}
         if lines:
             parts += [text, *page(entries, lines, plots, level=3)]
-    return NOTE + "\n".join([*parts, *ranking_section()])
+    more = [*ranking_section(), *compared.fusers_section(), *compared.rerankers_section()]
+    return NOTE + "\n".join([*parts, *more])
 
 
 RANKING = """## Choosing before training
