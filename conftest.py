@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent
 DRAWN = tuple(str(ROOT / "tests" / name) for name in ("reports", "docs", "kit", "cli/test_rank.py"))
 imported = 0
 
-# A machine that is busy with others is no failure; `--hypothesis-profile default` draws more.
+# Without a deadline, as machines are busy; `--hypothesis-profile default` draws more examples.
 settings.register_profile("fusemix", deadline=None, max_examples=40)
 settings.load_profile("fusemix")
 

@@ -61,7 +61,7 @@ class Case:
         settings: of `RerankSettings` that aren't the defaults.
         training: of its `training` that aren't the defaults.
         most: tokens of an item at most, the first ones.
-        last: modalities of whose tokens only the last layer is kept.
+        last: the modalities that keep only the last layer of each token.
     """
 
     title: str

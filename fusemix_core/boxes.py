@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 EMPTY = 1e-4
-"""A predicted box with all its corners below this means that there is no box."""
+"""If all corners of a predicted box are below this, the prediction is that there is none."""
 
 
 def corners(boxes: Tensor) -> tuple[Tensor, Tensor]:

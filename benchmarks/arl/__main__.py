@@ -44,7 +44,7 @@ SEEDS, HELD_OUT, TEST = 5, 330, 500
 PAIRS = (100,)
 WEIGHTS = (1.0,)
 OFTEN = 5
-"""An entity is in the graph if so many molecules are said to be, or to do, it."""
+"""How many molecules must have a class or a role, for it to be in the graph."""
 SETTINGS = (
     "dim=128",
     "adapter=linear",

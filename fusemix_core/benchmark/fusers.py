@@ -123,7 +123,7 @@ def run_fusers(
     fusers = fusers_named(methods)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not numbers:
-        raise ConfigError("There is no seed.", "Give a number of seeds, 1 or more.")
+        raise ConfigError("No seed is given.", "Give 1 or more: --seeds 3")
     config, specs = build_fuse_config(dict(values))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

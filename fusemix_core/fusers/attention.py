@@ -77,7 +77,7 @@ class AttentionFuser(TrainedFuser[Padded]):
         tags: scores of each of them.
 
     Raises:
-        ConfigError: there is no layer, `heads` does not divide `width`, or `tagged` isn't there.
+        ConfigError: `layers` is 0, `heads` does not divide `width`, or `tagged` isn't a modality.
     """
 
     uses = ("tokens",)

@@ -140,7 +140,7 @@ def networks_of(part: Part, registry: Registry = registry) -> dict[str, Part]:
     minutes. If it has options, it is those that have them, whatever they cost.
 
     Raises:
-        ConfigError, UnknownNameError: there is no such network, or none with such an option.
+        ConfigError, UnknownNameError: no network has that name, or those options.
     """
     if part.name != AUTO:
         registry.check(KIND, part)
