@@ -120,6 +120,10 @@ class Gallery:
         if reranking.reranker.weight(modality, self.target):
             some = index[: reranking.reranker.top_k]
             store_tokens(reranking.reranker, self.items.select(some), self._reporter)
+        else:
+            self._reporter.note(
+                f"The re-ranker changes nothing from {modality} to {self.target}: its weight is 0."
+            )
 
         def read(i: int) -> Any:
             return self.items.load(numbers[i])

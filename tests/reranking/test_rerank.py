@@ -19,6 +19,7 @@ from fusemix_core.jobs.rerank import model_of_run, rerank_config
 from fusemix_core.jobs.search import Gallery
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
+from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.reranking import make_rerank_plan
 from fusemix_core.search import Collection
 
@@ -116,6 +117,18 @@ def test_a_search_of_data_and_one_of_an_index_are_ranked_anew_alike(done, tmp_pa
     assert better > plain
     second = made.ask("left", left[query], 3, 2, target="right", reranking=reranking)
     assert [one.key for one in second] == [one.key for one in found[2:5]]
+
+
+def test_a_search_says_if_the_re_ranker_changes_nothing(done, monkeypatch):
+    notes, reporter = [], Reporter()
+    monkeypatch.setattr(reporter, "note", notes.append)
+    monkeypatch.setattr(RerankModel, "weight", lambda *_: 0.0)
+    config = DataConfig(source=(done.data["source"],))
+    galleries = [Gallery(done.first.model, "right", config, reporter, (), one)
+                 for one in (done.found.model, None)]  # fmt: skip
+    found, plain = (one.search("a1 a2 a3", "left", 5) for one in galleries)
+    assert [one.item for one in found] == [one.item for one in plain]
+    assert "changes nothing from left to right" in notes[-1]
 
 
 def test_tokens_come_from_the_store_and_a_missing_one_is_encoded(done, monkeypatch):
