@@ -85,6 +85,7 @@ def test_a_film_is_read_as_moments_with_their_sounds(tmp_path):
     assert read_film(path, 2, None).sounds is None
 
 
+@pytest.mark.slow
 def test_a_saved_model_looks_at_the_same_windows(model, table, tmp_path):
     model.save_pretrained(tmp_path / "model")
     again = fusemix_core.load(tmp_path / "model", encoders=NAMES, device="cpu")

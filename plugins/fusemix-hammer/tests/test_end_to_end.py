@@ -67,6 +67,7 @@ def done(fakes, tmp_path_factory):
     return fuse(encoders, data, task="manipulation", fuser=settings, out=out)
 
 
+@pytest.mark.slow
 def test_a_run_measures_detection_types_boxes_and_words(done):
     found = done.results["candidates"]["hammer"]["metrics"]
     wanted = {"auc", "eer", "accuracy", "map", "cf1", "of1", "iou", "iou_boxes", "f1", "f1_tagged"}

@@ -121,6 +121,7 @@ class Log(Reporter):
         self.notes.append(text)
 
 
+@pytest.mark.slow
 def test_two_workers_of_which_one_is_killed_leave_the_store_that_one_machine_leaves(
     tmp_path, monkeypatch, loads
 ):
@@ -174,6 +175,7 @@ def test_only_what_is_missing_is_encoded_and_bad_items_are_told_with_their_reaso
         encode({"text": LETTERS}, {**data, "max_bad": 0.1}, workers=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lives", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_block_that_kills_every_worker_ends_the_run(tmp_path, loads, monkeypatch, lives):
     monkeypatch.setattr(extraction, "_LIVES", lives)
@@ -229,6 +231,7 @@ def test_a_class_travels_by_itself_and_one_of_a_module_that_workers_lack_is_refu
         encode({"text": Theirs}, data, workers=1)
 
 
+@pytest.mark.slow
 def test_what_ray_gets_does_not_grow_with_the_items(tmp_path, loads, in_process):
     (tmp_path / "few").mkdir()
     for count, folder in ((30, tmp_path / "few"), (930, tmp_path)):
