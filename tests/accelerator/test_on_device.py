@@ -243,6 +243,7 @@ def measured():
     return {name: dict(sorted(counts.items())) for name, counts in found.items()}
 
 
+@pytest.mark.slow
 def test_waits_and_uses_of_float64_are_those_that_are_listed():
     found, allowed = measured(), json.loads(ALLOWED.read_text())
     new, gone = [], []

@@ -41,6 +41,7 @@ def found(request, tmp_path_factory):
     return [load_file(folder / f"{i}.safetensors") for i in range(request.param)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_adapters_are_one_processs(recipe, found):
     for name, wanted in fitted(recipe).items():

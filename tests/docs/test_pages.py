@@ -17,7 +17,7 @@ from fusemix_core.reports import figures
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = {"text", "html"}
-SOON = {"docs/tutorial.md", "docs/how-to/own-latents.md", "docs/how-to/plugin.md"}
+SOON = {"docs/tutorial.md", "docs/how-to/plugin.md"}
 """What a newcomer reads first. The others are among the slow tests."""
 
 

@@ -59,12 +59,13 @@ def test_a_missing_page_says_where_to_go_on(site):
         assert f'href="/{name}/"' in page and (site / name / "index.html").exists()
 
 
-def test_every_page_is_in_the_navigation(site):
+def test_every_page_is_in_the_navigation():
     nav = (ROOT / "mkdocs.yml").read_text()
     pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
     assert {page for page in pages if page not in nav} == set()
 
 
+@pytest.mark.slow
 def test_figures_can_be_read_on_a_dark_page(site):
     """Each is drawn for both, or has a light ground there."""
     style = (site / "style.css").read_text()

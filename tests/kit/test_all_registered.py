@@ -75,7 +75,10 @@ SLOW = {
     ("exporter", "web"),
     ("index", "faiss"),
     ("reranker", "cross"),
-    *(("fuser", name) for name in ("attention", "dense", "glance", "grid", "hammer", "lego")),
+    *(
+        ("fuser", name)
+        for name in ("attention", "cross", "dense", "glance", "grid", "hammer", "lego")
+    ),
     *(("fuser", name) for name in ("mlp", "products", "reason", "rolling", "stack")),
 }
 """Components that take seconds here. Others of each kind are quick; tests/kit/test_suite.py and
