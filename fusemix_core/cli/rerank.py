@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +20,8 @@ from fusemix_core.cli.groups import (
     given,
     grouped,
 )
-from fusemix_core.config import parse_assignment, parse_part, to_dict
-from fusemix_core.errors import ConfigError
+from fusemix_core.config import Training, from_dict, parse_assignment, parse_part, to_dict
+from fusemix_core.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,8 +68,9 @@ Network = Annotated[
     typer.Option(
         "--network",
         metavar="NAME",
-        help='A registered re-ranker; with options "NAME KEY=VALUE". [auto: the best on '
-        "validation of those that score a batch at once]",
+        help='A registered re-ranker; with options "NAME KEY=VALUE". `fusemix recipes components '
+        "--kind reranker` lists both. [auto: the best on validation of those that score a batch at "
+        "once]",
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -103,7 +105,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting: count, pool, training.epochs, training.lr, …",
+        help="A setting of the training: count, pool, training.epochs, training.lr, … Options of a "
+        "network go into --network.",
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -174,17 +177,18 @@ def with_settings(table: Mapping[str, Any], assignments: Sequence[str]) -> dict[
     """The table of a `RerankSettings` with `KEY=VALUE` settings, such as `training.epochs=4`."""
     from fusemix_core.rerank_config import RerankSettings
 
-    found = {**to_dict(RerankSettings()), **table}
+    found = to_dict(from_dict(RerankSettings, table, "settings."))
+    known = {f.name for f in fields(RerankSettings)} | {
+        f"training.{f.name}" for f in fields(Training)
+    }
     for text in assignments:
         path, value = parse_assignment(text)
-        inner = found
-        for key in path[:-1]:
-            if not isinstance(inner.get(key) or {}, dict):
-                raise ConfigError(f"{key} is not a table.", "Example: --set training.epochs=4")
-            inner[key] = dict(inner.get(key) or {})
-            inner = inner[key]
+        if ".".join(path) not in known:
+            note = 'Options of a network go into --network "NAME KEY=VALUE".'
+            raise UnknownNameError.of("setting", ".".join(path), known, note)
+        inner = found["training"] if len(path) > 1 else found
         inner[path[-1]] = value
-    return found
+    return to_dict(from_dict(RerankSettings, found))
 
 
 def _carry_out(values: dict[str, Any], run: RunOptions, output: OutputOptions) -> None:

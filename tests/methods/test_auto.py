@@ -12,10 +12,10 @@ from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.judge import Judge
 from fusemix_core.aligners.recalls import gain, hits_of, mean_recall, recalls
 from fusemix_core.aligners.scale import SCALES
-from fusemix_core.config import override_recipe
 from fusemix_core.context import Callback
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
+from fusemix_core.overrides import override_recipe
 from fusemix_core.recipes.auto import auto
 
 SMALL = [

@@ -1,0 +1,36 @@
+"""What `fusemix rerank` says of settings and runs that it can't use."""
+
+import pytest
+
+from fusemix_core.cli.rerank import with_settings
+from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.jobs.rerank import rerank_config
+
+
+def test_settings_reach_the_training_and_leave_the_others():
+    found = with_settings({"count": 2}, ["training.epochs=4", "pool=9", "training.max_steps=none"])
+    assert (found["count"], found["pool"], found["training"]["epochs"]) == (2, 9, 4)
+    assert found["training"]["lr"] == 3e-3 and "max_steps" not in found["training"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("width=32", 'network go into --network "NAME KEY=VALUE"'),
+        ("network.width=32", "There is no setting named 'network.width'"),
+        ("epochs=3", "Did you mean 'training.epochs'"),
+        ("training.epoch=3", "Did you mean 'training.epochs'"),
+        ("count.many=3", "There is no setting named 'count.many'"),
+        ("count=many", "count is 'many', which is not of type int"),
+    ],
+)
+def test_a_wrong_setting_is_named_as_it_was_given(setting, says):
+    with pytest.raises(ConfigError) as caught:
+        with_settings({}, [setting])
+    assert says in str(caught.value) and "settings." not in str(caught.value)
+    assert isinstance(caught.value, UnknownNameError) == ("no setting" in str(caught.value))
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="'no/run' is not the folder of a run"):
+        rerank_config({"model": "no/run"})
