@@ -16,10 +16,9 @@ def override_recipe(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     `adapter=mlp blocks=2`, `adapters.text=linear` (that of one modality; its options on from those
     it has), `objective.options.queue=64` (an option of the objective that the recipe's wraps), …
 
-    Raises ConfigError for a setting that can't be used, or that a later one would undo.
+    Raises ConfigError for a setting that can't be used.
     """
     values = to_dict(recipe)
-    _refuse_undone(assignments)
     for text in assignments:
         path, value = parse_assignment(text)
         table, fields_here = values, {f.name: f for f in dataclasses.fields(Recipe)}
@@ -60,9 +59,12 @@ def _inside(table: dict[str, Any], key: str, text: str) -> dict[str, Any]:
     return table[key]
 
 
-def _refuse_undone(assignments: Sequence[str]) -> None:
-    """Raise ConfigError for `objective.margin=0.1` before `objective=hinge`: a part of another name
-    has none of the options of the former."""
+def in_order(assignments: Sequence[str]) -> list[str]:
+    """The settings of one command, none of which undoes one before it.
+
+    Raises ConfigError for `objective.margin=0.1` before `objective=hinge`: a part of another name
+    has none of the options of the former.
+    """
     paths = [parse_assignment(text)[0] for text in assignments]
     for i, path in enumerate(paths):
         for j in range(i):
@@ -72,3 +74,4 @@ def _refuse_undone(assignments: Sequence[str]) -> None:
                     f"'{last}' would undo '{first}', which comes before it.",
                     f"Change their order: --set {last} --set {first}",
                 )
+    return list(assignments)

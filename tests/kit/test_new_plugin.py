@@ -92,8 +92,12 @@ for line in sys.argv[1:]:
 def test_the_command_that_uses_a_new_component_takes_it(components, tmp_path):
     folder, path = components
     fusemix("sample", path=sys.path, cwd=tmp_path)
-    lines = [line for file in sorted(folder.glob("*/README.md")) for line in file.open()
-             if line.startswith(("fusemix align", "fusemix fuse")) and "COLUMN" not in line]  # fmt: skip
+    lines = [
+        line
+        for file in sorted(folder.glob("*/README.md"))
+        for line in file.open()
+        if line.startswith(("fusemix align", "fusemix fuse")) and "COLUMN" not in line
+    ]
     assert len(lines) == 9
     done = python("-c", TRY, *lines, path=[*path, *sys.path], cwd=tmp_path,
                   FUSEMIX_HOME=str(tmp_path))  # fmt: skip
