@@ -60,7 +60,7 @@ def _inside(table: dict[str, Any], key: str, text: str) -> dict[str, Any]:
 
 
 def in_order(assignments: Sequence[str]) -> list[str]:
-    """The settings of one command, none of which undoes one before it.
+    """The settings of one command, as they are: none may undo an earlier one.
 
     Raises ConfigError for `objective.margin=0.1` before `objective=hinge`: a part of another name
     has none of the options of the former.

@@ -26,7 +26,7 @@ Encoders = Annotated[
         "--encoder",
         "-e",
         metavar="MODALITY=NAME",
-        help="An encoder; give two or more.",
+        help="The encoder of a modality; once for each.",
         rich_help_panel=ENCODERS,
     ),
 ]
