@@ -183,7 +183,7 @@ def products_per_second(device: torch.device) -> float:
 def _share(share: float) -> str:
     if share:
         return f"The network is kept, with a share of {share:.0%}"
-    return "The closed form is kept; the network adds nothing beyond the noise on validation"
+    return "The closed form is kept: the network adds no more than noise"
 
 
 def _recall(best: Best) -> str:

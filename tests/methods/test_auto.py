@@ -91,7 +91,7 @@ def test_a_network_is_mixed_in_where_it_finds_more(folded):
 def test_a_network_that_adds_nothing_is_left_out(straight):
     heard = Heard()
     adapters = fit(straight, budget="60 steps", context=FitContext(callbacks=[heard]))
-    assert heard.stages[-1].startswith("The closed form is kept; the network adds nothing")
+    assert heard.stages[-1].startswith("The closed form is kept: the network adds")
     assert all(isinstance(a, KernelAdapter) for a in adapters.values())
 
 
