@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
-from fusemix_core.config import Backend, DataConfig, Dtype, Part, StoreDtype, Training
-from fusemix_core.errors import ConfigError
+from fusemix_core.config import Backend, DataConfig, Dtype, Part, StoreDtype, Training, to_dict
+from fusemix_core.errors import ConfigError, short
 
 AUTO = "auto"
 
@@ -47,6 +48,36 @@ class RerankSettings:
         for name, least in (("count", 1), ("pool", self.count), ("top_k", 2), ("mix", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", f"It is {least} or more.")
+
+
+def with_settings(
+    table: Mapping[str, Any], values: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The whole table of a `RerankSettings`: what isn't in it is as usual.
+
+    Args:
+        table: Some of its fields, and some of those of `training`.
+        values: Others by their keys, such as `training.epochs`.
+
+    Raises:
+        ConfigError: `table` isn't one, or a key is inside something that isn't.
+    """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"settings is {short(repr(table))}.", "It is a table: [settings].")
+    found = {**to_dict(RerankSettings()), **table}
+    training = found.get("training")
+    if isinstance(training, Mapping):
+        found["training"] = {**to_dict(RerankSettings().training), **training}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        inner = found
+        for name in path:
+            if not isinstance(inner.get(name) or {}, dict):
+                raise ConfigError(f"{name} is not a table.", "Example: --set training.epochs=4")
+            inner[name] = dict(inner.get(name) or {})
+            inner = inner[name]
+        inner[last] = value
+    return found
 
 
 @dataclass(frozen=True)
