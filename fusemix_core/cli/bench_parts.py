@@ -195,6 +195,6 @@ def _show_rerankers(lines: Sequence[Line]) -> None:
     if column is not None:
         right = [head not in ("re-ranker", "", "weight") for head in HEADS]
         print_table(HEADS, cells(lines), title="Test recall in percent", right=right)
-        out.print(sentence(column).replace("`", ""), soft_wrap=True, highlight=False)
+        out.print(sentence(column).replace("`", "'"), soft_wrap=True, highlight=False)
     for text in [protocol(lines), *failures(lines)]:
         out.print(text, soft_wrap=True, highlight=False)
