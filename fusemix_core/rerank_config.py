@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fusemix_core.config import Backend, DataConfig, Dtype, Part, StoreDtype, Training, to_dict
-from fusemix_core.errors import ConfigError, short
+from fusemix_core.config import (
+    Backend,
+    DataConfig,
+    Dtype,
+    Part,
+    StoreDtype,
+    Training,
+    from_dict,
+    to_dict,
+)
+from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 AUTO = "auto"
 
@@ -60,24 +69,23 @@ def with_settings(
         values: Others by their keys, such as `training.epochs`.
 
     Raises:
-        ConfigError: `table` isn't one, or a key is inside something that isn't.
+        ConfigError, UnknownNameError: A setting is unknown, or its value can't be used.
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"settings is {short(repr(table))}.", "It is a table: [settings].")
     found = {**to_dict(RerankSettings()), **table}
-    training = found.get("training")
-    if isinstance(training, Mapping):
-        found["training"] = {**to_dict(RerankSettings().training), **training}
+    if isinstance(found["training"], Mapping):
+        found["training"] = {**to_dict(RerankSettings().training), **found["training"]}
+    found = to_dict(from_dict(RerankSettings, found, "settings."))
+    known = {f.name for f in fields(RerankSettings)}
+    known |= {f"training.{f.name}" for f in fields(Training)}
     for key, value in values.items():
-        *path, last = key.split(".")
-        inner = found
-        for name in path:
-            if not isinstance(inner.get(name) or {}, dict):
-                raise ConfigError(f"{name} is not a table.", "Example: --set training.epochs=4")
-            inner[name] = dict(inner.get(name) or {})
-            inner = inner[name]
-        inner[last] = value
-    return found
+        if key not in known:
+            note = 'Options of a network go into --network "NAME KEY=VALUE".'
+            raise UnknownNameError.of("setting", key, known, note)
+        path, _, last = key.rpartition(".")
+        (found[path] if path else found)[last] = value
+    return to_dict(from_dict(RerankSettings, found))
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,9 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="classify, multilabel, regress, ordinal, survive, box, tag, occupy, segment, match; "
-        'with options "NAME KEY=VALUE". [auto: seen from the target]',
+        help="classify, multilabel, regress, ordinal, survive, box, tag, occupy, segment, match, "
+        "or another of `fusemix recipes components --kind task`; with options "
+        '"NAME KEY=VALUE". [auto: seen from the target]',
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -75,8 +76,8 @@ FuserName = Annotated[
     typer.Option(
         "--fuser",
         metavar="NAME",
-        help='How modalities are combined: stack, block, …; with options "NAME KEY=VALUE". '
-        "[auto: the best on validation]",
+        help="How modalities are combined: one of `fusemix recipes components --kind fuser`, such "
+        'as stack; with options "NAME KEY=VALUE". [auto: the best on validation]',
         rich_help_panel=o.METHOD,
     ),
 ]

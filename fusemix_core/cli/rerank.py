@@ -69,8 +69,9 @@ Network = Annotated[
     typer.Option(
         "--network",
         metavar="NAME",
-        help='A registered re-ranker; with options "NAME KEY=VALUE". [auto: the best on '
-        "validation of those that score a batch at once]",
+        help='A registered re-ranker; with options "NAME KEY=VALUE". `fusemix recipes components '
+        "--kind reranker` lists both. [auto: the best on validation of those that score a batch at "
+        "once]",
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -105,7 +106,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting: count, pool, training.epochs, training.lr, …",
+        help="A setting of the training: count, pool, training.epochs, training.lr, … Options of a "
+        "network go into --network.",
         rich_help_panel=o.METHOD,
     ),
 ]
