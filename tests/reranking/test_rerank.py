@@ -16,7 +16,7 @@ from fusemix_core.errors import (
     RunExistsError,
     UnknownNameError,
 )
-from fusemix_core.jobs.rerank import model_of_run, rerank_config
+from fusemix_core.jobs.rerank import rerank_config
 from fusemix_core.jobs.search import Gallery
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
@@ -51,7 +51,7 @@ def test_the_run_s_own_data_split_and_tokens_are_taken(done):
 def test_another_seed_does_not_bring_training_rows_into_the_test(done):
     run = str(done.first.folder.path)
     config = rerank_config({"model": run, "seed": 7})
-    plan = make_rerank_plan(config, model_of_run(config))
+    plan = make_rerank_plan(config, done.first.model)
     assert config.seed == 7
     for name, rows in done.first.encoded.dataset.splits.items():
         assert plan.dataset.splits[name].tolist() == rows.tolist()
