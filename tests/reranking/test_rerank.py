@@ -8,6 +8,7 @@ import torch
 from words import Left
 
 from fusemix_core import align, load, rerank
+from fusemix_core.cli.hits import Line, anew_of, print_hits
 from fusemix_core.config import DataConfig
 from fusemix_core.errors import (
     ArtefactError,
@@ -15,7 +16,7 @@ from fusemix_core.errors import (
     RunExistsError,
     UnknownNameError,
 )
-from fusemix_core.jobs.rerank import model_of_run, rerank_config
+from fusemix_core.jobs.rerank import rerank_config
 from fusemix_core.jobs.search import Gallery
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
@@ -50,7 +51,7 @@ def test_the_run_s_own_data_split_and_tokens_are_taken(done):
 def test_another_seed_does_not_bring_training_rows_into_the_test(done):
     run = str(done.first.folder.path)
     config = rerank_config({"model": run, "seed": 7})
-    plan = make_rerank_plan(config, model_of_run(config))
+    plan = make_rerank_plan(config, done.first.model)
     assert config.seed == 7
     for name, rows in done.first.encoded.dataset.splits.items():
         assert plan.dataset.splits[name].tolist() == rows.tolist()
@@ -129,6 +130,16 @@ def test_a_search_says_if_the_re_ranker_changes_nothing(done, monkeypatch):
     found, plain = (one.search("a1 a2 a3", "left", 5) for one in galleries)
     assert [one.item for one in found] == [one.item for one in plain]
     assert "changes nothing from left to right" in notes[-1]
+    assert anew_of(done.found.model, "left", "right") == 0
+
+
+def test_the_hits_say_how_many_were_ranked_anew(done, capsys):
+    anew = anew_of(done.found.model, "left", "right")
+    assert (anew, anew_of(None, "left", "right")) == (done.found.model.top_k, 0)
+    print_hits([Line(1, 0.5, "a map")], True, [], 1_516, anew)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"1,516 items searched; the first {anew} ranked anew, with the model's scores"
+    )
 
 
 def test_tokens_come_from_the_store_and_a_missing_one_is_encoded(done, monkeypatch):
