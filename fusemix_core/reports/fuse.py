@@ -107,22 +107,34 @@ def gain_sections(results: Mapping[str, Any]) -> list[Section]:
 
 
 def _comparison(results: Mapping[str, Any]) -> Section:
-    metric, chosen = results["task"]["metric"], results["fuser"]
-    value = results["candidates"][chosen]["metrics"][metric]
+    metric, fuser = results["task"]["metric"], results["fuser"]
+    value, choice = (
+        results["candidates"][fuser]["metrics"][metric],
+        f"on validation rows by {metric}",
+    )
+    mark, how = "chosen", f"Chosen {choice}."
+    if results["fuser_named"]:
+        mark, how = "named", f"The run or its task names the fuser. Modalities are chosen {choice}."
     return Section(
         "Predictions",
         results["verdict"],
-        tables=[_candidates(results["candidates"], chosen, metric)],
-        note=f"Chosen on validation rows by {metric}. Test rows were measured once. Intervals are "
-        "of rows, or groups of rows, that are drawn with replacement.",
+        tables=[_candidates(results["candidates"], {fuser: f"{fuser} ({mark})"}, metric)],
+        note=f"{how} Test rows were measured once. Intervals are of rows, or groups of rows, that "
+        "are drawn with replacement.",
         headline=[Tile(metric, value, _beside(results))],
     )
 
 
-def _candidates(candidates: Mapping[str, Any], chosen: str, metric: str) -> Table:
-    """A row for each candidate; of more than `MOST` metrics a row for each of these."""
-    metrics, span = list(candidates[chosen]["metrics"]), f"95% interval of {metric}"
-    names = {name: f"{name} (chosen)" if name == chosen else name for name in candidates}
+def _candidates(candidates: Mapping[str, Any], marked: Mapping[str, str], metric: str) -> Table:
+    """A row for each candidate; of more than `MOST` metrics a row for each of these.
+
+    Args:
+        candidates: name → its kind, metrics and interval.
+        marked: name → how it is shown, of those that aren't shown by their name.
+        metric: the metric of the interval.
+    """
+    metrics, span = list(next(iter(candidates.values()))["metrics"]), f"95% interval of {metric}"
+    names = {name: marked.get(name, name) for name in candidates}
     if len(metrics) > MOST:
         ends = [_span(one["interval"]) for one in candidates.values()]
         rows = [[m, *(one["metrics"][m] for one in candidates.values())] for m in metrics]

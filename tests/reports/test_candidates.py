@@ -12,15 +12,15 @@ def found(count):
 
 
 def test_few_metrics_are_columns():
-    table = _candidates(found(2), "mlp", "m1")
-    assert table.columns == ["predicted from", "kind", "m1", "m0", "95% interval of m1"]
-    assert table.rows[0] == ["image", "one modality", 0.01, 0.0, "0.100 to 0.200"]
-    assert table.rows[1] == ["mlp (chosen)", "all modalities", 0.01, 0.0, None]
+    table = _candidates(found(2), {"mlp": "mlp (chosen)"}, "m1")
+    assert table.columns == ["predicted from", "kind", "m0", "m1", "95% interval of m1"]
+    assert table.rows[0] == ["image", "one modality", 0.0, 0.01, "0.100 to 0.200"]
+    assert table.rows[1] == ["mlp (chosen)", "all modalities", 0.0, 0.01, None]
 
 
 def test_many_metrics_are_rows_and_the_interval_follows_its_own():
-    table = _candidates(found(MOST + 1), "image", "m0")
-    assert table.columns == ["predicted from", "image (chosen)", "mlp"]
+    table = _candidates(found(MOST + 1), {"image": "image (named)"}, "m0")
+    assert table.columns == ["predicted from", "image (named)", "mlp"]
     assert table.rows[:3] == [["m0", 0.0, 0.0], ["95% interval of m0", "0.100 to 0.200", None],
                               ["m1", 0.01, 0.01]]  # fmt: skip
     assert len(table.rows) == MOST + 2

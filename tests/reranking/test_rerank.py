@@ -1,6 +1,9 @@
 """`rerank`, its artefact, and what searches make of it."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 from words import Left
 
 from fusemix_core import align, load, rerank
+from fusemix_core.cli import main
 from fusemix_core.cli.hits import Line, anew_of, print_hits
 from fusemix_core.config import DataConfig
 from fusemix_core.errors import (
@@ -164,6 +168,36 @@ def test_a_finished_run_is_refused_and_resumes_to_the_same(done, monkeypatch):
     again = rerank(done.folder / "run", settings=settings, resume=True, **how)
     for name, tensor in done.found.model.network.state_dict().items():
         assert torch.equal(again.model.network.state_dict()[name], tensor), name
+
+
+def test_a_run_that_is_interrupted_goes_on_by_the_command_that_is_printed(
+    done, tmp_path, monkeypatch, capsys
+):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    file = Path(__file__).with_name("words.py")
+    asked = ["rerank", str(done.folder / "run"), "-e", f"left={file}:Left"]
+    asked += [
+        "-e",
+        f"right={file}:Right",
+        "--set",
+        "training.epochs=2",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    monkeypatch.setenv("FUSEMIX_HOME", str(done.folder / "home"))
+    with monkeypatch.context() as patch:
+        patch.setattr("fusemix_core.jobs.rerank.best_of", stopped)
+        patch.setattr("sys.argv", ["fusemix", *asked])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 130
+    line = re.search("Go on with: fusemix (.*)", capsys.readouterr().err).group(1)
+    monkeypatch.setattr("sys.argv", ["fusemix", *shlex.split(line)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and (tmp_path / "r/results.json").exists()
 
 
 @pytest.mark.parametrize(

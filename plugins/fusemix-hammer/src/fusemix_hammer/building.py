@@ -102,7 +102,7 @@ def build(data: DataConfig, out: Path, how: Build, note: Tell | None = None) -> 
         DataError: the data can't be read, or a split has too few rows.
     """
     if out.exists():
-        raise ConfigError(f"{out} exists already.", "Name another folder: --out FOLDER")
+        raise ConfigError(f"{out} exists already.", "Name another: fusemix hammer-data FOLDER")
     pairs = Pairs.read(data, how, note)
     (out / "images").mkdir(parents=True)
     counts: dict[str, int] = {}
@@ -140,7 +140,11 @@ class Pairs:
         if data.group_by:
             facts["grouped"] = f"{data.group_by}:class"
         config = _with_facts(data, facts)
-        dataset = read_usable(config, _MODALITIES, how.seed, tell=note, repeats=True)
+        options = {"hard": "--hard ", **{f"kept {column}": "--keep " for column in how.keep}}
+        options["grouped"] = "--group-by "
+        dataset = read_usable(
+            config, _MODALITIES, how.seed, tell=note, repeats=True, options=options
+        )
         every = np.sort(np.concatenate(list(dataset.splits.values())))
         draw = np.random.default_rng(how.seed)
         rows = every
