@@ -1,15 +1,18 @@
 """Chooses the settings of each recipe that was tuned: the best on validation, over all sets.
 
     python -m benchmarks.tuning
+    python -m benchmarks.tuning best
 
 Reads the methods of `tuned.toml` and the lines in `results/tuned/results.jsonl`, and writes
-`chosen.toml`, whose methods `scaling.toml` and `hard.toml` take.
+`chosen.toml`, whose methods `scaling.toml` and `hard.toml` take. With `best` it reads `best.toml`
+and its lines, and prints the mean of each method and which is chosen; `methods.toml` takes these.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +24,7 @@ from fusemix_core.config import read_toml
 
 HERE = Path(__file__).parent
 CONFIG, RESULTS, CHOSEN = HERE / "tuned.toml", HERE / "results" / "tuned", HERE / "chosen.toml"
+BEST = HERE / "best.toml", HERE / "results" / "best"
 PUBLISHED = "fusemix"
 """Takes part as published, too; its tuned form has a name of its own."""
 
@@ -84,14 +88,30 @@ def as_toml(methods: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([about, "methods = [", *rows, "]", ""])
 
 
-def main() -> None:
-    values = read_toml(CONFIG)
-    known = bench_config(values)  # checked
-    lines = [
-        n for n in read_lines(RESULTS / NAME) if n["method"] in {m.label for m in known.methods}
+def tried(config: Path, results: Path) -> tuple[Sequence[Mapping[str, Any]], list[Line]]:
+    """The methods of a config, and the lines that are of them."""
+    values = read_toml(config)
+    known = {m.label for m in bench_config(values).methods}  # checked
+    return values["methods"], [n for n in read_lines(results / NAME) if n["method"] in known]
+
+
+def means(lines: Iterable[Line]) -> list[str]:
+    """A line of text for each method: its mean, and its score at each place."""
+    return [
+        f"{statistics.fmean(own.values()):.1f}  {label}: "
+        + ", ".join(f"{place[0]} {value:.1f}" for place, value in own.items())
+        for label, own in scores(lines).items()
     ]
-    chosen = choose(values["methods"], lines)
-    CHOSEN.write_text(as_toml(chosen), encoding="utf-8")
+
+
+def main() -> None:
+    at_best = sys.argv[1:] == ["best"]
+    methods, lines = tried(*BEST) if at_best else tried(CONFIG, RESULTS)
+    chosen = choose(methods, lines)
+    if at_best:
+        print("\n".join(means(lines)))
+    else:
+        CHOSEN.write_text(as_toml(chosen), encoding="utf-8")
     for method in chosen:
         print(f"{method['label']}: {', '.join(method['set']) or 'as published'}")
 
