@@ -44,6 +44,8 @@ Row = dict[str, str]
 class FirstText(Selector):
     """The first row of each image."""
 
+    fewer = "an image has one row"
+
     def select(self, pairs: PairedLatents, k: int, context: FitContext) -> Tensor:
         _, rows = np.unique(pairs.links[:, 0].numpy(), return_index=True)
         return torch.from_numpy(np.sort(rows)[:k])
