@@ -28,13 +28,14 @@ from fusemix_core.benchmark.latents import read_set
 from fusemix_core.benchmark.lines import NAME
 from fusemix_core.benchmark.page import write_report
 from fusemix_core.interfaces import FitContext, PairedLatents, Selector
+from fusemix_core.registry import registry
 
 SEEDS = 3
 BATCH, BUDGET = 256, 102_400
 ENCODERS = {"image": "efficientnet-lite0", "text": "minilm"}
 ONE = "one text"
 METHODS: Mapping[str, list[str]] = {
-    ONE: ["selector=./benchmarks/captions.py:FirstText"],
+    ONE: ["selector=first-text"],
     "two texts": [],
     "two texts, together": ["training.together=image"],
 }
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for manifests and fits")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    registry.add_component("selector", "first-text", FirstText)
     rows = figures(args.data / "openstax" / "manifest.jsonl")
     lines = [line for seed in range(SEEDS) for line in measure(rows, seed, args.out)]
     # They are compared at one place, on the same images, though not on as many rows.
