@@ -158,10 +158,19 @@ def measured(case: Case, tower: Tower, seed: int) -> dict[str, Any]:
         "validation": {f"{a:g}": round(v, 3) for a, v in fitted.mix.tried.items()},
         "parameters": sum(p.numel() for p in fitted.network.parameters()),
         "layers": {m: [w.tolist() for w in each] for m, each in weights.items()},
+        "channels": _between_channels(fitted.network),
         "ms": own["cost"]["ms"],
         "cpu_seconds": round(seconds, 1),
         "machine": machine(),
     }
+
+
+def _between_channels(network: torch.nn.Module) -> list[float]:
+    """The standard deviation of a layer's weight between channels, of each static manager."""
+    from fusemix_bridge.managers import StaticManager
+
+    managers = [one for one in network.modules() if isinstance(one, StaticManager)]
+    return [round(float(one.weights().std(dim=1).mean()), 4) for one in managers]
 
 
 def _mean(found: Mapping[str, Any], key: str) -> float:
