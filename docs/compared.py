@@ -71,7 +71,8 @@ def rerankers_section() -> list[str]:
         "## Re-rankers\n",
         "Over the default recipe on openstax, test R@1 and R@5 in percent, mean of both "
         "directions; ± is a 95% interval between seeds (Student's t). `python -m benchmarks.rerank "
-        "--data DATA`; [how](methods/bridge.md#does-it-reproduce).\n",
+        "--data DATA`; [how](methods/bridge.md#does-it-reproduce). `fusemix bench --rerank NAME` "
+        "compares re-rankers on [your pairs](how-to/bench.md#compare-re-rankers).\n",
         "| re-ranker | seeds | R@1 before | after | gain | gain in R@5 |",
         "|---|---|---|---|---|---|",
     ]

@@ -8,6 +8,7 @@ from fusemix_core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fusemix_core.benchmark.fusers import bench_fusers
+    from fusemix_core.benchmark.rerankers import bench_rerankers
     from fusemix_core.benchmark.run import bench
     from fusemix_core.estimators import FusionClassifier, FusionRegressor, side_by_side  # noqa: F401
     from fusemix_core.fused import FusedModel
@@ -59,6 +60,7 @@ _HOMES = {
     "align": "fusemix_core.jobs.align",
     "bench": "fusemix_core.benchmark.run",
     "bench_fusers": "fusemix_core.benchmark.fusers",
+    "bench_rerankers": "fusemix_core.benchmark.rerankers",
     "extend": "fusemix_core.jobs.extend",
     "fuse": "fusemix_core.jobs.fuse",
     "encode": "fusemix_core.jobs.encode",
@@ -143,6 +145,7 @@ __all__ = [
     "align",
     "bench",
     "bench_fusers",
+    "bench_rerankers",
     "encode",
     "extend",
     "fuse",

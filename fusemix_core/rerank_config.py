@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Literal
 
-from fusemix_core.config import Backend, DataConfig, Dtype, Part, StoreDtype, Training
-from fusemix_core.errors import ConfigError
+from fusemix_core.config import (
+    Backend,
+    DataConfig,
+    Dtype,
+    Part,
+    StoreDtype,
+    Training,
+    from_dict,
+    to_dict,
+)
+from fusemix_core.errors import ConfigError, UnknownNameError, short
 
 AUTO = "auto"
 
@@ -47,6 +57,35 @@ class RerankSettings:
         for name, least in (("count", 1), ("pool", self.count), ("top_k", 2), ("mix", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", f"It is {least} or more.")
+
+
+def with_settings(
+    table: Mapping[str, Any], values: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The whole table of a `RerankSettings`: what isn't in it is as usual.
+
+    Args:
+        table: Some of its fields, and some of those of `training`.
+        values: Others by their keys, such as `training.epochs`.
+
+    Raises:
+        ConfigError, UnknownNameError: A setting is unknown, or its value can't be used.
+    """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"settings is {short(repr(table))}.", "It is a table: [settings].")
+    found = {**to_dict(RerankSettings()), **table}
+    if isinstance(found["training"], Mapping):
+        found["training"] = {**to_dict(RerankSettings().training), **found["training"]}
+    found = to_dict(from_dict(RerankSettings, found, "settings."))
+    known = {f.name for f in fields(RerankSettings)}
+    known |= {f"training.{f.name}" for f in fields(Training)}
+    for key, value in values.items():
+        if key not in known:
+            note = 'Options of a network go into --network "NAME KEY=VALUE".'
+            raise UnknownNameError.of("setting", key, known, note)
+        path, _, last = key.rpartition(".")
+        (found[path] if path else found)[last] = value
+    return to_dict(from_dict(RerankSettings, found))
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,20 @@ class Reranker(nn.Module, ABC):
         class Means(Reranker):
             def __init__(self, inputs, *, width=64):
                 super().__init__(inputs)
-                self.maps = torch.nn.ModuleList(torch.nn.Linear(d, width) for d in inputs.values())
+                self.standards = Modules(Standard(d) for d in inputs.values())
+                self.maps = Modules(torch.nn.Linear(d, width) for d in inputs.values())
+
+            def prepare(self, tokens):
+                for modality, standard in zip(self.inputs, self.standards):
+                    standard.learn(tokens[modality])
 
             def forward(self, latents):
-                means = [x.filled().sum(1) / x.mask.sum(1, keepdim=True) for x in latents.values()]
-                a, b = (one(mean) for one, mean in zip(self.maps, means))
-                return (a * b).sum(dim=1)
+                sides = []
+                for modality, standard, own in zip(self.inputs, self.standards, self.maps):
+                    mask = latents[modality].mask
+                    tokens = standard(latents[modality].filled()) * mask[..., None]
+                    sides.append(own(tokens.sum(dim=1) / mask.sum(dim=1, keepdim=True)))
+                return torch.cosine_similarity(*sides)
     """
 
     options: dict[str, Any]

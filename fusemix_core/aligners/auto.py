@@ -118,7 +118,9 @@ class AutoAligner(Aligner):
                 tell(f"A network beside it; the closed form has {_recall(best)}")
                 closed = best.adapters
                 trained = ComplementAligner(closed, budget).fit(train, validation, recipe, context)
-                return self._mixed(judge, closed, trained, train)
+                mixed, share = self._mixed(judge, closed, trained, train)
+                tell(_share(share))
+                return mixed
         except KeyboardInterrupt as stop:
             if not only_ctrl_c(stop):
                 raise
@@ -147,8 +149,8 @@ class AutoAligner(Aligner):
         closed: dict[str, Adapter],
         trained: dict[str, Adapter],
         train: PairedLatents,
-    ) -> dict[str, Adapter]:
-        """The mixture at its best share, or the closed form if it is as good."""
+    ) -> tuple[dict[str, Adapter], float]:
+        """The mixture at its best share, or the closed form if it is as good; and the share."""
 
         def chosen() -> float:
             units = judge.embed(closed)
@@ -156,7 +158,7 @@ class AutoAligner(Aligner):
             return share if beats(hits, judge.hits(units)) else 0.0
 
         share = distributed.from_first(chosen)
-        return mixture(closed, trained, share, train) if share else closed
+        return mixture(closed, trained, share, train) if share else closed, share
 
 
 def kernel_products(pairs: int, landmarks: int, dims: Collection[int]) -> float:
@@ -176,6 +178,12 @@ def products_per_second(device: torch.device) -> float:
         x = (x @ x).clamp_(max=1)
     x.sum().item()
     return 4 * side**3 / (time.perf_counter() - began)
+
+
+def _share(share: float) -> str:
+    if share:
+        return f"The network is kept, with a share of {share:.0%}"
+    return "The closed form is kept: the network adds no more than noise"
 
 
 def _recall(best: Best) -> str:

@@ -58,10 +58,11 @@ class Column:
     @property
     def short_sentence(self) -> str:
         """The verdict in plain words, with the size and the scorer."""
-        return f"{self.pairs:,} pairs, {SCORERS[self.scorer]}: {self._verdict}"
+        return f"{self.pairs:,} pairs, {SCORERS[self.scorer]}: {self.verdict}"
 
     @property
-    def _verdict(self) -> str:
+    def verdict(self) -> str:
+        """Who is best, and to whom there is no difference."""
         top = f"`{self.best}` has the highest R@1, {self.means[self.best]:.1f}"
         if not self.behind:
             return f"{top}; nothing to compare it with."

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fusemix_core.benchmark import rerank_page
 from fusemix_core.benchmark.columns import Column, at_k, column, intervals_of
-from fusemix_core.benchmark.lines import CHOSEN
+from fusemix_core.benchmark.lines import CHOSEN, Line
 from fusemix_core.benchmark.page import of_setting, settings
+from fusemix_core.benchmark.rerank_page import best, protocol, summarised
 from fusemix_core.benchmark.summary import Entry, places
 from fusemix_core.errors import ArtefactError
 
@@ -19,6 +22,15 @@ HEADS = (
 )
 """The columns of the CSV: recalls and their intervals in percent, by the scorer chosen."""
 
+RERANKER_HEADS = (
+    *("reranker", "r1", "r5", "r10", "seeds"),
+    *("r1_gain", "r1_gain_low", "r1_gain_high", "verdict"),
+    *("weights", "ms_per_query", "cpu_seconds", "parameters"),
+)
+"""The columns of the CSV of re-rankers: recalls and gains in percent, weights by seed."""
+
+NEEDS = "% Needs \\usepackage{booktabs}. Made by fusemix bench."
+
 _SPECIAL = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"},
@@ -28,11 +40,33 @@ _SPECIAL = {
 def write_csv(entries: Sequence[Entry], path: Path) -> Path:
     """One line for each method at each place (set, encoders, size); see `HEADS`."""
     rows = [_row(e, column(entries, e.place, CHOSEN)) for e in entries if e.lines]
+    return _written(path, _csv([HEADS, *rows]))
+
+
+def write_rerankers_csv(lines: Sequence[Line], path: Path) -> Path:
+    """One line for each re-ranker, and one for the order of the fused model; see
+    `RERANKER_HEADS`."""
+    rows: list[list[object]] = []
+    for row in summarised(lines):
+        cells: list[object] = [row.name, *map(_short, row.recalls)]
+        if row.gain is not None:
+            low, high = row.gain.interval or (None, None)
+            cells += [len(row.lines), _short(row.gain.mean), _short(low), _short(high), row.verdict]
+            cells += [row.weights, _short(row.ms), _short(row.cpu_seconds), row.parameters]
+        rows.append(cells + [""] * (len(RERANKER_HEADS) - len(cells)))
+    return _written(path, _csv([RERANKER_HEADS, *rows]))
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _written(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([HEADS, *rows])
+        path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise ArtefactError(f"{path} can't be written: {error}") from error
     return path
@@ -63,15 +97,26 @@ def write_latex(entries: Sequence[Entry], path: Path) -> Path:
     With one size it has R@1, R@5, R@10 and seconds, with several R@1 of each. Bold are the highest
     R@1 and those that are not shown to differ from it.
     """
-    parts = ["% Needs \\usepackage{booktabs}. Made by fusemix bench."]
-    for setting in settings(entries):
-        parts.append(_table(of_setting(entries, setting)))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ArtefactError(f"{path} can't be written: {error}") from error
-    return path
+    tables = [_table(of_setting(entries, setting)) for setting in settings(entries)]
+    return _written(path, "\n\n".join([NEEDS, *tables]) + "\n")
+
+
+def write_rerankers_latex(lines: Sequence[Line], path: Path) -> Path:
+    """One table; needs `booktabs`. Bold are the highest R@1 and those that are not shown to differ
+    from it."""
+    of = best(lines)
+    if of is None:
+        return _written(path, f"{NEEDS}\n")
+    rows = []
+    for row, cells in zip(summarised(lines), rerank_page.cells(lines), strict=True):
+        shown = [escaped(cell).replace("–", "--") for cell in cells]
+        if row.name in of.leaders:
+            shown[1] = rf"\textbf{{{shown[1]}}}"
+        rows.append(shown)
+    caption = (
+        f"{protocol(lines)} Bold: the highest R@1, and whatever is not shown to differ from it."
+    )
+    return _written(path, f"{NEEDS}\n\n{_tabular(caption, rerank_page.HEADS, rows)}\n")
 
 
 def _table(entries: Sequence[Entry]) -> str:
@@ -89,7 +134,7 @@ def _table(entries: Sequence[Entry]) -> str:
             entry = by.get((place, method))
             width = 4 if len(found) == 1 else 1
             cells += ["--"] * width if entry is None else _cells(entry, of, width)
-        rows.append(" & ".join([escaped(method), *cells]) + r" \\")
+        rows.append([escaped(method), *cells])
     first = next(iter(found))
     what = "recall" if len(found) == 1 else "R@1"
     pairs = f", {found[first].pairs:,} pairs" if len(found) == 1 else ""
@@ -98,17 +143,22 @@ def _table(entries: Sequence[Entry]) -> str:
         f"{' '.join(intervals_of(entries))} Bold: the highest R@1, and whatever is not shown to "
         "differ from it (paired bootstrap, 95%)."
     )
-    caption = escaped(caption).replace("±", r"$\pm$")
+    return _tabular(caption, ["method", *heads], rows)
+
+
+def _tabular(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; its cells are LaTeX, caption and heads are not."""
+    shown = escaped(caption).replace("±", r"$\pm$").replace("→", r"$\to$")
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{l{'r' * len(heads)}}}",
+            rf"\caption{{{shown}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
             r"\toprule",
-            " & ".join(["method", *map(escaped, heads)]) + r" \\",
+            " & ".join(map(escaped, heads)) + r" \\",
             r"\midrule",
-            *rows,
+            *(" & ".join(row) + r" \\" for row in rows),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,17 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.benchmark.lines import NAME, add_line, key_of, read_lines
-from fusemix_core.config import FuseConfig, Part, parse_part, to_dict
+from fusemix_core.benchmark.latents import rows_digest
+from fusemix_core.benchmark.lines import add_line, key_of, read_lines, results_in, seed_list
+from fusemix_core.config import Part, parse_part, to_dict
 from fusemix_core.context import FitContext
 from fusemix_core.devices import resolve_device
-from fusemix_core.errors import ArtefactError, ConfigError, FusemixError
+from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.fusion.folds import folds_of
 from fusemix_core.fusion.study import Study, study, table
 from fusemix_core.interfaces import Encoder
-from fusemix_core.latents.encoding import Encoding
 from fusemix_core.registry import registry
-from fusemix_core.runs.encode import Encoded, encode_dataset
+from fusemix_core.runs.encode import Encoded
+from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.fuse_rows import fold_rows, fold_task
 from fusemix_core.runs.fusing import FusePlan, build_fuse_config, make_fuse_plan, target_facts
@@ -119,21 +119,18 @@ def run_fusers(
     objects: Mapping[str, Encoder] | None = None,
 ) -> list[dict[str, Any]]:
     """`bench_fusers` from the tables of a `FuseConfig`."""
-    reporter, path = reporter or Reporter(), Path(out) / NAME
+    reporter, numbers = reporter or Reporter(), seed_list(seeds)
     fusers = fusers_named(methods)
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not numbers:
-        raise ConfigError("No seed is given.", "Give 1 or more: --seeds 3")
     config, specs = build_fuse_config(dict(values))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtefactError(f"{path.parent} can't be made: {error}") from error
+    path = results_in(out)
     done = {one["key"]: one for one in read_lines(path)}
     lines = []
     for number, seed in enumerate(numbers, 1):
         plan = make_fuse_plan(replace(config, seed=seed), specs, tell=reporter.note)
-        encoded = _encoded(plan, reporter, objects or {})
+        device = resolve_device(plan.config.device)
+        encoded = encode_plan(
+            plan, device, None, reporter, objects or {}, dtypes={}, ragged=list(plan.specs)
+        )
         line = _described(plan, encoded, fusers, seed)
         if line["key"] not in done:
             reporter.stage(f"seed {number} of {len(numbers)}")
@@ -163,30 +160,6 @@ def fusers_named(methods: Sequence[str | Mapping[str, Any]]) -> dict[str, Part]:
     return found
 
 
-def _encoded(plan: FusePlan, reporter: Reporter, objects: Mapping[str, Encoder]) -> Encoded:
-    config: FuseConfig = plan.config
-    reporter.stage("Encoding")
-    how = Encoding(
-        resolve_device(config.device),
-        config.dtype,
-        config.store_dtype,
-        config.encode_batch,
-        plan.views,
-        config.backend,
-        processes=config.decode_processes,
-        store=config.store,
-    )
-    return encode_dataset(
-        plan.dataset,
-        plan.specs,
-        how,
-        reporter,
-        dict(objects),
-        max_bad=config.data.max_bad,
-        ragged=list(plan.specs),
-    )
-
-
 def _described(
     plan: FusePlan, encoded: Encoded, fusers: Mapping[str, Part], seed: int
 ) -> dict[str, Any]:
@@ -197,27 +170,13 @@ def _described(
         "seed": seed,
         "fusers": {label: to_dict(part) for label, part in fusers.items()},
         "latents": encoded.digest,
-        "rows": _digest(plan, encoded),
+        "rows": rows_digest(encoded.dataset, {"groups": plan.targets.groups}),
         "task": to_dict(plan.targets.part),
         "targets": list(plan.config.targets),
         "folds": plan.config.folds,
         "versions": {p.dist: p.version for p in registry.plugins},
     }
     return {"key": key_of(facts), **facts}
-
-
-def _digest(plan: FusePlan, encoded: Encoded) -> str:
-    """Of which rows are where, what they are linked to, and their facts."""
-    dataset, digest = encoded.dataset, hashlib.sha256()
-    arrays = {"links": dataset.links, "groups": plan.targets.groups, **dataset.splits}
-    arrays |= {f"fact {name}": fact.values for name, fact in dataset.facts.items()}
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
-        whole = array.dtype.kind == "O"
-        digest.update(repr(array.tolist()).encode() if whole else array.tobytes())
-    for name, fact in dataset.facts.items():
-        digest.update(f"{name} {fact.kind} {fact.names}\0".encode())
-    return digest.hexdigest()
 
 
 def _measured(

@@ -98,8 +98,8 @@ def make_case(
     return Case(
         splits,
         zero_shot,
-        _digest([list(chosen.views.items()), prints, *([named] if named else [])], keys + parts),
-        _digest([], [*keys, test]),
+        digest_of([list(chosen.views.items()), prints, *([named] if named else [])], keys + parts),
+        digest_of([], [*keys, test]),
     )
 
 
@@ -229,7 +229,29 @@ def _text_latents(
     return done.table.rows(torch.tensor([number[t] for t in texts]))
 
 
-def _digest(facts: object, arrays: Sequence[np.ndarray]) -> str:
+def rows_digest(
+    dataset: PairedDataset, more: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> str:
+    """Of which rows are where, what they are linked to, and their facts.
+
+    Args:
+        dataset: the data.
+        more: name → further arrays.
+    """
+    digest = hashlib.sha256()
+    arrays = {"links": dataset.links, **more, **dataset.splits}
+    arrays |= {f"fact {name}": fact.values for name, fact in dataset.facts.items()}
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
+        whole = array.dtype.kind == "O"
+        digest.update(repr(array.tolist()).encode() if whole else array.tobytes())
+    for name, fact in dataset.facts.items():
+        digest.update(f"{name} {fact.kind} {fact.names}\0".encode())
+    return digest.hexdigest()
+
+
+def digest_of(facts: object, arrays: Sequence[np.ndarray]) -> str:
+    """Of plain data and arrays."""
     digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
     for array in arrays:
         digest.update(str(array.shape).encode())

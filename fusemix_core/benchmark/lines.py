@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.errors import ArtefactError
+from fusemix_core.errors import ArtefactError, ConfigError
 
 NAME = "results.jsonl"
 
@@ -50,6 +50,28 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise _damaged(path, number)
         lines.append(line)
     return lines
+
+
+def results_in(out: str | Path) -> Path:
+    """The results file of a folder, which is made if it isn't there."""
+    path = Path(out) / NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"{path.parent} can't be made: {error}") from error
+    return path
+
+
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds that are given by their number, or one by one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not numbers:
+        raise ConfigError("No seed is given.", "Give 1 or more: --seeds 3")
+    return numbers
 
 
 def _damaged(path: Path, number: int) -> ArtefactError:

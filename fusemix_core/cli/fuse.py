@@ -21,13 +21,16 @@ from fusemix_core.cli.groups import (
     given,
     grouped,
 )
+from fusemix_core.cli.running import carry_out, show_verdict, splits_line
 from fusemix_core.config import parse_part, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from fusemix_core.jobs.fuse import FuseResult
     from fusemix_core.runs.fusing import FusePlan
+    from fusemix_core.runs.reporter import Reporter
 
 Target = Annotated[
     list[str] | None,
@@ -62,8 +65,9 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="classify, multilabel, regress, ordinal, survive, box, tag, occupy, segment, match; "
-        'with options "NAME KEY=VALUE". [auto: seen from the target]',
+        help="classify, multilabel, regress, ordinal, survive, box, tag, occupy, segment, match, "
+        "or another of `fusemix recipes components --kind task`; with options "
+        '"NAME KEY=VALUE". [auto: seen from the target]',
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -72,8 +76,8 @@ FuserName = Annotated[
     typer.Option(
         "--fuser",
         metavar="NAME",
-        help='How modalities are combined: stack, block, …; with options "NAME KEY=VALUE". '
-        "[auto: the best on validation]",
+        help="How modalities are combined: one of `fusemix recipes components --kind fuser`, such "
+        'as stack; with options "NAME KEY=VALUE". [auto: the best on validation]',
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -169,22 +173,21 @@ def _carry_out(values: Mapping[str, Any], run: RunOptions, output: OutputOptions
     else:
         config, specs = build_fuse_config(values)
     plan = make_fuse_plan(config, specs, tell=notes)
-    if run.out is not None:
-        from fusemix_core.runs.folder import RunFolder
 
-        RunFolder(run.out).check(run.resume)
-    if output.dry_run or not output.json:
-        show_fuse_plan(plan, output.json)
-    if output.dry_run:
-        return
-    from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.jobs.fuse import run_fuse
-    from fusemix_core.runs.folder import default_out
+    def work(folder: Path, reporter: Reporter) -> FuseResult:
+        from fusemix_core.jobs.fuse import run_fuse
 
-    with ConsoleReporter(notes) as reporter:
-        folder = run.out or default_out()
-        found = run_fuse(plan, folder, resume=run.resume, reporter=reporter, former=former)
-    show_fuse_result(found, output.json)
+        return run_fuse(plan, folder, resume=run.resume, reporter=reporter, former=former)
+
+    carry_out(
+        run,
+        output,
+        notes,
+        ["fusemix", "fuse"],
+        show_plan=lambda json: show_fuse_plan(plan, json),
+        work=work,
+        show_result=show_fuse_result,
+    )
 
 
 def show_fuse_plan(plan: FusePlan, json: bool) -> None:
@@ -195,7 +198,7 @@ def show_fuse_plan(plan: FusePlan, json: bool) -> None:
         print_json(plan.as_dict())
         return
     show_encoders(plan.encoders.values())
-    splits = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
+    splits = splits_line(plan.dataset)
     folds = f", {plan.config.folds} folds" if plan.config.folds else ""
     out.print(f"rows:    {splits}{folds}; {len(plan.dataset.rejected):,} entries rejected")
     task = f"task:    {plan.targets.part.name}, because {plan.targets.reason}"
@@ -213,11 +216,7 @@ def show_fuse_result(found: FuseResult, json: bool) -> None:
         print_json({**found.results, **report})
         return
     show_sections(found.sections)
-    out.print()
-    out.print(Text(found.results["verdict"], style="bold"), soft_wrap=True)
-    out.print()
-    out.print(f"model:   {folder.model}", soft_wrap=True)
-    out.print(f"report:  {folder.report}", soft_wrap=True)
+    show_verdict(folder, found.results["verdict"])
     if (count := found.results["doubtful"]) and not found.results.get("private"):
         file = folder.path / "doubtful.jsonl"
         out.print(f"doubt:   {count:,} rows contradict their target: {file}", soft_wrap=True)

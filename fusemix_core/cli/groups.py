@@ -17,6 +17,7 @@ import typer
 from fusemix_core.cli import options as o
 from fusemix_core.config import Part, RunConfig, parse_part, to_dict
 from fusemix_core.errors import ConfigError
+from fusemix_core.overrides import in_order
 from fusemix_core.registry import registry
 
 NONE = "none"
@@ -264,8 +265,8 @@ class RecipeOptions:
 
     @property
     def overrides(self) -> list[str]:
-        """`key=value` settings of the recipe."""
-        return list(self.set_ or [])
+        """`key=value` settings of the recipe. Raises ConfigError if one undoes one before it."""
+        return in_order(self.set_ or [])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from fusemix_core.data.media import Shown
     from fusemix_core.reports.sheet import SheetHit
+    from fusemix_core.reranked import RerankModel
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class Line:
     columns: Iterable[Any] = ()
 
 
-def print_hits(lines: Iterable[Line], inline: bool, sources: Sequence[str], searched: int) -> None:
+def print_hits(
+    lines: Iterable[Line], inline: bool, sources: Sequence[str], searched: int, anew: int = 0
+) -> None:
     """A line each; paths whole, and links that a terminal can open.
 
     Args:
@@ -85,6 +88,7 @@ def print_hits(lines: Iterable[Line], inline: bool, sources: Sequence[str], sear
         inline: Whether items are texts, not files.
         sources: Of the data; see `near`.
         searched: How many items were searched.
+        anew: How many of the first results a re-ranker has ordered; see `anew_of`.
     """
     from rich.text import Text
 
@@ -103,7 +107,13 @@ def print_hits(lines: Iterable[Line], inline: bool, sources: Sequence[str], sear
             if value not in (None, ""):
                 line.append(f"  {shorten(str(value), 60)}", "dim")
         out.print(line, soft_wrap=True)
-    out.print(f"{searched:,} items searched", style="dim")
+    ordered = f"; the first {anew} ranked anew, with the model's scores" if anew else ""
+    out.print(f"{searched:,} items searched{ordered}", style="dim")
+
+
+def anew_of(reranker: RerankModel | None, query: str, target: str) -> int:
+    """How many of the first results a re-ranker orders in this direction."""
+    return reranker.top_k if reranker is not None and reranker.weight(query, target) else 0
 
 
 def near(path: str, sources: Sequence[str]) -> str:

@@ -9,21 +9,23 @@ import typer
 
 from fusemix_core.cli.console import out as console
 from fusemix_core.errors import ConfigError
+from fusemix_core.specs import KINDS
 
 
 def new_plugin(
     name: Annotated[
-        str, typer.Argument(help="Of the pip package; its encoder or component is called so too.")
+        str,
+        typer.Argument(
+            help="Of the pip package. Its encoder or component has the same name without a leading "
+            "'fusemix-'."
+        ),
     ],
     modality: Annotated[
         str | None, typer.Option(help="image, text, audio, or any other word of small letters.")
     ] = None,
     kind: Annotated[
         str,
-        typer.Option(
-            help="encoder, generator, adapter, mixup, objective, optimiser, aligner, scorer, "
-            "correction, selector, evaluator, reader, medium, recipe, fuser, task, index, exporter."
-        ),
+        typer.Option(help=f"encoder, generator, {', '.join(k for k in KINDS if k != 'artefact')}."),
     ] = "encoder",
     out: Annotated[Path, typer.Option(help="The folder in which to make it.")] = Path(),
     takes: Annotated[
@@ -56,16 +58,13 @@ def new_plugin(
         if modality is None:
             raise ConfigError("Which modality does the encoder read?", "Example: --modality image")
         made = write_plugin(name, modality, out.expanduser(), takes=takes)
-        last = f"fusemix encoders check {made.component}"
     elif modality or takes:
         raise ConfigError(f"A {kind} has no --modality and no --takes.", "Leave them out.")
     elif kind == "generator":
         made = write_generator(name, out.expanduser(), space=space or "minilm")
-        last = f"fusemix generators check {made.component}"
     else:
         made = write_component(name, kind, out.expanduser())
-        last = f"fusemix recipes components --kind {kind}"
-    _show_next(made.folder, last)
+    _show_next(made.folder, made.use)
 
 
 def _show_next(folder: Path, last: str) -> None:

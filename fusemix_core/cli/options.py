@@ -26,7 +26,7 @@ Encoders = Annotated[
         "--encoder",
         "-e",
         metavar="MODALITY=NAME",
-        help="An encoder; give two or more.",
+        help="The encoder of a modality; once for each.",
         rich_help_panel=ENCODERS,
     ),
 ]
@@ -295,7 +295,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a recipe's setting, e.g. training.epochs=20.",
+        help="Override a recipe's setting, such as training.epochs=20, or a component and its "
+        "options, such as 'objective=siglip bias=-8'.",
         rich_help_panel=METHOD,
     ),
 ]

@@ -215,9 +215,10 @@ def show_recipe(
     """
     import tomli_w
 
+    from fusemix_core.overrides import in_order
     from fusemix_core.runs.config import PARTS, find_recipe
 
-    values = to_dict(find_recipe(name, set_))
+    values = to_dict(find_recipe(name, in_order(set_)))
     for kind in (*PARTS, "start"):
         if part := values.get(kind):
             spec = registry.component("aligner" if kind == "start" else kind, part["name"])

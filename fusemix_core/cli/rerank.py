@@ -19,13 +19,15 @@ from fusemix_core.cli.groups import (
     given,
     grouped,
 )
+from fusemix_core.cli.running import carry_out, show_verdict, splits_line
 from fusemix_core.config import parse_assignment, parse_part, to_dict
 from fusemix_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from fusemix_core.jobs.rerank import RerankResult
+    from fusemix_core.runs.reporter import Reporter
     from fusemix_core.runs.reranking import RerankPlan
 
 Ranked = Annotated[
@@ -67,8 +69,9 @@ Network = Annotated[
     typer.Option(
         "--network",
         metavar="NAME",
-        help='A registered re-ranker; with options "NAME KEY=VALUE". [auto: the best on '
-        "validation of those that score a batch at once]",
+        help='A registered re-ranker; with options "NAME KEY=VALUE". `fusemix recipes components '
+        "--kind reranker` lists both. [auto: the best on validation of those that score a batch at "
+        "once]",
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -103,7 +106,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting: count, pool, training.epochs, training.lr, …",
+        help="A setting of the training: count, pool, training.epochs, training.lr, … Options of a "
+        "network go into --network.",
         rich_help_panel=o.METHOD,
     ),
 ]
@@ -161,30 +165,12 @@ def rerank(
     if manager is not None:
         part = values.get("network") or {"name": "auto", "options": {}}
         values["network"] = part | {"options": part.get("options", {}) | {"manager": manager}}
-    settings = [*(set_ or ()), *_settings(negatives=negatives, top_k=top_k)]
+    from fusemix_core.rerank_config import with_settings
+
+    settings = {".".join(path): value for path, value in map(parse_assignment, set_ or ())}
+    settings |= given(negatives=negatives, top_k=top_k)
     values["settings"] = with_settings(values.get("settings", {}), settings)
     _carry_out(values, run, output)
-
-
-def _settings(**values: Any) -> list[str]:
-    return [f"{name}={value}" for name, value in values.items() if value is not None]
-
-
-def with_settings(table: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """The table of a `RerankSettings` with `KEY=VALUE` settings, such as `training.epochs=4`."""
-    from fusemix_core.rerank_config import RerankSettings
-
-    found = {**to_dict(RerankSettings()), **table}
-    for text in assignments:
-        path, value = parse_assignment(text)
-        inner = found
-        for key in path[:-1]:
-            if not isinstance(inner.get(key) or {}, dict):
-                raise ConfigError(f"{key} is not a table.", "Example: --set training.epochs=4")
-            inner[key] = dict(inner.get(key) or {})
-            inner = inner[key]
-        inner[path[-1]] = value
-    return found
 
 
 def _carry_out(values: dict[str, Any], run: RunOptions, output: OutputOptions) -> None:
@@ -193,22 +179,23 @@ def _carry_out(values: dict[str, Any], run: RunOptions, output: OutputOptions) -
     from fusemix_core.runs.reranking import make_rerank_plan
 
     notes, config = Notes(), rerank_config(values)
-    plan = make_rerank_plan(config, model_of_run(config), notify=notes)
-    if run.out is not None:
-        from fusemix_core.runs.folder import RunFolder
+    model = model_of_run(config)
+    plan = make_rerank_plan(config, model, notify=notes)
 
-        RunFolder(run.out).check(run.resume)
-    if output.dry_run or not output.json:
-        show_plan(plan, output.json)
-    if output.dry_run:
-        return
-    from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.jobs.rerank import run_rerank
-    from fusemix_core.runs.folder import default_out
+    def work(folder: Path, reporter: Reporter) -> RerankResult:
+        from fusemix_core.jobs.rerank import run_rerank
 
-    with ConsoleReporter(notes) as reporter:
-        found = run_rerank(plan, run.out or default_out(), resume=run.resume, reporter=reporter)
-    show_result(found, output.json)
+        return run_rerank(plan, model, folder, resume=run.resume, reporter=reporter)
+
+    carry_out(
+        run,
+        output,
+        notes,
+        ["fusemix", "rerank", config.model],
+        show_plan=lambda json: show_plan(plan, json),
+        work=work,
+        show_result=show_result,
+    )
 
 
 def show_plan(plan: RerankPlan, json: bool) -> None:
@@ -219,8 +206,7 @@ def show_plan(plan: RerankPlan, json: bool) -> None:
         print_json(plan.as_dict())
         return
     show_encoders(plan.encoders.values())
-    splits = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.dataset.splits.items())
-    out.print(f"pairs:   {splits}")
+    out.print(f"pairs:   {splits_line(plan.dataset)}")
     settings = plan.config.settings
     out.print(f"network: {', '.join(plan.networks)}")
     out.print(
@@ -237,11 +223,7 @@ def show_result(found: RerankResult, json: bool) -> None:
         print_json({**found.results, "path": str(folder.model), "report": str(folder.report)})
         return
     show_sections(found.sections)
-    out.print()
-    out.print(Text(found.results["verdict"], style="bold"), soft_wrap=True)
-    out.print()
-    out.print(f"model:   {folder.model}", soft_wrap=True)
-    out.print(f"report:  {folder.report}", soft_wrap=True)
+    show_verdict(folder, found.results["verdict"])
     if found.results["weight"]:
         out.print()
         out.print("Search with it:", style="bold")

@@ -9,7 +9,7 @@ import typer
 
 from fusemix_core.cli import options as o
 from fusemix_core.cli.groups import DataOptions, grouped
-from fusemix_core.cli.hits import AskedOptions, Line, SheetOptions, near, print_hits
+from fusemix_core.cli.hits import AskedOptions, Line, SheetOptions, anew_of, near, print_hits
 from fusemix_core.cli.search_index import is_index, search_index
 from fusemix_core.errors import ConfigError
 
@@ -108,7 +108,8 @@ def _search_data(
     else:
         lines = [Line(h.rank, h.score, h.item, h.columns.values()) for h in found]
         inline = gallery.items.medium.inline
-        print_hits(lines, inline, gallery.config.source, len(gallery.ids))
+        anew = anew_of(reranker, source, target)
+        print_hits(lines, inline, gallery.config.source, len(gallery.ids), anew)
     if sheet.wanted:
         own = medium(fused.encoders[source].takes)
         sources, items = gallery.config.source, gallery.items

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fusemix_core.cli.hits import AskedOptions, Line, SheetOptions, near, print_hits
+from fusemix_core.cli.hits import AskedOptions, Line, SheetOptions, anew_of, near, print_hits
 from fusemix_core.cli.index import open_collection, reranking_of
 
 
@@ -48,7 +48,8 @@ def search_index(
         Line(rank, one.score or 0.0, one.item, columns.values())
         for rank, (one, columns) in enumerate(zip(found, shown, strict=True), 1)
     ]
-    print_hits(lines, how.inline, sources, opened.state.counts.get(target, 0))
+    anew = anew_of(reranking.reranker if reranking else None, source, target)
+    print_hits(lines, how.inline, sources, opened.state.counts.get(target, 0), anew)
     if sheet.wanted:
         from fusemix_core.reports.sheet import SheetHit
 

@@ -57,13 +57,19 @@ class TrainedFuser(ScaledFuser[L]):
         class Mean(TrainedFuser[Tensor]):
             def __init__(self, inputs, outputs, *, mix=0.4, drop=None, training={}):
                 super().__init__(inputs, outputs, mix, drop, training)
-                heads = [torch.nn.Linear(width, outputs) for width in inputs.values()]
-                self.heads = torch.nn.ModuleList(heads)
+                self.standards = Modules(Standard(d) for d in inputs.values())
+                self.heads = Modules(torch.nn.Linear(d, outputs) for d in inputs.values())
+
+            def prepare(self, train):
+                for modality, standard in zip(self.inputs, self.standards):
+                    standard.learn(sample(train, modality))
 
             def raw(self, latents, present):
-                each = [head(latents[m]) for head, m in zip(self.heads, self.inputs)]
-                weights = present / present.sum(dim=1, keepdim=True)
-                return sum(w[:, None] * s for w, s in zip(weights.T, each))
+                scores = 0
+                for k, modality in enumerate(self.inputs):
+                    rows = latents[modality].masked_fill(~present[:, k, None], 0.0)
+                    scores = scores + self.heads[k](self.standards[k](rows)) * present[:, k, None]
+                return scores / present.sum(dim=1, keepdim=True)
     """
 
     settings: ClassVar[Training] = Training(

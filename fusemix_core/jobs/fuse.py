@@ -284,6 +284,7 @@ def results_of(
         "rejected": len(dataset.rejected),
         **Notices.of(dataset, [*plan.warnings, *encoded.warnings]).as_dict(),
         "fuser": found.chosen,
+        "fuser_named": plan.config.fuser.name == found.chosen,
         "single": found.single,
         "verdict": found.verdict(),
         "candidates": table(found),

@@ -63,7 +63,10 @@ def data_table(
     kept = to_dict(from_dict(DataConfig, kept, "data.").located()) if kept else {}
     source = given.get("source") or kept.get("source", [])
     if not source:
-        raise ConfigError("No data given.", "Add --data PATH.")
+        named = "is a run that names none" if run else "is not the folder of a run"
+        raise ConfigError(
+            f"No data given, and '{model}' {named}.", "Add --data PATH, or name a run's folder."
+        )
     own = _resolved(kept.get("source", [])) == _resolved(source)
     return {**(kept if own else {}), **given, "source": source}, own
 

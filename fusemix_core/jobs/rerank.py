@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fusemix_core.config import from_dict, to_dict
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError
 from fusemix_core.fused import FusedModel
-from fusemix_core.interfaces import Encoder, FitContext, PairedLatents
+from fusemix_core.interfaces import Encoder, FitContext
 from fusemix_core.jobs.measured_data import SPLITTING, data_table, run_of
 from fusemix_core.launch import launched
 from fusemix_core.reports.rerank import report_rerank, sections_of, verdict
-from fusemix_core.rerank_config import RerankConfig
+from fusemix_core.rerank_config import RerankConfig, with_settings
 from fusemix_core.reranked import RerankModel
-from fusemix_core.reranking.fitting import FittedReranker, best_of, fit_reranker
+from fusemix_core.reranking.fitting import FittedReranker, best_of
 from fusemix_core.reranking.measuring import measure
-from fusemix_core.reranking.split import Split
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.folder import MetricsLog, RunFolder, default_out
 from fusemix_core.runs.inputs import DataInput, EncoderInput, encoder_names
 from fusemix_core.runs.inputs import data_table as as_table
-from fusemix_core.runs.models import embed_for, encode_for, load_model
+from fusemix_core.runs.models import encode_for, load_model
 from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.reranking import RerankPlan, layers_of, make_rerank_plan, same_texts
+from fusemix_core.runs.rerank_fit import fit_networks, splits_of
+from fusemix_core.runs.reranking import RerankPlan, make_rerank_plan
 from fusemix_core.saved.identity import identity
 from fusemix_core.saved.schema import EncoderInfo
 from fusemix_core.sections import Section
@@ -77,7 +75,7 @@ def rerank(
         views: modality → the view that has the tokens. By default one of several layers, if the
             encoder has any.
         between: The two modalities, by default the model's first.
-        settings: Of training: fields of `RerankSettings`, such as `{"negatives": "random"}`.
+        settings: Fields of `RerankSettings`, such as `{"training": {"epochs": 4}}`.
         out, resume, reporter: As in `align`.
         **more: `seed`, `device`, `store`, `private` and so on, as in `align`.
 
@@ -110,7 +108,7 @@ def rerank(
         model = model_of_run(config)
     plan = make_rerank_plan(config, model, notify=reporter.note if reporter else None)
     how: dict[str, Any] = {"resume": resume, "reporter": reporter, "objects": objects}
-    return run_rerank(plan, out or default_out(), **how)
+    return run_rerank(plan, model, out or default_out(), **how)
 
 
 def rerank_config(values: Mapping[str, Any]) -> RerankConfig:
@@ -128,7 +126,8 @@ def rerank_config(values: Mapping[str, Any]) -> RerankConfig:
         )
     seed = run.get("seed", 0) if own else 0
     splits = {"split_seed": seed} if own else {}
-    return from_dict(RerankConfig, {"seed": seed, **values, **splits, "data": table})
+    how = {**splits, "data": table, "settings": with_settings(values.get("settings", {}))}
+    return from_dict(RerankConfig, {"seed": seed, **values, **how})
 
 
 def model_of_run(config: RerankConfig) -> FusedModel:
@@ -145,6 +144,7 @@ def model_of_run(config: RerankConfig) -> FusedModel:
 
 def run_rerank(
     plan: RerankPlan,
+    model: FusedModel,
     out: str | Path,
     *,
     resume: bool = False,
@@ -155,6 +155,7 @@ def run_rerank(
 
     Args:
         plan: what to do.
+        model: the fused model that the plan was made for.
         out: the run's folder.
         resume: go on with the run that is there.
         reporter: gets the progress.
@@ -166,18 +167,25 @@ def run_rerank(
     device = resolve_device(plan.config.device)
     folder.start(plan.config, resume)
     folder.write_json(folder.environment, environment())
-    objects = {**_loaded(plan), **(objects or {})}
+    objects = {**_loaded(plan, model), **(objects or {})}
     reporter.stage("Encoding")
-    own = encode_for(
-        plan.model, plan.dataset, reporter, plan.config.data.max_bad, plan.config.store
-    )
+    own = encode_for(model, plan.dataset, reporter, plan.config.data.max_bad, plan.config.store)
     plan = replace(plan, dataset=own.dataset)
     encoded = encode_plan(
         plan, device, folder, reporter, objects, dtypes={}, ragged=list(plan.specs)
     )
-    splits = splits_of(plan.model, own, encoded)
+    splits = splits_of(model, own, encoded)
     reporter.stage("Training")
-    fitted, seconds = _fit(plan, encoded, splits, folder, device, reporter, resume)
+    log = [MetricsLog(folder.metrics)] if len(plan.networks) == 1 else []
+    common = FitContext(
+        device, plan.config.seed, resume=resume, callbacks=[*log, reporter], latents=encoded.digest
+    )
+    fitted, seconds = fit_networks(
+        plan,
+        encoded,
+        splits,
+        lambda name: replace(common, checkpoints=folder.checkpoints / name),
+    )
     reporter.stage("Measuring")
     chosen = fitted[best_of(fitted)]
     shown = "test" if len(splits["test"]) else "validation"
@@ -186,78 +194,19 @@ def run_rerank(
         chosen.network, chosen.mix.weights, splits[shown], top_k, seed=plan.config.seed
     )
     results = _results(plan, encoded, fitted, seconds, chosen, measured, shown)
-    model = _model(plan, encoded, chosen, results, objects)
+    made = _model(plan, model, encoded, chosen, results, objects)
     reporter.stage("Saving")
-    model.save_pretrained(folder.model)
+    made.save_pretrained(folder.model)
     sections = sections_of(results)
     report_rerank(folder, plan, encoded, sections, results)
     folder.write_json(folder.results, results)
-    return RerankResult(folder, model, results, sections)
+    return RerankResult(folder, made, results, sections)
 
 
-def splits_of(model: FusedModel, own: Encoded, encoded: Encoded) -> dict[str, Split]:
-    """The three splits as a re-ranker sees them.
-
-    Args:
-        model: the fused model.
-        own: the data by its encoders.
-        encoded: the same data by those of the tokens. Items have the same numbers in both.
-    """
-    found = embed_for(model, own.paired())
-    embeddings = {}
-    for modality, table in encoded.tables.items():
-        embeddings[modality] = torch.zeros(len(table), model.dim)
-        embeddings[modality][found.ids[modality]] = found.embeddings[modality]
-    same = {m: torch.from_numpy(ids) for m, ids in same_texts(encoded.dataset).items()}
-    links = torch.from_numpy(encoded.dataset.links)
-    return {
-        name: Split(
-            PairedLatents(dict(encoded.tables), links[torch.from_numpy(rows)]),
-            embeddings,
-            model.scorer.score,
-            same,
-        )
-        for name, rows in encoded.dataset.splits.items()
-    }
-
-
-def _loaded(plan: RerankPlan) -> dict[str, Encoder]:
+def _loaded(plan: RerankPlan, model: FusedModel) -> dict[str, Encoder]:
     """modality → encoder of the model that is loaded already and gives the tokens too."""
-    own = {m: plan.model.encoder(m) for m in plan.specs if m not in plan.config.encoders}
+    own = {m: model.encoder(m) for m in plan.specs if m not in plan.config.encoders}
     return {m: lazy.given for m, lazy in own.items() if lazy.given is not None}
-
-
-def _fit(
-    plan: RerankPlan,
-    encoded: Encoded,
-    splits: Mapping[str, Split],
-    folder: RunFolder,
-    device: torch.device,
-    reporter: Reporter,
-    resume: bool,
-) -> tuple[dict[str, FittedReranker], dict[str, float]]:
-    """name → fitted network; name → seconds."""
-    layers = {
-        m: layers_of(spec, plan.views[m], encoded.tables[m].shape[-1])
-        for m, spec in plan.specs.items()
-    }
-    fitted, seconds = {}, {}
-    log = MetricsLog(folder.metrics)
-    for name, part in plan.networks.items():
-        context = FitContext(
-            device=device,
-            seed=plan.config.seed,
-            checkpoints=folder.checkpoints / name,
-            resume=resume,
-            callbacks=[log, reporter] if len(plan.networks) == 1 else [reporter],
-            latents=encoded.digest,
-        )
-        began = time.monotonic()
-        fitted[name] = fit_reranker(
-            part, splits["train"], splits["validation"], plan.config.settings, context, layers
-        )
-        seconds[name] = time.monotonic() - began
-    return fitted, seconds
 
 
 def _results(
@@ -308,6 +257,7 @@ def _layer_weights(fitted: FittedReranker) -> dict[str, Any]:
 
 def _model(
     plan: RerankPlan,
+    fused: FusedModel,
     encoded: Encoded,
     chosen: FittedReranker,
     results: Mapping[str, Any],
@@ -336,7 +286,7 @@ def _model(
         chosen.network,
         top_k=plan.config.settings.top_k,
         weights=chosen.mix.weights,
-        fused=identity(plan.model, plan.config.between),
+        fused=identity(fused, plan.config.between),
         part=chosen.part,
         sources={m: objects.get(m, spec) for m, spec in plan.specs.items()},
         recipe={"name": chosen.part.name, "config": to_dict(plan.config.settings)},

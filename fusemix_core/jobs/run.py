@@ -16,23 +16,22 @@ import torch
 from fusemix_core.config import Recipe, Training
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
-from fusemix_core.digests import digest_modules
 from fusemix_core.disk import explained
 from fusemix_core.engine.checkpoint import resumed_precision
 from fusemix_core.engine.distributed import from_first, in_turn, joined
 from fusemix_core.engine.precision import precision_of
-from fusemix_core.errors import ContractError, DivergedError
+from fusemix_core.errors import DivergedError
 from fusemix_core.evaluation.examples import Retrieved
 from fusemix_core.fused import FusedModel
 from fusemix_core.gathering import rank
 from fusemix_core.interfaces import Adapter, Callback, Encoder, FitContext, PairedLatents
 from fusemix_core.jobs.usage import search_command, usage
 from fusemix_core.measured import Measured
-from fusemix_core.registry import registry
 from fusemix_core.reports.run import report_run
+from fusemix_core.runs.adapters import fit_adapters
 from fusemix_core.runs.answers import surest_wrong, write_answers, write_splits
 from fusemix_core.runs.encode import Encoded
-from fusemix_core.runs.encode_plan import encode_plan
+from fusemix_core.runs.encode_plan import encode_plan, token_modalities
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.facts import facts_table
 from fusemix_core.runs.folder import ADVICE, MetricsLog, RunFolder
@@ -41,7 +40,7 @@ from fusemix_core.runs.measure import Measurement, draw_examples, measure_run
 from fusemix_core.runs.plan import Plan
 from fusemix_core.runs.rates import Rates, fit_rate_key
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import check_latents, check_splits, rows_to_fit, training_rows
+from fusemix_core.runs.rows import check_latents, training_rows
 from fusemix_core.runs.selection import UNIFORM, write_chosen
 from fusemix_core.sections import Section
 
@@ -183,19 +182,6 @@ def encode(run: Run) -> Encoded:
     return encoded
 
 
-def token_modalities(plan: Plan) -> list[str]:
-    """The modalities whose items may differ in length: their adapters take tokens.
-
-    With a closed-form start none may that is to be fitted: its maps take rows.
-    """
-    recipe, found = plan.config.recipe, plan.base.token_modalities()
-    for modality in plan.encoders if recipe.start is None else ():
-        part = None if modality in plan.fixed else recipe.adapter_of(modality)
-        if part is not None and "tokens" in registry.uses("adapter", part):
-            found.append(modality)
-    return found
-
-
 def fit_context(run: Run, encoded: Encoded) -> FitContext:
     """The run, as selectors and aligners see it."""
     return FitContext(
@@ -226,33 +212,16 @@ def choose_rows(run: Run, encoded: Encoded, context: FitContext) -> Encoded:
 def fit(run: Run, encoded: Encoded, context: FitContext) -> Fit:
     """Fit the recipe; fixed adapters must come out as they were."""
     recipe = run.plan.config.recipe
-    train, validation = encoded.paired("train"), encoded.paired("validation")
-    validation = validation.select(rows_to_fit(validation, context.fixed))
-    check_splits(train, validation)
     run.reporter.stage(f"Fitting ({recipe.name})")
-    aligner = registry.build("aligner", recipe.aligner)
-    digests = {m: digest_modules([adapter]) for m, adapter in context.fixed.items()}
     began, stopped = time.monotonic(), CutShort()
     context = dataclasses.replace(context, callbacks=[*context.callbacks, stopped])
     try:
-        adapters = aligner.fit(train, validation, recipe, context)
+        adapters = fit_adapters(recipe, encoded, context)
     except DivergedError as error:
         if run.first:
             list_batch(error, encoded.dataset, run.folder, run.plan.config.private)
         raise
-    check_unchanged(recipe.aligner.name, adapters, digests)
-    return Fit(adapters, train, time.monotonic() - began, stopped.why)
-
-
-def check_unchanged(
-    aligner: str, fitted: Mapping[str, Adapter], digests: Mapping[str, str]
-) -> None:
-    """Raise `ContractError` unless adapters have the weights whose digests are given."""
-    for modality, digest in digests.items():
-        if digest_modules([fitted[modality]]) != digest:
-            raise ContractError(
-                f"The aligner '{aligner}'", f"the fixed adapter of {modality} unchanged", "another"
-            )
+    return Fit(adapters, encoded.paired("train"), time.monotonic() - began, stopped.why)
 
 
 def list_batch(

@@ -29,6 +29,8 @@ from fusemix_core.sections import Figure, Section, Table, Tile
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST = 8
+"""Metrics that fit beside each other."""
 _KIND = {"baseline": "baseline", "single": "one modality", "fuser": "all modalities"}
 
 
@@ -105,22 +107,49 @@ def gain_sections(results: Mapping[str, Any]) -> list[Section]:
 
 
 def _comparison(results: Mapping[str, Any]) -> Section:
-    metric, chosen = results["task"]["metric"], results["fuser"]
-    names = list(results["candidates"][chosen]["metrics"])
-    rows = []
-    for name, one in results["candidates"].items():
-        mark = " (chosen)" if name == chosen else ""
-        measured = [one["metrics"][key] for key in names]
-        rows.append([f"{name}{mark}", _KIND[one["kind"]], *measured, _span(one["interval"])])
-    value = results["candidates"][chosen]["metrics"][metric]
+    metric, fuser = results["task"]["metric"], results["fuser"]
+    value, choice = (
+        results["candidates"][fuser]["metrics"][metric],
+        f"on validation rows by {metric}",
+    )
+    mark, how = "chosen", f"Chosen {choice}."
+    if results["fuser_named"]:
+        mark, how = "named", f"The run or its task names the fuser. Modalities are chosen {choice}."
     return Section(
         "Predictions",
         results["verdict"],
-        tables=[Table(["predicted from", "kind", *names, f"95% interval of {metric}"], rows)],
-        note=f"Chosen on validation rows by {metric}. Test rows were measured once. Intervals are "
-        "of rows, or groups of rows, that are drawn with replacement.",
+        tables=[_candidates(results["candidates"], {fuser: f"{fuser} ({mark})"}, metric)],
+        note=f"{how} Test rows were measured once. Intervals are of rows, or groups of rows, that "
+        "are drawn with replacement.",
         headline=[Tile(metric, value, _beside(results))],
     )
+
+
+def _candidates(candidates: Mapping[str, Any], marked: Mapping[str, str], metric: str) -> Table:
+    """A row for each candidate; of more than `MOST` metrics a row for each of these.
+
+    Args:
+        candidates: name → its kind, metrics and interval.
+        marked: name → how it is shown, of those that aren't shown by their name.
+        metric: the metric of the interval.
+    """
+    metrics, span = list(next(iter(candidates.values()))["metrics"]), f"95% interval of {metric}"
+    names = {name: marked.get(name, name) for name in candidates}
+    if len(metrics) > MOST:
+        ends = [_span(one["interval"]) for one in candidates.values()]
+        rows = [[m, *(one["metrics"][m] for one in candidates.values())] for m in metrics]
+        rows.insert(1 + metrics.index(metric), [span, *ends])
+        return Table(["predicted from", *names.values()], rows)
+    rows = [
+        [
+            names[name],
+            _KIND[one["kind"]],
+            *(one["metrics"][m] for m in metrics),
+            _span(one["interval"]),
+        ]
+        for name, one in candidates.items()
+    ]
+    return Table(["predicted from", "kind", *metrics, span], rows)
 
 
 def _beside(results: Mapping[str, Any]) -> str:

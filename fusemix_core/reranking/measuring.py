@@ -63,7 +63,27 @@ def measure(
         found = measure(fitted.network, fitted.mix.weights, test, 32)
         print(found["gain"]["mean"]["r1"], found["gain"]["mean"]["r1_interval"])
     """
-    ways = [_direction(network, weights, split, way, top_k) for way in split.directions]
+    ways = compared(network, weights, split, top_k)
+    return summary(ways, network, split, top_k, resamples=resamples, seed=seed)
+
+
+def compared(
+    network: Reranker, weights: Mapping[str, float], split: Split, top_k: int
+) -> list[Compared]:
+    """The ranks of each direction before and after re-ranking; arguments as of `measure`."""
+    return [_direction(network, weights, split, way, top_k) for way in split.directions]
+
+
+def summary(
+    ways: Sequence[Compared],
+    network: Reranker,
+    split: Split,
+    top_k: int,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The result of `measure`, from the ranks of each direction."""
     before, after = [way.before for way in ways], [way.after for way in ways]
     links = split.tokens.links.numpy()
     sizes = {m: len(table) for m, table in split.tokens.tables.items()}

@@ -14,10 +14,10 @@ from fusemix_core.config import (
     Recipe,
     RunConfig,
     from_dict,
-    override_recipe,
     to_dict,
 )
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.overrides import override_recipe
 from fusemix_core.recipes.renamed import renamed
 from fusemix_core.registry import Registry, registry
 from fusemix_core.specs import EncoderSpec

@@ -10,6 +10,7 @@ from fusemix_core.config import ComputeDtype
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.disk import explained
 from fusemix_core.interfaces import Encoder
+from fusemix_core.registry import registry
 from fusemix_core.runs.encode import Encoded, Encoding, encode_dataset
 from fusemix_core.runs.folder import ADVICE, RunFolder
 from fusemix_core.runs.fusing import FusePlan
@@ -21,7 +22,7 @@ from fusemix_core.runs.reranking import RerankPlan
 def encode_plan(
     plan: Plan | FusePlan | RerankPlan,
     device: torch.device,
-    folder: RunFolder,
+    folder: RunFolder | None,
     reporter: Reporter,
     objects: Mapping[str, Encoder],
     *,
@@ -29,7 +30,7 @@ def encode_plan(
     ragged: Collection[str],
     first: bool = True,
 ) -> Encoded:
-    """Encode what the plan names, and list what can't be used in the run's folder.
+    """Encode what the plan names, and list what can't be used in the run's folder, if it has one.
 
     Args:
         plan: the run.
@@ -56,7 +57,7 @@ def encode_plan(
     )
 
     def list_rejected(dataset: PairedDataset) -> None:
-        if first:
+        if first and folder is not None:
             with explained(f"{folder.rejected}", ADVICE):
                 dataset.write_rejected(folder.rejected, reasons=not config.private)
 
@@ -70,3 +71,16 @@ def encode_plan(
         rejected=list_rejected,
         ragged=ragged,
     )
+
+
+def token_modalities(plan: Plan) -> list[str]:
+    """The modalities whose items may differ in length: their adapters take tokens.
+
+    With a closed-form start none may that is to be fitted: its maps take rows.
+    """
+    recipe, found = plan.config.recipe, plan.base.token_modalities()
+    for modality in plan.encoders if recipe.start is None else ():
+        part = None if modality in plan.fixed else recipe.adapter_of(modality)
+        if part is not None and "tokens" in registry.uses("adapter", part):
+            found.append(modality)
+    return found

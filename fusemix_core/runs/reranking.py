@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,6 @@ class RerankPlan:
     are those to fit, by name."""
 
     config: RerankConfig
-    model: FusedModel
     dataset: PairedDataset
     encoders: dict[str, EncoderPlan]
     networks: dict[str, Part]
@@ -85,33 +85,84 @@ def make_rerank_plan(
         DataError: the data can't be used, or have no validation pairs.
     """
     networks = networks_of(config.network, registry)
-    between = config.between or model.modalities[:2]
-    for modality in (*between, *config.encoders, *config.views):
-        if modality not in model.modalities:
-            raise UnknownNameError.of("modality of the model", modality, model.modalities)
-    between = tuple(m for m in model.modalities if m in between)
-    if len(between) != 2:
-        raise ConfigError(
-            f"A re-ranker is for two modalities, not {', '.join(between) or 'none'}.",
-            f"Example: --between {','.join(model.modalities[:2])}",
-        )
-    given = resolve_encoders(config.encoders, registry)
-    specs = {m: given.get(m) or model.encoder(m).spec for m in between}
-    if other := [m for m, s in given.items() if s.takes != model.encoders[m].takes]:
-        raise ConfigError(
-            f"The encoder '{given[other[0]].name}' takes {given[other[0]].takes}, and the model's "
-            f"{other[0]} items are {model.encoders[other[0]].takes}.",
-            f"Name another for -e {other[0]}=…",
-        )
-    views = resolve_views(specs, config.views, {m: default_view(s) for m, s in specs.items()})
-    config = replace(config, between=between, views=views)
     takes = {m: info.takes for m, info in model.encoders.items()}
+    config, specs = resolve_tokens(config, takes, lambda m: model.encoder(m).spec, registry)
     # All modalities of the run: what is linked by a third one is on one side of the split.
     seed = config.seed if config.split_seed is None else config.split_seed
     whole = read_usable(config.data, takes, seed, tell=notify, optional=takes)
-    dataset = _between(whole, between)
+    return rerank_plan(config, specs, whole, networks)
+
+
+def resolve_tokens(
+    config: RerankConfig,
+    takes: Mapping[str, str],
+    own: Callable[[str], EncoderSpec],
+    registry: Registry = registry,
+) -> tuple[RerankConfig, dict[str, EncoderSpec]]:
+    """The config with its two modalities and their views, and modality → the encoder of its tokens.
+
+    Args:
+        config: the run.
+        takes: modality of the model → the medium of its items.
+        own: gives the model's encoder of a modality.
+
+    Raises:
+        ConfigError, UnknownNameError: a name is wrong, or an encoder gives no tokens.
+    """
+    between = config.between or tuple(takes)[:2]
+    for modality in (*between, *config.encoders, *config.views):
+        if modality not in takes:
+            raise UnknownNameError.of("modality of the model", modality, takes)
+    between = tuple(m for m in takes if m in between)
+    if len(between) != 2:
+        raise ConfigError(
+            f"A re-ranker is for two modalities, not {', '.join(between) or 'none'}.",
+            f"Example: --between {','.join(tuple(takes)[:2])}",
+        )
+    given = resolve_encoders(config.encoders, registry)
+    specs = {m: given.get(m) or own(m) for m in between}
+    if other := [m for m, s in given.items() if s.takes != takes[m]]:
+        raise ConfigError(
+            f"The encoder '{given[other[0]].name}' takes {given[other[0]].takes}, and the model's "
+            f"{other[0]} items are {takes[other[0]]}.",
+            f"Name another encoder for the tokens of {other[0]}.",
+        )
+    for modality, spec in specs.items():
+        if modality not in config.views:
+            _check_tokens(modality, spec, registry)
+    views = resolve_views(specs, config.views, {m: default_view(s) for m, s in specs.items()})
+    return replace(config, between=between, views=views), specs
+
+
+def _check_tokens(modality: str, spec: EncoderSpec, registry: Registry) -> None:
+    """Raise `ConfigError` if an encoder gives one vector per item and nothing else."""
+    if _gives_tokens(spec):
+        return
+    found = [one for _, one in registry.all_encoders() if isinstance(one, EncoderSpec)]
+    others = [one.name for one in found if one.takes == spec.takes and _gives_tokens(one)]
+    such = f"Name another encoder for the tokens, such as {modality}={' or '.join(others[:3])}. "
+    raise ConfigError(
+        f"The encoder '{spec.name}' of {modality} gives no tokens; its views: "
+        f"{', '.join(spec.views)}.",
+        such * bool(others)
+        + f"To use its vector as the only token, name the view: {modality}={spec.views[0]}.",
+    )
+
+
+def rerank_plan(
+    config: RerankConfig,
+    specs: Mapping[str, EncoderSpec],
+    dataset: PairedDataset,
+    networks: Mapping[str, Part],
+) -> RerankPlan:
+    """The plan of a config that `resolve_tokens` gave, for data that were read.
+
+    Raises:
+        DataError: the data have no training or no validation pairs of the two modalities.
+    """
+    warnings, dataset = list(dataset.warnings), _between(dataset, config.between)
     encoders = plan_encoders(dataset, specs, config, config.device)
-    return RerankPlan(config, model, dataset, encoders, networks, list(whole.warnings))
+    return RerankPlan(config, dataset, encoders, dict(networks), warnings)
 
 
 def _between(dataset: PairedDataset, between: tuple[str, ...]) -> PairedDataset:
@@ -175,6 +226,10 @@ def default_view(spec: EncoderSpec) -> str:
         return (_PREFERRED.index(kind), not is_layered(view))
 
     return min(spec.views, key=liked)
+
+
+def _gives_tokens(spec: EncoderSpec) -> bool:
+    return kind_of(default_view(spec)) != "pooled"
 
 
 def is_layered(view: str) -> bool:

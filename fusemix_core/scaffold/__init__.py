@@ -16,7 +16,7 @@ from string import Template
 
 from fusemix_core.errors import ConfigError, UnknownNameError
 from fusemix_core.registry import Registry, registry
-from fusemix_core.scaffold.components import TEMPLATES, facts_of, files_of
+from fusemix_core.scaffold.components import TEMPLATES, facts_of, files_of, use_of
 from fusemix_core.specs import EncoderSpec, GeneratorSpec
 from fusemix_core.versions import version
 
@@ -32,12 +32,13 @@ _FACTS = {
 @dataclass(frozen=True)
 class NewPlugin:
     """What was written: the folder, the name of the distribution, that of its encoder or component,
-    and which kind this is (`encoder`, `generator`, or one of `KINDS`)."""
+    which kind this is (`encoder`, `generator`, or one of `KINDS`), and a command that uses it."""
 
     folder: Path
     name: str
     component: str
-    kind: str = "encoder"
+    kind: str
+    use: str
 
 
 def write_plugin(
@@ -55,7 +56,7 @@ def write_plugin(
     Raises ConfigError for a name that can't be used, and for a folder that exists.
     """
     package, encoder = name.replace("-", "_"), name.removeprefix("fusemix-")
-    _check_names(name, package)
+    _check_names(name, package, "encoder")
     _check_modality(modality)
     _check_encoder(name, encoder, registry)
     kind = takes or registry.settled(EncoderSpec(name=encoder, modality=modality, target="")).takes
@@ -91,7 +92,7 @@ def write_plugin(
         f"tests/test_{package}.py": "test.py",
     }
     _write(folder, written, values)
-    return NewPlugin(folder, name, encoder)
+    return NewPlugin(folder, name, encoder, "encoder", f"fusemix encoders check {encoder}")
 
 
 def write_component(
@@ -105,7 +106,7 @@ def write_component(
     package, component = name.replace("-", "_"), name.removeprefix("fusemix-")
     if kind not in TEMPLATES:
         raise UnknownNameError.of("kind of plugin", kind, ["encoder", "generator", *TEMPLATES])
-    _check_names(name, package)
+    _check_names(name, package, kind)
     for dist, spec in registry.all_components(kind):
         if component in (spec.name, *spec.aliases):
             raise ConfigError(
@@ -121,10 +122,11 @@ def write_component(
         "function": component.replace("-", "_"),
         "summary": TEMPLATES[kind].summary,
         "facts": facts_of(kind),
+        "use": use_of(kind, component),
     }
     folder = _new_folder(out, name)
     _write(folder, files_of(kind, package), values)
-    return NewPlugin(folder, name, component, kind)
+    return NewPlugin(folder, name, component, kind, use_of(kind, component))
 
 
 def write_generator(
@@ -142,7 +144,7 @@ def write_generator(
         UnknownNameError: There is no such encoder.
     """
     package, generator = name.replace("-", "_"), name.removeprefix("fusemix-")
-    _check_names(name, package)
+    _check_names(name, package, "generator")
     for dist, spec in registry.all_generators():
         if isinstance(spec, GeneratorSpec) and generator in (spec.name, *spec.aliases):
             raise ConfigError(
@@ -174,7 +176,8 @@ def write_generator(
     }
     folder = _new_folder(out, name)
     _write(folder, written, values)
-    return NewPlugin(folder, name, generator, "generator")
+    check = f"fusemix generators check {generator}"
+    return NewPlugin(folder, name, generator, "generator", check)
 
 
 def _class_name(name: str, kind: str) -> str:
@@ -200,7 +203,7 @@ def _template(name: str) -> str:
     return files("fusemix_core.scaffold").joinpath("files", f"{name}.tmpl").read_text("utf-8")
 
 
-def _check_names(name: str, package: str) -> None:
+def _check_names(name: str, package: str, kind: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ConfigError(
             f"'{name}' can't be the name of a package.",
@@ -209,8 +212,9 @@ def _check_names(name: str, package: str) -> None:
     dists = {d.name.lower().replace("_", "-") for d in metadata.distributions()}
     taken = package in sys.stdlib_module_names or importlib.util.find_spec(package) is not None
     if taken or name in dists or keyword.iskeyword(package):
+        own = name.removeprefix("fusemix-")
         raise ConfigError(
-            f"Python knows '{package}' already.", f"Call it, for example, fusemix-{name}-encoder."
+            f"Python knows '{package}' already.", f"Call it, for example, fusemix-{own}-{kind}."
         )
 
 

@@ -41,12 +41,14 @@ from fusemix_core.testing.components import (
 from fusemix_core.testing.report import Report
 from fusemix_core.testing.suite import Suite, expect
 
-FUSER = Suite("fuser", least=13)
+FUSER = Suite("fuser", least=14)
 add_declaration_checks(FUSER)
 
 WIDTHS = {"image": 10, "text": 6, "table": 4}
 TRAIN, VALIDATION, NEW = 110, 50, 60
 """Rows of each split."""
+_SMALL = 0.03
+"""About the spread of a number in a row of unit norm with a thousand of them."""
 
 Latents = dict[str, Tensor | Padded]
 
@@ -282,11 +284,24 @@ def learns(case: FuserCase) -> None:
     for kind in (Classify, Regress):
         rows = case.rows(kind)
         fitted = case.fitted if kind is Classify else case.fit(rows)
-        found = score(fitted.fuser, rows.new)
-        expect_scores(found, NEW, rows.task.outputs, kind.__name__)
-        constant = rows.task.baseline(rows.train.targets).expand(NEW, -1)
-        own, other = (float(rows.task.loss(s, rows.new.targets)) for s in (found, constant))
-        expect(own < 0.9 * other, f"{kind.__name__}: {own:.3f}, constant scores {other:.3f}")
+        _expect_lower_loss(fitted.fuser, rows, kind.__name__)
+
+
+@FUSER.check()
+def learns_from_small_latents(case: FuserCase) -> None:
+    """It does so if the numbers in latents are small, as in rows of unit norm of a wide encoder."""
+    rows = case.rows()
+    for table in resident(rows.new).values():
+        table.latents *= _SMALL
+    _expect_lower_loss(case.fit(rows).fuser, rows, f"latents times {_SMALL}")
+
+
+def _expect_lower_loss(fuser: Fuser, rows: Rows, what: str) -> None:
+    found = score(fuser, rows.new)
+    expect_scores(found, NEW, rows.task.outputs, what)
+    constant = rows.task.baseline(rows.train.targets).expand(NEW, -1)
+    own, other = (float(rows.task.loss(s, rows.new.targets)) for s in (found, constant))
+    expect(own < 0.9 * other, f"{what}: {own:.3f}, constant scores {other:.3f}")
 
 
 @FUSER.check()

@@ -74,16 +74,24 @@ def test_recall_is_shown_by_a_column(run, world):
     assert "price" in run("eval", *own, "--by", "price", code=2).stderr
 
 
-def test_ctrl_c_names_the_command_that_goes_on(run, world, monkeypatch):
+@pytest.mark.parametrize(
+    ("job", "command"),
+    [
+        ("run.run_plan", ["align", *SMALL]),
+        ("fuse.run_fuse", ["fuse", "--target", "thing"]),
+    ],
+)
+def test_ctrl_c_names_the_command_that_goes_on(run, world, monkeypatch, job, command):
     def interrupted(plan, out, **_):
         out.mkdir()
         (out / "config.toml").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fusemix_core.jobs.run.run_plan", interrupted)
-    args = ["--a", A, "--b", B, "--data", world, *SMALL]
-    said = run("align", *args, "--out", "my runs", code=130).stderr
-    assert "Go on with: fusemix align --out 'my runs' --resume" in said and "Error" not in said
+    monkeypatch.setattr(f"fusemix_core.jobs.{job}", interrupted)
+    args = [*command, "--a", A, "--b", B, "--data", world]
+    said = run(*args, "--out", "my runs", code=130).stderr
+    go_on = f"Go on with: fusemix {command[0]} --out 'my runs' --resume"
+    assert go_on in said and "Error" not in said
 
 
 def test_a_first_plan_knows_how_long_encoding_takes(run, world):

@@ -10,12 +10,12 @@ from fusemix_core.config import (
     RunConfig,
     Training,
     from_dict,
-    override_recipe,
     parse_assignment,
     read_toml,
     to_dict,
 )
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.overrides import in_order, override_recipe
 
 RECIPE = Recipe(
     name="r",
@@ -72,6 +72,12 @@ def test_override_reaches_numbers_parts_and_options():
     assert RECIPE.training.epochs == 3
 
 
+def test_override_names_a_part_with_its_options():
+    changed = override_recipe(RECIPE, ["adapter=wide hidden=64", "adapters.text=mlp blocks=2"])
+    assert changed.adapter == Part("wide", {"hidden": 64})
+    assert changed.adapters == {"text": Part("mlp", {"blocks": 2})}
+
+
 def test_override_that_renames_a_part_drops_its_options():
     assert override_recipe(RECIPE, ["adapter=linear"]).adapter == Part("linear")
 
@@ -92,12 +98,24 @@ def test_override_that_renames_a_part_drops_its_options():
         ("adapter=3|adapter.blocks=1", ConfigError, "no settings inside"),
         ("adapters=3|adapters.text.blocks=1", ConfigError, "no settings inside"),
         ("views={text=3}", ConfigError, "views"),
+        ("adapter=wide hidden", ConfigError, "KEY=VALUE"),
     ],
 )
 def test_wrong_override_says_what_is_wrong(assignment, error, says):
     with pytest.raises(error) as caught:
         override_recipe(RECIPE, assignment.split("|"))
     assert says in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [("adapter.blocks=1", "adapter=wide"), ("adapters.text.blocks=1", "adapters.text=wide")],
+)
+def test_options_before_the_name_they_belong_to_are_refused(options, name):
+    assert in_order([name, options]) == [name, options]
+    with pytest.raises(ConfigError, match=f"'{name}' would undo '{options}'") as caught:
+        in_order([options, "dim=3", name])
+    assert f"--set {name} --set {options}" in caught.value.hint
 
 
 @pytest.mark.parametrize(

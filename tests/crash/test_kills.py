@@ -30,3 +30,22 @@ def test_a_few_kills(tmp_path):
 @pytest.mark.long
 def test_a_hundred_kills(tmp_path):
     nursery(tmp_path, 25, kills=4, seed=1)
+
+
+def killed_rerankers(folder: Path, kills: str) -> int:
+    env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
+    done = started.run(HERE / "rerank_child.py", folder, kills, env=env)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == 1, done.stdout + done.stderr
+    _, killed, _, ways = lines[0].split()
+    assert killed == ways
+    return int(killed)
+
+
+def test_a_re_ranker_that_is_killed_is_resumed_to_the_same(tmp_path):
+    assert killed_rerankers(tmp_path, "one") == 1
+
+
+@pytest.mark.long
+def test_a_re_ranker_is_resumed_from_every_kill(tmp_path):
+    assert killed_rerankers(tmp_path, "all") > 50

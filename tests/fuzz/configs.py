@@ -8,9 +8,10 @@ import tomli_w
 from fuzz.target import Target
 
 from fusemix_core.benchmark.config import bench_config
-from fusemix_core.config import RunConfig, override_recipe, read_toml, to_dict
+from fusemix_core.config import RunConfig, read_toml, to_dict
 from fusemix_core.evaluation.prompt_files import read_classes, read_templates
 from fusemix_core.jobs.measured_data import measured_data
+from fusemix_core.overrides import override_recipe
 from fusemix_core.registry import registry
 from fusemix_core.runs.config import build_config, find_recipe
 

@@ -84,7 +84,7 @@ def test_the_command_compares_fusers_of_a_target(tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["seeds"][0]["metric"] == "r2"
     refused = CliRunner().invoke(app, [*asked, "--budget", "100"])
-    assert refused.exit_code == 2 and "--budget is for recipes" in refused.output
+    assert refused.exit_code == 2 and "--budget can't be used here" in refused.output
 
 
 def test_two_fusers_of_one_name_are_refused(tmp_path):

@@ -16,7 +16,6 @@ from fusemix_core.config import (
     Recipe,
     Training,
     from_dict,
-    override_recipe,
     to_dict,
 )
 from fusemix_core.engine.feed import feed
@@ -32,6 +31,7 @@ from fusemix_core.interfaces import (
 from fusemix_core.jobs.evaluate import evaluate
 from fusemix_core.jobs.export import export
 from fusemix_core.latents.tables import RaggedLatents
+from fusemix_core.overrides import override_recipe
 from fusemix_core.paired import ResidentTokens
 from fusemix_core.registry import registry
 from fusemix_core.runs import encode as encoding

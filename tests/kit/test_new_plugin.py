@@ -77,6 +77,40 @@ def test_new_components_are_listed_and_declare_their_options(components):
     assert not [row for row in states if row["error"] and row["dist"].startswith("fusemix-my-")]
 
 
+TRY = """
+import shlex, sys
+from typer.testing import CliRunner
+from fusemix_core.cli.app import app
+
+for line in sys.argv[1:]:
+    done = CliRunner().invoke(app, [*shlex.split(line)[1:], "--dry-run"])
+    assert done.exit_code == 0, f"{line}{done.output}{done.stderr}"
+    print("taken")
+"""
+
+
+def test_the_command_that_uses_a_new_component_takes_it(components, tmp_path):
+    folder, path = components
+    fusemix("sample", path=sys.path, cwd=tmp_path)
+    lines = [
+        line
+        for file in sorted(folder.glob("*/README.md"))
+        for line in file.open()
+        if line.startswith(("fusemix align", "fusemix fuse")) and "COLUMN" not in line
+    ]
+    assert len(lines) == 9
+    done = python("-c", TRY, *lines, path=[*path, *sys.path], cwd=tmp_path,
+                  FUSEMIX_HOME=str(tmp_path))  # fmt: skip
+    assert done.stdout.split().count("taken") == len(lines)
+
+
+def test_help_names_every_kind_and_a_taken_name_gets_one_that_fits(tmp_path):
+    shown = CliRunner().invoke(app, ["new-plugin", "--help"], env={"COLUMNS": "300"}).stdout
+    assert all(kind in shown for kind in TEMPLATES)
+    taken = run("fusemix-timm", "--kind", "reranker", "--out", tmp_path).stderr
+    assert "Call it, for example, fusemix-timm-reranker." in taken.replace("\n", " ")
+
+
 def test_a_new_generator_is_about_thirty_lines_and_draws(components, tmp_path):
     folder, path = components
     file = folder / "fusemix-my-generator/src/fusemix_my_generator/generator.py"
@@ -154,7 +188,9 @@ def test_the_command_ends_with_the_next_three(tmp_path):
 def test_the_command_writes_a_component(tmp_path):
     result = run("fusemix-two", "--kind", "objective", "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == "    fusemix recipes components --kind objective"
+    use = result.stdout.splitlines()[-1]
+    assert use.endswith('--recipe fusemix --set "objective=two temperature=0.05"')
+    assert use.strip() in (tmp_path / "fusemix-two/README.md").read_text().splitlines()
     assert (tmp_path / "fusemix-two/src/fusemix_two/objective.py").exists()
 
 

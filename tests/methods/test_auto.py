@@ -12,10 +12,10 @@ from fusemix_core.aligners.cca import CCAAligner
 from fusemix_core.aligners.judge import Judge
 from fusemix_core.aligners.recalls import gain, hits_of, mean_recall, recalls
 from fusemix_core.aligners.scale import SCALES
-from fusemix_core.config import override_recipe
 from fusemix_core.context import Callback
 from fusemix_core.errors import ConfigError
 from fusemix_core.interfaces import FitContext, PairedLatents, ResidentLatents
+from fusemix_core.overrides import override_recipe
 from fusemix_core.recipes.auto import auto
 
 SMALL = [
@@ -52,7 +52,10 @@ def found(adapters, data):
 
 class Heard(Callback):
     def __init__(self):
-        self.evaluations = []
+        self.evaluations, self.stages = [], []
+
+    def on_stage(self, text):
+        self.stages.append(text)
 
     def on_evaluation(self, step, metrics):
         self.evaluations.append((step, dict(metrics)))
@@ -76,7 +79,9 @@ def straight():
 def test_a_network_is_mixed_in_where_it_finds_more(folded):
     few = 40
     closed = fit(folded, "adapter=none", landmarks=few)
-    mixed = fit(folded, budget="200 steps", landmarks=few)
+    heard = Heard()
+    mixed = fit(folded, budget="200 steps", landmarks=few, context=FitContext(callbacks=[heard]))
+    assert heard.stages[-1].startswith("The network is kept, with a share of ")
     assert all(isinstance(a, KernelAdapter) for a in closed.values())
     assert not any(isinstance(a, KernelAdapter) for a in mixed.values())
     test = split(300, 2, True)
@@ -84,7 +89,9 @@ def test_a_network_is_mixed_in_where_it_finds_more(folded):
 
 
 def test_a_network_that_adds_nothing_is_left_out(straight):
-    adapters = fit(straight, budget="60 steps")
+    heard = Heard()
+    adapters = fit(straight, budget="60 steps", context=FitContext(callbacks=[heard]))
+    assert heard.stages[-1].startswith("The closed form is kept: the network adds")
     assert all(isinstance(a, KernelAdapter) for a in adapters.values())
 
 

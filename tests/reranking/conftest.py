@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from words import Left, Right, table  # noqa: E402
+from words import TRAINING, Left, Right, table  # noqa: E402
 
 ENCODERS = {"left": Left, "right": Right}
-TRAINING = {"training": {"epochs": 8, "lr": 3e-3, "batch_size": 32}}
 
 
 @pytest.fixture(scope="session")

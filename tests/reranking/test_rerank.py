@@ -1,6 +1,9 @@
 """`rerank`, its artefact, and what searches make of it."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ import torch
 from words import Left
 
 from fusemix_core import align, load, rerank
+from fusemix_core.cli import main
+from fusemix_core.cli.hits import Line, anew_of, print_hits
 from fusemix_core.config import DataConfig
 from fusemix_core.errors import (
     ArtefactError,
@@ -15,7 +20,7 @@ from fusemix_core.errors import (
     RunExistsError,
     UnknownNameError,
 )
-from fusemix_core.jobs.rerank import model_of_run, rerank_config
+from fusemix_core.jobs.rerank import rerank_config
 from fusemix_core.jobs.search import Gallery
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
@@ -50,7 +55,7 @@ def test_the_run_s_own_data_split_and_tokens_are_taken(done):
 def test_another_seed_does_not_bring_training_rows_into_the_test(done):
     run = str(done.first.folder.path)
     config = rerank_config({"model": run, "seed": 7})
-    plan = make_rerank_plan(config, model_of_run(config))
+    plan = make_rerank_plan(config, done.first.model)
     assert config.seed == 7
     for name, rows in done.first.encoded.dataset.splits.items():
         assert plan.dataset.splits[name].tolist() == rows.tolist()
@@ -129,6 +134,16 @@ def test_a_search_says_if_the_re_ranker_changes_nothing(done, monkeypatch):
     found, plain = (one.search("a1 a2 a3", "left", 5) for one in galleries)
     assert [one.item for one in found] == [one.item for one in plain]
     assert "changes nothing from left to right" in notes[-1]
+    assert anew_of(done.found.model, "left", "right") == 0
+
+
+def test_the_hits_say_how_many_were_ranked_anew(done, capsys):
+    anew = anew_of(done.found.model, "left", "right")
+    assert (anew, anew_of(None, "left", "right")) == (done.found.model.top_k, 0)
+    print_hits([Line(1, 0.5, "a map")], True, [], 1_516, anew)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"1,516 items searched; the first {anew} ranked anew, with the model's scores"
+    )
 
 
 def test_tokens_come_from_the_store_and_a_missing_one_is_encoded(done, monkeypatch):
@@ -153,6 +168,36 @@ def test_a_finished_run_is_refused_and_resumes_to_the_same(done, monkeypatch):
     again = rerank(done.folder / "run", settings=settings, resume=True, **how)
     for name, tensor in done.found.model.network.state_dict().items():
         assert torch.equal(again.model.network.state_dict()[name], tensor), name
+
+
+def test_a_run_that_is_interrupted_goes_on_by_the_command_that_is_printed(
+    done, tmp_path, monkeypatch, capsys
+):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    file = Path(__file__).with_name("words.py")
+    asked = ["rerank", str(done.folder / "run"), "-e", f"left={file}:Left"]
+    asked += [
+        "-e",
+        f"right={file}:Right",
+        "--set",
+        "training.epochs=2",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    monkeypatch.setenv("FUSEMIX_HOME", str(done.folder / "home"))
+    with monkeypatch.context() as patch:
+        patch.setattr("fusemix_core.jobs.rerank.best_of", stopped)
+        patch.setattr("sys.argv", ["fusemix", *asked])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 130
+    line = re.search("Go on with: fusemix (.*)", capsys.readouterr().err).group(1)
+    monkeypatch.setattr("sys.argv", ["fusemix", *shlex.split(line)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and (tmp_path / "r/results.json").exists()
 
 
 @pytest.mark.parametrize(

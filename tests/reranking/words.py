@@ -13,6 +13,7 @@ from fusemix_core.specs import EncoderSpec
 
 WORDS = 30
 DIM = 16
+TRAINING = {"training": {"epochs": 8, "lr": 3e-3, "batch_size": 32}}
 
 
 def table(count=260, seed=0):

@@ -102,7 +102,7 @@ def build(data: DataConfig, out: Path, how: Build, note: Tell | None = None) -> 
         DataError: the data can't be read, or a split has too few rows.
     """
     if out.exists():
-        raise ConfigError(f"{out} exists already.", "Name another folder: --out FOLDER")
+        raise ConfigError(f"{out} exists already.", "Name another: fusemix hammer-data FOLDER")
     pairs = Pairs.read(data, how, note)
     (out / "images").mkdir(parents=True)
     counts: dict[str, int] = {}
