@@ -14,7 +14,7 @@ EDITABLE = -e '.[test,docs,bench]' $(addprefix -e ./,$(filter-out $(WITH_EXTRAS)
 # Processes find compiled what others compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test smoke long lowest gpu lint docs browser dist version
+.PHONY: demo test smoke slow long lowest gpu lint docs browser dist version
 
 demo: $(VENV)/demo.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/fusemix demo
@@ -27,7 +27,11 @@ test: $(VENV)/test.stamp lint
 smoke: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -q $(addprefix tests/,$(SMOKE))
 
-# The tests that `make test` leaves out: every kill, number of processes and form; hours of fuzzing.
+# What `make test` leaves to CI: every page, packaged encoder and example, as a user has them.
+slow: $(VENV)/test.stamp
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -m "slow and not long" -n auto --dist loadfile
+
+# What is left to whoever changes it: every kill, number of processes and form; hours of fuzzing.
 LONG ?= tests plugins
 long: $(VENV)/test.stamp
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -m long -n auto --dist loadfile $(LONG)

@@ -4,7 +4,9 @@ import gc
 import itertools
 import math
 import os
+import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,11 @@ imported = 0
 # Without a deadline, as machines are busy; `--hypothesis-profile default` draws more examples.
 settings.register_profile("fusemix", deadline=None, max_examples=40)
 settings.load_profile("fusemix")
+
+# A fifth of the suite's time goes into files: they stay in memory if there is room.
+MEMORY, ROOM = Path("/dev/shm"), 8 << 30  # noqa: S108  pytest makes folders of its own in it
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 # Before torch is imported. With one thread a test worker leaves the other cores to other workers.
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

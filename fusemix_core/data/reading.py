@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fusemix_core.config import DataConfig
@@ -40,6 +41,7 @@ def read_pairs(
     optional: Collection[str] = (),
     repeats: bool = False,
     progress: Progress | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> PairedDataset:
     """The paired dataset that `config` describes.
 
@@ -60,6 +62,7 @@ def read_pairs(
         repeats: whether rows that are equal count each for itself, as cases do; else once, as pairs
             do.
         progress: called with (modality, done, total) while files are hashed.
+        options: fact → the option that names its column, if it isn't `--fact`; for errors.
 
     Returns:
         The dataset. Rows that can't be used are in `rejected`; `check_bad` says whether they are
@@ -79,7 +82,7 @@ def read_pairs(
             f"A column is given for {unknown[0]}, but no encoder is.",
             f"Modalities of this run: {', '.join(takes)}.",
         )
-    reading, sources = _Reading(config, takes, least), _sources(config)
+    reading, sources = _Reading(config, takes, least, options), _sources(config)
     for source, split in sources:
         reading.add_all(source, split)
     absent = reading.absent(optional)
@@ -162,10 +165,16 @@ def pairs_from(
 class _Reading:
     """Files and folders on their way into one gatherer, and what is to be told of them."""
 
-    def __init__(self, config: DataConfig, takes: Mapping[str, str], least: int) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        takes: Mapping[str, str],
+        least: int,
+        options: Mapping[str, str],
+    ) -> None:
         facts = {name: FactColumn.parse(text) for name, text in config.facts.items()}
         check_names(facts, takes)
-        self.config, self.facts = config, facts
+        self.config, self.facts, self.options = config, facts, options
         # Paths in a table that Python holds are the caller's own.
         outside = config.allow_outside or all(held(source) for source in config.files)
         self.gatherer = Gatherer(takes, least, outside, config.unpaired, facts, Rules.of(config))
@@ -260,7 +269,8 @@ class _Reading:
 
     def _named_columns(self) -> Iterator[tuple[str, str]]:
         """(option, column) for each column of facts that the user names."""
-        yield from ((f"--fact {name}=", place.column) for name, place in self.facts.items())
+        for name, place in self.facts.items():
+            yield self.options.get(name, f"--fact {name}="), place.column
         if self.config.trust_column not in (None, NO_TRUST):
             yield "--trust-column ", self.config.trust_column
 

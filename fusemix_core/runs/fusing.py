@@ -164,7 +164,8 @@ def make_fuse_plan(
     # A row that lacks a modality is predicted from the others.
     data = replace(config.data, facts=facts, missing="ok")
     takes = {m: spec.takes for m, spec in specs.items()}
-    dataset = read_usable(data, takes, config.seed, tell=tell, least=1, repeats=True)
+    how: dict[str, Any] = {"least": 1, "repeats": True, "options": _options(config)}
+    dataset = read_usable(data, takes, config.seed, tell=tell, **how)
     found = targeted(config, dataset)
     if config.fuser.name == AUTO and (suits := task_class(found.part).fuser):
         config = replace(config, fuser=Part(suits))
@@ -177,6 +178,15 @@ def make_fuse_plan(
         for note in more:
             tell(note)
     return FusePlan(config, found, encoders, [*dataset.warnings, *more])
+
+
+def _options(config: FuseConfig) -> dict[str, str]:
+    """Target → the option that names its column."""
+    kind = _kind_of(config.task.name)
+    if kind is not None and tuple(kind.usual) == config.targets:
+        return {}
+    survival = set(config.targets) == {"time", "event"}
+    return {name: f"--{name} " if survival else "--target " for name in config.targets}
 
 
 def fusers_of(part: Part, task: Part, registry: Registry = registry) -> dict[str, Part]:

@@ -60,7 +60,12 @@ def stepped_on_a_cpu(**what):
 
 
 @pytest.mark.parametrize(
-    ("precision", "gaps"), [*FORMS, pytest.param("half", False, marks=pytest.mark.long)]
+    ("precision", "gaps"),
+    [
+        FORMS[0],
+        pytest.param(*FORMS[1], marks=pytest.mark.slow),
+        pytest.param("half", False, marks=pytest.mark.long),
+    ],
 )
 @pytest.mark.parametrize("name", names("objective"))
 def test_a_step_of_an_objective_is_that_of_a_cpu_and_waits_for_nothing(name, precision, gaps):
@@ -186,6 +191,7 @@ class StopAt(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_fit_on_the_device_is_resumed_exactly(tmp_path, device):
     recipe = Recipe(
         "small",
@@ -237,6 +243,7 @@ def measured():
     return {name: dict(sorted(counts.items())) for name, counts in found.items()}
 
 
+@pytest.mark.slow
 def test_waits_and_uses_of_float64_are_those_that_are_listed():
     found, allowed = measured(), json.loads(ALLOWED.read_text())
     new, gone = [], []

@@ -54,6 +54,7 @@ def test_kept_rows_come_back_as_they_were(tmp_path, monkeypatch):
     assert results.read("other") is None
 
 
+@pytest.mark.slow
 def test_the_page_is_made_from_the_kept_results(tmp_path, monkeypatch):
     """Run `python -m benchmarks --page` where this fails."""
     monkeypatch.setattr(pages, "PLOTS", tmp_path)

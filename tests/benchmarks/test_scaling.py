@@ -52,6 +52,7 @@ def row_of(text, start):
 # -- what is committed -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_is_made_from_the_kept_results():
     """Run `python -m benchmarks.scaling` where this fails."""
     text = command.page_text()
@@ -61,6 +62,7 @@ def test_the_page_is_made_from_the_kept_results():
         assert "scaling.md" in (ROOT / "docs/recipes.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_packaged_advice_is_made_from_the_kept_results():
     """Run `python -m benchmarks.scaling` where this fails."""
     assert TABLE.read_text() == command.packaged_table()
@@ -89,6 +91,7 @@ def test_without_results_there_is_no_page(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "page.md").exists()
 
 
+@pytest.mark.slow
 def test_lines_of_a_real_benchmark_are_understood(tmp_path):
     """Their form is that of the made-up lines of the other tests."""
     toys = {
@@ -359,6 +362,7 @@ def test_the_limit_of_trainings_is_said():
 # -- figures ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_lines_give_the_same_files(tmp_path):
     made = lines_of(seeds=(0,))
     first, second = (draw(made, tmp_path / name) for name in "ab")

@@ -153,6 +153,7 @@ def test_parts_that_were_computed_side_by_side_become_one_matrix(tmp_path):
         merged_parts(parts, tmp_path / "order.npy", tmp_path / "out.npy")
 
 
+@pytest.mark.slow
 def test_prepared_sets_are_benchmarked(made, tmp_path):
     out, *_ = made
     file = encoders.__file__

@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 import started
 from started import ENCODERS, LIBRARIES
 
@@ -13,6 +14,7 @@ def test_what_forks_has_no_thread():
 
 
 def test_what_forks_with_more_libraries_was_forked_with_the_others():
+    pytest.importorskip("sentence_transformers")
     code = "import os; print(open(f'/proc/{os.getppid()}/status').read(), os.getppid())"
     few, more = (started.run("-c", code, libraries=one) for one in (LIBRARIES, ENCODERS))
     server, status = few.stdout.split()[-1], more.stdout

@@ -23,8 +23,9 @@ def nursery(folder: Path, runs: int, kills: int, seed: int) -> None:
     assert len(stopped) == runs + 2 and sum(stopped) > 2 * runs, stopped
 
 
-def test_a_few_kills(tmp_path):
-    nursery(tmp_path, 2, kills=2, seed=0)
+@pytest.mark.parametrize("runs", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_few_kills(tmp_path, runs):
+    nursery(tmp_path, runs, kills=2, seed=0)
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ import fusemix_core
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
 def test_writers_that_are_killed_leave_an_object_store_that_the_next_completes(tmp_path):
     path = {"PYTHONPATH": str(Path(fusemix_core.__file__).parents[1]), "OMP_NUM_THREADS": "1"}

@@ -30,6 +30,7 @@ def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path, view
         assert tree(home) == whole, home.name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
 def test_an_index_whose_maker_is_killed_is_made_by_the_next(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}

@@ -68,6 +68,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
         fitted(0.3, checkpoints=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_in_several_processes_it_is_one_processs(count, tmp_path):
     run_in_processes(count, share_classifier, tmp_path)

@@ -41,6 +41,7 @@ def found(request, tmp_path_factory):
     return [load_file(folder / f"{i}.safetensors") for i in range(request.param)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_adapters_are_one_processs(recipe, found):
     for name, wanted in fitted(recipe).items():
@@ -50,6 +51,7 @@ def test_adapters_are_one_processs(recipe, found):
         torch.testing.assert_close(parts[0], wanted, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_a_fit_that_ends_early_and_is_resumed_is_never_ended(count, tmp_path):
     run_in_processes(count, stopped_fit, tmp_path)

@@ -65,6 +65,7 @@ def test_two_processes_make_the_model_of_one_and_tell_it_once(tmp_path, fresh):
     assert [row["step"] for row in steps[0]] == [row["step"] for row in steps[1]]
 
 
+@pytest.mark.slow
 def test_an_error_ends_all_processes(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/other").touch()

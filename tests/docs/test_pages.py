@@ -17,6 +17,8 @@ from fusemix_core.reports import figures
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = {"text", "html"}
+SOON = {"docs/tutorial.md", "docs/how-to/plugin.md"}
+"""What a newcomer reads first. The others are among the slow tests."""
 
 
 def name(page):
@@ -27,7 +29,11 @@ def to_run(page):
     return [b for b in blocks(page) if b.language not in SHOWN and not b.reason]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=name)
+def marked(page):
+    return pytest.param(page, marks=[pytest.mark.slow] * (name(page) not in SOON), id=name(page))
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES if to_run(page)])
 def test_blocks_run(page, user_folder, tmp_path, monkeypatch):
     """README with the whole encoders and with figures; all other pages share latents of few layers.
 

@@ -11,23 +11,27 @@ def site(tmp_path_factory):
     return build(tmp_path_factory.mktemp("site"))
 
 
+@pytest.mark.slow
 def test_formulae_are_mathml(site):
     page = (site / "concepts/maths/index.html").read_text()
     assert page.count("<math") > 20 and "arithmatex" not in page
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_elsewhere(site):
     for page in site.rglob("*.html"):
         for wanted in ('src="http', "fonts.googleapis", "cdn."):
             assert wanted not in page.read_text(), (page, wanted)
 
 
+@pytest.mark.slow
 def test_reference_shows_signatures_and_docstrings(site):
     page = (site / "reference/python/index.html").read_text()
     for name in ("FusedModel", "from_pretrained", "Encoder", "collate", "PairedLatents", "Gallery"):
         assert name in page
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site):
     import fusemix_core
     from fusemix_core import errors, hookspecs, interfaces, testing
@@ -47,6 +51,7 @@ def test_every_public_name_is_in_the_reference(site):
     assert public - documented == set()
 
 
+@pytest.mark.slow
 def test_a_missing_page_says_where_to_go_on(site):
     page = (site / "404.html").read_text()
     assert "does not exist" in page
@@ -54,12 +59,13 @@ def test_a_missing_page_says_where_to_go_on(site):
         assert f'href="/{name}/"' in page and (site / name / "index.html").exists()
 
 
-def test_every_page_is_in_the_navigation(site):
+def test_every_page_is_in_the_navigation():
     nav = (ROOT / "mkdocs.yml").read_text()
     pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
     assert {page for page in pages if page not in nav} == set()
 
 
+@pytest.mark.slow
 def test_figures_can_be_read_on_a_dark_page(site):
     """Each is drawn for both, or has a light ground there."""
     style = (site / "style.css").read_text()

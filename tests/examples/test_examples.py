@@ -27,6 +27,7 @@ def test_every_example_is_listed_documented_and_tested():
             assert f"python examples/{path.name}" in path.read_text(), path.name
 
 
+@pytest.mark.slow
 @needs(*STARTER)
 def test_own_components(run):
     printed = run("own_components.py", "--limit", 60, short=True)
@@ -35,6 +36,7 @@ def test_own_components(run):
     assert "-- Fitting" in printed and "step " in printed
 
 
+@pytest.mark.slow
 @needs(*STARTER)
 def test_own_latents(run):
     printed = run("own_latents.py", "--limit", 60, short=True)
@@ -42,6 +44,7 @@ def test_own_latents(run):
     assert re.search(r"best rows: \['figure-\d+', 'figure-\d+', 'figure-\d+'\]", printed)
 
 
+@pytest.mark.slow
 @needs(*STARTER, "fusemix_chem", "fcd", "rdkit")
 def test_molecules(run):
     printed = run("molecules.py", "a sugar")
@@ -50,6 +53,7 @@ def test_molecules(run):
     assert "\na sugar\n  " in printed
 
 
+@pytest.mark.slow
 @needs_speech
 @needs(*SPEECH)
 def test_three_modalities(run):
@@ -58,6 +62,7 @@ def test_three_modalities(run):
     assert len(recalls(printed)) == 6
 
 
+@pytest.mark.slow
 @needs_speech
 @needs(*SPEECH)
 def test_speech_search(run):

@@ -53,6 +53,7 @@ def rows_of(out):
     return [json.loads(line) for line in (out / "pairs.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)])
 @needs(*STARTER, "skia")
 def test_icons_from_the_package_to_a_sheet(run, tmp_path, whole):

@@ -80,6 +80,7 @@ def test_the_notebooks_are_listed_and_have_no_outputs():
         assert path.stat().st_size < 10_000
 
 
+@pytest.mark.slow
 def test_the_tutorial(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     from sample import sample_rows, write_csv
@@ -100,6 +101,7 @@ def test_the_tutorial(run, tmp_path, monkeypatch):
     assert (tmp_path / "figures-and-texts" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_own_data(run, tmp_path):
     out = run("own_data", {"[::3]": f"[::{STEP}]"})
     assert "'train': " in out[2] and "R@10" in "".join(out)
@@ -108,6 +110,7 @@ def test_own_data(run, tmp_path):
     assert 'license: "cc-by-4.0"' in card and '"you/figures"' in card
 
 
+@pytest.mark.slow
 @needs("ipywidgets")
 def test_the_search_widget_shows_what_is_asked_for(run, tmp_path):
     from fusemix_starter import sample_path

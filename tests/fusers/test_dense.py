@@ -48,6 +48,7 @@ def masked(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_masks_in_files_are_predicted_place_by_place(masked, tmp_path):
     done = fuse(
         {"image": f"npy:{masked / 'latents.npy'}"},

@@ -79,6 +79,7 @@ def test_a_bank_of_the_generator_takes_the_place_of_the_fitted_one():
         corrected(correction, rows)
 
 
+@pytest.mark.slow
 def test_prior_draws_latents_near_the_right_ones_and_others_by_seed():
     rows, latents = world(gap=0.9, noise=0.1)
     prior = fitted(PriorCorrection(steps=300, hidden=64), rows, latents)

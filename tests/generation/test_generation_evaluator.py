@@ -292,6 +292,7 @@ def test_the_job_measures_what_a_generator_draws_from_sounds(fused, sound, tmp_p
     assert found.sections["generation"][0].headline[0].label == "audio → field"
 
 
+@pytest.mark.slow
 def test_a_run_that_names_the_evaluator_reports_a_strip(tmp_path):
     """Of images of the data themselves: each shows one text, so there is no limit of the judge."""
     data = write_world(tmp_path / "w", count=60, sounds=True)

@@ -103,6 +103,7 @@ def test_a_probe_times_steps_and_evaluations():
     assert len(given) == 80 and facts["steps"] == facts["own_steps"] == 250
 
 
+@pytest.mark.slow
 def test_a_training_is_limited_by_the_time_of_another_method(world, tmp_path):
     given = tables(world, methods=[LONG, "cca"], limit={"times": 2, "of": "cca"}, seeds=1)
     lines = bench(given, tmp_path)

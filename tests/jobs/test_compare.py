@@ -162,6 +162,7 @@ def predictors(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_predictors_are_compared_on_the_same_rows(predictors):
     found = compare([predictors / "both", predictors / "one"])
     both, one = (
@@ -182,6 +183,7 @@ def test_predictors_are_compared_on_the_same_rows(predictors):
     assert "both is better" in shown and "accuracy of 150 test rows" in " ".join(shown.split())
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_predictor_is_exactly_as_good(predictors, tmp_path):
     shutil.copytree(predictors / "both", tmp_path / "both")
     found = compare([predictors / "both", tmp_path / "both"])
@@ -191,6 +193,7 @@ def test_a_copy_of_a_predictor_is_exactly_as_good(predictors, tmp_path):
     assert "no difference shown" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
@@ -204,12 +207,14 @@ def test_predictors_without_a_common_measure_are_refused(predictors, names, reas
         compare([predictors / name for name in names])
 
 
+@pytest.mark.slow
 def test_a_predictor_and_a_run_of_align_have_no_measure_in_common(predictors, place):
     with pytest.raises(ConfigError, match="no measure in common") as error:
         compare([place / "a", predictors / "both"])
     assert "with each other" in error.value.hint
 
 
+@pytest.mark.slow
 def test_a_predictor_whose_rows_are_not_kept_says_what_to_do(predictors, tmp_path):
     shutil.copytree(predictors / "one", tmp_path / "older")
     (tmp_path / "older/test_scores.safetensors").write_bytes(b"damaged")

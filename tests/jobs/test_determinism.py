@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import started
 from pairs import write_world
 
@@ -14,6 +15,7 @@ import fusemix_core
 TOYS = Path(__file__).parents[1] / "toys.py"
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes_and_say_what_they_ran_on(tmp_path):
     data = write_world(tmp_path / "world", count=48)
     runs = []

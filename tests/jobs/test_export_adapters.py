@@ -2,6 +2,7 @@
 
 import onnxruntime
 import openvino
+import pytest
 import torch
 from torch.nn.functional import normalize
 from toys import TokenMean
@@ -19,6 +20,7 @@ MEMBERS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_mixture_gives_the_same_in_onnxruntime_and_openvino(tmp_path):
     torch.manual_seed(0)
     adapter = MixtureAdapter(20, 16, members=MEMBERS).eval()
@@ -44,6 +46,7 @@ def test_a_mixture_gives_the_same_in_onnxruntime_and_openvino(tmp_path):
                 torch.testing.assert_close(torch.from_numpy(got), wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_an_adapter_of_tokens_takes_any_number_of_them():
     torch.manual_seed(0)
     adapter, scorer = TokenMean(20, 16).eval(), CSLSScorer(neighbours=3)

@@ -66,6 +66,7 @@ BY_GRADIENT = pytest.param(TRAINED, id="by gradient", marks=pytest.mark.long)
 BY_RIDGE = pytest.param({"recipe": "ridge"}, id="ridge", marks=pytest.mark.long)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [pytest.param({}, id="closed form"), BY_GRADIENT])
 def test_a_model_of_tokens_is_extended(base, tmp_path, how):
     registry.add_component("adapter", "token-mean", TokenMean)
@@ -153,6 +154,7 @@ def test_a_saved_extended_model_searches_evaluates_and_is_extended_by_name(base,
     assert len(gallery.search(base / "w/1.wav", "audio", count=3)) == 3
 
 
+@pytest.mark.slow
 def test_stopped_training_is_resumed_to_the_same_model(base, tmp_path, monkeypatch):
     whole = extended(base, tmp_path / "a", **TRAINED)
 

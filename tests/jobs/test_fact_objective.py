@@ -138,6 +138,7 @@ def test_a_fact_that_nobody_uses_is_noted(method):
     assert [w for w in plan["warnings"] if "Nothing in the recipe kcca uses facts (thing)" in w]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_never_killed(method):
     run(*method, *LABEL, "--out", "whole")
     died = started.run(*CLI, *method, *LABEL, "--out", "killed", env={**os.environ, "DIE_AT": "7"})

@@ -42,6 +42,7 @@ def test_the_fixed_side_is_its_latent(tmp_path, how):
     assert "identity" in (tmp_path / "r/model/config.json").read_text()
 
 
+@pytest.mark.slow
 def test_both_sides_of_a_pair_can_be_the_fixed_one_and_a_third_joins(tmp_path):
     """Measured on the training pairs: the toy world's other galleries are too small to tell."""
     data = write_world(tmp_path / "w", count=480, sounds=True)

@@ -150,6 +150,11 @@ def test_what_can_be_mended_is_said(tmp_path):
         fuse(ENCODERS, table, out=tmp_path / "a")
     with pytest.raises(DataError, match="nothing to predict"):
         fuse(ENCODERS, {**table, "same": ["x"] * 60}, target="same", out=tmp_path / "b")
+    with pytest.raises(DataError, match=r"no column 'prize' \(--target prize\)") as caught:
+        fuse(ENCODERS, table, target="prize", out=tmp_path / "e")
+    assert "Did you mean --target price?" in caught.value.hint
+    with pytest.raises(DataError, match=r"no column 'dead' \(--event dead\)"):
+        fuse(ENCODERS, table, time="price", event="dead", out=tmp_path / "f")
     with pytest.raises(ConfigError, match="folds is 1"):
         fuse(ENCODERS, table, target="kind", folds=1, out=tmp_path / "c")
     with pytest.raises(ConfigError, match="a time and an event"):

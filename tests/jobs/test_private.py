@@ -67,10 +67,12 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_no_connection_is_opened_with_packaged_weights(folder):
     assert "connections: 0" in (folder / "printed.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_linear_model_scored_by_cosine_holds_no_vector_of_an_item(folder):
     model = FusedModel.from_pretrained(folder / "run/model")
     model.seen = {}

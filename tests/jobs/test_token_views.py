@@ -120,6 +120,7 @@ def test_a_fit_on_tokens_is_served_as_it_was_measured(data, tmp_path, held, mixu
     assert found["retrieval"]["mean_recall"] > 0.2
 
 
+@pytest.mark.slow
 def test_an_export_begins_with_the_tokens(data, tmp_path):
     model = fitted(data, tmp_path / "r").model
     export(model, "onnx", tmp_path / "out")

@@ -55,22 +55,38 @@ CHECKED = (
     *("adapter", "mixup", "objective", "optimiser", "aligner", "scorer", "selector", "evaluator"),
     *("task", "fuser", "reranker", "correction", "index", "exporter"),
 )
-PLUGINS_TESTS = "\n".join(path.read_text() for path in sorted(PLUGINS.glob("*/tests/test_*.py")))
+CALL = re.compile(r'\bcheck_(\w+)\("([^"]+)"(?:, (?:expected_failures|model)=\w+)?\)')
+CALLS = {
+    (call[1], call[2])
+    for path in PLUGINS.glob("*/tests/test_*.py")
+    for call in CALL.finditer(path.read_text())
+}
 
 
 def checked_as_it_is(spec):
     """Whether its plugin's tests put it through the kit, with the options that it has by itself."""
-    call = rf'\bcheck_{spec.kind}\("{re.escape(spec.name)}"(, (expected_failures|model)=\w+)?\)'
-    return spec.name not in OPTIONS and re.search(call, PLUGINS_TESTS) is not None
+    return spec.name not in OPTIONS and (spec.kind, spec.name) in CALLS
 
 
-LONG = {("exporter", "openvino"), ("fuser", "cross"), ("fuser", "lego")}
-"""Components that take seconds here. Their plugins' tests check smaller fusers, and what OpenVINO
-computes of an export; `exporter-onnx` makes the same files before they are converted."""
+SLOW = {
+    ("aligner", "gradient"),
+    ("exporter", "onnx"),
+    ("exporter", "openvino"),
+    ("exporter", "web"),
+    ("index", "faiss"),
+    ("reranker", "cross"),
+    *(
+        ("fuser", name)
+        for name in ("attention", "cross", "dense", "glance", "grid", "hammer", "lego")
+    ),
+    *(("fuser", name) for name in ("mlp", "products", "reason", "rolling", "stack")),
+}
+"""Components that take seconds here. Others of each kind are quick; tests/kit/test_suite.py and
+test_every_check_can_fail.py put small ones through every check."""
 
 
 def marked(spec):
-    return pytest.param(spec, marks=[pytest.mark.long] * ((spec.kind, spec.name) in LONG))
+    return pytest.param(spec, marks=[pytest.mark.slow] * ((spec.kind, spec.name) in SLOW))
 
 
 COMPONENTS = [

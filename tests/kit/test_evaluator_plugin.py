@@ -91,6 +91,7 @@ def test_it_is_listed_and_keeps_its_contract(site):
     python("-c", code, path=[site, ROOT], OMP_NUM_THREADS="1")
 
 
+@pytest.mark.slow
 def test_its_number_and_its_picture_are_in_what_a_run_leaves(site, tmp_path):
     world = write_world(tmp_path / "world")
     ran = fusemix("align", "--a", f"{TOYS}:ToyImage", "--b", f"{TOYS}:ToyText", "--data", world,

@@ -95,12 +95,14 @@ def test_a_good_encoder_passes():
     assert report.ran == len(ENCODER.checks) - fits - 2  # it belongs to no plugin, has no network
 
 
+@pytest.mark.slow
 def test_a_good_fitted_encoder_passes():
     report = check_encoder(Fitted)
     report.raise_if_failed()
     assert set(FITTED_ONLY) <= {result.name for result in report.results}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "target"), table(BROKEN_ENCODERS))
 def test_a_broken_encoder_fails_its_check(name, target, heavy_plugin):
     case = encoders.prepare(target, device="cpu")
@@ -124,6 +126,7 @@ def test_a_good_generator_passes(space):
     assert report.ran == len(GENERATOR.checks) - 1  # it belongs to no plugin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "target"), table(BROKEN_GENERATORS))
 def test_a_broken_generator_fails_its_check(name, target, heavy_plugin, space):
     case = generators.prepare(target)
@@ -135,6 +138,7 @@ def test_a_broken_generator_fails_its_check(name, target, heavy_plugin, space):
     assert not result.passed and result.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "target"),
     [(k, *p.values) for k, broken in BROKEN.items() for p in table(broken)],
@@ -179,6 +183,7 @@ def test_a_good_reranker_passes():
     check_reranker(Means).raise_if_failed()
 
 
+@pytest.mark.slow
 def test_a_good_index_and_a_good_exporter_pass():
     check_index(Flat).raise_if_failed()
     check_exporter(About).raise_if_failed()

@@ -57,6 +57,7 @@ def test_every_kind_of_component_has_a_template():
     assert set(TEMPLATES) == set(SPEC_KINDS) - {"artefact"}
 
 
+@pytest.mark.slow
 def test_new_components_pass_their_kits_at_once(components, tmp_path):
     folder, path = components
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
@@ -124,6 +125,7 @@ def test_new_components_are_ruff_clean(components):
     test_they_are_ruff_clean(components)
 
 
+@pytest.mark.slow
 def test_their_own_tests_pass_at_once(written, tmp_path):
     folder, path = written
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",

@@ -144,6 +144,7 @@ def test_decorated_component(check):
     check()
 
 
+@pytest.mark.slow
 def test_the_decorator_fails_where_it_must(tmp_path):
     """Its cases for one that fails a check, passes an expected failure, and is below the floor."""
     (tmp_path / "test_it.py").write_text(

@@ -53,6 +53,7 @@ def test_it_is_listed_shown_and_no_plugin_is_broken(site):
     assert {p["dist"]: p["error"] for p in plugins}["fusemix-colour-histogram"] == ""
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(site, tmp_path):
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "tests",
                   path=[site], cwd=tmp_path, OMP_NUM_THREADS="1")  # fmt: skip
@@ -72,6 +73,7 @@ def test_a_model_is_aligned_with_it(site, tmp_path):
     align(write_world(tmp_path / "world"), tmp_path, path=[site, *sys.path])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("used", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_in_a_fresh_environment(wheel, tmp_path, used):
     """The same with a virtual environment of its own, which sees this one's packages."""
@@ -162,6 +164,7 @@ def test_an_unknown_name_names_the_broken_plugins(twenty):
     assert "broken-raises failed to load: RuntimeError: out of order" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_kit_checks_it_on_the_command_line_beside_broken_plugins(twenty, site):
     done = fusemix("encoders", "check", "colour-histogram", "--device", "cpu", "--json",
                    path=[twenty, site], OMP_NUM_THREADS="1")  # fmt: skip

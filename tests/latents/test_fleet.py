@@ -75,6 +75,7 @@ def test_what_one_process_left_the_next_run_does_not_encode_again(toy, tmp_path)
     assert (done.encoded, done.cached) == (80, 120) and len(done.table) == 200
 
 
+@pytest.mark.slow
 def test_both_encode_and_each_may_decode_in_processes(toy, tmp_path):
     spec = toy.spec(toy.Signing, modality="image", options={"delay": 0.3})
     done = extracted(

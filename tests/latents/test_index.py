@@ -80,6 +80,7 @@ def segments(store):
 # -- answers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_store_that_grows_shrinks_and_merges_answers_as_a_dictionary(store, small):
     rng = random.Random(1)
     pool = keys_of(400)

@@ -55,6 +55,7 @@ def equal(a, b, rows=None):
 # -- writing and reading ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_of_several_devices_fill_it_together(toy, machine, monkeypatch):
     items, store = toy.ToyItems(toy.texts(230)), machine("a", cache_bytes=1 << 20)
     with monkeypatch.context() as patched:

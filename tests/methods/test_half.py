@@ -154,6 +154,7 @@ def test_passes_that_fail_or_differ_are_warned_of_and_not_taken(monkeypatch):
     half_choice._fused.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton comes with torch on Linux only")
 def test_tritons_passes_on_its_interpreter():
     """In a process of its own: Triton looks at the setting when it is imported."""

@@ -282,6 +282,7 @@ def test_a_validation_split_that_tells_little(rows):
     assert found(fitted, pairs(60, seed=2)) > 0.3
 
 
+@pytest.mark.slow
 def test_a_saved_map_loads_without_torch_dynamo():
     """A normal distribution on the meta device imports it: seconds for every command."""
     code = (

@@ -106,6 +106,7 @@ def test_what_does_not_go_together_is_refused(index, fitted, world):
     assert "has an index already" in call(*again, code=2).stderr
 
 
+@pytest.mark.slow
 def test_an_index_of_another_kind_finds_the_same_and_many_items_are_worth_a_hint(
     fitted, world, tmp_path, monkeypatch, index
 ):

@@ -1,5 +1,5 @@
-"""Indexes and collections whose writer is killed at every fourth of its writes, in the long form at
-each of them."""
+"""Indexes and collections whose writer is killed at every ninth of its writes, in the slow form at
+every fourth and in the long form at each of them."""
 
 import os
 import shutil
@@ -14,7 +14,10 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
 
 
-@pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.long)], ids="every {}".format)
+@pytest.fixture(
+    params=[9, pytest.param(4, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)],
+    ids="every {}".format,
+)
 def every(request):
     return request.param
 

@@ -28,6 +28,7 @@ pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
 pytest.importorskip("tokenizers")
 
+pytestmark = pytest.mark.slow
 TOKENS = Path(__file__).parent / "tokens.py"
 ENCODERS = {"image": f"{TOYS}:ToyImage", "text": f"{TOKENS}:TokenText"}
 TEXTS = ("a red car", "A Map of the 7 blue doors", "größe 🙂", "the word " * MOST)

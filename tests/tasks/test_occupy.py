@@ -36,6 +36,7 @@ def scores(rows=4, outputs=8):
     return torch.randn(rows, outputs, generator=torch.Generator().manual_seed(1)).double()
 
 
+@pytest.mark.slow
 def test_it_conforms():
     draw = np.random.default_rng(0)
     maps = (draw.random((30, 3, 3)) < 0.4).astype(np.float32)

@@ -37,6 +37,7 @@ def certain(classes):
     return 9.0 * torch.stack([found == k for k in range(3)], dim=1).flatten(1)
 
 
+@pytest.mark.slow
 def test_it_conforms():
     draw = np.random.default_rng(0)
     masks = np.zeros((30, 4, 4), np.float32)

@@ -9,6 +9,7 @@ from fusemix_core.interfaces import Padded
 from fusemix_core.testing import check_fuser
 
 
+@pytest.mark.slow
 def test_the_fuser_conforms():
     options = {"clip": "text", "width": 16, "heads": 2, "layers": 1, "dropout": 0.0}
     training = {"epochs": 8, "lr": 1e-2}

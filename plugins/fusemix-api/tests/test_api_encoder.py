@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import time
@@ -285,8 +286,11 @@ def test_a_missing_key_is_said_before_any_request():
     assert "export OPENAI_API_KEY=" in error.value.hint
 
 
-def test_the_key_is_nowhere_to_be_found(server, monkeypatch, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_the_key_is_nowhere_to_be_found(server, monkeypatch):
+    logged, root = io.StringIO(), logging.getLogger()
+    handler = logging.StreamHandler(logged)
+    monkeypatch.setattr(root, "handlers", [*root.handlers, handler])
+    monkeypatch.setattr(root, "level", logging.DEBUG)
     monkeypatch.setenv("FUSEMIX_KEY_127_0_0_1", "sk-very-secret")
     server.faults.append(refuse(401, {"error": {"message": "wrong key: sk-very-secret"}}))
     encoder = load(server)
@@ -294,7 +298,7 @@ def test_the_key_is_nowhere_to_be_found(server, monkeypatch, caplog):
         encode(encoder)
     assert "FUSEMIX_KEY_127_0_0_1" in error.value.hint
     encode(encoder)
-    shown = [str(error.value), caplog.text, repr(vars(encoder)), repr(encoder.spec)]
+    shown = [str(error.value), logged.getvalue(), repr(vars(encoder)), repr(encoder.spec)]
     assert not any("sk-very-secret" in text for text in shown)
     assert b"sk-very-secret" not in pickle.dumps(encoder)
 

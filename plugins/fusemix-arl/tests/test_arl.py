@@ -81,6 +81,7 @@ def test_transe_brings_true_triples_together_and_is_drawn_by_its_seed():
     assert true < 0.6 * model.distance(head, relation, tail.roll(1)).mean()
 
 
+@pytest.mark.slow
 def test_the_objective_conforms(triples):
     options = {"triples": triples, **SMALL}
     check_objective("arl", options=options, facts=WORDS).raise_if_failed()

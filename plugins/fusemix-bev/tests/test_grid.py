@@ -17,6 +17,7 @@ from fusemix_core.testing import check_fuser
 SMALL = {"width": 6, "dilations": [1, 2], "training": {"epochs": 10, "lr": 2e-2}}
 
 
+@pytest.mark.slow
 def test_the_fuser_conforms():
     options = {"width": 8, "training": {"epochs": 6, "lr": 3e-2}}
     check_fuser("grid", options=options).raise_if_failed()

@@ -13,6 +13,7 @@ from fusemix_core.testing import check_adapter, check_fuser
 SMALL = {"width": 16, "heads": 2, "depth": 2, "training": {"epochs": 4, "lr": 2e-2}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manager", ["bridge", "adaptive"])
 def test_the_fuser_conforms(manager):
     check_fuser("cross", options={**SMALL, "manager": manager}).raise_if_failed()

@@ -164,6 +164,7 @@ def test_a_long_clip_without_fusion_is_the_mean_of_its_windows(registry, saved):
     torch.testing.assert_close(got, mean / mean.norm(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", ["fused"], indirect=True)
 def test_contract_from_disk(registry, saved):
     kind, folder, *_ = saved

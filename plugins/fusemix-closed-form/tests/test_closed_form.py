@@ -208,6 +208,7 @@ class Counted:
         return self.latents[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aligner", [CSAAligner, ProcrustesAligner, RidgeAligner])
 def test_all_pairs_are_taken_in_one_pass_that_is_told(aligner, monkeypatch):
     monkeypatch.setattr("fusemix_core.aligners.features._SAMPLE", 10)

@@ -142,6 +142,7 @@ def test_the_condition_nothing_is_the_pipelines_own_empty_prompt(generator, name
     assert (arrays(made.generate(rows, seeds=[1, 2], negative=null, **FAST)) == plain).all()
 
 
+@pytest.mark.slow
 def test_a_small_model_in_kandinskys_format_keeps_the_generator_contract(tmp_path):
     save_kandinsky(tmp_path, unet={"encoder_hid_dim": 384})
     (tmp_path / "generator.json").write_text('{"space": "minilm", "norm": "unit"}')

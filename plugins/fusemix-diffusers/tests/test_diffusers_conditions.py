@@ -19,6 +19,7 @@ CPU = torch.device("cpu")
 TEXTS = ["a dog", "two cats on a sofa, and a bird in the tree, and much more that is not read"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sd#text", "sd#image", pytest.param("xl#prompt", marks=pytest.mark.long)]
 )

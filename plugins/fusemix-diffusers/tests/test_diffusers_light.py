@@ -181,6 +181,7 @@ def test_half_precision_files_draw_nearly_the_same(kandinsky, tmp_path):
     assert 0 < np.abs(one - two).mean() < 4
 
 
+@pytest.mark.slow
 def test_drawing_imports_no_diffusers(kandinsky):
     folder, _ = kandinsky
     code = f"""

@@ -211,6 +211,7 @@ def test_unknown_view_names_those_there_are(registry, folders, images):
     assert "pooled-cls-mean, tokens, grid, layers" in error.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_honoured_and_latents_are_float32(registry, folders, images, dtype):
     name = f"dinov3-small@{folders['dinov3-small']}"
@@ -299,6 +300,7 @@ def test_dinov3_pixels_are_those_of_its_authors_transform(registry, folders, ima
     assert torch.equal(got, torch.stack(each))
 
 
+@pytest.mark.slow
 def test_pixels_do_not_depend_on_torchvision_being_there(registry, folders, images, tmp_path):
     images[0].save(tmp_path / "i.png")
     name = f"dinov2-small@{folders['dinov2-small']}"
@@ -396,6 +398,7 @@ def test_without_network_the_hint_names_a_copy_on_disk(registry, monkeypatch):
 # -- the contract ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["dinov2", pytest.param("dinov2-base-registers", marks=pytest.mark.long), "dinov3-base"]
 )

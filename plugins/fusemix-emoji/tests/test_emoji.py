@@ -61,6 +61,7 @@ def test_listing_imports_neither_torch_nor_diffusers():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_colours_follow_the_text(draw, conditions):
     """The mean of what is not white leans to the colour of the thing, for most seeds."""
     right = []
@@ -72,6 +73,7 @@ def test_colours_follow_the_text(draw, conditions):
     assert sum(right) >= 15, right
 
 
+@pytest.mark.slow
 def test_same_seed_same_image_and_another_seed_another_one(draw, conditions):
     one = conditions[:1].expand(3, -1)
     first, again, other = pixels(draw.draw(one, [5, 5, 6], size=32))
@@ -135,5 +137,6 @@ def test_diffusers_own_pipeline_draws_the_same(draw, conditions):
     np.testing.assert_allclose(pixels(found.images), pixels(ours), atol=2)
 
 
+@pytest.mark.slow
 def test_it_passes_the_kit():
     check_generator(EMOJI)

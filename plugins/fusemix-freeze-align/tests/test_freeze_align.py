@@ -201,6 +201,7 @@ def test_wrong_options_are_told(wrong):
         wrong()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", pytest.param("max", marks=pytest.mark.long)])
 def test_token_projectors_can_be_exported_to_onnx(pooling):
     torch.manual_seed(0)

@@ -85,6 +85,7 @@ def test_a_film_is_read_as_moments_with_their_sounds(tmp_path):
     assert read_film(path, 2, None).sounds is None
 
 
+@pytest.mark.slow
 def test_a_saved_model_looks_at_the_same_windows(model, table, tmp_path):
     model.save_pretrained(tmp_path / "model")
     again = fusemix_core.load(tmp_path / "model", encoders=NAMES, device="cpu")
@@ -95,6 +96,7 @@ def test_a_saved_model_looks_at_the_same_windows(model, table, tmp_path):
     assert len(found.times) == 2 and set(found.seconds) == {FIRST, SOUND, LOOK}
 
 
+@pytest.mark.slow
 def test_the_table_says_what_was_looked_at(model, table):
     found = predict_films(model, data(table, validation_fraction=0.0, test_fraction=0.0), looks=2)
     assert len(found) == 18 and set(found.columns["looks"]) == {2}

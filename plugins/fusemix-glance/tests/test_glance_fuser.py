@@ -16,6 +16,7 @@ from fusemix_core.testing import check_fuser
 SMALL = {"width": 16, "heads": 2, "dropout": 0.0}
 
 
+@pytest.mark.slow
 def test_the_fuser_conforms():
     training = {"epochs": 8, "lr": 1e-2}
     options = {**SMALL, "seen": "text", "moments": 1, "training": training}

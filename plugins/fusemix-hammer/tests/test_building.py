@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fusemix_core.config import DataConfig
-from fusemix_core.errors import ConfigError
+from fusemix_core.errors import ConfigError, DataError
 
 TEXTS = ("A purple walrus juggles {} lanterns", "Seven {} engines cross the wooden bridge")
 
@@ -184,5 +184,7 @@ def test_the_command_makes_a_table(pairs, tmp_path):
         assert len(list(csv.DictReader(file))) == 12
     with pytest.raises(ConfigError, match="exists already"):
         build(DataConfig((str(pairs),)), tmp_path / "fakes", Build())
+    with pytest.raises(DataError, match=r"no column 'boook' \(--hard boook\)"):
+        build(DataConfig((str(pairs),)), tmp_path / "others", Build(hard="boook"))
     with pytest.raises(ConfigError, match="between 0 and 1"):
         Build(real=1.0)

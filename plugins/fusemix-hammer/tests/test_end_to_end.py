@@ -67,6 +67,7 @@ def done(fakes, tmp_path_factory):
     return fuse(encoders, data, task="manipulation", fuser=settings, out=out)
 
 
+@pytest.mark.slow
 def test_a_run_measures_detection_types_boxes_and_words(done):
     found = done.results["candidates"]["hammer"]["metrics"]
     wanted = {"auc", "eer", "accuracy", "map", "cf1", "of1", "iou", "iou_boxes", "f1", "f1_tagged"}
@@ -77,12 +78,14 @@ def test_a_run_measures_detection_types_boxes_and_words(done):
     assert done.results["task"]["metric"] == "auc"
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_was_found(done):
     report = done.folder.report.read_text()
     assert "Found" in report and report.count("data:image/png") >= 3
     assert "Orange: found" in report
 
 
+@pytest.mark.slow
 def test_predictions_of_a_table_have_boxes_and_words(done, fakes, tmp_path):
     own = {"image": Cells(Cells.spec), "text": Words(Words.spec)}
     predictor = load(done.folder.model, encoders=own)

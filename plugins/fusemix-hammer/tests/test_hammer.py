@@ -171,6 +171,7 @@ def test_wrong_options_are_told(wrong):
         HammerObjective(**wrong)
 
 
+@pytest.mark.slow
 def test_contract_and_recipe():
     check_objective("hammer").raise_if_failed()
     assert find_recipe("hammer", []).objective == Part("hammer", {"queue": 1024, "warmup": 100})

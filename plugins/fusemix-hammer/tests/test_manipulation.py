@@ -52,10 +52,12 @@ def facts():
     return facts_of(60)
 
 
+@pytest.mark.slow
 def test_the_kit_finds_no_fault_in_the_task():
     check_task("manipulation", facts=facts_of(60, gone=range(3, 60, 7))).raise_if_failed()
 
 
+@pytest.mark.slow
 def test_the_kit_finds_no_fault_in_the_fuser():
     options = {**SMALL, "training": {"epochs": 6, "lr": 5e-3}}
     check_fuser("hammer", options=options).raise_if_failed()

@@ -142,6 +142,7 @@ def test_another_rate_is_a_value_error(save, load):
         encoder.collate([Audio(np.zeros(800, np.float32), 8_000)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pytest.param("hubert-base", marks=pytest.mark.long), "hubert-large"]
 )
@@ -152,6 +153,7 @@ def test_kit(save, registry, kind):
     assert not [result for result in report if not result.passed]
 
 
+@pytest.mark.slow
 def test_kit_on_the_miniature(save, registry):
     folder, _ = save(WAVES["hubert-base"], Wav2Vec2FeatureExtractor())
     report = check_encoder(f"hf:tiny@{folder}", tiny=True, registry=registry)

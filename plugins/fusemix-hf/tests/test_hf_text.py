@@ -160,6 +160,7 @@ def test_a_tokenizer_without_its_files_is_refused(save, load, tokenizer):
         load(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["pooled", pytest.param("layers", marks=pytest.mark.long)])
 def test_openvino_gives_the_same_views(tmp_path, view):
     spec = EncoderSpec(name="it", modality="text", target="fusemix_hf.text:TextEncoder")

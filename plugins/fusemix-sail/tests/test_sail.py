@@ -207,6 +207,7 @@ def test_the_scale_is_clamped_before_use():
     assert objective.log()["scale"] == pytest.approx(100.0, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_contract_and_recipe():
     check_objective("sail").raise_if_failed()
     check_objective("barlow").raise_if_failed()

@@ -90,6 +90,7 @@ def test_the_miniature_keeps_the_contract(spec):
     assert not [result for result in report if not result.passed]
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_family_keeps_the_contract(folder):
     spec = installed.encoder(f"st:mine@{folder}")
     assert spec.normalised
@@ -297,6 +298,7 @@ LONG = (
 )  # the first by real weights: fusemix-starter's tests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "view", ["layers", "tokens", *(pytest.param(v, marks=pytest.mark.long) for v in LONG)]
 )

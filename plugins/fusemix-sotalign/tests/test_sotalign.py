@@ -176,6 +176,7 @@ def test_the_teacher_is_the_closed_form_and_is_not_trained(batch):
         assert torch.equal(value, again.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_contract():
     imposed = {"gradient_is_the_derivative": "the gradient is imposed: that of exact plans"}
     check_objective("klot", expected_failures=imposed).raise_if_failed()

@@ -29,6 +29,7 @@ main()
 QUERIES = ("Größe der Zelle 🙂", "a map of Europe", "people at work " * 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_minilm_answers_without_torch_as_the_model_does(tmp_path, monkeypatch, shared_home, whole):
     """With two layers of MiniLM one query has a process of its own; with all, each has."""

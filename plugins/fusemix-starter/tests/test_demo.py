@@ -41,6 +41,7 @@ def run(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_it_ends_with_a_model_three_searches_and_the_report(tmp_path, small_sample, monkeypatch):
     opened = []
     share_encoders(monkeypatch)

@@ -134,6 +134,7 @@ def test_minilm_reproduces_the_similarities_of_its_documentation(minilm):
     torch.testing.assert_close(latents @ latents.T, wanted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_minilm_is_the_librarys_model(minilm):
     """Plain torch in place of sentence_transformers: the same tokens, and every view the same."""
     folder = packaged_weights(MINILM).parent
@@ -155,6 +156,7 @@ def test_minilm_is_the_librarys_model(minilm):
     assert [type(module).__name__ for module in modules] == ["Transformer", "Pooling", "Normalize"]
 
 
+@pytest.mark.slow
 def test_minilm_encodes_without_sentence_transformers():
     code = (
         "import sys, torch\n"
@@ -172,6 +174,7 @@ def test_minilm_encodes_without_sentence_transformers():
 # -- the contract ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [LITE0, LITE2], ids=lambda s: s.name)
 def test_image_latents(spec, figures):
     encoder = PackagedTimmEncoder.load(spec, CPU, torch.float32)

@@ -159,6 +159,7 @@ def exported_once(model):
 
 
 # A short form of openvino is in tests/jobs/test_export_adapters.py.
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.long)])
 def test_a_runtime_without_fusemix_gives_what_the_model_does(
     target, model, exported_once, picture, tmp_path
@@ -194,6 +195,7 @@ np.savez(
 """
 
 
+@pytest.mark.slow
 def test_sentence_transformers_loads_the_folder_and_gives_what_the_model_does(picture, tmp_path):
     torch.manual_seed(0)
     adapters = {"image": kernel(1280, root=False), "text": kernel(384, root=False)}

@@ -58,6 +58,7 @@ def model() -> FusedModel:
     return made(views, {"image": 1280, "text": 768})
 
 
+@pytest.mark.slow
 def test_four_threads_encode_texts_by_their_layers(model):
     expected = model.encode("text", TEXTS)
     with ThreadPoolExecutor(4) as pool:
@@ -103,6 +104,7 @@ def items():
     return read_pairs(DataConfig((str(sample_path()),), columns=takes), takes).items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modality", "view", "backend"),
     [

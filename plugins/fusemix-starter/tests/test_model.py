@@ -43,6 +43,7 @@ def held_out(request, tmp_path_factory):
     return folder, request.param == 1
 
 
+@pytest.mark.slow
 def test_recall_on_held_out_modules_is_that_of_the_fit(held_out, shared_home, monkeypatch):
     held_out, whole = held_out
     monkeypatch.setenv("FUSEMIX_HOME", shared_home)

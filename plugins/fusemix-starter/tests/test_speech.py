@@ -53,6 +53,7 @@ def test_a_short_clip_is_the_mean_over_its_own_frames(encoder):
     assert np.abs(got[0].numpy() - frames.mean(axis=0)).max() > 0.1  # the padding is left out
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_weighted_by_the_frames_of_its_windows(encoder):
     clip = tone(40)
     cut = 30 * SAMPLE_RATE
@@ -74,6 +75,7 @@ def test_mel_is_whispers_own(encoder):
 SILENCE = Audio(np.zeros(8000, np.float32), SAMPLE_RATE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "clips",
     [
@@ -145,6 +147,7 @@ def test_refusals(tmp_path, monkeypatch):
         WhisperEncoder.load(replace(WHISPER_TINY, sha256="0" * 64), CPU, torch.float32)
 
 
+@pytest.mark.slow
 def test_own_weights_by_path(encoder):
     folder = packaged_weights(WHISPER_TINY).parent
     local = replace(WHISPER_TINY, weights=str(folder), sha256="", local=True)

@@ -156,6 +156,7 @@ def test_a_run_of_the_recipe_keeps_a_fixed_side(tmp_path):
     assert adapters["image"]["name"] == "identity" and adapters["text"]["name"] == "layer"
 
 
+@pytest.mark.slow
 def test_contracts():
     check_aligner("best-layers").raise_if_failed()
     check_adapter("layer", options={"layers": 2, "layer": 1}).raise_if_failed()

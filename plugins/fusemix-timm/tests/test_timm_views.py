@@ -191,7 +191,7 @@ def test_half_precision_gives_float32_in_every_view(miniatures, images, name):
 @pytest.mark.parametrize(
     "name",
     [
-        *("resnet50", "vit_small"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet50", "vit_small")),
         *(pytest.param(n, marks=pytest.mark.long) for n in ("swin_tiny", "vit_base_siglip")),
     ],
 )
@@ -253,6 +253,7 @@ def test_presets_have_names_of_their_own():
     assert taught == ["eva02-base", "clip-vit-base", "siglip2-vit-base"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "view"),
     [

@@ -173,6 +173,7 @@ def test_refusals(tmp_path):
         encoder.collate([sample_videos()[0], tmp_path / "bad.mp4"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", ":2fps"])
 def test_conformance(suffix):
     check_encoder(f"video:{Colours.spec.name}{suffix}", device="cpu").raise_if_failed()

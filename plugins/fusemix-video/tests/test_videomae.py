@@ -162,6 +162,7 @@ def test_layers(kind, request):
     torch.testing.assert_close(layers[:, 1], hidden[1].mean(dim=1))
 
 
+@pytest.mark.slow
 def test_conformance():
     check_encoder("videomae-base", tiny=True).raise_if_failed()
 

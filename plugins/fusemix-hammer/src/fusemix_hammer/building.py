@@ -140,7 +140,11 @@ class Pairs:
         if data.group_by:
             facts["grouped"] = f"{data.group_by}:class"
         config = _with_facts(data, facts)
-        dataset = read_usable(config, _MODALITIES, how.seed, tell=note, repeats=True)
+        options = {"hard": "--hard ", **{f"kept {column}": "--keep " for column in how.keep}}
+        options["grouped"] = "--group-by "
+        dataset = read_usable(
+            config, _MODALITIES, how.seed, tell=note, repeats=True, options=options
+        )
         every = np.sort(np.concatenate(list(dataset.splits.values())))
         draw = np.random.default_rng(how.seed)
         rows = every
