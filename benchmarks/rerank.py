@@ -84,9 +84,10 @@ def _pairwise(title: str, network: Part, negatives: str, lr: float) -> Case:
     return Case(title, FOCUS, network, settings, training, most=17, last=())
 
 
-def _cross(manager: str) -> Case:
+def _cross(manager: str, negatives: str = "hard") -> Case:
     part = Part("cross", {**SMALL, "manager": manager})
-    return _pairwise(f"cross, {manager}", part, "hard", 1e-3)
+    title = f"cross, {manager}" + (", random negatives" if negatives == "random" else "")
+    return _pairwise(title, part, negatives, 1e-3)
 
 
 CASES = {
@@ -98,6 +99,10 @@ CASES = {
     "bridge": _cross("bridge"),
     "static": _cross("static"),
     "adaptive": _cross("adaptive"),
+    "last-random": _cross("last", "random"),
+    "bridge-random": _cross("bridge", "random"),
+    "static-random": _cross("static", "random"),
+    "adaptive-random": _cross("adaptive", "random"),
 }
 
 
@@ -158,10 +163,19 @@ def measured(case: Case, tower: Tower, seed: int) -> dict[str, Any]:
         "validation": {f"{a:g}": round(v, 3) for a, v in fitted.mix.tried.items()},
         "parameters": sum(p.numel() for p in fitted.network.parameters()),
         "layers": {m: [w.tolist() for w in each] for m, each in weights.items()},
+        "channels": _between_channels(fitted.network),
         "ms": own["cost"]["ms"],
         "cpu_seconds": round(seconds, 1),
         "machine": machine(),
     }
+
+
+def _between_channels(network: torch.nn.Module) -> list[float]:
+    """The standard deviation of a layer's weight between channels, of each static manager."""
+    from fusemix_bridge.managers import StaticManager
+
+    managers = [one for one in network.modules() if isinstance(one, StaticManager)]
+    return [round(float(one.weights().detach().std(dim=1).mean()), 4) for one in managers]
 
 
 def _mean(found: Mapping[str, Any], key: str) -> float:

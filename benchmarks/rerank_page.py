@@ -17,6 +17,8 @@ PAIRS = (
     ("bridge", "last"),
     ("static", "bridge"),
     ("adaptive", "static"),
+    ("static-random", "static"),
+    ("static-random", "last-random"),
 )
 """Cases whose difference is shown, by seed."""
 

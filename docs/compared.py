@@ -20,6 +20,10 @@ RERANKERS = {
     "bridge": "`cross`, bridges",
     "static": "`cross`, static managers",
     "adaptive": "`cross`, adaptive managers",
+    "last-random": "`cross`, the last layer, random negatives",
+    "bridge-random": "`cross`, bridges, random negatives",
+    "static-random": "`cross`, static managers, random negatives",
+    "adaptive-random": "`cross`, adaptive managers, random negatives",
 }
 
 

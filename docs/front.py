@@ -89,9 +89,11 @@ def best(rows: Rows, wanted: str) -> Entry:
     return max((sets[wanted] for sets in rows.values()), key=lambda e: e.interval(CHOSEN)[0])
 
 
-def first_output() -> list[str]:
-    """What the first commands print, as docs/pictures.py has kept it."""
-    return ["```text", *(PICTURES / "first.txt").read_text().splitlines(), "```"]
+def first_output() -> dict[str, list[str]]:
+    """What the first commands print, as docs/pictures.py has kept it: all, or `recall` only."""
+    whole = (PICTURES / "first.txt").read_text()
+    parts = {"output": whole, "recall": whole.split("\n\n")[0]}
+    return {name: ["```text", *text.splitlines(), "```"] for name, text in parts.items()}
 
 
 def filled(text: str, regions: Mapping[str, Sequence[str]]) -> str:
@@ -111,13 +113,19 @@ def filled(text: str, regions: Mapping[str, Sequence[str]]) -> str:
 
 
 def pages(registry: Registry) -> dict[str, str]:
-    """README and the home page, by their path from docs/reference."""
-    regions = {"results": table(registry)}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    home = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    """README, the home page and the tutorial, by their path from docs/reference."""
+    regions = {"results": table(registry), **first_output()}
+    wanted = {
+        "../../README.md": ("results", "output"),
+        "../index.md": ("results",),
+        "../tutorial.md": ("recall",),
+    }
     return {
-        "../../README.md": filled(readme, regions | {"output": first_output()}),
-        "../index.md": filled(home, regions),
+        path: filled(
+            (ROOT / "docs" / "reference" / path).read_text(encoding="utf-8"),
+            {name: regions[name] for name in names},
+        )
+        for path, names in wanted.items()
     }
 
 

@@ -58,13 +58,11 @@ def run(command: str, folder: Path) -> str:
 
 
 def shown(texts: list[str]) -> str:
-    """The recall table of the run, and the hits of the search."""
+    """The recall table of the run by the chosen score, its baselines, and the hits of the search."""
     _, aligned, searched = texts
     lines = aligned.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("Scored with"))
-    end = next(i for i, line in enumerate(lines[start:], start) if line.startswith("mean"))
-    columns = [line.split("  median rank")[0] for line in lines[start : start + 2]]
-    width = len(columns[1])
+    start, end = (i for i, line in enumerate(lines) if line.startswith("Scored with"))
+    width = lines[start + 1].index("  median rank")
     table = [line[:width].rstrip() for line in lines[start + 1 : end]]
     hits = [line.rstrip() for line in searched.rstrip().splitlines()]
     return "\n".join([*table, "", *hits]) + "\n"

@@ -54,6 +54,7 @@ class FusedModel(SavedModel):
     """
 
     kind = "fused"
+    made_by = "`fusemix align`"
 
     def __init__(
         self,

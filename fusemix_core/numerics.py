@@ -100,7 +100,9 @@ _NEW = {"highest": "ieee", "high": "tf32"}
 
 
 def _device_types() -> list[str]:
-    accelerator = torch.accelerator.current_accelerator()
+    """Without an accelerator torch 2.6 raises if it is asked for the current one."""
+    there = torch.accelerator.is_available()
+    accelerator = torch.accelerator.current_accelerator() if there else None
     return ["cpu"] if accelerator is None else ["cpu", accelerator.type]
 
 

@@ -44,6 +44,7 @@ class Predictor(SavedModel):
     """
 
     kind = "predictor"
+    made_by = "`fusemix fuse`"
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class RerankSettings:
     mixed by FuseMix with λ ~ Beta(`mix`, `mix`), or not if `mix` is 0. `hard`: `count` items on
     either side, drawn from the `pool` items that the fused model ranks first and that do not belong
     to the pair; `random`: as many, drawn from all. `auto` is `batch` if the network scores a batch
-    at once, as `interaction` does, else `hard`. `top_k` is how many results are ranked anew.
+    at once, as `interaction` does, else `random`. `top_k` is how many results are ranked anew.
     """
 
     negatives: Literal["auto", "batch", "hard", "random"] = "auto"

@@ -51,6 +51,7 @@ class RerankModel(SavedModel):
     """
 
     kind = "reranker"
+    made_by = "`fusemix rerank`"
 
     def __init__(
         self,

@@ -51,7 +51,8 @@ _THREADLESS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Nothing that the server imports may start a thread: a child would inherit its locks, held by
 nobody. PyArrow's allocator starts one."""
 LONGEST = 900
-"""Seconds after which a child that hangs prints where each of its threads is, and ends."""
+"""Seconds after which a child that hangs prints where each of its threads is, and ends; but not one
+that serves all tests, as the kit's worker does."""
 LIBRARIES = (
     "torch", "torch.distributed", "torch._dynamo", "pyarrow.parquet",
     "matplotlib.backends.backend_svg", "mpl_toolkits.mplot3d", "typer.rich_utils", "rich.progress",
@@ -83,7 +84,7 @@ class Popen:
 
     def __init__(
         self, args, *, stdin=None, stdout=None, stderr=None, pass_fds=(), cwd=None, env=None,
-        process_group=None, start_new_session=False, text=False, libraries=LIBRARIES,
+        process_group=None, start_new_session=False, text=False, libraries=LIBRARIES, lasting=False,
     ):  # fmt: skip
         interpreter, *words = [str(word) for word in args if word != "-u"]
         assert interpreter == sys.executable, args
@@ -94,7 +95,7 @@ class Popen:
         asked = {
             "arguments": words, "cwd": str(cwd or Path.cwd()), "files": [0, 1, 2, *pass_fds],
             "env": dict(os.environ if env is None else env), "group": process_group,
-            "session": start_new_session, "longest": LONGEST,
+            "session": start_new_session, "longest": None if lasting else LONGEST,
         }  # fmt: skip
         with tempfile.TemporaryFile("w+") as words:
             json.dump(asked, words)
@@ -191,7 +192,7 @@ def fork_spawned() -> None:
         if "--multiprocessing-fork" not in words:
             return SPAWN(path, words, files)
         words = [sys.executable, *words[words.index("-c") :]]  # without options of the interpreter
-        return Popen(words, pass_fds=files, libraries=ENCODERS).pid
+        return Popen(words, pass_fds=files, libraries=ENCODERS, lasting=True).pid
 
     util.spawnv_passfds = spawned
 
@@ -402,7 +403,7 @@ def _tell(children: dict[int, tuple[socket.socket, str]], spending: Spending) ->
 
 def _become(
     theirs: list[int], arguments: list[str], cwd: str, env: dict[str, str], files: list[int],
-    group: int | None, session: bool, longest: float,
+    group: int | None, session: bool, longest: float | None,
 ) -> None:  # fmt: skip
     """Run as a fresh interpreter with these arguments, to its end."""
     signal.set_wakeup_fd(-1)
@@ -418,7 +419,8 @@ def _become(
     if "MPLBACKEND" in env and "matplotlib" in sys.modules:  # which reads it at its import
         sys.modules["matplotlib"].rcParams["backend"] = env["MPLBACKEND"]
     os.chdir(cwd)
-    faulthandler.dump_traceback_later(longest, exit=True)
+    if longest is not None:
+        faulthandler.dump_traceback_later(longest, exit=True)
     more = [part for part in env.get(PATH, "").split(os.pathsep) if part]
     kind, *rest = arguments
     first = "" if kind == "-c" else cwd if kind == "-m" else str(Path(kind).parent)

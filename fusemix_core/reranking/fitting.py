@@ -36,7 +36,9 @@ QUERIES = 256
 MOST_QUERIES = 2_000
 """The same for the weight in the end."""
 RANDOM = 1_024
-"""Items of a pool of random negatives."""
+"""Items of a pool of random negatives, at most."""
+MOST_RANDOM = 1 << 23
+"""Items of all pools of random negatives, at most, unless `pool` asks for more."""
 
 
 @dataclass(frozen=True)
@@ -167,15 +169,16 @@ def negatives_of(settings: RerankSettings, network: Reranker) -> str:
     """The negatives that the network is trained against: `batch`, `hard` or `random`."""
     if settings.negatives != "auto":
         return settings.negatives
-    return "hard" if type(network).table is Reranker.table else "batch"
+    return "random" if type(network).table is Reranker.table else "batch"
 
 
 def _negatives(train: Split, kind: str, settings: RerankSettings, seed: int) -> list[Negatives]:
     """The pools that negatives are drawn from, in both directions."""
     if kind == "hard":
         return [hard_negatives(train, *way, settings.pool) for way in train.directions]
+    size = max(settings.pool, min(RANDOM, MOST_RANDOM // len(train)))
     return [
-        random_negatives(train, *way, RANDOM, stream(seed, f"negatives {way}"))
+        random_negatives(train, *way, size, stream(seed, f"negatives {way}"))
         for way in train.directions
     ]
 

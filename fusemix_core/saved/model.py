@@ -90,6 +90,8 @@ class SavedModel:
     """
 
     kind: ClassVar[str]
+    made_by: ClassVar[str] = ""
+    """The command that saves such a model, for the hint where one of another kind is given."""
 
     def __init__(
         self,
@@ -358,9 +360,10 @@ class SavedModel:
             return cls
         target = _registered_class(config, registry)
         if not issubclass(target, cls):
+            given = f"Give what {cls.made_by} wrote; " if cls.made_by else ""
             raise ArtefactError(
                 f"{source} is a model of the kind '{config.kind}', not of '{cls.kind}'.",
-                f"fusemix_core.load({source!r}) loads any kind.",
+                f"{given}fusemix_core.load({source!r}) loads any kind.",
             )
         return target
 

@@ -1,7 +1,11 @@
 """Processes that tests fork from one that imported torch."""
 
+import multiprocessing
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 
+import pytest
 import started
 from started import ENCODERS, LIBRARIES
 
@@ -13,6 +17,7 @@ def test_what_forks_has_no_thread():
 
 
 def test_what_forks_with_more_libraries_was_forked_with_the_others():
+    pytest.importorskip("sentence_transformers")
     code = "import os; print(open(f'/proc/{os.getppid()}/status').read(), os.getppid())"
     few, more = (started.run("-c", code, libraries=one) for one in (LIBRARIES, ENCODERS))
     server, status = few.stdout.split()[-1], more.stdout
@@ -32,6 +37,12 @@ def test_a_process_that_hangs_tells_where_and_ends(monkeypatch):
     code = "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()"
     done = started.run("-c", code)
     assert done.returncode == 1 and "line 4 in <module>" in done.stderr
+
+
+def test_a_worker_that_serves_all_tests_may_take_longer(monkeypatch):
+    monkeypatch.setattr(started, "LONGEST", 0.5)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(time.sleep, 1.0).result()
 
 
 def test_a_process_ends_as_a_fresh_one_does(tmp_path):

@@ -71,11 +71,11 @@ def test_partners_are_not_negatives(rows, partners):
     torch.testing.assert_close(found, expected)
 
 
-def test_a_network_without_a_table_of_its_own_gets_hard_negatives():
+def test_a_network_without_a_table_of_its_own_gets_random_negatives():
     auto = RerankSettings()
     assert negatives_of(auto, Interaction(WIDTHS)) == "batch"
-    assert negatives_of(auto, Sums(WIDTHS)) == "hard"
-    assert negatives_of(replace(auto, negatives="random"), Interaction(WIDTHS)) == "random"
+    assert negatives_of(auto, Sums(WIDTHS)) == "random"
+    assert negatives_of(replace(auto, negatives="hard"), Interaction(WIDTHS)) == "hard"
 
 
 def test_whitened_tokens_are_uncorrelated_whatever_their_scale():

@@ -67,6 +67,7 @@ class GlanceModel(SavedModel):
     """
 
     kind = "glance"
+    made_by = "`fusemix glance fit`"
 
     def __init__(
         self,
