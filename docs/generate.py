@@ -56,6 +56,9 @@ Every recipe on every set:
 `openstax` are textbook figures and alt texts (5,468, split by module), `chebi20` molecules and
 descriptions (3,301), `esc10` sounds and the names of their ten classes (320, split by fold),
 `clothing10` photos of clothes of ten classes, classified by models of `openstax`.
+Settings of `structure`, `sail` and `freeze-align` were chosen on validation pairs that no seed is
+tested on ([how](methods/sail.md#at-its-best)). `fusemix` on `openstax` has the splits of an earlier
+version, which counted 8 equal rows twice: its intervals there are Student's t.
 """,
     "few": """## From 500 pairs
 
