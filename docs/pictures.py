@@ -58,7 +58,7 @@ def run(command: str, folder: Path) -> str:
 
 
 def shown(texts: list[str]) -> str:
-    """The recall table of the run by the chosen score, its baselines, and the hits of the search."""
+    """The recall table by the chosen score, its baselines, and the hits of the search."""
     _, aligned, searched = texts
     lines = aligned.splitlines()
     start, end = (i for i, line in enumerate(lines) if line.startswith("Scored with"))

@@ -74,6 +74,7 @@ def test_figures_can_be_read_on_a_dark_page(site):
     assert "methods-light.svg#only-light" in home and "methods-dark.svg#only-dark" in home
 
 
+@pytest.mark.slow
 def test_what_is_wide_scrolls_or_breaks_on_a_phone(site):
     """The short form of `test_phone.py`, which measures each page in a browser."""
     style = (site / "style.css").read_text()

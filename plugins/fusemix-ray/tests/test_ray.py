@@ -276,6 +276,7 @@ def test_a_file_that_a_worker_does_not_see_is_refused(tmp_path):
         load(job)
 
 
+@with_ray
 def test_another_version_of_the_encoder_is_refused(tmp_path, monkeypatch, loads, in_process):
     toy = tmp_path / "toy.py"
     toy.write_text((HERE / "ray_toys.py").read_text())
@@ -359,6 +360,7 @@ def run(*arguments: str):
     return CliRunner().invoke(app, ["ray-encode", *arguments], env={"COLUMNS": "200"})
 
 
+@with_ray
 def test_the_command_says_what_it_did(tmp_path, loads, in_process):
     manifest(tmp_path, [*texts(150), "bad 1"])
     arguments = ["-e", f"text={LETTERS}", "-d", str(tmp_path / "texts.jsonl"), "--json"]
