@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -61,8 +63,10 @@ def test_the_report_has_directions_seeds_and_failures(compared):
     assert f"{BAD} failed: " in text and "95% bootstrap interval over seeds" in text
 
 
-def test_finished_fits_are_not_made_again_and_failed_ones_are_tried(done, compared, monkeypatch):
-    out, lines = compared
+def test_finished_fits_are_not_made_again_and_failed_ones_are_tried(
+    done, compared, tmp_path, monkeypatch
+):
+    out, lines = Path(shutil.copytree(compared[0], tmp_path / "bench")), compared[1]
     before = (out / "results.jsonl").read_text()
     monkeypatch.setattr("fusemix_core.benchmark.rerankers.Case.model", lambda _: pytest.fail("fit"))
     how = {"recipe": "cca", "seeds": 2, "out": out}
