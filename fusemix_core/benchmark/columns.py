@@ -62,7 +62,7 @@ class Column:
 
     @property
     def verdict(self) -> str:
-        """Who is best, and to whom there is no difference."""
+        """The best one, and those that do not differ from it."""
         top = f"`{self.best}` has the highest R@1, {self.means[self.best]:.1f}"
         if not self.behind:
             return f"{top}; nothing to compare it with."

@@ -118,7 +118,7 @@ def read_set(
 def _check_test(paired: PairedSet, test: Sized) -> None:
     if not len(test):
         raise ConfigError(
-            f"The set '{paired.name}' has no test split.", "Leave it a test_fraction above 0."
+            f"The set '{paired.name}' has no test split.", "Set test_fraction above 0."
         )
 
 

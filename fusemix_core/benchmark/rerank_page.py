@@ -186,7 +186,7 @@ def page(lines: Sequence[Line]) -> list[str]:
 
 
 def sentence(column: Column) -> str:
-    """Who is best, as a sentence of its own."""
+    """The best one, as a sentence of its own."""
     return column.verdict[0].upper() + column.verdict[1:]
 
 

@@ -225,7 +225,7 @@ class Case:
     ) -> Case:
         """Encode the pairs by the encoders of the recipe and by those of the tokens."""
         if not len(plan.dataset.splits["test"]):
-            raise ConfigError("There is no test split.", "Leave it a test_fraction above 0.")
+            raise ConfigError("There is no test split.", "Set test_fraction above 0.")
         device = resolve_device(plan.config.device)
         own = encode_plan(
             plan, device, None, reporter, objects[0], dtypes={}, ragged=token_modalities(plan)

@@ -107,7 +107,7 @@ def resolve_tokens(
         own: gives the model's encoder of a modality.
 
     Raises:
-        ConfigError, UnknownNameError: a name is wrong, or an encoder gives no tokens.
+        ConfigError, UnknownNameError: a name is wrong, or an encoder has no tokens.
     """
     between = config.between or tuple(takes)[:2]
     for modality in (*between, *config.encoders, *config.views):
@@ -142,7 +142,7 @@ def _check_tokens(modality: str, spec: EncoderSpec, registry: Registry) -> None:
     others = [one.name for one in found if one.takes == spec.takes and _gives_tokens(one)]
     such = f"Name another encoder for the tokens, such as {modality}={' or '.join(others[:3])}. "
     raise ConfigError(
-        f"The encoder '{spec.name}' of {modality} gives no tokens; its views: "
+        f"The encoder '{spec.name}' of {modality} has no tokens; its views: "
         f"{', '.join(spec.views)}.",
         such * bool(others)
         + f"To use its vector as the only token, name the view: {modality}={spec.views[0]}.",

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from forked import child
 
 import fusemix_core.jobs.align
 import fusemix_core.jobs.rerank  # noqa: F401
@@ -52,19 +53,6 @@ def run(folder: Path, name: str) -> None:
     resume = (out / "config.toml").exists()
     settings = {"training": TRAINING, "negatives": "random"}
     rerank(folder / "run", settings=settings, out=out, resume=resume, encoders=ENCODERS)
-
-
-def child(work) -> int:
-    """Do the work in a process of its own; its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException as error:
-            print(repr(error), flush=True)
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def dying(folder: Path, name: str, where, function: str, count: int, after: bool):

@@ -34,7 +34,8 @@ def test_a_hundred_kills(tmp_path):
 
 
 def killed_rerankers(folder: Path, kills: str) -> int:
-    env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
+    paths = [Path(fusemix_core.__file__).parents[1], HERE.parent]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     done = started.run(HERE / "rerank_child.py", folder, kills, env=env)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == 1, done.stdout + done.stderr

@@ -95,7 +95,7 @@ def test_a_gain_counts_if_its_interval_leaves_out_0(mean, low_high, verdict):
         ({"rerankers": ["interaction", "interaction"]}, ConfigError, "named twice"),
         ({"rerankers": []}, ConfigError, "No re-ranker"),
         ({"token_views": {"left": "grid"}}, ConfigError, "no view 'grid'"),
-        ({"encoders": {"left": Left, "right": "columns"}}, ConfigError, "gives no tokens"),
+        ({"encoders": {"left": Left, "right": "columns"}}, ConfigError, "has no tokens"),
         ({"seeds": 0}, ConfigError, "No seed"),
     ],
 )

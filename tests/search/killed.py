@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from forked import child
 from search.conftest import ENCODERS, Heard
 from search.vectors import keys_of, naive, queries_of, rows_of
 
@@ -29,19 +30,6 @@ COUNT = 200
 MOST = 60
 """Calls, of which each is the last one of some process."""
 CALLS = ("replace", "fsync", "unlink", "open")
-
-
-def child(work) -> int:
-    """The exit code of a process that does some work; minus a signal that killed it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException as error:
-            print(repr(error), flush=True)
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def dying(work, name: str, after: bool, count: int, place: str):

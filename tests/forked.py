@@ -1,0 +1,17 @@
+"""Work in a process of its own, which may be killed."""
+
+import os
+from collections.abc import Callable
+
+
+def child(work: Callable[[], object]) -> int:
+    """The exit code of a process that does the work; minus a signal that killed it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
