@@ -104,8 +104,38 @@ def own_files():
             del sys.modules[name]
 
 
+def state():
+    """What the tests of a process share, and a fixture may leave changed."""
+    import torch
+
+    from fusemix_core.reports import figures
+
+    mode = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
+    return {
+        **{k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
+        "folder": os.getcwd(),
+        "torch": (torch.get_num_threads(), torch.get_default_dtype(), *mode),
+        "figures": figures._svg,
+    }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def first_state(shared_home):
+    return state()
+
+
 @pytest.fixture(autouse=True, scope="module")
-def no_figures(request):
+def nothing_left_changed(first_state):
+    """The fixtures of a module and those of the session that it was the first to use undo what they
+    patch: whichever file comes next finds things as they were. Libraries may add variables."""
+    yield
+    now = state()
+    changed = {k: (v, now.get(k)) for k, v in first_state.items() if now.get(k) != v}
+    assert not changed
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_figures(request, nothing_left_changed):
     """Reports without figures, which take half of a small run's time, but where they are tested.
     Of a module, so that its own fixtures draw none either."""
     with pytest.MonkeyPatch.context() as patch:

@@ -24,9 +24,8 @@ def done(tmp_path_factory):
         data = {"source": write(folder / "pairs.csv")}
         first = align(ENCODERS, data, recipe="cca", out=folder / "run")
         how = {"network": "interaction", "settings": TRAINING, "out": folder / "rerank"}
-        yield SimpleNamespace(
-            folder=folder, data=data, first=first, found=rerank(folder / "run", **how)
-        )
+        found = rerank(folder / "run", **how)
+    return SimpleNamespace(folder=folder, data=data, first=first, found=found)
 
 
 def write(path):

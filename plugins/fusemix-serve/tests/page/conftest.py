@@ -107,4 +107,5 @@ def sample_index(tmp_path_factory):
         patch.setenv("FUSEMIX_HOME", str(folder / "home"))
         model = fusemix_core.load("starter:figures", device="cpu")
         data = DataConfig(source=(str(folder / "pairs.csv"),))
-        yield Collection.create(folder / "index", model, data), rows
+        made = Collection.create(folder / "index", model, data)
+    return made, rows
