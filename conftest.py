@@ -4,6 +4,7 @@ import gc
 import itertools
 import math
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -51,6 +52,17 @@ def shared_home(homes):
 @pytest.fixture(autouse=True)
 def own_home(homes, monkeypatch):
     monkeypatch.setenv("FUSEMIX_HOME", next(homes))
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """A test that draws without a seed draws the same each time, in any order of tests."""
+    import numpy
+    import torch
+
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,8 +1,9 @@
 """How the code is laid out: no import circles, no function longer than a screen or two."""
 
 import ast
-from functools import cache
 from pathlib import Path
+
+import pytest
 
 import fusemix_core
 
@@ -12,9 +13,10 @@ LONGEST = 60
 """Lines of a function, its signature and docstring included."""
 
 
-@cache
+@pytest.fixture(scope="module")
 def modules():
-    """Module name → syntax tree."""
+    """Module name → syntax tree. Of this module: a million objects that stay make each collection
+    of garbage, of which a run asks for several, take a second."""
     paths = {path: path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py")}
     return {
         ".".join(name.with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
@@ -51,9 +53,9 @@ def circle(imports):
     return next(filter(None, map(follow, imports)), [])
 
 
-def test_no_module_imports_itself_through_others():
-    names = modules().keys()
-    imports = {name: {*imported(tree, names)} - {name} for name, tree in modules().items()}
+def test_no_module_imports_itself_through_others(modules):
+    names = modules.keys()
+    imports = {name: {*imported(tree, names)} - {name} for name, tree in modules.items()}
     assert len(imports) > 150 and imports["fusemix_core.jobs.align"]
     assert circle(imports) == []
 
@@ -63,10 +65,10 @@ def test_circles_are_found():
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_functions_fit_a_screen():
+def test_functions_fit_a_screen(modules):
     long = {
         f"{node.name} in {name}": node.end_lineno - node.lineno + 1
-        for name, tree in modules().items()
+        for name, tree in modules.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
     }

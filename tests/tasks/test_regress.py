@@ -52,9 +52,10 @@ def test_metrics_are_in_units_of_the_target(task):
     assert set(metrics) == {"r2", "rmse", "mae", "spearman"}
     assert metrics["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-5)
     assert metrics["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-5)
-    assert metrics["r2"] == pytest.approx(1 - np.mean(error**2) / np.nanvar(VALUES), rel=1e-5)
+    expected = 1 - np.mean(error**2) / np.nanvar(VALUES)  # near zero by cancellation, at times
+    assert metrics["r2"] == pytest.approx(expected, rel=1e-5, abs=1e-6)
     rows = task.per_row(given, targets)
-    assert 1 + rows[targets.known].mean().item() == pytest.approx(metrics["r2"], rel=1e-5)
+    assert 1 + rows[targets.known].mean().item() == pytest.approx(metrics["r2"], rel=1e-5, abs=1e-6)
     assert task.score(given, targets) == pytest.approx(metrics["r2"])
 
 
