@@ -12,22 +12,22 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from fusemix_hammer.building import Build, build
 from fusemix_hammer.fuser import HammerFuser
 from PIL import Image
 
+from benchmarks.results import RESULTS, machine
 from fusemix_core.config import DataConfig
 from fusemix_core.context import FitContext
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.data.media import Shown
 from fusemix_core.devices import resolve_device
-from fusemix_core.evaluation.bootstrap import interval
+from fusemix_core.evaluation.seeds import mean_interval
 from fusemix_core.fuser import Labelled
 from fusemix_core.fusion.candidates import scores_of
 from fusemix_core.latents.encoding import Encoding
@@ -36,7 +36,6 @@ from fusemix_core.runs.encode import encode_dataset
 from fusemix_core.runs.fusing import build_fuse_config, make_fuse_plan, target_facts
 from fusemix_core.runs.reporter import Reporter
 
-RESULTS = Path(__file__).parent / "results" / "hammer.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "methods" / "hammer.webp"
 SHOWN = 6
 """Fakes on the picture, at equal distances among the test rows."""
@@ -64,7 +63,6 @@ OPTIONS = {
     "training": {"epochs": 10, "batch_size": 96, "lr": 2e-3, "evaluate_every": 5},
 }
 """Small, so that all fits take two minutes of one core."""
-RESAMPLES = 200
 _SHOWN = (
     "auc", "eer", "accuracy", "map", "cf1", "of1", "iou_boxes", "iou50_boxes", "iou75_boxes", "iou",
     "precision", "recall", "f1", "f1_tagged",
@@ -75,17 +73,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="the folder that openstax/ is in")
     parser.add_argument("--folder", type=Path, help="where the fakes are kept, made if missing")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=5, help="fakes, splits and fits each")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    results: dict[str, Any] = {"machine": machine(), "seeds": []}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = args.folder or Path(scratch) / "fakes"
-        if not folder.exists():
-            print(build(source(args.data), folder, Build(hard="book", seed=args.seed)), flush=True)
-        for results in measured(folder, args.seed, args.data is not None):
+        for seed in range(args.seeds):
+            folder = (args.folder or Path(scratch)) / str(seed)
+            if not folder.exists():
+                how = Build(hard="book", seed=seed)
+                print(build(source(args.data), folder, how), flush=True)
+            results["seeds"].append(measured(folder, seed, args.data is not None and seed == 0))
             if args.data is not None:
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print("\n".join(table(results)))
+                (RESULTS / "hammer.json").write_text(json.dumps(results, indent=1) + "\n")
+            print("\n".join(table(results["seeds"])), flush=True)
 
 
 def source(data: Path | None) -> DataConfig:
@@ -99,35 +100,27 @@ def source(data: Path | None) -> DataConfig:
     return DataConfig((manifest,), columns=columns, group_by="module", test_fraction=0.2)
 
 
-def measured(folder: Path, seed: int, keep: bool) -> Iterator[dict[str, Any]]:
-    """After each fit: variant → metric → [value, low, high] on test rows, and the paired
-    differences. With `keep`, the docs' picture is drawn of the first variant."""
+def measured(folder: Path, seed: int, keep: bool) -> dict[str, Any]:
+    """The rows of each split, the seconds, and variant → metric → value on test rows. With `keep`,
+    the docs' picture is drawn of the first variant."""
     began = time.process_time()
     task, (train, held, test), dataset = rows_of(folder)
     nothing = task.baseline(train.targets)
-    constant = nothing.expand(len(test), -1)
-    whole = {"no modality": task.metrics(constant, test.targets)}
-    drawn = {"no modality": resampled(task, constant, test)}
+    found = {"no modality": task.metrics(nothing.expand(len(test), -1), test.targets)}
     for name, (modalities, options) in VARIANTS.items():
         own = [rows.only(modalities) for rows in (train, held)]
         fitted = HammerFuser.fit(*own, task, FitContext(seed=seed), **{**OPTIONS, **options})
         scores = scores_of(fitted.fuser, test.only(modalities), nothing)
-        whole[name] = task.metrics(scores, test.targets)
-        shown = {key: round(value or 0, 3) for key, value in whole[name].items()}
-        print(f"{time.process_time() - began:.0f} s: {name}: {shown}", flush=True)
-        drawn[name] = resampled(task, scores, test)
-        if keep and len(drawn) == 2:
+        found[name] = task.metrics(scores, test.targets)
+        print(f"seed {seed}, {time.process_time() - began:.0f} s: {name}", flush=True)
+        if keep and len(found) == 2:
             draw(task, scores, test, dataset)
-        yield {
-            "rows": [len(train), len(held), len(test)],
-            "cpu_seconds": round(time.process_time() - began),
-            "variants": {name: _spans(whole[name], drawn[name]) for name in whole},
-            "differences": [
-                [*pair, _spans(*(_less(part[pair[0]], part[pair[1]]) for part in (whole, drawn)))]
-                for pair in COMPARED
-                if pair[1] in whole
-            ],
-        }
+    return {
+        "seed": seed,
+        "rows": [len(train), len(held), len(test)],
+        "cpu_seconds": round(time.process_time() - began),
+        "variants": {name: _rounded(own) for name, own in found.items()},
+    }
 
 
 def draw(task: Task, scores: torch.Tensor, test: Labelled, dataset: PairedDataset) -> None:
@@ -178,66 +171,43 @@ def rows_of(folder: Path) -> tuple[Task, list[Labelled], PairedDataset]:
     return task, rows, plan.dataset
 
 
-def resampled(task: Task, scores: torch.Tensor, rows: Labelled) -> dict[str, np.ndarray]:
-    """Metric → its values on samples of the groups, the same for all variants."""
-    draw, groups = np.random.default_rng(0), rows.groups.numpy()
-    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    found: dict[str, list[float]] = {}
-    for _ in range(RESAMPLES):
-        chosen = draw.integers(0, len(members), len(members))
-        sample = torch.from_numpy(np.concatenate([members[g] for g in chosen]))
-        for key, value in task.metrics(scores[sample], rows.targets[sample]).items():
-            found.setdefault(key, []).append(np.nan if value is None else value)
-    return {key: np.array(values) for key, values in found.items()}
-
-
-def _less(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The first's metrics minus the second's, where both are defined."""
-    able = [k for k in first if first[k] is not None and second[k] is not None]
-    return {k: first[k] - second[k] for k in able}
-
-
-def _spans(
-    values: Mapping[str, float | None], drawn: Mapping[str, np.ndarray]
-) -> dict[str, list[float] | None]:
-    """Metric → value, low and high of its 95% interval."""
-    found: dict[str, list[float] | None] = {}
-    for key, value in values.items():
-        if value is None:
-            found[key] = None
-            continue
-        low, high = interval(drawn[key]) or (value, value)
-        found[key] = [round(float(x), 4) for x in (value, low, high)]
-    return found
-
-
-def table(results: Mapping[str, Any]) -> list[str]:
-    """The results as tables in Markdown."""
-    kinds = [k for k in results["variants"]["image and text"] if k.startswith("auc_")]
-    lines = [_row(["", *_SHOWN]), _row(["---"] * (len(_SHOWN) + 1))]
-    for name, found in results["variants"].items():
-        lines.append(_row([name, *(_value(found[key]) for key in _SHOWN)]))
-    lines += ["", _row(["AUC of", *kinds]), _row(["---"] * (len(kinds) + 1))]
-    for name, found in results["variants"].items():
-        lines.append(_row([name, *(_value(found[key]) for key in kinds)]))
+def table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Means over seeds with 95% t intervals as tables in Markdown, and paired differences."""
+    every = [seed["variants"] for seed in seeds]
+    kinds = [k for k in every[0]["image and text"] if k.startswith("auc_")]
+    lines: list[str] = []
+    for shown in (_SHOWN, kinds):
+        lines += [_row(["", *shown]), _row(["---"] * (len(shown) + 1))]
+        for name in every[0]:
+            lines.append(_row([name, *(_value([own[name][k] for own in every]) for k in shown)]))
+        lines.append("")
     some = ("auc", "map", "iou_boxes", "f1_tagged", *kinds)
-    lines += ["", _row(["difference", *some]), _row(["---"] * (len(some) + 1))]
-    for first, second, found in results["differences"]:
-        cells = (_signed(found.get(key)) for key in some)
+    lines += [_row(["difference", *some]), _row(["---"] * (len(some) + 1))]
+    for first, second in COMPARED:
+        cells = (_value([_less(own[first][k], own[second][k]) for own in every], "+") for k in some)
         lines.append(_row([f"{first} − {second}", *cells]))
     return lines
+
+
+def _less(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {key: None if v is None else round(float(v), 5) for key, v in values.items()}
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _value(span: Sequence[float] | None) -> str:
-    return "–" if span is None else f"{span[0]:.3f} ({span[1]:.3f} to {span[2]:.3f})"
-
-
-def _signed(span: Sequence[float] | None) -> str:
-    return "–" if span is None else f"{span[0]:+.3f} ({span[1]:+.3f} to {span[2]:+.3f})"
+def _value(values: Sequence[float | None], sign: str = "") -> str:
+    """Mean ± half of its interval; a dash where a metric is undefined for a seed."""
+    known = [v for v in values if v is not None]
+    if len(known) < len(values):
+        return "–"
+    mean, half = mean_interval(known)
+    return f"{mean:{sign}.3f}" + (f" ± {half:.3f}" if half is not None else "")
 
 
 if __name__ == "__main__":
