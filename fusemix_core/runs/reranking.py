@@ -93,9 +93,10 @@ def make_rerank_plan(
     whole = read_usable(config.data, takes, seed, tell=notify, optional=takes)
     plan = rerank_plan(config, specs, whole, networks)
     leaks = _trained_on(model, plan.dataset)
-    for warning in leaks if notify else ():
-        notify(warning)
     plan.warnings += leaks
+    if notify is not None:
+        for warning in leaks:
+            notify(warning)
     return plan
 
 
