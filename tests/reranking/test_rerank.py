@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,18 @@ def test_another_seed_does_not_bring_training_rows_into_the_test(done):
         assert plan.dataset.splits[name].tolist() == rows.tolist()
     with pytest.raises(ConfigError, match="another test_fraction"):
         rerank_config({"model": run, "data": {"test_fraction": 0.4}})
+    with pytest.raises(ConfigError, match="another group_by"):
+        rerank_config({"model": run, "data": {"group_by": "left"}})
+
+
+def test_measured_rows_that_the_model_was_trained_on_are_reported(done, tmp_path):
+    assert not done.found.results["warnings"]
+    copy = shutil.copy(done.data["source"], tmp_path / "copy.csv")
+    config = rerank_config({"model": str(done.first.folder.path), "data": {"source": [str(copy)]}})
+    notes = []
+    plan = make_rerank_plan(replace(config, seed=7), done.first.model, notes.append)
+    assert [one for one in notes if "of 26 pairs were trained on" in one] == plan.warnings
+    assert len(plan.warnings) == 1
 
 
 def test_before_is_what_the_run_itself_measured(done):
