@@ -173,7 +173,14 @@ def run_rerank(
     own = encode_for(model, plan.dataset, reporter, plan.config.data.max_bad, plan.config.store)
     plan = replace(plan, dataset=own.dataset)
     encoded = encode_plan(
-        plan, device, folder, reporter, objects, dtypes={}, ragged=list(plan.specs)
+        plan,
+        device,
+        folder,
+        reporter,
+        objects,
+        dtypes={},
+        ragged=list(plan.specs),
+        stage="Encoding tokens",
     )
     splits = splits_of(model, own, encoded)
     reporter.stage("Training")

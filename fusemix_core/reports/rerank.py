@@ -84,7 +84,7 @@ def _recall(results: Mapping[str, Any]) -> Section:
     recalls = [f"R@{k}" for k in KS]
     return Section(
         "Re-ranking",
-        results["verdict"],
+        "Recall of the fused model, and after its first results are ranked anew.",
         tables=[
             Table(["direction", *recalls, "MRR"], rows, f"On the {results['split']} split"),
             Table(["gain", *recalls], gains, "Percent points, with paired 95% intervals"),

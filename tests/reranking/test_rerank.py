@@ -15,6 +15,7 @@ from words import Left
 from fusemix_core import align, load, rerank
 from fusemix_core.cli import main
 from fusemix_core.cli.hits import Line, anew_of, print_hits
+from fusemix_core.cli.rerank import show_result
 from fusemix_core.config import DataConfig
 from fusemix_core.errors import (
     ArtefactError,
@@ -44,6 +45,13 @@ def test_recall_rises_on_the_test_split_and_the_report_has_it(done):
     text = done.found.folder.report.read_text()
     assert "paired 95% intervals" in text and "ms a query" in text
     assert json.loads(done.found.folder.results.read_text())["verdict"] == results["verdict"]
+
+
+def test_the_terminal_says_each_thing_once(done, capsys):
+    show_result(done.found, json=False)
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", " ").count(done.found.results["verdict"]) == 1
+    assert len(set(done.stages)) == len(done.stages) and "Encoding tokens" in done.stages
 
 
 def test_the_run_s_own_data_split_and_tokens_are_taken(done):
