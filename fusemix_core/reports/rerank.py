@@ -129,7 +129,7 @@ def verdict(weight: float, measured: Mapping[str, Any], split: str) -> str:
     shown = signed(row["r1"], low_high)
     if split != "test":
         return (
-            f"{change} ({shown}), whose rows chose the weight: only a test split tells whether "
+            f"{change} ({shown}), whose rows chose the weight: only a test split shows whether "
             "re-ranking helps."
         )
     if low_high is None or low_high[0] <= 0 <= low_high[1]:
