@@ -243,10 +243,13 @@ def _seconds(value: Any) -> float | None:
 def _four(value: Any) -> list[float] | None:
     """The four numbers of a box: a list, or a text such as `1,2,3,4` or `[1, 2, 3, 4]`."""
     if isinstance(value, str):
+        whole = value if value.startswith("[") else f"[{value}]"
         try:
-            value = json.loads(value if value.startswith("[") else f"[{value}]")
-        except (ValueError, RecursionError):
+            value = json.loads(whole)
+        except RecursionError:
             return None
+        except ValueError:  # JSON has no `.5`, nor `5.`
+            value = whole[1:-1].split(",") if whole.endswith("]") else ()
     if not isinstance(value, list | tuple) or len(value) != 4:
         return None
     if any(isinstance(one, bool) for one in value):

@@ -118,7 +118,8 @@ def rerank_config(values: Mapping[str, Any]) -> RerankConfig:
     given = values.get("data", {})
     table, own = data_table(values["model"], run, given)
     kept = run.get("data", {}) if own else {}
-    if other := [k for k in SPLITTING if kept and k in given and given[k] != kept.get(k)]:
+    splitting = (*SPLITTING, "group_by")
+    if other := [k for k in splitting if kept and k in given and given[k] != kept.get(k)]:
         raise ConfigError(
             f"The model was fitted to these data with another {other[0]}: its training rows would "
             "get into the test.",

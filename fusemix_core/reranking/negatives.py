@@ -30,8 +30,9 @@ class Negatives:
     allowed: Tensor
 
     def draw(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """(int64 `[r, count]`, different items for each row; bool, which of them are negatives:
-        a row that has fewer gets some that are none). Draws from torch's global generator."""
+        """(int64 `[r, count]`, items of different places in each row's pool; bool, which of them
+        are negatives: a row that has fewer gets some that are none). Draws from torch's global
+        generator."""
         chance = torch.rand(len(rows), self.pool.shape[1])
         chance = chance.masked_fill(~self.allowed[rows], -1.0)
         drawn = chance.topk(min(count, chance.shape[1]), dim=1)
@@ -56,11 +57,13 @@ def hard_negatives(split: Split, query: str, target: str, size: int) -> Negative
 def random_negatives(
     split: Split, query: str, target: str, size: int, generator: torch.Generator
 ) -> Negatives:
-    """For each row `size` items drawn from all of the split."""
+    """For each row `size` items drawn from all of the split; all if there are no more."""
     gallery = split.tokens.linked(target)
     asked, row = _asked(split, query)
-    drawn = torch.randint(len(gallery), (len(row), size), generator=generator)
-    pool = gallery[drawn]
+    if len(gallery) <= size:
+        pool = gallery.expand(len(row), -1)
+    else:
+        pool = gallery[torch.randint(len(gallery), (len(row), size), generator=generator)]
     own = asked[row][:, None].expand_as(pool)
     return Negatives(query, target, pool, ~split.partners.together(query, own, target, pool))
 

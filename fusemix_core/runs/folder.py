@@ -117,6 +117,15 @@ class RunFolder:
         write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def undefined_as_none(value: Any) -> Any:
+    """Plain values with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {k: undefined_as_none(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [undefined_as_none(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _without_none(v) for k, v in value.items() if v is not None}

@@ -19,6 +19,7 @@ from fusemix_core.runs.config import resolve_encoders, resolve_views
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
 from fusemix_core.runs.reading import read_usable
+from fusemix_core.runs.seen import TrainedOn
 from fusemix_core.specs import EncoderSpec, kind_of
 
 if TYPE_CHECKING:
@@ -90,7 +91,20 @@ def make_rerank_plan(
     # All modalities of the run: what is linked by a third one is on one side of the split.
     seed = config.seed if config.split_seed is None else config.split_seed
     whole = read_usable(config.data, takes, seed, tell=notify, optional=takes)
-    return rerank_plan(config, specs, whole, networks)
+    plan = rerank_plan(config, specs, whole, networks)
+    leaks = _trained_on(model, plan.dataset)
+    plan.warnings += leaks
+    if notify is not None:
+        for warning in leaks:
+            notify(warning)
+    return plan
+
+
+def _trained_on(model: FusedModel, dataset: PairedDataset) -> list[str]:
+    """A warning if the model was trained on rows that the re-ranker is measured on."""
+    splits = dataset.splits
+    seen = TrainedOn.count(model, dataset, splits["test" if len(splits["test"]) else "validation"])
+    return [] if seen is None else seen.warnings()
 
 
 def resolve_tokens(

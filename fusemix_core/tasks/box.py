@@ -110,9 +110,6 @@ class Box(Task):
         given, boxes = known_rows(scores, targets)
         return defined(box_metrics(given.sigmoid(), boxes.double()))
 
-    def score(self, scores: Tensor, targets: Targets) -> float:
-        return self.metrics(scores, targets)[self.primary] or 0.0
-
     def baseline(self, targets: Targets) -> Tensor:
         values, _ = self.responses(targets[targets.rows])
         start = values.median(dim=0).values if len(values) else torch.zeros(4)

@@ -68,14 +68,8 @@ class Occupy(Task):
     @classmethod
     def learn(cls, facts: Mapping[str, Fact], **options: Any) -> Occupy:
         fact = _grids(fact_of(facts, "target"))
-        known = fact.values[~np.isnan(fact.values)]
-        if wrong := sorted(set(np.unique(known)) - {0.0, 1.0}):
-            raise DataError(
-                f"The target's cells have the value {wrong[0]:g}; a cell is 0 (free) or 1 "
-                "(occupied), or NaN if it isn't known.",
-                "Write maps of 0 and 1, such as (height > 0.3).astype('uint8').",
-            )
-        if len(np.unique(known)) < 2:
+        known = np.unique(fact.values[~np.isnan(fact.values)])
+        if len(known) < 2:
             raise DataError(
                 f"All known cells of the training rows are {known[0]:g}: there is nothing to "
                 "predict.",
@@ -243,10 +237,17 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _grids(fact: Fact) -> Fact:
-    """The fact, if it is of grids. Raises `DataError` otherwise."""
+    """The fact, if it is of grids of 0, 1 and NaN. Raises `DataError` otherwise."""
     if fact.kind != "grid":
         raise DataError(
             "The target isn't a grid.",
             "Say that its cells name .npy files of grids: --target COLUMN:grid",
+        )
+    wrong = fact.values[~(np.isnan(fact.values) | (fact.values == 0) | (fact.values == 1))]
+    if len(wrong):
+        raise DataError(
+            f"The target's cells have the value {wrong.min():g}; a cell is 0 (free) or 1 "
+            "(occupied), or NaN if it isn't known.",
+            "Write maps of 0 and 1, such as (height > 0.3).astype('uint8').",
         )
     return fact

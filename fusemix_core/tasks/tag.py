@@ -168,9 +168,6 @@ class Tag(Task):
         found = self._each(scores.detach().cpu()).argmax(dim=2)
         return defined(tag_metrics(found, values.argmax(dim=2), known, self.none))
 
-    def score(self, scores: Tensor, targets: Targets) -> float:
-        return self.metrics(scores, targets)[self.primary] or 0.0
-
     def baseline(self, targets: Targets) -> Tensor:
         """The logarithm of each label's share at each place."""
         values, known = self._of(targets, targets.values)

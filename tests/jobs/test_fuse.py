@@ -62,6 +62,20 @@ def test_every_row_is_measured_once_and_baselines_stand_beside(done):
     assert low < found["candidates"]["block"]["metrics"]["accuracy"] < high
 
 
+def test_a_metric_that_the_test_rows_leave_undefined_is_none(tmp_path):
+    table = rows(60)
+    table["split"] = ["test" if i % 4 == 0 else "train" for i in range(60)]
+    table["grade"] = ["3" if i % 4 == 0 else str(i % 7 / 2) for i in range(60)]  # no variance in r2
+    data = {"source": table, "columns": {"size": "length"}, "split_column": "split"}
+    done = fuse(ENCODERS, data, target="grade", out=tmp_path / "run")
+    assert done.results["verdict"].startswith("r2 is undefined on the test rows")
+    assert done.results["gain"]["value"] is None and done.results["by_missing"][0][1] is None
+    text = done.folder.results.read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == done.results
+    assert explained_run(done.folder.path)["shares"] == done.results["shares"]
+    assert "nan" not in done.folder.report.read_text().lower().split("</style>")[1]
+
+
 def test_shares_add_up_to_what_all_gain_over_none(done):
     shares = done.results["shares"]
     every = done.results["combinations"]["text + size"]

@@ -9,7 +9,7 @@ from fusemix_core.evaluation.retrieval import retrieval
 from fusemix_core.interfaces import PairedLatents, Reranker, ResidentLatents
 from fusemix_core.reranking.measuring import measure
 from fusemix_core.reranking.mixing import choose, reciprocal_ranks
-from fusemix_core.reranking.negatives import hard_negatives
+from fusemix_core.reranking.negatives import hard_negatives, random_negatives
 from fusemix_core.reranking.split import Shortlist, Split, shortlist
 from fusemix_core.runs.reranking import default_view, is_layered, layers_of, networks_of
 from fusemix_core.specs import EncoderSpec
@@ -64,6 +64,18 @@ def test_of_too_few_items_some_negatives_are_marked_as_none():
     items, fine = found.draw(torch.arange(3), 3)
     assert fine.sum(dim=1).tolist() == [2, 2, 2]
     assert (items[fine].view(3, 2) != torch.arange(3)[:, None]).all()
+
+
+@pytest.mark.parametrize(("query", "target"), ["ab", "ba"])
+def test_random_negatives_of_few_items_are_different_ones(query, target):
+    pairs = split(links=[[i, i] for i in range(10)] + [[0, 5]])
+    found = random_negatives(pairs, query, target, 32, torch.Generator().manual_seed(0))
+    items, fine = found.draw(torch.arange(11), 8)
+    assert fine.all() and all(len(set(row.tolist())) == 8 for row in items)
+    partners = {(a, b) for a, b in pairs.tokens.links.tolist()}
+    for row, own in zip(items.tolist(), pairs.tokens.links.tolist(), strict=True):
+        asked = own["ab".index(query)]
+        assert not {(asked, i) if query == "a" else (i, asked) for i in row} & partners
 
 
 def test_a_tie_counts_against_the_positive():

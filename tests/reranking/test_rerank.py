@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from fusemix_core.errors import (
 )
 from fusemix_core.jobs.rerank import rerank_config
 from fusemix_core.jobs.search import Gallery
+from fusemix_core.reports.rerank import verdict
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
 from fusemix_core.runs.reporter import Reporter
@@ -52,6 +55,12 @@ def test_the_run_s_own_data_split_and_tokens_are_taken(done):
     assert views == {"left": "tokens-layers", "right": "tokens-layers"}
 
 
+@pytest.mark.parametrize(("split", "says"), [("test", "helps"), ("validation", "chose the weight")])
+def test_only_a_test_split_says_that_re_ranking_helps(done, split, says):
+    found = done.found.results
+    assert says in verdict(found["weight"], found["measured"], split)
+
+
 def test_another_seed_does_not_bring_training_rows_into_the_test(done):
     run = str(done.first.folder.path)
     config = rerank_config({"model": run, "seed": 7})
@@ -61,6 +70,18 @@ def test_another_seed_does_not_bring_training_rows_into_the_test(done):
         assert plan.dataset.splits[name].tolist() == rows.tolist()
     with pytest.raises(ConfigError, match="another test_fraction"):
         rerank_config({"model": run, "data": {"test_fraction": 0.4}})
+    with pytest.raises(ConfigError, match="another group_by"):
+        rerank_config({"model": run, "data": {"group_by": "left"}})
+
+
+def test_measured_rows_that_the_model_was_trained_on_are_reported(done, tmp_path):
+    assert not done.found.results["warnings"]
+    copy = shutil.copy(done.data["source"], tmp_path / "copy.csv")
+    config = rerank_config({"model": str(done.first.folder.path), "data": {"source": [str(copy)]}})
+    notes = []
+    plan = make_rerank_plan(replace(config, seed=7), done.first.model, notes.append)
+    assert [one for one in notes if "of 26 pairs were trained on" in one] == plan.warnings
+    assert len(plan.warnings) == 1
 
 
 def test_before_is_what_the_run_itself_measured(done):

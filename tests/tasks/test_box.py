@@ -51,6 +51,16 @@ def test_boxes_apart_have_a_negative_giou():
     assert empty.grad.isfinite().all()
 
 
+def test_of_rows_without_a_box_the_primary_metric_is_undefined():
+    task = Box()
+    targets = task.targets(boxes([CORNERS[0], [0.0] * 4]))
+    scores = torch.tensor([[0.3, 0.4, 0.4, 0.4]]).logit().expand(2, 4)
+    assert task.metrics(scores[1:], targets[1:])["iou_boxes"] is None
+    assert np.isnan(task.score(scores[1:], targets[1:]))
+    drawn = task.resampled(scores, targets, np.array([[1, 1], [2, 0], [0, 2]]))
+    assert drawn == pytest.approx([1, 1, np.nan], nan_ok=True)
+
+
 def test_targets_are_centre_and_size_and_an_empty_cell_is_not_known():
     targets = Box.learn(boxes(CORNERS)).targets(boxes(CORNERS))
     assert targets.known.tolist() == [True, False, True, True]

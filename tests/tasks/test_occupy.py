@@ -117,6 +117,12 @@ def test_targets_that_are_no_maps_are_refused(fact, message):
         Occupy.learn({"target": fact})
 
 
+@pytest.mark.parametrize("value", [255.0, 0.5, np.inf])
+def test_rows_that_are_measured_have_cells_of_0_and_1_as_well(task, value):
+    with pytest.raises(DataError, match=f"the value {value:g}"):
+        task.targets({"target": Fact("grid", np.full((1, 2, 3), value, np.float32))})
+
+
 def test_maps_of_another_shape_are_refused(task):
     with pytest.raises(DataError, match="learnt"):
         task.targets({"target": Fact("grid", np.zeros((1, 2, 2), np.float32))})

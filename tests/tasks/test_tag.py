@@ -94,6 +94,14 @@ def test_f1_is_defined_where_nothing_is_found(task):
     assert found["f1"] is None and found["accuracy"] == 1
 
 
+def test_f1_is_undefined_where_nothing_is_there_and_nothing_is_found(task):
+    targets = task.targets(tags("0 1", "0 0"))
+    scores = chosen(task, ["0 1", "0 0"])
+    assert np.isnan(task.score(scores[1:], targets[1:]))
+    drawn = task.resampled(scores, targets, np.array([[1, 1], [0, 2]]))
+    assert drawn == pytest.approx([1, np.nan], nan_ok=True)
+
+
 def test_words_are_those_with_a_label(task):
     columns = task.decode(chosen(task, ["0 1 1", "1"]))
     found = task.described(columns, {"text": ["a grey cat", "dog"]})

@@ -125,6 +125,19 @@ def test_padding_of_either_side_says_nothing_to_the_token_loss():
     assert places.values.grad.isfinite().all() and words.values.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("empty", ["places", "words"])
+@pytest.mark.parametrize("length", [0, 3])
+def test_without_any_place_or_word_the_token_loss_is_zero(empty, length):
+    sides = dict(zip(("places", "words"), fine(), strict=True))
+    whole = sides["places" if empty == "words" else "words"].values.requires_grad_()
+    values = sides[empty].values[:, :length]
+    sides[empty] = Padded(values, torch.zeros(values.shape[:2], dtype=torch.bool))
+    summed, count = token_loss(**sides, temperature=0.1)
+    assert summed == 0 and count == 0
+    summed.backward()
+    assert not whole.grad.any()
+
+
 def test_the_objective_is_infonce_and_the_weighted_token_loss():
     draw = torch.Generator().manual_seed(0)
     rows = {m: torch.randn(6, 4, generator=draw) for m in ("image", "text")}

@@ -8,7 +8,7 @@ from fusemix_mm_lego.merging import merged, published_slerp, slerp
 
 from fusemix_core.errors import ArtefactError, ConfigError, DataError
 from fusemix_core.fusers.learning import scores_of
-from fusemix_core.interfaces import Callback, FitContext
+from fusemix_core.interfaces import Callback, FitContext, as_tokens
 from fusemix_core.testing import check_fuser
 from fusemix_core.testing.fusers import labelled_rows
 
@@ -78,6 +78,19 @@ def test_a_modality_without_rows_is_an_error():
     with pytest.raises(DataError, match="row"):
         LegoFuser.fit(rows.train.with_links(links), rows.validation, rows.task, FitContext(),
                       **SMALL)  # fmt: skip
+
+
+def test_weights_may_be_float64():
+    torch.manual_seed(0)
+    fuser = LegoFuser({"image": 6, "text": 5}, 3, **SMALL).eval()
+    latents = {m: as_tokens(torch.randn(4, d)) for m, d in fuser.inputs.items()}
+    present = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    for standard in fuser.standards:
+        standard.learn(torch.randn(20, len(standard.mean)))
+    scores = fuser(latents, present)
+    found = fuser.double()({m: x.to(torch.float64) for m, x in latents.items()}, present)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), scores)
 
 
 def test_a_row_with_one_modality_is_predicted_by_its_block():

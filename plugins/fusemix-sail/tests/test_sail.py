@@ -121,6 +121,24 @@ def test_barlow():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_feature_that_is_the_same_in_all_rows_correlates_with_nothing(dtype):
+    draw = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(7, 5, generator=draw, dtype=dtype) for _ in range(2))
+    a[:, 2] = 0.1
+    a.requires_grad_()
+    weight, others = 0.0051, [0, 1, 3, 4]
+    loss = BarlowTwins()(Step.of({"a": a, "b": b}, links(7, 2)))
+    z, w = ((x - x.mean(dim=0)) / x.std(dim=0) for x in (a.detach()[:, others], b))
+    c = torch.zeros(5, 5, dtype=dtype)
+    c[others] = z.T @ w / 7
+    own = c.diagonal()
+    wanted = (own - 1).square().sum() + weight * (c.square().sum() - own.square().sum())
+    torch.testing.assert_close(loss.detach(), wanted)
+    loss.backward()
+    assert a.grad.isfinite().all() and not a.grad[:, 2].any() and a.grad[:, others].any()
+
+
 def test_sharelocks_head():
     hyper = META["hyper"]
     head = ShareLockHead(

@@ -61,6 +61,24 @@ def test_regulariser(case):
     assert math.isclose(js.item(), V[f"reg.true_js.{case}"].item(), rel_tol=1e-6, abs_tol=1e-8)
 
 
+@pytest.mark.parametrize("centre_first", [False, True])
+def test_standardising_leaves_out_columns_that_do_not_vary(centre_first):
+    draw = torch.Generator().manual_seed(0)
+    latents, embeddings = torch.randn(6, 4, generator=draw), torch.randn(6, 3, generator=draw)
+    how = {"centring": "standard", "centre_first": centre_first}
+    if not centre_first:  # rows of one norm, so that a column may be constant after the norm
+        latents = normalize(latents, dim=1) * 0.75**0.5
+    constant = torch.full((6, 1), 0.5)
+    embeddings.requires_grad_()
+    found = structure(torch.cat([latents, constant], dim=1), embeddings, **how)
+    torch.testing.assert_close(found, structure(latents, embeddings, **how))
+    found.backward()
+    assert embeddings.grad.isfinite().all() and embeddings.grad.any()
+    same = torch.ones(6, 3, requires_grad=True)
+    structure(latents, same, **how).backward()
+    assert same.grad.isfinite().all()
+
+
 def test_spearman_kernel():
     x, z = V["reg.in.original"], V["reg.in.aligned"]
     how = {"temperature": V["reg.in.tau"].item(), "levels": 2, "kernel": "spearman"}

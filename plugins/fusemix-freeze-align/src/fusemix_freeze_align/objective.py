@@ -96,7 +96,7 @@ def token_loss(
     """
     (place, has_place), (word, is_word) = _trimmed(places), _trimmed(words)
     if not place.numel() or not word.numel():
-        return place.sum() + word.sum(), word.new_zeros(())
+        return (place.sum() + word.sum()) * 0, word.new_zeros(())
     is_word = is_word & has_place.any(dim=1, keepdim=True)
     grouped = normalize(_weights(place, word, has_place, threshold) @ place, dim=2)
     logits = grouped @ normalize(word, dim=2).transpose(1, 2) / temperature  # [n, T, T]

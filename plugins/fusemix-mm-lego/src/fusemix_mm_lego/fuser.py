@@ -188,7 +188,7 @@ class LegoFuser(TrainedFuser[Padded]):
         """Scores of merged latents `[n, c, d]`, by the merged heads of each row's modalities."""
         bits = 1 << torch.arange(present.shape[1], device=present.device)
         subsets = (present * bits).sum(dim=1)
-        scores = torch.zeros(len(present), self.outputs, device=present.device)
+        scores = self._heads[0].out.weight.new_zeros(len(present), self.outputs)
         for number in subsets.unique().tolist():
             rows = (subsets == number).nonzero()[:, 0]
             heads = [head for k, head in enumerate(self._heads) if number >> k & 1]

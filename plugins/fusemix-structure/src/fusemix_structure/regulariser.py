@@ -36,7 +36,8 @@ def structure(
     P and Q are the softmax over each row of both similarity matrices, over `temperature`; a row's
     own similarity counts. Similarities are inner products, exp(-|x_i - x_j|²) (`rbf`, without
     temperature), or the cosines of the rows' ranks over their features (`spearman`, which has no
-    gradient). For level l = 1 … levels their matrix powers P^l and Q^l are compared:
+    gradient). The centring `standard` also divides columns by their deviation; one that does not
+    vary is 0. For level l = 1 … levels their matrix powers P^l and Q^l are compared:
     with M their mean, (KL(M‖P^l) + KL(M‖Q^l)) / 2n (`repo`), or the Jensen-Shannon divergence that
     the paper names, (KL(P^l‖M) + KL(Q^l‖M)) / 2n (`js`). What exceeds `margin` is weighted 1 or 1/l
     and averaged over the levels.
@@ -67,8 +68,12 @@ def _unit(x: Tensor) -> Tensor:
 def _centred(x: Tensor, centring: Centring) -> Tensor:
     if centring == "none":
         return x
-    x = x - x.mean(dim=0)
-    return x / x.std(dim=0) if centring == "standard" else x
+    centred = x - x.mean(dim=0)
+    if centring == "mean":
+        return centred
+    variance = x.var(dim=0)
+    varies = variance > (8 * torch.finfo(x.dtype).eps * x.abs().amax(dim=0)) ** 2
+    return torch.where(varies, centred / torch.where(varies, variance, 1).sqrt(), 0)
 
 
 def _similarities(x: Tensor, kernel: Kernel, temperature: float) -> Tensor:
