@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pyarrow as pa
@@ -176,6 +177,27 @@ def test_two_files_are_aligned_row_by_row_without_data(latents, tmp_path):
         assert code == 0, output
     code, output = run("search", "run/model", "3", "--from", "image", "-k", "1", *own)
     assert code == 0 and " 3\n" in output, output
+
+
+def test_what_a_run_and_its_card_print_runs_as_typed(latents, tmp_path):
+    write(latents[0], tmp_path / "img.npy")
+    write(latents[1], tmp_path / "txt.npy")
+    code, output = run(*ALIGN, "--recipe", "cca")
+    assert code == 0, output
+    exec(compile(output.partition("Load it from Python:")[2].strip(), "usage", "exec"), {})  # noqa: S102
+    code, output = run("eval", "run")
+    assert code == 2 and "-e image=npy:img.npy -e text=npy:txt.npy" in output, output
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    rows = [f"{i},{i}" for i in range(ROWS)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,text", *rows]))
+    code = card.partition("```python\n")[2].partition("```")[0]
+    names = {}
+    exec(compile(code, "card", "exec"), names)  # noqa: S102
+    assert names["scores"].shape == (1, 1)
+    commands = card.partition("```sh\n")[2].partition("```")[0].splitlines()
+    for command in commands[:2]:
+        code, output = run(*shlex.split(command)[1:])
+        assert code == 0, output
 
 
 def test_select_and_extend_take_rows_without_data(latents, tmp_path):
