@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fusemix_core.data.headers import ID, IDS, LATENTS, is_shape
 from fusemix_core.data.rows import Reader, Row
-from fusemix_core.encoders.headers import ID, IDS, LATENTS, is_shape
 from fusemix_core.errors import DataError
 
 SUFFIXES = (".npy", ".npz", ".safetensors")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusemix_core.data.headers import LATENTS
 from fusemix_core.data.matrices import is_latents, read_ids, read_matrix
-from fusemix_core.encoders.headers import LATENTS
 from fusemix_core.encoders.ready import VIEWS
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.interfaces import Encoder

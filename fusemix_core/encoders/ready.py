@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusemix_core.encoders.headers import IDS, LATENTS, is_shape, shapes
+from fusemix_core.data.headers import IDS, LATENTS, is_shape, shapes
 from fusemix_core.errors import ConfigError
 from fusemix_core.specs import EncoderSpec
 
