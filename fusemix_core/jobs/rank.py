@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.config import DataConfig, Part, Recipe, from_dict
+from fusemix_core.config import DataConfig, Recipe, from_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
@@ -22,12 +22,12 @@ from fusemix_core.interfaces import (
     LatentTable,
     rows_of,
 )
-from fusemix_core.jobs.rank_fit import fitted_to, lead
+from fusemix_core.jobs.rank_fit import CLOSED_FORM, Candidate, Pairing, pairings_of
 from fusemix_core.latents.tables import one_layer
 from fusemix_core.metrics.ranks import spearman
 from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.config import find_recipe, own_items, resolve_encoders, resolve_views
-from fusemix_core.runs.encode import Encoding, encode_dataset, paired
+from fusemix_core.runs.encode import Encoding, encode_dataset
 from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.fitting import fit_encoders
 from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
@@ -47,48 +47,6 @@ DIRECTIONS = 10
 LEAST = 4 * NEIGHBOURS
 QUICKER = 1.25
 """A pairing is preferred for its speed from this factor on: rates of one machine vary."""
-CLOSED_FORM = Recipe("linear-cca", Part("cca", {"landmarks": 0}))
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One encoder's latents of one modality: all of a view, or one layer of its `layers`.
-    `seconds`: what encoding 1,000 items takes, None if it was never measured."""
-
-    label: str
-    table: LatentTable
-    seconds: float | None = None
-
-
-@dataclass
-class Pairing:
-    """Two candidates. `measures`: name → {value, chance, excess, p}; `probe`: what the recipe
-    reached, None without one; see `rank`. `seconds`: what encoding 1,000 pairs took on this
-    machine, None if unknown. `behind`: `points` of mean recall that the first pairing finds more,
-    and their paired 95% `interval`; None of the first."""
-
-    a: str
-    b: str
-    measures: dict[str, dict[str, float]]
-    recall_at_1: float
-    score: float
-    probe: dict[str, float] | None = None
-    seconds: float | None = None
-    behind: dict[str, Any] | None = None
-
-    @property
-    def reached(self) -> float:
-        """The mean recall to rank by."""
-        return self.score if self.probe is None else self.probe["score"]
-
-    @property
-    def tied(self) -> bool:
-        """Whether validation doesn't show that the first pairing is better."""
-        between = None if self.behind is None else self.behind["interval"]
-        return self.behind is not None and (between is None or between[0] <= 0)
-
-    def as_dict(self) -> dict[str, Any]:
-        return vars(self).copy()
 
 
 @dataclass
@@ -337,24 +295,10 @@ def _ranked(
                 chances[name, i, j] = [
                     measure.compare(x, measure.shuffled(y, order)) for order in orders
                 ]
+    above = {(i, j): {n: _above_chance(n, (i, j), values, chances) for n in used}
+             for _, i, j in values}  # fmt: skip
     context = FitContext(device=device, seed=seed)
-    fitted = []
-    for i, x in enumerate(candidates[first]):
-        for j, y in enumerate(candidates[second]):
-            tables = {first: x.table, second: y.table}
-            parts = {n: paired(dataset, tables, n) for n in ("train", "validation")}
-            found, hits = fitted_to(parts, CLOSED_FORM, context)
-            reached = None
-            if probe is not None:
-                reached, hits = fitted_to(parts, probe, context)
-            above = {n: _above_chance(n, (i, j), values, chances) for n in used}
-            both = None if None in (x.seconds, y.seconds) else x.seconds + y.seconds
-            scores = found["recall_at_1"], found["score"]
-            fitted.append((Pairing(x.label, y.label, above, *scores, reached, both), hits))
-    fitted.sort(key=lambda one: -one[0].reached)
-    for pairing, hits in fitted[1:]:
-        pairing.behind = lead(fitted[0][1], hits, parts["validation"], seed)
-    pairings = [pairing for pairing, _ in fitted]
+    pairings = pairings_of(dataset, candidates, above, probe, context)
     excesses = {n: [p.measures[n]["excess"] for p in pairings] for n in used}
     if probe is not None:
         excesses["closed_form"] = [p.score for p in pairings]

@@ -16,14 +16,59 @@ from fusemix_core.aligners.recalls import (
     embedded,
     hits_of,
 )
-from fusemix_core.config import Recipe
+from fusemix_core.config import Part, Recipe
+from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.engine.randomness import at_most
 from fusemix_core.errors import DataError
 from fusemix_core.evaluation.bootstrap import cluster_sums, components, paired_interval
-from fusemix_core.interfaces import Adapter, Callback, FitContext, PairedLatents
+from fusemix_core.interfaces import Adapter, Callback, FitContext, LatentTable, PairedLatents
 from fusemix_core.registry import registry
+from fusemix_core.runs.encode import paired
 from fusemix_core.runs.reporter import Reporter
 from fusemix_core.runs.rows import training_rows
+
+CLOSED_FORM = Recipe("linear-cca", Part("cca", {"landmarks": 0}))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One encoder's latents of one modality: all of a view, or one layer of its `layers`.
+    `seconds`: what encoding 1,000 items takes, None if it was never measured."""
+
+    label: str
+    table: LatentTable
+    seconds: float | None = None
+
+
+@dataclass
+class Pairing:
+    """Two candidates. `measures`: name → {value, chance, excess, p}; `probe`: what the recipe
+    reached, None without one; see `rank`. `seconds`: what encoding 1,000 pairs took on this
+    machine, None if unknown. `behind`: `points` of mean recall that the first pairing finds more,
+    and their paired 95% `interval`; None of the first."""
+
+    a: str
+    b: str
+    measures: dict[str, dict[str, float]]
+    recall_at_1: float
+    score: float
+    probe: dict[str, float] | None = None
+    seconds: float | None = None
+    behind: dict[str, Any] | None = None
+
+    @property
+    def reached(self) -> float:
+        """The mean recall to rank by."""
+        return self.score if self.probe is None else self.probe["score"]
+
+    @property
+    def tied(self) -> bool:
+        """Whether validation doesn't show that the first pairing is better."""
+        between = None if self.behind is None else self.behind["interval"]
+        return self.behind is not None and (between is None or between[0] <= 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        return vars(self).copy()
 
 
 @dataclass
@@ -37,7 +82,38 @@ class _Score(Callback):
             self.found = dict(metrics)
 
 
-def fitted_to(
+def pairings_of(
+    dataset: PairedDataset,
+    candidates: Mapping[str, list[Candidate]],
+    above: Mapping[tuple[int, int], dict[str, dict[str, float]]],
+    probe: Recipe | None,
+    context: FitContext,
+) -> list[Pairing]:
+    """The pairings, best recall first, each with its distance to the first. `above`: the measures
+    of each."""
+    first, second = candidates
+    fitted: list[tuple[Pairing, Hits, PairedLatents]] = []
+    for i, x in enumerate(candidates[first]):
+        for j, y in enumerate(candidates[second]):
+            tables = {first: x.table, second: y.table}
+            parts = {n: paired(dataset, tables, n) for n in ("train", "validation")}
+            found, hits = _fitted_to(parts, CLOSED_FORM, context)
+            reached = None
+            if probe is not None:
+                reached, hits = _fitted_to(parts, probe, context)
+            seconds = None
+            if x.seconds is not None and y.seconds is not None:
+                seconds = x.seconds + y.seconds
+            scores = found["recall_at_1"], found["score"]
+            made = Pairing(x.label, y.label, above[i, j], *scores, reached, seconds)
+            fitted.append((made, hits, parts["validation"]))
+    fitted.sort(key=lambda one: -one[0].reached)
+    for pairing, hits, validation in fitted[1:]:
+        pairing.behind = lead(fitted[0][1], hits, validation, context.seed)
+    return [pairing for pairing, *_ in fitted]
+
+
+def _fitted_to(
     parts: Mapping[str, PairedLatents], recipe: Recipe, context: FitContext
 ) -> tuple[dict[str, float], Hits]:
     """The best validation recall that a recipe reaches, with the seconds that it takes, and which
@@ -67,7 +143,7 @@ def lead(first: Hits, second: Hits, validation: PairedLatents, seed: int) -> dic
     """The mean recall of `first` less that of `second`, in percent points.
 
     Args:
-        first, second: as `fitted_to` returns them, of the same validation split and seed.
+        first, second: as `_fitted_to` returns them, of the same validation split and seed.
         validation: the split.
         seed: of the bootstrap.
 

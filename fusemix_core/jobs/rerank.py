@@ -172,16 +172,8 @@ def run_rerank(
     reporter.stage("Encoding")
     own = encode_for(model, plan.dataset, reporter, plan.config.data.max_bad, plan.config.store)
     plan = replace(plan, dataset=own.dataset)
-    encoded = encode_plan(
-        plan,
-        device,
-        folder,
-        reporter,
-        objects,
-        dtypes={},
-        ragged=list(plan.specs),
-        stage="Encoding tokens",
-    )
+    how = {"dtypes": {}, "ragged": list(plan.specs), "stage": "Encoding tokens"}
+    encoded = encode_plan(plan, device, folder, reporter, objects, **how)
     splits = splits_of(model, own, encoded)
     reporter.stage("Training")
     log = [MetricsLog(folder.metrics)] if len(plan.networks) == 1 else []
