@@ -280,7 +280,9 @@ def test_a_folder_has_no_revision(toys, tmp_path):
         _load(toys, tmp_path / "model", revision="main")
 
 
-@pytest.mark.parametrize(("source", "hint"), [("nope", "Look into ./"), ("fist.index", "first.index")])
+@pytest.mark.parametrize(
+    ("source", "hint"), [("nope", "Look into ./"), ("fist.index", "first.index")]
+)
 def test_a_name_without_a_folder_is_not_looked_up_on_a_hub(
     source, hint, toys, tmp_path, monkeypatch
 ):
