@@ -52,8 +52,8 @@ ADVICE = Advice(
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The folder that `source` names: a model's or a run's folder here, `PLUGIN:NAME` of a model
-    that a plugin brings, or a hub id (fetched, at `revision`). A name in a folder that exists here,
-    such as a mistyped `runs/fist`, is not a hub id.
+    that a plugin brings, or a hub id such as `someone/model` (fetched, at `revision`). A name in a
+    folder that exists here, such as a mistyped `runs/fist` or `fist.index`, is not a hub id.
 
     Raises:
         ArtefactError: If there is no such folder and it isn't a hub id, or can't be fetched.
@@ -77,11 +77,12 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
             f"{text} is not a folder.",
             f"Give the folder that save_pretrained wrote, a hub id such as 'someone/model'{more}.",
         )
-    if path.parent.is_dir() and path.parent != Path():
-        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()])
+    if path.parent.is_dir():
+        names = [one.name for one in path.parent.iterdir() if one.is_dir()]
+        near = difflib.get_close_matches(path.name, names)
         close = " or ".join(str(path.parent / name) for name in near)
         raise ArtefactError(
-            f"There is no folder {path}.",
+            f"There is no run, model or index {path}.",
             f"Did you mean {close}?" if close else f"Look into {path.parent}/ for its name.",
         )
     return _download(text, revision)
