@@ -4,7 +4,6 @@ written whole or not at all."""
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from fusemix_core.packaged import packaged_folder
 from fusemix_core.project import upgrade
 from fusemix_core.registry import registry
 from fusemix_core.saved.format1 import read_format1
+from fusemix_core.saved.named import check_named
 from fusemix_core.saved.schema import (
     FORMAT,
     EncoderInfo,
@@ -60,6 +60,7 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """
     text = os.fspath(source)
     path = Path(os.path.expanduser(text))
+    check_named(text)
     if path.is_dir():
         if revision is not None:
             raise ConfigError(
@@ -76,13 +77,6 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
         raise ArtefactError(
             f"{text} is not a folder.",
             f"Give the folder that save_pretrained wrote, a hub id such as 'someone/model'{more}.",
-        )
-    if path.parent.is_dir() and path.parent != Path():
-        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()])
-        close = " or ".join(str(path.parent / name) for name in near)
-        raise ArtefactError(
-            f"There is no folder {path}.",
-            f"Did you mean {close}?" if close else f"Look into {path.parent}/ for its name.",
         )
     return _download(text, revision)
 

@@ -167,6 +167,21 @@ def test_zero_shot_classification(run, model, world):
             "prompts.txt", "--label-column", "thing", "--json").stdout
     )  # fmt: skip
     found = found["zero-shot"]
+@pytest.mark.parametrize("command", ["align", "fuse", "rerank"])
+def test_a_run_to_resume_that_is_not_there_is_named_with_those_like_it(run, command):
+    Path("runs/photos").mkdir(parents=True)
+    said = run(command, "--resume", "--out", "runs/photo", code=2).stderr
+    assert "There is no run in runs/photo." in said and "Did you mean runs/photos?" in said
+
+
+@pytest.mark.parametrize("command", ["eval", "rerank", "search"])
+def test_a_mistyped_run_is_named_with_those_like_it(run, command):
+    Path("runs/photos").mkdir(parents=True)
+    query = ["a car"] if command == "search" else []
+    said = run(command, "runs/photo", *query, code=2).stderr
+    assert "There is no folder runs/photo." in said and "Did you mean runs/photos?" in said
+
+
     assert found["items"] == 64 and 0 <= found["top1"] <= 100
     assert set(found["per_class"]) == {
         "car", "house", "bird", "cup", "tree", "boat", "coat", "door"
