@@ -139,6 +139,13 @@ def test_second_run_encodes_nothing(run, world, model):
 
 def test_folder_in_use_is_refused_and_resume_goes_on(run, world, model):
     again = ["align", "--a", A, "--b", B, "--data", world, "--out", "r", *SMALL]
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="Linux has /proc")
+def test_a_folder_that_cant_be_written_is_said_before_the_plan(run, world):
+    done = run("align", "--a", A, "--b", B, "--data", world, "--out", "/proc/x", *SMALL, code=2)
+    assert "can't be written" in done.stderr and "Choose an --out" in done.stderr
+    assert done.stdout == ""
+
+
     assert "--resume" in run(*again, code=2).stderr
     before = Path("r/model/model.safetensors").read_bytes()
     run(*again, "--resume")
