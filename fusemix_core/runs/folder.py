@@ -42,7 +42,7 @@ def default_out() -> Path:
 
 
 class RunFolder:
-    """`<path>/` with config.toml, environment.json, metrics.jsonl, checkpoints/, model/, …"""
+    """`<path>/` with config.toml, data.json, metrics.jsonl, checkpoints/, model/, …"""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -52,6 +52,7 @@ class RunFolder:
         self.rejected = self.path / "rejected.jsonl"
         self.chosen = self.path / "chosen.jsonl"
         self.failed_batch = self.path / "failed_batch.json"
+        self.data = self.path / "data.json"
         self.results = self.path / "results.json"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
@@ -92,9 +93,9 @@ class RunFolder:
                     )
             elif above == self.path and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
                 raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
-
             # Only a try shows it: root may write to folders that take nothing, such as /proc.
             os.rmdir(tempfile.mkdtemp(TEMPORARY, ".", dir=above))
+
     def _check_same(self, config: RunConfig | FuseConfig | RerankConfig) -> None:
         old, new = comparable(self._begun_with(type(config))), comparable(to_dict(config))
         for key in sorted(old.keys() | new.keys()):
