@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.text import Text
 
-from fusemix_core.cli.console import Notes, out
+from fusemix_core.cli.console import GO_ON, Notes, out
 from fusemix_core.cli.groups import OutputOptions, RunOptions
 from fusemix_core.launch import launched
 
@@ -57,7 +57,7 @@ def carry_out(
             found = work(folder, reporter)
     except KeyboardInterrupt as stop:
         if (folder / "config.toml").exists():
-            stop.add_note(f"Go on with: {shlex.join([*command, '--out', str(folder), '--resume'])}")
+            stop.add_note(f"{GO_ON}{shlex.join([*command, '--out', str(folder), '--resume'])}")
         raise
     if found is not None:
         show_result(found, output.json)
