@@ -272,7 +272,7 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     write_answers(folder, measured.answers, measured.shown, encoded.dataset, plan.config.private)
     write_splits(folder, encoded.dataset)
     a, b = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
-    load = usage(model, folder.model, encoded.dataset, (a, b))
+    load = usage(model, folder.model, encoded.dataset, (a, b), plan.config.encoders)
     failed = measured.failed | report_run(
         folder, plan, encoded, measured, found, sure, results, run.environment, load
     )

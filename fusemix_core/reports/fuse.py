@@ -249,8 +249,8 @@ def _trust(study: Study, results: Mapping[str, Any]) -> Section:
     return Section(
         "Trust",
         "Prediction sets (or intervals) that should contain the truth for 90% of rows: their "
-        "coverage of test rows, and their mean size (none if too few validation rows leave intervals "
-        "without an end).",
+        "coverage of test rows, and their mean size (none if validation rows are too few for an "
+        "interval with ends).",
         tables=[Table(["measure", "value"], rows)],
         figures=figures,
     )

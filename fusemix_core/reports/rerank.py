@@ -127,6 +127,11 @@ def verdict(weight: float, measured: Mapping[str, Any], split: str) -> str:
     after, before = measured["after"]["mean_r1"], measured["before"]["mean_r1"]
     change = f"R@1 goes from {before:.1f} to {after:.1f} on the {split} split"
     shown = signed(row["r1"], low_high)
+    if split != "test":
+        return (
+            f"{change} ({shown}), whose rows chose the weight: only a test split shows whether "
+            "re-ranking helps."
+        )
     if low_high is None or low_high[0] <= 0 <= low_high[1]:
         return f"{change} ({shown}): a difference that may be chance."
     return f"{change} ({shown}): re-ranking {'helps' if row['r1'] > 0 else 'hurts'}."

@@ -24,6 +24,7 @@ from fusemix_core.errors import (
 )
 from fusemix_core.jobs.rerank import rerank_config
 from fusemix_core.jobs.search import Gallery
+from fusemix_core.reports.rerank import verdict
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
 from fusemix_core.runs.reporter import Reporter
@@ -52,6 +53,12 @@ def test_the_run_s_own_data_split_and_tokens_are_taken(done):
     }
     views = {m: one["view"] for m, one in done.found.results["encoders"].items()}
     assert views == {"left": "tokens-layers", "right": "tokens-layers"}
+
+
+@pytest.mark.parametrize(("split", "says"), [("test", "helps"), ("validation", "chose the weight")])
+def test_only_a_test_split_says_that_re_ranking_helps(done, split, says):
+    found = done.found.results
+    assert says in verdict(found["weight"], found["measured"], split)
 
 
 def test_another_seed_does_not_bring_training_rows_into_the_test(done):
