@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 from fusemix_core import trust
 from fusemix_core.cli.console import GO_ON, err, print_error
 from fusemix_core.cli.terminate import Terminated
-from fusemix_core.errors import FusemixError
+from fusemix_core.errors import FusemixError, UnknownNameError
+from fusemix_core.project import plugin_of
 from fusemix_core.registry import registry
 from fusemix_core.versions import version as fusemix_version
 
@@ -22,6 +23,11 @@ class FusemixGroup(TyperGroup):
     # Typer has no public name for the class of `ctx`.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, plugins_first(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None and plugin_of("command", args[0]):
+            raise UnknownNameError.of("command", args[0], ())
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
