@@ -41,12 +41,12 @@ class UnknownNameError(ConfigError):
 
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str], note: str = "") -> UnknownNameError:
-        """The error for `name`, with the plugin that brings it or the nearest of `known`, and an
-        optional note, in its hint."""
+        """The error for `name`, with how to install the plugin that brings it, or the nearest of
+        `known` and an optional note, in its hint."""
         if plugin := plugin_of(kind, name):
             return cls(
                 f"The {kind} '{name}' comes with the plugin {plugin}, which is not installed.",
-                "\n".join(filter(None, [how_to_install(plugin), note])),
+                how_to_install(plugin),
             )
         known = sorted(set(known))
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)

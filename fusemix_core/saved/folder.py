@@ -52,15 +52,14 @@ ADVICE = Advice(
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The folder that `source` names: a model's or a run's folder here, `PLUGIN:NAME` of a model
-    that a plugin brings, or a hub id (fetched, at `revision`). A name in a folder that exists here,
-    such as a mistyped `runs/fist`, is not a hub id.
+    that a plugin brings, or a hub id such as `someone/model` (fetched, at `revision`). A name in a
+    folder that exists here, such as a mistyped `runs/fist` or `fist.index`, is not a hub id.
 
     Raises:
         ArtefactError: If there is no such folder and it isn't a hub id, or can't be fetched.
     """
     text = os.fspath(source)
     path = Path(os.path.expanduser(text))
-    check_named(text)
     if path.is_dir():
         if revision is not None:
             raise ConfigError(
@@ -78,6 +77,7 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
             f"{text} is not a folder.",
             f"Give the folder that save_pretrained wrote, a hub id such as 'someone/model'{more}.",
         )
+    check_named(text)
     return _download(text, revision)
 
 
