@@ -179,7 +179,10 @@ def test_a_mistyped_run_is_named_with_those_like_it(run, command):
     Path("runs/photos").mkdir(parents=True)
     query = ["a car"] if command == "search" else []
     said = run(command, "runs/photo", *query, code=2).stderr
-    assert "There is no run, model or index runs/photo." in said and "Did you mean runs/photos?" in said
+    assert (
+        "There is no run, model or index runs/photo." in said
+        and "Did you mean runs/photos?" in said
+    )
 
 
 def test_eval_measures_the_runs_own_test_split(run, model):
