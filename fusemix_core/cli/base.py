@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from fusemix_core import trust
-from fusemix_core.cli.console import err, print_error
+from fusemix_core.cli.console import GO_ON, err, print_error
 from fusemix_core.cli.terminate import Terminated
 from fusemix_core.errors import FusemixError, UnknownNameError
 from fusemix_core.project import plugin_of
@@ -33,7 +33,9 @@ class FusemixGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            notes = getattr(stop, "__notes__", None) or ["Run it again to go on."]
+            notes = list(getattr(stop, "__notes__", ()))
+            if not any(note.startswith(GO_ON) for note in notes):
+                notes.append("Run it again to go on.")
             err.print("Interrupted. What was finished is kept.", style="yellow")
             err.print("\n".join(notes), soft_wrap=True)
             ctx.exit(143 if isinstance(stop, Terminated) else 130)

@@ -50,6 +50,10 @@ def escape_what_streams_lack() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+GO_ON = "Go on with: "
+"""Begins the note of an interrupt that has the command to go on with."""
+
+
 def print_error(message: str, hint: str = "") -> None:
     """An error on stderr: what is wrong, then what to do; of several processes, in which."""
     launch = launched()

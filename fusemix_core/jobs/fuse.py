@@ -29,6 +29,7 @@ from fusemix_core.launch import launched
 from fusemix_core.prediction import Task
 from fusemix_core.predictor import Predictor, stack_of
 from fusemix_core.reports.fuse import report_fuse, sections_of
+from fusemix_core.runs.begun import keep_data
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
@@ -158,6 +159,7 @@ def run_fuse(
     reporter, objects = reporter or Reporter(), dict(objects or {})
     device, folder = resolve_device(plan.config.device), RunFolder(out)
     folder.start(plan.config, resume)
+    keep_data(folder, plan.dataset, plan.config.private)
     folder.write_json(folder.environment, environment())
     dtypes = {m: info.dtype for m, info in former.encoders.items()} if former else {}
     how: dict[str, Any] = {"dtypes": dtypes, "ragged": list(plan.specs)}

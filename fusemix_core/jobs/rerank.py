@@ -22,6 +22,7 @@ from fusemix_core.rerank_config import RerankConfig, with_settings
 from fusemix_core.reranked import RerankModel
 from fusemix_core.reranking.fitting import FittedReranker, best_of
 from fusemix_core.reranking.measuring import measure
+from fusemix_core.runs.begun import keep_data
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
@@ -167,6 +168,7 @@ def run_rerank(
     reporter, folder = reporter or Reporter(), RunFolder(out)
     device = resolve_device(plan.config.device)
     folder.start(plan.config, resume)
+    keep_data(folder, plan.dataset, plan.config.private)
     folder.write_json(folder.environment, environment())
     objects = {**_loaded(plan, model), **(objects or {})}
     reporter.stage("Encoding")

@@ -4,7 +4,6 @@ written whole or not at all."""
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from fusemix_core.packaged import packaged_folder
 from fusemix_core.project import upgrade
 from fusemix_core.registry import registry
 from fusemix_core.saved.format1 import read_format1
+from fusemix_core.saved.named import check_named
 from fusemix_core.saved.schema import (
     FORMAT,
     EncoderInfo,
@@ -77,14 +77,7 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
             f"{text} is not a folder.",
             f"Give the folder that save_pretrained wrote, a hub id such as 'someone/model'{more}.",
         )
-    if path.parent.is_dir():
-        names = [one.name for one in path.parent.iterdir() if one.is_dir()]
-        near = difflib.get_close_matches(path.name, names)
-        close = " or ".join(str(path.parent / name) for name in near)
-        raise ArtefactError(
-            f"There is no run, model or index {path}.",
-            f"Did you mean {close}?" if close else f"Look into {path.parent}/ for its name.",
-        )
+    check_named(text)
     return _download(text, revision)
 
 

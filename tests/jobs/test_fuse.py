@@ -43,6 +43,22 @@ def done(tmp_path_factory):
     return fuse(ENCODERS, data, target="kind", out=folder / "run", folds=3)
 
 
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    table, data = rows(60), tmp_path / "rows.csv"
+    lines = [",".join(row) + "\n" for row in (table, *zip(*table.values(), strict=True))]
+    data.write_text("".join(lines))
+    columns = {"source": str(data), "columns": {"size": "length"}}
+    how = {"target": "price", "fuser": "stack", "out": tmp_path / "run"}
+    fuse(ENCODERS, columns, **how)
+    model = (tmp_path / "run/model/model.safetensors").read_bytes()
+    data.write_text("".join([*lines[:-1], lines[-1].replace(table["price"][-1], "17.5")]))
+    with pytest.raises(ArtefactError, match="changed since it began: .* not the same"):
+        fuse(ENCODERS, columns, resume=True, **how)
+    assert (tmp_path / "run/model/model.safetensors").read_bytes() == model
+    data.write_text("".join(lines))
+    fuse(ENCODERS, columns, resume=True, **how)
+
+
 def test_every_row_is_measured_once_and_baselines_stand_beside(done):
     found = done.results
     assert found["task"]["name"] == "classify" and "3 classes" in found["task"]["reason"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from words import Left
+from words import TRAINING, Left
 
 from fusemix_core import align, load, rerank
 from fusemix_core.cli import main
@@ -186,6 +186,19 @@ def test_tokens_come_from_the_store_and_a_missing_one_is_encoded(done, monkeypat
     new = reranking.tokens("right", np.array([[1, 2]], np.uint64), lambda i: "b1 b2 b3 new")
     wanted = done.found.model.tokens("right", ["b1 b2 b3 other"])
     torch.testing.assert_close(new.values, wanted.values)
+
+
+def test_a_run_is_not_resumed_on_other_data(done):
+    data = Path(done.data["source"])
+    before, model = data.read_text(), (done.folder / "rerank/model/model.safetensors").read_bytes()
+    how = {"network": "interaction", "settings": TRAINING, "out": done.folder / "rerank"}
+    try:
+        data.write_text("".join(before.splitlines(keepends=True)[:-9]))
+        with pytest.raises(ArtefactError, match="changed since it began: .* train rows, not"):
+            rerank(done.folder / "run", resume=True, **how)
+    finally:
+        data.write_text(before)
+    assert (done.folder / "rerank/model/model.safetensors").read_bytes() == model
 
 
 def test_a_finished_run_is_refused_and_resumes_to_the_same(done, monkeypatch):

@@ -106,6 +106,29 @@ def test_what_does_not_go_together_is_refused(index, fitted, world):
     assert "has an index already" in call(*again, code=2).stderr
 
 
+def test_an_index_of_data_that_cannot_be_read_is_not_begun(fitted, world, tmp_path):
+    (tmp_path / "empty").mkdir()
+    build = ["index", fitted / "run", *GIVEN, "--out", tmp_path / "i", "--data"]
+    for wrong in ("none.csv", "empty"):
+        call(*build, tmp_path / wrong, code=2)
+        assert not (tmp_path / "i").exists()
+    call(*build, world / "pairs.csv")
+    assert len(json.loads(search(tmp_path / "i", "a red car", "--json").stdout)) == 10
+
+
+def test_an_index_that_failed_on_its_items_is_built_by_the_corrected_command(
+    fitted, world, tmp_path
+):
+    """The first build ended after it was begun: a tenth of the images can't be decoded."""
+    for i in range(10):
+        (world / f"{i}.png").write_bytes(b"no image %d" % i)
+    data = ["--data", world / "pairs.csv"]
+    build = ["index", fitted / "run", *GIVEN, *data, "--out", tmp_path / "i"]
+    assert "--max-bad" in call(*build, code=2).stderr
+    call(*build, "--max-bad", 0.2)
+    assert json.loads(call("index", "info", tmp_path / "i", "--json").stdout)["items"]["text"] == 96
+
+
 @pytest.mark.slow
 def test_an_index_of_another_kind_finds_the_same_and_many_items_are_worth_a_hint(
     fitted, world, tmp_path, monkeypatch, index
