@@ -84,15 +84,14 @@ def _recall(results: Mapping[str, Any]) -> Section:
     recalls = [f"R@{k}" for k in KS]
     return Section(
         "Re-ranking",
-        "Recall of the fused model, and after its first results are ranked anew.",
+        f"The first {measured['top_k']} results of the fused model are ranked anew. That "
+        f"takes {cost['ms']:.1f} ms a query for {cost['candidates']} candidates on "
+        f"{cost['threads']} thread(s), if their tokens are in the latent store.",
         tables=[
             Table(["direction", *recalls, "MRR"], rows, f"On the {results['split']} split"),
             Table(["gain", *recalls], gains, "Percent points, with paired 95% intervals"),
         ],
-        note=f"The first {measured['top_k']} results of the fused model are ranked anew. That "
-        f"takes {cost['ms']:.1f} ms a query for {cost['candidates']} candidates on "
-        f"{cost['threads']} thread(s), if their tokens are in the latent store. Ties count against "
-        "the query.",
+        note="Ties count against the query.",
         headline=[
             Tile("R@1 gained", signed(gain["r1"], gain["r1_interval"]), "percent points"),
             Tile("ms a query", round(cost["ms"], 1), f"{cost['candidates']} candidates"),

@@ -44,6 +44,10 @@ def test_results_are_lines_and_columns_on_request(index, world):
     lines = search(index, "a red car", "-k", 3, "--show", "thing").stdout.splitlines()
     assert len(lines) == 4 and lines[-1] == "96 items searched"
     assert lines[0].split()[0] == "1" and lines[0].endswith("  house") and ".png" in lines[0]
+    lines = search(index, "a red car", "-k", 3).stdout.splitlines()
+    assert all(".png  a " in line for line in lines[:3])  # the caption
+    lines = search(index, world / "0.png", "--to", "text", "-k", 1).stdout.splitlines()
+    assert lines[0].count("number") == 1
     assert "no column 'price'" in search(index, "a red car", "--show", "price", code=2).stderr
 
 
