@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="the folder that openstax/ is in")
     parser.add_argument("--folder", type=Path, help="where the fakes are kept, made if missing")
-    parser.add_argument("--seeds", type=int, default=5, help="fakes, splits and fits each")
+    parser.add_argument("--seeds", type=int, default=4, help="fakes, splits and fits each")
     args = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {"machine": machine(), "seeds": []}

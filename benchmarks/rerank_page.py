@@ -18,7 +18,9 @@ PAIRS = (
     ("static", "bridge"),
     ("adaptive", "static"),
     ("static-random", "static"),
+    ("bridge-random", "last-random"),
     ("static-random", "last-random"),
+    ("adaptive-random", "last-random"),
 )
 """Cases whose difference is shown, by seed."""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import brought
 import compared
 import front
 from typer.main import get_command
@@ -91,6 +92,7 @@ def pages(registry: Registry) -> dict[str, str]:
         "components.md": components_page(registry),
         "checks.md": checks_page(),
         "../comparison.md": comparison_page(),
+        "../../fusemix_core/brought.json": brought.brought(registry),
         **front.pages(registry),
     }
 

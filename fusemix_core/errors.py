@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from fusemix_core.project import how_to_install
+from fusemix_core.project import how_to_install, plugin_of
 
 
 def short(text: object, most: int = 120) -> str:
@@ -41,7 +41,13 @@ class UnknownNameError(ConfigError):
 
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str], note: str = "") -> UnknownNameError:
-        """The error for `name`, with the nearest of `known` and an optional note in its hint."""
+        """The error for `name`, with how to install the plugin that brings it, or the nearest of
+        `known` and an optional note, in its hint."""
+        if plugin := plugin_of(kind, name):
+            return cls(
+                f"The {kind} '{name}' comes with the plugin {plugin}, which is not installed.",
+                how_to_install(plugin),
+            )
         known = sorted(set(known))
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
         near += [k for k in known if name and name.lower() in k and k not in near][:3]

@@ -8,17 +8,23 @@ PyPI would run code on the reader's machine.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata, requires
 from pathlib import Path
+from typing import Any
 
 PUBLISHED = False
 """Whether the names of fusemix and of its plugins are on PyPI, and ours."""
 
 _RELEASED = Path(__file__).with_name("released.txt")
 """The plugins of this repository, one a line; others' packages may begin with `fusemix-` too."""
+
+_BROUGHT = Path(__file__).with_name("brought.json")
+"""What names the plugins of this repository bring, and which of these they need; made by
+docs/generate.py."""
 
 _NAME = re.compile(
     r"(?P<dist>(?:llm-)?fusemix(?:-[a-z0-9-]+)?)(?:\[(?P<extras>[a-z0-9,-]+)\])?(?P<rest>.*)"
@@ -65,6 +71,20 @@ def how_to_install(*requirements: str) -> str:
     return f"{line} (in a clone of fusemix)" if re.search(r" '?\.[/\['\s]| \.$", line) else line
 
 
+def plugin_of(kind: str, name: str) -> str:
+    """The plugin of this repository that brings a name and isn't installed.
+
+    Args:
+        kind: `encoder`, `encoder family`, a kind of component, `command`, ….
+        name: what was not found; of a family with its colon.
+
+    Returns:
+        The name of the distribution, "" if there is none or if it is installed.
+    """
+    dist = _brought()["names"].get(kind, {}).get(name.lower(), "")
+    return "" if _is_installed(dist) else dist
+
+
 def upgrade() -> str:
     """The command that brings the newest fusemix."""
     if PUBLISHED or repository():
@@ -81,6 +101,19 @@ def _own(requirement: str) -> re.Match[str] | None:
 @cache
 def _plugins() -> frozenset[str]:
     return frozenset(_RELEASED.read_text(encoding="utf-8").split())
+
+
+@cache
+def _brought() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_BROUGHT.read_text(encoding="utf-8"))
+    return found
+
+
+def _is_installed(dist: str) -> bool:
+    try:
+        return bool(metadata(dist))
+    except (PackageNotFoundError, ValueError):  # the latter for ""
+        return False
 
 
 def _with_plugins(requirements: Sequence[str]) -> list[str]:
@@ -127,7 +160,7 @@ def _requires_of(dist: str) -> list[str]:
     try:
         return requires(dist) or []
     except PackageNotFoundError:
-        return []
+        return list(_brought()["requires"].get(dist, ()))
 
 
 def _quoted(part: str) -> str:

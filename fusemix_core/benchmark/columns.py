@@ -75,10 +75,11 @@ class Column:
             )
         if self.tied:
             tied = {m: self.behind[m] for m in self.tied}
+            others = len(self.behind) - len(tied) - len(self.unknown)
             return (
-                f"{top}, with no difference at this size to {_named(self.tied)} (paired 95% "
-                f"interval of its lead: {_leads(tied)}). It is ahead of all others beyond the "
-                "noise."
+                f"{top}, but at this size it is not shown to be ahead of {_named(self.tied)} "
+                f"(paired 95% interval of its lead: {_leads(tied)}). Its lead over the other "
+                f"{'method' if others == 1 else 'methods'} is beyond the noise."
             )
         return f"{top}, and is ahead of every other method beyond the noise."
 

@@ -99,6 +99,7 @@ def align(
         run, data.table() | splits.table() | evaluators.facts(facts.table()), recipe, encoding
     )
     take_encoders(values, encoders.names(), encoders.views())
+    check_begun(run, values, "encoders")
     values |= given(fixed=fixed or None, device=device, dtype=dtype) | evaluators.table()
     values |= o.corrections(correction)
     from fusemix_core.runs.config import chosen_by
@@ -137,6 +138,16 @@ def config_tables(
         values["data"] = to_dict(from_dict(DataConfig, values["data"], "data.").located())
     values["data"] |= data
     return values | given(seed=run.seed, private=run.private or None) | encoding.table()
+
+
+def check_begun(run: RunOptions, values: dict[str, Any], needed: str) -> None:
+    """Raise `ConfigError` if there is no run to resume, and nothing that a new one needs is given,
+    such as its encoders: the name of the folder is wrong."""
+    if run.resume and run.out and not values.get(needed) and not (run.out / "config.toml").exists():
+        from fusemix_core.saved.named import similar
+
+        hint = "" if run.out.exists() else similar(run.out)
+        raise ConfigError(f"There is no run in {run.out}.", hint or "Choose a run's folder.")
 
 
 def check_files(values: dict[str, Any], data: dict[str, Any], config: Path | None) -> None:

@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from fusemix_core import trust
-from fusemix_core.cli.console import err, print_error
+from fusemix_core.cli.console import GO_ON, err, print_error
 from fusemix_core.cli.terminate import Terminated
-from fusemix_core.errors import FusemixError
+from fusemix_core.errors import FusemixError, UnknownNameError
+from fusemix_core.project import plugin_of
 from fusemix_core.registry import registry
 from fusemix_core.versions import version as fusemix_version
 
@@ -23,11 +24,18 @@ class FusemixGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, plugins_first(args))
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None and plugin_of("command", args[0]):
+            raise UnknownNameError.of("command", args[0], ())
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            notes = getattr(stop, "__notes__", None) or ["Run it again to go on."]
+            notes = list(getattr(stop, "__notes__", ()))
+            if not any(note.startswith(GO_ON) for note in notes):
+                notes.append("Run it again to go on.")
             err.print("Interrupted. What was finished is kept.", style="yellow")
             err.print("\n".join(notes), soft_wrap=True)
             ctx.exit(143 if isinstance(stop, Terminated) else 130)

@@ -6,7 +6,9 @@ import io
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from rich.console import Console
@@ -50,6 +52,10 @@ def escape_what_streams_lack() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+GO_ON = "Go on with: "
+"""Begins the note of an interrupt that has the command to go on with."""
+
+
 def print_error(message: str, hint: str = "") -> None:
     """An error on stderr: what is wrong, then what to do; of several processes, in which."""
     launch = launched()
@@ -60,16 +66,34 @@ def print_error(message: str, hint: str = "") -> None:
         err.print(Text(hint), soft_wrap=True)
 
 
+_printed: ContextVar[set[str] | None] = ContextVar("printed", default=None)
+
+
+@contextmanager
+def notes_once() -> Iterator[None]:
+    """Within it, a note of one command isn't printed again by the next."""
+    token = _printed.set(set())
+    try:
+        yield
+    finally:
+        _printed.reset(token)
+
+
 class Notes:
-    """Prints notes on stderr, each once; `texts` are those printed."""
+    """Prints notes on stderr, each once; `texts` are those of this command."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
 
     def __call__(self, text: str) -> None:
-        if text not in self.texts:
-            self.texts.append(text)
+        if text in self.texts:
+            return
+        self.texts.append(text)
+        before = _printed.get()
+        if before is None or text not in before:
             err.print(Text(f"Note: {text}", style="yellow"), soft_wrap=True)
+        if before is not None:
+            before.add(text)
 
 
 def print_json(value: Any) -> None:

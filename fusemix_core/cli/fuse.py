@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.align import config_tables, take_encoders
+from fusemix_core.cli.align import check_begun, config_tables, take_encoders
 from fusemix_core.cli.console import Notes, out, print_json
 from fusemix_core.cli.groups import (
     DataOptions,
@@ -144,6 +144,7 @@ def fuse(
     """
     values = config_tables(run, data.table() | splits.table() | facts.table(), encoding)
     take_encoders(values, encoders.names(), encoders.views())
+    check_begun(run, values, "encoders")
     values |= given(
         task=None if task is None else to_dict(parse_part(task)),
         fuser=None if fuser is None else to_dict(parse_part(fuser)),

@@ -29,7 +29,8 @@ class AskedOptions:
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="Show this column of the data beside each item. [its text, in the run's own data]",
+            help="Show this column of the data beside each item. [its text, in an index or the "
+            "run's own data]",
         ),
     ] = None
     where: Annotated[

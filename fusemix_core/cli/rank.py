@@ -14,7 +14,10 @@ from fusemix_core.cli.console import Notes
 from fusemix_core.cli.groups import DataOptions, FactOptions, SideOptions, SplitOptions, grouped
 
 if TYPE_CHECKING:
-    from fusemix_core.jobs.rank import Ranking, RankingPlan
+    from fusemix_core.jobs.rank import Pairing, Ranking, RankingPlan
+
+_CORRELATED = 5
+"""Pairings from which their rank correlation is shown."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _show(found: Ranking, json: bool) -> None:
     probed = [f"{found.recipe}: {name}" for name in recalls] if found.recipe else []
     print_table([*found.modalities, *names, *recalls, *probed], rows)
     shown = [f"{n} {rho:+.2f}" for n, rho in found.spearman.items() if rho is not None]
-    if shown:
+    if shown and len(found.pairings) >= _CORRELATED:
         of = f"{found.recipe}'s " if found.recipe else ""
         out.print(
             f"Spearman's correlation with {of}mean recall: {', '.join(shown)}", soft_wrap=True
@@ -140,16 +143,39 @@ def _show(found: Ranking, json: bool) -> None:
 
 
 def verdict(found: Ranking) -> str:
-    """Which pairing to take, and how far the next one is."""
+    """Which pairing to take, how far the next one is, and whether validation shows it."""
     best, *rest = found.pairings
+    taken, pairs = found.taken, f"{found.validation:,} validation pairs"
     of = found.recipe or "linear CCA"
-    text = f"Take {best.a} with {best.b}: mean recall {100 * best.reached:.1f} by {of}"
+    text = f"Take {_named(taken)}: mean recall {100 * taken.reached:.1f} by {of}"
     if not rest:
         return f"{text}. There was nothing to compare it with."
-    behind = 100 * (best.reached - rest[0].reached)
-    if behind < 0.05:
-        return f"{text}, as {rest[0].a} with {rest[0].b} has."
-    return f"{text}, {behind:.1f} points above {rest[0].a} with {rest[0].b}."
+    if taken is not best:
+        speed = (best.seconds or 0.0) / (taken.seconds or 1.0)
+        return (
+            f"{text}. {_named(best)} has {100 * best.reached:.1f}, which {pairs} don't show to be "
+            f"more ({_points(taken)}), and takes {speed:.1f} times as long to encode."
+        )
+    tied = [p for p in rest if p.tied]
+    if not tied:
+        return f"{text}, {_points(rest[0])} points above {_named(rest[0])}."
+    others = f" and {len(tied) - 1} more" if len(tied) > 1 else ""
+    return (
+        f"{text}, but {pairs} don't show a difference from {_named(tied[0])} "
+        f"({_points(tied[0])}){others}."
+    )
+
+
+def _named(pairing: Pairing) -> str:
+    return f"{pairing.a} with {pairing.b}"
+
+
+def _points(pairing: Pairing) -> str:
+    """How far a pairing is behind the first, as `+1.1 [-0.4, 2.5]`."""
+    assert pairing.behind is not None
+    points, between = pairing.behind["points"], pairing.behind["interval"]
+    shown = f"{points:+.1f}"
+    return shown if between is None else f"{shown} [{between[0]:.1f}, {between[1]:.1f}]"
 
 
 def _with_doubt(measure: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from fusemix_core.cli import options as o
-from fusemix_core.cli.align import config_tables
+from fusemix_core.cli.align import check_begun, config_tables
 from fusemix_core.cli.console import Notes, out, print_json
 from fusemix_core.cli.groups import (
     DataOptions,
@@ -160,6 +160,7 @@ def rerank(
         device=device,
         dtype=dtype,
     )
+    check_begun(run, values, "model")
     if "model" not in values:
         raise ConfigError("No run is given.", "Example: fusemix rerank runs/1")
     if manager is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.text import Text
 
-from fusemix_core.cli.console import Notes, out
+from fusemix_core.cli.console import GO_ON, Notes, out
 from fusemix_core.cli.groups import OutputOptions, RunOptions
 from fusemix_core.launch import launched
 
@@ -41,25 +41,23 @@ def carry_out(
         show_plan, show_result: print the plan, and the results; given whether as JSON.
         work: carries out the plan in a folder.
     """
-    first = launched().rank == 0
-    if run.out is not None and first:
-        from fusemix_core.runs.folder import RunFolder
+    from fusemix_core.runs.folder import RunFolder, default_out
 
-        RunFolder(run.out).check(run.resume)
+    first, folder = launched().rank == 0, run.out or default_out()
+    if first:
+        RunFolder(folder).check(run.resume)
     if first and (output.dry_run or not output.json):
         show_plan(output.json)
     if output.dry_run:
         return
     from fusemix_core.cli.progress import ConsoleReporter
-    from fusemix_core.runs.folder import default_out
 
-    folder = run.out or default_out()
     try:
         with ConsoleReporter(notes) as reporter:
             found = work(folder, reporter)
     except KeyboardInterrupt as stop:
         if (folder / "config.toml").exists():
-            stop.add_note(f"Go on with: {shlex.join([*command, '--out', str(folder), '--resume'])}")
+            stop.add_note(f"{GO_ON}{shlex.join([*command, '--out', str(folder), '--resume'])}")
         raise
     if found is not None:
         show_result(found, output.json)

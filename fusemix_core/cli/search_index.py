@@ -28,21 +28,24 @@ def search_index(
     from fusemix_core.cli.console import print_json
     from fusemix_core.data.asked import modality_of
     from fusemix_core.data.media import medium
+    from fusemix_core.search.found import caption_column
 
     opened = open_collection(folder, encoder, device)
     source = modality_of(query, opened.state.asks, asked.from_)
-    columns_shown = asked.show or []
     reranking = None if rerank is None else reranking_of(opened, rerank, encoder)
     filters: dict[str, Any] = {"where": asked.where, "target": asked.to}
     found = opened.ask(source, query, asked.count, reranking=reranking, **filters)
-    if unknown := [name for name in columns_shown if name not in opened.columns]:
+    if unknown := [name for name in asked.show or () if name not in opened.columns]:
         opened.facets(unknown[0])  # says which columns there are
     if json:
         print_json([{"rank": rank, **one.as_dict()} for rank, one in enumerate(found, 1)])
         return
     target = asked.to or (found[0].modality if found else opened.modalities[0])
     how = medium(opened.state.takes[target])
-    sources = opened.sources
+    columns_shown, sources = asked.show, opened.sources
+    if columns_shown is None:
+        caption = None if how.inline else caption_column(opened.columns)
+        columns_shown = [caption] if caption else []
     shown = [{name: one.columns[name] for name in columns_shown} for one in found]
     lines = [
         Line(rank, one.score or 0.0, one.item, columns.values())

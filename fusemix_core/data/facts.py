@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -61,6 +63,12 @@ class Fact:
         if self.kind == "grid":
             return np.all(absent, axis=(1, 2))
         return np.any(absent, axis=1) if self.kind == "box" else absent
+
+    def digest(self) -> str:
+        """The SHA-256 of its kind, names and values."""
+        found = hashlib.sha256(self.values.tobytes())
+        found.update(json.dumps([self.kind, self.names]).encode())
+        return found.hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """What it is in short, for plans and results: kind, missing values, number of classes."""

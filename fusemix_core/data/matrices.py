@@ -13,18 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fusemix_core.data.headers import ID, IDS, LATENTS, is_shape
 from fusemix_core.data.rows import Reader, Row
 from fusemix_core.errors import DataError
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 PARQUET = (".parquet", ".pq")
-ID = "id"
-"""The column in which `MatrixReader` gives the ids."""
-IDS = ("ids", ID)
-LATENTS = (
-    "Latents are a matrix of numbers, one row for each item; or an array [n, T, d] of tokens, or "
-    "[n, H, W, d] of grids."
-)
 
 
 def read_matrix(path: Path, array: str = "") -> np.ndarray:
@@ -61,7 +55,7 @@ def read_matrix(path: Path, array: str = "") -> np.ndarray:
 
 def is_latents(array: np.ndarray) -> bool:
     """Whether an array can be the latents of one item or more."""
-    return array.ndim in (2, 3, 4) and array.size > 0 and array.dtype.kind in "fiu"
+    return is_shape(array.shape) and array.dtype.kind in "fiu"
 
 
 def read_ids(path: Path, rows: int | None = None) -> list[str]:

@@ -197,7 +197,8 @@ class _Reading:
         rows, filled, notes = open_source(path, self.config)
         if not filled:
             bad = [r for r in rows if isinstance(r, Rejected)]
-            raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), path=path)
+            hint = "" if bad else "It has no rows: a table has one per pair, below the columns."
+            raise DataError(f"no row can be read\n{say_rejected(bad)}".rstrip(), hint, path=path)
         self._seen |= dict.fromkeys(filled)
         head = list(islice(rows, _HEAD))
         columns, more = self._columns(path, filled, split, head)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusemix_core.data.matrices import LATENTS, is_latents, read_ids, read_matrix
+from fusemix_core.data.headers import LATENTS
+from fusemix_core.data.matrices import is_latents, read_ids, read_matrix
 from fusemix_core.encoders.ready import VIEWS
 from fusemix_core.errors import ConfigError, DataError
 from fusemix_core.interfaces import Encoder
@@ -77,12 +78,15 @@ class MatrixEncoder(Encoder):
         return list(self.rows)
 
     def collate(self, items: Sequence[str]) -> Tensor:
-        """int64 `[n]`: the rows. Raises `DataError` for an id that is not there."""
+        """int64 `[n]`: the rows. Raises `DataError` for an id that is not there, and for a row
+        that contains NaN or infinity."""
         for item in items:
             if not isinstance(item, str):
                 raise TypeError(f"{self.spec.name} takes ids, not {type(item).__name__}")
             if item not in self.rows:
                 raise DataError(f"{self.spec.name} has no latents for '{item}'")
+            if not np.isfinite(self._float32(self.rows[item])).all():
+                raise DataError(f"{self.spec.name} has NaN or infinity in the latents of '{item}'")
         return torch.tensor([self.rows[item] for item in items], dtype=torch.long)
 
     def encode(self, batch: Tensor, view: str = "pooled") -> Tensor:
@@ -90,8 +94,13 @@ class MatrixEncoder(Encoder):
             raise ConfigError(
                 f"{self.spec.name} has no view '{view}'.", f"It has: {', '.join(self.spec.views)}."
             )
-        rows = torch.from_numpy(np.asarray(self.matrix[batch.numpy()], np.float32))
+        rows = torch.from_numpy(self._float32(batch.numpy()))
         return rows.flatten(1, -2).mean(dim=1) if view == "pooled" and rows.ndim > 2 else rows
+
+    def _float32(self, rows: Any) -> np.ndarray:
+        """One row or several, as `encode` gives them."""
+        with np.errstate(over="ignore"):  # `collate` reports what float32 can't hold
+            return np.asarray(self.matrix[rows], np.float32)
 
     @classmethod
     def sample_items(cls, spec: EncoderSpec) -> Sequence[str]:

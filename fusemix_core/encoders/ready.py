@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusemix_core.encoders.headers import shapes
+from fusemix_core.data.headers import IDS, LATENTS, is_shape, shapes
 from fusemix_core.errors import ConfigError
 from fusemix_core.specs import EncoderSpec
 
@@ -16,7 +16,8 @@ EXAMPLE = "Example: -e image=npy:img.npy -e text=npy:txt.npy"
 
 def resolve(name: str, modality: str | None = None, path: Path | None = None) -> EncoderSpec:
     """The spec of `npy:FILE` or `npy:FILE#ARRAY`, by default of the modality that the array or the
-    file is named for. Raises `ConfigError` for no such file."""
+    file is named for. Raises `ConfigError` for no such file, and for an array that can't be latents
+    by its shape."""
     file, _, array = name.partition("#")
     place = (path or Path(file)).expanduser()
     if place.suffix.lower() not in SUFFIXES:
@@ -26,6 +27,7 @@ def resolve(name: str, modality: str | None = None, path: Path | None = None) ->
         )
     if not place.is_file():
         raise ConfigError(f"npy:{name}: there is no file {place}.", EXAMPLE)
+    _check_shape(name, place, array)
     ids = place.with_name(f"{place.stem}.ids.txt")
     return EncoderSpec(
         name=f"npy:{name}",
@@ -47,6 +49,14 @@ def views_of(file: Path, array: str = "") -> tuple[str, ...]:
     named = [found.get(array, ())] if array else found.values()
     axes = max((len(shape) for shape in named), default=0)  # ids have one
     return VIEWS.get(axes, ("pooled",))
+
+
+def _check_shape(name: str, file: Path, array: str) -> None:
+    """Refuse a file whose only array, or the one named, has not the shape of latents."""
+    found = {n: shape for n, shape in shapes(file).items() if n not in IDS}
+    shape = found.get(array) if array else next(iter(found.values()), None)
+    if shape is not None and (array or len(found) == 1) and not is_shape(shape):
+        raise ConfigError(f"npy:{name}: contains an array of shape {shape}.", LATENTS)
 
 
 def _digest(ids: Path) -> str:

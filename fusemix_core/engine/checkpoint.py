@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fusemix_core.config import FitPrecision
-from fusemix_core.data.facts import Fact
 from fusemix_core.digests import digest_modules, file_sha256
 from fusemix_core.disk import Advice, explained, flush, give_usual_mode
 from fusemix_core.engine.precision import precision_of
@@ -80,7 +79,7 @@ def run_digest(
     if values.get("training"):
         values["training"] = _as_trained(values["training"], context.device)
     links = [hashlib.sha256(d.links.numpy().tobytes()).hexdigest() for d in (train, validation)]
-    facts = {name: _fact_digest(fact) for name, fact in train.facts.items()}
+    facts = {name: fact.digest() for name, fact in train.facts.items()}
     sizes = {m: [len(t), t.dim] for m, t in train.tables.items()}
     links += [hashlib.sha256(ids.numpy().tobytes()).hexdigest() for ids in train.unpaired.values()]
     given = {m: digest_modules([a]) for m, a in context.fixed.items()}
@@ -95,12 +94,6 @@ def _as_trained(training: Mapping[str, Any], device: torch.device) -> dict[str, 
     values = {name: v for name, v in training.items() if name not in ("precision", "compile")}
     precision = precision_of(training.get("precision", "float32"), device).name
     return values if precision == "float32" else {**values, "precision": precision}
-
-
-def _fact_digest(fact: Fact) -> str:
-    digest = hashlib.sha256(fact.values.tobytes())
-    digest.update(json.dumps([fact.kind, fact.names]).encode())
-    return digest.hexdigest()
 
 
 def checkpoint_folders(checkpoints: Path) -> list[Path]:

@@ -69,12 +69,13 @@ def draw_kinds(counts: np.ndarray, resamples: int, seed: int) -> np.ndarray | No
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """The percentile interval of bootstrap values, leaving out undefined (NaN) ones."""
-    values = values[~np.isnan(values)]
-    if not len(values):
+    """The percentile interval of bootstrap values, leaving out undefined (NaN) ones. None if more
+    than 5% are: a metric that hangs on one or two rows would seem to be sure."""
+    known = values[~np.isnan(values)]
+    if not len(known) or len(known) < CONFIDENCE * len(values):
         return None
     tail = 100 * (1 - CONFIDENCE) / 2
-    return [float(v) for v in np.percentile(values, [tail, 100 - tail])]
+    return [float(v) for v in np.percentile(known, [tail, 100 - tail])]
 
 
 def paired_interval(

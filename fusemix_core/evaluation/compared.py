@@ -100,11 +100,24 @@ def comparisons(metrics: Mapping[str, Any]) -> list[Table]:
             cells = [*shares, row["median_rank"], Share(row["map"]), ahead(row)]
             rows.append([f"{direction.replace('->', ' → ', 1)}: {name}", *cells])
     columns = ["direction", *recalls, "median rank", "mAP", "ahead at R@1"]
-    caption = "Beside baselines on the same queries: means over directions"
+    caption = f"Beside baselines on the same queries: means over directions. {_lead(baselines)}"
     return [
         Table(["", *recalls, "ahead at R@1"], means, caption),
         Table(columns, rows, folded="Baselines by direction"),
     ]
+
+
+def _lead(baselines: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which baselines the model is ahead of, as `Ahead of chance; not shown to be ahead of cca`."""
+    said: dict[str, list[str]] = {"ahead of": [], "not shown to be ahead of": [], "behind": []}
+    for name, one in baselines.items():
+        low, high = one["ahead_interval"] or (0.0, 0.0)
+        said[
+            "ahead of" if low > 0 else "behind" if high < 0 else "not shown to be ahead of"
+        ].append(name)
+    parts = [f"{how} {' and '.join(names)}" for how, names in said.items() if names]
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:]
 
 
 def _means(directions: Mapping[str, Mapping[str, Any]]) -> list[Share]:

@@ -153,6 +153,8 @@ class Study:
         name = self.folds[0].task.primary
         if len(self.folds[0].test.modalities) == 1:
             return f"There is one modality, {self.single}."
+        if np.isnan(gain.value):
+            return f"{name} is undefined on the test rows: whether fusing helps can't be measured."
         if gain.interval is None:
             return "There are too few groups of rows to measure whether fusing helps."
         low, high = gain.interval

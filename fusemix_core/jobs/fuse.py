@@ -29,11 +29,18 @@ from fusemix_core.launch import launched
 from fusemix_core.prediction import Task
 from fusemix_core.predictor import Predictor, stack_of
 from fusemix_core.reports.fuse import report_fuse, sections_of
+from fusemix_core.runs.begun import keep_data
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
 from fusemix_core.runs.exchanged import column_falls
-from fusemix_core.runs.folder import MetricsLog, RunFolder, default_out, write_text
+from fusemix_core.runs.folder import (
+    MetricsLog,
+    RunFolder,
+    default_out,
+    undefined_as_none,
+    write_text,
+)
 from fusemix_core.runs.fuse_rows import fold_rows, fold_task
 from fusemix_core.runs.fusing import (
     FusePlan,
@@ -152,6 +159,7 @@ def run_fuse(
     reporter, objects = reporter or Reporter(), dict(objects or {})
     device, folder = resolve_device(plan.config.device), RunFolder(out)
     folder.start(plan.config, resume)
+    keep_data(folder, plan.dataset, plan.config.private)
     folder.write_json(folder.environment, environment())
     dtypes = {m: info.dtype for m, info in former.encoders.items()} if former else {}
     how: dict[str, Any] = {"dtypes": dtypes, "ragged": list(plan.specs)}
@@ -254,7 +262,7 @@ def _finish(
         task = task.settle(final.candidate.fitted.scores, final.train.targets)
     predictor = _predictor(plan, encoded, found, final, task, results, objects)
     columns = column_falls(found, encoded, predictor, plan.config.seed)
-    results["columns"] = [one.as_dict() for one in columns]
+    results["columns"] = undefined_as_none([one.as_dict() for one in columns])
     reporter.stage("Saving")
     predictor.save_pretrained(folder.model)
     if not plan.config.private:
@@ -270,31 +278,33 @@ def _finish(
 def results_of(
     plan: FusePlan, encoded: Encoded, found: Study, doubts: Sequence[Doubt]
 ) -> dict[str, Any]:
-    """The content of results.json."""
+    """The content of results.json; None for a metric that is undefined."""
     dataset = encoded.dataset
-    return {
-        "task": {
-            "name": plan.targets.part.name,
-            "reason": plan.targets.reason,
-            "metric": found.folds[0].task.primary,
-        },
-        "splits": {name: len(rows) for name, rows in dataset.splits.items()},
-        "folds": plan.config.folds,
-        **({"private": True} if plan.config.private else {}),
-        "rejected": len(dataset.rejected),
-        **Notices.of(dataset, [*plan.warnings, *encoded.warnings]).as_dict(),
-        "fuser": found.chosen,
-        "fuser_named": plan.config.fuser.name == found.chosen,
-        "single": found.single,
-        "verdict": found.verdict(),
-        "candidates": table(found),
-        "gain": found.test.difference(found.chosen, found.single).as_dict(),
-        "shares": {m: one.as_dict() for m, one in found.shares(plan.config.seed).items()},
-        "combinations": found.combinations(),
-        "by_missing": found.by_missing(plan.config.seed),
-        "conformal": found.conformal(),
-        "doubtful": len(doubts),
-    }
+    return undefined_as_none(
+        {
+            "task": {
+                "name": plan.targets.part.name,
+                "reason": plan.targets.reason,
+                "metric": found.folds[0].task.primary,
+            },
+            "splits": {name: len(rows) for name, rows in dataset.splits.items()},
+            "folds": plan.config.folds,
+            **({"private": True} if plan.config.private else {}),
+            "rejected": len(dataset.rejected),
+            **Notices.of(dataset, [*plan.warnings, *encoded.warnings]).as_dict(),
+            "fuser": found.chosen,
+            "fuser_named": plan.config.fuser.name == found.chosen,
+            "single": found.single,
+            "verdict": found.verdict(),
+            "candidates": table(found),
+            "gain": found.test.difference(found.chosen, found.single).as_dict(),
+            "shares": {m: one.as_dict() for m, one in found.shares(plan.config.seed).items()},
+            "combinations": found.combinations(),
+            "by_missing": found.by_missing(plan.config.seed),
+            "conformal": found.conformal(),
+            "doubtful": len(doubts),
+        }
+    )
 
 
 def _doubts(final: Final) -> list[Doubt]:

@@ -11,6 +11,7 @@ from typing import Any
 from fusemix_core.config import DataConfig, from_dict, read_toml, to_dict
 from fusemix_core.data.dataset import SPLITS
 from fusemix_core.errors import ConfigError
+from fusemix_core.saved.named import check_named
 
 SPLITTING = ("split_column", "test", "validation_fraction", "test_fraction")
 """The fields of `DataConfig` that say which rows are in which split."""
@@ -56,6 +57,7 @@ def data_table(
 
     Raises:
         ConfigError: If no data are given and the run, if there is one, doesn't name any.
+        ArtefactError: If no data are given and there is no such folder.
     """
     kept = run.get("data", {})
     if not isinstance(kept, dict):
@@ -63,6 +65,7 @@ def data_table(
     kept = to_dict(from_dict(DataConfig, kept, "data.").located()) if kept else {}
     source = given.get("source") or kept.get("source", [])
     if not source:
+        check_named(model)
         named = "is a run that names none" if run else "is not the folder of a run"
         raise ConfigError(
             f"No data given, and '{model}' {named}.", "Add --data PATH, or name a run's folder."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,32 +11,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.config import DataConfig, Part, Recipe, from_dict
+from fusemix_core.config import DataConfig, Recipe, from_dict
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.devices import resolve_device
 from fusemix_core.errors import ConfigError, DataError, UnknownNameError
 from fusemix_core.evaluation.similarity import Measure, distinct_pairs, measures
 from fusemix_core.interfaces import (
-    Callback,
     Encoder,
     FitContext,
     LatentTable,
-    PairedLatents,
     rows_of,
 )
+from fusemix_core.jobs.rank_fit import CLOSED_FORM, Candidate, Pairing, pairings_of
 from fusemix_core.latents.tables import one_layer
-from fusemix_core.registry import registry
+from fusemix_core.metrics.ranks import spearman
 from fusemix_core.runs.checks import check_data
 from fusemix_core.runs.config import find_recipe, own_items, resolve_encoders, resolve_views
-from fusemix_core.runs.encode import Encoding, encode_dataset, paired
+from fusemix_core.runs.encode import Encoding, encode_dataset
 from fusemix_core.runs.facts import check_facts
 from fusemix_core.runs.fitting import fit_encoders
 from fusemix_core.runs.inputs import DataInput, EncoderInput, data_table, encoder_names
 from fusemix_core.runs.notices import Notices, Tell
 from fusemix_core.runs.plan import EncoderPlan, plan_encoders
+from fusemix_core.runs.rates import Rates, encode_rate_key
 from fusemix_core.runs.reading import read_usable
 from fusemix_core.runs.reporter import Reporter
-from fusemix_core.runs.rows import check_latents, training_rows
+from fusemix_core.runs.rows import check_latents
 from fusemix_core.specs import EncoderSpec, kind_of
 
 SAMPLE = 1_000
@@ -46,36 +45,8 @@ SHUFFLES = 20
 NEIGHBOURS = 10
 DIRECTIONS = 10
 LEAST = 4 * NEIGHBOURS
-CLOSED_FORM = Recipe("linear-cca", Part("cca", {"landmarks": 0}))
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One encoder's latents of one modality: all of a view, or one layer of its `layers`."""
-
-    label: str
-    table: LatentTable
-
-
-@dataclass
-class Pairing:
-    """Two candidates. `measures`: name → {value, chance, excess, p}; `probe`: what the recipe
-    reached, None without one; see `rank`."""
-
-    a: str
-    b: str
-    measures: dict[str, dict[str, float]]
-    recall_at_1: float
-    score: float
-    probe: dict[str, float] | None = None
-
-    @property
-    def reached(self) -> float:
-        """The mean recall to rank by."""
-        return self.score if self.probe is None else self.probe["score"]
-
-    def as_dict(self) -> dict[str, Any]:
-        return vars(self).copy()
+QUICKER = 1.25
+"""A pairing is preferred for its speed from this factor on: rates of one machine vary."""
 
 
 @dataclass
@@ -92,28 +63,30 @@ class Ranking:
     sample: int
     recipe: str | None = None
     notices: Notices | None = None
+    validation: int = 0
+
+    @property
+    def taken(self) -> Pairing:
+        """The first pairing, or the quickest of those that are not shown to be behind it."""
+        first = self.pairings[0]
+        close = [p for p in self.pairings if p is first or p.tied]
+        timed = [(p.seconds, i) for i, p in enumerate(close) if p.seconds is not None]
+        if first.seconds is None or QUICKER * min(timed)[0] > first.seconds:
+            return first
+        return close[min(timed)[1]]
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "modalities": list(self.modalities),
+            "take": [self.taken.a, self.taken.b],
             "pairs": self.pairs,
+            "validation": self.validation,
             "sample": self.sample,
             "recipe": self.recipe,
             "pairings": [p.as_dict() for p in self.pairings],
             "spearman": self.spearman,
             **({} if self.notices is None else self.notices.as_dict()),
         }
-
-
-@dataclass
-class _Score(Callback):
-    """The best evaluation of a fit."""
-
-    found: dict[str, float] = field(default_factory=dict)
-
-    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        if metrics.get("score", -1.0) > self.found.get("score", -1.0):
-            self.found = dict(metrics)
 
 
 def rank(
@@ -243,7 +216,10 @@ def run_ranking(plan: RankingPlan, shuffles: int, reporter: Reporter) -> Ranking
         dataset = encoded.dataset
         warnings += encoded.warnings
         check_latents(dataset, encoded.tables)
-        candidates[modality] += _candidates(name, how.views[modality], encoded.tables[modality])
+        key = encode_rate_key(encoded.extractions[modality].fingerprint, how.devices[0].type)
+        seconds = Rates().seconds(key, 1_000)
+        table = encoded.tables[modality]
+        candidates[modality] += _candidates(name, how.views[modality], table, seconds)
     found = _ranked(
         dataset, candidates, plan.probe, plan.sample, shuffles, plan.seed, plan.how.devices[0]
     )
@@ -282,12 +258,14 @@ def _only(views: Mapping[str, str] | None, modality: str) -> dict[str, str]:
     return {m: v for m, v in (views or {}).items() if m == modality}
 
 
-def _candidates(name: str, view: str, table: LatentTable) -> Iterator[Candidate]:
+def _candidates(
+    name: str, view: str, table: LatentTable, seconds: float | None
+) -> Iterator[Candidate]:
     if kind_of(view) != "layers":
-        yield Candidate(name, table)
+        yield Candidate(name, table, seconds)
         return
     for layer in range(table.shape[0]):
-        yield Candidate(f"{name} layer {layer}", one_layer(table, layer))
+        yield Candidate(f"{name} layer {layer}", one_layer(table, layer), seconds)
 
 
 def _ranked(
@@ -317,23 +295,18 @@ def _ranked(
                 chances[name, i, j] = [
                     measure.compare(x, measure.shuffled(y, order)) for order in orders
                 ]
-    pairings = []
-    for i, x in enumerate(candidates[first]):
-        for j, y in enumerate(candidates[second]):
-            tables = {first: x.table, second: y.table}
-            parts = {n: paired(dataset, tables, n) for n in ("train", "validation")}
-            found = _fitted(parts, CLOSED_FORM, seed, device)
-            reached = None if probe is None else _fitted(parts, probe, seed, device)
-            found_by = {n: _above_chance(n, (i, j), values, chances) for n in used}
-            reached_by = x.label, y.label, found_by, found["recall_at_1"], found["score"]
-            pairings.append(Pairing(*reached_by, reached))
-    pairings.sort(key=lambda p: -p.reached)
+    above = {(i, j): {n: _above_chance(n, (i, j), values, chances) for n in used}
+             for _, i, j in values}  # fmt: skip
+    context = FitContext(device=device, seed=seed)
+    pairings = pairings_of(dataset, candidates, above, probe, context)
     excesses = {n: [p.measures[n]["excess"] for p in pairings] for n in used}
     if probe is not None:
         excesses["closed_form"] = [p.score for p in pairings]
     correlations = {n: _spearman(v, [p.reached for p in pairings]) for n, v in excesses.items()}
     name = None if probe is None else probe.name
-    return Ranking((first, second), pairings, correlations, len(train), len(chosen), name)
+    count = len(dataset.splits["validation"])
+    pairs = len(train), len(chosen), name
+    return Ranking((first, second), pairings, correlations, *pairs, validation=count)
 
 
 def _links(dataset: PairedDataset, split: str) -> Tensor:
@@ -373,29 +346,8 @@ def _above_chance(
     return {"value": value, "chance": chance, "excess": excess, "p": p}
 
 
-def _fitted(
-    parts: Mapping[str, PairedLatents], recipe: Recipe, seed: int, device: torch.device
-) -> dict[str, float]:
-    """The best validation recall that a recipe reaches, and the seconds that it takes."""
-    aligner = registry.build("aligner", recipe.aligner)
-    noted, began = _Score(), time.monotonic()
-    context = FitContext(device=device, seed=seed, callbacks=[noted])
-    train = parts["train"]
-    rows = training_rows(recipe, train, context, Reporter()).sort().values
-    aligner.fit(train.select(rows), parts["validation"], recipe, context)
-    if not noted.found:
-        raise DataError("No validation pair to measure recall on.", "Give more pairs.")
-    reached = {name: noted.found[name] for name in ("recall_at_1", "score")}
-    return {**reached, "seconds": time.monotonic() - began}
-
-
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     """The correlation of the ranks, ties sharing theirs."""
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return None
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[group]
+    return spearman(np.array(x), np.array(y))

@@ -22,6 +22,7 @@ from fusemix_core.rerank_config import RerankConfig, with_settings
 from fusemix_core.reranked import RerankModel
 from fusemix_core.reranking.fitting import FittedReranker, best_of
 from fusemix_core.reranking.measuring import measure
+from fusemix_core.runs.begun import keep_data
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.encode_plan import encode_plan
 from fusemix_core.runs.environment import environment
@@ -167,14 +168,14 @@ def run_rerank(
     reporter, folder = reporter or Reporter(), RunFolder(out)
     device = resolve_device(plan.config.device)
     folder.start(plan.config, resume)
+    keep_data(folder, plan.dataset, plan.config.private)
     folder.write_json(folder.environment, environment())
     objects = {**_loaded(plan, model), **(objects or {})}
     reporter.stage("Encoding")
     own = encode_for(model, plan.dataset, reporter, plan.config.data.max_bad, plan.config.store)
     plan = replace(plan, dataset=own.dataset)
-    encoded = encode_plan(
-        plan, device, folder, reporter, objects, dtypes={}, ragged=list(plan.specs)
-    )
+    how = {"dtypes": {}, "ragged": list(plan.specs), "stage": "Encoding tokens"}
+    encoded = encode_plan(plan, device, folder, reporter, objects, **how)
     splits = splits_of(model, own, encoded)
     reporter.stage("Training")
     log = [MetricsLog(folder.metrics)] if len(plan.networks) == 1 else []

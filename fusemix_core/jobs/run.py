@@ -30,6 +30,7 @@ from fusemix_core.measured import Measured
 from fusemix_core.reports.run import report_run
 from fusemix_core.runs.adapters import fit_adapters
 from fusemix_core.runs.answers import surest_wrong, write_answers, write_splits
+from fusemix_core.runs.begun import keep_data
 from fusemix_core.runs.encode import Encoded
 from fusemix_core.runs.encode_plan import encode_plan, token_modalities
 from fusemix_core.runs.environment import environment
@@ -141,6 +142,7 @@ def start(
     def started() -> str:
         folder = RunFolder(out)
         folder.start(plan.config, resume)
+        keep_data(folder, plan.dataset, plan.config.private)
         folder.write_json(folder.environment, facts)
         return str(folder.path)
 
@@ -270,7 +272,7 @@ def finish(run: Run, encoded: Encoded, fitted: Fit) -> RunResult:
     write_answers(folder, measured.answers, measured.shown, encoded.dataset, plan.config.private)
     write_splits(folder, encoded.dataset)
     a, b = (plan.fixed[0], plan.added[0]) if plan.added else model.modalities[:2]
-    load = usage(model, folder.model, encoded.dataset, (a, b))
+    load = usage(model, folder.model, encoded.dataset, (a, b), plan.config.encoders)
     failed = measured.failed | report_run(
         folder, plan, encoded, measured, found, sure, results, run.environment, load
     )

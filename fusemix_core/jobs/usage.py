@@ -12,14 +12,25 @@ from fusemix_core.data.media import medium
 from fusemix_core.fused import FusedModel
 
 
-def usage(model: FusedModel, path: Path, dataset: PairedDataset, pair: tuple[str, str]) -> str:
-    """The lines of Python that load a model and search one modality of a pair by the other."""
+def usage(
+    model: FusedModel,
+    path: Path,
+    dataset: PairedDataset,
+    pair: tuple[str, str],
+    encoders: Mapping[str, str],
+) -> str:
+    """The lines of Python that load a model and search one modality of a pair by the other.
+
+    encoders: modality → the name of its encoder, as the user gave it.
+    """
+    named = _to_name(model, encoders)
+    extra = f", encoders={json.dumps(named, ensure_ascii=False)}" if named else ""
     a, b = pair
     if medium(model.encoders[a].takes).inline:
         a, b = b, a
     return (
         "from fusemix_core import FusedModel\n"
-        f'model = FusedModel.from_pretrained("{path}")\n'
+        f'model = FusedModel.from_pretrained("{path}"{extra})\n'
         f'gallery = model.encode("{a}", {_example_items(model, a, dataset, 2)})\n'
         f'queries = model.encode("{b}", {_example_items(model, b, dataset, 1)})\n'
         f'print(model.similarity(queries, gallery, "{b}", "{a}"))'
@@ -41,11 +52,19 @@ def search_command(
     alone = sum(e.takes == takes for e in model.encoders.values()) == 1
     inferred = alone and (takes == "text" or not medium(takes).inline)
     words += [] if inferred else ["--from", source]
-    for modality, encoder in model.encoders.items():
-        # What no plugin registered by this name is only taken from the user.
-        if not encoder.dist or ":" in encoder.name or "@" in encoder.name:
-            words += ["-e", f"{modality}={encoders.get(modality, encoder.name)}"]
+    for modality, name in _to_name(model, encoders).items():
+        words += ["-e", f"{modality}={name}"]
     return shlex.join(words)
+
+
+def _to_name(model: FusedModel, encoders: Mapping[str, str]) -> dict[str, str]:
+    """modality → the encoder that no plugin registered by this name: it is only taken from the
+    user, by the name that the user gave."""
+    return {
+        modality: encoders.get(modality, encoder.name)
+        for modality, encoder in model.encoders.items()
+        if not (encoder.dist and encoder.registered)
+    }
 
 
 def _example_items(model: FusedModel, modality: str, dataset: PairedDataset, count: int) -> str:

@@ -106,7 +106,7 @@ class Filling:
     ) -> None:
         self.encoder, self.target, self.items = encoder, target, items
         self.spec, self.progress = encoder.spec, progress
-        self.done = self.total = 0
+        self.done = self.stored = self.total = 0
         self.shards: Counter[str] = Counter()
 
     def run(self, wanted: Iterable[int], total: int) -> None:
@@ -114,10 +114,24 @@ class Filling:
 
         A shard is as many whole groups as reach the target's `most` items or its bytes. No
         batch crosses a group, and a group depends on nothing before it: so what follows a shard is
-        the same whether or not the run was stopped in between.
+        the same whether or not the run was stopped in between. A `KeyboardInterrupt` gets a note
+        with the number of encoded items that are lost: those of the shard that isn't complete.
         """
         self.total = total
         self.progress(0, self.total)
+        try:
+            self._run(wanted)
+        except KeyboardInterrupt as stop:
+            if lost := self.done - self.stored:
+                stop.add_note(
+                    f"{lost:,} {self.spec.modality} items that {self.spec.name} encoded are not "
+                    f"kept: a part of up to {self.target.most:,} is stored when it is complete."
+                )
+            raise
+        self.progress(self.total, self.total)
+
+    def _run(self, wanted: Iterable[int]) -> None:
+        """`run`, without progress at its ends."""
         most = self.target.most
         full = SHARD_BYTES * min(max(most // GROUP, 1), 8)
         size = group_size(self.spec, self.target.view, self.encoder.batch.items, most)
@@ -125,7 +139,7 @@ class Filling:
         # One thread writes a shard while the next is encoded; leaving waits for it.
         with ThreadPoolExecutor(1, "fusemix-write") as writer:
             written = writer.submit(self._store, [])
-            for batch in self.encoder.encoded(wanted, size, total):
+            for batch in self.encoder.encoded(wanted, size, self.total):
                 if batch.group != current:
                     if groups * size >= most or held >= full:
                         written.result()
@@ -140,7 +154,6 @@ class Filling:
                     held += latents.values.nbytes
             written.result()
             self._store(rows)
-        self.progress(self.total, self.total)
 
     def tally(self) -> Tally:
         """The outcome."""
@@ -171,6 +184,7 @@ class Filling:
         )
         self.shards["all"] += 1
         self.shards[fault] += 1
+        self.stored += len(index)
 
 
 def _in_order(

@@ -101,8 +101,10 @@ def _of_task(study: Study, dataset: PairedDataset) -> list[Section]:
 
 
 def gain_sections(results: Mapping[str, Any]) -> list[Section]:
-    """The share of each modality if there are several, and the columns of tables."""
-    several = [_shares(results), _missing(results)] if len(results["shares"]) > 1 else []
+    """The share of each modality if there are several and the metric is defined, and the columns of
+    tables."""
+    known = any(one["value"] is not None for one in results["shares"].values())
+    several = [_shares(results), _missing(results)] if known and len(results["shares"]) > 1 else []
     return [*several, *([_columns(results)] if results["columns"] else [])]
 
 
@@ -171,7 +173,7 @@ def _shares(results: Mapping[str, Any]) -> Section:
     ]
 
     def draw(axes: Axes) -> None:
-        names = list(shares)[::-1]
+        names = [m for m in shares if shares[m]["value"] is not None][::-1]
         values = [shares[m]["value"] for m in names]
         axes.barh(names, values, color="C0")
         for k, m in enumerate(names):
@@ -198,7 +200,8 @@ def _missing(results: Mapping[str, Any]) -> Section:
     rows = [[name, value] for name, value in results["combinations"].items()]
 
     def draw(axes: Axes) -> None:
-        axes.plot([100 * rate for rate, _ in points], [value for _, value in points], marker="o")
+        known = [(100 * rate, value) for rate, value in points if value is not None]
+        axes.plot([rate for rate, _ in known], [value for _, value in known], marker="o")
         axes.set_xlabel("% of entries missing")
         axes.set_ylabel(metric)
 
@@ -246,7 +249,8 @@ def _trust(study: Study, results: Mapping[str, Any]) -> Section:
     return Section(
         "Trust",
         "Prediction sets (or intervals) that should contain the truth for 90% of rows: their "
-        "coverage of test rows, and their mean size.",
+        "coverage of test rows, and their mean size (none if validation rows are too few for an "
+        "interval with ends).",
         tables=[Table(["measure", "value"], rows)],
         figures=figures,
     )

@@ -84,15 +84,14 @@ def _recall(results: Mapping[str, Any]) -> Section:
     recalls = [f"R@{k}" for k in KS]
     return Section(
         "Re-ranking",
-        results["verdict"],
+        f"The first {measured['top_k']} results of the fused model are ranked anew. That "
+        f"takes {cost['ms']:.1f} ms a query for {cost['candidates']} candidates on "
+        f"{cost['threads']} thread(s), if their tokens are in the latent store.",
         tables=[
             Table(["direction", *recalls, "MRR"], rows, f"On the {results['split']} split"),
             Table(["gain", *recalls], gains, "Percent points, with paired 95% intervals"),
         ],
-        note=f"The first {measured['top_k']} results of the fused model are ranked anew. That "
-        f"takes {cost['ms']:.1f} ms a query for {cost['candidates']} candidates on "
-        f"{cost['threads']} thread(s), if their tokens are in the latent store. Ties count against "
-        "the query.",
+        note="Ties count against the query.",
         headline=[
             Tile("R@1 gained", signed(gain["r1"], gain["r1_interval"]), "percent points"),
             Tile("ms a query", round(cost["ms"], 1), f"{cost['candidates']} candidates"),
@@ -127,6 +126,11 @@ def verdict(weight: float, measured: Mapping[str, Any], split: str) -> str:
     after, before = measured["after"]["mean_r1"], measured["before"]["mean_r1"]
     change = f"R@1 goes from {before:.1f} to {after:.1f} on the {split} split"
     shown = signed(row["r1"], low_high)
+    if split != "test":
+        return (
+            f"{change} ({shown}), whose rows chose the weight: only a test split shows whether "
+            "re-ranking helps."
+        )
     if low_high is None or low_high[0] <= 0 <= low_high[1]:
         return f"{change} ({shown}): a difference that may be chance."
     return f"{change} ({shown}): re-ranking {'helps' if row['r1'] > 0 else 'hurts'}."

@@ -50,29 +50,37 @@ def trusted(
 def trust_section(
     test: Sequence[Answers], table: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> Section:
-    """When to trust the first answer, and how many answers to look at."""
-    rows = [
-        [
-            name.replace("->", " → ", 1),
-            f"{goal}%",
-            round(row["score"], 3),
-            Share(row["share"]),
-            Share(row["precision"], row["precision_interval"]),
-        ]
-        for name, goals in table.items()
-        for goal, row in goals.items()
-    ]
+    """When to trust the first answer, and how many answers to look at. Of goals with the same
+    threshold, only the first is shown."""
+    rows, missed = [], []
+    for name, goals in table.items():
+        shown: set[float] = set()
+        for goal, row in goals.items():
+            if row["score"] in shown:
+                continue
+            shown.add(row["score"])
+            arrow, between = name.replace("->", " → ", 1), row["precision_interval"]
+            worth = Share(row["share"]), Share(row["precision"], between)
+            rows.append([arrow, f"{goal}%", round(row["score"], 3), *worth])
+            if between is not None and between[1] < float(goal):
+                missed.append(f"{goal}% in {arrow}")
     names = [f"{found.query} → {found.target}" for found in test]
     columns = ["direction", "goal", "score from", "of the queries, %", "of these right, %"]
     return Section(
         "When to trust an answer",
         "From this score on, the share of first answers that are right reached the goal on "
-        "validation. The other columns are measured on test."
+        "validation. The other columns are measured on test." + _missed(missed)
         if rows
         else f"From no score on are {GOALS[-1]}% of the first answers right on validation.",
         tables=[Table(columns, rows)] if rows else [],
         figures=[_recall_figure(test, names), _precision_figure(test, names)],
     )
+
+
+def _missed(goals: Sequence[str]) -> str:
+    if not goals:
+        return ""
+    return f" Test missed the goal of {', '.join(goals)}: the whole interval is below it."
 
 
 def _recall_figure(test: Sequence[Answers], names: Sequence[str]) -> Figure:

@@ -12,6 +12,7 @@ from typing import Any
 from fusemix_core.config import RunConfig, read_toml
 from fusemix_core.data.dataset import PairedDataset
 from fusemix_core.errors import ConfigError, UnknownNameError
+from fusemix_core.project import plugin_of
 from fusemix_core.registry import registry
 from fusemix_core.runs.models import model_of
 from fusemix_core.saved import folder as files
@@ -72,7 +73,8 @@ def shared_modalities(name: str, modalities: Sequence[str]) -> list[str]:
     if "/" not in name and not Path(name).exists():
         recipes = [spec.name for _, spec in registry.all_components("recipe")]
         note = "A finished model is named by its folder, or that of its run."
-        raise UnknownNameError.of("baseline", name, recipes, note)
+        kind = "recipe" if plugin_of("recipe", name) else "baseline"
+        raise UnknownNameError.of(kind, name, recipes, note)
     own = files.read_config(files.locate(model_of(name))).encoders
     shared = [m for m in modalities if m in own]
     if len(shared) < 2:

@@ -29,6 +29,7 @@ def encode_plan(
     dtypes: Mapping[str, ComputeDtype],
     ragged: Collection[str],
     first: bool = True,
+    stage: str = "Encoding",
 ) -> Encoded:
     """Encode what the plan names, and list what can't be used in the run's folder, if it has one.
 
@@ -41,9 +42,10 @@ def encode_plan(
         dtypes: modality → what its encoder computes in, if not as the config says.
         ragged: the modalities whose items may differ in length.
         first: whether this is the process that writes.
+        stage: what the reporter calls it.
     """
     config = plan.config
-    reporter.stage("Encoding")
+    reporter.stage(stage)
     how = Encoding(
         device,
         config.dtype,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +29,9 @@ ADVICE = Advice(
     f"Check the disk, {_GO_ON}",
 )
 """Where a run can't be written."""
+_ELSEWHERE = "Choose an --out that you may write to."
+BEFORE = Advice("Free some space, or choose another --out.", _ELSEWHERE, _ELSEWHERE)
+"""The same before it has begun."""
 
 
 def default_out() -> Path:
@@ -38,7 +42,7 @@ def default_out() -> Path:
 
 
 class RunFolder:
-    """`<path>/` with config.toml, environment.json, metrics.jsonl, checkpoints/, model/, …"""
+    """`<path>/` with config.toml, data.json, metrics.jsonl, checkpoints/, model/, …"""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -48,6 +52,7 @@ class RunFolder:
         self.rejected = self.path / "rejected.jsonl"
         self.chosen = self.path / "chosen.jsonl"
         self.failed_batch = self.path / "failed_batch.json"
+        self.data = self.path / "data.json"
         self.results = self.path / "results.json"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
@@ -64,7 +69,7 @@ class RunFolder:
         self.check(resume)
         if self.config.exists():
             self._check_same(config)
-        with explained(f"The run {self.path}", ADVICE):
+        with explained(f"The run {self.path}", BEFORE):
             self.path.mkdir(parents=True, exist_ok=True)
         data = replace(config.data, base=config.data.base or os.getcwd())
         config = replace(config, data=data)
@@ -75,9 +80,9 @@ class RunFolder:
 
     def check(self, resume: bool) -> None:
         """Raise `RunExistsError` or `ArtefactError` if no run can be put here, or with `resume`
-        taken up; nothing is written."""
+        taken up; nothing stays written."""
         above = next((p for p in (self.path, *self.path.parents) if os.path.lexists(p)), Path())
-        with explained(f"The run {self.path}", ADVICE):
+        with explained(f"The run {self.path}", BEFORE):
             if not above.is_dir():
                 raise ArtefactError(f"{above} is a file.", "Choose another --out: a folder.")
             if self.config.exists():
@@ -88,6 +93,8 @@ class RunFolder:
                     )
             elif above == self.path and any(p.suffix != TEMPORARY for p in self.path.iterdir()):
                 raise RunExistsError(f"{self.path} is not empty.", "Choose another --out.")
+            # Only a try shows it: root may write to folders that take nothing, such as /proc.
+            os.rmdir(tempfile.mkdtemp(TEMPORARY, ".", dir=above))
 
     def _check_same(self, config: RunConfig | FuseConfig | RerankConfig) -> None:
         old, new = comparable(self._begun_with(type(config))), comparable(to_dict(config))
@@ -115,6 +122,15 @@ class RunFolder:
 
     def write_json(self, path: Path, value: Any) -> None:
         write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def undefined_as_none(value: Any) -> Any:
+    """Plain values with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {k: undefined_as_none(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [undefined_as_none(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _without_none(value: Any) -> Any:

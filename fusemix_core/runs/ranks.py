@@ -168,8 +168,9 @@ def check_same(runs: Sequence[RunRanks]) -> list[Key]:
         if len(common) < len(first.answers) or len(common) < len(other.answers):
             raise ConfigError(
                 f"{first.name} and {other.name} were not tested on the same items: "
-                f"{len(first.answers) - len(common):,} queries of the first and "
-                f"{len(other.answers) - len(common):,} of the second are of one run only.",
+                f"{len(first.answers) - len(common):,} queries of {first.name} aren't in "
+                f"{other.name}, and {len(other.answers) - len(common):,} of {other.name} aren't in "
+                f"{first.name}.",
                 "Give both runs the same data, modalities, --seed and way of splitting.",
             )
         for key, answer in first.answers.items():

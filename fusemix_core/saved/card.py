@@ -20,9 +20,11 @@ from fusemix_core.saved.schema import EncoderInfo, SavedConfig
 
 _MOST_ROWS = 40
 """Rows of a table of metrics."""
+_ID = "id"
+"""The medium of latents that exist already: an item is the id of a row."""
 _COMMANDS = (
-    "index {model}{encoders} --data my_folder --out my.index",
-    "search my.index{encoders} QUERY",
+    "index {model}{encoders} --data {data} --out my.index",
+    "search my.index{encoders} {query}",
     "serve my.index{encoders}  # a page, and an API of OpenAI's form; plugin fusemix-serve",
     "export {model}{encoders} --to onnx --out for-onnx  # or st: sentence-transformers",
 )
@@ -38,8 +40,9 @@ class CardText:
     """The texts of a kind of model for its card.
 
     summary: one paragraph. loader: the public class that loads it. code: lines of Python that use
-    `model`, once it is loaded. commands: arguments of `fusemix`, with `{model}` for its name and
-    `{encoders}` for the options that it needs. limitations: items of a list.
+    `model`, once it is loaded. commands: arguments of `fusemix`, with `{model}` for its name,
+    `{encoders}` for the options that it needs, `{data}` for data of its items and `{query}` for one
+    of them. limitations: items of a list.
     """
 
     summary: str
@@ -91,7 +94,11 @@ def fused_text(config: SavedConfig) -> CardText:
     rows = {e.modality: re.sub(r"^(?=\d)|\W", "_", e.modality) + "_rows" for e in encoders}
     a, b = encoders[0].modality, encoders[1].modality
     code = [
-        *(f"{rows[e.modality]} = model.encode({e.modality!r}, {_example(e)})" for e in encoders),
+        *(
+            f"{rows[e.modality]} = model.encode({e.modality!r}, {_example(e)})"
+            + ("  # ids of its rows" if e.takes == _ID else "")
+            for e in encoders
+        ),
         f"scores = model.similarity({rows[b]}, {rows[a]}, {b!r}, {a!r})",
     ]  # fmt: skip
     limitations = ["Scores rank the items of one gallery; they are not probabilities."]
@@ -141,7 +148,13 @@ def _usage(config: SavedConfig, encoders: list[EncoderInfo], name: str, text: Ca
 def _shell(encoders: list[EncoderInfo], name: str, commands: Sequence[str]) -> list[str]:
     """A block of commands that can be copied, but for the items' names."""
     named = [f" -e {shlex.quote(f'{e.modality}={e.name}')}" for e in encoders if not e.registered]
-    known = {"model": shlex.quote(name), "encoders": "".join(named)}
+    ids = [e.modality for e in encoders if e.takes == _ID]
+    known = {
+        "model": shlex.quote(name),
+        "encoders": "".join(named),
+        "data": "pairs.csv" if ids else "my_folder",
+        "query": f"0 --from {ids[-1]}" if len(ids) == len(encoders) else "QUERY",
+    }
     lines = [f"fusemix {command.format(**known)}" for command in commands]
     return ["", "From the command line:", "", "```sh", *lines, "```"] if lines else []
 
@@ -149,7 +162,8 @@ def _shell(encoders: list[EncoderInfo], name: str, commands: Sequence[str]) -> l
 def _example(encoder: EncoderInfo) -> str:
     """A list of one item, as Python."""
     declared = registry.modality(encoder.modality)
-    items = [declared.example] if declared and declared.example else []
+    fits = declared and declared.example and encoder.takes == declared.medium
+    items = [declared.example] if declared and fits else []
     with suppress(UnknownNameError):  # the plugin of its medium is not installed
         items = items or medium(encoder.takes).example()
     return json.dumps(items[:1] or ["item"], ensure_ascii=False)

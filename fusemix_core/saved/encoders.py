@@ -6,7 +6,7 @@ import copy
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -39,7 +39,8 @@ class LazyEncoder:
 
     `source` is what the user gave; None goes by the saved name, which is then taken only if it can
     mean nothing but an encoder that an installed plugin registered. `model` is the name to show for
-    the saved model. Raises `ConfigError` at once for a source that names nothing.
+    the saved model, `to_name` modality → saved name of each encoder of it that only a user may
+    give and did not. Raises `ConfigError` at once for a source that names nothing.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class LazyEncoder:
         device: torch.device,
         registry: Registry,
         model: str,
+        to_name: Mapping[str, str] | None = None,
     ) -> None:
         if source is not None and not isinstance(source, Source):
             raise ConfigError(
@@ -58,6 +60,7 @@ class LazyEncoder:
         self.info = info
         self.device = device
         self.model = model
+        self._to_name = dict(to_name or {})
         self._registry = registry
         self._source = (
             registry.encoder(source, info.modality) if isinstance(source, str) else source
@@ -210,17 +213,20 @@ class LazyEncoder:
             f"with: its fingerprint was {info.fingerprint!r}, and is {found!r}. Its latents would "
             "not fit the adapter.",
             f"Its weights, preprocessing or version changed{self._origin()}. Install the version "
-            "of then, fit the model anew, or give the encoder of then:\n" + self._line("NAME@PATH"),
+            "of then, fit the model anew, or give the encoder of then:\n"
+            + self._line({info.modality: "NAME@PATH"}),
         )
 
     def _saved_spec(self) -> EncoderSpec:
         """The spec of the saved name, for which nothing is fetched and no file is run."""
         info = self.info
         if not info.registered:
+            names = {**self._to_name, info.modality: info.name}
             raise ArtefactError(
                 f"The {info.modality} encoder of this model is {info.name!r}: a hub's, or a local "
                 "file. Nothing is fetched or run because a saved model says so.",
-                "If you trust it, name it yourself:\n" + self._line(_with_folders(info.name)),
+                "If you trust it, name it yourself:\n"
+                + self._line({m: _with_folders(name) for m, name in names.items()}),
             )
         try:
             return self._registry.encoder(info.name)
@@ -238,11 +244,12 @@ class LazyEncoder:
         origin += [self.info.weights] if self.info.weights else []
         return f" (it came from {', '.join(origin)})" if origin else ""
 
-    def _line(self, name: str) -> str:
+    def _line(self, names: Mapping[str, str]) -> str:
+        """How to name these encoders, modality → name, in Python and on the command line."""
+        options = " ".join(f"-e {modality}={name}" for modality, name in names.items())
         return (
-            f"    FusedModel.from_pretrained({self.model!r}, "
-            f"encoders={{{self.info.modality!r}: {name!r}}})\n"
-            f"On the command line: -e {self.info.modality}={name}"
+            f"    FusedModel.from_pretrained({self.model!r}, encoders={dict(names)!r})\n"
+            f"On the command line: {options}"
         )
 
 

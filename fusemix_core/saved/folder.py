@@ -4,7 +4,6 @@ written whole or not at all."""
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from fusemix_core.packaged import packaged_folder
 from fusemix_core.project import upgrade
 from fusemix_core.registry import registry
 from fusemix_core.saved.format1 import read_format1
+from fusemix_core.saved.named import check_named
 from fusemix_core.saved.schema import (
     FORMAT,
     EncoderInfo,
@@ -52,8 +52,8 @@ ADVICE = Advice(
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The folder that `source` names: a model's or a run's folder here, `PLUGIN:NAME` of a model
-    that a plugin brings, or a hub id (fetched, at `revision`). A name in a folder that exists here,
-    such as a mistyped `runs/fist`, is not a hub id.
+    that a plugin brings, or a hub id such as `someone/model` (fetched, at `revision`). A name in a
+    folder that exists here, such as a mistyped `runs/fist` or `fist.index`, is not a hub id.
 
     Raises:
         ArtefactError: If there is no such folder and it isn't a hub id, or can't be fetched.
@@ -77,13 +77,7 @@ def locate(source: str | os.PathLike[str], revision: str | None = None) -> Path:
             f"{text} is not a folder.",
             f"Give the folder that save_pretrained wrote, a hub id such as 'someone/model'{more}.",
         )
-    if path.parent.is_dir() and path.parent != Path():
-        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()])
-        close = " or ".join(str(path.parent / name) for name in near)
-        raise ArtefactError(
-            f"There is no folder {path}.",
-            f"Did you mean {close}?" if close else f"Look into {path.parent}/ for its name.",
-        )
+    check_named(text)
     return _download(text, revision)
 
 

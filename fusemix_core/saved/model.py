@@ -130,8 +130,13 @@ class SavedModel:
         self._sources = dict(sources or {})
         for modality in self._sources:
             self._check_known(modality)
+        to_name = {
+            m: info.name
+            for m, info in self.encoders.items()
+            if not info.registered and m not in self._sources
+        }
         self._encoders = {
-            m: LazyEncoder(info, self._sources.get(m), self.device, registry, name)
+            m: LazyEncoder(info, self._sources.get(m), self.device, registry, name, to_name)
             for m, info in self.encoders.items()
         }
 

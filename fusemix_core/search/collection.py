@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fusemix_core.runs.candidates import Reranking
     from fusemix_core.runs.reporter import Reporter
     from fusemix_core.search.overview import Overview
+    from fusemix_core.search.reading import Read
 
 
 class Collection:
@@ -91,7 +92,8 @@ class Collection:
         backend: Part = Part("flat"),
         reporter: Reporter | None = None,
     ) -> Self:
-        """Build a collection. If that is interrupted, the same call goes on.
+        """Build a collection. If that is interrupted, the same call goes on. Nothing is written if
+        the data can't be read.
 
         Args:
             folder: A new or empty folder.
@@ -106,14 +108,19 @@ class Collection:
             DataError: The data can't be read.
         """
         from fusemix_core.runs.models import load_model
-        from fusemix_core.search.updating import begin, first_state
+        from fusemix_core.runs.reporter import Reporter
+        from fusemix_core.search.reading import read_collection
+        from fusemix_core.search.updating import begin, begun_in, first_state
 
+        reporter, folder = reporter or Reporter(), Path(folder)
         loaded = load_model(model) if isinstance(model, str | os.PathLike) else model
         registry.check("index", backend)
         state = first_state(loaded, replace(data, base=data.base or os.getcwd()), to, backend)
-        begin(Path(folder), state, loaded)
+        begun_in(folder, state)  # refuses a folder before the data are read
+        read = read_collection(from_dict(DataConfig, state.data), state.takes, reporter)
+        begin(folder, state, loaded)
         made = cls(folder, loaded)
-        made.update(reporter)
+        made._update(reporter, read)
         return made
 
     # -- what it is ------------------------------------------------------------------------------
@@ -421,14 +428,8 @@ class Collection:
                 stays as it was.
         """
         from fusemix_core.runs.reporter import Reporter
-        from fusemix_core.search.updating import update
 
-        with locked(self.folder):
-            self._refresh(sound=False)
-            indexes = {m: self._index(m) for m in self.state.takes}
-            counts = update(self.folder, self.state, self.model, indexes, reporter or Reporter())
-        self._refresh()
-        return counts
+        return self._update(reporter or Reporter())
 
     def check(self) -> list[str]:
         """Read every file whole; a sentence for each fault. Changes nothing."""
@@ -451,6 +452,17 @@ class Collection:
                 self._index(modality).settle()
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _update(self, reporter: Reporter, read: Read | None = None) -> dict[str, int]:
+        """`update`; `read` are the data if they are read already."""
+        from fusemix_core.search.updating import update
+
+        with locked(self.folder):
+            self._refresh(sound=False)
+            indexes = {m: self._index(m) for m in self.state.takes}
+            counts = update(self.folder, self.state, self.model, indexes, reporter, read)
+        self._refresh()
+        return counts
 
     def _refresh(self, sound: bool = True) -> None:
         """Take in the updates of other processes. sound: raise `ArtefactError` if the table of

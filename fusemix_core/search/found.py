@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fusemix_core.registry import registry
+
 
 @dataclass(frozen=True)
 class Found:
@@ -31,3 +33,17 @@ class Found:
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return {**vars(self), "columns": dict(self.columns)}
+
+
+def caption_column(columns: Mapping[str, str]) -> str | None:
+    """The column of the data that usually has captions.
+
+    Args:
+        columns: As `Collection.columns`.
+
+    Returns:
+        Its name, None if there is none.
+    """
+    text = registry.modality("text")
+    usual = ("text", *(text.columns if text else ()))
+    return next((name for name in usual if name in columns), None)

@@ -56,36 +56,42 @@ def first_state(model: FusedModel, data: DataConfig, to: Sequence[str], backend:
 
 
 def begin(folder: Path, state: State, model: FusedModel) -> None:
-    """Make an empty collection in a folder. One that was begun alike and not finished stays.
+    """Make an empty collection in a folder. One that was begun alike and not finished goes on, with
+    the data of `state`.
 
     Raises:
         ConfigError: The folder has anything else.
     """
     make_folder(folder)
     with locked(folder):
-        there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-        if NAME in there:
-            before = State.read(folder)
-            begun = replace(
-                before,
-                columns={},
-                roots=(),
-                items="",
-                counts={},
-                scores={},
-                updated="",
-                networks={},
+        begun = begun_in(folder, state)
+        if begun is None:
+            model.save_pretrained(folder / MODEL)
+        if begun != state:
+            state.write(folder)
+
+
+def begun_in(folder: Path, state: State) -> State | None:
+    """The state of a collection that was begun in a folder and not finished; None if the folder is
+    new.
+
+    Raises:
+        ConfigError: The folder has anything else, or the collection differs from `state` in more
+            than its data.
+    """
+    names = (path.name for path in folder.iterdir()) if folder.exists() else ()
+    there = {name for name in names if not name.startswith(".")}
+    if NAME in there:
+        before = State.read(folder)
+        if before.items or replace(before, data=state.data) != state:
+            raise ConfigError(
+                f"{folder} has an index already.",
+                f"Update it: fusemix index update {folder}\nOr choose another --out.",
             )
-            if begun != state or before.items:
-                raise ConfigError(
-                    f"{folder} has an index already.",
-                    f"Update it: fusemix index update {folder}\nOr choose another --out.",
-                )
-            return
-        if there - {MODEL}:
-            raise ConfigError(f"{folder} is not empty.", "Choose a new folder for the index.")
-        model.save_pretrained(folder / MODEL)
-        state.write(folder)
+        return before
+    if there - {MODEL}:
+        raise ConfigError(f"{folder} is not empty.", "Choose a new folder for the index.")
+    return None
 
 
 def weights_of(model: FusedModel) -> str:
@@ -101,14 +107,16 @@ def update(
     model: FusedModel,
     indexes: Mapping[str, Index],
     reporter: Reporter,
+    read: Read | None = None,
 ) -> dict[str, int]:
-    """Bring a collection, which is locked, up to its data; see `Collection.update`.
+    """Bring a collection, which is locked, up to its data; see `Collection.update`. `read` are the
+    data if they are read already.
 
     The order makes a kill harmless at any time: first vectors are added, then the new state is
     published, and only then are vectors removed that it doesn't need. Query networks come last.
     """
     config = from_dict(DataConfig, state.data)
-    read = read_collection(config, state.takes, reporter)
+    read = read or read_collection(config, state.takes, reporter)
     there: dict[str, np.ndarray] = {}
     before = sum(map(len, indexes.values()))
     for modality, items in read.dataset.items.items():

@@ -94,6 +94,19 @@ def test_ctrl_c_names_the_command_that_goes_on(run, world, monkeypatch, job, com
     assert go_on in said and "Error" not in said
 
 
+def test_ctrl_c_while_encoding_says_what_is_lost_and_what_to_do(run, world, monkeypatch):
+    def stopped(self, wanted):
+        self.done = 20
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fusemix_core.latents.filling.Filling._run", stopped)
+    said = run("encode", "-e", f"image={A}", "--data", world, code=130).stderr
+    assert "20 image items" in said and "not kept" in said and "Run it again to go on." in said
+    run_of = ["align", "--a", A, "--b", B, "--data", world, "--out", "r", *SMALL]
+    said = run(*run_of, code=130).stderr
+    assert "not kept" in said and "--out r --resume" in said and "Run it again" not in said
+
+
 def test_a_first_plan_knows_how_long_encoding_takes(run, world):
     args = ["--a", A, "--b", B, "--data", world, "--recipe", "csa", "--dry-run", "--json"]
     plan = json.loads(run("align", *args).stdout)
@@ -126,6 +139,13 @@ def test_dry_run_plans_and_leaves_nothing(run, world):
     assert not Path("runs").exists()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="Linux has /proc")
+def test_a_folder_that_cant_be_written_is_said_before_the_plan(run, world):
+    done = run("align", "--a", A, "--b", B, "--data", world, "--out", "/proc/x", *SMALL, code=2)
+    assert "can't be written" in done.stderr and "Choose an --out" in done.stderr
+    assert done.stdout == ""
+
+
 def test_second_run_encodes_nothing(run, world, model):
     plan = json.loads(
         run("align", "--a", A, "--b", B, "--data", world, "--dry-run", "--json", *SMALL).stdout
@@ -145,6 +165,24 @@ def test_folder_in_use_is_refused_and_resume_goes_on(run, world, model):
     assert Path("r/model/model.safetensors").read_bytes() == before
     run("align", "--out", "r", "--resume")
     assert "seed" in run(*again, "--resume", "--seed", "5", code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["align", "fuse", "rerank"])
+def test_a_run_to_resume_that_is_not_there_is_named_with_those_like_it(run, command):
+    Path("runs/photos").mkdir(parents=True)
+    said = run(command, "--resume", "--out", "runs/photo", code=2).stderr
+    assert "There is no run in runs/photo." in said and "Did you mean runs/photos?" in said
+
+
+@pytest.mark.parametrize("command", ["eval", "rerank", "search"])
+def test_a_mistyped_run_is_named_with_those_like_it(run, command):
+    Path("runs/photos").mkdir(parents=True)
+    query = ["a car"] if command == "search" else []
+    said = run(command, "runs/photo", *query, code=2).stderr
+    assert (
+        "There is no run, model or index runs/photo." in said
+        and "Did you mean runs/photos?" in said
+    )
 
 
 def test_eval_measures_the_runs_own_test_split(run, model):

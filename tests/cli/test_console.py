@@ -20,6 +20,17 @@ def printed(monkeypatch):
     return sink.getvalue
 
 
+def test_commands_in_a_row_print_a_note_once(printed):
+    with console.notes_once():
+        for _ in range(3):
+            notes = console.Notes()
+            notes("as before")
+            assert notes.texts == ["as before"]
+    assert printed().count("as before") == 1
+    console.Notes()("as before")
+    assert printed().count("as before") == 2
+
+
 def test_texts_are_shown_not_obeyed(printed):
     console.print_error(HOSTILE, HOSTILE)
     console.out.print(HOSTILE, soft_wrap=True)

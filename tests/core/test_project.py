@@ -1,12 +1,18 @@
 """Nothing tells a user to install a name that is not ours on PyPI."""
 
 import re
+from functools import partial
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fusemix_core import project
+from fusemix_core.cli.base import new_app
+from fusemix_core.errors import UnknownNameError
 from fusemix_core.project import how_to_install, install, upgrade
+from fusemix_core.registry import Registry
 
 REQUIRES = {
     "fusemix": [
@@ -66,6 +72,60 @@ def test_names_are_used_once_they_are_published(monkeypatch):
         "pip install 'fusemix-starter[speech]' fusemix"
     )
     assert upgrade() == "pip install --upgrade fusemix"
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """An environment of fusemix without plugins."""
+    monkeypatch.setattr(project, "_is_installed", lambda dist: False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "plugin"),
+    [
+        ("recipe", "csa", "fusemix-closed-form"),
+        ("recipe", "Procrustes", "fusemix-closed-form"),
+        ("encoder", "aisfx", "fusemix-packaged"),
+        ("encoder", "clap", "fusemix-clap"),
+        ("encoder", "timm:resnet18", "fusemix-timm"),
+        ("objective", "arl", "fusemix-arl"),
+    ],
+)
+def test_a_name_of_a_plugin_that_is_not_installed_names_the_plugin(kind, name, plugin, bare):
+    registry = Registry(lambda: ())
+    look_up = registry.encoder if kind == "encoder" else partial(registry.component, kind)
+    with pytest.raises(UnknownNameError) as caught:
+        look_up(name)
+    assert f"comes with the plugin {plugin}, which is not installed" in caught.value.message
+    assert f"pip install ./plugins/{plugin}" in caught.value.hint
+
+
+def test_a_command_of_a_plugin_that_is_not_installed_names_the_plugin(bare):
+    app = new_app()
+    app.command("score")(print)
+    done = CliRunner().invoke(app, ["serve", "x.index"])
+    assert done.exit_code == 2
+    assert "comes with the plugin fusemix-serve, which is not installed" in done.output
+    assert "pip install ./plugins/fusemix-serve" in done.output
+    assert "No such command 'serv'" in CliRunner().invoke(app, ["serv"]).output
+
+
+def test_an_installed_plugin_that_lacks_a_name_is_not_said_to_be_missing(monkeypatch):
+    monkeypatch.setattr(project, "_is_installed", lambda dist: dist == "fusemix-closed-form")
+    with pytest.raises(UnknownNameError, match="There is no recipe named 'csa'"):
+        Registry(lambda: ()).component("recipe", "csa")
+
+
+def test_plugins_that_a_plugin_needs_are_known_before_it_is_installed(monkeypatch):
+    monkeypatch.undo()
+    assert project.plugin_of("recipe", "cca") == ""
+
+    def none(dist):
+        raise PackageNotFoundError(dist)
+
+    monkeypatch.setattr(project, "requires", none)
+    assert [r.split(">")[0] for r in project._requires_of("fusemix-clap")] == ["fusemix-hf"]
+    assert project._requires_of("fusemix-closed-form") == []
 
 
 def test_no_page_and_no_message_installs_an_unpublished_name():

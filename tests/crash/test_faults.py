@@ -7,6 +7,7 @@ import resource
 import shutil
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -76,6 +77,28 @@ def test_a_manifest_that_changed_is_no_resumption(stopped, world):
         stopped()
     world.write_text(before)
     assert stopped().results["pairs"]["train"] > 0
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_closed_form_is_not_resumed_on_other_data(tmp_path, world, monkeypatch, finished):
+    run = {"recipe": "cca", "device": "cpu", "out": tmp_path / "run"}
+    with monkeypatch.context() as changed:
+        if not finished:
+            changed.setattr("fusemix_core.jobs.run.fit", Mock(side_effect=KeyboardInterrupt))
+        with contextlib.nullcontext() if finished else pytest.raises(KeyboardInterrupt):
+            align(ENCODERS, world, **run)
+    kept = {path: path.read_bytes() for path in run["out"].rglob("*") if path.is_file()}
+    before = world.read_text()
+    fewer = "".join(before.splitlines(keepends=True)[:-9])
+    changes = {"not the same": before.replace("number 5,", "five,"), "train rows, not": fewer}
+    for says, text in changes.items():
+        world.write_text(text)
+        with pytest.raises(ArtefactError, match=f"changed since it began: .*{says}") as error:
+            align(ENCODERS, world, resume=True, **run)
+        assert "--out" in error.value.hint
+    assert {path: path.read_bytes() for path in run["out"].rglob("*") if path.is_file()} == kept
+    world.write_text(before)
+    assert align(ENCODERS, world, resume=True, **run).results["pairs"]["train"] > 0
 
 
 def test_an_encoder_that_changed_is_no_resumption_and_encodes_again(stopped, world, monkeypatch):

@@ -128,6 +128,7 @@ def test_tsv_with_and_without_quotes(photos):
         (b"imag\xe9,text\n0.png,a\n", "header is not UTF-8"),
         ("image,text\n", "no row"),
         ("image,text\n0.png,\n1.png,\n", "no row can be used"),
+        ("image,text\n", r"no row can be read\nIt has no rows:"),
         ("image,text\nmissing.png,a\n", "does not exist"),
     ],
 )

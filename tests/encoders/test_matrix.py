@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from fusemix_core.cli.app import app
 from fusemix_core.data.matrices import MatrixReader, read_ids, read_matrix
 from fusemix_core.encoders.matrix import MatrixEncoder
 from fusemix_core.errors import ConfigError, DataError
+from fusemix_core.fused import FusedModel
 from fusemix_core.registry import registry
 
 ROWS = 80
@@ -116,6 +118,17 @@ def test_what_is_no_matrix_of_numbers_is_refused(array, message, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+def test_a_shape_that_no_latents_have_is_refused_at_the_plan(suffix, latents, tmp_path):
+    write(latents[0][:, 0].copy(), tmp_path / f"vec{suffix}")
+    with pytest.raises(ConfigError, match=r"shape \(80,\)"):
+        registry.encoder(f"npy:vec{suffix}", "image")
+    np.savez(tmp_path / "both.npz", image=latents[0], text=latents[1][:, 0])
+    assert registry.encoder("npy:both.npz#image")
+    with pytest.raises(ConfigError, match=r"shape \(80,\)"):
+        registry.encoder("npy:both.npz#text")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
 def test_latents_of_more_axes_are_grids_or_tokens(suffix, tmp_path):
     grids = np.random.default_rng(0).random((5, 3, 4, 2)).astype(np.float32)
     write(grids, tmp_path / f"map{suffix}")
@@ -176,6 +189,42 @@ def test_two_files_are_aligned_row_by_row_without_data(latents, tmp_path):
         assert code == 0, output
     code, output = run("search", "run/model", "3", "--from", "image", "-k", "1", *own)
     assert code == 0 and " 3\n" in output, output
+
+
+def test_what_a_run_and_its_card_print_runs_as_typed(latents, tmp_path):
+    write(latents[0], tmp_path / "img.npy")
+    write(latents[1], tmp_path / "txt.npy")
+    code, output = run(*ALIGN, "--recipe", "cca")
+    assert code == 0, output
+    exec(compile(output.partition("Load it from Python:")[2].strip(), "usage", "exec"), {})  # noqa: S102
+    code, output = run("eval", "run")
+    assert code == 2 and "-e image=npy:img.npy -e text=npy:txt.npy" in output, output
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    rows = [f"{i},{i}" for i in range(ROWS)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,text", *rows]))
+    code = card.partition("```python\n")[2].partition("```")[0]
+    names = {}
+    exec(compile(code, "card", "exec"), names)  # noqa: S102
+    assert names["scores"].shape == (1, 1)
+    commands = card.partition("```sh\n")[2].partition("```")[0].splitlines()
+    for command in commands[:2]:
+        code, output = run(*shlex.split(command)[1:])
+        assert code == 0, output
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_row_that_is_not_finite_is_a_bad_item(value, latents, tmp_path):
+    wide = latents[0].astype(np.float64)
+    wide[7, 3] = value
+    write(wide, tmp_path / "img.npy")
+    write(latents[1], tmp_path / "txt.npy")
+    code, output = run(*ALIGN, "--recipe", "cca", "--max-bad", "0.02")
+    assert code == 0, output
+    (line,) = (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()
+    assert "npy:img.npy has NaN or infinity in the latents of '7'" in line
+    model = FusedModel.from_pretrained("run", encoders={"image": "npy:img.npy"})
+    with pytest.raises(DataError, match="latents of '7'"):
+        model.encode("image", ["7"])
 
 
 def test_select_and_extend_take_rows_without_data(latents, tmp_path):

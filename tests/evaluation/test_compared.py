@@ -61,6 +61,11 @@ def test_the_difference_to_a_baseline_is_paired_by_query():
     one = beside["worse"]["directions"]["text->image"]
     assert one["r5"] == alone["directions"]["text->image"]["r5"] and one["ahead"] > 0
     assert beside["chance"]["mean_r1"] == pytest.approx(100 / 60)
+    shown = RetrievalEvaluator(200).sections(found, data)[0].tables[1].caption
+    assert shown.endswith(". Ahead of chance and worse; not shown to be ahead of itself")
+    found["baselines"]["itself"]["ahead_interval"] = [-3.0, -1.0]
+    shown = RetrievalEvaluator(200).sections(found, data)[0].tables[1].caption
+    assert shown.endswith(". Ahead of chance and worse; behind itself")
 
 
 def test_a_baseline_that_lacks_a_modality_is_compared_in_the_directions_that_it_has():

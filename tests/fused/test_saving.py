@@ -266,10 +266,10 @@ def test_a_mistyped_run_is_not_looked_up_on_a_hub(toys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.snapshot_download", None)
     (tmp_path / "runs/first").mkdir(parents=True)
-    with pytest.raises(ArtefactError, match="There is no folder runs/fist") as raised:
+    with pytest.raises(ArtefactError, match="There is no run, model or index runs/fist") as raised:
         _load(toys, "runs/fist")
     assert "Did you mean runs/first?" in raised.value.hint
-    with pytest.raises(ArtefactError, match="no folder runs/other") as raised:
+    with pytest.raises(ArtefactError, match="no run, model or index runs/other") as raised:
         _load(toys, "runs/other")
     assert "Look into runs/" in raised.value.hint
 
@@ -278,6 +278,20 @@ def test_a_folder_has_no_revision(toys, tmp_path):
     toys.model().save_pretrained(tmp_path / "model")
     with pytest.raises(ConfigError, match="no revision"):
         _load(toys, tmp_path / "model", revision="main")
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"), [("nope", "Look into ./"), ("fist.index", "first.index")]
+)
+def test_a_name_without_a_folder_is_not_looked_up_on_a_hub(
+    source, hint, toys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    (tmp_path / "first.index").mkdir()
+    with pytest.raises(ArtefactError, match=f"no run, model or index {source}") as raised:
+        _load(toys, source)
+    assert hint in raised.value.hint
 
 
 def test_push_to_hub_uploads_the_three_files(toys, monkeypatch):

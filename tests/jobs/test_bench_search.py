@@ -133,7 +133,7 @@ def test_a_tie_is_said_and_a_difference_too():
     found = column(summarise(few), Place("icons", few[0]["label"], 1000), "chosen")
     assert found.best in ("auto", "kcca") and len(found.tied) == 1
     assert found.leaders == {"auto", "kcca"}
-    assert f"no difference at this size to `{found.tied[0]}`" in found.sentence
+    assert f"at this size it is not shown to be ahead of `{found.tied[0]}`" in found.sentence
     [_, both] = columns(summarise(one_seed("auto", "kcca")))
     assert ": no difference at this size." in both.sentence and both.as_dict()["tied"]
     apart = lines_of(sizes=(1000,), methods=("auto", "sail"))

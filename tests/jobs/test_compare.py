@@ -88,6 +88,9 @@ def test_runs_of_other_rows_are_refused_with_the_remedy(place):
     with pytest.raises(ConfigError, match="not tested on the same items") as error:
         compare([place / "a", place / "other"])
     assert "--seed" in error.value.hint
+    assert re.search(
+        r"queries of a aren't in other, and [\d,]+ of other aren't in a\.", str(error.value)
+    )
 
 
 def test_runs_of_other_texts_are_refused(place, tmp_path):

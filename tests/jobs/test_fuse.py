@@ -43,6 +43,22 @@ def done(tmp_path_factory):
     return fuse(ENCODERS, data, target="kind", out=folder / "run", folds=3)
 
 
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    table, data = rows(60), tmp_path / "rows.csv"
+    lines = [",".join(row) + "\n" for row in (table, *zip(*table.values(), strict=True))]
+    data.write_text("".join(lines))
+    columns = {"source": str(data), "columns": {"size": "length"}}
+    how = {"target": "price", "fuser": "stack", "out": tmp_path / "run"}
+    fuse(ENCODERS, columns, **how)
+    model = (tmp_path / "run/model/model.safetensors").read_bytes()
+    data.write_text("".join([*lines[:-1], lines[-1].replace(table["price"][-1], "17.5")]))
+    with pytest.raises(ArtefactError, match="changed since it began: .* not the same"):
+        fuse(ENCODERS, columns, resume=True, **how)
+    assert (tmp_path / "run/model/model.safetensors").read_bytes() == model
+    data.write_text("".join(lines))
+    fuse(ENCODERS, columns, resume=True, **how)
+
+
 def test_every_row_is_measured_once_and_baselines_stand_beside(done):
     found = done.results
     assert found["task"]["name"] == "classify" and "3 classes" in found["task"]["reason"]
@@ -60,6 +76,20 @@ def test_every_row_is_measured_once_and_baselines_stand_beside(done):
     assert found["fuser"] in done.study.fusers and found["single"] in ("text", "size")
     low, high = found["candidates"]["block"]["interval"]
     assert low < found["candidates"]["block"]["metrics"]["accuracy"] < high
+
+
+def test_a_metric_that_the_test_rows_leave_undefined_is_none(tmp_path):
+    table = rows(60)
+    table["split"] = ["test" if i % 4 == 0 else "train" for i in range(60)]
+    table["grade"] = ["3" if i % 4 == 0 else str(i % 7 / 2) for i in range(60)]  # no variance in r2
+    data = {"source": table, "columns": {"size": "length"}, "split_column": "split"}
+    done = fuse(ENCODERS, data, target="grade", out=tmp_path / "run")
+    assert done.results["verdict"].startswith("r2 is undefined on the test rows")
+    assert done.results["gain"]["value"] is None and done.results["by_missing"][0][1] is None
+    text = done.folder.results.read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == done.results
+    assert explained_run(done.folder.path)["shares"] == done.results["shares"]
+    assert "nan" not in done.folder.report.read_text().lower().split("</style>")[1]
 
 
 def test_shares_add_up_to_what_all_gain_over_none(done):

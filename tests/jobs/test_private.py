@@ -151,6 +151,7 @@ def test_a_private_run_says_so(private):
     report = private.folder.report.read_text()
     assert "Private: this run contains no media" in report and "aligner.landmarks is 0" in report
     assert "What it finds" not in report and "not shown: the run is private" in report
+    assert "sha256" not in private.folder.data.read_text()
     ranks = (private.folder.path / "test_ranks.csv").read_text()
     assert "row " in ranks and "pairs.csv" in ranks
 

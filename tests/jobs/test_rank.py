@@ -1,5 +1,8 @@
 """Encoders ranked before training: the related above the unrelated, chance taken off."""
 
+from dataclasses import replace
+from itertools import permutations
+
 import pytest
 import torch
 from pairs import write_world
@@ -8,8 +11,9 @@ from toys import TokenText, ToyImage, ToyText
 
 from fusemix_core import rank
 from fusemix_core.errors import ConfigError, DataError, FusemixError
-from fusemix_core.interfaces import Encoder
+from fusemix_core.interfaces import Encoder, PairedLatents
 from fusemix_core.jobs.rank import Pairing, Ranking, _spearman
+from fusemix_core.jobs.rank_fit import lead
 from fusemix_core.jobs.rank_picture import FORMS, write_heat_map
 from fusemix_core.specs import EncoderSpec
 
@@ -77,7 +81,7 @@ def test_each_layer_is_a_candidate_and_the_best_of_many_is_held_against_chance(w
     assert sorted(p.b for p in found.pairings) == [f"toy-noise layer {i}" for i in range(3)]
     assert all(p.measures["mutual_knn"]["p"] > 0.05 for p in found.pairings)
     assert set(found.as_dict()) == {
-        "modalities", "pairs", "sample", "recipe", "pairings", "spearman",
+        "modalities", "take", "pairs", "validation", "sample", "recipe", "pairings", "spearman",
         "rows", "columns", "warnings",
     }  # fmt: skip
 
@@ -103,9 +107,40 @@ def test_with_a_recipe_measures_are_held_against_its_recall(world):
         assert found.spearman[name] == pytest.approx(spearmanr(values, scores).statistic)
 
 
+def test_each_pairing_says_how_far_it_is_behind_the_first(ranking):
+    first, second = ranking.pairings
+    assert first.behind is None and not first.tied and not second.tied
+    assert ranking.validation > 0 and ranking.taken is first
+    low, high = second.behind["interval"]
+    points = 100 * (first.score - second.score)
+    assert second.behind["points"] == pytest.approx(points) and 0 < low < points < high
+
+
+def test_a_lead_is_the_mean_over_queries_and_its_interval_that_of_their_bootstrap():
+    links = torch.arange(200)[:, None].expand(-1, 2).contiguous()
+    tables = {m: torch.zeros(200, 1) for m in ("image", "text")}
+    draw = torch.Generator().manual_seed(0)
+    hits = [
+        {pair: torch.rand(200, 3, generator=draw) < share for pair in permutations(tables)}
+        for share in (0.6, 0.5)
+    ]
+    found = lead(*hits, PairedLatents(tables, links), seed=0)
+    apart = torch.stack([hits[0][p].double() - hits[1][p].double() for p in permutations(tables)])
+    assert found["points"] == pytest.approx(100 * apart.mean().item())
+    error = 100 * apart.mean(dim=(0, 2)).std().item() / 200**0.5
+    low, high = found["interval"]
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+    same = lead(hits[0], hits[0], PairedLatents(tables, links), seed=0)
+    assert same == {"points": 0.0, "interval": [0.0, 0.0]}
+
+
 def test_same_seed_same_ranking(world, ranking):
     again = rank([ToyImage], [ToyText, Noise], world, device="cpu")
-    assert again.as_dict() == ranking.as_dict()
+    for found in (again, ranking):
+        assert all(p.seconds > 0 for p in found.pairings)
+    timeless = [[replace(p, seconds=None) for p in found.pairings] for found in (again, ranking)]
+    both = [replace(f, pairings=p) for f, p in zip((again, ranking), timeless, strict=True)]
+    assert both[0].as_dict() == both[1].as_dict()
 
 
 def test_spearman_is_scipys():

@@ -53,6 +53,12 @@ def components(tmp_path_factory):
     return folder, path
 
 
+def test_the_spec_says_when_to_raise_its_version(tmp_path):
+    made = write_plugin("fusemix-one-image", "image", tmp_path, registry=NONE)
+    written = (made.folder / "src/fusemix_one_image/__init__.py").read_text()
+    assert 'version="1",  # raise it when encoder.py changes' in written
+
+
 def test_every_kind_of_component_has_a_template():
     assert set(TEMPLATES) == set(SPEC_KINDS) - {"artefact"}
 

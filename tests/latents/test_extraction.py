@@ -159,6 +159,25 @@ def test_a_large_shard_of_pooled_latents_has_several_groups(toy, store, tmp_path
     assert sorted(len(read_shard(p)) for p in shard_paths(small)) == [21, 32, 32, 32, 32]
 
 
+def test_ctrl_c_reports_the_encoded_items_that_are_lost(toy, store, monkeypatch):
+    monkeypatch.setattr(extraction, "shard_size", lambda items: 64)
+    heard = []
+
+    def interrupt(done, total):
+        heard.append(done)
+        if done >= 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        run(toy, toy.ToyItems(toy.texts(150)), store, progress=interrupt)
+    (note,) = stop.value.__notes__
+    kept = sum(len(read_shard(path)) for path in shard_paths(store))
+    assert kept == 64 and note.startswith(f"{heard[-1] - kept} text items that ")
+    assert "a part of up to 64" in note
+    done = run(toy, toy.ToyItems(toy.texts(150)), store)
+    assert done.encoded == 150 - kept
+
+
 # -- the encoder ---------------------------------------------------------------------------------
 
 

@@ -14,8 +14,9 @@ ENCODERS = {"left": Left, "right": Right}
 
 @pytest.fixture(scope="session")
 def done(tmp_path_factory):
-    """`folder`, `data`, `first` (align), `found` (rerank)."""
+    """`folder`, `data`, `first` (align), `found` (rerank) and its `stages`."""
     from fusemix_core import align, rerank
+    from fusemix_core.runs.reporter import Reporter
 
     folder = tmp_path_factory.mktemp("rerank")
     with pytest.MonkeyPatch.context() as patch:
@@ -24,8 +25,10 @@ def done(tmp_path_factory):
         data = {"source": write(folder / "pairs.csv")}
         first = align(ENCODERS, data, recipe="cca", out=folder / "run")
         how = {"network": "interaction", "settings": TRAINING, "out": folder / "rerank"}
-        found = rerank(folder / "run", **how)
-    return SimpleNamespace(folder=folder, data=data, first=first, found=found)
+        reporter, stages = Reporter(), []
+        patch.setattr(reporter, "stage", stages.append)
+        found = rerank(folder / "run", **how, reporter=reporter)
+    return SimpleNamespace(folder=folder, data=data, first=first, found=found, stages=stages)
 
 
 def write(path):

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from words import Left
+from words import TRAINING, Left
 
 from fusemix_core import align, load, rerank
 from fusemix_core.cli import main
 from fusemix_core.cli.hits import Line, anew_of, print_hits
+from fusemix_core.cli.rerank import show_result
 from fusemix_core.config import DataConfig
 from fusemix_core.errors import (
     ArtefactError,
@@ -24,6 +25,7 @@ from fusemix_core.errors import (
 )
 from fusemix_core.jobs.rerank import rerank_config
 from fusemix_core.jobs.search import Gallery
+from fusemix_core.reports.rerank import verdict
 from fusemix_core.reranked import RerankModel
 from fusemix_core.runs.candidates import Reranking, load_reranker
 from fusemix_core.runs.reporter import Reporter
@@ -46,12 +48,25 @@ def test_recall_rises_on_the_test_split_and_the_report_has_it(done):
     assert json.loads(done.found.folder.results.read_text())["verdict"] == results["verdict"]
 
 
+def test_the_terminal_says_each_thing_once(done, capsys):
+    show_result(done.found, json=False)
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", " ").count(done.found.results["verdict"]) == 1
+    assert len(set(done.stages)) == len(done.stages) and "Encoding tokens" in done.stages
+
+
 def test_the_run_s_own_data_split_and_tokens_are_taken(done):
     assert done.found.results["splits"] == {
         name: len(rows) for name, rows in done.first.encoded.dataset.splits.items()
     }
     views = {m: one["view"] for m, one in done.found.results["encoders"].items()}
     assert views == {"left": "tokens-layers", "right": "tokens-layers"}
+
+
+@pytest.mark.parametrize(("split", "says"), [("test", "helps"), ("validation", "chose the weight")])
+def test_only_a_test_split_says_that_re_ranking_helps(done, split, says):
+    found = done.found.results
+    assert says in verdict(found["weight"], found["measured"], split)
 
 
 def test_another_seed_does_not_bring_training_rows_into_the_test(done):
@@ -171,6 +186,19 @@ def test_tokens_come_from_the_store_and_a_missing_one_is_encoded(done, monkeypat
     new = reranking.tokens("right", np.array([[1, 2]], np.uint64), lambda i: "b1 b2 b3 new")
     wanted = done.found.model.tokens("right", ["b1 b2 b3 other"])
     torch.testing.assert_close(new.values, wanted.values)
+
+
+def test_a_run_is_not_resumed_on_other_data(done):
+    data = Path(done.data["source"])
+    before, model = data.read_text(), (done.folder / "rerank/model/model.safetensors").read_bytes()
+    how = {"network": "interaction", "settings": TRAINING, "out": done.folder / "rerank"}
+    try:
+        data.write_text("".join(before.splitlines(keepends=True)[:-9]))
+        with pytest.raises(ArtefactError, match="changed since it began: .* train rows, not"):
+            rerank(done.folder / "run", resume=True, **how)
+    finally:
+        data.write_text(before)
+    assert (done.folder / "rerank/model/model.safetensors").read_bytes() == model
 
 
 def test_a_finished_run_is_refused_and_resumes_to_the_same(done, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from pairs import write_world
 
 import fusemix_core
+from fusemix_core.runs.answers import trust_section
 
 TOYS = Path(__file__).parents[1] / "toys.py"
 
@@ -61,6 +62,30 @@ def test_what_is_trusted_was_chosen_on_validation(run):
         for worth in goals.values():
             above = [r for r in own if float(r["score"]) >= worth["score"] - 1e-6]
             assert worth["share"] == pytest.approx(100 * len(above) / len(own))
+
+
+def section_of(goals):
+    found = trust_section([], {"image->text": goals})
+    return found.text, [row[:3] for table in found.tables for row in table.rows]
+
+
+def worth(score, *between):
+    precision = None if not between else sum(between) / 2
+    return {"score": score, "share": 40.0, "precision": precision,
+            "precision_interval": list(between) or None}  # fmt: skip
+
+
+def test_a_goal_that_test_missed_is_named():
+    text, _ = section_of({"90": worth(0.3, 80.0, 95.0), "50": worth(0.1, 27.5, 47.8)})
+    missed = "Test missed the goal of 50% in image → text: the whole interval is below it."
+    assert text.endswith(missed)
+    for reached in ({"50": worth(0.1, 27.5, 50.2)}, {"50": worth(0.1)}):
+        assert "missed" not in section_of(reached)[0]
+
+
+def test_goals_with_the_same_threshold_are_one_row():
+    _, rows = section_of({"90": worth(0.3, 80.0, 95.0), "50": worth(0.3, 80.0, 95.0)})
+    assert rows == [["image → text", "90%", 0.3]]
 
 
 def test_the_report_names_no_folder_of_the_machine(run):

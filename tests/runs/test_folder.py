@@ -85,4 +85,4 @@ def test_an_out_that_cant_be_a_folder_is_an_artefact_error(tmp_path, out):
     (tmp_path / "file").touch()
     with pytest.raises(ArtefactError, match="is a file|can't be written") as raised:
         RunFolder(tmp_path / out).start(config(), resume=False)
-    assert "--out" in raised.value.hint
+    assert "--out" in raised.value.hint and "--resume" not in raised.value.hint

@@ -44,6 +44,10 @@ def test_results_are_lines_and_columns_on_request(index, world):
     lines = search(index, "a red car", "-k", 3, "--show", "thing").stdout.splitlines()
     assert len(lines) == 4 and lines[-1] == "96 items searched"
     assert lines[0].split()[0] == "1" and lines[0].endswith("  house") and ".png" in lines[0]
+    lines = search(index, "a red car", "-k", 3).stdout.splitlines()
+    assert all(".png  a " in line for line in lines[:3])  # the caption
+    lines = search(index, world / "0.png", "--to", "text", "-k", 1).stdout.splitlines()
+    assert lines[0].count("number") == 1
     assert "no column 'price'" in search(index, "a red car", "--show", "price", code=2).stderr
 
 
@@ -104,6 +108,29 @@ def test_what_does_not_go_together_is_refused(index, fitted, world):
     assert "is not an index" in said
     again = ["index", fitted / "run", "--data", world, "--out", index, *GIVEN]
     assert "has an index already" in call(*again, code=2).stderr
+
+
+def test_an_index_of_data_that_cannot_be_read_is_not_begun(fitted, world, tmp_path):
+    (tmp_path / "empty").mkdir()
+    build = ["index", fitted / "run", *GIVEN, "--out", tmp_path / "i", "--data"]
+    for wrong in ("none.csv", "empty"):
+        call(*build, tmp_path / wrong, code=2)
+        assert not (tmp_path / "i").exists()
+    call(*build, world / "pairs.csv")
+    assert len(json.loads(search(tmp_path / "i", "a red car", "--json").stdout)) == 10
+
+
+def test_an_index_that_failed_on_its_items_is_built_by_the_corrected_command(
+    fitted, world, tmp_path
+):
+    """The first build ended after it was begun: a tenth of the images can't be decoded."""
+    for i in range(10):
+        (world / f"{i}.png").write_bytes(b"no image %d" % i)
+    data = ["--data", world / "pairs.csv"]
+    build = ["index", fitted / "run", *GIVEN, *data, "--out", tmp_path / "i"]
+    assert "--max-bad" in call(*build, code=2).stderr
+    call(*build, "--max-bad", 0.2)
+    assert json.loads(call("index", "info", tmp_path / "i", "--json").stdout)["items"]["text"] == 96
 
 
 @pytest.mark.slow

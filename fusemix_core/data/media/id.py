@@ -12,6 +12,9 @@ class IdMedium(TextMedium):
     name = "id"
     language = False
 
+    def example(self, count: int = 1) -> list[str]:
+        return [str(row) for row in range(count)]  # rows without ids have numbers
+
     def samples(self, spec: EncoderSpec) -> list[str]:
         return []  # only the encoder knows its ids
 

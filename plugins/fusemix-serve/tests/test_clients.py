@@ -225,6 +225,13 @@ def test_predict_gives_the_predictor_s_columns(server, models):
     np.testing.assert_allclose(given, likely, atol=1e-5)
 
 
+def test_predict_names_a_field_that_it_does_not_have(server):
+    answer = ask(f"{server}/v1/predict", {"rows": [{"text": "a"}], "k": 1})
+    assert answer.status == 400
+    assert answer.json["message"] == "There is no field 'k' in a request for predictions."
+    assert answer.json["error"]["hint"] == "Its fields are rows, model."
+
+
 def test_health_info_and_metrics(server):
     assert ask(f"{server}/health").json == {"status": "ok"}
     found = ask(f"{server}/info").json

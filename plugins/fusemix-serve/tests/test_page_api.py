@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fusemix_serve import Limits, Settings, create_app
+from fusemix_serve.searching import _FIELDS
 from fusemix_serve.snapshot import inside_polygon
 from PIL import Image
 from serve_client import image_bytes, png_that_claims, sound_bytes
@@ -283,6 +287,34 @@ def test_wrong_searches_are_refused(client, body):
     answer = client.post("/api/search", content=raw, headers={"Content-Type": "application/json"})
     assert 400 <= answer.status_code < 500, answer.text
     assert "root:" not in answer.text and "/tmp" not in answer.text
+
+
+@pytest.mark.parametrize("name", ["query", "count", "filter"])
+def test_a_field_that_a_search_does_not_have_is_named(client, search, name):
+    told = search(text("a red car"), status=400, **{name: "a red car"})["error"]
+    assert told["message"] == f"There is no field '{name}' in a search."
+    assert told["hint"].startswith("Its fields are queries, weights, minus, to, k, ")
+    told = client.post("/api/search", json={"queries": [{"text": "a", name: 1}]}).json()["error"]
+    assert told["message"] == f"There is no field '{name}' in a query."
+    assert told["hint"] == "Its fields are text, upload, key, modality."
+
+
+def test_the_search_of_the_guide_works_as_typed(client, search):
+    guide = Path(__file__).parents[3] / "docs/how-to/serve.md"
+    (command,) = re.findall(r"^curl \S+/api/search.*?[^\\]$", guide.read_text(), re.M | re.S)
+    words = shlex.split(command.replace("\\\n", " "))
+    path, kind, body = words[1].removeprefix("http://127.0.0.1:8080"), words[3], words[5]
+    found = client.post(path, content=body, headers=dict([kind.split(": ")])).json()
+    assert len(found["hits"]) == 3 and {hit["modality"] for hit in found["hits"]} == {"image"}
+    assert found["hits"] == search(text("a red bicycle"), to="image", k=3)["hits"]
+    rows = guide.read_text().partition("## Search an index")[2].partition("\n## ")[0]
+    first = " ".join(re.findall(r"^\|([^|]+)\|", rows, re.M))
+    assert set(re.findall(r"`(\w+)`", first)) == {*_FIELDS, *found, *found["hits"][0]}
+
+
+def test_a_query_is_one_thing(client, search, collection):
+    both = {"key": collection.keys[0], "text": "a red car"}
+    assert "one of" in search(both, status=400)["error"]["message"]
 
 
 def test_records_come_by_key_in_the_order_asked(client, collection):

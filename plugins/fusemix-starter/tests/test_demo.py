@@ -57,3 +57,5 @@ def test_it_ends_with_a_model_three_searches_and_the_report(tmp_path, small_samp
     again = run("here", "--no-open")
     assert "$ fusemix align" not in again and again.count("$ fusemix search") == 3
     assert len(opened) == 1
+    notes = [line for line in again.splitlines() if line.startswith("Note: ")]
+    assert notes and len(set(notes)) == len(notes)

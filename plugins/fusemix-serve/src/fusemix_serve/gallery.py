@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusemix_core.registry import registry
 from fusemix_core.runs.candidates import Reranking
 from fusemix_core.search import Collection, Found
+from fusemix_core.search.found import caption_column
 from fusemix_serve.snapshot import Snapshot, inside_polygon
 
 MOST = 10_000
@@ -306,9 +306,7 @@ class Gallery:
 
     @cached_property
     def _captions(self) -> str | None:
-        text = registry.modality("text")
-        usual = ("text", *(text.columns if text else ()))
-        return next((name for name in usual if name in self.collection.columns), None)
+        return caption_column(self.collection.columns)
 
     def _explain(self, question: Question, hits: list[dict[str, Any]]) -> None:
         """Add why each was found: its cosine, what was subtracted for being near to everything,

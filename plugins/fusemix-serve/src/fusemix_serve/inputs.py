@@ -277,6 +277,26 @@ def _bytes_of(value: str, modality: str) -> bytes:
     return data
 
 
+def only(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    """Refuse fields that aren't known, which would change nothing.
+
+    Args:
+        given: the object in a request.
+        known: the names of its fields.
+        what: the object is, such as "a query".
+
+    Raises:
+        Refused: it has others.
+    """
+    others = [name[:60] for name in given if name not in known]
+    if others:
+        raise Refused(
+            400,
+            f"There is no field '{others[0]}' in {what}.",
+            f"Its fields are {', '.join(known)}.",
+        )
+
+
 def required(body: Mapping[str, Any], wanted: str) -> Any:
     """A field that a request must have. Raises `Refused` if it hasn't."""
     if body.get(wanted) is None:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fusemix_serve.inputs import Raw, required
+from fusemix_serve.inputs import Raw, only, required
 from fusemix_serve.replies import Refused, reply
 from fusemix_serve.served import ServedPredictor, named
 from fusemix_serve.state import body_of, state_of
@@ -16,6 +16,7 @@ from fusemix_serve.state import body_of, state_of
 async def predict(request: Request) -> Response:
     """POST: `{"rows": [{modality: item, …}, …], "model"}`. A row may lack modalities."""
     body, state = await body_of(request), state_of(request)
+    only(body, ("rows", "model"), "a request for predictions")
     served = named(state.models, body.get("model"), ServedPredictor, "predictor")
     given = required(body, "rows")
     if not isinstance(given, list) or not given:

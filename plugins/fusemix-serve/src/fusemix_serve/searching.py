@@ -16,10 +16,13 @@ from torch import Tensor
 
 from fusemix_serve.files import checked_key, key_of
 from fusemix_serve.gallery import Gallery, Question
-from fusemix_serve.inputs import Raw
+from fusemix_serve.inputs import Raw, only
 from fusemix_serve.replies import Refused, reply
 from fusemix_serve.state import State, body_of, gallery_of, state_of
 
+_FIELDS = ("queries", "weights", "minus", "to", "k", "offset", "where", "within",
+           "group_duplicates", "min_percentile", "places", "rerank")  # fmt: skip
+_FORMS = ("text", "upload", "key")
 _QUERIES = 16
 _CORNERS = 64
 _PAGE = 100_000
@@ -50,10 +53,10 @@ async def upload(request: Request) -> Response:
 
 
 async def search(request: Request) -> Response:
-    """POST: `{"queries", "weights", "minus", "to", "k", "offset", "where", "within",
-    "group_duplicates", "min_percentile", "places", "rerank"}`."""
+    """POST: an object with any of `_FIELDS`. Without queries it browses."""
     started = time.perf_counter()
     body, state, gallery = await body_of(request), state_of(request), gallery_of(request)
+    only(body, _FIELDS, "a search")
     asked = question(body, gallery, state.settings.limits.hits)
     vectors, modalities, keys = await _queries(body, state, gallery)
     weights = _weights(body, len(vectors))
@@ -136,7 +139,10 @@ async def _queries(
     keys: list[str] = []
     for query in _listed(body, "queries", _QUERIES):
         if not isinstance(query, dict):
-            raise Refused(400, "A query must be an object.", 'Such as {"key": "…"}.')
+            raise Refused(400, "A query must be an object.", 'Such as {"text": "a map"}.')
+        only(query, (*_FORMS, "modality"), "a query")
+        if sum(form in query for form in _FORMS) != 1:
+            raise Refused(400, "A query needs one of 'text', 'upload' and 'key'.")
         if "key" in query:
             keys.append(checked_key(query["key"]))
             raws.append(None)
@@ -164,7 +170,7 @@ def _raw(query: dict[str, Any], state: State) -> Raw:
         raise Refused(400, "'modality' must be a string.")
     if isinstance(text := query.get("text"), str):
         return state.asking.inputs.items([text], modality)[0]
-    raise Refused(400, "A query needs 'text', 'upload' or 'key'.")
+    raise Refused(400, "'text' or 'upload' must be a string.")
 
 
 def _weights(body: dict[str, Any], count: int) -> list[float]:

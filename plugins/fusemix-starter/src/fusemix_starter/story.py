@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from fusemix_core.cli.console import notes_once
 from fusemix_starter.command import sample
 
 QUERIES = ("a map of the world", "a molecule", "people at work")
@@ -43,8 +44,9 @@ def demo(
             *("align", "--a", "efficientnet-lite0", "--b", "minilm", "--data", manifest),
             *("--split-column", "split", "--out", run, *resume),
         )
-    for query in QUERIES:
-        _call("search", run, "--data", manifest.parent / "images", "-k", 3, query)
+    with notes_once():
+        for query in QUERIES:
+            _call("search", run, "--data", manifest.parent / "images", "-k", 3, query)
     typer.echo(f"\nThe report: {report}")
     if show and has_screen():
         webbrowser.open(report.resolve().as_uri())

@@ -12,6 +12,19 @@ from typing import IO
 _LARGEST = 1 << 20
 """A header is not longer."""
 
+ID = "id"
+"""The column in which `MatrixReader` gives the ids."""
+IDS = ("ids", ID)
+LATENTS = (
+    "Latents are a matrix of numbers, one row for each item; or an array [n, T, d] of tokens, or "
+    "[n, H, W, d] of grids."
+)
+
+
+def is_shape(shape: tuple[int, ...]) -> bool:
+    """Whether latents can have this shape."""
+    return len(shape) in (2, 3, 4) and all(shape)
+
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Array → its shape, of a `.npy`, `.npz` or `.safetensors` file; nothing of any other file, or
