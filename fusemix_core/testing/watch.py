@@ -35,6 +35,7 @@ class Watch:
     @contextmanager
     def __call__(self, doing: str) -> Iterator[None]:
         """Watch what happens inside; `doing` says in the report what that was."""
+        _draw()
         things = _things()
         before = {thing: read() for thing, (_, read, _) in things.items()}
         try:
@@ -45,6 +46,14 @@ class Watch:
                 if not _same(before[thing], now):
                     self.changes[kind].append(f"{doing} changed {_what(thing, before[thing], now)}")
                     restore(before[thing])
+
+
+def _draw() -> None:
+    """Draw from the global generators: one that a test has just seeded would stay as it is if the
+    component seeds it alike."""
+    torch.rand(())
+    np.random.random()  # noqa: NPY002
+    random.random()  # noqa: S311
 
 
 Thing = tuple[str, Callable[[], Any], Callable[[Any], object]]
