@@ -16,6 +16,7 @@ from fusemix_core.reports.fuse import gain_sections
 from fusemix_core.runs.models import encode_for
 from fusemix_core.runs.notices import Notices
 from fusemix_core.runs.reporter import Reporter
+from fusemix_core.saved.named import check_named
 from fusemix_core.sections import Section
 
 _SHOWN = ("task", "fuser", "verdict", "shares", "combinations", "by_missing", "columns")
@@ -25,8 +26,9 @@ def explained_run(run: str | Path) -> dict[str, Any]:
     """What a run of `fusemix fuse` found of its modalities, from its results.json.
 
     Raises:
-        ArtefactError: it is not such a run.
+        ArtefactError: it is not there, or is not such a run.
     """
+    check_named(run)
     file = Path(run) / "results.json"
     try:
         results = json.loads(file.read_text(encoding="utf-8"))

@@ -26,6 +26,7 @@ from fusemix_core.evaluation.bootstrap import (
 from fusemix_core.evaluation.directions import KS
 from fusemix_core.runs.baselines import label_of
 from fusemix_core.saved import folder as files
+from fusemix_core.saved.named import check_named
 
 Key = tuple[str, str, str, int, int]
 """Modality that asks, modality that is searched, file and row of the query, and which of those of
@@ -112,12 +113,14 @@ def read_run(path: str | Path, below: bool = False) -> RunRanks:
 
     Raises:
         ConfigError: there are none.
+        ArtefactError: there is no such folder.
     """
     given = Path(path)
     folder = next((f for f in (given, given.parent) if (f / "model").is_dir()), given)
     table = next((f for s in ("test", "validation") if (f := folder / f"{s}_ranks.csv").is_file()),
                  None)  # fmt: skip
     if table is None:
+        check_named(path)
         raise ConfigError(
             f"{path} has no test_ranks.csv, so it can't be compared.",
             "Name folders that `fusemix align` or `fusemix extend` wrote.",

@@ -174,11 +174,11 @@ def test_a_run_to_resume_that_is_not_there_is_named_with_those_like_it(run, comm
     assert "There is no run in runs/photo." in said and "Did you mean runs/photos?" in said
 
 
-@pytest.mark.parametrize("command", ["eval", "rerank", "search"])
+@pytest.mark.parametrize("command", ["eval", "rerank", "search", "explain", "compare"])
 def test_a_mistyped_run_is_named_with_those_like_it(run, command):
     Path("runs/photos").mkdir(parents=True)
-    query = ["a car"] if command == "search" else []
-    said = run(command, "runs/photo", *query, code=2).stderr
+    more = {"search": ["a car"], "compare": ["runs/photos"]}.get(command, [])
+    said = run(command, "runs/photo", *more, code=2).stderr
     assert (
         "There is no run, model or index runs/photo." in said
         and "Did you mean runs/photos?" in said
