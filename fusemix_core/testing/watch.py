@@ -35,8 +35,9 @@ class Watch:
     @contextmanager
     def __call__(self, doing: str) -> Iterator[None]:
         """Watch what happens inside; `doing` says in the report what that was."""
-        _draw()
         things = _things()
+        generators = {thing: read() for thing, (kind, read, _) in things.items() if kind == RANDOM}
+        _draw()
         before = {thing: read() for thing, (_, read, _) in things.items()}
         try:
             yield
@@ -46,6 +47,8 @@ class Watch:
                 if not _same(before[thing], now):
                     self.changes[kind].append(f"{doing} changed {_what(thing, before[thing], now)}")
                     restore(before[thing])
+            for thing, state in generators.items():
+                things[thing][2](state)
 
 
 def _draw() -> None:
