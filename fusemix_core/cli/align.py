@@ -141,8 +141,8 @@ def config_tables(
 
 
 def check_begun(run: RunOptions, values: dict[str, Any], needed: str) -> None:
-    """Raise `ConfigError` if there is no run to resume, and nothing that a new one needs is given,
-    such as its encoders: the name of the folder is wrong."""
+    """Raise `ConfigError` if the run to resume is not there and `values` lack `needed`, without
+    which no new run can begin either: the name of the folder is wrong."""
     if run.resume and run.out and not values.get(needed) and not (run.out / "config.toml").exists():
         from fusemix_core.saved.named import similar
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from forked import begin, code
 
 from fusemix_core.latents import index
 from fusemix_core.latents.shards import write_shard
@@ -39,7 +40,7 @@ def work(home: Path) -> None:
 def check(home: Path) -> list[str]:
     """What is wrong with a store after one more process worked on it undisturbed."""
     wrong = []
-    if code(child(lambda: work(home))):
+    if code(begin(lambda: work(home))):
         wrong.append("it can't be opened")
     store = LatentStore(home)
     places, bad = store._find(FP, "pooled", KEYS, "float16")
@@ -55,22 +56,6 @@ def check(home: Path) -> list[str]:
     if len(known) != len(set(known)) or len(known) < (ITEMS - 40) / SHARD:
         wrong.append(f"the index has {len(known)} shards, {len(set(known))} of them different")
     return wrong
-
-
-def child(work) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException as error:
-            print(repr(error), flush=True)
-            os._exit(1)
-        os._exit(0)
-    return pid
-
-
-def code(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def dying(home: Path, name: str, after: bool, count: int):
@@ -103,12 +88,12 @@ def main(folder: Path) -> None:
         for count in counts:
             for after in (False, True):
                 home = folder / f"{name}-{count}-{after}"
-                killed += code(child(dying(home, name, after, count))) == -signal.SIGKILL
+                killed += code(begin(dying(home, name, after, count))) == -signal.SIGKILL
                 for line in check(home):
                     print(f"{home.name}: {line}", flush=True)
                 shutil.rmtree(home)
     home = folder / "both"
-    both = [child(lambda: work(home)) for _ in range(3)]
+    both = [begin(lambda: work(home)) for _ in range(3)]
     ends = [code(pid) for pid in both]
     if any(ends):
         print("three at once: one ended with an error", flush=True)
