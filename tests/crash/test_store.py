@@ -33,6 +33,7 @@ def test_killed_and_resumed_leaves_what_an_undisturbed_run_leaves(tmp_path, view
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
 def test_an_index_whose_maker_is_killed_is_made_by_the_next(tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(Path(fusemix_core.__file__).parents[1])}
+    paths = [Path(fusemix_core.__file__).parents[1], HERE.parent]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     done = started.run(HERE / "index_child.py", tmp_path, env=env)
     assert done.stdout.splitlines() == ["killed 16"], done.stdout + done.stderr
